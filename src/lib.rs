@@ -1,0 +1,5 @@
+//! x
+pub mod clock;
+pub mod live;
+mod sync;
+pub mod wire;

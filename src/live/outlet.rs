@@ -1,0 +1,268 @@
+//! The outlet: the one owner of writes to one socket.
+//!
+//! Whole frames go in and leave in order. What the kernel does not take at once stays as a tail,
+//! and the socket's own task drains it. States are never queued: while a tail is in the way, only
+//! the newest state waits, so what a slow socket costs is bounded by construction. The outlet
+//! knows bytes, ready frames and sequence numbers; it does not know rooms or messages.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::sync::lock;
+use crate::wire::CloseCode;
+use crate::wire::frame::Frame;
+
+/// With this many unsent bytes a socket is clogged: its task reads no more until they are gone.
+const CLOGGED: usize = 16 * 1024;
+
+/// The sending half of a socket, shared by its session and by whoever publishes to it.
+#[derive(Debug)]
+pub struct Outlet {
+    stream: TcpStream,
+    /// Sweeps since the peer was last heard.
+    silent: AtomicU32,
+    /// This lock *is* the ownership of the socket's writes: frames of two writers must not mix, so
+    /// it is held over the (non-blocking) write. One socket, one lock: nobody else waits for it.
+    unsent: Mutex<Unsent>,
+}
+
+#[derive(Debug)]
+struct Unsent {
+    phase: Phase,
+    /// What the kernel has not taken yet, up to the end of a frame.
+    tail: BytesMut,
+    /// The newest state, where the tail is in its way.
+    newest: Option<(u64, Frame)>,
+    /// The newest state that was written or is in the tail.
+    seq: u64,
+    /// Sweeps since the kernel last took a byte of the tail.
+    stuck: u32,
+    /// The socket's task, to be woken when there is a tail to drain.
+    drainer: Option<Waker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Before the welcome: states wait.
+    Corked,
+    Open,
+    /// A close frame was the last to go in, so many sweeps ago.
+    Closing(u32),
+    /// The kernel refused a write, or the socket was shut down.
+    Broken,
+}
+
+/// How a socket does, in sweeps. Made by [`Outlet::sweep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vitals {
+    /// Since the peer was last heard.
+    pub silent: u32,
+    /// Since the peer last took a byte of what waits for it; 0 where nothing waits.
+    pub stuck: u32,
+    /// Since the hub sent its close frame; 0 where it sent none.
+    pub closing: u32,
+}
+
+impl Outlet {
+    /// Takes over all writing to `stream`. No state leaves before [`open`](Self::open).
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        let unsent = Unsent {
+            phase: Phase::Corked,
+            tail: BytesMut::new(),
+            newest: None,
+            seq: 0,
+            stuck: 0,
+            drainer: None,
+        };
+        Self { stream, silent: AtomicU32::new(0), unsent: Mutex::new(unsent) }
+    }
+
+    /// The socket, for reading only.
+    #[must_use]
+    pub fn reading(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends the first message, which tells the state `seq`, and lets newer states follow it.
+    pub fn open(&self, seq: u64, first: &Frame) {
+        let mut unsent = lock(&self.unsent);
+        if unsent.phase == Phase::Corked {
+            unsent.phase = Phase::Open;
+            unsent.seq = seq;
+            unsent.write(&self.stream, first.bytes());
+            unsent.newest.take_if(|(newest, _)| *newest <= seq);
+            unsent.write_newest(&self.stream);
+        }
+    }
+
+    /// Sends the state `seq`, now or as soon as nothing is in its way, unless a newer one comes
+    /// first. Says whether it was news to this socket.
+    pub fn publish(&self, seq: u64, state: &Frame) -> bool {
+        let mut unsent = lock(&self.unsent);
+        let known = unsent.newest.as_ref().map_or(unsent.seq, |(newest, _)| *newest);
+        if seq <= known || !matches!(unsent.phase, Phase::Corked | Phase::Open) {
+            return false;
+        }
+        unsent.newest = Some((seq, state.clone()));
+        unsent.write_newest(&self.stream);
+        true
+    }
+
+    /// Sends a frame that is not a state, after all that went in before.
+    pub fn send(&self, frame: &Frame) {
+        self.send_bytes(frame.bytes());
+    }
+
+    /// Sends the bytes of whole frames, after all that went in before.
+    pub fn send_bytes(&self, frames: &[u8]) {
+        let mut unsent = lock(&self.unsent);
+        if matches!(unsent.phase, Phase::Corked | Phase::Open) {
+            unsent.write(&self.stream, frames);
+        }
+    }
+
+    /// Sends a close frame, the last that goes in. Later calls change nothing.
+    pub fn close(&self, code: CloseCode) {
+        let mut unsent = lock(&self.unsent);
+        if matches!(unsent.phase, Phase::Corked | Phase::Open) {
+            unsent.newest = None;
+            unsent.write(&self.stream, Frame::close(code).bytes());
+            if unsent.phase != Phase::Broken {
+                unsent.phase = Phase::Closing(0);
+            }
+        }
+    }
+
+    /// Ends the connection at once. The socket's task sees its end.
+    pub fn kill(&self) {
+        lock(&self.unsent).break_off();
+        // It fails where the peer was faster, which is as good.
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Tells the peer that nothing more will come; reading goes on.
+    pub fn finish(&self) {
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+    }
+
+    /// Whether the hub has sent its close frame or given the socket up.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(lock(&self.unsent).phase, Phase::Closing(_) | Phase::Broken)
+    }
+
+    /// Whether so much waits for the peer that nothing more should be read from it.
+    #[must_use]
+    pub fn is_clogged(&self) -> bool {
+        lock(&self.unsent).tail.len() >= CLOGGED
+    }
+
+    /// Whether everything that went in was taken by the kernel.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        lock(&self.unsent).tail.is_empty()
+    }
+
+    /// Writes the tail as the socket takes it. Ready when a tail has been drained; pending while
+    /// there is none. To be polled by the socket's task only.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut unsent = lock(&self.unsent);
+        if unsent.tail.is_empty() {
+            if !unsent.drainer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                unsent.drainer = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        while !unsent.tail.is_empty() {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write(&unsent.tail) {
+                Ok(taken) => unsent.taken(taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    unsent.break_off();
+                    return Poll::Ready(Err(error));
+                }
+            }
+            unsent.write_newest(&self.stream);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The peer was heard.
+    pub fn heard(&self) {
+        self.silent.store(0, Ordering::Relaxed);
+    }
+
+    /// One sweep has come by: counts it and says how the socket does.
+    pub fn sweep(&self) -> Vitals {
+        let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut unsent = lock(&self.unsent);
+        unsent.stuck = if unsent.tail.is_empty() { 0 } else { unsent.stuck + 1 };
+        let closing = match &mut unsent.phase {
+            Phase::Closing(sweeps) => {
+                *sweeps += 1;
+                *sweeps
+            }
+            Phase::Corked | Phase::Open | Phase::Broken => 0,
+        };
+        Vitals { silent, stuck: unsent.stuck, closing }
+    }
+}
+
+impl Unsent {
+    /// Writes what the kernel takes at once and keeps the rest.
+    fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
+        if !self.tail.is_empty() {
+            self.tail.extend_from_slice(frames);
+            return;
+        }
+        let taken = match stream.try_write(frames) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return self.break_off(),
+        };
+        if taken < frames.len() {
+            self.tail.extend_from_slice(&frames[taken..]);
+            self.stuck = 0;
+            if let Some(drainer) = self.drainer.take() {
+                drainer.wake();
+            }
+        }
+    }
+
+    fn write_newest(&mut self, stream: &TcpStream) {
+        if self.tail.is_empty()
+            && self.phase == Phase::Open
+            && let Some((seq, state)) = self.newest.take()
+        {
+            self.seq = seq;
+            self.write(stream, state.bytes());
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        self.tail.advance(bytes);
+        self.stuck = 0;
+        if self.tail.is_empty() {
+            // Most sockets never have a tail: do not keep the memory of one.
+            self.tail = BytesMut::new();
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.phase = Phase::Broken;
+        self.tail = BytesMut::new();
+        self.newest = None;
+    }
+}

@@ -1,0 +1,83 @@
+//! The codes that refusals and closes carry.
+
+use serde::{Serialize, Serializer};
+
+/// Why a message on a socket was refused. The socket stays open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Not a JSON object.
+    BadJson,
+    /// A `type` that the protocol does not have.
+    UnknownType,
+    /// A field is missing or breaks its rule; the message says which and why.
+    BadField,
+    /// A mood that the hub's vocabulary does not have.
+    UnknownMood,
+    /// The event queue is full: nothing was taken, send it again later.
+    Overloaded,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad-json",
+            Self::UnknownType => "unknown-type",
+            Self::BadField => "bad-field",
+            Self::UnknownMood => "unknown-mood",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Why the hub closes a socket (RFC 6455, section 7.4, and the IANA registry of close codes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseCode {
+    /// The peer broke the WebSocket protocol: 1002.
+    Protocol,
+    /// A binary message, which this protocol does not have: 1003.
+    Unsupported,
+    /// A text message that is not UTF-8: 1007.
+    NotUtf8,
+    /// A message over [`MESSAGE_LIMIT`](super::MESSAGE_LIMIT): 1009.
+    TooBig,
+    /// The hub restarts: come back after a random wait: 1012.
+    Restarting,
+    /// The hub is full: come back later: 1013.
+    Overloaded,
+}
+
+impl CloseCode {
+    /// The number on the wire.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Protocol => 1002,
+            Self::Unsupported => 1003,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Restarting => 1012,
+            Self::Overloaded => 1013,
+        }
+    }
+
+    /// A few words for whoever reads a log.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol violation",
+            Self::Unsupported => "binary messages are not supported",
+            Self::NotUtf8 => "text must be UTF-8",
+            Self::TooBig => "a message is at most 4096 bytes",
+            Self::Restarting => "restarting: come back after a random wait",
+            Self::Overloaded => "overloaded: come back later",
+        }
+    }
+}

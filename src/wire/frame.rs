@@ -1,0 +1,70 @@
+//! Ready frames: the bytes of one whole WebSocket message from the hub (RFC 6455, section 5.2).
+//!
+//! A frame is encoded once and may then be written to any number of sockets.
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as Format;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::code::CloseCode;
+
+/// A whole frame, ready to be written. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// A text message with `message` as JSON.
+    #[must_use]
+    pub fn text(message: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(message)
+            .unwrap_or_else(|problem| unreachable!("messages are plain structs with string keys: {problem}"));
+        Self::format(Format::message(json, OpCode::Data(Data::Text), true))
+    }
+
+    /// A ping without payload.
+    #[must_use]
+    pub fn ping() -> Self {
+        Self::format(Format::ping(Bytes::new()))
+    }
+
+    /// A close with the code and its reason.
+    #[must_use]
+    pub fn close(code: CloseCode) -> Self {
+        Self::format(Format::close(Some(CloseFrame {
+            code: code.number().into(),
+            reason: code.reason().into(),
+        })))
+    }
+
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn format(frame: Format) -> Self {
+        let mut bytes = Vec::with_capacity(frame.len());
+        frame
+            .format(&mut bytes)
+            .unwrap_or_else(|problem| unreachable!("writing to memory cannot fail: {problem}"));
+        Self(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_final_unmasked_and_as_long_as_they_say() {
+        assert_eq!(Frame::text(&"hi").bytes(), b"\x81\x04\"hi\"");
+        assert_eq!(Frame::ping().bytes(), b"\x89\x00");
+        let long = Frame::text(&"x".repeat(200));
+        assert_eq!(&long.bytes()[..4], &[0x81, 126, 0, 202]);
+        let close = Frame::close(CloseCode::Restarting);
+        assert_eq!(close.bytes()[0], 0x88);
+        assert_eq!(&close.bytes()[2..4], &1012_u16.to_be_bytes());
+    }
+}

@@ -1,0 +1,311 @@
+//! Messages: what a client may send, and what the hub sends.
+//!
+//! [`ClientMessage::parse`] is the only way in. It is pure: whether a mood is in the vocabulary or
+//! the queue has room is asked later, by those who know.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::code::ErrorCode;
+use super::ids::{RoomId, SessionId, VisitorId};
+use super::mood::{NamedMoods, Vocabulary};
+use super::parse::{self, Problem};
+use super::value::{Label, Props, Time, Whole};
+
+/// A client's number for an event on one socket: above 0, rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Ref(u64);
+
+impl fmt::Display for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a client may send on a room socket.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClientMessage {
+    /// Set (or with `None` clear) the visitor's mood in this room. The name is not checked yet.
+    Mood(Option<String>),
+    /// A page was seen.
+    PageView(Ref, PageView),
+    /// The state of a watch session.
+    Watch(Ref, Watch),
+}
+
+/// A page view: a fact with an id, which counts once however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageView {
+    /// Makes it idempotent.
+    pub id: Uuid,
+    /// The page's path.
+    pub path: Label<1, 512>,
+    /// The page's title.
+    pub title: Option<Label<0, 1024>>,
+    /// Where the visitor came from.
+    pub referrer: Option<Label<0, 1024>>,
+    /// When it was seen, by the client's clock.
+    pub at: Option<Time>,
+    /// The app's own properties.
+    pub props: Option<Props>,
+}
+
+/// The state of a watch session, sent when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watch {
+    /// The watch session's id.
+    pub id: Uuid,
+    /// What is being watched.
+    pub content: Label<1, 512>,
+    /// Whether it plays.
+    pub state: WatchState,
+    /// Time watched so far, as the client measured it.
+    pub watched_ms: Whole,
+    /// When the watch session started, by the client's clock.
+    pub started_at: Option<Time>,
+    /// Position in the content.
+    pub position_ms: Option<Whole>,
+    /// Length of the content.
+    pub duration_ms: Option<Whole>,
+    /// When this state began, by the client's clock.
+    pub at: Option<Time>,
+    /// The app's own properties.
+    pub props: Option<Props>,
+}
+
+/// The states of a watch session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchState {
+    /// Time runs.
+    Playing,
+    /// Time stands still.
+    Paused,
+    /// Over; no later message changes that.
+    Ended,
+}
+
+/// A message was refused; it changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub code: ErrorCode,
+    /// For people: which field broke which rule.
+    pub message: String,
+    /// The refused message's `ref`, where it had a good one.
+    pub reference: Option<Ref>,
+}
+
+impl ClientMessage {
+    /// Reads one text message.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to send back: the text is no JSON object, its type is unknown, or a field is
+    /// missing or wrong.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let head: Head = parse::object(text).map_err(|problem| refuse(problem, None))?;
+        let reference = head.reference();
+        let refuse = |problem| refuse(problem, reference.as_ref().ok().copied());
+        match head.kind.as_str() {
+            "mood" => {
+                let body: MoodBody = parse::object(text).map_err(refuse)?;
+                Ok(Self::Mood(body.mood))
+            }
+            "page-view" => {
+                let body = parse::object(text).map_err(refuse)?;
+                Ok(Self::PageView(reference.clone().map_err(refuse)?, body))
+            }
+            "watch" => {
+                let body = parse::object(text).map_err(refuse)?;
+                Ok(Self::Watch(reference.clone().map_err(refuse)?, body))
+            }
+            _ => Err(Refusal {
+                code: ErrorCode::UnknownType,
+                message: "type: must be mood, page-view or watch".to_owned(),
+                reference: reference.ok(),
+            }),
+        }
+    }
+}
+
+fn refuse(problem: Problem, reference: Option<Ref>) -> Refusal {
+    Refusal { code: problem.code, message: problem.message, reference }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type")]
+    kind: String,
+    /// Any JSON here, so that a wrong `ref` is refused after the type is known, by name.
+    #[serde(rename = "ref", default)]
+    reference: serde_json::Value,
+}
+
+impl Head {
+    fn reference(&self) -> Result<Ref, Problem> {
+        match self.reference.as_u64().map(Whole::try_from) {
+            Some(Ok(number)) if number.get() > 0 => Ok(Ref(number.get())),
+            _ if self.reference.is_null() => Err(Problem::field("ref", "is missing")),
+            _ => Err(Problem::field("ref", "must be a whole number from 1 to 2^53 - 1")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct MoodBody {
+    // `deserialize_with` makes the key required: clearing a mood is said, not left out.
+    #[serde(deserialize_with = "Option::deserialize")]
+    mood: Option<String>,
+}
+
+/// What the hub sends on a room socket.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum ServerMessage<'a> {
+    /// The first message on every socket.
+    Welcome {
+        /// [`PROTOCOL`](super::PROTOCOL).
+        protocol: u32,
+        /// This socket's name.
+        session: SessionId,
+        /// The visitor, as given or as made up.
+        visitor: &'a VisitorId,
+        /// The room.
+        room: &'a RoomId,
+        /// Which state of the room this is.
+        seq: u64,
+        /// Distinct visitors in the room, this one included.
+        present: u32,
+        /// People by mood.
+        moods: NamedMoods<'a>,
+        /// The moods that may be set.
+        vocabulary: &'a Vocabulary,
+        /// The hub's wall clock.
+        server_time: Time,
+    },
+    /// The room's aggregate changed.
+    Presence {
+        /// Which state of the room this is; on one socket it only rises.
+        seq: u64,
+        /// Distinct visitors in the room.
+        present: u32,
+        /// People by mood.
+        moods: NamedMoods<'a>,
+    },
+    /// Every event up to `up_to` is committed, or was refused by an error that named it.
+    Ack {
+        /// The highest such `ref`.
+        up_to: Ref,
+    },
+    /// A message was refused.
+    Error {
+        /// What kind of refusal.
+        code: ErrorCode,
+        /// For people.
+        message: &'a str,
+        /// The refused message's `ref`, where it had one.
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Ref>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "018f0e6e-0000-7000-8000-000000000001";
+
+    fn refusal(text: &str) -> (ErrorCode, String, Option<u64>) {
+        let refusal = ClientMessage::parse(text).expect_err(text);
+        (refusal.code, refusal.message, refusal.reference.map(|Ref(number)| number))
+    }
+
+    #[test]
+    fn good_messages_are_taken_and_unknown_keys_ignored() {
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"mood","mood":"calm","x":[1]}"#),
+            Ok(ClientMessage::Mood(Some("calm".into())))
+        );
+        assert_eq!(ClientMessage::parse(r#" {"mood":null,"type":"mood"}"#), Ok(ClientMessage::Mood(None)));
+        let view = format!(r#"{{"type":"page-view","ref":7,"id":"{ID}","path":"/a","title":""}}"#);
+        assert!(
+            matches!(ClientMessage::parse(&view), Ok(ClientMessage::PageView(Ref(7), view)) if view.path.to_string() == "/a")
+        );
+        let watch =
+            format!(r#"{{"type":"watch","ref":8,"id":"{ID}","content":"c","state":"paused","watchedMs":5}}"#);
+        assert!(
+            matches!(ClientMessage::parse(&watch), Ok(ClientMessage::Watch(Ref(8), watch)) if watch.state == WatchState::Paused)
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_json_object_is_bad_json() {
+        for text in ["", "{", "[]", "5", "null", "{}x", r#"{"type":"mood",}"#, "\u{feff}{}"] {
+            assert_eq!(refusal(text).0, ErrorCode::BadJson, "{text}");
+        }
+        assert_eq!(refusal(&"[".repeat(4000)).0, ErrorCode::BadJson);
+        let deep = format!(r#"{{"type":"mood","mood":{}}}"#, "[".repeat(3000));
+        assert_eq!(refusal(&deep).0, ErrorCode::BadJson);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_the_rule_and_the_ref() {
+        let with = |fields: &str| format!(r#"{{"type":"page-view","ref":3,{fields}}}"#);
+        let cases = [
+            (r#"{"mood":"calm"}"#.to_owned(), "missing field `type`", None),
+            (r#"{"type":"mood"}"#.to_owned(), "missing field `mood`", None),
+            (r#"{"type":"mood","mood":5}"#.to_owned(), "mood: invalid type", None),
+            (with(r#""path":"/a""#), "missing field `id`", Some(3)),
+            (with(r#""id":"x","path":"/a""#), "id: ", Some(3)),
+            (with(&format!(r#""id":"{ID}","path":"""#)), "path: must not be empty", Some(3)),
+            (
+                with(&format!(r#""id":"{ID}","path":"{}""#, "x".repeat(513))),
+                "path: must be at most 512 bytes",
+                Some(3),
+            ),
+            (
+                with(&format!(r#""id":"{ID}","path":"/","props":{{"a":[]}}"#)),
+                "props: must be a flat",
+                Some(3),
+            ),
+            (with(&format!(r#""id":"{ID}","path":"/","at":-1"#)), "at: ", Some(3)),
+            (format!(r#"{{"type":"page-view","id":"{ID}","path":"/"}}"#), "ref: is missing", None),
+            (
+                format!(r#"{{"type":"page-view","ref":0,"id":"{ID}","path":"/"}}"#),
+                "ref: must be a whole number",
+                None,
+            ),
+            (
+                format!(
+                    r#"{{"type":"watch","ref":4,"id":"{ID}","content":"c","state":"stopped","watchedMs":1}}"#
+                ),
+                "state: unknown variant",
+                Some(4),
+            ),
+            (
+                format!(
+                    r#"{{"type":"watch","ref":4,"id":"{ID}","content":"c","state":"ended","watchedMs":1.5}}"#
+                ),
+                "watchedMs: ",
+                Some(4),
+            ),
+        ];
+        for (text, message, reference) in cases {
+            let refused = refusal(&text);
+            assert_eq!(refused.0, ErrorCode::BadField, "{text}");
+            assert!(refused.1.starts_with(message), "{text}: {}", refused.1);
+            assert_eq!(refused.2, reference, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_keeps_its_ref() {
+        assert_eq!(refusal(r#"{"type":"heartbeat","ref":9}"#).0, ErrorCode::UnknownType);
+        assert_eq!(refusal(r#"{"type":"heartbeat","ref":9}"#).2, Some(9));
+    }
+}

@@ -1,0 +1,290 @@
+//! The journal: events that are not yet in the database, in epochs.
+//!
+//! An event belongs to the epoch that is open when it comes. A flush closes that epoch and commits
+//! it whole, so that "this event is on disk" is "its epoch is committed": one number for
+//! everybody, and no bookkeeping per event. The journal is bounded; where it is full, it says so.
+
+use std::ops::AddAssign;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::event::{Batch, Event};
+use super::meter::Meter;
+use crate::clock::Clock;
+use crate::sync::lock;
+use crate::wire::Time;
+
+/// Flushes that may be asked for before the flush task has looked.
+const REQUESTS: usize = 64;
+
+/// A batch's number. Rises by one with every batch that a flush takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The journal is full: nothing was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the event queue is full: send it again later")]
+pub struct Full;
+
+/// Why a flush that somebody waits for did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// The commit failed. The events are kept and will be tried again.
+    #[error("the events are queued, but the database did not take them yet; they will be tried again: {0}")]
+    NotCommitted(String),
+    /// The hub is past its last flush.
+    #[error("the hub has stopped")]
+    Stopped,
+}
+
+/// What a flush brought to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flushed {
+    /// Page views.
+    pub page_views: usize,
+    /// States of watch sessions.
+    pub watch_sessions: usize,
+}
+
+impl AddAssign for Flushed {
+    fn add_assign(&mut self, other: Self) {
+        self.page_views += other.page_views;
+        self.watch_sessions += other.watch_sessions;
+    }
+}
+
+/// How the journal does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Page views that are not yet in the database.
+    pub pending_page_views: usize,
+    /// States of watch sessions that are not yet in the database.
+    pub pending_watch_sessions: usize,
+    /// The most events that may be pending.
+    pub limit: usize,
+    /// The epoch that is open.
+    pub epoch: Epoch,
+    /// How long the oldest pending event has waited, in milliseconds.
+    pub oldest_ms: Option<u64>,
+    /// When the last commit succeeded.
+    pub last_flush: Option<Time>,
+    /// Why the last commit failed, until one succeeds again.
+    pub failing: Option<String>,
+}
+
+impl Status {
+    /// Events that are not yet in the database.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending_page_views + self.pending_watch_sessions
+    }
+}
+
+/// The way into the journal. Cloning shares it; when the last one is dropped, the flush task flushes
+/// what is left and ends.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// The flush task's end of the journal.
+#[derive(Debug)]
+pub struct Drain {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// What makes the flush task look before its time.
+#[derive(Debug)]
+pub enum Request {
+    /// The journal is a quarter full.
+    Soon,
+    /// Somebody waits for everything that is pending now.
+    Now(oneshot::Sender<Result<Flushed, FlushError>>),
+}
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    clock: Clock,
+    meter: Meter,
+    /// Held for O(1), or for one append of at most a request's events.
+    queue: Mutex<Queue>,
+    committed: watch::Sender<Epoch>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    epoch: Epoch,
+    open: Batch,
+    /// When the oldest event of the open epoch came, by the monotonic clock.
+    open_since: Option<Duration>,
+    /// Counts and age of the batch that a flush has taken and not yet committed.
+    taken: Flushed,
+    taken_since: Option<Duration>,
+    last_flush: Option<Time>,
+    failing: Option<String>,
+}
+
+impl Queue {
+    fn pending(&self) -> usize {
+        self.open.len() + self.taken.page_views + self.taken.watch_sessions
+    }
+}
+
+/// A journal for at most `limit` pending events, and the end that drains it.
+#[must_use]
+pub fn open(limit: usize, clock: Clock, meter: Meter) -> (Journal, Drain) {
+    let (requests, receiver) = mpsc::channel(REQUESTS);
+    // Epoch 0 is the empty time before the first event, and committed.
+    let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
+    let (committed, _) = watch::channel(Epoch::default());
+    let shared = Arc::new(Shared { limit, clock, meter, queue: Mutex::new(queue), committed });
+    (Journal { shared: Arc::clone(&shared), requests }, Drain { shared, requests: receiver })
+}
+
+impl Journal {
+    /// Takes one event and says in which epoch it is.
+    ///
+    /// # Errors
+    /// The journal is full; nothing was taken.
+    pub fn append(&self, event: Event) -> Result<Epoch, Full> {
+        self.append_all(Batch::from_iter([event]))
+    }
+
+    /// Takes all events or none and says in which epoch they are.
+    ///
+    /// # Errors
+    /// There is no room for all of them; nothing was taken.
+    pub fn append_all(&self, batch: Batch) -> Result<Epoch, Full> {
+        let free = |queue: &Queue| self.shared.limit.saturating_sub(queue.pending());
+        let (epoch, pending) = {
+            let mut queue = lock(&self.shared.queue);
+            if batch.len() > free(&queue) {
+                return Err(Full);
+            }
+            self.put(&mut queue, batch);
+            (queue.epoch, queue.open.len())
+        };
+        if pending >= self.shared.limit / 4 {
+            // A channel full of requests is request enough.
+            let _ = self.requests.try_send(Request::Soon);
+        }
+        Ok(epoch)
+    }
+
+    /// Takes what the hub itself has measured, full or not: there is at most one such event for each
+    /// event of a client that was taken.
+    pub fn append_measured(&self, event: Event) {
+        self.put(&mut lock(&self.shared.queue), Batch::from_iter([event]));
+    }
+
+    fn put(&self, queue: &mut Queue, batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let meter = &self.shared.meter;
+        meter.page_views_queued.increment(batch.page_views.len() as u64);
+        meter.watches_queued.increment(batch.watches.len() as u64);
+        queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
+        queue.open.append(batch);
+    }
+
+    /// Flushes everything that is pending now, together with all others who ask meanwhile.
+    ///
+    /// # Errors
+    /// The commit failed; the events are kept and will be tried again.
+    pub async fn flush(&self) -> Result<Flushed, FlushError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Now(reply)).await.map_err(|_| FlushError::Stopped)?;
+        answer.await.map_err(|_| FlushError::Stopped)?
+    }
+
+    /// Tells the newest committed epoch.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<Epoch> {
+        self.shared.committed.subscribe()
+    }
+
+    /// How the journal does.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let queue = lock(&self.shared.queue);
+        let oldest = queue.taken_since.or(queue.open_since);
+        let age = oldest.map(|since| self.shared.clock.elapsed().saturating_sub(since).as_millis());
+        Status {
+            pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
+            pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
+            limit: self.shared.limit,
+            epoch: queue.epoch,
+            oldest_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
+            last_flush: queue.last_flush,
+            failing: queue.failing.clone(),
+        }
+    }
+}
+
+impl Drain {
+    /// The next request, or `None` when nothing can come any more.
+    pub async fn request(&mut self) -> Option<Request> {
+        self.requests.recv().await
+    }
+
+    /// A request that is already there.
+    pub fn try_request(&mut self) -> Option<Request> {
+        self.requests.try_recv().ok()
+    }
+
+    /// Closes the open epoch and takes its events, if it has any. They stay pending until
+    /// [`committed`](Self::committed).
+    #[must_use]
+    pub fn take(&self) -> Option<(Epoch, Batch)> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.open.is_empty() {
+            return None;
+        }
+        let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));
+        queue.epoch = epoch.next();
+        queue.taken = Flushed { page_views: batch.page_views.len(), watch_sessions: batch.watches.len() };
+        queue.taken_since = queue.open_since.take();
+        Some((epoch, batch))
+    }
+
+    /// The taken batch is on disk, and `took` was its flush's length. Tells everybody who waits.
+    pub fn committed(&self, epoch: Epoch, took: Duration) -> Flushed {
+        let flushed = {
+            let mut queue = lock(&self.shared.queue);
+            queue.taken_since = None;
+            queue.last_flush = Some(self.shared.clock.wall());
+            queue.failing = None;
+            std::mem::take(&mut queue.taken)
+        };
+        let meter = &self.shared.meter;
+        meter.page_views_committed.increment(flushed.page_views as u64);
+        meter.watches_committed.increment(flushed.watch_sessions as u64);
+        meter.flush_seconds.record(took.as_secs_f64());
+        meter.flush_events.record((flushed.page_views + flushed.watch_sessions) as f64);
+        self.shared.committed.send_replace(epoch);
+        flushed
+    }
+
+    /// The taken batch is not on disk, and why.
+    pub fn failed(&self, why: String) {
+        lock(&self.shared.queue).failing = Some(why);
+        self.shared.meter.flush_failures.increment(1);
+    }
+}

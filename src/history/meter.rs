@@ -1,0 +1,46 @@
+//! What the history side counts for `/metrics`.
+
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+
+/// Counters of the history side. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// Page views that were queued.
+    pub page_views_queued: Counter,
+    /// Watch states that were queued.
+    pub watches_queued: Counter,
+    /// Page views that were committed, resent ones included.
+    pub page_views_committed: Counter,
+    /// Watch states that were committed, resent ones included.
+    pub watches_committed: Counter,
+    /// Flushes that did not commit.
+    pub flush_failures: Counter,
+    /// How long flushes took, in seconds.
+    pub flush_seconds: Histogram,
+    /// How many events flushes committed.
+    pub flush_events: Histogram,
+}
+
+impl Meter {
+    /// Registers the counters with the recorder that is current.
+    #[must_use]
+    pub fn register() -> Self {
+        const QUEUED: &str = "breathing_room_events_queued_total";
+        const COMMITTED: &str = "breathing_room_events_committed_total";
+        const FAILURES: &str = "breathing_room_flush_failures_total";
+        describe_counter!(QUEUED, "Events taken into the journal");
+        describe_counter!(COMMITTED, "Events committed to the database, resent ones included");
+        describe_counter!(FAILURES, "Flushes that did not commit; their batch is kept");
+        describe_histogram!("breathing_room_flush_duration_seconds", Unit::Seconds, "Time per flush");
+        describe_histogram!("breathing_room_flush_events", "Events per flush");
+        Self {
+            page_views_queued: counter!(QUEUED, "kind" => "page-view"),
+            watches_queued: counter!(QUEUED, "kind" => "watch"),
+            page_views_committed: counter!(COMMITTED, "kind" => "page-view"),
+            watches_committed: counter!(COMMITTED, "kind" => "watch"),
+            flush_failures: counter!(FAILURES),
+            flush_seconds: histogram!("breathing_room_flush_duration_seconds"),
+            flush_events: histogram!("breathing_room_flush_events"),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What happened. Lives in one SQLite file.
+//!
+//! Data flows one way: a session or a request appends [`event`]s to the [`journal`], the [`flush`] task
+//! commits them to the [`store`], and [`stats`] reads what is committed. This wing does not know who
+//! is here now, or that there are sockets.
+
+pub mod event;
+pub mod flush;
+pub mod journal;
+pub mod meter;
+pub mod stats;
+pub mod store;
+
+pub use journal::{Epoch, Journal};
+pub use store::Store;
+
+use std::time::Duration;
+
+/// What the history side is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database is: `sqlite://path/to/file.db`.
+    pub database_url: String,
+    /// The longest time between two flushes while events are pending.
+    pub flush_interval: Duration,
+    /// The most events that may be pending.
+    pub queue_limit: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            database_url: "sqlite://data/breathing-room.db".to_owned(),
+            flush_interval: Duration::from_secs(30),
+            queue_limit: 50_000,
+        }
+    }
+}

@@ -17,9 +17,6 @@ use crate::wire::{MoodCounts, RoomId, Time, VisitorId, Vocabulary};
 /// The most rooms, pages and contents that a summary lists.
 const LIST_LIMIT: usize = 100;
 
-/// The most contents that one session is counted as watching at once.
-const PLAYING_LIMIT: usize = 8;
-
 /// What everybody looks at and watches.
 #[derive(Debug, Default)]
 pub struct Activity(
@@ -189,10 +186,8 @@ impl Attention {
     /// The session plays `content` under this watch session.
     pub fn play(&mut self, id: Uuid, content: Arc<str>) {
         self.stop(id);
-        if self.playing.len() < PLAYING_LIMIT {
-            lock(&self.activity.0).watching.add(&content, &self.visitor);
-            self.playing.push((id, content));
-        }
+        lock(&self.activity.0).watching.add(&content, &self.visitor);
+        self.playing.push((id, content));
     }
 
     /// The session no longer plays this watch session.

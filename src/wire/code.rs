@@ -18,6 +18,10 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 5] =
+        [Self::BadJson, Self::UnknownType, Self::BadField, Self::UnknownMood, Self::Overloaded];
+
     /// The code as it stands on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

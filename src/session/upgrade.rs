@@ -1,0 +1,165 @@
+//! The upgrade: from an HTTP request to a TCP stream that speaks WebSocket (RFC 6455, section 4.2).
+//!
+//! Checks the opening handshake and builds its answer. It knows HTTP headers and nothing of what is
+//! said on the socket afterwards.
+
+use std::io;
+
+use bytes::Bytes;
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::wire::SUBPROTOCOL;
+
+/// The protocol version of RFC 6455.
+const WEBSOCKET_VERSION: &str = "13";
+
+/// The request does not open a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeError {
+    /// No request for an upgrade to WebSocket, or not over HTTP/1.1.
+    #[error("this address speaks WebSocket: connect with an upgrade request")]
+    NotWebSocket,
+    /// Another protocol version than 13.
+    #[error("Sec-WebSocket-Version must be 13")]
+    Version,
+    /// The key is missing, or not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
+    Key,
+}
+
+/// A good opening handshake that waits for its answer.
+#[derive(Debug)]
+pub struct Handshake {
+    accept: HeaderValue,
+    subprotocol: bool,
+    upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    /// Checks the request's part of the handshake and takes the connection from it.
+    ///
+    /// # Errors
+    /// The request does not open a WebSocket, and why.
+    pub fn check<B>(request: &mut Request<B>) -> Result<Self, UpgradeError> {
+        let headers = request.headers();
+        let has_token = |name, token| items(headers, name).any(|item| item.eq_ignore_ascii_case(token));
+        let asks = has_token(&CONNECTION, "upgrade") && has_token(&UPGRADE, "websocket");
+        if !asks || request.version() < Version::HTTP_11 {
+            return Err(UpgradeError::NotWebSocket);
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
+            return Err(UpgradeError::Version);
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY).map_or(&[][..], HeaderValue::as_bytes);
+        if !is_key(key) {
+            return Err(UpgradeError::Key);
+        }
+        let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| UpgradeError::Key)?;
+        let subprotocol = items(headers, &SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL);
+        Ok(Self { accept, subprotocol, upgrade: hyper::upgrade::on(request) })
+    }
+
+    /// The answer that opens the socket, once it has been sent.
+    #[must_use]
+    pub fn answer<B: Default>(&self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        if self.subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        response
+    }
+
+    /// Waits until the answer was sent and returns the connection, with what the peer has sent already.
+    ///
+    /// # Errors
+    /// The connection ended before, or is not a plain TCP connection.
+    pub async fn connection(self) -> io::Result<(TcpStream, Bytes)> {
+        let upgraded = self.upgrade.await.map_err(io::Error::other)?;
+        let parts = upgraded
+            .downcast::<TokioIo<TcpStream>>()
+            .map_err(|_| io::Error::other("not a TCP connection of this server"))?;
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// The items of a header that is a comma-separated list.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim)
+}
+
+/// 16 bytes are 22 characters of base64 and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(is_base64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Request<()>)) -> Result<Handshake, UpgradeError> {
+        let mut request = Request::builder()
+            .header("connection", "keep-alive, Upgrade")
+            .header("upgrade", "WebSocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .body(())
+            .unwrap();
+        change(&mut request);
+        Handshake::check(&mut request)
+    }
+
+    #[test]
+    fn the_answer_is_the_one_of_the_rfc() {
+        let answer: Response<()> = check(|_| {}).unwrap().answer();
+        assert_eq!(answer.status(), 101);
+        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+    }
+
+    #[test]
+    fn the_subprotocol_is_echoed_when_offered() {
+        let offer = HeaderValue::from_static("bearer.x, breathing-room.v1");
+        let handshake = check(|request| {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
+        });
+        let answer: Response<()> = handshake.unwrap().answer();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "breathing-room.v1");
+    }
+
+    #[test]
+    fn a_request_that_opens_no_socket_is_refused() {
+        let without = |name: HeaderName| {
+            check(|request| {
+                request.headers_mut().remove(name);
+            })
+            .err()
+        };
+        let with = |name: HeaderName, value: &'static str| {
+            check(|request| {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            })
+            .err()
+        };
+        assert_eq!(without(CONNECTION), Some(UpgradeError::NotWebSocket));
+        assert_eq!(without(UPGRADE), Some(UpgradeError::NotWebSocket));
+        assert_eq!(with(UPGRADE, "h2c"), Some(UpgradeError::NotWebSocket));
+        assert_eq!(with(SEC_WEBSOCKET_VERSION, "8"), Some(UpgradeError::Version));
+        assert_eq!(without(SEC_WEBSOCKET_KEY), Some(UpgradeError::Key));
+        assert_eq!(with(SEC_WEBSOCKET_KEY, "short=="), Some(UpgradeError::Key));
+    }
+}

@@ -1,1 +1,91 @@
-fn main() {}
+//! The program: arguments, configuration, serve, signal. Wiring only.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use breathing_room::Server;
+use breathing_room::config::{Cli, Config, LogFormat, Settings};
+use clap::Parser;
+use clap::error::ErrorKind;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Why the program did not do what it was asked to, for its last line.
+type Failure = String;
+
+fn main() -> ExitCode {
+    let settings = match Cli::try_parse() {
+        Ok(cli) => cli.into_settings(),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            error.exit()
+        }
+        Err(error) => {
+            // clap explains at length; the first line names the setting and its rule.
+            let text = error.to_string();
+            return fail(text.lines().next().unwrap_or_default(), 2);
+        }
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&format!("error: {failure}"), 1),
+    }
+}
+
+#[tokio::main]
+async fn run(settings: Settings) -> Result<(), Failure> {
+    start_logging(&settings)?;
+    let listen = settings.listen;
+    let signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let server = Server::open(Config::from(settings)).await.map_err(|error| error.to_string())?;
+    // Closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "breathing-room is open at http://{address}/");
+    server.serve(listener, signals.first()).await.map_err(|error| error.to_string())
+}
+
+fn start_logging(settings: &Settings) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log_filter)
+        .map_err(|error| format!("invalid value for RUST_LOG: {error}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+
+    /// Waits for the first signal, and from then on ends the program at the second.
+    async fn first(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            let second = self.next().await;
+            std::process::exit(128 + second);
+        });
+    }
+}
+
+fn fail(line: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{line}");
+    ExitCode::from(code)
+}

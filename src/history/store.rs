@@ -164,10 +164,9 @@ impl Store {
     /// # Errors
     /// One failed, or the file has migrations that this version does not know.
     pub async fn migrate(&self) -> Result<Migrated, MigrateError> {
-        let mut connection = self.writer.acquire().await?;
-        let before = applied(&mut connection).await?;
-        MIGRATIONS.run(&mut *connection).await?;
-        let mut after = applied(&mut connection).await?;
+        let before = applied(&self.writer).await?;
+        MIGRATIONS.run(&self.writer).await?;
+        let mut after = applied(&self.writer).await?;
         let current = after.last().copied().unwrap_or_default();
         after.retain(|version| !before.contains(version));
         Ok(Migrated { applied: after, current })
@@ -208,14 +207,14 @@ async fn insert<T: Serialize>(
     Ok(())
 }
 
-async fn applied(connection: &mut sqlx::SqliteConnection) -> Result<Vec<i64>, MigrateError> {
+async fn applied(writer: &SqlitePool) -> Result<Vec<i64>, MigrateError> {
     const TABLE: &str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
     const VERSIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
-    let exists: i64 = sqlx::query_scalar(TABLE).fetch_one(&mut *connection).await?;
+    let exists: i64 = sqlx::query_scalar(TABLE).fetch_one(writer).await?;
     if exists == 0 {
         return Ok(Vec::new());
     }
-    Ok(sqlx::query_scalar(VERSIONS).fetch_all(connection).await?)
+    Ok(sqlx::query_scalar(VERSIONS).fetch_all(writer).await?)
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

@@ -194,9 +194,8 @@ impl RoomSession {
         let fact = WatchFact::new(self.who.clone(), watch, self.last_watch)
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(fact.clone()))?;
-        self.context.clocks.tell(self.id, id, fact.state_at(), now);
         self.playing.retain(|(playing, _)| playing.id() != id);
-        if state == WatchState::Playing {
+        if self.context.clocks.tell(self.id, id, fact.state_at(), now) {
             self.attention.play(id, content);
             self.playing.push((fact, now));
         } else {

@@ -69,12 +69,16 @@ impl WatchClocks {
         lock(&self.0).get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
-    /// A message on `session` told that `id` was in `state` from `at` on.
-    pub fn tell(&self, session: SessionId, id: Uuid, (state, at): (WatchState, Time), now: Duration) {
+    /// A message on `session` told that `id` was in `state` from `at` on. Says whether it plays on
+    /// this socket now.
+    pub fn tell(&self, session: SessionId, id: Uuid, (state, at): (WatchState, Time), now: Duration) -> bool {
         let mut clocks = lock(&self.0);
-        if clocks.len() < CLOCKS_LIMIT || clocks.contains_key(&id) {
-            clocks.entry(id).or_default().tell(session, state, at, now);
+        if clocks.len() >= CLOCKS_LIMIT && !clocks.contains_key(&id) {
+            return state == WatchState::Playing;
         }
+        let clock = clocks.entry(id).or_default();
+        clock.tell(session, state, at, now);
+        clock.playing.is_some_and(|(playing_on, _)| playing_on == session)
     }
 
     /// The socket of `session` is gone: if `id` played on it, it no longer does. Returns how long it
@@ -159,7 +163,7 @@ mod tests {
         let (clocks, id, session) = (WatchClocks::default(), Uuid::new_v4(), SessionId::new());
         clocks.tell(session, id, told(Playing, 0), at(0));
         clocks.tell(session, id, told(Paused, 10), at(10));
-        clocks.tell(session, id, told(Playing, 0), at(11)); // sent again
+        assert!(!clocks.tell(session, id, told(Playing, 0), at(11))); // sent again
         assert_eq!(clocks.total(id, at(60)), at(10));
     }
 

@@ -1,0 +1,216 @@
+//! Configuration: flags and environment, parsed and checked before anything starts.
+//!
+//! A flag and its variable have the same name. What is parsed here is handed to the parts as
+//! the section that each of them owns; no part sees the command line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::clock::Clock;
+use crate::wire::Vocabulary;
+use crate::wire::mood::DEFAULT_MOODS;
+use crate::{history, http, live, session};
+
+/// A self-hosted presence hub: who is here now, in what mood, and what they looked at.
+///
+/// Each visitor holds one WebSocket; that is what being present means. Counts are kept in memory
+/// and pushed when they change. Page views and watch sessions are written to SQLite in batches.
+#[derive(Debug, Parser)]
+#[command(name = "breathing-room", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without a command, `serve`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `serve`.
+    #[command(flatten)]
+    pub serve: Settings,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the hub (the default)
+    Serve(Settings),
+}
+
+impl Cli {
+    /// The settings of `serve`, whether it was named or not.
+    #[must_use]
+    pub fn into_settings(self) -> Settings {
+        match self.command {
+            Some(Command::Serve(settings)) => settings,
+            None => self.serve,
+        }
+    }
+}
+
+/// The settings, each a flag and a variable of the same name. Durations are like 30s or 5m.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// The SQLite file; it and its folder are made if missing
+    #[arg(long, env, value_name = "URL", default_value = "sqlite://data/breathing-room.db")]
+    pub database_url: String,
+    /// Longest time that events wait before they are written
+    #[arg(long, env, value_name = "DURATION", default_value = "30s", value_parser = interval)]
+    pub flush_interval: Duration,
+    /// Most events that may wait; beyond, new ones are refused until a flush
+    #[arg(long, env, value_name = "EVENTS", default_value = "50000", value_parser = at_least_one)]
+    pub queue_limit: usize,
+    /// How long a visitor whose connection broke stays present
+    #[arg(long, env, value_name = "DURATION", default_value = "3s", value_parser = duration)]
+    pub leave_grace: Duration,
+    /// How long a socket may be silent before it is pinged
+    #[arg(long, env, value_name = "DURATION", default_value = "25s", value_parser = interval)]
+    pub ping_interval: Duration,
+    /// Moods that may be set, in display order, separated by commas
+    #[arg(long, env, value_name = "LIST", default_value = DEFAULT_MOODS, value_parser = Vocabulary::parse)]
+    pub moods: Vocabulary,
+    /// Token for the admin's requests; without one, a random one is made and logged
+    #[arg(long, env, value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    pub admin_token: Option<String>,
+    /// Most sockets open at once
+    #[arg(long, env, value_name = "SOCKETS", default_value = "15000", value_parser = at_least_one)]
+    pub max_connections: usize,
+    /// Most rooms at once
+    #[arg(long, env, value_name = "ROOMS", default_value = "10000", value_parser = at_least_one)]
+    pub max_rooms: usize,
+    /// Rate limits per address and socket; accepted, but this version has none yet
+    #[arg(long, env, value_name = "SWITCH", default_value = "on")]
+    pub rate_limits: Switch,
+    /// Who may see the dashboard
+    #[arg(long, env, value_name = "WHO", default_value = "public")]
+    pub dashboard: http::Audience,
+    /// Who may see /metrics
+    #[arg(long, env, value_name = "WHO", default_value = "public")]
+    pub metrics: http::Audience,
+    /// How log lines look
+    #[arg(long, env, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or a filter such as breathing_room=debug
+    #[arg(long = "rust-log", env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off, for load tests.
+    Off,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the hub runs with: a section for each part.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Of HTTP.
+    pub http: http::Config,
+    /// Of the live side.
+    pub live: live::Config,
+    /// Of the history side.
+    pub history: history::Config,
+    /// Of the sessions.
+    pub session: session::Config,
+    /// Both clocks; tests set them.
+    pub clock: Clock,
+}
+
+impl From<Settings> for Config {
+    fn from(settings: Settings) -> Self {
+        Self {
+            http: http::Config {
+                admin_token: settings.admin_token,
+                dashboard: settings.dashboard,
+                metrics: settings.metrics,
+            },
+            live: live::Config { moods: settings.moods, max_rooms: settings.max_rooms },
+            history: history::Config {
+                database_url: settings.database_url,
+                flush_interval: settings.flush_interval,
+                queue_limit: settings.queue_limit,
+            },
+            session: session::Config {
+                leave_grace: settings.leave_grace,
+                ping_interval: settings.ping_interval,
+                max_connections: settings.max_connections,
+            },
+            clock: Clock::system(),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LIMIT => Ok(duration),
+        Ok(_) => Err("must be at most 24h".to_owned()),
+        Err(_) => Err("must be a duration such as 30s or 5m".to_owned()),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("must be at least 10ms".to_owned()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("must be a whole number above 0".to_owned()),
+    }
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_may_be_left_out() {
+        let listen = |args: &[&str]| Cli::try_parse_from(args).unwrap().into_settings().listen.port();
+        assert_eq!(listen(&["breathing-room", "--listen", "127.0.0.1:1"]), 1);
+        assert_eq!(listen(&["breathing-room", "serve", "--listen", "127.0.0.1:2"]), 2);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_in_one_line() {
+        for (flag, value) in [
+            ("--listen", "here"),
+            ("--flush-interval", "soon"),
+            ("--flush-interval", "0s"),
+            ("--leave-grace", "25h"),
+            ("--queue-limit", "0"),
+            ("--moods", "Calm"),
+            ("--dashboard", "friends"),
+            ("--admin-token", ""),
+        ] {
+            let error = Cli::try_parse_from(["breathing-room", flag, value]).unwrap_err().to_string();
+            assert!(error.lines().next().unwrap().contains(flag), "{error}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the handlers ask: one value, made at start, dropped at the end.
+//!
+//! Dropping it is what ends the journal, so nothing may keep it longer than a request lasts.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::Config;
+use super::admission::AdminToken;
+use super::meter::HttpMeter;
+use crate::clock::Clock;
+use crate::history::{Journal, Store};
+use crate::live::{Feed, Hub};
+use crate::session::{Sockets, WatchClocks, meter, room};
+
+/// Everything that a handler may need.
+#[derive(Debug)]
+pub struct App {
+    /// Who may see what.
+    pub config: Config,
+    /// The admin's token, configured or made.
+    pub admin_token: AdminToken,
+    /// Who is here.
+    pub hub: Arc<Hub>,
+    /// The live activity.
+    pub feed: Arc<Feed>,
+    /// Where events go.
+    pub journal: Journal,
+    /// Where history is read.
+    pub store: Store,
+    /// All open sockets.
+    pub sockets: Arc<Sockets>,
+    /// The tasks of all sessions.
+    pub sessions: TaskTracker,
+    /// What room sessions need.
+    pub room: room::Context,
+    /// Both clocks.
+    pub clock: Clock,
+    /// How long watch sessions have played.
+    pub clocks: Arc<WatchClocks>,
+    /// What was refused.
+    pub refusals: meter::Meter,
+    /// Requests, and the page that shows all counters.
+    pub meter: HttpMeter,
+    /// When events that still wait mean that the database is in trouble, in milliseconds.
+    pub overdue_ms: u64,
+}

@@ -1,0 +1,141 @@
+//! Errors as HTTP answers: `{"error":{"code","message"}}` with a matching status.
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::history::journal::{FlushError, Full};
+use crate::history::stats::ReadError;
+use crate::live::RoomsFull;
+use crate::session::{Refused, UpgradeError};
+use crate::wire::ids::BadName;
+use crate::wire::parse::Problem;
+
+/// After how many seconds whoever got a 503 should come back.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// Why a request was refused. Its text is the answer's message.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No such room name.
+    #[error("room: {0}")]
+    BadRoom(BadName),
+    /// No such visitor id.
+    #[error("visitor: {0}")]
+    BadVisitor(BadName),
+    /// The vocabulary does not have this mood.
+    #[error("mood: must be one of this hub's moods")]
+    UnknownMood,
+    /// A query parameter breaks its rule.
+    #[error("{name}: {rule}")]
+    BadParameter {
+        /// The parameter.
+        name: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The query as a whole cannot be read.
+    #[error("the query cannot be read: {0}")]
+    BadQuery(String),
+    /// The body is not the JSON that is asked for.
+    #[error("{}", .0.message)]
+    BadBody(Problem),
+    /// The body did not come whole.
+    #[error("the body did not arrive")]
+    BrokenBody,
+    /// The body is over the limit.
+    #[error("the body is over {0} bytes")]
+    TooLarge(usize),
+    /// The body is neither JSON nor text.
+    #[error("Content-Type must be application/json or text/plain")]
+    MediaType,
+    /// The admin's token is missing or wrong.
+    #[error("this needs Authorization: Bearer with the admin token")]
+    Unauthorized,
+    /// There is nothing here.
+    #[error("there is nothing at this address")]
+    NotFound,
+    /// The address has other methods.
+    #[error("this address does not have this method")]
+    Method,
+    /// Heartbeats are over.
+    #[error(
+        "heartbeats are over: presence is the open socket. Connect a WebSocket to \
+         /rooms/{{room}}/socket?visitor={{id}}&mood={{mood}} and keep it open"
+    )]
+    Heartbeat,
+    /// The request does not open a WebSocket.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// No socket can be opened now.
+    #[error(transparent)]
+    Sockets(#[from] Refused),
+    /// No room can be opened now.
+    #[error(transparent)]
+    Rooms(#[from] RoomsFull),
+    /// The journal is full.
+    #[error(transparent)]
+    Queue(#[from] Full),
+    /// The commit that was waited for failed.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+    /// The database did not answer.
+    #[error(transparent)]
+    History(#[from] ReadError),
+    /// A migration failed.
+    #[error("the migration failed: {0}")]
+    Migration(String),
+}
+
+impl ApiError {
+    /// The status and the code of the answer.
+    #[must_use]
+    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRoom(_) => (StatusCode::BAD_REQUEST, "bad-room"),
+            Self::BadVisitor(_) => (StatusCode::BAD_REQUEST, "bad-visitor"),
+            Self::UnknownMood => (StatusCode::BAD_REQUEST, "unknown-mood"),
+            Self::BadParameter { .. } | Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "bad-parameter"),
+            Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
+            Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
+            Self::Upgrade(UpgradeError::Key) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::Heartbeat => (StatusCode::GONE, "gone"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+            Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
+            Self::Migration(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Sockets(Refused::Full) | Self::Rooms(_) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Sockets(Refused::Restarting) => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
+            Self::Queue(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
+            Self::History(_) => (StatusCode::SERVICE_UNAVAILABLE, "history-unavailable"),
+        }
+    }
+
+    fn headers(&self, status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
+            StatusCode::UNAUTHORIZED => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
+            StatusCode::UPGRADE_REQUIRED => vec![
+                (UPGRADE, HeaderValue::from_static("websocket")),
+                (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        let body = json!({ "error": { "code": code, "message": self.to_string() } });
+        let mut response = (status, Json(body)).into_response();
+        response.headers_mut().extend(self.headers(status));
+        response
+    }
+}

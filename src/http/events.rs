@@ -1,0 +1,177 @@
+//! Events over HTTP: one, or an array that is taken whole or refused whole.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::app::App;
+use super::error::ApiError;
+use super::live::query;
+use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::wire::parse::{self, Problem};
+use crate::wire::{ErrorCode, RoomId, Time, VisitorId};
+
+/// The longest body, in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// The most events in one array.
+const EVENTS_LIMIT: usize = 100;
+
+/// The query of a post.
+#[derive(Debug, Deserialize)]
+pub struct Posting {
+    durable: Option<String>,
+}
+
+/// What an event over HTTP has besides the socket's fields.
+#[derive(Deserialize)]
+struct Sender {
+    visitor: VisitorId,
+    room: RoomId,
+}
+
+/// `POST /page-view`.
+pub async fn page_view(
+    State(app): State<Arc<App>>,
+    posting: Result<Query<Posting>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    take(&app, posting, &headers, body, |who, view, at| Event::PageView(PageViewFact::new(who, view, at)))
+        .await
+}
+
+/// `POST /watch-session`.
+pub async fn watch_session(
+    State(app): State<Arc<App>>,
+    posting: Result<Query<Posting>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    take(&app, posting, &headers, body, |who, watch, at| Event::Watch(WatchFact::new(who, watch, at))).await
+}
+
+async fn take<T: DeserializeOwned>(
+    app: &App,
+    posting: Result<Query<Posting>, QueryRejection>,
+    headers: &HeaderMap,
+    body: Body,
+    event: impl Fn(Who, T, Time) -> Event,
+) -> Result<Response, ApiError> {
+    let durable = match query(posting)?.durable.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
+    };
+    let text = read(headers, body).await?;
+    let batch = events(&text, app.clock.wall(), event).map_err(|problem| {
+        app.refusals.refused(problem.code);
+        ApiError::BadBody(problem)
+    })?;
+    let count = batch.len();
+    app.journal.append_all(batch).inspect_err(|_| app.refusals.refused(ErrorCode::Overloaded))?;
+    if durable {
+        app.journal.flush().await?;
+        return Ok(Json(json!({ "committed": count })).into_response());
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "queued": count }))).into_response())
+}
+
+/// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.
+async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+    if let Some(kind) = headers.get(CONTENT_TYPE) {
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let known = ["application/json", "text/plain"];
+        if !known.iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+            return Err(ApiError::MediaType);
+        }
+    }
+    let bytes = to_bytes(body, BODY_LIMIT).await.map_err(|error| {
+        let inner = std::error::Error::source(&error);
+        let too_large = inner.is_some_and(|inner| inner.is::<LengthLimitError>());
+        if too_large { ApiError::TooLarge(BODY_LIMIT) } else { ApiError::BrokenBody }
+    })?;
+    String::from_utf8(bytes.into())
+        .map_err(|_| ApiError::BadBody(Problem { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() }))
+}
+
+/// All events of a body, or what is wrong with the first bad one.
+fn events<T: DeserializeOwned>(
+    text: &str,
+    arrived: Time,
+    event: impl Fn(Who, T, Time) -> Event,
+) -> Result<Batch, Problem> {
+    let one = |text: &str, arrived: Time| {
+        let Sender { visitor, room } = parse::object(text)?;
+        Ok(event(Who { room, visitor }, parse::object(text)?, arrived))
+    };
+    if !text.trim_start().starts_with('[') {
+        return Ok(Batch::from_iter([one(text, arrived)?]));
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(text)
+        .map_err(|error| Problem { code: ErrorCode::BadJson, message: error.to_string() })?;
+    if items.len() > EVENTS_LIMIT {
+        return Err(Problem::field("array", &format!("must have at most {EVENTS_LIMIT} events")));
+    }
+    let indexed = (0_u64..).zip(items).map(|(index, item)| {
+        // In one array, what stands later came later.
+        one(item.get(), arrived.plus(index)).map_err(|problem: Problem| Problem {
+            message: format!("[{index}]: {}", problem.message),
+            ..problem
+        })
+    });
+    indexed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PageView;
+
+    fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
+        let event = |who, view: PageView, at| Event::PageView(PageViewFact::new(who, view, at));
+        events(text, Time::from_millis(1), event)
+            .map(|batch| batch.len())
+            .map_err(|problem| (problem.code, problem.message))
+    }
+
+    const GOOD: &str = r#"{"id":"018f0e6e-0000-7000-8000-000000000001","path":"/","visitor":"v","room":"r"}"#;
+
+    #[test]
+    fn one_or_many_are_taken() {
+        assert_eq!(parse(GOOD), Ok(1));
+        assert_eq!(parse(&format!(" [{GOOD}, {GOOD}] ")), Ok(2));
+        assert_eq!(parse("[]"), Ok(0));
+        assert_eq!(parse(&format!("[{}]", vec![GOOD; 100].join(","))), Ok(100));
+    }
+
+    #[test]
+    fn a_bad_array_names_the_index_and_the_field() {
+        let no_room = GOOD.replace(r#","room":"r""#, "");
+        let bad_room = GOOD.replace(r#""room":"r""#, r#""room":"R""#);
+        let cases = [
+            (format!("[{GOOD},{no_room}]"), ErrorCode::BadField, "[1]: missing field `room`"),
+            (format!("[{GOOD},{GOOD},{bad_room}]"), ErrorCode::BadField, "[2]: room: must match"),
+            (format!("[{GOOD},5]"), ErrorCode::BadJson, "[1]: not a JSON object"),
+            (format!("[{GOOD},"), ErrorCode::BadJson, ""),
+            (format!("[{}]", vec![GOOD; 101].join(",")), ErrorCode::BadField, "array: must have at most 100"),
+            (no_room, ErrorCode::BadField, "missing field `room`"),
+        ];
+        for (text, code, message) in cases {
+            let refused = parse(&text).unwrap_err();
+            assert_eq!(refused.0, code, "{text}");
+            assert!(refused.1.starts_with(message), "{}", refused.1);
+        }
+    }
+}

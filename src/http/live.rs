@@ -1,0 +1,114 @@
+//! What is asked of the memory: rooms, the live activity, and the sockets. Never of the database.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tracing::debug;
+
+use super::app::App;
+use super::error::ApiError;
+use crate::history::event::Who;
+use crate::session::{Admission, Handshake, Socket, room, viewer};
+use crate::wire::{RoomId, VisitorId};
+
+/// A room's name from an address. A wrong one is refused with its rule.
+pub(super) fn room_id(path: Result<Path<String>, PathRejection>) -> Result<RoomId, ApiError> {
+    // What does not even decode is a wrong name like any other.
+    let name = path.map(|Path(name)| name).unwrap_or_default();
+    RoomId::try_from(name).map_err(ApiError::BadRoom)
+}
+
+/// A query's parameters.
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+    query.map(|Query(query)| query).map_err(|rejection| ApiError::BadQuery(rejection.body_text()))
+}
+
+/// `GET /rooms/{room}`: the room as it is now.
+pub async fn room(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let room = room_id(path)?;
+    let counts = app.hub.counts(&room);
+    let moods = app.hub.vocabulary().named(&counts.moods);
+    let body = json!({ "room": room, "seq": counts.seq, "present": counts.present, "moods": moods });
+    Ok(([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response())
+}
+
+/// `GET /live-activity`: what is going on, over all rooms.
+pub async fn live_activity(State(app): State<Arc<App>>) -> Response {
+    let activity = app.hub.live_activity();
+    ([(CACHE_CONTROL, "no-store")], Json(activity.message(None, app.clock.wall()))).into_response()
+}
+
+/// The query of a room socket.
+#[derive(Debug, Deserialize)]
+pub struct Joining {
+    visitor: Option<String>,
+    mood: Option<String>,
+}
+
+/// `GET /rooms/{room}/socket`: joins the room for as long as the socket is open.
+pub async fn room_socket(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    joining: Result<Query<Joining>, QueryRejection>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let handshake = Handshake::check(&mut request)?;
+    let joining = query(joining)?;
+    let room = room_id(path)?;
+    let visitor = match joining.visitor {
+        Some(id) => VisitorId::try_from(id).map_err(ApiError::BadVisitor)?,
+        None => VisitorId::random(),
+    };
+    let mood = match joining.mood {
+        Some(name) => Some(app.hub.vocabulary().find(&name).ok_or(ApiError::UnknownMood)?),
+        None => None,
+    };
+    app.hub.check_capacity(&room)?;
+    let admission = app.sockets.admit()?;
+    let who = Who { room, visitor };
+    let context = app.room.clone();
+    Ok(open(&app, admission, handshake, move |socket| room::run(context, socket, who, mood)))
+}
+
+/// `GET /live`: the live activity, at once and then on change.
+pub async fn live_socket(State(app): State<Arc<App>>, mut request: Request) -> Result<Response, ApiError> {
+    let handshake = Handshake::check(&mut request)?;
+    let admission = app.sockets.admit()?;
+    let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
+    Ok(open(&app, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
+}
+
+/// Answers the handshake and runs `session` on the socket that it opens.
+fn open<F>(
+    app: &App,
+    mut admission: Admission,
+    handshake: Handshake,
+    session: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let answer = handshake.answer();
+    let sessions = app.sessions.clone();
+    app.sessions.spawn(async move {
+        match handshake.connection().await {
+            // In a task of its own: this one carries what the upgrade needed for as long as it lives.
+            Ok((stream, read_already)) => drop(sessions.spawn(async move {
+                let socket = Socket::new(stream, read_already).await;
+                admission.opened(socket.outlet());
+                session(socket).await;
+            })),
+            Err(error) => debug!(%error, "a socket's connection ended before it was open"),
+        }
+    });
+    answer
+}

@@ -1,0 +1,127 @@
+//! Counters of requests, and the page that shows the counters of all parts.
+//!
+//! Every hub has a recorder of its own, so that two hubs in one process do not count together.
+//! Parts register what they count while it is current; gauges are read when somebody looks.
+
+use axum::http::StatusCode;
+use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
+use std::fmt;
+use std::sync::Arc;
+
+use super::app::App;
+use crate::{history, live, session};
+
+/// Bounds of the flush histogram, in seconds: from one fsync to a disk in trouble.
+const FLUSH_SECONDS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// Bounds of the flush size, in events.
+const FLUSH_EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
+
+const REQUESTS: &str = "breathing_room_http_requests_total";
+
+/// The recorder of one hub, and what HTTP counts. Cloning shares it.
+#[derive(Clone)]
+pub struct HttpMeter {
+    recorder: Arc<PrometheusRecorder>,
+    gauges: Gauges,
+}
+
+/// What is read from the memory when somebody looks.
+#[derive(Clone)]
+struct Gauges {
+    connections: Gauge,
+    sessions: Gauge,
+    people: Gauge,
+    rooms: Gauge,
+    pending: Gauge,
+    oldest: Gauge,
+}
+
+/// The counters that each part of a hub increments.
+pub struct Meters {
+    /// HTTP's own.
+    pub http: HttpMeter,
+    /// The live side's.
+    pub live: live::meter::Meter,
+    /// The history side's.
+    pub history: history::meter::Meter,
+    /// The sessions'.
+    pub session: session::meter::Meter,
+}
+
+impl Meters {
+    /// Makes a recorder and registers everything that the hub counts.
+    ///
+    /// # Errors
+    /// The bounds of a histogram are empty, which they are not.
+    pub fn register() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &FLUSH_SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_flush_events".into()), &FLUSH_EVENTS)?
+            .build_recorder();
+        Ok(with_local_recorder(&recorder, || {
+            let gauges = Gauges::register();
+            describe_counter!(REQUESTS, "HTTP requests by route and status");
+            (
+                gauges,
+                live::meter::Meter::register(),
+                history::meter::Meter::register(),
+                session::meter::Meter::register(),
+            )
+        }))
+        .map(|(gauges, live, history, session)| Self {
+            http: HttpMeter { recorder: Arc::new(recorder), gauges },
+            live,
+            history,
+            session,
+        })
+    }
+}
+
+impl Gauges {
+    fn register() -> Self {
+        let describe = |name: &'static str, words: &'static str| {
+            describe_gauge!(name, words);
+            gauge!(name)
+        };
+        Self {
+            connections: describe("breathing_room_connections", "Open sockets of all kinds"),
+            sessions: describe("breathing_room_sessions", "Open room sockets"),
+            people: describe("breathing_room_people", "Distinct visitors over all rooms"),
+            rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
+            pending: describe("breathing_room_events_pending", "Events not yet in the database"),
+            oldest: describe("breathing_room_oldest_unflushed_seconds", "Age of the oldest such event"),
+        }
+    }
+}
+
+impl HttpMeter {
+    /// A request to `route` was answered.
+    pub fn answered(&self, route: &str, status: StatusCode) {
+        with_local_recorder(&*self.recorder, || {
+            let (route, status) = (route.to_owned(), status.as_str().to_owned());
+            counter!(REQUESTS, "route" => route, "status" => status).increment(1);
+        });
+    }
+
+    /// All counters in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn page(&self, app: &App) -> String {
+        let (totals, status) = (app.hub.totals(), app.journal.status());
+        let gauges = &self.gauges;
+        gauges.connections.set(app.sockets.len() as f64);
+        gauges.sessions.set(totals.sessions as f64);
+        gauges.people.set(totals.visitors as f64);
+        gauges.rooms.set(totals.rooms as f64);
+        gauges.pending.set(status.pending() as f64);
+        gauges.oldest.set(status.oldest_ms.unwrap_or_default() as f64 / 1000.0);
+        self.recorder.handle().render()
+    }
+}
+
+impl fmt::Debug for HttpMeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HttpMeter")
+    }
+}

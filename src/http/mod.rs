@@ -1,0 +1,40 @@
+//! HTTP: the only part that knows all others, and the only one that nobody knows.
+//!
+//! [`server`] accepts connections and ends them; [`routes`] is the table of what there is; the
+//! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
+//! [`stats`] the database, [`operate`] the machine room, [`assets`] nobody.
+
+pub mod admission;
+pub mod app;
+pub mod assets;
+pub mod error;
+pub mod events;
+pub mod live;
+pub mod meter;
+pub mod operate;
+pub mod routes;
+pub mod server;
+pub mod stats;
+
+pub use server::{ServeError, Server, serve};
+
+/// What HTTP is told by the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The admin's token; without one, a random one is made at start and logged.
+    pub admin_token: Option<String>,
+    /// Who may see the dashboard.
+    pub dashboard: Audience,
+    /// Who may see `/metrics`.
+    pub metrics: Audience,
+}
+
+/// Who may see something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Audience {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Whoever has the admin token.
+    Admin,
+}

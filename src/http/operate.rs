@@ -1,0 +1,101 @@
+//! The machine room: health, metrics, and what only the admin may do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::admission::Admin;
+use super::app::App;
+use super::error::ApiError;
+use crate::history::journal::Status;
+
+/// The most rooms, and visitors in each, that the debug page lists.
+const DEBUG_LIMIT: usize = 100;
+
+/// `GET /health`: from memory only, so that it answers whatever the database does.
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    let status = app.journal.status();
+    let degraded = is_degraded(&status, app.overdue_ms);
+    let body = json!({
+        "status": if degraded { "degraded" } else { "ok" },
+        "architecture": "memory-first",
+        "liveUsers": app.hub.totals().visitors,
+        "pendingPageViews": status.pending_page_views,
+        "pendingWatchSessions": status.pending_watch_sessions,
+        "lastFlush": status.last_flush,
+        "timestamp": app.clock.wall(),
+    });
+    let code = if degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// The last commit failed, no more events are taken, or they wait far longer than a flush takes.
+fn is_degraded(status: &Status, overdue_ms: u64) -> bool {
+    status.failing.is_some()
+        || status.pending() >= status.limit
+        || status.oldest_ms.is_some_and(|age| age > overdue_ms)
+}
+
+/// `GET /metrics`: all counters, for Prometheus.
+pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    app.config.metrics.admit(&app, &headers)?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.meter.page(&app)).into_response())
+}
+
+/// `POST /flush`: everything that is pending goes to the database now.
+pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    let started = Instant::now();
+    let flushed = app.journal.flush().await?;
+    Ok(Json(json!({ "flushed": flushed, "tookMs": started.elapsed().as_millis() as u64 })))
+}
+
+/// `POST /init-db`: applies the migrations that have not been applied.
+pub async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+    app.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
+}
+
+/// `GET /debug`: the memory, down to the people in the rooms, up to a bound.
+pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Json<Value> {
+    let totals = app.hub.totals();
+    let vocabulary = app.hub.vocabulary();
+    let rooms: Vec<Value> = app
+        .hub
+        .rooms(DEBUG_LIMIT)
+        .iter()
+        .map(|room| {
+            let counts = room.counts();
+            let visitors: Vec<Value> = room
+                .visitors(DEBUG_LIMIT)
+                .into_iter()
+                .map(|(visitor, sessions)| json!({ "visitor": visitor, "sessions": sessions }))
+                .collect();
+            json!({
+                "room": room.id(),
+                "seq": counts.seq,
+                "present": counts.present,
+                "moods": vocabulary.named(&counts.moods),
+                "sockets": room.sessions(),
+                "visitors": visitors,
+            })
+        })
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptimeMs": app.clock.elapsed().as_millis() as u64,
+        "liveUsers": totals.visitors,
+        "sessions": totals.sessions,
+        "connections": app.sockets.len(),
+        "roomCount": totals.rooms,
+        "rooms": rooms,
+        "watchClocks": app.clocks.len(),
+        "journal": app.journal.status(),
+        "stopping": app.sockets.is_closed(),
+        "timestamp": app.clock.wall(),
+    }))
+}

@@ -1,0 +1,271 @@
+//! The server: opens the parts, accepts connections, and ends everything in order.
+//!
+//! Each part ends because what feeds it has ended: no new sockets, then the sessions, then the
+//! connections, then the journal with its last flush, then the database.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::admission::AdminToken;
+use super::app::App;
+use super::meter::Meters;
+use super::routes::router;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::history::store::OpenError;
+use crate::history::{Store, flush, journal};
+use crate::live::{Feed, Hub};
+use crate::session::{Sockets, WatchClocks, room};
+use crate::wire::CloseCode;
+
+/// How long a peer has to send its request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest request head, in bytes.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
+const SEND_BUFFER: usize = 32 * 1024;
+
+/// At the end, closes are spread over this.
+const CLOSE_SPREAD: Duration = Duration::from_secs(2);
+
+/// By when, after the signal, sessions and connections have ended or are cut off.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(6);
+
+/// How long a running request, or a socket that was cut off, has to end.
+const CONNECTION_END: Duration = Duration::from_secs(1);
+
+/// How long accepting pauses after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// By when, after the signal, all is over.
+const DEADLINE: Duration = Duration::from_millis(9_500);
+
+/// The hub could not start, or not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The counters cannot be made.
+    #[error("cannot make the metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The listener has no address, or no options.
+    #[error("cannot use the listening socket: {0}")]
+    Listener(std::io::Error),
+    /// The last flush did not succeed in time.
+    #[error("{0} events could not be written to the database before the end")]
+    Unflushed(usize),
+}
+
+/// A hub whose database is open, ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    flush: JoinHandle<()>,
+    sweep: AbortOnDropHandle<()>,
+}
+
+/// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
+///
+/// # Errors
+/// The database cannot be used, or events could not be written at the end.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    Server::open(config).await?.serve(listener, shutdown).await
+}
+
+impl Server {
+    /// Opens the database and builds all parts.
+    ///
+    /// # Errors
+    /// The database cannot be used.
+    pub async fn open(config: Config) -> Result<Self, ServeError> {
+        let Config { http, live, history, session, clock } = config;
+        let meters = Meters::register()?;
+        let store = Store::open(&history.database_url).await?;
+        let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
+        let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
+        let hub = Hub::new(live, meters.live);
+        let sockets = Sockets::new(session.max_connections);
+        let clocks = Arc::new(WatchClocks::default());
+        let sweep = AbortOnDropHandle::new(tokio::spawn({
+            let (sockets, clocks, clock) = (Arc::clone(&sockets), Arc::clone(&clocks), clock.clone());
+            async move {
+                tokio::join!(sockets.sweep(session.ping_interval), forget_idle(&clocks, &clock));
+            }
+        }));
+        let room = room::Context {
+            hub: Arc::clone(&hub),
+            journal: journal.clone(),
+            clocks: Arc::clone(&clocks),
+            clock: clock.clone(),
+            meter: meters.session.clone(),
+            leave_grace: session.leave_grace,
+        };
+        let overdue = history.flush_interval * 2 + Duration::from_secs(10);
+        let app = Arc::new(App {
+            admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
+            config: http,
+            feed: Feed::new(Arc::clone(&hub), clock.clone()),
+            hub,
+            journal,
+            store,
+            sockets,
+            sessions: TaskTracker::new(),
+            room,
+            clock,
+            clocks,
+            refusals: meters.session,
+            meter: meters.http,
+            overdue_ms: u64::try_from(overdue.as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(Self { app, flush, sweep })
+    }
+
+    /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
+    ///
+    /// # Errors
+    /// Events could not be written at the end; what was acked is on disk.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        // Sockets inherit it; the kernel would let each grow to megabytes.
+        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(ServeError::Listener)?;
+        let acceptor = Acceptor {
+            router: router(Arc::clone(&self.app)),
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let mut shutdown = pin!(shutdown);
+        tokio::select! {
+            never = acceptor.accept(&listener) => match never {},
+            () = &mut shutdown => {}
+        }
+        self.end(listener, acceptor).await
+    }
+
+    async fn end(self, listener: TcpListener, acceptor: Acceptor) -> Result<(), ServeError> {
+        let Self { app, flush, sweep } = self;
+        let signalled = Instant::now();
+        info!(sockets = app.sockets.len(), "stopping");
+
+        // Whoever asks for a socket meanwhile is told to come back.
+        tokio::select! {
+            never = acceptor.accept(&listener) => match never {},
+            () = end_sessions(&app, signalled + SESSIONS_DEADLINE) => {}
+        }
+        drop((listener, sweep));
+        acceptor.end().await;
+
+        // The journal ends with its last handle, and the flush task with the journal.
+        let (store, pending) = (app.store.clone(), app.journal.status().pending());
+        drop(app);
+        if timeout_at(signalled + DEADLINE, flush).await.is_err() {
+            return Err(ServeError::Unflushed(pending));
+        }
+        // Readers may still be busy; everything is on disk either way.
+        let _ = timeout_at(signalled + DEADLINE, store.close()).await;
+        info!(took = ?signalled.elapsed(), "stopped");
+        Ok(())
+    }
+}
+
+async fn end_sessions(app: &App, deadline: Instant) {
+    app.sessions.close();
+    let closed = async {
+        app.sockets.close_all(CloseCode::Restarting, CLOSE_SPREAD).await;
+        app.sessions.wait().await;
+    };
+    if timeout_at(deadline, closed).await.is_err() {
+        warn!(sockets = app.sockets.len(), "cutting off the sockets that are left");
+        app.sockets.kill_all();
+        let _ = timeout(CONNECTION_END, app.sessions.wait()).await;
+    }
+}
+
+/// Takes connections in and lets them go.
+struct Acceptor {
+    router: Router,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Acceptor {
+    /// Accepts for as long as it is polled, whatever happens.
+    async fn accept(&self, listener: &TcpListener) -> Infallible {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(self.connections.spawn(self.connection(stream))),
+                Err(error) => {
+                    // Mostly too many open files, which other connections have to end.
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + use<> {
+        // Small messages must not wait for each other. It fails only where the peer is gone.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(self.router.clone());
+        let stop = self.stop.clone();
+        async move {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
+            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
+                }
+            };
+            if let Err(error) = ended {
+                debug!(%error, "a connection ended early");
+            }
+        }
+    }
+
+    /// Lets running requests finish, for a moment.
+    async fn end(self) {
+        self.stop.cancel();
+        self.connections.close();
+        self.connections.wait().await;
+    }
+}
+
+fn make_admin_token() -> AdminToken {
+    let token = AdminToken::random();
+    info!(token = token.reveal(), "no ADMIN_TOKEN is configured: this one holds until the hub stops");
+    token
+}
+
+async fn forget_idle(clocks: &WatchClocks, clock: &Clock) {
+    let mut minute = interval(Duration::from_secs(60));
+    loop {
+        minute.tick().await;
+        clocks.forget_idle(clock.elapsed());
+    }
+}

@@ -10,6 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::wire::Time;
 
+/// A duration in whole milliseconds, as everything outside is told.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Tells both times. Cloning shares the clock.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
@@ -36,18 +42,18 @@ impl Clock {
     /// Moves a manual clock on by whole milliseconds. The system's clock moves by itself.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { elapsed_ms, .. } = &self.0 {
-            let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            elapsed_ms.fetch_add(by, Ordering::SeqCst);
+            elapsed_ms.fetch_add(millis(by), Ordering::SeqCst);
         }
     }
 
     /// Wall time, which may jump: only for what is stored or shown.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else must use")]
     pub fn wall(&self) -> Time {
         match &self.0 {
             Source::System { .. } => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Time::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+                Time::from_millis(millis(since))
             }
             Source::Manual { started, elapsed_ms } => started.plus(elapsed_ms.load(Ordering::SeqCst)),
         }

@@ -91,7 +91,7 @@ pub struct Settings {
     /// How log lines look
     #[arg(long, env, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// What is logged: a level, or a filter such as breathing_room=debug
+    /// What is logged: a level, or a filter such as `breathing_room=debug`
     #[arg(long = "rust-log", env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
 }
@@ -154,7 +154,7 @@ impl From<Settings> for Config {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+    const LIMIT: Duration = Duration::from_hours(24);
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= LIMIT => Ok(duration),
         Ok(_) => Err("must be at most 24h".to_owned()),

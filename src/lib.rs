@@ -1,4 +1,41 @@
-//! x
+//! `breathing-room`: a self-hosted presence hub.
+//!
+//! People who sit together in a breathing room hold a WebSocket; everybody sees, live, how many are
+//! present and in what moods. What they looked at and watched is kept as history. Presence is the open
+//! socket: there are no heartbeats, live state is in memory, and the database sees one batch per flush,
+//! however many people are there.
+//!
+//! ```text
+//!             browser ⇄ socket
+//!                  │
+//!    http ──► session ──► live:    presence ─► room ─► frame to every member
+//!                  │                              (newest state wins)
+//!                  └────► history: journal ─► flush ─► store (SQLite) ─► stats ─► http
+//! ```
+//!
+//! The modules in reading order, each of which imports only those above it (`tests/hub/layers.rs` holds
+//! that, and `live` and `history` do not know each other):
+//!
+//! - [`wire`]: the words that go over the network;
+//! - [`clock`]: wall time and monotonic time, which tests set;
+//! - [`live`]: who is here now;
+//! - [`history`]: what happened;
+//! - [`session`]: one per socket, where both meet;
+//! - [`http`]: the server and its routes;
+//! - [`config`]: flags and environment, parsed into a section for each part.
+//!
+//! To run a hub inside another program:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! let config = breathing_room::config::Config::default();
+//! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//! breathing_room::serve(listener, config, shutdown).await?;
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod clock;
 pub mod config;
 pub mod history;
@@ -7,4 +44,5 @@ pub mod live;
 pub mod session;
 mod sync;
 pub mod wire;
+
 pub use http::{ServeError, Server, serve};

@@ -1,4 +1,6 @@
-//! The program: arguments, configuration, serve, signal. Wiring only.
+//! The program: arguments, configuration, serve, signal.
+//!
+//! Wiring only: whatever can be tested lives in the library.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -78,6 +80,7 @@ impl Signals {
     /// Waits for the first signal, and from then on ends the program at the second.
     async fn first(mut self) {
         self.next().await;
+        #[expect(clippy::disallowed_methods, reason = "somebody asked twice")]
         tokio::spawn(async move {
             let second = self.next().await;
             std::process::exit(128 + second);

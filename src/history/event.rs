@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::ser::{SerializeTuple, Serializer};
 use uuid::Uuid;
 
+use crate::clock::millis;
 use crate::wire::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
 
 /// How far before a message's own time a watch session may have started, in milliseconds: 24 hours.
@@ -116,10 +117,6 @@ impl WatchFact {
     pub fn state_at(&self) -> (WatchState, Time) {
         (self.state, self.at)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Events of both kinds, each in the order in which they came: what one transaction commits.

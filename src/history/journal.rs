@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::event::{Batch, Event};
 use super::meter::Meter;
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::sync::lock;
 use crate::wire::Time;
 
@@ -225,13 +225,13 @@ impl Journal {
     pub fn status(&self) -> Status {
         let queue = lock(&self.shared.queue);
         let oldest = queue.taken_since.or(queue.open_since);
-        let age = oldest.map(|since| self.shared.clock.elapsed().saturating_sub(since).as_millis());
+        let age = |since| millis(self.shared.clock.elapsed().saturating_sub(since));
         Status {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
             limit: self.shared.limit,
             epoch: queue.epoch,
-            oldest_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
+            oldest_ms: oldest.map(age),
             last_flush: queue.last_flush,
             failing: queue.failing.clone(),
         }
@@ -265,6 +265,7 @@ impl Drain {
     }
 
     /// The taken batch is on disk, and `took` was its flush's length. Tells everybody who waits.
+    #[must_use]
     pub fn committed(&self, epoch: Epoch, took: Duration) -> Flushed {
         let flushed = {
             let mut queue = lock(&self.shared.queue);

@@ -1,4 +1,5 @@
-//! What the history side counts for `/metrics`.
+//! What the history side counts for `/metrics`: plain handles, so that counting is one
+//! atomic addition and nothing here knows how the counters are shown.
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection, Sqlite, Transaction};
 
 use super::event::Batch;
 
@@ -107,9 +107,9 @@ pub enum OpenError {
 }
 
 /// A batch could not be committed. Nothing of it was; the same batch may be tried again.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct CommitError(String);
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CommitError(#[from] sqlx::Error);
 
 /// The migrations that a call applied, and the newest there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -177,15 +177,14 @@ impl Store {
     /// # Errors
     /// The database is locked, full, gone or broken. Nothing has changed.
     pub async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        self.try_commit(batch).await.map_err(|error| CommitError(error.to_string()))
-    }
-
-    async fn try_commit(&self, batch: &Batch) -> Result<(), sqlx::Error> {
-        // A transaction that reads first and then writes may fail for good; this one locks at once.
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        insert(&mut transaction, INSERT_PAGE_VIEWS, &batch.page_views).await?;
-        insert(&mut transaction, MERGE_WATCHES, &batch.watches).await?;
-        transaction.commit().await
+        let mut connection = self.writer.acquire().await?;
+        if let Err(error) = write(&mut connection, batch).await {
+            // After a full disk or an I/O error SQLite has rolled back by itself, which sqlx does not
+            // see: the connection would refuse every later transaction. A new one starts clean.
+            let _ = connection.close().await;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// Closes all connections, which folds the write-ahead log into the file.
@@ -193,6 +192,14 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    // A transaction that reads first and then writes may fail for good; this one locks at once.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    insert(&mut transaction, INSERT_PAGE_VIEWS, &batch.page_views).await?;
+    insert(&mut transaction, MERGE_WATCHES, &batch.watches).await?;
+    transaction.commit().await
 }
 
 async fn insert<T: Serialize>(

@@ -1,4 +1,6 @@
 //! Who may do what: the admin's token.
+//!
+//! A handler that is for the admin takes an [`Admin`], which only the right token makes.
 
 use std::fmt;
 use std::sync::Arc;

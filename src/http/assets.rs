@@ -1,4 +1,6 @@
 //! The pages: files of `web/`, built into the binary.
+//!
+//! They are the same for everybody; what they show they ask for over the socket.
 
 use std::sync::Arc;
 

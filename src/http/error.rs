@@ -1,4 +1,6 @@
 //! Errors as HTTP answers: `{"error":{"code","message"}}` with a matching status.
+//!
+//! One enum for all handlers, so that the whole of what may go wrong is one page.
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
@@ -117,7 +119,7 @@ impl ApiError {
         }
     }
 
-    fn headers(&self, status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
+    fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
             StatusCode::UNAUTHORIZED => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
@@ -135,7 +137,7 @@ impl IntoResponse for ApiError {
         let (status, code) = self.status_and_code();
         let body = json!({ "error": { "code": code, "message": self.to_string() } });
         let mut response = (status, Json(body)).into_response();
-        response.headers_mut().extend(self.headers(status));
+        response.headers_mut().extend(Self::headers(status));
         response
     }
 }

@@ -1,5 +1,8 @@
 //! Events over HTTP: one, or an array that is taken whole or refused whole.
+//!
+//! The fields are the socket's; only who and where are added, since there is no socket to say so.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
@@ -98,8 +101,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
         }
     }
     let bytes = to_bytes(body, BODY_LIMIT).await.map_err(|error| {
-        let inner = std::error::Error::source(&error);
-        let too_large = inner.is_some_and(|inner| inner.is::<LengthLimitError>());
+        let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
         if too_large { ApiError::TooLarge(BODY_LIMIT) } else { ApiError::BrokenBody }
     })?;
     String::from_utf8(bytes.into())

@@ -1,4 +1,6 @@
-//! What is asked of the memory: rooms, the live activity, and the sockets. Never of the database.
+//! What is asked of the memory: rooms, the live activity, and the sockets.
+//!
+//! Nothing here waits for the database, so that presence goes on whatever that does.
 
 use std::sync::Arc;
 

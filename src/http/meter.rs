@@ -39,6 +39,7 @@ struct Gauges {
 }
 
 /// The counters that each part of a hub increments.
+#[derive(Debug)]
 pub struct Meters {
     /// HTTP's own.
     pub http: HttpMeter,

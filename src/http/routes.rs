@@ -1,4 +1,6 @@
-//! The table of what there is.
+//! The table of what there is: every address, its methods and its handler.
+//!
+//! Nothing is decided here; who may see what is the handlers' business.
 
 use std::sync::Arc;
 

@@ -24,7 +24,7 @@ use super::admission::AdminToken;
 use super::app::App;
 use super::meter::Meters;
 use super::routes::router;
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
@@ -136,7 +136,7 @@ impl Server {
             clocks,
             refusals: meters.session,
             meter: meters.http,
-            overdue_ms: u64::try_from(overdue.as_millis()).unwrap_or(u64::MAX),
+            overdue_ms: millis(overdue),
         });
         Ok(Self { app, flush, sweep })
     }
@@ -263,7 +263,7 @@ fn make_admin_token() -> AdminToken {
 }
 
 async fn forget_idle(clocks: &WatchClocks, clock: &Clock) {
-    let mut minute = interval(Duration::from_secs(60));
+    let mut minute = interval(Duration::from_mins(1));
     loop {
         minute.tick().await;
         clocks.forget_idle(clock.elapsed());

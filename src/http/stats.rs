@@ -1,4 +1,6 @@
-//! What is asked of the history.
+//! What is asked of the history: the only requests that read the database.
+//!
+//! A query is checked here; what it means is the history's business.
 
 use std::sync::Arc;
 

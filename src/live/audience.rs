@@ -47,11 +47,9 @@ impl Audience {
         Place(lock(&self.0).outlets.insert(outlet))
     }
 
-    /// Lets a member go and says whether it was the last.
-    pub fn exit(&self, place: Place) -> bool {
-        let mut members = lock(&self.0);
-        members.outlets.try_remove(place.0);
-        members.outlets.is_empty()
+    /// Lets a member go.
+    pub fn exit(&self, place: Place) {
+        lock(&self.0).outlets.try_remove(place.0);
     }
 
     /// How many are told.

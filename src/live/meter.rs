@@ -1,4 +1,5 @@
-//! What the live side counts for `/metrics`.
+//! What the live side counts for `/metrics`: plain handles, so that counting is one
+//! atomic addition and nothing here knows how the counters are shown.
 
 use metrics::{Counter, counter, describe_counter};
 

@@ -1,4 +1,6 @@
 //! What sessions and requests count for `/metrics`: what was refused, and why.
+//!
+//! One counter for each error code, made at start.
 
 use std::collections::HashMap;
 use std::sync::Arc;

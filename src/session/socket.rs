@@ -30,7 +30,7 @@ const READ_BUFFER: usize = 512;
 /// One open socket, as its session sees it.
 #[derive(Debug)]
 pub struct Socket {
-    web_socket: WebSocketStream<Inlet>,
+    frames: WebSocketStream<Inlet>,
     outlet: Arc<Outlet>,
     /// The peer's close frame said that it leaves for good.
     left: bool,
@@ -65,8 +65,8 @@ impl Socket {
         let outlet = Arc::new(Outlet::new(stream));
         let (inlet, role) = (Inlet(Arc::clone(&outlet)), Role::Server);
         let read_already = read_already.to_vec();
-        let web_socket = WebSocketStream::from_partially_read(inlet, read_already, role, Some(config)).await;
-        Self { web_socket, outlet, left: false }
+        let frames = WebSocketStream::from_partially_read(inlet, read_already, role, Some(config)).await;
+        Self { frames, outlet, left: false }
     }
 
     /// Where to write.
@@ -84,7 +84,7 @@ impl Socket {
                     Ok(()) => continue,
                     Err(_) => return Incoming::Ended(End::Lost),
                 },
-                message = self.web_socket.next(), if !self.outlet.is_clogged() => message,
+                message = self.frames.next(), if !self.outlet.is_clogged() => message,
             };
             self.outlet.heard();
             match message {
@@ -112,7 +112,7 @@ impl Socket {
     /// sweep bounds that time.
     pub async fn finish(self) {
         let outlet = self.outlet;
-        drop(self.web_socket);
+        drop(self.frames);
         if !outlet.is_closing() {
             return;
         }

@@ -108,7 +108,9 @@ impl Sockets {
             pass.tick().await;
             let mut from = 0;
             while let Some(chunk) = self.chunk(from) {
-                chunk.iter().for_each(|outlet| pace.apply(outlet, &ping));
+                for outlet in &chunk {
+                    pace.apply(outlet, &ping);
+                }
                 from += CHUNK;
                 tokio::task::yield_now().await;
             }

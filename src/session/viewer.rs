@@ -1,4 +1,6 @@
 //! A viewer session: one socket that listens to the live activity and says nothing.
+//!
+//! It is nobody's presence: viewers are in no room and in no count but that of connections.
 
 use std::sync::Arc;
 

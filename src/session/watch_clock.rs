@@ -14,7 +14,7 @@ use crate::sync::lock;
 use crate::wire::{SessionId, Time, WatchState};
 
 /// How long a clock that stands still is kept for its client to come back.
-const KEPT_IDLE: Duration = Duration::from_secs(60 * 60);
+const KEPT_IDLE: Duration = Duration::from_hours(1);
 
 /// The most clocks there are. A watch session beyond them is stored with its client's time alone.
 const CLOCKS_LIMIT: usize = 100_000;

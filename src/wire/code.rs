@@ -1,4 +1,6 @@
 //! The codes that refusals and closes carry.
+//!
+//! Closed enums, so that adding one shows every place that must know it.
 
 use serde::{Serialize, Serializer};
 

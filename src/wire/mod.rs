@@ -1,8 +1,8 @@
 //! The words that go over the network: names, moods, messages, codes and ready frames.
 //!
 //! Everything here is a pure value with its rules, checked once when it is parsed, so that the rest
-//! of the house never meets a bad one. This module imports nothing of ours; `PROTOCOL.md` in
-//! `docs/` is its specification.
+//! of the house never meets a bad one. This module imports nothing of ours; `docs/protocol.md`
+//! is its specification.
 
 pub mod code;
 pub mod frame;

@@ -55,7 +55,7 @@ fn problem(text: &str, path: &str, error: &serde_json::Error) -> Problem {
     }
 }
 
-/// What was wrong, without the position that serde_json adds, which means little in one message.
+/// What was wrong, without the position that `serde_json` adds, which means little in one message.
 fn rule(error: &serde_json::Error) -> String {
     let text = error.to_string();
     short(text.rsplit_once(" at line ").map_or(text.as_str(), |(rule, _)| rule))

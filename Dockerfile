@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+
+# The image brings gcc and libc's headers, which is all that the bundled SQLite needs.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY . .
+# Compiled dependencies stay in the cache. The package itself is built anew each time, because cargo goes by the files'
+# times, and a checkout may be older than the cache.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target,sharing=locked \
+    cargo clean --release --locked --package breathing-room \
+    && cargo build --release --locked --bin breathing-room \
+    && install target/release/breathing-room /usr/local/bin/breathing-room
+
+# The same Debian as above, for its libc. Nothing to add: the hub opens no outgoing connections.
+FROM debian:bookworm-slim
+RUN groupadd --gid 10001 breathing-room \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin breathing-room \
+    && install --directory --owner=10001 --group=10001 --mode=0750 /data
+COPY --from=build /usr/local/bin/breathing-room /usr/local/bin/breathing-room
+# Fly gives a volume's root to this user when it mounts it, and Docker gives a new named volume the owner of the folder
+# it covers, so no entrypoint has to start as root. A bind mount must belong to 10001. By number, for runAsNonRoot.
+USER 10001:10001
+ENV LISTEN=0.0.0.0:8080 \
+    DATABASE_URL=sqlite:///data/breathing-room.db
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/breathing-room"]

@@ -1,0 +1,220 @@
+//! Events: idempotent, acked after the commit, over sockets and HTTP, and where people find them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::Hub;
+
+const VIEWS: &str = "SELECT json_object('id', id, 'room', room, 'visitor', visitor, 'path', path, \
+    'title', title, 'referrer', referrer, 'at', at, 'props', json(props)) FROM page_views ORDER BY path";
+
+#[tokio::test]
+async fn a_page_view_is_acked_and_in_the_file() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let id = Uuid::now_v7();
+    let reference = ann
+        .tell(json!({
+            "type": "page-view", "id": id, "path": "/sit", "title": "Sit ☯", "referrer": "https://example.org/",
+            "at": 1_800_000_000_000_u64, "props": { "lang": "de", "level": 3, "first": true },
+        }))
+        .await;
+    ann.expect_ack(reference).await;
+    assert_eq!(
+        hub.rows(VIEWS).await,
+        [json!({
+            "id": id, "room": "lobby", "visitor": "ann", "path": "/sit", "title": "Sit ☯",
+            "referrer": "https://example.org/", "at": 1_800_000_000_000_u64,
+            "props": { "lang": "de", "level": 3, "first": true },
+        })]
+    );
+    let live = hub.get("/live-activity").send().await.expect(200);
+    assert_eq!(live["pages"], json!([{ "path": "/sit", "count": 1 }]));
+    ann.leave().await;
+    hub.expect_debug("sessions", 0).await;
+    assert_eq!(hub.get("/live-activity").send().await.expect(200)["pages"], json!([]));
+}
+
+#[tokio::test]
+async fn an_ack_waits_for_the_commit_and_covers_everything_before() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for n in 0..5 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    ann.settle().await;
+    assert_eq!(hub.rows(VIEWS).await.len(), 0);
+    assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 5);
+    let flushed = hub.post("/flush").admin().send().await.expect(200);
+    assert_eq!(flushed["flushed"], json!({ "pageViews": 5, "watchSessions": 0 }));
+    assert_eq!(ann.expect("ack").await["upTo"], 5);
+    assert_eq!(hub.rows(VIEWS).await.len(), 5);
+    let health = hub.get("/health").send().await.expect(200);
+    assert_eq!((&health["pendingPageViews"], health["lastFlush"].is_u64()), (&json!(0), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_views_of_fifty_sockets_are_stored_once_after_being_sent_twice() {
+    let hub = Hub::start().await;
+    let address = hub.address.clone();
+    let visitors = (0..50).map(|n| {
+        let address = address.clone();
+        tokio::spawn(async move {
+            let join = || crate::support::Member::join(&address, "lobby", "");
+            let ids: Vec<Uuid> = (0..20).map(|_| Uuid::new_v4()).collect();
+            let mut first = join().await;
+            for (index, id) in ids.iter().enumerate() {
+                first.view_page(*id, &format!("/{n}/{index}")).await;
+            }
+            // The connection breaks before anything is acked; the client sends all of it again.
+            first.break_off();
+            let mut second = join().await;
+            for (index, id) in ids.iter().enumerate().rev() {
+                second.view_page(*id, &format!("/{n}/{index}")).await;
+            }
+            second.expect_ack(20).await;
+            ids
+        })
+    });
+    let mut sent: Vec<String> = Vec::new();
+    for visitor in visitors.collect::<Vec<_>>() {
+        sent.extend(visitor.await.unwrap().iter().map(Uuid::to_string));
+    }
+    let mut stored: Vec<Value> = hub.rows("SELECT json_quote(id) FROM page_views").await;
+    sent.sort();
+    stored.sort_by_key(Value::to_string);
+    assert_eq!(json!(stored), json!(sent));
+}
+
+#[tokio::test]
+async fn refs_must_rise_and_a_refused_event_changes_nothing() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let event = |reference: Value| json!({ "type": "page-view", "ref": reference, "id": Uuid::new_v4(), "path": "/" });
+    ann.say(event(json!(5))).await;
+    for bad in [json!(5), json!(4), json!(0), json!(-1), json!("6"), json!(6.5), Value::Null] {
+        ann.say(event(bad.clone())).await;
+        let error = ann.expect_error("bad-field").await;
+        assert!(error["message"].as_str().unwrap().contains("ref"), "{bad}: {error}");
+    }
+    ann.say(event(json!(1000))).await;
+    ann.expect_ack(1000).await;
+    assert_eq!(hub.rows(VIEWS).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_said_and_loses_nothing_that_was_taken() {
+    let hub = Hub::with(|config| {
+        config.history.flush_interval = Duration::from_hours(1);
+        config.history.queue_limit = 3;
+    })
+    .await;
+    // Hold the file, so that the flush which a filling queue brings forward cannot empty it.
+    let mut other = crate::support::open(&hub.file()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut ann = hub.join("lobby", "ann").await;
+    for n in 0..3 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    let refused = ann.view_page(Uuid::new_v4(), "/3").await;
+    assert_eq!(ann.expect_error("overloaded").await["ref"], refused);
+    let view = json!({ "id": Uuid::new_v4(), "path": "/4", "visitor": "bob", "room": "lobby" });
+    let answer = hub.post("/page-view").json(&view).send().await;
+    answer.expect_error(503, "overloaded");
+    assert_eq!(answer.header("retry-after"), "5");
+    assert_eq!(hub.get("/health").send().await.expect(503)["status"], "degraded");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    ann.expect_ack(3).await;
+    let again = ann.view_page(Uuid::new_v4(), "/3").await;
+    hub.flush().await;
+    ann.expect_ack(again).await;
+    assert_eq!(
+        hub.rows("SELECT json_quote(path) FROM page_views ORDER BY path").await,
+        ["/0", "/1", "/2", "/3"]
+    );
+    assert!(hub.metric("breathing_room_refused_total").await >= 2.0);
+}
+
+#[tokio::test]
+async fn a_quarter_full_queue_is_flushed_before_its_time() {
+    let hub = Hub::with(|config| {
+        config.history.flush_interval = Duration::from_hours(1);
+        config.history.queue_limit = 40;
+    })
+    .await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for n in 0..10 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    ann.expect_ack(10).await;
+}
+
+#[tokio::test]
+async fn http_takes_one_or_many_as_json_or_as_a_beacon() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let view = |path: &str| json!({ "id": Uuid::new_v4(), "path": path, "visitor": "ann", "room": "lobby" });
+    let watch = json!({ "id": Uuid::new_v4(), "content": "c", "state": "ended", "watchedMs": 5, "startedAt": 1, "at": 10,
+        "visitor": "ann", "room": "lobby" });
+    let one = hub.post("/page-view").json(&view("/1")).send().await.expect(202);
+    assert_eq!(one, json!({ "queued": 1 }));
+    let many = json!([view("/2"), view("/3")]).to_string();
+    let beacon = hub.post("/page-view").header("content-type", "text/plain;charset=UTF-8").body(many);
+    assert_eq!(beacon.send().await.expect(202), json!({ "queued": 2 }));
+    assert_eq!(hub.rows(VIEWS).await.len(), 0);
+    let durable = hub.post("/watch-session?durable=true").json(&watch).send().await.expect(200);
+    assert_eq!(durable, json!({ "committed": 1 }));
+    assert_eq!(hub.rows(VIEWS).await.len(), 3); // one commit serves all
+    assert_eq!(hub.rows("SELECT watched_ms FROM watch_sessions").await, [5]);
+    let again = hub.post("/watch-session?durable=true").json(&json!([watch, watch])).send().await.expect(200);
+    assert_eq!(again, json!({ "committed": 2 }));
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [1]);
+}
+
+#[tokio::test]
+async fn an_array_is_taken_whole_or_refused_whole() {
+    let hub = Hub::start().await;
+    let view = || json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "ann", "room": "lobby" });
+    let mut bad = view();
+    bad["path"] = json!("x".repeat(513));
+    let answer = hub.post("/page-view").json(&json!([view(), view(), bad])).send().await;
+    let message = answer.expect_error(400, "bad-field");
+    assert_eq!(message, "[2]: path: must be at most 512 bytes");
+    let many: Vec<Value> = (0..101).map(|_| view()).collect();
+    hub.post("/page-view").json(&json!(many)).send().await.expect_error(400, "bad-field");
+    assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 0);
+    let all = hub.post("/page-view?durable=true").json(&json!(many[..100])).send().await.expect(200);
+    assert_eq!(all["committed"], 100);
+}
+
+#[tokio::test]
+async fn the_totals_of_the_last_day_come_from_the_file() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let mut bob = hub.join("garden", "bob").await;
+    ann.view_page(Uuid::new_v4(), "/a").await;
+    ann.view_page(Uuid::new_v4(), "/b").await;
+    bob.view_page(Uuid::new_v4(), "/a").await;
+    let now = ann.welcome["serverTime"].as_u64().unwrap();
+    bob.tell(
+        json!({ "type": "page-view", "id": Uuid::new_v4(), "path": "/old", "at": now - 25 * 3_600_000 }),
+    )
+    .await;
+    bob.tell(json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "ended",
+        "watchedMs": 1234, "startedAt": now - 5000, "at": now }))
+        .await;
+    ann.settle().await;
+    bob.settle().await;
+    hub.flush().await;
+    let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(
+        stats["totals"],
+        json!({ "pageViews": 3, "visitors": 2, "watchSessions": 1, "watchedMs": 1234 })
+    );
+    let stats = hub.get("/unified-stats?range=7d&room=garden").send().await.expect(200);
+    assert_eq!(
+        stats["totals"],
+        json!({ "pageViews": 2, "visitors": 1, "watchSessions": 1, "watchedMs": 1234 })
+    );
+}

@@ -1,0 +1,85 @@
+//! The flush: one transaction for all, and a database that fails for a while.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::{Hub, eventually, open};
+
+#[tokio::test]
+async fn a_locked_database_loses_nothing_and_recovers() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let first = ann.view_page(Uuid::new_v4(), "/0").await;
+    ann.expect_ack(first).await;
+    assert_eq!(hub.get("/health").send().await.expect(200)["status"], "ok");
+
+    let mut other = open(&hub.file()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    for n in 1..=20 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    let degraded = async || hub.get("/health").send().await.status == 503;
+    eventually(degraded, "health is degraded").await;
+    let health = hub.get("/health").send().await.expect(503);
+    assert_eq!((&health["status"], &health["pendingPageViews"]), (&json!("degraded"), &json!(20)));
+    // People go on meanwhile, and so do events.
+    let mut bob = hub.join("lobby", "bob").await;
+    bob.expect_present(2).await;
+    bob.view_page(Uuid::new_v4(), "/21").await;
+    let waiting = hub.post("/flush").admin().send().await;
+    assert!(waiting.expect_error(503, "not-committed").contains("queued"));
+    assert_eq!(hub.debug("sessions").await, 2);
+
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    ann.expect_ack(21).await;
+    bob.expect_ack(1).await;
+    eventually(async || !degraded().await, "health is ok again").await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [22]);
+    assert!(hub.metric("breathing_room_flush_failures_total").await >= 1.0);
+    assert_eq!(hub.metric("breathing_room_events_committed_total").await, 22.0);
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_recovers() {
+    let hub = Hub::start().await;
+    // A disk cannot be filled without a mount of its own. This fails as SQLITE_FULL does: in the middle of
+    // the transaction, which SQLite rolls back by itself.
+    let mut other = open(&hub.file()).await;
+    let full = "CREATE TRIGGER disk_full BEFORE INSERT ON raw_page_views BEGIN \
+        SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
+    sqlx::query(full).execute(&mut other).await.unwrap();
+    let mut ann = hub.join("lobby", "ann").await;
+    for n in 0..5 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    ann.tell(
+        json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "paused", "watchedMs": 0 }),
+    )
+    .await;
+    eventually(async || hub.get("/health").send().await.status == 503, "health is degraded").await;
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [0]); // all or nothing
+    sqlx::query("DROP TRIGGER disk_full").execute(&mut other).await.unwrap();
+    ann.expect_ack(6).await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [5]);
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [1]);
+    assert_eq!(hub.get("/health").send().await.expect(200)["status"], "ok");
+}
+
+#[tokio::test]
+async fn one_flush_serves_all_who_wait() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let posts = (0..40).map(|n| {
+        let view =
+            json!({ "id": Uuid::new_v4(), "path": format!("/{n}"), "visitor": "ann", "room": "lobby" });
+        hub.post("/page-view?durable=true").json(&view).send()
+    });
+    let mut posts: Vec<_> = posts.map(Box::pin).collect();
+    for answer in futures_util::future::join_all(posts.drain(..)).await {
+        assert_eq!(answer.expect(200), json!({ "committed": 1 }));
+    }
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [40]);
+    let flushes = hub.metric("breathing_room_flush_duration_seconds_count").await;
+    assert!(flushes < 40.0, "{flushes} flushes for 40 posts");
+}

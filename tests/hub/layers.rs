@@ -1,0 +1,87 @@
+//! Taste that can be checked: who imports whom, what every file says first, and where SQL may stand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each part and what it may import of ours. `http` and the top level may import everything.
+const LAYERS: [(&str, &[&str]); 4] = [
+    ("wire", &["wire"]),
+    ("live", &["wire", "live", "clock", "sync"]),
+    ("history", &["wire", "history", "clock", "sync"]),
+    ("session", &["wire", "live", "history", "session", "clock", "sync"]),
+];
+
+/// What of the history a session may know: how to append, and when it is committed.
+const SESSIONS_HISTORY: [&str; 4] =
+    ["history::event", "history::journal", "history::{Epoch", "history::Epoch"];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&source, &mut paths);
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        (path.strip_prefix(&source).unwrap().to_path_buf(), text)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The code before the file's own tests.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap()
+}
+
+#[test]
+fn each_part_imports_only_what_lies_below_it() {
+    for (path, text) in sources() {
+        let part = path.iter().next().unwrap().to_str().unwrap();
+        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == part) else { continue };
+        for import in text.split("crate::").skip(1) {
+            let module: String = import.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            assert!(allowed.contains(&module.as_str()), "{} imports crate::{module}", path.display());
+        }
+        if part == "session" {
+            for import in code(&text).split("crate::").skip(1).filter(|import| import.starts_with("history"))
+            {
+                let known = SESSIONS_HISTORY.iter().any(|known| import.starts_with(known));
+                assert!(known, "{} imports {}", path.display(), import.lines().next().unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_lives_there_in_two_to_eight_lines() {
+    for (path, text) in sources() {
+        let lines = text.lines().take_while(|line| line.starts_with("//!")).count();
+        let maximum = if path == Path::new("lib.rs") { 60 } else { 8 };
+        assert!((2..=maximum).contains(&lines), "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn sql_stands_in_the_store_and_the_stats_only() {
+    for (path, text) in sources() {
+        let allowed =
+            [Path::new("history/store.rs"), Path::new("history/stats.rs")].contains(&path.as_path());
+        assert!(allowed || !text.contains("sqlx::"), "{} knows sqlx", path.display());
+    }
+}
+
+#[test]
+fn no_file_is_two_files() {
+    for (path, text) in sources() {
+        let lines = code(&text).lines().count();
+        assert!(lines <= 400, "{}: {lines} lines without its tests", path.display());
+    }
+}

@@ -1,0 +1,20 @@
+//! The hub from outside: real sockets, real HTTP, a real SQLite file.
+//!
+//! One binary, so that everything links once. `support` is the small vocabulary in which all tests
+//! are told; each other file is one part of the contract.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is a failed test")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
+#![expect(clippy::print_stdout, reason = "a test that draws lots says its seed")]
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod bad_input;
+mod events;
+mod flush;
+mod http;
+mod layers;
+mod leaving;
+mod process;
+mod rooms;
+mod support;
+mod watching;

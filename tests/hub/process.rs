@@ -1,0 +1,181 @@
+//! The program: how it starts, how it stops, and what survives a kill.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::member::Ending;
+use crate::support::{Hub, Member, PATIENCE, Program, rows};
+
+#[tokio::test]
+async fn help_reads_well() {
+    let help = Program::run(&["--help"], &[]).await;
+    assert_eq!(help.code, Some(0));
+    for name in
+        ["--listen", "LISTEN", "FLUSH_INTERVAL", "LEAVE_GRACE", "RATE_LIMITS", "RUST_LOG", "[default: 30s]"]
+    {
+        assert!(help.stdout.contains(name), "{name}\n{}", help.stdout);
+    }
+    assert!(!help.stdout.contains("the-admins-token"), "secrets are not shown");
+}
+
+#[tokio::test]
+async fn what_stops_the_start_is_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let _holder = tokio::net::TcpListener::bind(&taken).await;
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no database, no folder, just words ".repeat(40)).unwrap();
+    let below_a_file = format!("sqlite://{}/hub.db", file.display());
+    let no_database = format!("sqlite://{}", file.display());
+    let database = format!("sqlite://{}/hub.db", folder.path().display());
+    for (setting, code, words) in [
+        (("LISTEN", taken.as_str()), 1, "cannot listen on"),
+        (("DATABASE_URL", below_a_file.as_str()), 1, "cannot make the folder"),
+        (("DATABASE_URL", no_database.as_str()), 1, "file is not a database"),
+        (("DATABASE_URL", "postgres://x"), 1, "DATABASE_URL"),
+        (("FLUSH_INTERVAL", "soon"), 2, "--flush-interval"),
+        (("RUST_LOG", "=="), 1, "RUST_LOG"),
+    ] {
+        let ended = Program::run(&[], &[("DATABASE_URL", &database), ("RUST_LOG", "error"), setting]).await;
+        assert_eq!(ended.code, Some(code), "{setting:?}: {ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_closes_sockets_with_1012_flushes_and_ends_with_0() {
+    for name in ["TERM", "INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Program::start(folder.path(), &[("FLUSH_INTERVAL", "1h")]).await;
+        let mut members = Vec::new();
+        for n in 0..20 {
+            let mut member = hub.join("lobby", &format!("v{n}")).await;
+            member.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+            member.settle().await;
+            members.push(member);
+        }
+        let mut stubborn = hub.join("lobby", "stubborn").await; // reads only later: answers no close
+        let signalled = Instant::now();
+        hub.signal(name).await;
+        for mut member in members {
+            assert_eq!(member.expect_end().await, Ending::Closed(1012));
+        }
+        let status = hub.wait().await;
+        assert_eq!(status.code(), Some(0), "{name}");
+        assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
+        assert_eq!(stubborn.expect_end().await, Ending::Closed(1012));
+        let stored = rows(&folder.path().join("hub.db"), "SELECT count(*) FROM page_views").await;
+        assert_eq!(stored, [20], "{name}: what was queued is on disk");
+    }
+}
+
+#[tokio::test]
+async fn while_it_stops_new_sockets_get_503() {
+    let mut hub = Hub::start().await;
+    let _open = hub.join("lobby", "ann").await; // answers no close: keeps the hub busy for a moment
+    hub.signal();
+    let asked = async {
+        loop {
+            let answer = hub.get("/rooms/lobby/socket").upgrade().send().await;
+            if answer.status != 101 {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap();
+    answer.expect_error(503, "restarting");
+    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[]).await;
+    let _open: Vec<Member> = vec![hub.join("lobby", "ann").await, hub.join("lobby", "bob").await];
+    hub.signal("TERM").await;
+    // The first is taken when new sockets are refused.
+    let draining = async || hub.get("/rooms/lobby/socket").upgrade().send().await.status == 503;
+    crate::support::eventually(draining, "the hub drains").await;
+    hub.signal("INT").await;
+    assert_eq!(hub.wait().await.code(), Some(130));
+}
+
+/// Kill -9 at random moments: what was acked is there, and whoever sends again gets to exactly once.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_loses_nothing_that_was_acked() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("FLUSH_INTERVAL", "20ms")];
+    let mut all: Vec<String> = Vec::new();
+    let mut unacked: Vec<String> = Vec::new();
+    for round in 0..6 {
+        let hub = Program::start(folder.path(), &settings).await;
+        let mut ann = hub.join("lobby", "ann").await;
+        // What was not acked before the kill is sent again, with new refs and the same ids.
+        let mut sent = std::mem::take(&mut unacked);
+        for id in &sent {
+            ann.view_page(id.parse().unwrap(), "/again").await;
+        }
+        let kill_after = Duration::from_millis(rand::rng().random_range(20..300));
+        let mut acked = 0;
+        let talk = async {
+            loop {
+                let id = Uuid::new_v4();
+                all.push(id.to_string());
+                sent.push(id.to_string());
+                ann.view_page(id, &format!("/{round}")).await;
+                if sent.len().is_multiple_of(16) {
+                    acked = ann.expect("ack").await["upTo"].as_u64().unwrap();
+                }
+            }
+        };
+        let _ = tokio::time::timeout(kill_after, talk).await;
+        hub.signal("KILL").await;
+        hub.wait().await;
+        while let Ok(message) = ann.next().await {
+            if message["type"] == "ack" {
+                acked = message["upTo"].as_u64().unwrap();
+            }
+        }
+        let (known, unknown) = sent.split_at(usize::try_from(acked).unwrap());
+        let stored = stored_ids(folder.path()).await;
+        for id in known {
+            assert!(stored.contains(id), "round {round}: {id} was acked");
+        }
+        unacked = unknown.to_vec();
+    }
+    let hub = Program::start(folder.path(), &settings).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for id in &unacked {
+        ann.view_page(id.parse().unwrap(), "/again").await;
+    }
+    ann.expect_ack(unacked.len() as u64).await;
+    let stored = stored_ids(folder.path()).await;
+    assert_eq!(stored.len(), all.len(), "each exactly once");
+    assert_eq!(stored, all.into_iter().collect());
+}
+
+async fn stored_ids(folder: &std::path::Path) -> BTreeSet<String> {
+    let stored = rows(&folder.join("hub.db"), "SELECT json_quote(id) FROM page_views").await;
+    let ids: BTreeSet<String> = stored.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), stored.len());
+    ids
+}
+
+#[tokio::test]
+async fn a_hub_that_is_started_again_finds_its_history() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let reference = ann.view_page(Uuid::new_v4(), "/before").await;
+    ann.expect_ack(reference).await;
+    ann.leave().await;
+    let folder = hub.stop().await;
+    let hub = Program::start(folder.path(), &[]).await;
+    let stats: Value = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(stats["totals"]["pageViews"], json!(1));
+}

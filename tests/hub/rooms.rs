@@ -1,0 +1,270 @@
+//! Rooms: welcome, presence, moods; people and not sockets; the newest state and never a backlog.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::support::{Hub, Member, eventually};
+
+const MOODS: [&str; 10] =
+    ["calm", "gratitude", "presence", "joy", "love", "peace", "hope", "tired", "anxious", "sad"];
+
+#[tokio::test]
+async fn a_welcome_says_everything_a_client_needs() {
+    let hub = Hub::start().await;
+    let ann = hub.join_with("lobby", "ann", "joy").await;
+    let welcome = &ann.welcome;
+    assert_eq!(welcome["protocol"], 1);
+    assert_eq!(welcome["visitor"], "ann");
+    assert_eq!(welcome["room"], "lobby");
+    assert_eq!(welcome["present"], 1);
+    assert_eq!(welcome["moods"], json!({ "joy": 1 }));
+    assert_eq!(welcome["vocabulary"], json!(MOODS));
+    assert!(welcome["seq"].as_u64().unwrap() > 0);
+    assert!(welcome["serverTime"].as_u64().unwrap() > 1_700_000_000_000);
+    assert!(uuid::Uuid::parse_str(welcome["session"].as_str().unwrap()).is_ok());
+}
+
+#[tokio::test]
+async fn whoever_brings_no_id_gets_one() {
+    let hub = Hub::start().await;
+    let ann = Member::join(&hub.address, "lobby", "").await;
+    let mut bob = Member::join(&hub.address, "lobby", "").await;
+    assert_ne!(ann.welcome["visitor"], bob.welcome["visitor"]);
+    assert_eq!(bob.present, 2);
+    ann.leave().await;
+    bob.expect_present(1).await;
+}
+
+#[tokio::test]
+async fn people_see_each_other_and_each_others_moods() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let mut bob = hub.join_with("lobby", "bob", "calm").await;
+    let elsewhere = hub.join_with("garden", "eve", "sad").await;
+    ann.expect_present(2).await.expect_moods(json!({ "calm": 1 })).await;
+    ann.set_mood(Some("calm")).await;
+    bob.expect_moods(json!({ "calm": 2 })).await;
+    bob.set_mood(Some("hope")).await;
+    ann.expect_moods(json!({ "calm": 1, "hope": 1 })).await;
+    bob.set_mood(None).await;
+    ann.expect_moods(json!({ "calm": 1 })).await;
+    assert_eq!((ann.present, elsewhere.present), (2, 1));
+    bob.leave().await;
+    ann.expect_present(1).await;
+}
+
+#[tokio::test]
+async fn two_tabs_of_one_visitor_count_once() {
+    let hub = Hub::start().await;
+    let mut bob = hub.join("lobby", "bob").await;
+    let tab_1 = hub.join_with("lobby", "ann", "calm").await;
+    bob.expect_present(2).await;
+    let mut tab_2 = hub.join("lobby", "ann").await;
+    assert_eq!((tab_2.present, &tab_2.moods), (2, &json!({ "calm": 1 })));
+    tab_2.set_mood(Some("joy")).await; // the last one set by any tab holds
+    bob.expect_moods(json!({ "joy": 1 })).await;
+    tab_1.leave().await;
+    hub.expect_debug("sessions", 2).await;
+    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2);
+    tab_2.leave().await;
+    bob.expect_present(1).await.expect_moods(json!({})).await;
+}
+
+#[tokio::test]
+async fn a_change_of_mood_is_never_seen_as_leaving() {
+    let hub = Hub::start().await;
+    let mut bob = hub.join("lobby", "bob").await;
+    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    bob.expect_present(2).await;
+    for mood in MOODS.iter().cycle().skip(1).take(40) {
+        ann.set_mood(Some(mood)).await;
+    }
+    ann.set_mood(Some("sad")).await;
+    while bob.moods != json!({ "sad": 1 }) {
+        bob.read().await;
+        assert_eq!(bob.present, 2);
+        assert_eq!(bob.moods.as_object().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn socket_http_and_live_activity_count_the_same() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    let _tab = hub.join("lobby", "ann").await;
+    let _bob = hub.join("lobby", "bob").await;
+    let _ann_too = hub.join_with("garden", "ann", "joy").await;
+    ann.expect_present(2).await;
+    let room = hub.get("/rooms/lobby").send().await;
+    assert_eq!(room.header("cache-control"), "public, max-age=5");
+    let room = room.expect(200);
+    assert_eq!(room, json!({ "room": "lobby", "seq": ann.seq, "present": 2, "moods": { "calm": 1 } }));
+    let live = hub.get("/live-activity").send().await.expect(200);
+    assert_eq!(live["liveUsers"], 2); // ann is one person, wherever she is
+    assert_eq!(live["sessions"], 4);
+    assert_eq!(live["moods"], json!({ "calm": 1, "joy": 1 }));
+    let rooms = json!([
+        { "room": "lobby", "present": 2, "moods": { "calm": 1 } },
+        { "room": "garden", "present": 1, "moods": { "joy": 1 } },
+    ]);
+    assert_eq!(live["rooms"], rooms);
+    let nobody = hub.get("/rooms/nobody-here").send().await.expect(200);
+    assert_eq!(nobody, json!({ "room": "nobody-here", "seq": 0, "present": 0, "moods": {} }));
+}
+
+#[tokio::test]
+async fn two_thousand_changes_reach_a_slow_reader_as_a_few_frames_and_the_last_is_right() {
+    let hub = Hub::start().await;
+    let mut slow = hub.join("lobby", "slow").await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for change in 0..2_000 {
+        ann.set_mood(Some(MOODS[change % 2])).await;
+    }
+    ann.set_mood(Some("peace")).await;
+    ann.expect_moods(json!({ "peace": 1 })).await;
+    slow.expect_moods(json!({ "peace": 1 })).await;
+    assert!(slow.presence_frames <= 40, "{} frames", slow.presence_frames);
+}
+
+#[tokio::test]
+async fn idle_rooms_leave_no_task_and_no_memory_behind() {
+    let hub = Hub::start().await;
+    hub.debug("roomCount").await;
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let mut members = Vec::new();
+    for n in 0..30 {
+        members.push(hub.join(&format!("room-{}", n % 10), &format!("v{n}")).await);
+    }
+    hub.expect_debug("roomCount", 10).await;
+    for member in members {
+        member.leave().await;
+    }
+    hub.expect_debug("roomCount", 0).await;
+    assert_eq!(hub.debug("liveUsers").await, 0);
+    hub.expect_debug("connections", 0).await;
+    eventually(async || tasks() <= before, "no task is left").await;
+}
+
+#[tokio::test]
+async fn a_room_that_is_opened_anew_counts_anew() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    ann.set_mood(Some("calm")).await;
+    ann.expect_moods(json!({ "calm": 1 })).await;
+    ann.leave().await;
+    hub.expect_debug("roomCount", 0).await;
+    let ann = hub.join("lobby", "ann").await;
+    assert_eq!((ann.seq, ann.present, &ann.moods), (1, 1, &json!({})));
+}
+
+#[tokio::test]
+async fn full_is_said_before_the_socket_opens() {
+    let hub = Hub::with(|config| {
+        config.session.max_connections = 3;
+        config.live.max_rooms = 1;
+    })
+    .await;
+    let ann = hub.join("lobby", "ann").await;
+    let upgrade = |room: &str| hub.get(&format!("/rooms/{room}/socket")).upgrade();
+    let no_room = upgrade("garden").send().await;
+    assert!(no_room.expect_error(503, "full").contains("rooms"));
+    let (_bob, _eve) = (hub.join("lobby", "bob").await, hub.join("lobby", "eve").await);
+    let no_place = upgrade("lobby").send().await;
+    no_place.expect_error(503, "full");
+    assert!(no_place.header("retry-after").parse::<u32>().unwrap() > 0);
+    ann.leave().await;
+    hub.expect_debug("connections", 2).await;
+    hub.join("lobby", "max").await.expect_present(3).await;
+}
+
+#[tokio::test]
+async fn the_live_socket_tells_the_activity_at_once_and_on_change() {
+    let hub = Hub::start().await;
+    let _ann = hub.join_with("lobby", "ann", "calm").await;
+    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    let first = viewer.next().await.unwrap();
+    assert_eq!(first["type"], "live-activity");
+    assert_eq!((&first["liveUsers"], &first["moods"]), (&json!(1), &json!({ "calm": 1 })));
+    let mut bob = hub.join("garden", "bob").await;
+    bob.view_page(uuid::Uuid::new_v4(), "/sunrise").await;
+    let mut last = first;
+    while last["pages"] != json!([{ "path": "/sunrise", "count": 1 }]) {
+        let next = viewer.next().await.unwrap();
+        assert!(next["timestamp"].as_u64() > last["timestamp"].as_u64());
+        last = next;
+    }
+    assert_eq!(last["liveUsers"], 2);
+    viewer.say(json!({ "type": "mood", "mood": "calm" })).await;
+    viewer.expect_error("unknown-type").await;
+    assert_eq!(hub.metric("breathing_room_connections").await, 3.0);
+    assert_eq!(hub.metric("breathing_room_sessions").await, 2.0);
+}
+
+/// A crowd does as it likes; at the end everybody who is left agrees with a model.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
+    let hub = Hub::with(|config| config.session.leave_grace = std::time::Duration::from_millis(100)).await;
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut members: Vec<(usize, String, Member)> = Vec::new();
+    let mut moods: BTreeMap<(usize, String), &str> = BTreeMap::new();
+    for n in 0..300 {
+        let (room, visitor) = (random.random_range(0..5), format!("v{n}"));
+        members.push((room, visitor.clone(), hub.join(&format!("room-{room}"), &visitor).await));
+        // Somebody who is already here does something.
+        let index = random.random_range(0..members.len());
+        let mood = MOODS[random.random_range(0..MOODS.len())];
+        match random.random_range(0..6) {
+            0 | 1 => {
+                let (room, visitor, member) = &mut members[index];
+                member.set_mood(Some(mood)).await;
+                member.settle().await; // another tab may be next
+                moods.insert((*room, visitor.clone()), mood);
+            }
+            2 => {
+                let (room, visitor, member) = &mut members[index];
+                member.set_mood(None).await;
+                member.settle().await;
+                moods.remove(&(*room, visitor.clone()));
+            }
+            3 => {
+                let (room, visitor, _) = &members[index];
+                let (room, visitor) = (*room, visitor.clone());
+                let tab = hub.join(&format!("room-{room}"), &visitor).await;
+                members.push((room, visitor, tab));
+            }
+            4 => members.swap_remove(index).2.leave().await,
+            _ => members.swap_remove(index).2.break_off(),
+        }
+    }
+    // What the model says: who is here, and the last mood of each who is.
+    let mut expected = vec![(BTreeSet::new(), BTreeMap::<&str, u64>::new()); 5];
+    for (room, visitor, _) in &members {
+        let (people, counts) = &mut expected[*room];
+        if people.insert(visitor.clone())
+            && let Some(mood) = moods.get(&(*room, visitor.clone()))
+        {
+            *counts.entry(mood).or_default() += 1;
+        }
+    }
+    for (room, visitor, member) in &mut members {
+        let (people, counts) = &expected[*room];
+        let state = |member: &Member| (member.present, member.moods.clone());
+        let wanted = (people.len() as u64, json!(counts));
+        while state(member) != wanted {
+            member.read().await;
+            assert!(member.seq > 0, "{visitor}");
+        }
+    }
+    for (room, (people, counts)) in expected.iter().enumerate() {
+        let told: Value = hub.get(&format!("/rooms/room-{room}")).send().await.expect(200);
+        assert_eq!((&told["present"], &told["moods"]), (&json!(people.len()), &json!(counts)));
+    }
+    hub.stop().await;
+}

@@ -1,0 +1,205 @@
+//! A member of a room: a client as other people would write it.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use uuid::Uuid;
+
+use super::PATIENCE;
+
+pub struct Member {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub welcome: Value,
+    /// The newest state of the room that this member was told.
+    pub present: u64,
+    pub moods: Value,
+    pub seq: u64,
+    pub presence_frames: usize,
+    last_ref: u64,
+    /// Everything that is no state and was not asked for yet.
+    inbox: Vec<Value>,
+}
+
+/// How a socket ended, as the client saw it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending {
+    Closed(u16),
+    Broken,
+}
+
+impl Member {
+    pub async fn join(address: &str, room: &str, query: &str) -> Self {
+        let url = format!("ws://{address}/rooms/{room}/socket?{query}");
+        let mut member = Self::connect(&url).await.unwrap();
+        let welcome = member.next().await.expect("a welcome");
+        assert_eq!(welcome["type"], "welcome", "first of all");
+        member.note_state(&welcome);
+        member.presence_frames = 0;
+        member.welcome = welcome;
+        member
+    }
+
+    /// A socket of which nothing has been read yet.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let (socket, _) = timeout(PATIENCE, connect_async(url)).await.expect("a connection")?;
+        Ok(Self {
+            socket,
+            welcome: Value::Null,
+            present: 0,
+            moods: Value::Null,
+            seq: 0,
+            presence_frames: 0,
+            last_ref: 0,
+            inbox: Vec::new(),
+        })
+    }
+
+    /// The next JSON message, or how the socket ended.
+    pub async fn next(&mut self) -> Result<Value, Ending> {
+        loop {
+            let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
+            match message {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => {
+                    return Err(Ending::Closed(frame.map_or(1005, |frame| frame.code.into())));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(Ending::Broken),
+            }
+        }
+    }
+
+    fn note_state(&mut self, message: &Value) {
+        let seq = message["seq"].as_u64().unwrap();
+        assert!(seq > self.seq, "seq only rises: {seq} after {}", self.seq);
+        self.seq = seq;
+        self.present = message["present"].as_u64().unwrap();
+        self.moods = message["moods"].clone();
+        self.presence_frames += 1;
+    }
+
+    /// Reads one message and keeps what it says.
+    pub async fn read(&mut self) {
+        let message = self.next().await.expect("an open socket");
+        if message["type"] == "presence" { self.note_state(&message) } else { self.inbox.push(message) }
+    }
+
+    /// Reads until the room has so many people.
+    pub async fn expect_present(&mut self, present: u64) -> &mut Self {
+        while self.present != present {
+            self.read().await;
+        }
+        self
+    }
+
+    /// Reads until the room has just these moods.
+    pub async fn expect_moods(&mut self, moods: Value) -> &mut Self {
+        while self.moods != moods {
+            self.read().await;
+        }
+        self
+    }
+
+    /// The next message of this type that is no state.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        loop {
+            if let Some(index) = self.inbox.iter().position(|message| message["type"] == kind) {
+                return self.inbox.remove(index);
+            }
+            self.read().await;
+        }
+    }
+
+    /// Reads acks until this `ref` is covered.
+    pub async fn expect_ack(&mut self, reference: u64) {
+        while self.expect("ack").await["upTo"].as_u64().unwrap() < reference {}
+    }
+
+    /// The next error must have this code; returns its message.
+    pub async fn expect_error(&mut self, code: &str) -> Value {
+        let error = self.expect("error").await;
+        assert_eq!(error["code"], code, "{error}");
+        error
+    }
+
+    /// Reads on until the socket ends.
+    pub async fn expect_end(&mut self) -> Ending {
+        loop {
+            if let Err(ending) = self.next().await {
+                return ending;
+            }
+        }
+    }
+
+    pub async fn say(&mut self, message: Value) {
+        self.say_raw(&message.to_string()).await;
+    }
+
+    pub async fn say_raw(&mut self, text: &str) {
+        self.send(Message::Text(Utf8Bytes::from(text))).await;
+    }
+
+    pub async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.unwrap();
+    }
+
+    pub async fn set_mood(&mut self, mood: Option<&str>) {
+        self.say(json!({ "type": "mood", "mood": mood })).await;
+    }
+
+    /// Waits until the hub has taken everything that this member has said so far.
+    pub async fn settle(&mut self) {
+        self.say(json!({ "type": "are-you-done" })).await;
+        self.expect_error("unknown-type").await;
+    }
+
+    /// The next `ref` of this socket.
+    pub fn next_ref(&mut self) -> u64 {
+        self.last_ref += 1;
+        self.last_ref
+    }
+
+    /// Sends an event and returns its `ref`.
+    pub async fn tell(&mut self, mut event: Value) -> u64 {
+        let reference = self.next_ref();
+        event["ref"] = reference.into();
+        self.say(event).await;
+        reference
+    }
+
+    pub async fn view_page(&mut self, id: Uuid, path: &str) -> u64 {
+        self.tell(json!({ "type": "page-view", "id": id, "path": path })).await
+    }
+
+    /// Leaves as a client that means it: 1000, and waits for the echo.
+    pub async fn leave(self) {
+        assert_eq!(self.close(1000).await, Ending::Closed(1000));
+    }
+
+    pub async fn close(mut self, code: u16) -> Ending {
+        self.send(Message::Close(Some(CloseFrame { code: code.into(), reason: "".into() }))).await;
+        self.expect_end().await
+    }
+
+    /// The network is gone: the connection ends without a close frame.
+    pub fn break_off(self) {
+        drop(self);
+    }
+
+    /// Writes bytes that need not be a frame.
+    pub async fn write_bytes(&mut self, bytes: &[u8]) {
+        use tokio::io::AsyncWriteExt;
+        self.socket.get_mut().write_all(bytes).await.unwrap();
+    }
+
+    /// Waits for a ping, which the socket answers by itself, as browsers do.
+    pub async fn expect_ping(&mut self) {
+        let message = timeout(PATIENCE, self.socket.next()).await.expect("a ping in time");
+        assert!(matches!(message, Some(Ok(Message::Ping(_)))), "{message:?}");
+        self.socket.flush().await.unwrap();
+    }
+}

@@ -1,0 +1,145 @@
+//! The vocabulary of the tests: a hub, its members, requests, rows, and patience.
+
+pub mod member;
+pub mod program;
+pub mod request;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use breathing_room::config::Config;
+use breathing_room::{ServeError, Server};
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub use member::Member;
+pub use program::Program;
+pub use request::Request;
+
+/// Long enough for the slowest machine, short enough to find out.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const ADMIN: &str = "the-admins-token";
+
+/// A hub in this process, on a free port, with a database of its own.
+pub struct Hub {
+    pub address: String,
+    folder: TempDir,
+    shutdown: Option<oneshot::Sender<()>>,
+    served: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl Hub {
+    pub async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.history.database_url = format!("sqlite://{}/hub.db", folder.path().display());
+        config.history.flush_interval = Duration::from_millis(50);
+        config.session.leave_grace = Duration::ZERO;
+        config.http.admin_token = Some(ADMIN.to_owned());
+        change(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (shutdown, signal) = oneshot::channel();
+        let signal = async { signal.await.unwrap_or(()) };
+        let server = Server::open(config).await.unwrap();
+        let task = tokio::spawn(server.serve(listener, signal));
+        Self { address, folder, shutdown: Some(shutdown), served: Some(task) }
+    }
+
+    pub async fn join(&self, room: &str, visitor: &str) -> Member {
+        Member::join(&self.address, room, &format!("visitor={visitor}")).await
+    }
+
+    pub async fn join_with(&self, room: &str, visitor: &str, mood: &str) -> Member {
+        Member::join(&self.address, room, &format!("visitor={visitor}&mood={mood}")).await
+    }
+
+    pub fn get(&self, path: &str) -> Request {
+        Request::new(&self.address, "GET", path)
+    }
+
+    pub fn post(&self, path: &str) -> Request {
+        Request::new(&self.address, "POST", path)
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("hub.db")
+    }
+
+    /// What the sqlite3 shell would show.
+    pub async fn rows(&self, query: &str) -> Vec<Value> {
+        rows(&self.file(), query).await
+    }
+
+    /// Flushes, so that whatever was queued can be read.
+    pub async fn flush(&self) {
+        self.post("/flush").admin().send().await.expect(200);
+    }
+
+    /// The number at `key` of the admin's view of the memory.
+    pub async fn debug(&self, key: &str) -> u64 {
+        let answer = self.get("/debug").admin().send().await;
+        answer.expect(200)[key].as_u64().unwrap()
+    }
+
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").send().await;
+        let lines = answer
+            .text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until the admin's view shows `expected` at `key`.
+    pub async fn expect_debug(&self, key: &str, expected: u64) {
+        eventually(async || self.debug(key).await == expected, key).await;
+    }
+
+    pub fn signal(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+    }
+
+    /// Stops the hub as a signal would, and returns what it returned.
+    pub async fn stop(mut self) -> TempDir {
+        self.signal();
+        self.served.take().unwrap().await.unwrap().unwrap();
+        self.folder
+    }
+}
+
+pub async fn open(file: &std::path::Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(file).connect().await.unwrap()
+}
+
+/// Every row of `query`, which selects one number or one JSON text.
+pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
+    let mut connection = open(file).await;
+    let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
+    let value = |row: &SqliteRow| match row.try_get::<i64, _>(0) {
+        Ok(number) => number.into(),
+        Err(_) => serde_json::from_str(row.get(0)).unwrap(),
+    };
+    rows.iter().map(value).collect()
+}
+
+/// Asks again and again until it is so.
+pub async fn eventually(mut is_so: impl AsyncFnMut() -> bool, what: &str) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+}

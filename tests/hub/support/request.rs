@@ -1,0 +1,97 @@
+//! An HTTP request and its answer.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{ADMIN, PATIENCE};
+
+pub struct Request {
+    address: String,
+    request: hyper::Request<Full<Bytes>>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Request {
+    pub fn new(address: &str, method: &str, path: &str) -> Self {
+        let request = hyper::Request::builder().method(method).uri(path).header("host", address);
+        Self { address: address.to_owned(), request: request.body(Full::default()).unwrap() }
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        self.request.headers_mut().insert(name, value);
+        self
+    }
+
+    pub fn admin(self) -> Self {
+        self.header("authorization", &format!("Bearer {ADMIN}"))
+    }
+
+    /// Asks for a WebSocket, as RFC 6455 says.
+    pub fn upgrade(self) -> Self {
+        self.header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.request.headers_mut().remove(name);
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(body.to_string())
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        *self.request.body_mut() = Full::new(body.into());
+        self
+    }
+
+    pub async fn send(self) -> Answer {
+        timeout(PATIENCE, self.try_send()).await.expect("an answer in time").unwrap()
+    }
+
+    pub async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection.with_upgrades());
+        let response = sender.send_request(self.request).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        connection.abort();
+        let text = String::from_utf8(body.into())?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, text })
+    }
+}
+
+impl Answer {
+    /// The JSON body of an answer that must have this status.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// The message of an error with this status and code.
+    pub fn expect_error(&self, status: u16, code: &str) -> String {
+        let body = self.expect(status);
+        assert_eq!(body["error"]["code"], code, "{body}");
+        body["error"]["message"].as_str().unwrap().to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}

@@ -1,0 +1,155 @@
+//! Watch sessions: what the hub measures by its clock, what clients claim, and how both merge.
+
+use std::time::Duration;
+
+use breathing_room::clock::Clock;
+use breathing_room::wire::Time;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Hub, Member};
+
+const START: u64 = 1_800_000_000_000;
+
+async fn hub_at(clock: &Clock) -> Hub {
+    let clock = clock.clone();
+    Hub::with(|config| config.clock = clock).await
+}
+
+fn clock() -> Clock {
+    Clock::manual(Time::from_millis(START))
+}
+
+async fn tell(member: &mut Member, id: Uuid, state: &str, watched_ms: u64) {
+    let watch =
+        json!({ "type": "watch", "id": id, "content": "dawn", "state": state, "watchedMs": watched_ms });
+    member.tell(watch).await;
+    member.settle().await;
+}
+
+async fn stored(hub: &Hub) -> Value {
+    hub.flush().await;
+    let rows = hub
+        .rows("SELECT json_object('state', state, 'watchedMs', watched_ms, 'startedAt', started_at) FROM watch_sessions")
+        .await;
+    assert_eq!(rows.len(), 1);
+    rows[0].clone()
+}
+
+#[tokio::test]
+async fn pauses_a_lost_socket_and_a_resume_come_out_right() {
+    let clock = clock();
+    let hub = hub_at(&clock).await;
+    let pass = |seconds: u64| clock.advance(Duration::from_secs(seconds));
+    let id = Uuid::new_v4();
+    let mut ann = hub.join("lobby", "ann").await;
+    tell(&mut ann, id, "playing", 0).await;
+    pass(10);
+    tell(&mut ann, id, "paused", 0).await;
+    pass(100);
+    tell(&mut ann, id, "playing", 0).await;
+    pass(7);
+    ann.break_off();
+    hub.expect_debug("sessions", 0).await;
+    pass(1000); // nobody is there: no time
+    let so_far = stored(&hub).await;
+    assert_eq!(so_far, json!({ "state": "playing", "watchedMs": 17_000, "startedAt": START }));
+    let mut ann = hub.join("lobby", "ann").await;
+    tell(&mut ann, id, "playing", 0).await;
+    pass(8);
+    tell(&mut ann, id, "ended", 0).await;
+    pass(50);
+    ann.leave().await;
+    let at_last = stored(&hub).await;
+    assert_eq!(at_last, json!({ "state": "ended", "watchedMs": 25_000, "startedAt": START }));
+}
+
+#[tokio::test]
+async fn the_larger_of_measured_and_claimed_holds_up_to_the_wall_time() {
+    let clock = clock();
+    let hub = hub_at(&clock).await;
+    let id = Uuid::new_v4();
+    let mut ann = hub.join("lobby", "ann").await;
+    tell(&mut ann, id, "playing", 3_600_000).await; // an hour, right at the start
+    assert_eq!(stored(&hub).await["watchedMs"], 0);
+    clock.advance(Duration::from_secs(10));
+    tell(&mut ann, id, "paused", 4_000).await;
+    // The claim is still the largest, and still no more than the time that has passed.
+    assert!((10_000..=10_001).contains(&stored(&hub).await["watchedMs"].as_u64().unwrap()));
+
+    let id = Uuid::new_v4();
+    let watch = json!({ "id": id, "content": "c", "state": "ended", "watchedMs": 99_999_999_u64,
+        "startedAt": START - 48 * 3_600_000, "at": START, "visitor": "bob", "room": "lobby" });
+    hub.post("/watch-session?durable=true").json(&watch).send().await.expect(200);
+    let bobs = hub.rows("SELECT watched_ms FROM watch_sessions WHERE visitor = 'bob'").await;
+    assert_eq!(bobs, [24 * 3_600_000]); // a start is at most 24 h back
+}
+
+#[tokio::test]
+async fn messages_in_any_order_on_any_way_store_the_same() {
+    let hub = Hub::start().await;
+    let id = Uuid::new_v4();
+    let message = |state: &str, at: u64, watched: u64| {
+        json!({ "id": id, "content": "dawn", "state": state, "watchedMs": watched, "startedAt": START - 60_000,
+            "at": START + at, "positionMs": at })
+    };
+    let messages = [
+        message("playing", 0, 10),
+        message("paused", 5_000, 5_010),
+        message("playing", 6_000, 4_000),
+        message("ended", 9_000, 8_000),
+    ];
+    let all = "SELECT json_array(state, watched_ms, position_ms, started_at, updated_at) FROM watch_sessions";
+    let expected = json!(["ended", 8_000, 9_000, START - 60_000, START + 9_000]);
+    let mut ann = hub.join("lobby", "ann").await;
+    for message in messages.iter().rev() {
+        let mut event = message.clone();
+        event["type"] = json!("watch");
+        ann.tell(event).await;
+    }
+    ann.settle().await;
+    hub.flush().await;
+    assert_eq!(hub.rows(all).await, std::slice::from_ref(&expected));
+    for message in [&messages[2], &messages[0], &messages[3], &messages[1]] {
+        let mut event = message.clone();
+        event["visitor"] = json!("ann");
+        event["room"] = json!("lobby");
+        hub.post("/watch-session?durable=true").json(&event).send().await.expect(200);
+    }
+    assert_eq!(hub.rows(all).await, [expected]);
+}
+
+#[tokio::test]
+async fn what_is_being_watched_is_live_until_it_stops() {
+    let hub = Hub::start().await;
+    let watching = async || hub.get("/live-activity").send().await.expect(200)["watching"].clone();
+    let mut ann = hub.join("lobby", "ann").await;
+    let mut tab = hub.join("garden", "ann").await;
+    let mut bob = hub.join("garden", "bob").await;
+    let id = Uuid::new_v4();
+    tell(&mut ann, id, "playing", 0).await;
+    tell(&mut tab, Uuid::new_v4(), "playing", 0).await;
+    tell(&mut bob, Uuid::new_v4(), "playing", 0).await;
+    assert_eq!(watching().await, json!([{ "content": "dawn", "count": 2 }])); // people, not tabs
+    bob.leave().await;
+    tab.leave().await;
+    hub.expect_debug("sessions", 1).await;
+    assert_eq!(watching().await, json!([{ "content": "dawn", "count": 1 }]));
+    tell(&mut ann, id, "paused", 0).await;
+    assert_eq!(watching().await, json!([]));
+}
+
+#[tokio::test]
+async fn so_many_may_play_at_once_on_one_socket() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for _ in 0..16 {
+        tell(&mut ann, Uuid::new_v4(), "playing", 0).await;
+    }
+    ann.tell(
+        json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "playing", "watchedMs": 0 }),
+    )
+    .await;
+    let refused = ann.expect_error("bad-field").await;
+    assert!(refused["message"].as_str().unwrap().starts_with("state: at most 16"), "{refused}");
+}

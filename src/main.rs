@@ -2,7 +2,7 @@
 //!
 //! Wiring only: whatever can be tested lives in the library.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use breathing_room::Server;
@@ -51,7 +51,10 @@ async fn run(settings: Settings) -> Result<(), Failure> {
 fn start_logging(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log_filter)
         .map_err(|error| format!("invalid value for RUST_LOG: {error}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -56,6 +56,11 @@ function take(message) {
 
 // Full jitter, so that a hub that restarts is not met by everybody at once.
 function wait(code) {
+  if (code === 1008) {
+    hideCounts();
+    element("state").textContent = "The hub does not let you in. Reload the page to try again.";
+    return;
+  }
   const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries++);
   const delay = Math.random() * (code === 1013 ? LONGEST_WAIT : longest);
   hideCounts();

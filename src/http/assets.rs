@@ -20,8 +20,9 @@ const PAGE: &str = include_str!("../../web/room.html");
 const SCRIPT: &str = include_str!("../../web/room.js");
 const STYLE: &str = include_str!("../../web/room.css");
 
-/// Nothing from elsewhere, and nothing inline.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// Nothing from elsewhere, and nothing inline but the empty icon.
+const POLICY: &str =
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `GET /`: until there is a dashboard, the lobby.
 pub async fn dashboard(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {

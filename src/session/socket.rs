@@ -32,8 +32,8 @@ const READ_BUFFER: usize = 512;
 pub struct Socket {
     frames: WebSocketStream<Inlet>,
     outlet: Arc<Outlet>,
-    /// The peer's close frame said that it leaves for good.
-    left: bool,
+    /// The peer has sent a close frame, which is to be echoed.
+    closed_by_peer: bool,
 }
 
 /// What comes from a socket.
@@ -66,7 +66,7 @@ impl Socket {
         let (inlet, role) = (Inlet(Arc::clone(&outlet)), Role::Server);
         let read_already = read_already.to_vec();
         let frames = WebSocketStream::from_partially_read(inlet, read_already, role, Some(config)).await;
-        Self { frames, outlet, left: false }
+        Self { frames, outlet, closed_by_peer: false }
     }
 
     /// Where to write.
@@ -91,38 +91,44 @@ impl Socket {
                 Some(Ok(Message::Text(text))) if !self.outlet.is_closing() => return Incoming::Text(text),
                 Some(Ok(Message::Binary(_))) => self.outlet.close(CloseCode::Unsupported),
                 Some(Ok(Message::Close(frame))) => {
-                    self.left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
+                    self.closed_by_peer = true;
+                    let left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
+                    return Incoming::Ended(if left { End::Left } else { End::Lost });
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     if let Some(code) = blame(&error) {
                         self.outlet.close(code);
-                        self.left = false;
                     }
-                    break;
+                    return Incoming::Ended(End::Lost);
                 }
-                None => break,
+                None => return Incoming::Ended(End::Lost),
             }
         }
-        Incoming::Ended(if self.left { End::Left } else { End::Lost })
     }
 
-    /// Ends the connection. Where the hub has closed it, the close frame gets its time to arrive: to
-    /// drop a connection with unread bytes would reset it, and the peer would never learn why. The
-    /// sweep bounds that time.
-    pub async fn finish(self) {
+    /// Ends the connection, after whatever was to be done about its end: a peer that gets the echo of its
+    /// close has been counted out. Where the hub has closed, the close frame gets its time to arrive:
+    /// to drop a connection with unread bytes would reset it, and the peer would never learn why. The
+    /// sweep bounds all of it.
+    pub async fn finish(mut self) {
+        if self.closed_by_peer {
+            // tungstenite writes the echo when it is asked for more.
+            self.frames.next().await;
+        }
         let outlet = self.outlet;
         drop(self.frames);
-        if !outlet.is_closing() {
-            return;
-        }
         while !outlet.is_drained() {
             if poll_fn(|cx| outlet.poll_drain(cx)).await.is_err() {
                 return;
             }
         }
+        if !outlet.is_closing() {
+            return;
+        }
         outlet.finish();
-        let mut ignored = [0; 1024];
+        // On the heap: every idle session would carry it in its task.
+        let mut ignored = vec![0; 1024];
         while outlet.reading().readable().await.is_ok() {
             match outlet.reading().try_read(&mut ignored) {
                 Ok(0) => return,

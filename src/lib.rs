@@ -28,7 +28,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! let listener = breathing_room::listen("127.0.0.1:8080".parse()?)?;
 //! let config = breathing_room::config::Config::default();
 //! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
 //! breathing_room::serve(listener, config, shutdown).await?;
@@ -45,4 +45,4 @@ pub mod session;
 mod sync;
 pub mod wire;
 
-pub use http::{ServeError, Server, serve};
+pub use http::{ServeError, Server, listen, serve};

@@ -9,7 +9,6 @@ use breathing_room::Server;
 use breathing_room::config::{Cli, Config, LogFormat, Settings};
 use clap::Parser;
 use clap::error::ErrorKind;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -37,11 +36,10 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(settings: Settings) -> Result<(), Failure> {
     start_logging(&settings)?;
-    let listen = settings.listen;
+    let cannot_listen = |error| format!("cannot listen on {}: {error}", settings.listen);
     let signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
-    let address = listener.local_addr().map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let listener = breathing_room::listen(settings.listen).map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
     let server = Server::open(Config::from(settings)).await.map_err(|error| error.to_string())?;
     // Closed standard output is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "breathing-room is open at http://{address}/");

@@ -16,7 +16,7 @@ pub mod routes;
 pub mod server;
 pub mod stats;
 
-pub use server::{ServeError, Server, serve};
+pub use server::{ServeError, Server, listen, serve};
 
 /// What HTTP is told by the configuration.
 #[derive(Debug, Clone, Default)]

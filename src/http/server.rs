@@ -3,7 +3,8 @@
 //! Each part ends because what feeds it has ended: no new sockets, then the sessions, then the
 //! connections, then the journal with its last flush, then the database.
 
-use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest request head, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
+
+/// Connections that may wait to be accepted. Beyond it the kernel drops them, and peers try again after
+/// a second; the system's own limit (`net.core.somaxconn`) may be lower.
+const BACKLOG: u32 = 4096;
 
 /// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -67,10 +72,22 @@ pub enum ServeError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The listener has no address, or no options.
     #[error("cannot use the listening socket: {0}")]
-    Listener(std::io::Error),
+    Listener(io::Error),
     /// The last flush did not succeed in time.
     #[error("{0} events could not be written to the database before the end")]
     Unflushed(usize),
+}
+
+/// Binds a listener that can take a storm: everybody who comes back after a restart comes at once.
+///
+/// # Errors
+/// The address is taken, or not one of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A hub that is started again must not wait for the sockets of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A hub whose database is open, ready to serve.
@@ -152,30 +169,18 @@ impl Server {
     ) -> Result<(), ServeError> {
         // Sockets inherit it; the kernel would let each grow to megabytes.
         SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(ServeError::Listener)?;
-        let acceptor = Acceptor {
-            router: router(Arc::clone(&self.app)),
-            connections: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        };
-        let mut shutdown = pin!(shutdown);
-        tokio::select! {
-            never = acceptor.accept(&listener) => match never {},
-            () = &mut shutdown => {}
-        }
-        self.end(listener, acceptor).await
+        let acceptor = Acceptor::start(listener, router(Arc::clone(&self.app)));
+        shutdown.await;
+        self.end(acceptor).await
     }
 
-    async fn end(self, listener: TcpListener, acceptor: Acceptor) -> Result<(), ServeError> {
+    async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
         let Self { app, flush, sweep } = self;
         let signalled = Instant::now();
         info!(sockets = app.sockets.len(), "stopping");
-
-        // Whoever asks for a socket meanwhile is told to come back.
-        tokio::select! {
-            never = acceptor.accept(&listener) => match never {},
-            () = end_sessions(&app, signalled + SESSIONS_DEADLINE) => {}
-        }
-        drop((listener, sweep));
+        // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
+        end_sessions(&app, signalled + SESSIONS_DEADLINE).await;
+        drop(sweep);
         acceptor.end().await;
 
         // The journal ends with its last handle, and the flush task with the journal.
@@ -206,53 +211,59 @@ async fn end_sessions(app: &App, deadline: Instant) {
 
 /// Takes connections in and lets them go.
 struct Acceptor {
-    router: Router,
+    /// A task of its own, so that it runs on the workers and not on the thread that waits for the end.
+    accept: AbortOnDropHandle<()>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Acceptor {
-    /// Accepts for as long as it is polled, whatever happens.
-    async fn accept(&self, listener: &TcpListener) -> Infallible {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(self.connections.spawn(self.connection(stream))),
-                Err(error) => {
-                    // Mostly too many open files, which other connections have to end.
-                    warn!(%error, "cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+    fn start(listener: TcpListener, router: Router) -> Self {
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
+        let accept = tokio::spawn(accept(listener, router, connections.clone(), stop.clone()));
+        Self { accept: AbortOnDropHandle::new(accept), connections, stop }
     }
 
-    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + use<> {
-        // Small messages must not wait for each other. It fails only where the peer is gone.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(self.router.clone());
-        let stop = self.stop.clone();
-        async move {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
-            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
-                }
-            };
-            if let Err(error) = ended {
-                debug!(%error, "a connection ended early");
-            }
-        }
-    }
-
-    /// Lets running requests finish, for a moment.
+    /// Accepts no more, and lets running requests finish, for a moment.
     async fn end(self) {
+        drop(self.accept);
         self.stop.cancel();
         self.connections.close();
         self.connections.wait().await;
+    }
+}
+
+/// Accepts connections, whatever happens.
+async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, stop: CancellationToken) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(connections.spawn(connection(stream, router.clone(), stop.clone()))),
+            Err(error) => {
+                // Mostly too many open files, which other connections have to end.
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection until it ends, or until `stop` and then for as long as its running request.
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    // Small messages must not wait for each other. It fails only where the peer is gone.
+    let _ = stream.set_nodelay(true);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended early");
     }
 }
 

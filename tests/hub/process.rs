@@ -94,6 +94,19 @@ async fn while_it_stops_new_sockets_get_503() {
 }
 
 #[tokio::test]
+async fn a_storm_of_connections_waits_to_be_accepted() {
+    let listener = breathing_room::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    for n in 0..1_000 {
+        // Nobody accepts: what the backlog cannot hold never connects.
+        let connecting = tokio::net::TcpStream::connect(address);
+        let connected = tokio::time::timeout(PATIENCE, connecting).await;
+        waiting.push(connected.unwrap_or_else(|_| panic!("connection {n} waits for ever")).unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[]).await;

@@ -266,3 +266,94 @@ impl Unsent {
         self.newest = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An outlet and the peer's end of its socket.
+    async fn connected() -> (Outlet, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        SockRef::from(&stream).set_send_buffer_size(8 * 1024).unwrap();
+        stream.writable().await.unwrap();
+        (Outlet::new(stream), peer)
+    }
+
+    fn state(seq: u64) -> Frame {
+        Frame::text(&seq)
+    }
+
+    /// All that the peer reads until the end, while the outlet drains.
+    async fn read_all(outlet: Outlet, mut peer: TcpStream) -> Vec<u8> {
+        let drain = async {
+            while !outlet.is_drained() {
+                poll_fn(|cx| outlet.poll_drain(cx)).await.unwrap();
+            }
+            drop(outlet);
+        };
+        let mut read = Vec::new();
+        let (_, result) = tokio::join!(drain, peer.read_to_end(&mut read));
+        result.unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn the_welcome_is_first_and_only_news_follows_it() {
+        let (outlet, peer) = connected().await;
+        assert!(outlet.publish(4, &state(4)));
+        assert!(outlet.publish(7, &state(7)));
+        outlet.open(5, &Frame::text(&"welcome"));
+        assert!(!outlet.publish(7, &state(7)), "told already");
+        assert!(!outlet.publish(6, &state(6)), "older than what was told");
+        assert!(outlet.publish(8, &state(8)));
+        let expected = [Frame::text(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
+        assert_eq!(read_all(outlet, peer).await, expected.concat());
+    }
+
+    #[tokio::test]
+    async fn a_slow_socket_gets_whole_frames_and_of_all_states_the_newest() {
+        let (outlet, peer) = connected().await;
+        outlet.open(0, &Frame::text(&"welcome"));
+        let long = Frame::text(&"x".repeat(1 << 20)); // more than any kernel buffer takes
+        outlet.send(&long);
+        assert!(outlet.is_clogged());
+        for seq in 1..=1_000 {
+            assert!(outlet.publish(seq, &state(seq)));
+        }
+        outlet.send(&Frame::ping());
+        let expected = [Frame::text(&"welcome"), long, Frame::ping(), state(1_000)];
+        assert_eq!(read_all(outlet, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_a_close() {
+        let (outlet, peer) = connected().await;
+        outlet.open(0, &Frame::text(&"welcome"));
+        outlet.close(CloseCode::Restarting);
+        outlet.close(CloseCode::TooBig);
+        outlet.send(&Frame::ping());
+        assert!(!outlet.publish(1, &state(1)));
+        assert!(outlet.is_closing());
+        let expected = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
+        assert_eq!(read_all(outlet, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
+    }
+
+    #[tokio::test]
+    async fn a_sweep_counts_silence_stalls_and_closes() {
+        let (outlet, _peer) = connected().await;
+        outlet.open(0, &Frame::text(&"welcome"));
+        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 0, closing: 0 });
+        outlet.send(&Frame::text(&"x".repeat(1 << 20)));
+        outlet.close(CloseCode::Overloaded);
+        assert_eq!(outlet.sweep(), Vitals { silent: 2, stuck: 1, closing: 1 });
+        outlet.heard();
+        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 2, closing: 2 });
+    }
+}

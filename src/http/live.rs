@@ -105,7 +105,7 @@ where
         match handshake.connection().await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
             Ok((stream, read_already)) => drop(sessions.spawn(async move {
-                let socket = Socket::new(stream, read_already).await;
+                let socket = Socket::new(stream, read_already);
                 admission.opened(socket.outlet());
                 session(socket).await;
             })),

@@ -299,7 +299,7 @@ mod tests {
             drop(outlet);
         };
         let mut read = Vec::new();
-        let (_, result) = tokio::join!(drain, peer.read_to_end(&mut read));
+        let ((), result) = tokio::join!(drain, peer.read_to_end(&mut read));
         result.unwrap();
         read
     }

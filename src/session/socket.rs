@@ -5,19 +5,16 @@
 //! with the close code of RFC 6455, section 7.4.1.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
+use tokio::task::coop::poll_proceed;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as PeerCode;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::live::Outlet;
@@ -30,8 +27,11 @@ const READ_BUFFER: usize = 512;
 /// One open socket, as its session sees it.
 #[derive(Debug)]
 pub struct Socket {
-    frames: WebSocketStream<Inlet>,
+    frames: WebSocketContext,
     outlet: Arc<Outlet>,
+    /// tungstenite may have bytes that it has not looked at. If not, it waits for the kernel: every
+    /// attempt to read fills its buffer with zeros first.
+    has_more: bool,
     /// The peer has sent a close frame, which is to be echoed.
     closed_by_peer: bool,
 }
@@ -56,17 +56,16 @@ pub enum End {
 
 impl Socket {
     /// Speaks WebSocket on a connection whose handshake is done; `read_already` came behind it.
-    pub async fn new(stream: TcpStream, read_already: Bytes) -> Self {
+    #[must_use]
+    pub fn new(stream: TcpStream, read_already: Bytes) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_LIMIT))
             .max_frame_size(Some(MESSAGE_LIMIT));
-        let outlet = Arc::new(Outlet::new(stream));
-        let (inlet, role) = (Inlet(Arc::clone(&outlet)), Role::Server);
-        let read_already = read_already.to_vec();
-        let frames = WebSocketStream::from_partially_read(inlet, read_already, role, Some(config)).await;
-        Self { frames, outlet, closed_by_peer: false }
+        let has_more = !read_already.is_empty();
+        let frames = WebSocketContext::from_partially_read(read_already.into(), Role::Server, Some(config));
+        Self { frames, outlet: Arc::new(Outlet::new(stream)), has_more, closed_by_peer: false }
     }
 
     /// Where to write.
@@ -79,30 +78,47 @@ impl Socket {
     /// read, so that a peer that does not read cannot make the hub pile up answers. Cancel safe.
     pub async fn next(&mut self) -> Incoming {
         loop {
-            let message = tokio::select! {
-                drained = poll_fn(|cx| self.outlet.poll_drain(cx)) => match drained {
-                    Ok(()) => continue,
-                    Err(_) => return Incoming::Ended(End::Lost),
-                },
-                message = self.frames.next(), if !self.outlet.is_clogged() => message,
-            };
-            self.outlet.heard();
-            match message {
-                Some(Ok(Message::Text(text))) if !self.outlet.is_closing() => return Incoming::Text(text),
-                Some(Ok(Message::Binary(_))) => self.outlet.close(CloseCode::Unsupported),
-                Some(Ok(Message::Close(frame))) => {
-                    self.closed_by_peer = true;
-                    let left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
-                    return Incoming::Ended(if left { End::Left } else { End::Lost });
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
+            let message = match poll_fn(|cx| self.poll_message(cx)).await {
+                Ok(message) => message,
+                Err(error) => {
                     if let Some(code) = blame(&error) {
                         self.outlet.close(code);
                     }
                     return Incoming::Ended(End::Lost);
                 }
-                None => return Incoming::Ended(End::Lost),
+            };
+            self.outlet.heard();
+            match message {
+                Message::Text(text) if !self.outlet.is_closing() => return Incoming::Text(text),
+                Message::Binary(_) => self.outlet.close(CloseCode::Unsupported),
+                Message::Close(frame) => {
+                    self.closed_by_peer = true;
+                    let left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
+                    return Incoming::Ended(if left { End::Left } else { End::Lost });
+                }
+                // Pings are answered by tungstenite; pongs were for the sweep.
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        // A peer that sends without end must not keep its worker from everybody else.
+        let coop = ready!(poll_proceed(cx));
+        while self.outlet.poll_drain(cx)?.is_ready() {}
+        loop {
+            if self.outlet.is_clogged() {
+                return Poll::Pending; // the drain wakes us
+            }
+            if !self.has_more {
+                ready!(self.outlet.reading().poll_read_ready(cx))?;
+            }
+            let result = self.frames.read(&mut Wire(&self.outlet));
+            self.has_more =
+                !matches!(&result, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
+            if self.has_more {
+                coop.made_progress();
+                return Poll::Ready(result);
             }
         }
     }
@@ -113,8 +129,8 @@ impl Socket {
     /// sweep bounds all of it.
     pub async fn finish(mut self) {
         if self.closed_by_peer {
-            // tungstenite writes the echo when it is asked for more.
-            self.frames.next().await;
+            // It says that the connection is closed now, which is no error.
+            let _ = self.frames.flush(&mut Wire(&self.outlet));
         }
         let outlet = self.outlet;
         drop(self.frames);
@@ -133,7 +149,7 @@ impl Socket {
             match outlet.reading().try_read(&mut ignored) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
@@ -151,39 +167,23 @@ fn blame(error: &Error) -> Option<CloseCode> {
     }
 }
 
-/// The outlet as tungstenite's stream: reads come from the socket, writes go through the outlet.
-#[derive(Debug)]
-struct Inlet(Arc<Outlet>);
+/// A socket as tungstenite sees it: reads come from the kernel, writes go through the outlet.
+struct Wire<'a>(&'a Outlet);
 
-impl AsyncRead for Inlet {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stream = self.0.reading();
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read(buf.initialize_unfilled()) {
-                Ok(read) => {
-                    buf.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.reading().try_read(buffer)
     }
 }
 
-impl AsyncWrite for Inlet {
+impl Write for Wire<'_> {
     /// Takes everything at once. With a write buffer of 0, what comes is always whole frames.
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, frames: &[u8]) -> Poll<io::Result<usize>> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         self.0.send_bytes(frames);
-        Poll::Ready(Ok(frames.len()))
+        Ok(frames.len())
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -1,0 +1,69 @@
+//! What a person did and the hub is to keep: page views, films, and the outbox where they wait.
+//!
+//! An event stays in the outbox until it is acked. What was sent on a socket that is gone is sent
+//! again, with the same `id` and a new `ref`. Nothing here knows how it is sent.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::random_range;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const PAGES: [&str; 6] = ["/", "/today", "/breathe", "/library", "/library/evening", "/about"];
+const FILMS: [&str; 5] = ["first-light", "rain-on-leaves", "body-scan", "walking-slowly", "evening-talk"];
+
+/// The `ref` of an event is its number on the socket that is open now, once it is sent there.
+#[derive(Default)]
+pub(crate) struct Outbox(Vec<Value>);
+
+impl Outbox {
+    pub(crate) fn push(&mut self, event: Value) {
+        self.0.push(event);
+    }
+
+    /// What is to be sent now, oldest first.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.0.iter_mut().filter(|event| event["ref"].is_null())
+    }
+
+    /// Forgets what the hub has and says how much that was.
+    pub(crate) fn acked(&mut self, up_to: u64) -> u64 {
+        self.0.extract_if(.., |event| event["ref"].as_u64().is_some_and(|sent| sent <= up_to)).count() as u64
+    }
+
+    /// What was sent and is meant is to be sent again.
+    pub(crate) fn recall(&mut self, is_meant: impl Fn(u64) -> bool) {
+        let meant = self.0.iter_mut().filter(|event| event["ref"].as_u64().is_some_and(&is_meant));
+        meant.for_each(|event| event["ref"] = Value::Null);
+    }
+}
+
+pub(crate) fn page_view() -> Value {
+    let path = PAGES[random_range(0..PAGES.len())];
+    json!({ "type": "page-view", "id": Uuid::new_v4(), "path": path, "at": now_ms() })
+}
+
+/// A film that somebody starts to watch: one watch session.
+pub(crate) fn film() -> Value {
+    let (content, now) = (FILMS[random_range(0..FILMS.len())], now_ms());
+    json!({ "type": "watch", "id": Uuid::new_v4(), "content": content, "state": "playing",
+            "watchedMs": 0, "startedAt": now, "at": now })
+}
+
+/// The film goes on in this state.
+pub(crate) fn turn(film: &mut Value, state: &str) {
+    let now = now_ms();
+    if let (Some(watched), Some(at)) = (film["watchedMs"].as_u64(), film["at"].as_u64())
+        && film["state"] == "playing"
+    {
+        film["watchedMs"] = (watched + now.saturating_sub(at)).into();
+    }
+    film["at"] = now.into();
+    film["state"] = state.into();
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client has its own clock")]
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -34,7 +34,7 @@ pub struct App {
     /// The tasks of all sessions.
     pub sessions: TaskTracker,
     /// What room sessions need.
-    pub room: room::Context,
+    pub room: Arc<room::Context>,
     /// Both clocks.
     pub clock: Clock,
     /// How long watch sessions have played.

@@ -16,7 +16,8 @@ use tracing::debug;
 use super::app::App;
 use super::error::ApiError;
 use crate::history::event::Who;
-use crate::session::{Admission, Handshake, Socket, room, viewer};
+use crate::session::room::RoomSession;
+use crate::session::{Admission, Handshake, Socket, viewer};
 use crate::wire::{RoomId, VisitorId};
 
 /// A room's name from an address. A wrong one is refused with its rule.
@@ -77,8 +78,8 @@ pub async fn room_socket(
     app.hub.check_capacity(&room)?;
     let admission = app.sockets.admit()?;
     let who = Who { room, visitor };
-    let context = app.room.clone();
-    Ok(open(&app, admission, handshake, move |socket| room::run(context, socket, who, mood)))
+    let context = Arc::clone(&app.room);
+    Ok(open(&app, admission, handshake, move |socket| RoomSession::join(context, socket, &who, mood)))
 }
 
 /// `GET /live`: the live activity, at once and then on change.
@@ -92,7 +93,7 @@ pub async fn live_socket(State(app): State<Arc<App>>, mut request: Request) -> R
 /// Answers the handshake and runs `session` on the socket that it opens.
 fn open<F>(
     app: &App,
-    mut admission: Admission,
+    admission: Admission,
     handshake: Handshake,
     session: impl FnOnce(Socket) -> F + Send + 'static,
 ) -> Response
@@ -104,11 +105,9 @@ where
     app.sessions.spawn(async move {
         match handshake.connection().await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
-            Ok((stream, read_already)) => drop(sessions.spawn(async move {
-                let socket = Socket::new(stream, read_already);
-                admission.opened(socket.outlet());
-                session(socket).await;
-            })),
+            Ok((stream, read_already)) => {
+                drop(sessions.spawn(session(Socket::new(stream, read_already, admission))));
+            }
             Err(error) => debug!(%error, "a socket's connection ended before it was open"),
         }
     });

@@ -130,14 +130,14 @@ impl Server {
                 tokio::join!(sockets.sweep(session.ping_interval), forget_idle(&clocks, &clock));
             }
         }));
-        let room = room::Context {
+        let room = Arc::new(room::Context {
             hub: Arc::clone(&hub),
             journal: journal.clone(),
             clocks: Arc::clone(&clocks),
             clock: clock.clone(),
             meter: meters.session.clone(),
             leave_grace: session.leave_grace,
-        };
+        });
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
         let app = Arc::new(App {
             admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),

@@ -186,6 +186,18 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// In which room.
+    #[must_use]
+    pub fn room(&self) -> &RoomId {
+        self.room.id()
+    }
+
+    /// Whose seat it is.
+    #[must_use]
+    pub fn visitor(&self) -> &VisitorId {
+        &self.visitor
+    }
+
     /// Sets or clears the visitor's mood in this room.
     pub fn set_mood(&self, mood: Option<Mood>) {
         self.room.step(|presence| presence.set_mood(&self.visitor, mood));

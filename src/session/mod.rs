@@ -4,6 +4,8 @@
 //! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end.
 
 pub mod acks;
+pub mod boundary;
+pub mod events;
 pub mod meter;
 pub mod room;
 pub mod socket;

@@ -4,32 +4,27 @@
 //! client. It acks when the journal says that an epoch is committed. Whatever ends it, its seat, its
 //! attention and its watch time end with it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::acks::Acks;
+use super::events::Events;
 use super::meter::Meter;
 use super::socket::{End, Incoming, Socket};
 use super::watch_clock::WatchClocks;
 use crate::clock::Clock;
-use crate::history::event::{Event, PageViewFact, WatchFact, Who};
+use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
-use crate::live::{Attention, Hub, Seat};
+use crate::live::{Hub, RoomsFull, Seat};
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
-use crate::wire::{
-    ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, PageView, Ref, Refusal, SessionId, Time, Watch,
-    WatchState,
-};
+use crate::wire::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId};
 
-/// The most watch sessions that may play at once on one socket.
-const PLAYING_LIMIT: usize = 16;
-
-/// What every room session needs. Cloning shares it.
-#[derive(Debug, Clone)]
+/// What every room session needs, once for all.
+#[derive(Debug)]
 pub struct Context {
     /// Who is here.
     pub hub: Arc<Hub>,
@@ -45,20 +40,19 @@ pub struct Context {
     pub leave_grace: Duration,
 }
 
-/// One socket in one room.
-struct RoomSession {
-    context: Context,
-    socket: Socket,
+/// One socket in one room: a future that is ready when both are over.
+///
+/// It is written by hand, and holds what only some sessions need in boxes, because there is one for every
+/// idle visitor: as an `async fn` it was seven times as large.
+#[derive(Debug)]
+pub struct RoomSession {
+    context: Arc<Context>,
     id: SessionId,
-    who: Who,
-    seat: Seat,
-    attention: Attention,
-    committed: watch::Receiver<Epoch>,
-    acks: Acks,
-    last_ref: Option<Ref>,
-    last_watch: Time,
-    /// The newest facts of the watch sessions that play on this socket, and when they came.
-    playing: Vec<(WatchFact, Duration)>,
+    socket: Socket,
+    /// Given up when the session is over and its socket still ends.
+    seat: Option<Seat>,
+    /// Made by the first event.
+    events: Option<Box<Events>>,
 }
 
 /// Why the session woke up.
@@ -68,80 +62,58 @@ enum Wake {
     Ended(End),
 }
 
-/// Joins, serves the socket until it ends, and leaves; where the socket was lost, after the grace.
-pub async fn run(context: Context, mut socket: Socket, who: Who, mood: Option<Mood>) {
-    let outlet = Arc::clone(socket.outlet());
-    let Ok((seat, counts)) = context.hub.join(&who.room, &who.visitor, mood, Arc::clone(&outlet)) else {
-        // The last room was opened between this upgrade's check and now.
-        outlet.close(CloseCode::Overloaded);
-        socket.next().await;
-        return socket.finish().await;
-    };
-    let id = SessionId::new();
-    let welcome = ServerMessage::Welcome {
-        protocol: PROTOCOL,
-        session: id,
-        visitor: &who.visitor,
-        room: &who.room,
-        seq: counts.seq,
-        present: counts.present,
-        moods: context.hub.vocabulary().named(&counts.moods),
-        vocabulary: context.hub.vocabulary(),
-        server_time: context.clock.wall(),
-    };
-    outlet.open(counts.seq, &Frame::text(&welcome));
-    let attention = context.hub.attention(&who.visitor);
-    let committed = context.journal.committed();
-    let session = RoomSession {
-        context,
-        socket,
-        id,
-        who,
-        seat,
-        attention,
-        committed,
-        acks: Acks::default(),
-        last_ref: None,
-        last_watch: Time::from_millis(0),
-        playing: Vec::new(),
-    };
-    session.serve().await;
+impl Future for RoomSession {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let session = self.get_mut();
+        while session.seat.is_some() {
+            match ready!(session.poll_wake(cx)) {
+                Wake::Message(text) => session.take(&text),
+                Wake::Committed(epoch) => session.ack(epoch),
+                Wake::Ended(end) => session.leave(end),
+            }
+        }
+        session.socket.poll_finish(cx)
+    }
 }
 
 impl RoomSession {
-    async fn serve(mut self) {
-        let end = loop {
-            match self.wake().await {
-                Wake::Message(text) => self.take(&text),
-                Wake::Committed(epoch) => self.ack(epoch),
-                Wake::Ended(end) => break end,
-            }
-        };
-        self.stop_playing();
-        match end {
-            End::Left => drop(self.seat),
-            End::Lost => {
-                let (hold, grace) = (self.seat.lose(), self.context.leave_grace);
-                tokio::spawn(async move {
-                    tokio::time::sleep(grace).await;
-                    drop(hold);
-                });
-            }
-        }
-        self.socket.finish().await;
+    /// Joins the room and sends the welcome. Where the last room was opened a moment ago, closes with
+    /// 1013 instead.
+    #[must_use]
+    pub fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
+        let (id, outlet) = (SessionId::new(), socket.outlet());
+        let joined = context.hub.join(&who.room, &who.visitor, mood, Arc::clone(outlet));
+        let seat = joined.map(|(seat, counts)| {
+            let welcome = ServerMessage::Welcome {
+                protocol: PROTOCOL,
+                session: id,
+                visitor: &who.visitor,
+                room: &who.room,
+                seq: counts.seq,
+                present: counts.present,
+                moods: context.hub.vocabulary().named(&counts.moods),
+                vocabulary: context.hub.vocabulary(),
+                server_time: context.clock.wall(),
+            };
+            outlet.open(counts.seq, &Frame::text(&welcome));
+            seat
+        });
+        let seat = seat.inspect_err(|RoomsFull| outlet.close(CloseCode::Overloaded)).ok();
+        Self { context, id, socket, seat, events: None }
     }
 
-    async fn wake(&mut self) -> Wake {
-        let waiting_for = self.acks.waiting_for();
-        tokio::select! {
-            incoming = self.socket.next() => match incoming {
-                Incoming::Text(text) => Wake::Message(text),
-                Incoming::Ended(end) => Wake::Ended(end),
-            },
-            Ok(epoch) = self.committed.wait_for(|epoch| Some(*epoch) >= waiting_for), if waiting_for.is_some() => {
-                Wake::Committed(*epoch)
-            }
+    fn poll_wake(&mut self, cx: &mut task::Context<'_>) -> Poll<Wake> {
+        if let Some(events) = &mut self.events
+            && let Poll::Ready(epoch) = events.poll_commit(cx)
+        {
+            return Poll::Ready(Wake::Committed(epoch));
         }
+        self.socket.poll_next(cx).map(|incoming| match incoming {
+            Incoming::Text(text) => Wake::Message(text),
+            Incoming::Ended(end) => Wake::Ended(end),
+        })
     }
 
     fn take(&mut self, text: &str) {
@@ -156,99 +128,49 @@ impl RoomSession {
     }
 
     fn obey(&mut self, message: ClientMessage) -> Result<(), Refusal> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        let new_events = || Box::new(Events::new(Arc::clone(&self.context), self.id, who_sits(seat)));
         match message {
-            ClientMessage::Mood(None) => {
-                self.seat.set_mood(None);
-                Ok(())
-            }
+            ClientMessage::Mood(None) => seat.set_mood(None),
             ClientMessage::Mood(Some(name)) => {
                 let mood = self.context.hub.vocabulary().find(&name).ok_or_else(unknown_mood)?;
-                self.seat.set_mood(Some(mood));
-                Ok(())
+                seat.set_mood(Some(mood));
             }
-            ClientMessage::PageView(reference, view) => self.page_view(reference, view),
-            ClientMessage::Watch(reference, watch) => self.watch(reference, watch),
-        }
-    }
-
-    fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
-        self.check_rising(reference)?;
-        let path = view.path.shared();
-        let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall());
-        self.append(reference, Event::PageView(fact))?;
-        self.attention.look_at(path);
-        Ok(())
-    }
-
-    fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
-        self.check_rising(reference)?;
-        let (id, state, content) = (watch.id, watch.state, watch.content.shared());
-        let others = self.playing.iter().filter(|(fact, _)| fact.id() != id).count();
-        if state == WatchState::Playing && others >= PLAYING_LIMIT {
-            let rule = format!("state: at most {PLAYING_LIMIT} watch sessions may play at once");
-            return Err(refuse(ErrorCode::BadField, rule, reference));
-        }
-        // Two messages in one millisecond still have an order.
-        self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
-        let now = self.context.clock.elapsed();
-        let fact = WatchFact::new(self.who.clone(), watch, self.last_watch)
-            .measured(self.context.clocks.total(id, now), Duration::ZERO);
-        self.append(reference, Event::Watch(fact.clone()))?;
-        self.playing.retain(|(playing, _)| playing.id() != id);
-        if self.context.clocks.tell(self.id, id, fact.state_at(), now) {
-            self.attention.play(id, content);
-            self.playing.push((fact, now));
-        } else {
-            self.attention.stop(id);
-        }
-        Ok(())
-    }
-
-    fn check_rising(&self, reference: Ref) -> Result<(), Refusal> {
-        match self.last_ref {
-            Some(last) if reference <= last => {
-                let rule = format!("ref: must rise; the last one on this socket was {last}");
-                Err(refuse(ErrorCode::BadField, rule, reference))
+            ClientMessage::PageView(reference, view) => {
+                self.events.get_or_insert_with(new_events).page_view(reference, view)?;
             }
-            _ => Ok(()),
+            ClientMessage::Watch(reference, watch) => {
+                self.events.get_or_insert_with(new_events).watch(reference, watch)?;
+            }
         }
-    }
-
-    /// Queues the event. Only events that were taken use up their `ref`.
-    fn append(&mut self, reference: Ref, event: Event) -> Result<(), Refusal> {
-        let epoch = self
-            .context
-            .journal
-            .append(event)
-            .map_err(|full| refuse(ErrorCode::Overloaded, full.to_string(), reference))?;
-        self.last_ref = Some(reference);
-        self.acks.queued(epoch, reference);
         Ok(())
     }
 
     fn ack(&mut self, committed: Epoch) {
-        if let Some(up_to) = self.acks.committed(committed) {
+        if let Some(up_to) = self.events.as_mut().and_then(|events| events.committed(committed)) {
             self.socket.outlet().send(&Frame::text(&ServerMessage::Ack { up_to }));
         }
     }
 
-    /// The socket is gone: what played on it no longer does, and how long it did is kept.
-    fn stop_playing(&mut self) {
-        let now = self.context.clock.elapsed();
-        for (fact, since) in self.playing.drain(..) {
-            if let Some(total) = self.context.clocks.lose(self.id, fact.id(), now) {
-                let fact = fact.measured(total, now.saturating_sub(since));
-                self.context.journal.append_measured(Event::Watch(fact));
-            }
+    /// The session is over: its events and its attention end at once, its seat as the protocol says.
+    fn leave(&mut self, end: End) {
+        self.events = None;
+        let Some(seat) = self.seat.take() else { return };
+        if end == End::Lost {
+            let (hold, grace) = (seat.lose(), self.context.leave_grace);
+            tokio::spawn(async move {
+                tokio::time::sleep(grace).await;
+                drop(hold);
+            });
         }
     }
+}
+
+fn who_sits(seat: &Seat) -> Who {
+    Who { room: seat.room().clone(), visitor: seat.visitor().clone() }
 }
 
 fn unknown_mood() -> Refusal {
     let message = "mood: not in this hub's vocabulary (see welcome.vocabulary)".to_owned();
     Refusal { code: ErrorCode::UnknownMood, message, reference: None }
-}
-
-fn refuse(code: ErrorCode, message: String, reference: Ref) -> Refusal {
-    Refusal { code, message, reference: Some(reference) }
 }

@@ -4,7 +4,6 @@
 //! them whole, so that every socket has one owner of writes. What a peer does wrong is answered
 //! with the close code of RFC 6455, section 7.4.1.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,23 +16,43 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as PeerCo
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::boundary::Boundary;
+use super::sockets::Admission;
 use crate::live::Outlet;
 use crate::wire::{CloseCode, MESSAGE_LIMIT};
 
-/// tungstenite fills the whole read buffer with zeros before every read, and every idle socket
-/// keeps it: as small as most messages are.
-const READ_BUFFER: usize = 512;
+/// Room for several messages, so that a peer that sends many costs few reads.
+const READ_BUFFER: usize = 2048;
 
-/// One open socket, as its session sees it.
+/// One open socket, as its session sees it. While it idles, it is a few words.
 #[derive(Debug)]
 pub struct Socket {
-    frames: WebSocketContext,
     outlet: Arc<Outlet>,
+    /// Only while a message is on its way: see [`Boundary`].
+    reader: Option<Box<Reader>>,
+    stage: Stage,
+    _admission: Admission,
+}
+
+/// tungstenite's state, and where in the stream it stands.
+#[derive(Debug)]
+struct Reader {
+    frames: WebSocketContext,
+    boundary: Boundary,
     /// tungstenite may have bytes that it has not looked at. If not, it waits for the kernel: every
     /// attempt to read fills its buffer with zeros first.
     has_more: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
     /// The peer has sent a close frame, which is to be echoed.
-    closed_by_peer: bool,
+    ClosedByPeer,
+    /// What waits for the peer is still to be taken.
+    Draining,
+    /// The hub has closed, and waits for the peer to end.
+    Discarding,
 }
 
 /// What comes from a socket.
@@ -57,15 +76,11 @@ pub enum End {
 impl Socket {
     /// Speaks WebSocket on a connection whose handshake is done; `read_already` came behind it.
     #[must_use]
-    pub fn new(stream: TcpStream, read_already: Bytes) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(MESSAGE_LIMIT))
-            .max_frame_size(Some(MESSAGE_LIMIT));
-        let has_more = !read_already.is_empty();
-        let frames = WebSocketContext::from_partially_read(read_already.into(), Role::Server, Some(config));
-        Self { frames, outlet: Arc::new(Outlet::new(stream)), has_more, closed_by_peer: false }
+    pub fn new(stream: TcpStream, read_already: Bytes, mut admission: Admission) -> Self {
+        let outlet = Arc::new(Outlet::new(stream));
+        admission.opened(&outlet);
+        let reader = (!read_already.is_empty()).then(|| Reader::new(read_already));
+        Self { outlet, reader, stage: Stage::Open, _admission: admission }
     }
 
     /// Where to write.
@@ -75,26 +90,28 @@ impl Socket {
     }
 
     /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is
-    /// read, so that a peer that does not read cannot make the hub pile up answers. Cancel safe.
-    pub async fn next(&mut self) -> Incoming {
+    /// read, so that a peer that does not read cannot make the hub pile up answers.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         loop {
-            let message = match poll_fn(|cx| self.poll_message(cx)).await {
+            let message = match ready!(self.poll_message(cx)) {
                 Ok(message) => message,
                 Err(error) => {
                     if let Some(code) = blame(&error) {
                         self.outlet.close(code);
                     }
-                    return Incoming::Ended(End::Lost);
+                    return Poll::Ready(Incoming::Ended(End::Lost));
                 }
             };
             self.outlet.heard();
             match message {
-                Message::Text(text) if !self.outlet.is_closing() => return Incoming::Text(text),
+                Message::Text(text) if !self.outlet.is_closing() => {
+                    return Poll::Ready(Incoming::Text(text));
+                }
                 Message::Binary(_) => self.outlet.close(CloseCode::Unsupported),
                 Message::Close(frame) => {
-                    self.closed_by_peer = true;
+                    self.stage = Stage::ClosedByPeer;
                     let left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
-                    return Incoming::Ended(if left { End::Left } else { End::Lost });
+                    return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
                 }
                 // Pings are answered by tungstenite; pongs were for the sweep.
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
@@ -110,15 +127,22 @@ impl Socket {
             if self.outlet.is_clogged() {
                 return Poll::Pending; // the drain wakes us
             }
-            if !self.has_more {
+            if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
                 ready!(self.outlet.reading().poll_read_ready(cx))?;
             }
-            let result = self.frames.read(&mut Wire(&self.outlet));
-            self.has_more =
-                !matches!(&result, Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock);
-            if self.has_more {
-                coop.made_progress();
-                return Poll::Ready(result);
+            let reader = self.reader.get_or_insert_with(|| Reader::new(Bytes::new()));
+            match reader.read(&self.outlet) {
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    reader.has_more = false;
+                    if reader.boundary.is_between_messages() {
+                        self.reader = None;
+                    }
+                }
+                result => {
+                    reader.has_more = true;
+                    coop.made_progress();
+                    return Poll::Ready(result);
+                }
             }
         }
     }
@@ -127,32 +151,70 @@ impl Socket {
     /// close has been counted out. Where the hub has closed, the close frame gets its time to arrive:
     /// to drop a connection with unread bytes would reset it, and the peer would never learn why. The
     /// sweep bounds all of it.
-    pub async fn finish(mut self) {
-        if self.closed_by_peer {
-            // It says that the connection is closed now, which is no error.
-            let _ = self.frames.flush(&mut Wire(&self.outlet));
-        }
-        let outlet = self.outlet;
-        drop(self.frames);
-        while !outlet.is_drained() {
-            if poll_fn(|cx| outlet.poll_drain(cx)).await.is_err() {
-                return;
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.stage {
+                Stage::ClosedByPeer | Stage::Open => {
+                    if let Some(mut reader) = self.reader.take()
+                        && self.stage == Stage::ClosedByPeer
+                    {
+                        reader.echo_close(&self.outlet);
+                    }
+                    self.stage = Stage::Draining;
+                }
+                Stage::Draining => {
+                    while !self.outlet.is_drained() {
+                        if ready!(self.outlet.poll_drain(cx)).is_err() {
+                            return Poll::Ready(());
+                        }
+                    }
+                    if !self.outlet.is_closing() {
+                        return Poll::Ready(());
+                    }
+                    self.outlet.finish();
+                    self.stage = Stage::Discarding;
+                }
+                Stage::Discarding => return self.poll_discard(cx),
             }
         }
-        if !outlet.is_closing() {
-            return;
-        }
-        outlet.finish();
-        // On the heap: every idle session would carry it in its task.
-        let mut ignored = vec![0; 1024];
-        while outlet.reading().readable().await.is_ok() {
-            match outlet.reading().try_read(&mut ignored) {
-                Ok(0) => return,
-                Ok(_) => {}
+    }
+
+    fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ignored = [0; 1024];
+        loop {
+            if ready!(self.outlet.reading().poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match self.outlet.reading().try_read(&mut ignored) {
+                Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return,
+                Ok(0) | Err(_) => return Poll::Ready(()),
             }
         }
+    }
+}
+
+impl Reader {
+    fn new(read_already: Bytes) -> Box<Self> {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(MESSAGE_LIMIT))
+            .max_frame_size(Some(MESSAGE_LIMIT));
+        let mut boundary = Boundary::default();
+        boundary.advance(&read_already);
+        let has_more = !read_already.is_empty();
+        let frames = WebSocketContext::from_partially_read(read_already.into(), Role::Server, Some(config));
+        Box::new(Self { frames, boundary, has_more })
+    }
+
+    fn read(&mut self, outlet: &Outlet) -> Result<Message, Error> {
+        self.frames.read(&mut Wire { outlet, boundary: &mut self.boundary })
+    }
+
+    fn echo_close(&mut self, outlet: &Outlet) {
+        // tungstenite says that the connection is closed now, which is no error.
+        let _ = self.frames.flush(&mut Wire { outlet, boundary: &mut self.boundary });
     }
 }
 
@@ -168,18 +230,23 @@ fn blame(error: &Error) -> Option<CloseCode> {
 }
 
 /// A socket as tungstenite sees it: reads come from the kernel, writes go through the outlet.
-struct Wire<'a>(&'a Outlet);
+struct Wire<'a> {
+    outlet: &'a Outlet,
+    boundary: &'a mut Boundary,
+}
 
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.reading().try_read(buffer)
+        let read = self.outlet.reading().try_read(buffer)?;
+        self.boundary.advance(&buffer[..read]);
+        Ok(read)
     }
 }
 
 impl Write for Wire<'_> {
     /// Takes everything at once. With a write buffer of 0, what comes is always whole frames.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.0.send_bytes(frames);
+        self.outlet.send_bytes(frames);
         Ok(frames.len())
     }
 

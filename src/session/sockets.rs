@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use slab::Slab;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
@@ -45,7 +45,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Sockets {
     /// Places for sockets; closed when no more may open.
-    places: Arc<Semaphore>,
+    places: Semaphore,
     limit: usize,
     /// Held for O(1), or for one chunk of the sweep.
     open: Mutex<Slab<Arc<Outlet>>>,
@@ -56,7 +56,6 @@ pub struct Sockets {
 pub struct Admission {
     sockets: Arc<Sockets>,
     key: Option<usize>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Sockets {
@@ -64,7 +63,7 @@ impl Sockets {
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         let limit = limit.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { places: Arc::new(Semaphore::new(limit)), limit, open: Mutex::default() })
+        Arc::new(Self { places: Semaphore::new(limit), limit, open: Mutex::default() })
     }
 
     /// Keeps a place for a socket that is about to open.
@@ -72,11 +71,12 @@ impl Sockets {
     /// # Errors
     /// The hub is full or about to stop.
     pub fn admit(self: &Arc<Self>) -> Result<Admission, Refused> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|error| match error {
+        let place = self.places.try_acquire().map_err(|error| match error {
             TryAcquireError::NoPermits => Refused::Full,
             TryAcquireError::Closed => Refused::Restarting,
         })?;
-        Ok(Admission { sockets: Arc::clone(self), key: None, _place: place })
+        place.forget(); // the admission's destructor gives it back
+        Ok(Admission { sockets: Arc::clone(self), key: None })
     }
 
     /// How many places are taken.
@@ -160,6 +160,7 @@ impl Drop for Admission {
         if let Some(key) = self.key {
             lock(&self.sockets.open).try_remove(key);
         }
+        self.sockets.places.add_permits(1);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It is nobody's presence: viewers are in no room and in no count but that of connections.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::meter::Meter;
@@ -14,7 +15,7 @@ use crate::wire::message::ServerMessage;
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
 pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
     let listening = feed.listen(socket.outlet());
-    while let Incoming::Text(_) = socket.next().await {
+    while let Incoming::Text(_) = poll_fn(|cx| socket.poll_next(cx)).await {
         meter.refused(ErrorCode::UnknownType);
         socket.outlet().send(&Frame::text(&ServerMessage::Error {
             code: ErrorCode::UnknownType,
@@ -23,5 +24,5 @@ pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
         }));
     }
     drop(listening);
-    socket.finish().await;
+    poll_fn(|cx| socket.poll_finish(cx)).await;
 }

@@ -108,11 +108,17 @@ impl Outlet {
     pub fn publish(&self, seq: u64, state: &Frame) -> bool {
         let mut unsent = lock(&self.unsent);
         let known = unsent.newest.as_ref().map_or(unsent.seq, |(newest, _)| *newest);
-        if seq <= known || !matches!(unsent.phase, Phase::Corked | Phase::Open) {
+        if seq <= known {
             return false;
         }
-        unsent.newest = Some((seq, state.clone()));
-        unsent.write_newest(&self.stream);
+        match unsent.phase {
+            Phase::Open if unsent.tail.is_empty() => {
+                unsent.seq = seq;
+                unsent.write(&self.stream, state.bytes());
+            }
+            Phase::Open | Phase::Corked => unsent.newest = Some((seq, state.clone())),
+            Phase::Closing(_) | Phase::Broken => return false,
+        }
         true
     }
 

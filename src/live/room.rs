@@ -1,9 +1,9 @@
 //! A room: its presence, its audience, and when to publish.
 //!
-//! A change publishes at once where none was published lately; otherwise it waits for the end of
-//! the window, together with all others that come by then. The window is never re-armed and grows
-//! with the room, so that a room costs a bounded share of the CPU whatever the churn. A room
-//! has a task only while a window is open.
+//! A change publishes at once where none was published lately. Otherwise it waits for a window to open,
+//! and then until the room is quiet, but never longer than to the window's end, which is not
+//! re-armed. Windows grow with the room, so that a room costs a bounded share of the CPU whatever
+//! the churn. A room has a task only while a window is to come.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,15 +19,8 @@ use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
 use crate::wire::{MoodCounts, RoomId, VisitorId, Vocabulary};
 
-/// The shortest time between two published states of a room.
-const WINDOW_MIN: Duration = Duration::from_millis(100);
-
-/// The longest time that a change may wait to be published.
-const WINDOW_MAX: Duration = Duration::from_secs(1);
-
-/// Window per member. A delivery costs about 5 µs, so that a tenth of one core is what the busiest
-/// room takes.
-const WINDOW_PER_MEMBER: Duration = Duration::from_micros(50);
+/// A room in which nothing has changed for so long is quiet.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// One state of a room's aggregate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +49,22 @@ struct State {
     presence: Presence,
     /// The last state that was handed to the audience.
     published: u64,
-    /// Whether a window is open, at whose end the room is looked at again.
-    in_window: bool,
+    /// When the newest state began.
+    changed: Instant,
+    /// Whether the task runs that will look at the room again.
+    is_watched: bool,
 }
 
 impl Room {
     /// An empty room.
     #[must_use]
     pub fn new(id: RoomId, vocabulary: Vocabulary, meter: Meter) -> Self {
-        let state = State { presence: Presence::new(vocabulary.zero()), published: 0, in_window: false };
+        let state = State {
+            presence: Presence::new(vocabulary.zero()),
+            published: 0,
+            changed: Instant::now(),
+            is_watched: false,
+        };
         Self { id, vocabulary, meter, audience: Audience::default(), state: Mutex::new(state) }
     }
 
@@ -114,17 +114,21 @@ impl Room {
     /// returned together with the state after it.
     pub fn step<T>(self: &Arc<Self>, step: impl FnOnce(&mut Presence) -> T) -> (T, Counts) {
         let mut state = lock(&self.state);
+        let before = state.presence.seq();
         let result = step(&mut state.presence);
-        if state.presence.seq() > state.published && !state.in_window {
-            state.in_window = true;
-            tokio::spawn(Arc::clone(self).publish_until_quiet());
+        if state.presence.seq() > before {
+            state.changed = Instant::now();
+            if !state.is_watched {
+                state.is_watched = true;
+                tokio::spawn(Arc::clone(self).publish_until_quiet());
+            }
         }
         (result, state.counts())
     }
 
     async fn publish_until_quiet(self: Arc<Self>) {
         while let Some(counts) = self.next_to_publish() {
-            let window_end = Instant::now() + window(self.audience.len());
+            let window = Window::after(Instant::now(), self.audience.len());
             let state = Frame::text(&ServerMessage::Presence {
                 seq: counts.seq,
                 present: counts.present,
@@ -133,22 +137,36 @@ impl Room {
             let told = self.audience.deliver(counts.seq, &state).await;
             self.meter.publishes.increment(1);
             self.meter.deliveries.increment(told);
-            sleep_until(window_end).await;
+            sleep_until(window.opens).await;
+            while let Some(moment) = self.not_before(window) {
+                sleep_until(moment).await;
+            }
         }
     }
 
-    /// The newest state, or none where it is published: then the window is shut.
+    /// The newest state, or none where it is published: then nobody watches the room any more.
     fn next_to_publish(&self) -> Option<Counts> {
         let mut state = lock(&self.state);
-        state.in_window = state.presence.seq() > state.published;
-        state.in_window.then(|| {
+        state.is_watched = state.has_news();
+        state.is_watched.then(|| {
             state.published = state.presence.seq();
             state.counts()
         })
     }
+
+    /// When to look again, if there is something to publish and it should wait.
+    fn not_before(&self, window: Window) -> Option<Instant> {
+        let state = lock(&self.state);
+        let moment = window.closes.min(state.changed + QUIET);
+        (state.has_news() && moment > Instant::now()).then_some(moment)
+    }
 }
 
 impl State {
+    fn has_news(&self) -> bool {
+        self.presence.seq() > self.published
+    }
+
     fn counts(&self) -> Counts {
         Counts {
             seq: self.presence.seq(),
@@ -158,10 +176,24 @@ impl State {
     }
 }
 
-/// How long after a published state the next may follow.
-fn window(members: usize) -> Duration {
-    let members = u32::try_from(members).unwrap_or(u32::MAX);
-    WINDOW_PER_MEMBER.saturating_mul(members).clamp(WINDOW_MIN, WINDOW_MAX)
+/// When the next state may be published, and when it must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    opens: Instant,
+    closes: Instant,
+}
+
+impl Window {
+    /// The window after a state that went to so many members. A delivery to one costs about 5 µs of one
+    /// core: quiet rooms take a tenth of it at most, and busy ones not much more than a hundredth.
+    fn after(published: Instant, members: usize) -> Self {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let members = u32::try_from(members).unwrap_or(u32::MAX);
+        let per_member = |micros| Duration::from_micros(micros).saturating_mul(members);
+        let opens = per_member(50).clamp(Duration::from_millis(100), LONGEST);
+        let closes = per_member(400).clamp(Duration::from_millis(200), LONGEST);
+        Self { opens: published + opens, closes: published + closes }
+    }
 }
 
 #[cfg(test)]
@@ -169,9 +201,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_grows_with_the_room_between_its_bounds() {
-        assert_eq!(window(1), WINDOW_MIN);
-        assert_eq!(window(4_000), Duration::from_millis(200));
-        assert_eq!(window(usize::MAX), WINDOW_MAX);
+    fn windows_grow_with_the_room_between_their_bounds() {
+        let now = Instant::now();
+        let window = |members| {
+            let Window { opens, closes } = Window::after(now, members);
+            ((opens - now).as_millis(), (closes - now).as_millis())
+        };
+        assert_eq!(window(1), (100, 200));
+        assert_eq!(window(1_000), (100, 400));
+        assert_eq!(window(4_000), (200, 1_000));
+        assert_eq!(window(usize::MAX), (1_000, 1_000));
     }
 }

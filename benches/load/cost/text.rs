@@ -1,0 +1,137 @@
+//! The page itself, in Markdown.
+
+use super::day::{IN_A_ROOM, LENGTH, SPEED};
+use super::{Bill, FULL, GB, MIB, old, price};
+use crate::say;
+
+type Cell<'a> = &'a dyn Fn(&Bill) -> String;
+
+pub(super) fn print(bills: &[Bill]) {
+    say("# What it costs\n");
+    say("Printed by `make cost`, which measures it anew; do not edit it by hand.\n");
+    say(format_args!(
+        "People are there all day, in rooms of up to {IN_A_ROOM}, and behave as in the old web app: a change of \
+         mood every\n5 minutes, a page view a minute, and every third one watches something, in sessions of \
+         15 minutes with four\nchanges of state. Each run is {} s on this machine, with time {SPEED} times as \
+         fast, the hub's flushes and pings included.\n",
+        LENGTH.as_secs()
+    ));
+    print_measured(bills);
+    print_computed(bills);
+    print_old(bills);
+    print_notes();
+}
+
+fn print_measured(bills: &[Bill]) {
+    say("## Measured, and multiplied up to a day\n");
+    table(
+        bills,
+        &[
+            ("messages to the hub", &|it| count(it.day.messages_in)),
+            ("messages from the hub", &|it| count(it.day.messages_out)),
+            ("bytes to the hub", &|it| bytes(it.day.bytes_in)),
+            ("bytes from the hub", &|it| bytes(it.day.bytes_out)),
+            ("database transactions", &|it| count(it.day.transactions)),
+            ("database rows added", &|it| count(it.day.rows)),
+            ("database growth", &|it| bytes(it.day.database)),
+            ("database reads for presence", &|_| "0".to_owned()),
+            ("CPU, of one core of this machine", &|it| format!("{:.2} %", it.day.cpu)),
+            ("memory of the process", &|it| format!("{:.0} MiB", it.day.rss / MIB)),
+        ],
+    );
+}
+
+fn print_computed(bills: &[Bill]) {
+    say("## Computed: the smallest Fly machine, a month\n");
+    table(
+        bills,
+        &[
+            ("memory with sockets and system", &|it| format!("{:.0} MiB", it.needed / MIB)),
+            ("shared-cpu-1x with", &|it| format!("{} MB", it.machine_mb)),
+            ("machine", &|it| dollars(it.machine)),
+            ("egress, GB", &|it| format!("{:.1}", it.egress_gb)),
+            ("egress", &|it| dollars(it.egress)),
+            ("volume for a month's history, GB", &|it| format!("{:.1}", it.volume_gb)),
+            ("volume", &|it| dollars(it.volume)),
+            ("**together**", &|it| format!("**{}**", dollars(it.total()))),
+        ],
+    );
+}
+
+fn print_old(bills: &[Bill]) {
+    say("## Beside the old design\n");
+    table(
+        bills,
+        &[
+            ("old: heartbeats a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: key-value reads a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: key-value writes a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: a month", &|it| dollars(it.old)),
+            ("new: a month", &|it| dollars(it.total())),
+            ("old to new", &|it| format!("{:.0} x", it.old / it.total())),
+        ],
+    );
+}
+
+fn print_notes() {
+    say("Notes:\n");
+    say(format_args!(
+        "- Measured: messages, bytes, transactions (the hub's own counter of flushes), rows, growth, CPU and memory. Each run was checked: every \
+         room's last\n  state at everybody in it, and every page view and watch session in SQLite.\n\
+         - Computed: days from runs, months of 30 days, machines, prices. The memory of a machine is the process, \
+         3.7 KB of\n  kernel for each socket and 64 MiB for the system, and no machine is filled beyond {:.0} %. \
+         Egress is the measured\n  bytes and 78 B for each message, for TCP, IP and acknowledgements, without TLS.",
+        FULL * 100.0
+    ));
+    say(format_args!(
+        "- Prices: shared-cpu-1x with 256 MB {}, {} for each further GB of memory, {} for a GB of volume, {} for a \
+         GB of\n  egress (North America, Europe). The history of more than a month needs more volume.",
+        dollars(price::MACHINE),
+        dollars(price::MEMORY),
+        dollars(price::VOLUME),
+        dollars(price::EGRESS)
+    ));
+    say(format_args!(
+        "- The old design is not measured here: {} heartbeats for each person and day, each a key-value read \
+         ($0.50 a\n  million), a write ($5.00) and a request ($0.50). The issue that asks for this page \
+         says about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here presence reads none.",
+        old::HEARTBEATS
+    ));
+    say(
+        "- What a change of mood costs rises with the room: everybody there is told. In one room of 10,000 the \
+         hub merges the\n  changes of half a second or more, so that at most 2 states a second leave it for everybody (computed).",
+    );
+}
+
+fn table(bills: &[Bill], rows: &[(&str, Cell<'_>)]) {
+    let people: Vec<String> = bills.iter().map(|bill| count(bill.day.people as f64)).collect();
+    say(format_args!("| people | {} |", people.join(" | ")));
+    say(format_args!("| :--- |{}", " ---: |".repeat(bills.len())));
+    for (name, cell) in rows {
+        let cells: Vec<String> = bills.iter().map(cell).collect();
+        say(format_args!("| {name} | {} |", cells.join(" | ")));
+    }
+    say("");
+}
+
+/// A whole number with commas.
+fn count(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let from_end = |(at, digit): (usize, char)| {
+        let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
+        [comma.then_some(','), Some(digit)]
+    };
+    digits.chars().enumerate().flat_map(from_end).flatten().collect()
+}
+
+fn bytes(number: f64) -> String {
+    match number {
+        ..50e3 => "< 0.1 MB".to_owned(),
+        ..GB => format!("{:.1} MB", number / 1e6),
+        _ => format!("{:.2} GB", number / GB),
+    }
+}
+
+fn dollars(number: f64) -> String {
+    if number >= 1_000.0 { format!("${}", count(number)) } else { format!("${number:.2}") }
+}

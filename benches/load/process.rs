@@ -1,0 +1,133 @@
+//! The process that is measured: the hub or the floor, its end, and what /proc says of it.
+//!
+//! CPU time is the scheduler's own count in nanoseconds, over all threads. Memory is what is resident,
+//! everything counted. Nothing here knows what the process does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::Outcome;
+use crate::guard;
+use crate::swarm::PATIENCE;
+
+/// What is started and measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A hub, by the path of its program.
+    Hub(PathBuf),
+    /// This program as the floor, whose frames have so many bytes.
+    Floor { frame: usize },
+}
+
+/// Settings of the hub that a scenario changes, as in `FLUSH_INTERVAL`.
+pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
+
+impl Subject {
+    /// Starts it on a free port, with an empty database, and waits until it is open.
+    pub(crate) fn start(&self, settings: Settings<'_>) -> Outcome<Server> {
+        let folder = TempDir::new()?;
+        let mut command = match self {
+            Self::Hub(program) => {
+                let mut hub = Command::new(program);
+                hub.env_clear()
+                    .env("LISTEN", "127.0.0.1:0")
+                    .env("DATABASE_URL", format!("sqlite://{}", folder.path().join("hub.db").display()))
+                    .envs([("RATE_LIMITS", "off"), ("LEAVE_GRACE", "0s"), ("RUST_LOG", "error")])
+                    .envs([("MAX_CONNECTIONS", "20000"), ("MAX_ROOMS", "20000")])
+                    .envs(settings.iter().copied());
+                hub
+            }
+            Self::Floor { frame } => {
+                let mut floor = Command::new(std::env::current_exe()?);
+                floor.args(["floor", &frame.to_string()]);
+                floor
+            }
+        };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        guard::watch_over(child.id());
+        let stdout = child.stdout.take();
+        let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), folder };
+        let (sender, line) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let _ = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
+            let _ = sender.send(line);
+        });
+        let line = line.recv_timeout(PATIENCE)?;
+        let address = line.split("http://").nth(1).map(|rest| rest.trim_end().trim_end_matches('/'));
+        server.address = address.ok_or("the server did not start")?.parse()?;
+        Ok(server)
+    }
+}
+
+/// A running process, which ends when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        guard::has_ended();
+    }
+}
+
+impl Server {
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("hub.db")
+    }
+
+    /// The CPU time that each thread has had, in nanoseconds.
+    pub(crate) fn cpu(&self) -> Outcome<Cpu> {
+        let mut threads = BTreeMap::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = thread?;
+            // A thread may end between the two calls.
+            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            let time = text.split(' ').next().unwrap_or_default().parse()?;
+            threads.insert(thread.file_name().to_string_lossy().into_owned(), time);
+        }
+        Ok(Cpu(threads))
+    }
+
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
+            kib.map(|kib| kib * 1024.0).ok_or_else(|| format!("no {name} in smaps_rollup"))
+        };
+        Ok(Memory { rss: bytes("Rss:")?, pss: bytes("Pss:")? })
+    }
+}
+
+/// What [`Server::cpu`] has read.
+pub(crate) struct Cpu(BTreeMap<String, u64>);
+
+impl Cpu {
+    /// The CPU time since an earlier reading. What a thread used that has ended meanwhile is lost;
+    /// the hub's workers and its database's threads do not end.
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+        let used = |(thread, now): (&String, &u64)| now - earlier.0.get(thread).unwrap_or(&0);
+        Duration::from_nanos(self.0.iter().map(used).sum())
+    }
+}
+
+/// Bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) rss: f64,
+    pub(crate) pss: f64,
+}

@@ -1,0 +1,144 @@
+//! Two hundred people send page views as fast as they are acked, and all of them must be in SQLite.
+//!
+//! What is counted is all that the hub does for them: read, parse, queue, commit, ack. Ids as the
+//! browser makes them are random; ids that rise with time are cheaper to insert, so both are measured.
+
+use std::time::{Duration, Instant};
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+use uuid::Uuid;
+
+use crate::Outcome;
+use crate::figure::{Bar, Figure, Sample, Unit, micros};
+use crate::process::{Server, Subject};
+use crate::scenarios::{Scale, Scenario};
+use crate::state;
+use crate::swarm::{Newcomer, PATIENCE, Swarm};
+
+const SOCKETS: usize = 200;
+const EACH: usize = 500;
+/// Page views of one socket that wait for their ack; together fewer than the hub's queue takes.
+const UNACKED: usize = 150;
+/// The hub flushes by itself when its queue is a quarter full; this is for the rest.
+const FLUSH: &str = "500ms";
+
+pub(crate) static SCENARIO: Scenario =
+    Scenario { name: "events", has_floor: false, rounds: (3, 1), run: |subject, scale| run(subject, scale) };
+
+static CPU: Figure = Figure {
+    scenario: "events",
+    name: "CPU per page view, ids by time (UUIDv7)",
+    unit: Unit::Micros,
+    quantile: 0.5,
+    bar: Bar::AtMost(15.0),
+};
+static CPU_RANDOM: Figure = Figure {
+    scenario: "events",
+    name: "CPU per page view, random ids (UUIDv4)",
+    unit: Unit::Micros,
+    quantile: 0.5,
+    bar: Bar::AtMost(15.0),
+};
+static WALL: Figure = Figure {
+    scenario: "events",
+    name: "time per page view, until all are acked",
+    unit: Unit::Micros,
+    quantile: 0.5,
+    bar: Bar::None,
+};
+
+fn run(subject: &Subject, _: Scale) -> Outcome<Vec<Sample>> {
+    let (by_time, wall) = measure(subject, Uuid::now_v7)?;
+    let (random, _) = measure(subject, Uuid::new_v4)?;
+    Ok(vec![CPU.is(by_time), CPU_RANDOM.is(random), WALL.is(wall)])
+}
+
+/// Microseconds of the hub's CPU and of the wall for each page view.
+fn measure(subject: &Subject, id: fn() -> Uuid) -> Outcome<(f64, f64)> {
+    let server = subject.start(&[("FLUSH_INTERVAL", FLUSH)])?;
+    let mut swarm = Swarm::new(server.address)?;
+    swarm.join_all(SOCKETS, newcomer)?;
+    swarm.run_until(Instant::now() + Duration::from_millis(300))?;
+    let (before, began) = (server.cpu()?, Instant::now());
+    pipeline(&mut swarm, EACH, id)?;
+    let took = began.elapsed();
+    // What the flush does after the ack is the page views' too.
+    swarm.run_until(Instant::now() + Duration::from_millis(100))?;
+    let cpu = server.cpu()?.since(&before);
+    check(&server)?;
+    let all = (SOCKETS * EACH) as f64;
+    Ok((micros(cpu) / all, micros(took) / all))
+}
+
+/// Everybody in a room of ten.
+pub(crate) fn newcomer(index: usize) -> Newcomer {
+    Newcomer { room: format!("room-{}", index / 10), visitor: format!("v{index}"), mood: None }
+}
+
+/// Everybody sends so many page views, and gets all acks.
+pub(crate) fn pipeline(swarm: &mut Swarm, each: usize, id: fn() -> Uuid) -> Outcome {
+    let sockets = swarm.here().count();
+    let (mut sent, mut acked) = (vec![0; sockets], vec![0; sockets]);
+    let mut due: Vec<usize> = (0..sockets).collect();
+    let mut refused = None;
+    let deadline = Instant::now() + PATIENCE;
+    while acked.iter().sum::<usize>() < sockets * each {
+        for who in due.drain(..) {
+            let upto = each.min(acked[who] + UNACKED);
+            let views: Vec<String> = (sent[who]..upto).map(|view| page_view(view + 1, id())).collect();
+            swarm.say_all(who, views.iter().map(String::as_str))?;
+            sent[who] = upto;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!("only {} page views were acked", acked.iter().sum::<usize>()).into());
+        }
+        swarm.turn(left, &mut |who, text| {
+            if let Some(upto) = state::number(text, b"\"upTo\":") {
+                acked[who] = upto as usize;
+                due.push(who);
+            } else if text.starts_with(br#"{"type":"error""#) {
+                refused = Some(String::from_utf8_lossy(text).into_owned());
+            }
+        })?;
+        if let Some(refused) = refused {
+            return Err(refused.into());
+        }
+    }
+    Ok(())
+}
+
+fn page_view(reference: usize, id: Uuid) -> String {
+    let page = reference % 50;
+    format!(
+        r#"{{"type":"page-view","ref":{reference},"id":"{id}","path":"/rooms/river/{page}","title":"By the river"}}"#
+    )
+}
+
+/// All rows are there, each once and with what was said.
+fn check(server: &Server) -> Outcome {
+    let (rows, visitors, right): (i64, i64, i64) = query(
+        server,
+        "SELECT count(DISTINCT id), count(DISTINCT visitor),
+                sum(path LIKE '/rooms/river/%' AND title = 'By the river' AND room LIKE 'room-%')
+         FROM page_views",
+    )?;
+    if rows != i64::try_from(SOCKETS * EACH)? || visitors != i64::try_from(SOCKETS)? || right != rows {
+        return Err(format!("{rows} rows of {visitors} visitors, {right} of them right").into());
+    }
+    Ok(())
+}
+
+/// Asks the hub's database while the hub runs.
+pub(crate) fn query<T>(server: &Server, sql: &'static str) -> Outcome<T>
+where
+    T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
+{
+    let options = SqliteConnectOptions::new().filename(server.database()).read_only(true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        Ok(sqlx::query_as(sql).fetch_one(&mut connection).await?)
+    })
+}

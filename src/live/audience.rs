@@ -1,8 +1,8 @@
 //! The audience: those who are told every new state of one thing.
 //!
 //! A delivery goes over all members in chunks. It yields between chunks, and where there are many
-//! members, several tasks take chunks side by side, so that one crowd uses all cores and starves
-//! nobody. Members may come and go during a delivery: whoever comes was told a state at least as
+//! members, several tasks take chunks side by side: one for each core but one, which is left to
+//! everybody else. Members may come and go during a delivery: whoever comes was told a state at least as
 //! new by their first message.
 
 use std::ops::Range;
@@ -68,7 +68,8 @@ impl Audience {
     /// time: its owner waits for the end of the last one.
     pub async fn deliver(&self, seq: u64, state: &Frame) -> u64 {
         lock(&self.0).cursor = 0;
-        let hands = if self.len() < CROWD { 1 } else { Handle::current().metrics().num_workers() };
+        let workers = Handle::current().metrics().num_workers();
+        let hands = if self.len() < CROWD { 1 } else { workers.saturating_sub(1) };
         let mut others = JoinSet::new();
         for _ in 1..hands {
             let (audience, state) = (self.clone(), state.clone());

@@ -93,8 +93,8 @@ fn print_notes() {
     ));
     say(format_args!(
         "- The old design is not measured here: {} heartbeats for each person and day, each a key-value read \
-         ($0.50 a\n  million), a write ($5.00) and a request ($0.50). The issue that asks for this page \
-         says about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here presence reads none.",
+         ($0.50 a\n  million), a write ($5.00) and a request ($0.50). Whoever ran it reckoned \
+         about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here presence reads none.",
         old::HEARTBEATS
     ));
     say(

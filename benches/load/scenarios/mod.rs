@@ -15,7 +15,7 @@ use crate::process::Subject;
 /// How much of a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// As the issue says.
+    /// The full measure.
     Full,
     /// A shorter time, for developers; never fewer sockets, which would be another figure.
     Quick,

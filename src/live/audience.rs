@@ -16,9 +16,8 @@ use super::outlet::Outlet;
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 
-/// Members per chunk: about 5 ms of writing between two yields. A yield costs a delivery some 50 µs, for it
-/// often goes on in another thread with cold caches.
-const CHUNK: usize = 1_024;
+/// Members per chunk: about a millisecond of writing between two yields.
+const CHUNK: usize = 256;
 
 /// A crowd from which on a delivery is worth more than one task.
 const CROWD: usize = 4 * CHUNK;

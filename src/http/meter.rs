@@ -3,11 +3,12 @@
 //! Every hub has a recorder of its own, so that two hubs in one process do not count together.
 //! Parts register what they count while it is current; gauges are read when somebody looks.
 
+use std::fmt;
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
-use std::fmt;
-use std::sync::Arc;
 
 use super::app::App;
 use crate::{history, live, session};

@@ -1,19 +1,26 @@
 //! Events: facts about what happened, normalized for the store.
 //!
-//! A message becomes a fact when the hub adds who sent it, where, and when it came. Facts merge (see
-//! the first migration), so all of them may be told again at any time and in any order.
+//! A message becomes a fact when the hub adds who sent it, where, and when it came. Facts merge: a page
+//! view is a set element, a watch session takes the larger of its measures, a presence sample is told
+//! once. So all of them may be told again at any time and in any order. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::ser::{SerializeTuple, Serializer};
 use uuid::Uuid;
 
 use crate::clock::millis;
+use crate::wire::parse::Problem;
 use crate::wire::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
 
 /// How far before a message's own time a watch session may have started, in milliseconds: 24 hours.
 const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How old an event may be when it comes, in milliseconds: 7 days.
+const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
+/// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
+const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
 /// Where something happened, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +29,8 @@ pub struct Who {
     pub room: RoomId,
     /// The visitor.
     pub visitor: VisitorId,
+    /// Whether the visitor is a known bot, which is kept and counts nowhere.
+    pub is_bot: bool,
 }
 
 /// One event of either kind.
@@ -36,38 +45,47 @@ pub enum Event {
 /// That a page was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageViewFact {
-    who: Who,
-    id: Uuid,
-    path: Label<1, 512>,
-    title: Option<Label<0, 1024>>,
-    referrer: Option<Label<0, 1024>>,
-    at: Time,
-    props: Option<Props>,
+    pub(in crate::history) who: Who,
+    pub(in crate::history) id: Uuid,
+    pub(in crate::history) path: Label<1, 512>,
+    pub(in crate::history) title: Option<Label<0, 1024>>,
+    pub(in crate::history) referrer: Option<Label<0, 1024>>,
+    pub(in crate::history) at: Time,
+    pub(in crate::history) props: Option<Props>,
 }
 
 impl PageViewFact {
     /// The fact that `view`, which came at `arrived`, tells.
-    #[must_use]
-    pub fn new(who: Who, view: PageView, arrived: Time) -> Self {
+    ///
+    /// # Errors
+    /// `at` is more than 7 days old, or more than 5 minutes ahead.
+    pub fn new(who: Who, view: PageView, arrived: Time) -> Result<Self, Problem> {
         let PageView { id, path, title, referrer, at, props } = view;
-        Self { who, id, path, title, referrer, at: at.unwrap_or(arrived), props }
+        Ok(Self { who, id, path, title, referrer, at: within_limits(at, arrived)?, props })
     }
 }
 
-/// How far a watch session was, at some moment.
+/// How far a watch session was, at some moment, or after all that was told of it so far.
+///
+/// Each part merges by a rule that does not care for order or repetition; see [`merge`](Self::merge).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchFact {
-    who: Who,
-    id: Uuid,
-    content: Label<1, 512>,
-    state: WatchState,
-    at: Time,
-    watched_ms: u64,
-    started_at: Time,
-    seen_at: Time,
-    position_ms: Option<Whole>,
-    duration_ms: Option<Whole>,
-    props: Option<Props>,
+    pub(in crate::history) who: Who,
+    pub(in crate::history) id: Uuid,
+    pub(in crate::history) content: Label<1, 512>,
+    pub(in crate::history) state: WatchState,
+    /// The latest `at` of a message.
+    pub(in crate::history) at: Time,
+    /// The most that was claimed or measured.
+    pub(in crate::history) watched_ms: u64,
+    pub(in crate::history) started_at: Time,
+    /// The latest moment at which it was known to go on.
+    pub(in crate::history) seen_at: Time,
+    /// With the `at` of the message that told it.
+    pub(in crate::history) position_ms: Option<(Time, Whole)>,
+    pub(in crate::history) duration_ms: Option<Whole>,
+    /// With the `at` of the message that told them.
+    pub(in crate::history) props: Option<(Time, Props)>,
 }
 
 impl WatchFact {
@@ -75,15 +93,17 @@ impl WatchFact {
     ///
     /// The start and the moment it was seen are of one clock, the client's where it told its start
     /// and else the hub's, so that a wrong clock does not make time.
-    #[must_use]
-    pub fn new(who: Who, watch: Watch, arrived: Time) -> Self {
+    ///
+    /// # Errors
+    /// `at` is more than 7 days old, or more than 5 minutes ahead.
+    pub fn new(who: Who, watch: Watch, arrived: Time) -> Result<Self, Problem> {
         let Watch { id, content, state, watched_ms, started_at, position_ms, duration_ms, at, props } = watch;
-        let at = at.unwrap_or(arrived);
+        let at = within_limits(at, arrived)?;
         let (started_at, seen_at) = match started_at {
             Some(started) => (started.clamp(at.minus(START_LIMIT_MS), at), at),
             None => (arrived, arrived),
         };
-        Self {
+        Ok(Self {
             who,
             id,
             content,
@@ -92,10 +112,10 @@ impl WatchFact {
             watched_ms: watched_ms.get(),
             started_at,
             seen_at,
-            position_ms,
+            position_ms: position_ms.map(|position| (at, position)),
             duration_ms,
-            props,
-        }
+            props: props.map(|props| (at, props)),
+        })
     }
 
     /// The same, where the hub itself has measured `total` by now, `since` after the message came.
@@ -104,6 +124,41 @@ impl WatchFact {
         self.watched_ms = self.watched_ms.max(millis(total));
         self.seen_at = self.seen_at.plus(millis(since));
         self
+    }
+
+    /// What both tell of the same watch session: a join of semilattices, part by part. Where two
+    /// messages have the same `at`, the larger values win, so that order never matters.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        let told =
+            |fact: &Self| (fact.at, fact.who.room.clone(), fact.who.visitor.clone(), fact.content.clone());
+        let state = match (self.state, other.state) {
+            (WatchState::Ended, _) | (_, WatchState::Ended) => WatchState::Ended,
+            _ if (other.at, other.state) > (self.at, self.state) => other.state,
+            _ => self.state,
+        };
+        let is_bot = self.who.is_bot || other.who.is_bot;
+        let at = self.at.max(other.at);
+        let (newer, older) = if told(&other) > told(&self) { (other, self) } else { (self, other) };
+        Self {
+            who: Who { is_bot, ..newer.who },
+            id: newer.id,
+            content: newer.content,
+            state,
+            at,
+            watched_ms: newer.watched_ms.max(older.watched_ms),
+            started_at: newer.started_at.min(older.started_at),
+            seen_at: newer.seen_at.max(older.seen_at),
+            position_ms: newer.position_ms.max(older.position_ms),
+            duration_ms: newer.duration_ms.max(older.duration_ms),
+            props: newer.props.max(older.props),
+        }
+    }
+
+    /// Time watched, which is never more than what has passed since the start, in milliseconds.
+    #[must_use]
+    pub fn watched(&self) -> u64 {
+        self.watched_ms.min(self.seen_at.millis().saturating_sub(self.started_at.millis()))
     }
 
     /// The watch session.
@@ -119,23 +174,58 @@ impl WatchFact {
     }
 }
 
-/// Events of both kinds, each in the order in which they came: what one transaction commits.
+/// How many were present for a while within one minute: in one room, or over all.
+///
+/// A hub that starts or stops within a minute tells two samples of it; they add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceFact {
+    /// Makes the sample idempotent.
+    pub id: Uuid,
+    /// The room; none for the whole hub, where a person in two rooms counts once.
+    pub room: Option<RoomId>,
+    /// When the sample begins.
+    pub at: Time,
+    /// How long each person was present, added up, in milliseconds.
+    pub present_ms: u64,
+    /// The most who were present at once.
+    pub peak: u32,
+    /// People who came.
+    pub joins: u32,
+    /// How long each person was in each mood, added up, in milliseconds.
+    pub moods_ms: BTreeMap<String, u64>,
+}
+
+fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, Problem> {
+    match at.unwrap_or(arrived) {
+        at if at < arrived.minus(AGE_LIMIT_MS) => {
+            Err(Problem::field("at", "must not be more than 7 days ago"))
+        }
+        at if at > arrived.plus(AHEAD_LIMIT_MS) => {
+            Err(Problem::field("at", "must not be more than 5 minutes in the future"))
+        }
+        at => Ok(at),
+    }
+}
+
+/// Facts of all kinds, each in the order in which they came: what one transaction commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The page views.
     pub page_views: Vec<PageViewFact>,
     /// The watch sessions' states.
     pub watches: Vec<WatchFact>,
+    /// The presence samples.
+    pub presence: Vec<PresenceFact>,
 }
 
 impl Batch {
-    /// Events of both kinds.
+    /// Facts of all kinds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.page_views.len() + self.watches.len()
+        self.page_views.len() + self.watches.len() + self.presence.len()
     }
 
-    /// Whether there is no event.
+    /// Whether there is no fact.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -153,6 +243,7 @@ impl Batch {
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);
         self.watches.append(&mut other.watches);
+        self.presence.append(&mut other.presence);
     }
 }
 
@@ -161,41 +252,5 @@ impl FromIterator<Event> for Batch {
         let mut batch = Self::default();
         events.into_iter().for_each(|event| batch.push(event));
         batch
-    }
-}
-
-// Facts go to SQLite as JSON arrays, whose order the statements in `store` name.
-
-impl Serialize for PageViewFact {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_tuple(8)?;
-        row.serialize_element(&self.id.simple())?;
-        row.serialize_element(&self.who.room)?;
-        row.serialize_element(&self.who.visitor)?;
-        row.serialize_element(&self.path)?;
-        row.serialize_element(&self.title)?;
-        row.serialize_element(&self.referrer)?;
-        row.serialize_element(&self.at)?;
-        row.serialize_element(&self.props)?;
-        row.end()
-    }
-}
-
-impl Serialize for WatchFact {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_tuple(12)?;
-        row.serialize_element(&self.id.simple())?;
-        row.serialize_element(&self.who.room)?;
-        row.serialize_element(&self.who.visitor)?;
-        row.serialize_element(&self.content)?;
-        row.serialize_element(&self.state)?;
-        row.serialize_element(&self.watched_ms)?;
-        row.serialize_element(&self.started_at)?;
-        row.serialize_element(&self.seen_at)?;
-        row.serialize_element(&self.at)?;
-        row.serialize_element(&self.position_ms)?;
-        row.serialize_element(&self.duration_ms)?;
-        row.serialize_element(&self.props)?;
-        row.end()
     }
 }

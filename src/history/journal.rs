@@ -56,12 +56,30 @@ pub struct Flushed {
     pub page_views: usize,
     /// States of watch sessions.
     pub watch_sessions: usize,
+    /// Presence samples, which are the hub's own and which nobody asks for.
+    #[serde(skip)]
+    pub presence: usize,
+}
+
+impl Flushed {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            page_views: batch.page_views.len(),
+            watch_sessions: batch.watches.len(),
+            presence: batch.presence.len(),
+        }
+    }
+
+    fn len(self) -> usize {
+        self.page_views + self.watch_sessions + self.presence
+    }
 }
 
 impl AddAssign for Flushed {
     fn add_assign(&mut self, other: Self) {
         self.page_views += other.page_views;
         self.watch_sessions += other.watch_sessions;
+        self.presence += other.presence;
     }
 }
 
@@ -73,6 +91,8 @@ pub struct Status {
     pub pending_page_views: usize,
     /// States of watch sessions that are not yet in the database.
     pub pending_watch_sessions: usize,
+    /// Presence samples that are not yet in the database.
+    pub pending_presence: usize,
     /// The most events that may be pending.
     pub limit: usize,
     /// The epoch that is open.
@@ -89,7 +109,7 @@ impl Status {
     /// Events that are not yet in the database.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending_page_views + self.pending_watch_sessions
+        self.pending_page_views + self.pending_watch_sessions + self.pending_presence
     }
 }
 
@@ -142,7 +162,7 @@ struct Queue {
 
 impl Queue {
     fn pending(&self) -> usize {
-        self.open.len() + self.taken.page_views + self.taken.watch_sessions
+        self.open.len() + self.taken.len()
     }
 }
 
@@ -229,6 +249,7 @@ impl Journal {
         Status {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
+            pending_presence: queue.open.presence.len() + queue.taken.presence,
             limit: self.shared.limit,
             epoch: queue.epoch,
             oldest_ms: oldest.map(age),
@@ -259,7 +280,7 @@ impl Drain {
         }
         let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));
         queue.epoch = epoch.next();
-        queue.taken = Flushed { page_views: batch.page_views.len(), watch_sessions: batch.watches.len() };
+        queue.taken = Flushed::of(&batch);
         queue.taken_since = queue.open_since.take();
         Some((epoch, batch))
     }
@@ -278,7 +299,7 @@ impl Drain {
         meter.page_views_committed.increment(flushed.page_views as u64);
         meter.watches_committed.increment(flushed.watch_sessions as u64);
         meter.flush_seconds.record(took.as_secs_f64());
-        meter.flush_events.record((flushed.page_views + flushed.watch_sessions) as f64);
+        meter.flush_events.record(flushed.len() as f64);
         self.shared.committed.send_replace(epoch);
         flushed
     }

@@ -4,10 +4,13 @@
 //! commits them to the [`store`], and [`stats`] reads what is committed. This wing does not know who
 //! is here now, or that there are sockets.
 
+pub mod calendar;
 pub mod event;
 pub mod flush;
 pub mod journal;
 pub mod meter;
+pub mod record;
+pub mod rollup;
 pub mod stats;
 pub mod store;
 

@@ -51,7 +51,7 @@ pub async fn page_view(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, &headers, body, |who, view, at| Event::PageView(PageViewFact::new(who, view, at)))
+    take(&app, posting, &headers, body, |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView))
         .await
 }
 
@@ -62,7 +62,8 @@ pub async fn watch_session(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, &headers, body, |who, watch, at| Event::Watch(WatchFact::new(who, watch, at))).await
+    take(&app, posting, &headers, body, |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch))
+        .await
 }
 
 async fn take<T: DeserializeOwned>(
@@ -70,7 +71,7 @@ async fn take<T: DeserializeOwned>(
     posting: Result<Query<Posting>, QueryRejection>,
     headers: &HeaderMap,
     body: Body,
-    event: impl Fn(Who, T, Time) -> Event,
+    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Response, ApiError> {
     let durable = match query(posting)?.durable.as_deref() {
         None | Some("false") => false,
@@ -112,11 +113,11 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
 fn events<T: DeserializeOwned>(
     text: &str,
     arrived: Time,
-    event: impl Fn(Who, T, Time) -> Event,
+    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Batch, Problem> {
     let one = |text: &str, arrived: Time| {
         let Sender { visitor, room } = parse::object(text)?;
-        Ok(event(Who { room, visitor }, parse::object(text)?, arrived))
+        event(Who { room, visitor, is_bot: false }, parse::object(text)?, arrived)
     };
     if !text.trim_start().starts_with('[') {
         return Ok(Batch::from_iter([one(text, arrived)?]));
@@ -142,7 +143,7 @@ mod tests {
     use crate::wire::PageView;
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
-        let event = |who, view: PageView, at| Event::PageView(PageViewFact::new(who, view, at));
+        let event = |who, view: PageView, at| PageViewFact::new(who, view, at).map(Event::PageView);
         events(text, Time::from_millis(1), event)
             .map(|batch| batch.len())
             .map_err(|problem| (problem.code, problem.message))

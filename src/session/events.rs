@@ -60,7 +60,8 @@ impl Events {
     pub fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let path = view.path.shared();
-        let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall());
+        let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
+            .map_err(|problem| refuse(problem.code, problem.message, reference))?;
         self.append(reference, Event::PageView(fact))?;
         self.attention.look_at(path);
         Ok(())
@@ -82,6 +83,7 @@ impl Events {
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
         let fact = WatchFact::new(self.who.clone(), watch, self.last_watch)
+            .map_err(|problem| refuse(problem.code, problem.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(fact.clone()))?;
         self.playing.retain(|(playing, _)| playing.id() != id);

@@ -167,7 +167,7 @@ impl RoomSession {
 }
 
 fn who_sits(seat: &Seat) -> Who {
-    Who { room: seat.room().clone(), visitor: seat.visitor().clone() }
+    Who { room: seat.room().clone(), visitor: seat.visitor().clone(), is_bot: false }
 }
 
 fn unknown_mood() -> Refusal {

@@ -77,14 +77,14 @@ pub struct Watch {
     pub props: Option<Props>,
 }
 
-/// The states of a watch session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The states of a watch session. Where two messages have the same `at`, the larger one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchState {
-    /// Time runs.
-    Playing,
     /// Time stands still.
     Paused,
+    /// Time runs.
+    Playing,
     /// Over; no later message changes that.
     Ended,
 }

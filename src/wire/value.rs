@@ -35,11 +35,17 @@ pub enum BadValue {
 }
 
 /// Text of at least `MIN` and at most `MAX` bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Label<const MIN: usize, const MAX: usize>(Arc<str>);
 
 impl<const MIN: usize, const MAX: usize> Label<MIN, MAX> {
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The text itself, shared.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {

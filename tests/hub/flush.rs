@@ -47,7 +47,7 @@ async fn a_full_disk_loses_nothing_and_recovers() {
     // A disk cannot be filled without a mount of its own. This fails as SQLITE_FULL does: in the middle of
     // the transaction, which SQLite rolls back by itself.
     let mut other = open(&hub.file()).await;
-    let full = "CREATE TRIGGER disk_full BEFORE INSERT ON raw_page_views BEGIN \
+    let full = "CREATE TRIGGER disk_full BEFORE INSERT ON activity_rollups BEGIN \
         SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
     sqlx::query(full).execute(&mut other).await.unwrap();
     let mut ann = hub.join("lobby", "ann").await;

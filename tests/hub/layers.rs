@@ -72,8 +72,7 @@ fn every_file_says_what_lives_there_in_two_to_eight_lines() {
 #[test]
 fn sql_stands_in_the_store_and_the_stats_only() {
     for (path, text) in sources() {
-        let allowed =
-            [Path::new("history/store.rs"), Path::new("history/stats.rs")].contains(&path.as_path());
+        let allowed = ["history/store", "history/stats"].iter().any(|part| path.starts_with(part));
         assert!(allowed || !text.contains("sqlx::"), "{} knows sqlx", path.display());
     }
 }

@@ -87,7 +87,8 @@ async fn the_larger_of_measured_and_claimed_holds_up_to_the_wall_time() {
 
 #[tokio::test]
 async fn messages_in_any_order_on_any_way_store_the_same() {
-    let hub = Hub::start().await;
+    let clock = clock();
+    let hub = Hub::with(|config| config.clock = clock).await;
     let id = Uuid::new_v4();
     let message = |state: &str, at: u64, watched: u64| {
         json!({ "id": id, "content": "dawn", "state": state, "watchedMs": watched, "startedAt": START - 60_000,

@@ -71,10 +71,10 @@ pub struct Totals {
 
 const TOTALS: &str = "
     WITH views AS (
-        SELECT visitor FROM raw_page_views WHERE at >= ?1 AND (?2 IS NULL OR room = ?2)
+        SELECT visitor FROM page_views WHERE at >= ?1 AND (?2 IS NULL OR room = ?2)
     ), watches AS (
-        SELECT visitor, max(0, min(watched_ms, seen_at - started_at)) AS watched_ms
-        FROM raw_watch_sessions WHERE started_at >= ?1 AND (?2 IS NULL OR room = ?2)
+        SELECT visitor, watched_ms
+        FROM watch_sessions WHERE started_at >= ?1 AND (?2 IS NULL OR room = ?2)
     )
     SELECT (SELECT count(*) FROM views) AS page_views,
            (SELECT count(*) FROM (SELECT visitor FROM views UNION SELECT visitor FROM watches)) AS visitors,

@@ -1,0 +1,203 @@
+//! Records: facts as JSON objects, one to a line of an export or an archive.
+//!
+//! Everything that a row holds is in its record, so that facts come back as they were. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::event::{Batch, Event, PageViewFact, PresenceFact, WatchFact, Who};
+use crate::wire::value::BadValue;
+use crate::wire::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
+
+/// One fact. Unknown fields are refused, so that a wrong name does not lose a value in silence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Record {
+    /// A page was seen.
+    PageView {
+        /// Makes it idempotent.
+        id: Uuid,
+        /// In which room.
+        room: RoomId,
+        /// By whom.
+        visitor: VisitorId,
+        /// Whether that is a known bot.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_bot: bool,
+        /// The page's path.
+        path: Label<1, 512>,
+        /// The page's title.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        title: Option<Label<0, 1024>>,
+        /// Where the visitor came from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        referrer: Option<Label<0, 1024>>,
+        /// When.
+        at: Time,
+        /// The app's own properties.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        props: Option<Map<String, Value>>,
+    },
+    /// A watch session, after all that was told of it.
+    Watch {
+        /// The watch session's id.
+        id: Uuid,
+        /// In which room.
+        room: RoomId,
+        /// Whose it is.
+        visitor: VisitorId,
+        /// Whether that is a known bot.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_bot: bool,
+        /// What was watched.
+        content: Label<1, 512>,
+        /// The last state.
+        state: WatchState,
+        /// When it was told.
+        at: Time,
+        /// The most that was claimed or measured.
+        watched_ms: u64,
+        /// When it started.
+        started_at: Time,
+        /// The latest moment at which it was known to go on.
+        seen_at: Time,
+        /// The last position that was told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position_ms: Option<Whole>,
+        /// And when.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position_at: Option<Time>,
+        /// Length of the content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<Whole>,
+        /// The last properties that were told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        props: Option<Map<String, Value>>,
+        /// And when.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        props_at: Option<Time>,
+    },
+    /// A presence sample.
+    Presence {
+        /// Makes it idempotent.
+        id: Uuid,
+        /// The room; none for the whole hub.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomId>,
+        /// When the sample begins.
+        at: Time,
+        /// How long each person was present, added up.
+        present_ms: u64,
+        /// The most who were present at once.
+        peak: u32,
+        /// People who came.
+        joins: u32,
+        /// How long each person was in each mood, added up.
+        moods_ms: BTreeMap<String, u64>,
+    },
+}
+
+impl Record {
+    /// The records of all facts of a batch.
+    pub fn of(batch: &Batch) -> impl Iterator<Item = Self> {
+        let views = batch.page_views.iter().map(Self::from);
+        let watches = batch.watches.iter().map(Self::from);
+        views.chain(watches).chain(batch.presence.iter().map(Self::from))
+    }
+
+    /// Adds the fact to a batch.
+    ///
+    /// # Errors
+    /// The properties are not flat, or too long.
+    pub fn add_to(self, batch: &mut Batch) -> Result<(), BadValue> {
+        let to_props = |props: Option<Map<String, Value>>| props.map(Props::try_from).transpose();
+        match self {
+            Self::PageView { id, room, visitor, is_bot, path, title, referrer, at, props } => {
+                let (who, props) = (Who { room, visitor, is_bot }, to_props(props)?);
+                batch.push(Event::PageView(PageViewFact { who, id, path, title, referrer, at, props }));
+            }
+            Self::Watch {
+                id,
+                room,
+                visitor,
+                is_bot,
+                content,
+                state,
+                at,
+                watched_ms,
+                started_at,
+                seen_at,
+                position_ms,
+                position_at,
+                duration_ms,
+                props,
+                props_at,
+            } => batch.push(Event::Watch(WatchFact {
+                who: Who { room, visitor, is_bot },
+                id,
+                content,
+                state,
+                at,
+                watched_ms,
+                started_at,
+                seen_at,
+                position_ms: position_ms.map(|position| (position_at.unwrap_or(at), position)),
+                duration_ms,
+                props: to_props(props)?.map(|props| (props_at.unwrap_or(at), props)),
+            })),
+            Self::Presence { id, room, at, present_ms, peak, joins, moods_ms } => {
+                batch.presence.push(PresenceFact { id, room, at, present_ms, peak, joins, moods_ms });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<&PageViewFact> for Record {
+    fn from(fact: &PageViewFact) -> Self {
+        let PageViewFact { who, id, path, title, referrer, at, props } = fact.clone();
+        let Who { room, visitor, is_bot } = who;
+        let props = props.as_ref().map(object);
+        Self::PageView { id, room, visitor, is_bot, path, title, referrer, at, props }
+    }
+}
+
+impl From<&WatchFact> for Record {
+    fn from(fact: &WatchFact) -> Self {
+        let WatchFact { who, id, content, state, at, watched_ms, started_at, seen_at, .. } = fact.clone();
+        let Who { room, visitor, is_bot } = who;
+        let (position_at, position_ms) = fact.position_ms.unzip();
+        let (props_at, props) = fact.props.as_ref().map(|(at, props)| (*at, object(props))).unzip();
+        Self::Watch {
+            id,
+            room,
+            visitor,
+            is_bot,
+            content,
+            state,
+            at,
+            watched_ms,
+            started_at,
+            seen_at,
+            position_ms,
+            position_at,
+            duration_ms: fact.duration_ms,
+            props,
+            props_at,
+        }
+    }
+}
+
+impl From<&PresenceFact> for Record {
+    fn from(fact: &PresenceFact) -> Self {
+        let PresenceFact { id, room, at, present_ms, peak, joins, moods_ms } = fact.clone();
+        Self::Presence { id, room, at, present_ms, peak, joins, moods_ms }
+    }
+}
+
+fn object(props: &Props) -> Map<String, Value> {
+    serde_json::from_str(props.as_json()).unwrap_or_default()
+}

@@ -1,0 +1,155 @@
+//! Partitions: the tables of each month, and the views over all of them.
+//!
+//! Made on demand, inside the transaction that needs them. The table `months` says which there are.
+
+use std::collections::BTreeSet;
+
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use crate::history::calendar::Month;
+
+/// The kinds of raw rows, each with a table for every month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Page views.
+    PageViews,
+    /// Watch sessions, merged from all that was told of them.
+    WatchSessions,
+    /// Presence samples.
+    Presence,
+}
+
+impl Kind {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::PageViews, Self::WatchSessions, Self::Presence];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::PageViews => "page_views",
+            Self::WatchSessions => "watch_sessions",
+            Self::Presence => "presence",
+        }
+    }
+
+    /// Rooms, visitors, paths, titles, referrers and contents by their numbers.
+    fn columns(self) -> &'static str {
+        match self {
+            Self::PageViews => {
+                "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, room INTEGER NOT NULL,
+                 visitor INTEGER NOT NULL, path INTEGER NOT NULL, title INTEGER, referrer INTEGER, props TEXT,
+                 is_bot INTEGER NOT NULL"
+            }
+            Self::WatchSessions => {
+                "id BLOB NOT NULL PRIMARY KEY, room INTEGER NOT NULL, visitor INTEGER NOT NULL,
+                 content INTEGER NOT NULL, state TEXT NOT NULL, at INTEGER NOT NULL,
+                 watched_ms INTEGER NOT NULL, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
+                 position_ms INTEGER, position_at INTEGER, duration_ms INTEGER, props TEXT, props_at INTEGER,
+                 is_bot INTEGER NOT NULL"
+            }
+            Self::Presence => {
+                "id BLOB NOT NULL PRIMARY KEY, room INTEGER NOT NULL, at INTEGER NOT NULL,
+                 present_ms INTEGER NOT NULL, peak INTEGER NOT NULL, joins INTEGER NOT NULL,
+                 moods_ms TEXT NOT NULL"
+            }
+        }
+    }
+
+    /// The name of its table for `month`.
+    pub(super) fn table(self, month: Month) -> String {
+        format!("{}_{}", self.name(), month.suffix())
+    }
+
+    /// The view over all its tables. Where there is none, the view has a row's columns and no rows.
+    fn view(self, months: &BTreeSet<Month>) -> String {
+        let names = self.columns().split(',').filter_map(|column| column.split_whitespace().next());
+        let names: Vec<&str> = names.collect();
+        let tables =
+            months.iter().map(|month| format!("SELECT {} FROM {}", names.join(", "), self.table(*month)));
+        let tables: Vec<String> = tables.collect();
+        let nothing: Vec<String> = names.iter().map(|name| format!("NULL AS {name}")).collect();
+        match tables.as_slice() {
+            [] => format!("SELECT {} WHERE false", nothing.join(", ")),
+            tables => tables.join(" UNION ALL "),
+        }
+    }
+}
+
+/// Which months there are, at some moment of a transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Partitions {
+    /// Those that have tables.
+    pub(super) live: BTreeSet<Month>,
+    /// Those that have rollups of level `month`, or are being given them: changes go to them too.
+    summed: BTreeSet<Month>,
+}
+
+impl Partitions {
+    /// Reads which there are.
+    pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        const MONTHS: &str = "SELECT month, is_live, summed <> 'no' FROM months";
+        let rows: Vec<(String, bool, bool)> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
+        let mut partitions = Self::default();
+        for (month, is_live, is_summed) in rows {
+            let month: Month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
+            partitions.live.extend(is_live.then_some(month));
+            partitions.summed.extend(is_summed.then_some(month));
+        }
+        Ok(partitions)
+    }
+
+    /// Whether changes of this month go to rollups of level `month`.
+    pub(super) fn is_summed(&self, month: Month) -> bool {
+        self.summed.contains(&month)
+    }
+
+    /// Counts one change of the tables of `month`, which are made where they are missing.
+    pub(super) async fn change(
+        &mut self,
+        connection: &mut SqliteConnection,
+        month: Month,
+    ) -> Result<(), sqlx::Error> {
+        const COUNT: &str = "
+            INSERT INTO months (month, changes) VALUES (?1, 1)
+            ON CONFLICT DO UPDATE SET is_live = 1, changes = changes + 1";
+        sqlx::query(COUNT).bind(month.to_string()).execute(&mut *connection).await?;
+        if self.live.insert(month) {
+            for kind in Kind::ALL {
+                let table =
+                    format!("CREATE TABLE {} ({}) STRICT, WITHOUT ROWID", kind.table(month), kind.columns());
+                sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
+            }
+            self.make_views(connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the tables of `month`.
+    pub(super) async fn drop_tables(
+        &mut self,
+        connection: &mut SqliteConnection,
+        month: Month,
+    ) -> Result<(), sqlx::Error> {
+        const DROPPED: &str = "UPDATE months SET is_live = 0 WHERE month = ?1";
+        if self.live.remove(&month) {
+            self.make_views(connection).await?;
+            for kind in Kind::ALL {
+                let statement = format!("DROP TABLE {}", kind.table(month));
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+            }
+        }
+        sqlx::query(DROPPED).bind(month.to_string()).execute(connection).await?;
+        Ok(())
+    }
+
+    async fn make_views(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        for kind in Kind::ALL {
+            for statement in [
+                format!("DROP VIEW IF EXISTS raw_{}", kind.name()),
+                format!("CREATE VIEW raw_{} AS {}", kind.name(), kind.view(&self.live)),
+            ] {
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! Raw rows out: facts as they are stored.
+//!
+//! They come in the order of their ids, a page at a time, so that no read is long.
+
+use super::names::json;
+use super::partition::Kind;
+use crate::history::calendar::Month;
+use crate::history::event::{Batch, PageViewFact, PresenceFact, WatchFact, Who};
+use crate::history::rollup::{Number, Trace};
+use crate::wire::{Props, Time, WatchState, Whole};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// Which of `ids`, which are sorted, have a row in this month: their places in `ids`.
+///
+/// Ids outside of what the table holds are not looked up: version 7 ids (RFC 9562) rise with time, so that
+/// only the months in question are.
+pub(super) async fn known(
+    connection: &mut SqliteConnection,
+    kind: Kind,
+    month: Month,
+    ids: &[Uuid],
+) -> Result<Vec<usize>, sqlx::Error> {
+    let table = kind.table(month);
+    let ends = format!("SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})");
+    let (first, last): (Option<Vec<u8>>, Option<Vec<u8>>) =
+        sqlx::query_as(AssertSqlSafe(ends)).fetch_one(&mut *connection).await?;
+    let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
+    let start = ids.partition_point(|id| id.as_bytes().as_slice() < first.as_slice());
+    let end = ids.partition_point(|id| id.as_bytes().as_slice() <= last.as_slice());
+    if start >= end {
+        return Ok(Vec::new());
+    }
+    let statement = format!(
+        "SELECT json_group_array(key) FROM json_each(?1) AS asked
+         WHERE EXISTS (SELECT 1 FROM {table} WHERE id = unhex(asked.value))"
+    );
+    let asked: Vec<_> = ids[start..end].iter().map(|id| id.simple()).collect();
+    let found: String =
+        sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&asked)?).fetch_one(connection).await?;
+    let found: Vec<usize> = serde_json::from_str(&found).map_err(decode)?;
+    Ok(found.into_iter().map(|place| place + start).collect())
+}
+
+/// Which rows to read: up to `limit` of those behind `after`, of one visitor where one is named.
+#[derive(Debug, Clone, Default)]
+struct Page {
+    /// The id of the last row of the page before.
+    after: Option<Uuid>,
+    /// The most rows.
+    limit: u32,
+    /// The visitor's number.
+    visitor: Option<Number>,
+}
+
+/// All rows of a month, a page at a time: page views, then watch sessions, then presence samples.
+#[derive(Debug)]
+pub(super) struct Pages {
+    month: Month,
+    page: Page,
+    kinds: Vec<Kind>,
+}
+
+impl Pages {
+    /// From the first row on, `limit` at a time.
+    pub(super) fn new(month: Month, limit: u32) -> Self {
+        Self {
+            month,
+            page: Page { limit, ..Page::default() },
+            kinds: vec![Kind::Presence, Kind::WatchSessions, Kind::PageViews],
+        }
+    }
+
+    /// Only the rows of one visitor, who is in no presence sample.
+    pub(super) fn of_visitor(month: Month, limit: u32, visitor: Number) -> Self {
+        let page = Page { limit, visitor: Some(visitor), ..Page::default() };
+        Self { month, page, kinds: vec![Kind::WatchSessions, Kind::PageViews] }
+    }
+
+    /// The next page, which has at least one row, or none when there are no more.
+    pub(super) async fn next(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Option<Batch>, sqlx::Error> {
+        while let Some(kind) = self.kinds.last() {
+            let mut batch = Batch::default();
+            match kind {
+                Kind::PageViews => batch.page_views = page_views(connection, self.month, &self.page).await?,
+                Kind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
+                Kind::Presence => batch.presence = presence(connection, self.month, &self.page).await?,
+            }
+            if !batch.is_empty() {
+                let last = batch.page_views.last().map(|view| view.id);
+                let last = last.or(batch.watches.last().map(|watch| watch.id));
+                self.page.after = last.or(batch.presence.last().map(|sample| sample.id));
+                return Ok(Some(batch));
+            }
+            self.kinds.pop();
+            self.page.after = None;
+        }
+        Ok(None)
+    }
+}
+
+/// Reads page views in the order of their ids.
+async fn page_views(
+    connection: &mut SqliteConnection,
+    month: Month,
+    page: &Page,
+) -> Result<Vec<PageViewFact>, sqlx::Error> {
+    let statement = format!(
+        "SELECT id, room.text, visitor.text, path.text, title.text, referrer.text, at, props, is_bot
+         FROM {} AS raw
+         JOIN texts AS room ON room.number = raw.room
+         JOIN visitors AS visitor ON visitor.number = raw.visitor
+         JOIN texts AS path ON path.number = raw.path
+         LEFT JOIN texts AS title ON title.number = raw.title
+         LEFT JOIN texts AS referrer ON referrer.number = raw.referrer
+         WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
+         ORDER BY raw.id LIMIT ?2",
+        Kind::PageViews.table(month)
+    );
+    fetch(connection, &statement, page).await?.iter().map(page_view).collect()
+}
+
+/// Reads watch sessions in the order of their ids.
+async fn watches(
+    connection: &mut SqliteConnection,
+    month: Month,
+    page: &Page,
+) -> Result<Vec<WatchFact>, sqlx::Error> {
+    let statement = format!(
+        "SELECT id, room.text, visitor.text, content.text, state, at, watched_ms, started_at, seen_at,
+                position_ms, position_at, duration_ms, props, props_at, is_bot
+         FROM {} AS raw
+         JOIN texts AS room ON room.number = raw.room
+         JOIN visitors AS visitor ON visitor.number = raw.visitor
+         JOIN texts AS content ON content.number = raw.content
+         WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
+         ORDER BY raw.id LIMIT ?2",
+        Kind::WatchSessions.table(month)
+    );
+    fetch(connection, &statement, page).await?.iter().map(watch).collect()
+}
+
+/// Reads the watch sessions with these ids.
+pub(super) async fn watches_by_id(
+    connection: &mut SqliteConnection,
+    month: Month,
+    ids: &[Uuid],
+) -> Result<Vec<WatchFact>, sqlx::Error> {
+    let statement = format!(
+        "SELECT raw.id, room.text, visitor.text, content.text, state, at, watched_ms, started_at,
+                seen_at, position_ms, position_at, duration_ms, props, props_at, is_bot
+         FROM json_each(?1) AS asked
+         JOIN {} AS raw ON raw.id = unhex(asked.value)
+         JOIN texts AS room ON room.number = raw.room
+         JOIN visitors AS visitor ON visitor.number = raw.visitor
+         JOIN texts AS content ON content.number = raw.content",
+        Kind::WatchSessions.table(month)
+    );
+    let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
+    let rows = sqlx::query(AssertSqlSafe(statement)).bind(json(&ids)?).fetch_all(connection).await?;
+    rows.iter().map(watch).collect()
+}
+
+/// Reads presence samples in the order of their ids.
+async fn presence(
+    connection: &mut SqliteConnection,
+    month: Month,
+    page: &Page,
+) -> Result<Vec<PresenceFact>, sqlx::Error> {
+    let statement = format!(
+        "SELECT id, room.text, at, present_ms, peak, joins, moods_ms
+         FROM {} AS raw LEFT JOIN texts AS room ON room.number = raw.room
+         WHERE raw.id > ?1 AND ?3 IS NULL
+         ORDER BY raw.id LIMIT ?2",
+        Kind::Presence.table(month)
+    );
+    fetch(connection, &statement, page).await?.iter().map(sample).collect()
+}
+
+/// Where and when these visitors saw or watched something in this month.
+pub(super) async fn traces(
+    connection: &mut SqliteConnection,
+    month: Month,
+    visitors: &BTreeSet<Number>,
+) -> Result<Vec<Trace>, sqlx::Error> {
+    let statement = format!(
+        "SELECT DISTINCT visitor, room, at FROM {} WHERE NOT is_bot AND visitor IN (SELECT value FROM json_each(?1))
+         UNION
+         SELECT visitor, room, started_at FROM {}
+         WHERE NOT is_bot AND visitor IN (SELECT value FROM json_each(?1))",
+        Kind::PageViews.table(month),
+        Kind::WatchSessions.table(month)
+    );
+    let rows: Vec<(Number, Number, u64)> =
+        sqlx::query_as(AssertSqlSafe(statement)).bind(json(visitors)?).fetch_all(connection).await?;
+    let trace = |(visitor, room, at)| Trace { visitor, room, at: Time::from_millis(at) };
+    Ok(rows.into_iter().map(trace).collect())
+}
+
+async fn fetch(
+    connection: &mut SqliteConnection,
+    statement: &str,
+    page: &Page,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let query =
+        sqlx::query(AssertSqlSafe(statement)).bind(blob(page.after)).bind(page.limit).bind(page.visitor);
+    query.fetch_all(connection).await
+}
+
+/// An id as it is stored; where there is none, what sorts before all.
+pub(super) fn blob(id: Option<Uuid>) -> Vec<u8> {
+    id.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
+}
+
+/// The page view of a row with the columns of [`page_views`].
+pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewFact, sqlx::Error> {
+    Ok(PageViewFact {
+        id: id(row)?,
+        who: Who { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(8)? },
+        path: text(row, 3)?,
+        title: optional_text(row, 4)?,
+        referrer: optional_text(row, 5)?,
+        at: time(row, 6)?,
+        props: props(row, 7)?,
+    })
+}
+
+/// The watch session of a row with the columns of [`watches`].
+pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
+    let state = match row.try_get(4)? {
+        "playing" => WatchState::Playing,
+        "paused" => WatchState::Paused,
+        _ => WatchState::Ended,
+    };
+    let pair =
+        |value: Option<u64>, at: Option<u64>| value.zip(at).map(|(value, at)| (Time::from_millis(at), value));
+    let position_ms = match pair(row.try_get(9)?, row.try_get(10)?) {
+        Some((at, position)) => Some((at, Whole::try_from(position).map_err(decode)?)),
+        None => None,
+    };
+    let duration_ms = row.try_get::<Option<u64>, _>(11)?.map(Whole::try_from).transpose().map_err(decode)?;
+    let props_at: Option<u64> = row.try_get(13)?;
+    Ok(WatchFact {
+        id: id(row)?,
+        who: Who { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(14)? },
+        content: text(row, 3)?,
+        state,
+        at: time(row, 5)?,
+        watched_ms: row.try_get(6)?,
+        started_at: time(row, 7)?,
+        seen_at: time(row, 8)?,
+        position_ms,
+        duration_ms,
+        props: props_at.map(Time::from_millis).zip(props(row, 12)?),
+    })
+}
+
+fn sample(row: &SqliteRow) -> Result<PresenceFact, sqlx::Error> {
+    Ok(PresenceFact {
+        id: id(row)?,
+        room: optional_text(row, 1)?,
+        at: time(row, 2)?,
+        present_ms: row.try_get(3)?,
+        peak: row.try_get(4)?,
+        joins: row.try_get(5)?,
+        moods_ms: serde_json::from_str(row.try_get(6)?).map_err(decode)?,
+    })
+}
+
+fn id(row: &SqliteRow) -> Result<Uuid, sqlx::Error> {
+    Uuid::from_slice(row.try_get(0)?).map_err(decode)
+}
+
+fn time(row: &SqliteRow, column: usize) -> Result<Time, sqlx::Error> {
+    Ok(Time::from_millis(row.try_get(column)?))
+}
+
+fn text<T>(row: &SqliteRow, column: usize) -> Result<T, sqlx::Error>
+where
+    T: TryFrom<String, Error: std::error::Error + Send + Sync + 'static>,
+{
+    T::try_from(row.try_get(column)?).map_err(decode)
+}
+
+fn optional_text<T>(row: &SqliteRow, column: usize) -> Result<Option<T>, sqlx::Error>
+where
+    T: TryFrom<String, Error: std::error::Error + Send + Sync + 'static>,
+{
+    row.try_get::<Option<String>, _>(column)?.map(T::try_from).transpose().map_err(decode)
+}
+
+fn props(row: &SqliteRow, column: usize) -> Result<Option<Props>, sqlx::Error> {
+    row.try_get::<Option<&str>, _>(column)?.map(serde_json::from_str).transpose().map_err(decode)
+}
+
+fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

@@ -1,0 +1,192 @@
+//! The recount: rollups made anew from the raw rows, and compared with those that are stored.
+//!
+//! One read transaction sees one state of the file, so that a hub may go on writing meanwhile.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::commit::quarters_from;
+use super::partition::Partitions;
+use super::{Store, names, read, rollups};
+use crate::history::calendar::{Level, Month, timestamp};
+use crate::history::rollup::{Activity, Key, Number, Presence, Tally};
+use crate::history::stats::ReadError;
+use crate::wire::Time;
+
+/// Raw rows that are read at once.
+const ROWS_PER_PAGE: u32 = 5_000;
+
+/// A stored rollup is not what the raw rows add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// How long the stretch is.
+    pub level: Level,
+    /// When it begins.
+    pub at: Time,
+    /// The room; none for the whole hub.
+    pub room: Option<String>,
+    /// Which part of the rollup.
+    pub part: &'static str,
+    /// What is stored.
+    pub stored: String,
+    /// What the raw rows add up to.
+    pub recounted: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let room = self.room.as_deref().unwrap_or("all rooms");
+        write!(f, "{} {} in {room}: {} ", self.level.name(), timestamp(self.at), self.part)?;
+        write!(f, "{} is stored, {} recounted", self.stored, self.recounted)
+    }
+}
+
+/// What a recount found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// Raw rows that were counted.
+    pub rows: u64,
+    /// Rollups that were compared.
+    pub rollups: u64,
+    /// Months whose rows are in archives, so that they were not recounted.
+    pub archived: Vec<Month>,
+    /// What is not as it should be.
+    pub differences: Vec<Difference>,
+}
+
+impl Store {
+    /// Recounts every month whose raw rows are in the database.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn recount(&self) -> Result<Recount, ReadError> {
+        let mut connection = self.readers.acquire().await?;
+        let mut snapshot = connection.begin().await?;
+        let mut recount = Recount::default();
+        let partitions = Partitions::read(&mut snapshot).await?;
+        let archived = archived(&mut snapshot).await?;
+        let mut months = partitions.live.clone();
+        months.extend(rolled_up_months(&mut snapshot).await?);
+        for month in months {
+            if archived.contains(&month) {
+                recount.archived.push(month);
+            } else {
+                recount_month(&mut snapshot, &partitions, month, &mut recount).await?;
+            }
+        }
+        Ok(recount)
+    }
+}
+
+async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
+    const ARCHIVED: &str = "SELECT month FROM months WHERE archive IS NOT NULL";
+    let months: Vec<String> = sqlx::query_scalar(ARCHIVED).fetch_all(connection).await?;
+    Ok(months.iter().filter_map(|month| month.parse().ok()).collect())
+}
+
+async fn rolled_up_months(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
+    const DAYS: &str = "
+        SELECT DISTINCT at FROM activity_rollups WHERE level = 'day'
+        UNION SELECT DISTINCT at FROM presence_rollups WHERE level = 'day'";
+    let days: Vec<u64> = sqlx::query_scalar(DAYS).fetch_all(connection).await?;
+    Ok(days.into_iter().map(|day| Month::of(Time::from_millis(day))).collect())
+}
+
+async fn recount_month(
+    connection: &mut SqliteConnection,
+    partitions: &Partitions,
+    month: Month,
+    recount: &mut Recount,
+) -> Result<(), sqlx::Error> {
+    let mut tally = Tally::default();
+    if partitions.live.contains(&month) {
+        let mut page = read::Pages::new(month, ROWS_PER_PAGE);
+        while let Some(batch) = page.next(connection).await? {
+            recount.rows += batch.len() as u64;
+            tally.add(&batch, &names::find(connection, &[&batch]).await?);
+        }
+    }
+    let quarters_from = quarters_from(connection).await?;
+    let is_kept = |level: Level, at: Time| match level {
+        Level::Quarter => at >= quarters_from,
+        Level::Day => true,
+        Level::Month => partitions.is_summed(Month::of(at)),
+    };
+    let (mut activity, mut presence) = (tally.activity(is_kept), tally.presence(is_kept));
+    let mut differences = Vec::new();
+    for level in Level::ALL {
+        for room in rooms(connection, level, month).await? {
+            let (from, to) = (month.start(), month.next().start());
+            let stored = rollups::activity_between(connection, level, room, from, to).await?;
+            for (key, stored) in stored {
+                recount.rollups += 1;
+                let recounted = activity.remove(&key).unwrap_or_default();
+                compare_activity(key, &stored, &recounted, &mut differences);
+            }
+            let stored = rollups::presence_between(connection, level, room, from, to).await?;
+            for (key, stored) in stored {
+                recount.rollups += 1;
+                let recounted = presence.remove(&key).unwrap_or_default();
+                compare_presence(key, &stored, &recounted, &mut differences);
+            }
+        }
+    }
+    // What is left was never stored.
+    for (key, recounted) in &activity {
+        compare_activity(*key, &Activity::default(), recounted, &mut differences);
+    }
+    for (key, recounted) in &presence {
+        compare_presence(*key, &Presence::default(), recounted, &mut differences);
+    }
+    for (key, part, stored, recounted) in differences {
+        let room = names::text(connection, key.room).await?;
+        recount.differences.push(Difference { level: key.level, at: key.at, room, part, stored, recounted });
+    }
+    Ok(())
+}
+
+/// The rooms of which there are rollups in a month.
+async fn rooms(
+    connection: &mut SqliteConnection,
+    level: Level,
+    month: Month,
+) -> Result<BTreeSet<Number>, sqlx::Error> {
+    const ROOMS: &str = "
+        SELECT room FROM activity_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3
+        UNION SELECT room FROM presence_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3";
+    let (from, to) = (rollups::millis(month.start()), rollups::millis(month.next().start()));
+    let rows = sqlx::query(ROOMS).bind(level.name()).bind(from).bind(to).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+type Found = (Key, &'static str, String, String);
+
+fn compare_activity(key: Key, stored: &Activity, recounted: &Activity, found: &mut Vec<Found>) {
+    let mut number = |part, stored: i64, recounted: i64| {
+        if stored != recounted {
+            found.push((key, part, stored.to_string(), recounted.to_string()));
+        }
+    };
+    number("page views", stored.page_views, recounted.page_views);
+    number("watch sessions", stored.watch_sessions, recounted.watch_sessions);
+    number("watched ms", stored.watched_ms, recounted.watched_ms);
+    let mut part = |part, is_same: bool, stored: &dyn fmt::Debug, recounted: &dyn fmt::Debug| {
+        if !is_same {
+            found.push((key, part, format!("{stored:?}"), format!("{recounted:?}")));
+        }
+    };
+    let parts = (stored, recounted);
+    part("visitors", parts.0.visitors == parts.1.visitors, &parts.0.visitors, &parts.1.visitors);
+    part("pages", parts.0.pages == parts.1.pages, &parts.0.pages, &parts.1.pages);
+    part("contents", parts.0.contents == parts.1.contents, &parts.0.contents, &parts.1.contents);
+    part("referrers", parts.0.referrers == parts.1.referrers, &parts.0.referrers, &parts.1.referrers);
+    part("props", parts.0.props == parts.1.props, &parts.0.props, &parts.1.props);
+}
+
+fn compare_presence(key: Key, stored: &Presence, recounted: &Presence, found: &mut Vec<Found>) {
+    if stored != recounted {
+        found.push((key, "presence", format!("{stored:?}"), format!("{recounted:?}")));
+    }
+}

@@ -1,0 +1,235 @@
+//! Rollups in the database.
+//!
+//! They are read, merged with what changes, and written back in the same transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roaring::RoaringBitmap;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use super::names::json;
+use crate::history::calendar::Level;
+use crate::history::rollup::{Activity, Key, Number, Presence};
+use crate::wire::Time;
+
+/// Rollups per statement; a large one has some ten thousand bytes.
+const ROWS_PER_STATEMENT: usize = 200;
+
+/// Adds `changes` to the rollups of page views and watch sessions, and takes visitors out of those to
+/// which they belong no longer.
+pub(super) async fn change_activity(
+    connection: &mut SqliteConnection,
+    changes: &BTreeMap<Key, Activity>,
+    gone: &BTreeMap<Key, RoaringBitmap>,
+) -> Result<(), sqlx::Error> {
+    let keys: BTreeSet<Key> = changes.keys().chain(gone.keys()).copied().collect();
+    let keys: Vec<Key> = keys.into_iter().collect();
+    for chunk in keys.chunks(ROWS_PER_STATEMENT) {
+        let mut rollups = activity(connection, chunk).await?;
+        for key in chunk {
+            let rollup = rollups.entry(*key).or_default();
+            if let Some(change) = changes.get(key) {
+                rollup.merge(change);
+            }
+            if let Some(gone) = gone.get(key) {
+                rollup.visitors -= gone;
+            }
+        }
+        put_activity(connection, &rollups).await?;
+    }
+    Ok(())
+}
+
+/// Adds `changes` to the rollups of who was present.
+pub(super) async fn change_presence(
+    connection: &mut SqliteConnection,
+    changes: &BTreeMap<Key, Presence>,
+) -> Result<(), sqlx::Error> {
+    let keys: Vec<Key> = changes.keys().copied().collect();
+    for chunk in keys.chunks(ROWS_PER_STATEMENT) {
+        let mut rollups = presence(connection, chunk).await?;
+        for key in chunk {
+            let rollup = rollups.entry(*key).or_default();
+            changes.get(key).into_iter().for_each(|change| rollup.merge(change));
+        }
+        put_presence(connection, &rollups).await?;
+    }
+    Ok(())
+}
+
+/// The stored rollups of page views and watch sessions among `keys`.
+pub(super) async fn activity(
+    connection: &mut SqliteConnection,
+    keys: &[Key],
+) -> Result<BTreeMap<Key, Activity>, sqlx::Error> {
+    const FIND: &str = "
+        SELECT rollup.level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
+               referrers, props
+        FROM json_each(?1) AS asked CROSS JOIN activity_rollups AS rollup
+        ON rollup.level = value ->> 0 AND room = value ->> 1 AND at = value ->> 2";
+    let rows = sqlx::query(FIND).bind(json(&triples(keys))?).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((key(row)?, to_activity(row)?))).collect()
+}
+
+/// The stored rollups of who was present among `keys`.
+pub(super) async fn presence(
+    connection: &mut SqliteConnection,
+    keys: &[Key],
+) -> Result<BTreeMap<Key, Presence>, sqlx::Error> {
+    const FIND: &str = "
+        SELECT rollup.level, room, at, joins, peak, present_ms, moods_ms
+        FROM json_each(?1) AS asked CROSS JOIN presence_rollups AS rollup
+        ON rollup.level = value ->> 0 AND room = value ->> 1 AND at = value ->> 2";
+    let rows = sqlx::query(FIND).bind(json(&triples(keys))?).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
+}
+
+/// Every stored rollup of page views and watch sessions that begins in a stretch of time.
+pub(super) async fn activity_between(
+    connection: &mut SqliteConnection,
+    level: Level,
+    room: Number,
+    from: Time,
+    to: Time,
+) -> Result<BTreeMap<Key, Activity>, sqlx::Error> {
+    const BETWEEN: &str = "
+        SELECT level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
+               referrers, props
+        FROM activity_rollups WHERE level = ?1 AND room = ?2 AND at >= ?3 AND at < ?4";
+    let query = sqlx::query(BETWEEN).bind(level.name()).bind(room).bind(millis(from)).bind(millis(to));
+    query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_activity(row)?))).collect()
+}
+
+/// Every stored rollup of who was present that begins in a stretch of time.
+pub(super) async fn presence_between(
+    connection: &mut SqliteConnection,
+    level: Level,
+    room: Number,
+    from: Time,
+    to: Time,
+) -> Result<BTreeMap<Key, Presence>, sqlx::Error> {
+    const BETWEEN: &str = "
+        SELECT level, room, at, joins, peak, present_ms, moods_ms
+        FROM presence_rollups WHERE level = ?1 AND room = ?2 AND at >= ?3 AND at < ?4";
+    let query = sqlx::query(BETWEEN).bind(level.name()).bind(room).bind(millis(from)).bind(millis(to));
+    query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
+}
+
+/// Writes rollups instead of what was stored; those that are empty go.
+pub(super) async fn put_activity(
+    connection: &mut SqliteConnection,
+    rollups: &BTreeMap<Key, Activity>,
+) -> Result<(), sqlx::Error> {
+    const PUT: &str = "
+        REPLACE INTO activity_rollups
+            (level, room, at, page_views, watch_sessions, watched_ms, visitors, pages, contents, referrers, props,
+             visitor_set)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+               value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11)
+        FROM json_each(?1)";
+    const DROP: &str = "
+        DELETE FROM activity_rollups WHERE (level, room, at) IN
+            (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1))";
+    let full = rollups.iter().filter(|(_, rollup)| !rollup.is_empty());
+    let full = full.map(|(key, rollup)| {
+        let set = hexadecimal(&rollup.visitors);
+        let numbers = (rollup.page_views, rollup.watch_sessions, rollup.watched_ms, rollup.visitors.len());
+        let (pages, contents) = (&rollup.pages, &rollup.contents);
+        ((key.level, key.room, key.at), numbers, (pages, contents, &rollup.referrers, &rollup.props, set))
+    });
+    let full: Vec<_> =
+        full.map(|((a, b, c), (d, e, f, g), (h, i, j, k, l))| (a, b, c, d, e, f, g, h, i, j, k, l)).collect();
+    if !full.is_empty() {
+        sqlx::query(PUT).bind(json(&full)?).execute(&mut *connection).await?;
+    }
+    let empty = rollups.iter().filter(|(_, rollup)| rollup.is_empty()).map(|(key, _)| *key);
+    let empty: Vec<Key> = empty.collect();
+    if !empty.is_empty() {
+        sqlx::query(DROP).bind(json(&triples(&empty))?).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Writes rollups instead of what was stored.
+pub(super) async fn put_presence(
+    connection: &mut SqliteConnection,
+    rollups: &BTreeMap<Key, Presence>,
+) -> Result<(), sqlx::Error> {
+    const PUT: &str = "
+        REPLACE INTO presence_rollups (level, room, at, joins, peak, present_ms, moods_ms)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+        FROM json_each(?1)";
+    let rows = rollups.iter().map(|(key, rollup)| {
+        (key.level, key.room, key.at, rollup.joins, rollup.peak, rollup.present_ms, &rollup.moods_ms)
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        sqlx::query(PUT).bind(json(&rows)?).execute(connection).await?;
+    }
+    Ok(())
+}
+
+fn triples(keys: &[Key]) -> Vec<(Level, Number, Time)> {
+    keys.iter().map(|key| (key.level, key.room, key.at)).collect()
+}
+
+fn key(row: &SqliteRow) -> Result<Key, sqlx::Error> {
+    let level = match row.try_get(0)? {
+        "quarter" => Level::Quarter,
+        "day" => Level::Day,
+        _ => Level::Month,
+    };
+    Ok(Key { level, room: row.try_get(1)?, at: Time::from_millis(row.try_get(2)?) })
+}
+
+fn to_activity(row: &SqliteRow) -> Result<Activity, sqlx::Error> {
+    Ok(Activity {
+        page_views: row.try_get(3)?,
+        watch_sessions: row.try_get(4)?,
+        watched_ms: row.try_get(5)?,
+        visitors: set(row.try_get(6)?)?,
+        pages: from_json(row, 7)?,
+        contents: from_json(row, 8)?,
+        referrers: from_json(row, 9)?,
+        props: from_json(row, 10)?,
+    })
+}
+
+fn to_presence(row: &SqliteRow) -> Result<Presence, sqlx::Error> {
+    Ok(Presence {
+        joins: row.try_get(3)?,
+        peak: row.try_get(4)?,
+        present_ms: row.try_get(5)?,
+        moods_ms: from_json(row, 6)?,
+    })
+}
+
+/// A column of JSON text.
+pub(in crate::history) fn from_json<T: DeserializeOwned>(
+    row: &SqliteRow,
+    column: usize,
+) -> Result<T, sqlx::Error> {
+    serde_json::from_str(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// A set of visitors from its stored form.
+pub(in crate::history) fn set(stored: &[u8]) -> Result<RoaringBitmap, sqlx::Error> {
+    RoaringBitmap::deserialize_from(stored).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// SQLite's integers are signed.
+pub(in crate::history) fn millis(time: Time) -> i64 {
+    i64::try_from(time.millis()).unwrap_or(i64::MAX)
+}
+
+/// A set of visitors as text for `unhex`.
+fn hexadecimal(visitors: &RoaringBitmap) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut stored = Vec::with_capacity(visitors.serialized_size());
+    // Writing to memory does not fail.
+    let _ = visitors.serialize_into(&mut stored);
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    stored.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

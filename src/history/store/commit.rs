@@ -9,8 +9,9 @@ use roaring::RoaringBitmap;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::insert::{self, Fact};
 use super::partition::{Kind, Partitions};
-use super::{insert, names, read, rollups};
+use super::{names, read, rollups};
 use crate::history::calendar::{Level, Month};
 use crate::history::event::{Batch, PageViewFact, PresenceFact, WatchFact};
 use crate::history::rollup::{ALL_ROOMS, Key, Number, Numbers, Tally, Trace};
@@ -76,17 +77,17 @@ pub(super) async fn insert_all(
     facts: &Batch,
     numbers: &Numbers,
 ) -> Result<(), sqlx::Error> {
-    for (month, views) in by_month(&facts.page_views, |view| view.at) {
+    for (month, views) in by_month(&facts.page_views, numbers, |view| view.at) {
         partitions.change(connection, month).await?;
-        insert::page_views(connection, month, &views, numbers).await?;
+        insert::rows(connection, &Kind::PageViews.table(month), &views).await?;
     }
-    for (month, watches) in by_month(&facts.watches, |watch| watch.started_at) {
+    for (month, watches) in by_month(&facts.watches, numbers, |watch| watch.started_at) {
         partitions.change(connection, month).await?;
-        insert::watches(connection, month, &watches, numbers).await?;
+        insert::rows(connection, &Kind::WatchSessions.table(month), &watches).await?;
     }
-    for (month, samples) in by_month(&facts.presence, |sample| sample.at) {
+    for (month, samples) in by_month(&facts.presence, numbers, |sample| sample.at) {
         partitions.change(connection, month).await?;
-        insert::presence(connection, month, &samples, numbers).await?;
+        insert::rows(connection, &Kind::Presence.table(month), &samples).await?;
     }
     Ok(())
 }
@@ -234,10 +235,14 @@ async fn stored_watches(
     Ok(stored)
 }
 
-fn by_month<T>(facts: &[T], at: impl Fn(&T) -> Time) -> BTreeMap<Month, Vec<&T>> {
-    let mut months = BTreeMap::<Month, Vec<&T>>::new();
+fn by_month<'a, T>(
+    facts: &'a [T],
+    numbers: &'a Numbers,
+    at: impl Fn(&T) -> Time,
+) -> BTreeMap<Month, Vec<Fact<'a, T>>> {
+    let mut months = BTreeMap::<Month, Vec<Fact<T>>>::new();
     for fact in facts {
-        months.entry(Month::of(at(fact))).or_default().push(fact);
+        months.entry(Month::of(at(fact))).or_default().push(Fact(fact, numbers));
     }
     months
 }

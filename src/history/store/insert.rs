@@ -1,120 +1,143 @@
 //! Raw rows in: facts into the tables of their month.
 //!
-//! They go as one JSON parameter that `json_each` reads, with statements that depend on the month only.
+//! Rows have values of their own in the statement, which takes half as long as one JSON parameter does.
 
-use serde::Serialize;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use super::names::json;
 use super::partition::Kind;
+use super::rollups::{millis, to_json};
 use crate::history::calendar::Month;
 use crate::history::event::{PageViewFact, PresenceFact, WatchFact};
 use crate::history::rollup::{ALL_ROOMS, Numbers};
+use crate::wire::WatchState;
 
-/// Facts per statement: past some thousands a longer one is no faster, only larger in memory.
-const ROWS_PER_STATEMENT: usize = 2_000;
+/// The most rows of a statement; it has one value of each column for each.
+const ROWS_PER_STATEMENT: usize = 128;
 
-/// Stores page views that are not stored yet.
-pub(super) async fn page_views(
-    connection: &mut SqliteConnection,
-    month: Month,
-    views: &[&PageViewFact],
-    numbers: &Numbers,
-) -> Result<(), sqlx::Error> {
-    let statement = format!(
-        "INSERT INTO {} (id, at, room, visitor, path, title, referrer, props, is_bot)
-         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-                value ->> 6, value ->> 7, value ->> 8
-         FROM json_each(?1)",
-        Kind::PageViews.table(month)
-    );
-    let rows = views.iter().map(|view| {
-        (
-            view.id.simple(),
-            view.at,
-            numbers.room(&view.who.room),
-            numbers.visitor(&view.who.visitor),
-            numbers.text(view.path.as_str()),
-            view.title.as_ref().map(|title| numbers.text(title.as_str())),
-            view.referrer.as_ref().map(|referrer| numbers.text(referrer.as_str())),
-            &view.props,
-            u8::from(view.who.is_bot),
-        )
-    });
-    insert(connection, &statement, &rows.collect::<Vec<_>>()).await
+/// What is written as a row.
+pub(super) trait Row: Sync {
+    /// The columns, as [`bind`](Self::bind) has them.
+    const COLUMNS: &'static [&'static str];
+
+    /// Adds the values of all columns to a statement.
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
 }
 
-/// Stores watch sessions, each instead of the row that it had in this month.
-pub(super) async fn watches(
-    connection: &mut SqliteConnection,
-    month: Month,
-    watches: &[&WatchFact],
-    numbers: &Numbers,
-) -> Result<(), sqlx::Error> {
-    let statement = format!(
-        "REPLACE INTO {} (id, room, visitor, content, state, at, watched_ms, started_at, seen_at,
-                          position_ms, position_at, duration_ms, props, props_at, is_bot)
-         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-                value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
-                value ->> 12, value ->> 13, value ->> 14
-         FROM json_each(?1)",
-        Kind::WatchSessions.table(month)
-    );
-    let rows = watches.iter().map(|watch| {
-        let who = (watch.id.simple(), numbers.room(&watch.who.room), numbers.visitor(&watch.who.visitor));
-        let (position_at, position_ms) = watch.position_ms.unzip();
-        let (props_at, props) = watch.props.as_ref().map(|(at, props)| (at, props)).unzip();
-        (
-            who.0,
-            who.1,
-            who.2,
-            numbers.text(watch.content.as_str()),
-            watch.state,
-            watch.at,
-            watch.watched_ms,
-            watch.started_at,
-            watch.seen_at,
-            position_ms,
-            position_at,
-            watch.duration_ms,
-            props,
-            props_at,
-            u8::from(watch.who.is_bot),
-        )
-    });
-    insert(connection, &statement, &rows.collect::<Vec<_>>()).await
-}
+pub(super) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// Stores presence samples that are not stored yet.
-pub(super) async fn presence(
+/// Writes rows to `table`, each instead of the one that had its key.
+///
+/// Statements have 128, 64, … 1 rows, so that there are few of them, which are prepared once.
+pub(super) async fn rows<T: Row>(
     connection: &mut SqliteConnection,
-    month: Month,
-    facts: &[&PresenceFact],
-    numbers: &Numbers,
-) -> Result<(), sqlx::Error> {
-    let statement = format!(
-        "INSERT INTO {} (id, room, at, present_ms, peak, joins, moods_ms)
-         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-         FROM json_each(?1)",
-        Kind::Presence.table(month)
-    );
-    let rows = facts.iter().map(|fact| {
-        let room = fact.room.as_ref().map_or(ALL_ROOMS, |room| numbers.room(room));
-        (fact.id.simple(), room, fact.at, fact.present_ms, fact.peak, fact.joins, &fact.moods_ms)
-    });
-    insert(connection, &statement, &rows.collect::<Vec<_>>()).await
-}
-
-async fn insert<T: Serialize>(
-    connection: &mut SqliteConnection,
-    statement: &str,
+    table: &str,
     rows: &[T],
 ) -> Result<(), sqlx::Error> {
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        sqlx::query(AssertSqlSafe(statement)).bind(json(chunk)?).execute(&mut *connection).await?;
+    let (columns, row) = (T::COLUMNS.join(", "), format!("({})", vec!["?"; T::COLUMNS.len()].join(", ")));
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let count = ROWS_PER_STATEMENT.min(1 << rest.len().ilog2());
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        let values = vec![row.as_str(); count].join(", ");
+        let text = format!("REPLACE INTO {table} ({columns}) VALUES {values}");
+        let statement =
+            now.iter().fold(sqlx::query(AssertSqlSafe(text)), |statement, row| row.bind(statement));
+        statement.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// A fact, and the numbers of its texts.
+pub(super) struct Fact<'a, T>(pub(super) &'a T, pub(super) &'a Numbers);
+
+impl Row for Fact<'_, PageViewFact> {
+    const COLUMNS: &'static [&'static str] =
+        &["id", "at", "room", "visitor", "path", "title", "referrer", "props", "is_bot"];
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let Self(fact, numbers) = self;
+        statement
+            .bind(fact.id.as_bytes().to_vec())
+            .bind(millis(fact.at))
+            .bind(numbers.room(&fact.who.room))
+            .bind(numbers.visitor(&fact.who.visitor))
+            .bind(numbers.text(fact.path.as_str()))
+            .bind(fact.title.as_ref().map(|title| numbers.text(title.as_str())))
+            .bind(fact.referrer.as_ref().map(|referrer| numbers.text(referrer.as_str())))
+            .bind(fact.props.as_ref().map(|props| props.as_json().to_owned()))
+            .bind(fact.who.is_bot)
+    }
+}
+
+impl Row for Fact<'_, WatchFact> {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "room",
+        "visitor",
+        "content",
+        "state",
+        "at",
+        "watched_ms",
+        "started_at",
+        "seen_at",
+        "position_ms",
+        "position_at",
+        "duration_ms",
+        "props",
+        "props_at",
+        "is_bot",
+    ];
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let Self(fact, numbers) = self;
+        let state = match fact.state {
+            WatchState::Playing => "playing",
+            WatchState::Paused => "paused",
+            WatchState::Ended => "ended",
+        };
+        statement
+            .bind(fact.id.as_bytes().to_vec())
+            .bind(numbers.room(&fact.who.room))
+            .bind(numbers.visitor(&fact.who.visitor))
+            .bind(numbers.text(fact.content.as_str()))
+            .bind(state)
+            .bind(millis(fact.at))
+            .bind(signed(fact.watched_ms))
+            .bind(millis(fact.started_at))
+            .bind(millis(fact.seen_at))
+            .bind(fact.position_ms.map(|(_, position)| signed(position.get())))
+            .bind(fact.position_ms.map(|(at, _)| millis(at)))
+            .bind(fact.duration_ms.map(|duration| signed(duration.get())))
+            .bind(fact.props.as_ref().map(|(_, props)| props.as_json().to_owned()))
+            .bind(fact.props.as_ref().map(|(at, _)| millis(*at)))
+            .bind(fact.who.is_bot)
+    }
+}
+
+impl Row for Fact<'_, PresenceFact> {
+    const COLUMNS: &'static [&'static str] = &["id", "room", "at", "present_ms", "peak", "joins", "moods_ms"];
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let Self(fact, numbers) = self;
+        statement
+            .bind(fact.id.as_bytes().to_vec())
+            .bind(fact.room.as_ref().map_or(ALL_ROOMS, |room| numbers.room(room)))
+            .bind(millis(fact.at))
+            .bind(signed(fact.present_ms))
+            .bind(fact.peak)
+            .bind(fact.joins)
+            .bind(to_json(&fact.moods_ms))
+    }
+}
+
+/// SQLite's integers are signed.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Deletes rows by id.

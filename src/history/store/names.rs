@@ -3,7 +3,7 @@
 //! Nothing is remembered between transactions, so that a rollback needs no care and another
 //! process may add texts too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -64,10 +64,10 @@ impl<'a> Hashed<'a> {
 /// The texts of a batch.
 #[derive(Debug, Default)]
 struct Texts<'a> {
-    shared: BTreeSet<&'a str>,
-    visitors: BTreeSet<&'a str>,
+    shared: HashSet<&'a str>,
+    visitors: HashSet<&'a str>,
     hosts: HashMap<&'a str, String>,
-    properties: BTreeSet<String>,
+    properties: HashSet<String>,
 }
 
 impl<'a> Texts<'a> {
@@ -136,7 +136,7 @@ async fn numbers(
 async fn resolve(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
-    texts: BTreeSet<&str>,
+    texts: HashSet<&str>,
     may_add: bool,
 ) -> Result<HashMap<Box<str>, Number>, sqlx::Error> {
     let all: Vec<Hashed> = texts.into_iter().map(Hashed::new).collect();

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::insert::{self, Statement};
 use super::names::json;
 use crate::history::calendar::Level;
 use crate::history::rollup::{Activity, Key, Number, Presence};
@@ -122,30 +124,12 @@ pub(super) async fn put_activity(
     connection: &mut SqliteConnection,
     rollups: &BTreeMap<Key, Activity>,
 ) -> Result<(), sqlx::Error> {
-    const PUT: &str = "
-        REPLACE INTO activity_rollups
-            (level, room, at, page_views, watch_sessions, watched_ms, visitors, pages, contents, referrers, props,
-             visitor_set)
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-               value ->> 7, value ->> 8, value ->> 9, value ->> 10, unhex(value ->> 11)
-        FROM json_each(?1)";
     const DROP: &str = "
         DELETE FROM activity_rollups WHERE (level, room, at) IN
             (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1))";
-    let full = rollups.iter().filter(|(_, rollup)| !rollup.is_empty());
-    let full = full.map(|(key, rollup)| {
-        let set = hexadecimal(&rollup.visitors);
-        let numbers = (rollup.page_views, rollup.watch_sessions, rollup.watched_ms, rollup.visitors.len());
-        let (pages, contents) = (&rollup.pages, &rollup.contents);
-        ((key.level, key.room, key.at), numbers, (pages, contents, &rollup.referrers, &rollup.props, set))
-    });
-    let full: Vec<_> =
-        full.map(|((a, b, c), (d, e, f, g), (h, i, j, k, l))| (a, b, c, d, e, f, g, h, i, j, k, l)).collect();
-    if !full.is_empty() {
-        sqlx::query(PUT).bind(json(&full)?).execute(&mut *connection).await?;
-    }
-    let empty = rollups.iter().filter(|(_, rollup)| rollup.is_empty()).map(|(key, _)| *key);
-    let empty: Vec<Key> = empty.collect();
+    let (empty, full): (Vec<_>, Vec<_>) = rollups.iter().partition(|(_, rollup)| rollup.is_empty());
+    insert::rows(connection, "activity_rollups", &full).await?;
+    let empty: Vec<Key> = empty.into_iter().map(|(key, _)| *key).collect();
     if !empty.is_empty() {
         sqlx::query(DROP).bind(json(&triples(&empty))?).execute(connection).await?;
     }
@@ -157,18 +141,66 @@ pub(super) async fn put_presence(
     connection: &mut SqliteConnection,
     rollups: &BTreeMap<Key, Presence>,
 ) -> Result<(), sqlx::Error> {
-    const PUT: &str = "
-        REPLACE INTO presence_rollups (level, room, at, joins, peak, present_ms, moods_ms)
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-        FROM json_each(?1)";
-    let rows = rollups.iter().map(|(key, rollup)| {
-        (key.level, key.room, key.at, rollup.joins, rollup.peak, rollup.present_ms, &rollup.moods_ms)
-    });
-    let rows: Vec<_> = rows.collect();
-    if !rows.is_empty() {
-        sqlx::query(PUT).bind(json(&rows)?).execute(connection).await?;
+    insert::rows(connection, "presence_rollups", &rollups.iter().collect::<Vec<_>>()).await
+}
+
+impl insert::Row for (&Key, &Activity) {
+    const COLUMNS: &'static [&'static str] = &[
+        "level",
+        "room",
+        "at",
+        "page_views",
+        "watch_sessions",
+        "watched_ms",
+        "visitors",
+        "pages",
+        "contents",
+        "referrers",
+        "props",
+        "visitor_set",
+    ];
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let (key, rollup) = self;
+        let mut visitor_set = Vec::with_capacity(rollup.visitors.serialized_size());
+        // Writing to memory does not fail.
+        let _ = rollup.visitors.serialize_into(&mut visitor_set);
+        statement
+            .bind(key.level.name())
+            .bind(key.room)
+            .bind(millis(key.at))
+            .bind(rollup.page_views)
+            .bind(rollup.watch_sessions)
+            .bind(rollup.watched_ms)
+            .bind(i64::try_from(rollup.visitors.len()).unwrap_or(i64::MAX))
+            .bind(to_json(&rollup.pages))
+            .bind(to_json(&rollup.contents))
+            .bind(to_json(&rollup.referrers))
+            .bind(to_json(&rollup.props))
+            .bind(visitor_set)
     }
-    Ok(())
+}
+
+impl insert::Row for (&Key, &Presence) {
+    const COLUMNS: &'static [&'static str] =
+        &["level", "room", "at", "joins", "peak", "present_ms", "moods_ms"];
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let (key, rollup) = self;
+        statement
+            .bind(key.level.name())
+            .bind(key.room)
+            .bind(millis(key.at))
+            .bind(rollup.joins)
+            .bind(rollup.peak)
+            .bind(rollup.present_ms)
+            .bind(to_json(&rollup.moods_ms))
+    }
+}
+
+/// Maps of numbers and texts are always JSON.
+pub(super) fn to_json(map: &impl Serialize) -> String {
+    serde_json::to_string(map).unwrap_or_default()
 }
 
 fn triples(keys: &[Key]) -> Vec<(Level, Number, Time)> {
@@ -222,14 +254,4 @@ pub(in crate::history) fn set(stored: &[u8]) -> Result<RoaringBitmap, sqlx::Erro
 /// SQLite's integers are signed.
 pub(in crate::history) fn millis(time: Time) -> i64 {
     i64::try_from(time.millis()).unwrap_or(i64::MAX)
-}
-
-/// A set of visitors as text for `unhex`.
-fn hexadecimal(visitors: &RoaringBitmap) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut stored = Vec::with_capacity(visitors.serialized_size());
-    // Writing to memory does not fail.
-    let _ = visitors.serialize_into(&mut stored);
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    stored.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

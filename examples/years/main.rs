@@ -1,0 +1,141 @@
+//! Years: a believable history, told to the store as the hub tells it.
+//!
+//! ```sh
+//! cargo run --release --example years -- --page-views 1000000
+//! ```
+//!
+//! Writes to `DATABASE_URL` through the real writer, in batches of 10,000 page views with what happened
+//! meanwhile, and says what that took. The same seed makes the same history. `chance.rs` has the dice,
+//! `world.rs` the rooms, pages and people, and what they do in an hour.
+
+mod chance;
+mod world;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use breathing_room::clock::Clock;
+use breathing_room::history::Store;
+use breathing_room::history::event::Batch;
+use clap::Parser;
+use rustix::time::{ClockId, clock_gettime};
+
+use world::World;
+
+/// Makes a believable history at `DATABASE_URL`.
+#[derive(Debug, Parser)]
+struct Settings {
+    /// The SQLite file; made if missing
+    #[arg(long, env, value_name = "URL", default_value = "sqlite://data/years.db")]
+    database_url: String,
+    /// Page views in all
+    #[arg(long, value_name = "NUMBER", default_value = "1000000")]
+    page_views: u64,
+    /// How many months, up to now
+    #[arg(long, value_name = "NUMBER", default_value = "12", value_parser = clap::value_parser!(u64).range(1..=120))]
+    months: u64,
+    /// Rooms
+    #[arg(long, value_name = "NUMBER", default_value = "40", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rooms: u32,
+    /// Paths
+    #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..))]
+    paths: u32,
+    /// People
+    #[arg(long, value_name = "NUMBER", default_value = "200000", value_parser = clap::value_parser!(u32).range(1..))]
+    visitors: u32,
+    /// Which history; the same number makes the same one
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    seed: u64,
+    /// No watch sessions and no presence: to measure what a page view takes
+    #[arg(long)]
+    only_page_views: bool,
+    /// Page views per transaction
+    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    batch: u64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let settings = Settings::parse();
+    let store = Store::open(&settings.database_url).await?;
+    let mut writer =
+        Writer { store, size: settings.batch, waiting: Batch::default(), spent: Spent::default() };
+    let mut world = World::new(&settings, Clock::system().wall());
+    while let Some(hour) = world.next_hour()? {
+        writer.add(hour).await?;
+    }
+    writer.commit().await?;
+    writer.store.close().await;
+    println!("{}", writer.spent);
+    Ok(())
+}
+
+/// Tells batches to the store, and measures it.
+struct Writer {
+    store: Store,
+    size: u64,
+    waiting: Batch,
+    spent: Spent,
+}
+
+impl Writer {
+    async fn add(&mut self, facts: Batch) -> Result<(), Box<dyn Error>> {
+        self.waiting.append(facts);
+        if self.waiting.page_views.len() as u64 >= self.size {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Box<dyn Error>> {
+        let batch = std::mem::take(&mut self.waiting);
+        let (started, cpu) = (Instant::now(), cpu());
+        self.store.commit(&batch).await?;
+        self.spent.add(&batch, started.elapsed(), self::cpu() - cpu);
+        Ok(())
+    }
+}
+
+/// What the writing took, everything that the store does included.
+#[derive(Debug, Default)]
+struct Spent {
+    batches: u64,
+    page_views: u64,
+    watches: u64,
+    samples: u64,
+    time: Duration,
+    cpu: Duration,
+}
+
+impl Spent {
+    fn add(&mut self, batch: &Batch, time: Duration, cpu: Duration) {
+        self.batches += 1;
+        self.page_views += batch.page_views.len() as u64;
+        self.watches += batch.watches.len() as u64;
+        self.samples += batch.presence.len() as u64;
+        self.time += time;
+        self.cpu += cpu;
+        if self.batches.is_multiple_of(100) {
+            eprintln!("{self}");
+        }
+    }
+}
+
+impl std::fmt::Display for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { batches, page_views, watches, samples, time, cpu } = self;
+        let facts = page_views + watches + samples;
+        write!(
+            f,
+            "{page_views} page views, {watches} watch sessions, {samples} presence samples in {batches} "
+        )?;
+        write!(f, "transactions: {:.1} s, {:.1} s of CPU, ", time.as_secs_f64(), cpu.as_secs_f64())?;
+        write!(f, "{:.2} µs of CPU per fact", cpu.as_secs_f64() * 1e6 / facts as f64)
+    }
+}
+
+/// CPU time of this process, all threads together.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}

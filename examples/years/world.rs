@@ -1,0 +1,174 @@
+//! The world: rooms, pages and people, and what happens in an hour of theirs.
+//!
+//! People come in the morning and in the evening, more of them on Sundays and more every month.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use breathing_room::history::event::{Batch, Event, PageViewFact, PresenceFact, WatchFact, Who};
+use breathing_room::wire::{PageView, RoomId, Time, VisitorId, Watch};
+use serde_json::json;
+use uuid::{Builder, Uuid};
+
+use super::Settings;
+use super::chance::Dice;
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// How many come in each hour of the day, of 1,000.
+const RHYTHM: [u64; 24] =
+    [12, 8, 6, 8, 18, 45, 80, 85, 60, 40, 32, 30, 36, 34, 28, 28, 32, 42, 56, 76, 88, 78, 50, 28];
+
+const MOODS: [&str; 5] = ["calm", "gratitude", "presence", "joy", "tired"];
+
+/// The world, hour by hour.
+pub(crate) struct World {
+    dice: Dice,
+    hours: u64,
+    hour: u64,
+    start: Time,
+    page_views: u64,
+    told: u64,
+    rooms: Vec<RoomId>,
+    visitors: u32,
+    paths: u32,
+    only_page_views: bool,
+}
+
+impl World {
+    /// As the settings say, up to `now`.
+    pub(crate) fn new(settings: &Settings, now: Time) -> Self {
+        let hours = settings.months * 365 * 24 / 12;
+        let names = ["morning-sit", "lobby", "evening", "sangha", "garden", "silence", "mountain", "river"];
+        let name = |n: u32| match n / 8 {
+            0 => names[n as usize % 8].to_owned(),
+            more => format!("{}-{}", names[n as usize % 8], more + 1),
+        };
+        Self {
+            dice: Dice::new(settings.seed),
+            hours,
+            hour: 0,
+            start: now.minus(now.millis() % HOUR_MS).minus((hours - 1) * HOUR_MS),
+            page_views: settings.page_views,
+            told: 0,
+            rooms: (0..settings.rooms).filter_map(|n| RoomId::try_from(name(n)).ok()).collect(),
+            visitors: settings.visitors,
+            paths: settings.paths,
+            only_page_views: settings.only_page_views,
+        }
+    }
+
+    /// What happened in the next hour, or none after the last one.
+    pub(crate) fn next_hour(&mut self) -> Result<Option<Batch>, Box<dyn Error>> {
+        if self.hour == self.hours {
+            return Ok(None);
+        }
+        let start = self.start.plus(self.hour * HOUR_MS);
+        self.hour += 1;
+        // So many should have been told by now, if everything were even; the day's rhythm sways around it.
+        let due = if self.hour == self.hours { self.page_views } else { self.due(start) };
+        let views = due.saturating_sub(self.told);
+        self.told += views;
+        let mut batch = Batch::default();
+        for n in 0..views {
+            let at = start.plus(n * HOUR_MS / views);
+            batch.push(Event::PageView(self.page_view(at)?));
+            if !self.only_page_views && self.dice.happens(0.1) {
+                batch.push(Event::Watch(self.watch(at)?));
+            }
+        }
+        if !self.only_page_views {
+            self.presence(start, views, &mut batch);
+        }
+        Ok(Some(batch))
+    }
+
+    fn due(&self, start: Time) -> u64 {
+        let into_day: u64 = RHYTHM[..=(start.millis() % DAY_MS / HOUR_MS) as usize].iter().sum();
+        let day_views = self.page_views * 24 / self.hours;
+        let offset = self.start.millis() % DAY_MS / HOUR_MS;
+        let before: u64 = RHYTHM[..offset as usize].iter().sum();
+        let whole_days = (self.hour - 1 + offset) / 24;
+        (whole_days * day_views + day_views * into_day / 1_000).saturating_sub(day_views * before / 1_000)
+    }
+
+    fn page_view(&mut self, at: Time) -> Result<PageViewFact, Box<dyn Error>> {
+        let path = self.dice.popular(self.paths);
+        let referrer = self.dice.happens(0.3).then(|| {
+            let site = self.dice.popular(300);
+            format!("https://www.site-{site}.example/{}", self.dice.below(3))
+        });
+        let props = self.dice.happens(0.2).then(|| {
+            let plan = ["free", "free", "plus", "family"][self.dice.below(4) as usize];
+            json!({ "plan": plan, "app": self.dice.happens(0.4) })
+        });
+        let message = json!({
+            "id": self.id(at), "path": format!("/{}/{path}", ["sit", "breathe", "walk"][path as usize % 3]),
+            "title": format!("Practice {path}"), "referrer": referrer, "props": props, "at": at,
+        });
+        Ok(PageViewFact::new(self.who()?, serde_json::from_value::<PageView>(message)?, at)?)
+    }
+
+    fn watch(&mut self, started: Time) -> Result<WatchFact, Box<dyn Error>> {
+        let content = self.dice.popular(150);
+        let watched = (1 + self.dice.below(30)) * MINUTE_MS;
+        let at = started.plus(watched + self.dice.below(5) * MINUTE_MS);
+        let message = json!({
+            "id": self.id(started), "content": format!("meditation-{content}"), "state": "ended",
+            "watchedMs": watched, "startedAt": started, "at": at, "durationMs": 30 * MINUTE_MS,
+        });
+        Ok(WatchFact::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
+    }
+
+    /// A sample of every minute and room in which somebody was, and of the whole hub.
+    fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
+        for minute in 0..60 {
+            let at = start.plus(minute * MINUTE_MS);
+            let mut all = sample(self.id(at), None, at);
+            for (rank, room) in (1_u64..).zip(self.rooms.clone()) {
+                let present = (views / 20 / rank).saturating_sub(self.dice.below(3)) as u32;
+                if present == 0 {
+                    continue;
+                }
+                let mut one = sample(self.id(at), Some(room), at);
+                let mood = MOODS[self.dice.below(5) as usize].to_owned();
+                one.moods_ms = BTreeMap::from([(mood, u64::from(present / 2) * MINUTE_MS)]);
+                (one.peak, one.joins) = (present, present / 8);
+                one.present_ms = u64::from(present) * MINUTE_MS;
+                all.peak += one.peak;
+                all.joins += one.joins;
+                all.present_ms += one.present_ms;
+                for (mood, ms) in &one.moods_ms {
+                    *all.moods_ms.entry(mood.clone()).or_default() += ms;
+                }
+                batch.presence.push(one);
+            }
+            if all.peak > 0 {
+                batch.presence.push(all);
+            }
+        }
+    }
+
+    fn who(&mut self) -> Result<Who, Box<dyn Error>> {
+        // Half of what happens is by regulars.
+        let visitor = match self.dice.happens(0.5) {
+            true => self.dice.popular(self.visitors),
+            false => self.dice.below(self.visitors.into()) as u32,
+        };
+        let room = self.rooms[self.dice.popular(self.rooms.len() as u32) as usize].clone();
+        // As long as the ids that browsers make.
+        let visitor =
+            Uuid::from_u128(u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        Ok(Who { room, visitor: VisitorId::try_from(visitor.to_string())?, is_bot: false })
+    }
+
+    fn id(&mut self, at: Time) -> Uuid {
+        Builder::from_unix_timestamp_millis(at.millis(), &self.dice.bytes()).into_uuid()
+    }
+}
+
+fn sample(id: Uuid, room: Option<RoomId>, at: Time) -> PresenceFact {
+    PresenceFact { id, room, at, present_ms: 0, peak: 0, joins: 0, moods_ms: BTreeMap::new() }
+}

@@ -67,7 +67,7 @@ CREATE TABLE activity_rollups (
     PRIMARY KEY (level, room, at)
 ) STRICT, WITHOUT ROWID;
 
--- Who was present in the same stretches, from samples of every minute.
+-- Who was present in the same stretches, from a census of every minute.
 CREATE TABLE presence_rollups (
     level      TEXT    NOT NULL CHECK (level IN ('quarter', 'day', 'month')),
     room       INTEGER NOT NULL,
@@ -92,7 +92,7 @@ SELECT NULL AS id, NULL AS room, NULL AS visitor, NULL AS content, NULL AS state
 WHERE false;
 
 CREATE VIEW raw_presence AS
-SELECT NULL AS id, NULL AS room, NULL AS at, NULL AS present_ms, NULL AS peak, NULL AS joins, NULL AS moods_ms
+SELECT NULL AS id, NULL AS at, NULL AS samples
 WHERE false;
 
 -- What people look at with the sqlite3 shell.
@@ -122,5 +122,6 @@ FROM raw_watch_sessions;
 
 -- Samples of at most a minute each; no room means the whole hub.
 CREATE VIEW presence AS
-SELECT at, (SELECT text FROM texts WHERE number = room) AS room, present_ms, peak, joins, moods_ms
-FROM raw_presence;
+SELECT at, (SELECT text FROM texts WHERE number = key) AS room, value ->> 0 AS present_ms, value ->> 1 AS peak,
+       value ->> 2 AS joins, value ->> 3 AS moods_ms
+FROM raw_presence, json_each(samples);

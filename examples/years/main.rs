@@ -112,7 +112,7 @@ impl Spent {
         self.batches += 1;
         self.page_views += batch.page_views.len() as u64;
         self.watches += batch.watches.len() as u64;
-        self.samples += batch.presence.len() as u64;
+        self.samples += batch.samples() as u64;
         self.time += time;
         self.cpu += cpu;
         if self.batches.is_multiple_of(100) {

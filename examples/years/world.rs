@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use breathing_room::history::event::{Batch, Event, PageViewFact, PresenceFact, WatchFact, Who};
+use breathing_room::history::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
 use breathing_room::wire::{PageView, RoomId, Time, VisitorId, Watch};
 use serde_json::json;
 use uuid::{Builder, Uuid};
@@ -122,31 +122,28 @@ impl World {
         Ok(WatchFact::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
     }
 
-    /// A sample of every minute and room in which somebody was, and of the whole hub.
+    /// A census of every minute in which somebody was there.
     fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
-            let mut all = sample(self.id(at), None, at);
+            let mut census = Census { id: self.id(at), at, hub: Sample::default(), rooms: BTreeMap::new() };
             for (rank, room) in (1_u64..).zip(self.rooms.clone()) {
                 let present = (views / 20 / rank).saturating_sub(self.dice.below(3)) as u32;
                 if present == 0 {
                     continue;
                 }
-                let mut one = sample(self.id(at), Some(room), at);
                 let mood = MOODS[self.dice.below(5) as usize].to_owned();
-                one.moods_ms = BTreeMap::from([(mood, u64::from(present / 2) * MINUTE_MS)]);
-                (one.peak, one.joins) = (present, present / 8);
-                one.present_ms = u64::from(present) * MINUTE_MS;
-                all.peak += one.peak;
-                all.joins += one.joins;
-                all.present_ms += one.present_ms;
-                for (mood, ms) in &one.moods_ms {
-                    *all.moods_ms.entry(mood.clone()).or_default() += ms;
-                }
-                batch.presence.push(one);
+                let in_mood_ms = u64::from(present / 2) * MINUTE_MS;
+                let present_ms = u64::from(present) * MINUTE_MS;
+                *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
+                census.hub.peak += present;
+                census.hub.joins += present / 8;
+                census.hub.present_ms += present_ms;
+                let moods_ms = BTreeMap::from([(mood, in_mood_ms)]);
+                census.rooms.insert(room, Sample { present_ms, peak: present, joins: present / 8, moods_ms });
             }
-            if all.peak > 0 {
-                batch.presence.push(all);
+            if census.hub.peak > 0 {
+                batch.censuses.push(census);
             }
         }
     }
@@ -167,8 +164,4 @@ impl World {
     fn id(&mut self, at: Time) -> Uuid {
         Builder::from_unix_timestamp_millis(at.millis(), &self.dice.bytes()).into_uuid()
     }
-}
-
-fn sample(id: Uuid, room: Option<RoomId>, at: Time) -> PresenceFact {
-    PresenceFact { id, room, at, present_ms: 0, peak: 0, joins: 0, moods_ms: BTreeMap::new() }
 }

@@ -1,12 +1,13 @@
 //! Events: facts about what happened, normalized for the store.
 //!
 //! A message becomes a fact when the hub adds who sent it, where, and when it came. Facts merge: a page
-//! view is a set element, a watch session takes the larger of its measures, a presence sample is told
+//! view is a set element, a watch session takes the larger of its measures, a census is told
 //! once. So all of them may be told again at any time and in any order. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::millis;
@@ -174,17 +175,25 @@ impl WatchFact {
     }
 }
 
-/// How many were present for a while within one minute: in one room, or over all.
+/// Who was present for a while, at most a minute: in every room where somebody was, and over all.
 ///
-/// A hub that starts or stops within a minute tells two samples of it; they add up.
+/// A hub that starts or stops within a minute takes two censuses of it; they add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PresenceFact {
-    /// Makes the sample idempotent.
+pub struct Census {
+    /// Makes it idempotent.
     pub id: Uuid,
-    /// The room; none for the whole hub, where a person in two rooms counts once.
-    pub room: Option<RoomId>,
-    /// When the sample begins.
+    /// When it begins.
     pub at: Time,
+    /// The whole hub, where a person in two rooms counts once.
+    pub hub: Sample,
+    /// The rooms in which somebody was.
+    pub rooms: BTreeMap<RoomId, Sample>,
+}
+
+/// Who was present in one room, or over all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sample {
     /// How long each person was present, added up, in milliseconds.
     pub present_ms: u64,
     /// The most who were present at once.
@@ -214,15 +223,21 @@ pub struct Batch {
     pub page_views: Vec<PageViewFact>,
     /// The watch sessions' states.
     pub watches: Vec<WatchFact>,
-    /// The presence samples.
-    pub presence: Vec<PresenceFact>,
+    /// The censuses.
+    pub censuses: Vec<Census>,
 }
 
 impl Batch {
-    /// Facts of all kinds.
+    /// Facts of all kinds, and each sample of a census is one.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.page_views.len() + self.watches.len() + self.presence.len()
+        self.page_views.len() + self.watches.len() + self.samples()
+    }
+
+    /// Samples of all censuses.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.censuses.iter().map(|census| 1 + census.rooms.len()).sum()
     }
 
     /// Whether there is no fact.
@@ -243,7 +258,7 @@ impl Batch {
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);
         self.watches.append(&mut other.watches);
-        self.presence.append(&mut other.presence);
+        self.censuses.append(&mut other.censuses);
     }
 }
 

@@ -66,7 +66,7 @@ impl Flushed {
         Self {
             page_views: batch.page_views.len(),
             watch_sessions: batch.watches.len(),
-            presence: batch.presence.len(),
+            presence: batch.samples(),
         }
     }
 
@@ -249,7 +249,7 @@ impl Journal {
         Status {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
-            pending_presence: queue.open.presence.len() + queue.taken.presence,
+            pending_presence: queue.open.samples() + queue.taken.presence,
             limit: self.shared.limit,
             epoch: queue.epoch,
             oldest_ms: oldest.map(age),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::event::{Batch, Event, PageViewFact, PresenceFact, WatchFact, Who};
+use super::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
 use crate::wire::value::BadValue;
 use crate::wire::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
 
@@ -80,23 +80,16 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         props_at: Option<Time>,
     },
-    /// A presence sample.
-    Presence {
+    /// Who was present, for at most a minute.
+    Census {
         /// Makes it idempotent.
         id: Uuid,
-        /// The room; none for the whole hub.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        room: Option<RoomId>,
-        /// When the sample begins.
+        /// When it begins.
         at: Time,
-        /// How long each person was present, added up.
-        present_ms: u64,
-        /// The most who were present at once.
-        peak: u32,
-        /// People who came.
-        joins: u32,
-        /// How long each person was in each mood, added up.
-        moods_ms: BTreeMap<String, u64>,
+        /// The whole hub.
+        hub: Sample,
+        /// The rooms in which somebody was.
+        rooms: BTreeMap<RoomId, Sample>,
     },
 }
 
@@ -105,7 +98,7 @@ impl Record {
     pub fn of(batch: &Batch) -> impl Iterator<Item = Self> {
         let views = batch.page_views.iter().map(Self::from);
         let watches = batch.watches.iter().map(Self::from);
-        views.chain(watches).chain(batch.presence.iter().map(Self::from))
+        views.chain(watches).chain(batch.censuses.iter().map(Self::from))
     }
 
     /// Adds the fact to a batch.
@@ -148,9 +141,7 @@ impl Record {
                 duration_ms,
                 props: to_props(props)?.map(|props| (props_at.unwrap_or(at), props)),
             })),
-            Self::Presence { id, room, at, present_ms, peak, joins, moods_ms } => {
-                batch.presence.push(PresenceFact { id, room, at, present_ms, peak, joins, moods_ms });
-            }
+            Self::Census { id, at, hub, rooms } => batch.censuses.push(Census { id, at, hub, rooms }),
         }
         Ok(())
     }
@@ -191,10 +182,10 @@ impl From<&WatchFact> for Record {
     }
 }
 
-impl From<&PresenceFact> for Record {
-    fn from(fact: &PresenceFact) -> Self {
-        let PresenceFact { id, room, at, present_ms, peak, joins, moods_ms } = fact.clone();
-        Self::Presence { id, room, at, present_ms, peak, joins, moods_ms }
+impl From<&Census> for Record {
+    fn from(census: &Census) -> Self {
+        let Census { id, at, hub, rooms } = census.clone();
+        Self::Census { id, at, hub, rooms }
     }
 }
 

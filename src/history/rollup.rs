@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use url::Url;
 
 use super::calendar::Level;
-use super::event::{Batch, PageViewFact, PresenceFact, WatchFact, Who};
+use super::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
 use crate::wire::{RoomId, Time, VisitorId};
 
 /// The number of a text in the database.
@@ -137,13 +137,13 @@ impl Presence {
         }
     }
 
-    fn sample(&mut self, fact: &PresenceFact, sign: i64) {
+    fn sample(&mut self, sample: &Sample, sign: i64) {
         let signed = |number: u64| sign * i64::try_from(number).unwrap_or(i64::MAX);
         self.merge(&Self {
-            joins: signed(fact.joins.into()),
-            peak: fact.peak,
-            present_ms: signed(fact.present_ms),
-            moods_ms: fact.moods_ms.iter().map(|(mood, ms)| (mood.clone(), signed(*ms))).collect(),
+            joins: signed(sample.joins.into()),
+            peak: sample.peak,
+            present_ms: signed(sample.present_ms),
+            moods_ms: sample.moods_ms.iter().map(|(mood, ms)| (mood.clone(), signed(*ms))).collect(),
         });
     }
 }
@@ -236,10 +236,11 @@ impl Tally {
         for watch in facts.watches.iter().filter(|watch| !watch.who.is_bot) {
             self.of_watch(watch, numbers).watch(watch, numbers, sign);
         }
-        for sample in &facts.presence {
-            let room = sample.room.as_ref().map_or(ALL_ROOMS, |room| numbers.room(room));
-            let key = (room, Level::Quarter.floor(sample.at));
-            self.presence.entry(key).or_default().sample(sample, sign);
+        for census in &facts.censuses {
+            let at = Level::Quarter.floor(census.at);
+            for (room, sample) in samples(census, numbers) {
+                self.presence.entry((room, at)).or_default().sample(sample, sign);
+            }
         }
     }
 
@@ -288,6 +289,12 @@ impl Tally {
         }
         changes
     }
+}
+
+/// The samples of a census, each with its room's number.
+pub fn samples<'a>(census: &'a Census, numbers: &Numbers) -> impl Iterator<Item = (Number, &'a Sample)> {
+    let rooms = census.rooms.iter().map(|(room, sample)| (numbers.room(room), sample));
+    std::iter::once((ALL_ROOMS, &census.hub)).chain(rooms)
 }
 
 fn add(counts: &mut Counts, text: Number, by: i64) {

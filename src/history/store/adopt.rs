@@ -26,7 +26,7 @@ impl Store {
             let batch = Batch {
                 page_views: old_page_views(&mut connection, after.0).await?,
                 watches: old_watches(&mut connection, after.1).await?,
-                presence: Vec::new(),
+                censuses: Vec::new(),
             };
             drop(connection);
             if batch.is_empty() {

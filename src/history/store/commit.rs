@@ -1,6 +1,6 @@
 //! One transaction: facts that are new, and the rollups that they change.
 //!
-//! Only what changes the raw rows counts: a page view or a presence sample whose id is not stored yet, and
+//! Only what changes the raw rows counts: a page view or a census whose id is not stored yet, and
 //! of a watch session the difference between what it was and what it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -13,7 +13,7 @@ use super::insert::{self, Fact};
 use super::partition::{Kind, Partitions};
 use super::{names, read, rollups};
 use crate::history::calendar::{Level, Month};
-use crate::history::event::{Batch, PageViewFact, PresenceFact, WatchFact};
+use crate::history::event::{Batch, Census, PageViewFact, WatchFact};
 use crate::history::rollup::{ALL_ROOMS, Key, Number, Numbers, Tally, Trace};
 use crate::wire::Time;
 
@@ -24,8 +24,8 @@ pub struct Changes {
     pub page_views: usize,
     /// Watch sessions that were not stored before, or not like this.
     pub watch_sessions: usize,
-    /// Presence samples that were not stored before.
-    pub presence: usize,
+    /// Censuses that were not stored before.
+    pub censuses: usize,
     /// The rooms of which a rollup changed.
     pub rooms: BTreeSet<Number>,
 }
@@ -34,7 +34,7 @@ pub struct Changes {
 pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> Result<Changes, sqlx::Error> {
     let mut partitions = Partitions::read(connection).await?;
     let views = only_new(connection, &partitions, Kind::PageViews, &batch.page_views).await?;
-    let samples = only_new(connection, &partitions, Kind::Presence, &batch.presence).await?;
+    let censuses = only_new(connection, &partitions, Kind::Presence, &batch.censuses).await?;
     let mut watches = merged(batch.watches.iter().cloned());
     let stored = stored_watches(connection, &partitions, watches.keys().copied().collect()).await?;
     for (_, old) in &stored {
@@ -49,7 +49,7 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
     }
     let months = changed.iter().map(|(month, _)| *month).collect::<Vec<_>>();
     let taken = Batch { watches: changed.into_iter().map(|(_, old)| old).collect(), ..Batch::default() };
-    let added = Batch { page_views: views, watches: watches.into_values().collect(), presence: samples };
+    let added = Batch { page_views: views, watches: watches.into_values().collect(), censuses };
 
     let numbers = names::intern(connection, &[&taken, &added]).await?;
     for (old, month) in taken.watches.iter().zip(months) {
@@ -65,7 +65,7 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
     Ok(Changes {
         page_views: added.page_views.len(),
         watch_sessions: added.watches.len(),
-        presence: added.presence.len(),
+        censuses: added.censuses.len(),
         rooms: tally.rooms().chain([ALL_ROOMS]).collect(),
     })
 }
@@ -85,9 +85,9 @@ pub(super) async fn insert_all(
         partitions.change(connection, month).await?;
         insert::rows(connection, &Kind::WatchSessions.table(month), &watches).await?;
     }
-    for (month, samples) in by_month(&facts.presence, numbers, |sample| sample.at) {
+    for (month, censuses) in by_month(&facts.censuses, numbers, |census| census.at) {
         partitions.change(connection, month).await?;
-        insert::rows(connection, &Kind::Presence.table(month), &samples).await?;
+        insert::rows(connection, &Kind::Presence.table(month), &censuses).await?;
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ impl Identified for PageViewFact {
     }
 }
 
-impl Identified for PresenceFact {
+impl Identified for Census {
     fn id(&self) -> Uuid {
         self.id
     }

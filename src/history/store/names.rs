@@ -97,7 +97,11 @@ impl<'a> Texts<'a> {
             self.shared.extend([watch.who.room.as_str(), watch.content.as_str()]);
         }
         self.shared.extend(
-            batch.presence.iter().filter_map(|fact| fact.room.as_ref()).map(crate::wire::ids::RoomId::as_str),
+            batch
+                .censuses
+                .iter()
+                .flat_map(|census| census.rooms.keys())
+                .map(crate::wire::ids::RoomId::as_str),
         );
     }
 }

@@ -15,7 +15,7 @@ pub(super) enum Kind {
     PageViews,
     /// Watch sessions, merged from all that was told of them.
     WatchSessions,
-    /// Presence samples.
+    /// Censuses of who is present.
     Presence,
 }
 
@@ -47,9 +47,8 @@ impl Kind {
                  is_bot INTEGER NOT NULL"
             }
             Self::Presence => {
-                "id BLOB NOT NULL PRIMARY KEY, room INTEGER NOT NULL, at INTEGER NOT NULL,
-                 present_ms INTEGER NOT NULL, peak INTEGER NOT NULL, joins INTEGER NOT NULL,
-                 moods_ms TEXT NOT NULL"
+                // {"room": [present ms, peak, joins, {"mood": ms}]}, rooms by number, 0 the whole hub
+                "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, samples TEXT NOT NULL"
             }
         }
     }

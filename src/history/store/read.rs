@@ -2,15 +2,17 @@
 //!
 //! They come in the order of their ids, a page at a time, so that no read is long.
 
-use super::names::json;
+use super::insert::StoredSample;
+use super::names::{self, json};
 use super::partition::Kind;
+use super::rollups::from_json;
 use crate::history::calendar::Month;
-use crate::history::event::{Batch, PageViewFact, PresenceFact, WatchFact, Who};
-use crate::history::rollup::{Number, Trace};
-use crate::wire::{Props, Time, WatchState, Whole};
+use crate::history::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
+use crate::history::rollup::{ALL_ROOMS, Number, Trace};
+use crate::wire::{Props, RoomId, Time, WatchState, Whole};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Which of `ids`, which are sorted, have a row in this month: their places in `ids`.
@@ -55,7 +57,7 @@ struct Page {
     visitor: Option<Number>,
 }
 
-/// All rows of a month, a page at a time: page views, then watch sessions, then presence samples.
+/// All rows of a month, a page at a time: page views, then watch sessions, then censuses.
 #[derive(Debug)]
 pub(super) struct Pages {
     month: Month,
@@ -73,7 +75,7 @@ impl Pages {
         }
     }
 
-    /// Only the rows of one visitor, who is in no presence sample.
+    /// Only the rows of one visitor, who is in no census.
     pub(super) fn of_visitor(month: Month, limit: u32, visitor: Number) -> Self {
         let page = Page { limit, visitor: Some(visitor), ..Page::default() };
         Self { month, page, kinds: vec![Kind::WatchSessions, Kind::PageViews] }
@@ -89,12 +91,12 @@ impl Pages {
             match kind {
                 Kind::PageViews => batch.page_views = page_views(connection, self.month, &self.page).await?,
                 Kind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
-                Kind::Presence => batch.presence = presence(connection, self.month, &self.page).await?,
+                Kind::Presence => batch.censuses = censuses(connection, self.month, &self.page).await?,
             }
             if !batch.is_empty() {
                 let last = batch.page_views.last().map(|view| view.id);
                 let last = last.or(batch.watches.last().map(|watch| watch.id));
-                self.page.after = last.or(batch.presence.last().map(|sample| sample.id));
+                self.page.after = last.or(batch.censuses.last().map(|census| census.id));
                 return Ok(Some(batch));
             }
             self.kinds.pop();
@@ -166,20 +168,42 @@ pub(super) async fn watches_by_id(
     rows.iter().map(watch).collect()
 }
 
-/// Reads presence samples in the order of their ids.
-async fn presence(
+/// Reads censuses in the order of their ids.
+async fn censuses(
     connection: &mut SqliteConnection,
     month: Month,
     page: &Page,
-) -> Result<Vec<PresenceFact>, sqlx::Error> {
+) -> Result<Vec<Census>, sqlx::Error> {
     let statement = format!(
-        "SELECT id, room.text, at, present_ms, peak, joins, moods_ms
-         FROM {} AS raw LEFT JOIN texts AS room ON room.number = raw.room
-         WHERE raw.id > ?1 AND ?3 IS NULL
-         ORDER BY raw.id LIMIT ?2",
+        "SELECT id, at, samples FROM {} AS raw WHERE raw.id > ?1 AND ?3 IS NULL ORDER BY raw.id LIMIT ?2",
         Kind::Presence.table(month)
     );
-    fetch(connection, &statement, page).await?.iter().map(sample).collect()
+    let rows = fetch(connection, &statement, page).await?;
+    let mut names = BTreeMap::<Number, RoomId>::new();
+    let mut censuses = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut samples: BTreeMap<Number, StoredSample> = from_json(row, 2)?;
+        let hub = samples.remove(&ALL_ROOMS).map(sample).unwrap_or_default();
+        let mut rooms = BTreeMap::new();
+        for (number, stored) in samples {
+            let room = match names.get(&number) {
+                Some(room) => room.clone(),
+                None => names.entry(number).or_insert(room(connection, number).await?).clone(),
+            };
+            rooms.insert(room, sample(stored));
+        }
+        censuses.push(Census { id: id(row)?, at: time(row, 1)?, hub, rooms });
+    }
+    Ok(censuses)
+}
+
+async fn room(connection: &mut SqliteConnection, number: Number) -> Result<RoomId, sqlx::Error> {
+    let name = names::text(connection, number).await?;
+    name.unwrap_or_default().try_into().map_err(decode)
+}
+
+fn sample((present_ms, peak, joins, moods_ms): StoredSample) -> Sample {
+    Sample { present_ms, peak, joins, moods_ms }
 }
 
 /// Where and when these visitors saw or watched something in this month.
@@ -257,18 +281,6 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
         position_ms,
         duration_ms,
         props: props_at.map(Time::from_millis).zip(props(row, 12)?),
-    })
-}
-
-fn sample(row: &SqliteRow) -> Result<PresenceFact, sqlx::Error> {
-    Ok(PresenceFact {
-        id: id(row)?,
-        room: optional_text(row, 1)?,
-        at: time(row, 2)?,
-        present_ms: row.try_get(3)?,
-        peak: row.try_get(4)?,
-        joins: row.try_get(5)?,
-        moods_ms: serde_json::from_str(row.try_get(6)?).map_err(decode)?,
     })
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::history::calendar::{DAY_MS, time};
-use crate::history::event::{PageViewFact, PresenceFact, WatchFact, Who};
+use crate::history::event::{Census, PageViewFact, Sample, WatchFact, Who};
 use crate::wire::{RoomId, Time, VisitorId};
 
 /// A file of its own, and the store on it.
@@ -107,15 +107,22 @@ fn page_view() -> impl Strategy<Value = PageViewFact> {
     })
 }
 
-fn presence() -> impl Strategy<Value = PresenceFact> {
-    (0..10_u128).prop_map(|id| PresenceFact {
-        id: Uuid::from_u128(id),
-        room: (id % 3 > 0).then(|| RoomId::try_from(["a", "b"][usize::from(id % 3 == 1)]).unwrap()),
-        at: at("2024-02-29T23:50:00Z").plus(u64::try_from(id).unwrap() * 3 * 60_000),
-        present_ms: 60_000 * u64::try_from(id).unwrap(),
-        peak: u32::try_from(id).unwrap(),
-        joins: 1,
-        moods_ms: [("calm".to_owned(), 1_000)].into_iter().filter(|_| id % 2 == 0).collect(),
+fn census() -> impl Strategy<Value = Census> {
+    (0..10_u128).prop_map(|id| {
+        let sample = |people: u32| Sample {
+            present_ms: 60_000 * u64::from(people),
+            peak: people,
+            joins: 1,
+            moods_ms: [("calm".to_owned(), 1_000)].into_iter().filter(|_| id % 2 == 0).collect(),
+        };
+        let people = u32::try_from(id).unwrap();
+        let room = |name: &str| (RoomId::try_from(name).unwrap(), sample(people));
+        Census {
+            id: Uuid::from_u128(id),
+            at: at("2024-02-29T23:50:00Z").plus(u64::from(people) * 3 * 60_000),
+            hub: sample(2 * people),
+            rooms: ["a", "b"][usize::from(id % 3 == 1)..].iter().map(|name| room(name)).collect(),
+        }
     })
 }
 
@@ -123,9 +130,9 @@ fn batch() -> impl Strategy<Value = Batch> {
     let facts = (
         proptest::collection::vec(watch(), 0..8),
         proptest::collection::vec(page_view(), 0..8),
-        proptest::collection::vec(presence(), 0..4),
+        proptest::collection::vec(census(), 0..4),
     );
-    facts.prop_map(|(watches, page_views, presence)| Batch { page_views, watches, presence })
+    facts.prop_map(|(watches, page_views, censuses)| Batch { page_views, watches, censuses })
 }
 
 /// The same facts, twice, in another order and in other batches.
@@ -138,7 +145,7 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
     let orders = (
         Just(twice(all.watches.len())).prop_shuffle(),
         Just(twice(all.page_views.len())).prop_shuffle(),
-        Just(twice(all.presence.len())).prop_shuffle(),
+        Just(twice(all.censuses.len())).prop_shuffle(),
     );
     (orders, 1..4_usize).prop_map(move |((watches, views, samples), parts)| {
         let mut batches = vec![Batch::default(); parts];
@@ -151,7 +158,7 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
         samples
             .iter()
             .enumerate()
-            .for_each(|(n, i)| batches[part(n)].presence.push(all.presence[*i].clone()));
+            .for_each(|(n, i)| batches[part(n)].censuses.push(all.censuses[*i].clone()));
         batches
     })
 }

@@ -1,0 +1,135 @@
+//! The cover: which rollups make up a stretch of time, as few as there can be. Pure.
+//!
+//! Where quarter hours are kept no longer, a day of UTC is the shortest there is; it counts to the stretch
+//! in which its noon lies, so that it counts once.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::window::Stretch;
+use crate::history::calendar::{DAY_MS, Level, Month};
+use crate::wire::Time;
+
+/// Which rollups there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// From when on there are quarters.
+    pub quarters_from: Time,
+    /// Months that have a rollup of their own.
+    pub months: BTreeSet<Month>,
+}
+
+/// Rollups of one level, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// How long each is.
+    pub level: Level,
+    /// When the first begins.
+    pub from: Time,
+    /// When the last ends.
+    pub to: Time,
+}
+
+/// The rollups that make up `stretch`, whose bounds are whole quarters.
+#[must_use]
+pub fn cover(stretch: Stretch, kept: &Kept) -> Vec<Span> {
+    let (mut at, to) = (bound(stretch.from, kept), bound(stretch.to, kept));
+    let mut spans = Vec::<Span>::new();
+    while at < to {
+        let level = longest_from(at, to, kept);
+        let next = level.after(at);
+        match spans.last_mut() {
+            Some(last) if last.level == level => last.to = next,
+            _ => spans.push(Span { level, from: at, to: next }),
+        }
+        at = next;
+    }
+    spans
+}
+
+fn longest_from(at: Time, to: Time, kept: &Kept) -> Level {
+    let fits = |level: Level| level.floor(at) == at && level.after(at) <= to;
+    if fits(Level::Month) && kept.months.contains(&Month::of(at)) {
+        Level::Month
+    } else if fits(Level::Day) {
+        Level::Day
+    } else {
+        Level::Quarter
+    }
+}
+
+/// Where there are no quarters, a bound moves to the next day whose noon is not before it.
+fn bound(at: Time, kept: &Kept) -> Time {
+    if at >= kept.quarters_from { at } else { Level::Day.ceil(at.minus(DAY_MS / 2)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::history::calendar::{QUARTER_MS, time};
+
+    fn at(text: &str) -> Time {
+        time(text.parse().unwrap())
+    }
+
+    fn kept(quarters_from: &str, months: &[&str]) -> Kept {
+        let months = months.iter().map(|month| month.parse().unwrap()).collect();
+        Kept { quarters_from: at(quarters_from), months }
+    }
+
+    #[test]
+    fn the_longest_that_fit_come_first() {
+        let kept = kept("2026-01-01T00:00:00Z", &["2026-03", "2026-04"]);
+        let stretch = Stretch { from: at("2026-02-26T22:30:00Z"), to: at("2026-05-03T01:00:00Z") };
+        let span = |level, from: &str, to: &str| Span { level, from: at(from), to: at(to) };
+        let expected = [
+            span(Level::Quarter, "2026-02-26T22:30:00Z", "2026-02-27T00:00:00Z"),
+            span(Level::Day, "2026-02-27T00:00:00Z", "2026-03-01T00:00:00Z"),
+            span(Level::Month, "2026-03-01T00:00:00Z", "2026-05-01T00:00:00Z"),
+            span(Level::Day, "2026-05-01T00:00:00Z", "2026-05-03T00:00:00Z"),
+            span(Level::Quarter, "2026-05-03T00:00:00Z", "2026-05-03T01:00:00Z"),
+        ];
+        assert_eq!(cover(stretch, &kept), expected);
+    }
+
+    #[test]
+    fn old_months_of_other_zones_are_months_of_utc() {
+        let kept = kept("2026-11-01T00:00:00Z", &["2026-03"]);
+        let new_york = Stretch { from: at("2026-03-01T05:00:00Z"), to: at("2026-04-01T04:00:00Z") };
+        let month = Span { level: Level::Month, from: at("2026-03-01T00:00:00Z"), to: at("2026-04-01T00:00:00Z") };
+        assert_eq!(cover(new_york, &kept), [month]);
+    }
+
+    proptest! {
+        /// However time is cut, every quarter counts once, and where there are none every day does.
+        #[test]
+        fn buckets_share_nothing_and_miss_nothing(
+            mut cuts in proptest::collection::btree_set(0..4_000_u64, 2..12),
+            horizon in 0..40_u64,
+            with_month in any::<bool>(),
+        ) {
+            let start = at("2026-02-20T00:00:00Z");
+            let kept = Kept {
+                quarters_from: start.plus(horizon * DAY_MS),
+                months: with_month.then(|| "2026-03".parse().unwrap()).into_iter().collect(),
+            };
+            cuts.insert(0);
+            cuts.insert(4_800);
+            let cuts: Vec<Time> = cuts.into_iter().map(|quarter| start.plus(quarter * QUARTER_MS)).collect();
+            let buckets = cuts.windows(2).map(|pair| Stretch { from: pair[0], to: pair[1] });
+            let spans: Vec<Span> = buckets.flat_map(|bucket| cover(bucket, &kept)).collect();
+            let mut next = start;
+            for span in spans {
+                prop_assert_eq!(span.from, next);
+                prop_assert!(span.level != Level::Quarter || span.from >= kept.quarters_from);
+                prop_assert!(span.level != Level::Month || with_month);
+                prop_assert_eq!(span.level.floor(span.from), span.from);
+                next = span.to;
+            }
+            prop_assert_eq!(next, *cuts.last().unwrap());
+        }
+    }
+}

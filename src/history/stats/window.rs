@@ -1,0 +1,311 @@
+//! Which stretch of time is asked about, and the buckets that it is shown in.
+//!
+//! Buckets are hours, days or months of somebody's time zone, so they may be shorter or longer where the
+//! clocks change. All bounds are whole quarters of an hour. Pure.
+
+use std::fmt;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{ToSpan, Zoned};
+use serde::{Serialize, Serializer};
+
+use crate::history::calendar::{DAY_MS, HOUR_MS, Level, QUARTER_MS, time, timestamp};
+use crate::wire::Time;
+
+/// The longest stretch that may be asked about, in milliseconds: 20 years.
+const LONGEST_MS: u64 = 20 * 366 * DAY_MS;
+
+/// The stretches of time that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// At least the last 24 hours, by whole hours.
+    Day,
+    /// The last 7 days and today.
+    Week,
+    /// The last 30 days and today.
+    Month,
+    /// The last 12 months and this one.
+    Year,
+    /// From one moment to another, widened to whole quarters of an hour.
+    Between {
+        /// The first moment.
+        from: Time,
+        /// The end, which is not part of it.
+        to: Time,
+    },
+}
+
+impl Range {
+    /// Those that have a name, the shortest first.
+    pub const NAMED: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// The range of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|range| range.name() == name)
+    }
+
+    /// Its name in questions and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Day => "24h",
+            Self::Week => "7d",
+            Self::Month => "30d",
+            Self::Year => "12mo",
+            Self::Between { .. } => "custom",
+        }
+    }
+
+    /// From one moment to another, if that is a stretch of time.
+    ///
+    /// # Errors
+    /// It ends before it begins, or is longer than 20 years.
+    pub fn between(from: Time, to: Time) -> Result<Self, BadRange> {
+        match to.millis().checked_sub(from.millis()) {
+            None | Some(0) => Err(BadRange::Backwards),
+            Some(length) if length > LONGEST_MS => Err(BadRange::TooLong),
+            Some(_) => Ok(Self::Between { from, to }),
+        }
+    }
+}
+
+impl Serialize for Range {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Two moments are no stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRange {
+    /// The end is not behind the beginning.
+    #[error("must be after from")]
+    Backwards,
+    /// Too much.
+    #[error("must be at most 20 years after from")]
+    TooLong,
+}
+
+/// A time zone of the IANA database, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Zone(String);
+
+/// There is no such time zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an IANA time zone such as Europe/Berlin")]
+pub struct BadZone;
+
+impl Zone {
+    /// The zone of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(name: &str) -> Result<Self, BadZone> {
+        let zone = TimeZone::get(name).map_err(|_| BadZone)?;
+        // The name as the database writes it, so that one zone has one name.
+        Ok(Self(zone.iana_name().unwrap_or(name).to_owned()))
+    }
+
+    fn rules(&self) -> TimeZone {
+        TimeZone::get(&self.0).unwrap_or(TimeZone::UTC)
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self("UTC".to_owned())
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// How long a bucket is, by the clocks of the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A calendar month.
+    Month,
+}
+
+/// A stretch of time, without its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first moment.
+    pub from: Time,
+    /// The end, which is not part of it.
+    pub to: Time,
+}
+
+impl Stretch {
+    /// Its length in milliseconds.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        self.to.millis().saturating_sub(self.from.millis())
+    }
+}
+
+/// What a question is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// All of it.
+    pub whole: Stretch,
+    /// How long its buckets are.
+    pub step: Step,
+    /// Its buckets, one after the other. The first and the last may be cut.
+    pub buckets: Vec<Stretch>,
+    /// The stretch of the same length just before.
+    pub previous: Stretch,
+}
+
+impl Window {
+    /// The window of `range` in a zone, where it is `now`.
+    #[must_use]
+    pub fn new(range: Range, zone: &Zone, now: Time) -> Self {
+        let zone = zone.rules();
+        let today = timestamp(now).to_zoned(zone.clone()).date();
+        // The quarter that is now is part of it.
+        let end = Level::Quarter.floor(now).plus(QUARTER_MS);
+        let days_ago = |days: i64| today.checked_sub(days.days()).map_or(now, |date| start_of_day(date, &zone));
+        let (from, to, step) = match range {
+            Range::Day => (floor_hour(now.minus(DAY_MS), &zone), end, Step::Hour),
+            Range::Week => (days_ago(7), end, Step::Hour),
+            Range::Month => (days_ago(30), end, Step::Day),
+            Range::Year => {
+                let month = today.first_of_month().checked_sub(12.months());
+                (month.map_or(now, |date| start_of_day(date, &zone)), end, Step::Month)
+            }
+            Range::Between { from, to } => {
+                let step = match to.millis().saturating_sub(from.millis()) / DAY_MS {
+                    0..=8 => Step::Hour,
+                    9..=100 => Step::Day,
+                    _ => Step::Month,
+                };
+                (from, to, step)
+            }
+        };
+        let whole = Stretch { from: Level::Quarter.floor(from), to: Level::Quarter.ceil(to) };
+        let previous = Stretch { from: whole.from.minus(whole.millis()), to: whole.from };
+        Self { whole, step, buckets: buckets(whole, step, &zone), previous }
+    }
+}
+
+fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
+    let mut buckets = Vec::new();
+    let mut from = whole.from;
+    while from < whole.to {
+        let next = match step {
+            Step::Hour => floor_hour(from, zone).plus(HOUR_MS),
+            Step::Day => local(from, zone).date().tomorrow().map_or(whole.to, |date| start_of_day(date, zone)),
+            Step::Month => {
+                let next = local(from, zone).date().first_of_month().checked_add(1.months());
+                next.map_or(whole.to, |date| start_of_day(date, zone))
+            }
+        };
+        // Time goes on, whatever a zone's history says.
+        let to = next.max(from.plus(QUARTER_MS)).min(whole.to);
+        buckets.push(Stretch { from, to });
+        from = to;
+    }
+    buckets
+}
+
+fn local(at: Time, zone: &TimeZone) -> Zoned {
+    timestamp(at).to_zoned(zone.clone())
+}
+
+/// The start of the hour by the zone's clocks, which may be half an hour from that of UTC.
+fn floor_hour(at: Time, zone: &TimeZone) -> Time {
+    let offset = i64::from(local(at, zone).offset().seconds()) * 1_000;
+    let into_hour = (i64::try_from(at.millis()).unwrap_or(0) + offset).rem_euclid(HOUR_MS as i64);
+    Level::Quarter.floor(at.minus(into_hour.unsigned_abs()))
+}
+
+fn start_of_day(date: Date, zone: &TimeZone) -> Time {
+    let start = date.to_zoned(zone.clone()).map_or(Time::from_millis(0), |start| time(start.timestamp()));
+    Level::Quarter.floor(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Time {
+        time(text.parse().unwrap())
+    }
+
+    fn window(range: Range, zone: &str, now: &str) -> Window {
+        let window = Window::new(range, &Zone::find(zone).unwrap(), at(now));
+        // Buckets are the whole, without gaps.
+        assert_eq!(window.buckets.first().unwrap().from, window.whole.from);
+        assert_eq!(window.buckets.last().unwrap().to, window.whole.to);
+        assert!(window.buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+        assert_eq!(window.previous.millis(), window.whole.millis());
+        window
+    }
+
+    fn hours(window: &Window) -> Vec<u64> {
+        window.buckets.iter().map(|bucket| bucket.millis() / HOUR_MS).collect()
+    }
+
+    #[test]
+    fn named_ranges_end_now_and_begin_with_whole_buckets() {
+        let day = window(Range::Day, "UTC", "2026-11-20T10:20:00Z");
+        assert_eq!(day.whole, Stretch { from: at("2026-11-19T10:00:00Z"), to: at("2026-11-20T10:30:00Z") });
+        assert_eq!((day.step, day.buckets.len()), (Step::Hour, 25));
+        let week = window(Range::Week, "UTC", "2026-11-20T10:20:00Z");
+        assert_eq!((week.whole.from, week.buckets.len()), (at("2026-11-13T00:00:00Z"), 7 * 24 + 11));
+        let month = window(Range::Month, "UTC", "2026-11-20T10:20:00Z");
+        assert_eq!((month.whole.from, month.buckets.len()), (at("2026-10-21T00:00:00Z"), 31));
+        let year = window(Range::Year, "UTC", "2026-11-20T10:20:00Z");
+        assert_eq!((year.whole.from, year.buckets.len()), (at("2025-11-01T00:00:00Z"), 13));
+    }
+
+    #[test]
+    fn days_are_as_long_as_the_clocks_of_the_zone_say() {
+        // Germany: 2026-03-29 has 23 hours; New York: 2026-11-01 has 25.
+        let spring = window(Range::Month, "Europe/Berlin", "2026-04-02T12:00:00Z");
+        let short = spring.buckets.iter().find(|day| day.from == at("2026-03-28T23:00:00Z")).unwrap();
+        assert_eq!(short.millis(), 23 * HOUR_MS);
+        assert_eq!(hours(&spring).iter().filter(|hours| **hours == 23).count(), 1);
+        let autumn = window(Range::Month, "America/New_York", "2026-11-20T10:20:00Z");
+        let long = autumn.buckets.iter().find(|day| day.from == at("2026-11-01T04:00:00Z")).unwrap();
+        assert_eq!(long.millis(), 25 * HOUR_MS);
+        assert_eq!(hours(&autumn).iter().filter(|hours| **hours == 25).count(), 1);
+    }
+
+    #[test]
+    fn hours_and_days_of_half_hour_zones_begin_at_the_half_hour_of_utc() {
+        let day = window(Range::Day, "Asia/Kolkata", "2026-11-20T10:20:00Z");
+        assert_eq!(day.whole.from, at("2026-11-19T09:30:00Z"));
+        let month = window(Range::Month, "Asia/Kathmandu", "2026-11-20T10:20:00Z");
+        assert_eq!(month.whole.from, at("2026-10-20T18:15:00Z"));
+    }
+
+    #[test]
+    fn custom_ranges_are_widened_to_quarters_and_cut_at_local_bounds() {
+        let range = Range::between(at("2026-11-01T10:07:00Z"), at("2026-11-20T10:01:00Z")).unwrap();
+        let custom = window(range, "UTC", "2026-11-20T10:20:00Z");
+        assert_eq!(custom.whole, Stretch { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") });
+        assert_eq!((custom.step, custom.buckets.len()), (Step::Day, 20));
+        assert_eq!(custom.buckets[1].from, at("2026-11-02T00:00:00Z"));
+        assert_eq!(Range::between(at("2026-11-01T00:00:00Z"), at("2026-11-01T00:00:00Z")), Err(BadRange::Backwards));
+        assert_eq!(Range::between(Time::from_millis(0), at("2026-11-01T00:00:00Z")), Err(BadRange::TooLong));
+        assert_eq!(Zone::find("Mars/Olympus"), Err(BadZone));
+    }
+}

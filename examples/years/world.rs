@@ -132,14 +132,17 @@ impl World {
                 if present == 0 {
                     continue;
                 }
-                let mood = MOODS[self.dice.below(5) as usize].to_owned();
-                let in_mood_ms = u64::from(present / 2) * MINUTE_MS;
-                let present_ms = u64::from(present) * MINUTE_MS;
-                *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
+                let (present_ms, in_mood) = (u64::from(present) * MINUTE_MS, present / 2);
+                let mut moods_ms = BTreeMap::new();
+                if in_mood > 0 {
+                    let mood = MOODS[self.dice.below(5) as usize].to_owned();
+                    let in_mood_ms = u64::from(in_mood) * MINUTE_MS;
+                    *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
+                    moods_ms.insert(mood, in_mood_ms);
+                }
                 census.hub.peak += present;
                 census.hub.joins += present / 8;
                 census.hub.present_ms += present_ms;
-                let moods_ms = BTreeMap::from([(mood, in_mood_ms)]);
                 census.rooms.insert(room, Sample { present_ms, peak: present, joins: present / 8, moods_ms });
             }
             if census.hub.peak > 0 {

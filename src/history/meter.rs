@@ -1,6 +1,8 @@
 //! What the history side counts for `/metrics`: plain handles, so that counting is one
 //! atomic addition and nothing here knows how the counters are shown.
 
+use std::time::Instant;
+
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 /// Counters of the history side. Cloning shares them.
@@ -20,6 +22,15 @@ pub struct Meter {
     pub flush_seconds: Histogram,
     /// How many events flushes committed.
     pub flush_events: Histogram,
+    /// Answers about the history that were kept and still new.
+    pub stats_hits: Counter,
+    /// Answers that had to be made while somebody waited.
+    pub stats_misses: Counter,
+    /// Answers that were served while a newer one was made.
+    pub stats_stale: Counter,
+    /// Answers that could not be made.
+    pub stats_errors: Counter,
+    query_seconds: [(&'static str, Histogram); 6],
 }
 
 impl Meter {
@@ -29,6 +40,11 @@ impl Meter {
         const QUEUED: &str = "breathing_room_events_queued_total";
         const COMMITTED: &str = "breathing_room_events_committed_total";
         const FAILURES: &str = "breathing_room_flush_failures_total";
+        const STATS: &str = "breathing_room_stats_answers_total";
+        const QUERY: &str = "breathing_room_stats_query_duration_seconds";
+        const QUERIES: [&str; 6] = ["plan", "activity", "presence", "previous", "props", "texts"];
+        describe_counter!(STATS, "Answers about the history");
+        describe_histogram!(QUERY, Unit::Seconds, "Time per query of the history");
         describe_counter!(QUEUED, "Events taken into the journal");
         describe_counter!(COMMITTED, "Events committed to the database, resent ones included");
         describe_counter!(FAILURES, "Flushes that did not commit; their batch is kept");
@@ -42,6 +58,18 @@ impl Meter {
             flush_failures: counter!(FAILURES),
             flush_seconds: histogram!("breathing_room_flush_duration_seconds"),
             flush_events: histogram!("breathing_room_flush_events"),
+            stats_hits: counter!(STATS, "result" => "hit"),
+            stats_misses: counter!(STATS, "result" => "miss"),
+            stats_stale: counter!(STATS, "result" => "stale"),
+            stats_errors: counter!(STATS, "result" => "error"),
+            query_seconds: QUERIES.map(|query| (query, histogram!(QUERY, "query" => query))),
+        }
+    }
+
+    /// A query of the stats was answered that began at `started`.
+    pub fn query(&self, query: &str, started: Instant) {
+        if let Some((_, seconds)) = self.query_seconds.iter().find(|(name, _)| *name == query) {
+            seconds.record(started.elapsed().as_secs_f64());
         }
     }
 }

@@ -254,11 +254,6 @@ impl Tally {
             .or_default()
     }
 
-    /// The rooms in which something changes.
-    pub fn rooms(&self) -> impl Iterator<Item = Number> {
-        self.activity.keys().chain(self.presence.keys()).map(|(room, _)| *room)
-    }
-
     /// What page views and watch sessions change, in every rollup that `is_kept`. A room's activity is
     /// the whole hub's too.
     pub fn activity(&self, is_kept: impl Fn(Level, Time) -> bool) -> BTreeMap<Key, Activity> {

@@ -10,6 +10,7 @@ use super::Config;
 use super::admission::AdminToken;
 use super::meter::HttpMeter;
 use crate::clock::Clock;
+use crate::history::stats::Answers;
 use crate::history::{Journal, Store};
 use crate::live::{Feed, Hub};
 use crate::session::{Sockets, WatchClocks, meter, room};
@@ -27,8 +28,10 @@ pub struct App {
     pub feed: Arc<Feed>,
     /// Where events go.
     pub journal: Journal,
-    /// Where history is read.
+    /// The database.
     pub store: Store,
+    /// What the history says.
+    pub answers: Answers,
     /// All open sockets.
     pub sockets: Arc<Sockets>,
     /// The tasks of all sessions.

@@ -2,6 +2,8 @@
 //!
 //! One enum for all handlers, so that the whole of what may go wrong is one page.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -9,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::history::journal::{FlushError, Full};
-use crate::history::stats::ReadError;
+use crate::history::stats::{BadRange, ReadError};
 use crate::live::RoomsFull;
 use crate::session::{Refused, UpgradeError};
 use crate::wire::ids::BadName;
@@ -37,6 +39,14 @@ pub enum ApiError {
         name: &'static str,
         /// What it must be.
         rule: &'static str,
+    },
+    /// Two moments are no stretch of time.
+    #[error("{name}: {rule}")]
+    BadRange {
+        /// The parameter.
+        name: &'static str,
+        /// What it must be.
+        rule: BadRange,
     },
     /// The query as a whole cannot be read.
     #[error("the query cannot be read: {0}")]
@@ -85,7 +95,7 @@ pub enum ApiError {
     Flush(#[from] FlushError),
     /// The database did not answer.
     #[error(transparent)]
-    History(#[from] ReadError),
+    History(#[from] Arc<ReadError>),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
@@ -99,7 +109,9 @@ impl ApiError {
             Self::BadRoom(_) => (StatusCode::BAD_REQUEST, "bad-room"),
             Self::BadVisitor(_) => (StatusCode::BAD_REQUEST, "bad-visitor"),
             Self::UnknownMood => (StatusCode::BAD_REQUEST, "unknown-mood"),
-            Self::BadParameter { .. } | Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "bad-parameter"),
+            Self::BadParameter { .. } | Self::BadRange { .. } | Self::BadQuery(_) => {
+                (StatusCode::BAD_REQUEST, "bad-parameter")
+            }
             Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
             Self::Upgrade(UpgradeError::Key) => (StatusCode::BAD_REQUEST, "bad-upgrade"),

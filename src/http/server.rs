@@ -27,6 +27,7 @@ use super::meter::Meters;
 use super::routes::router;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
+use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub};
@@ -119,7 +120,9 @@ impl Server {
         let Config { http, live, history, session, clock } = config;
         let meters = Meters::register()?;
         let store = Store::open(&history.database_url).await?;
+        let answers = Answers::new(store.clone(), clock.clone(), meters.history.clone());
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
+        tokio::spawn(answers.clone().keep_new(journal.committed()));
         let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
         let hub = Hub::new(live, meters.live);
         let sockets = Sockets::new(session.max_connections);
@@ -146,6 +149,7 @@ impl Server {
             hub,
             journal,
             store,
+            answers,
             sockets,
             sessions: TaskTracker::new(),
             room,

@@ -1,42 +1,138 @@
 //! What is asked of the history: the only requests that read the database.
 //!
-//! A query is checked here; what it means is the history's business.
+//! A query is checked here; what it means is the history's business, and so is which answers are kept.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::IntoResponse;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
 
 use super::app::App;
 use super::error::ApiError;
 use super::live::query;
-use crate::history::stats::Range;
-use crate::wire::RoomId;
+use crate::history::stats::{Question, Range, Zone};
+use crate::wire::{RoomId, Time};
+
+/// A browser asks again after 5 s; an edge shares an answer for as long as it is new here, and serves
+/// it while it asks for the next one (RFC 9111, RFC 5861).
+const CACHE: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30";
+
+/// The longest name of a property, in bytes: no event has a longer one.
+const PROP_LIMIT: usize = 1024;
 
 /// The query of the stats.
 #[derive(Debug, Deserialize)]
 pub struct Asking {
     range: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
     room: Option<String>,
+    tz: Option<String>,
+    prop: Option<String>,
 }
 
-/// `GET /unified-stats`: totals of the range, straight from the database.
+/// `GET /unified-stats`: what the history says about a stretch of time.
 pub async fn unified_stats(
     State(app): State<Arc<App>>,
     asking: Result<Query<Asking>, QueryRejection>,
-) -> Result<impl IntoResponse, ApiError> {
-    let asking = query(asking)?;
-    let range = match asking.range.as_deref() {
-        None => Range::Day,
-        Some(name) => Range::find(name)
-            .ok_or(ApiError::BadParameter { name: "range", rule: "must be 24h, 7d, 30d or 12mo" })?,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let question = question(query(asking)?)?;
+    let served = app.answers.get(&question).await?;
+    let headers_out = [(CACHE_CONTROL, CACHE.to_owned()), (ETAG, served.etag.clone())];
+    if is_known(&headers, &served.etag) {
+        return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
+    }
+    Ok((headers_out, [(CONTENT_TYPE, "application/json")], served.body).into_response())
+}
+
+fn question(asking: Asking) -> Result<Question, ApiError> {
+    let bad = |name, rule| ApiError::BadParameter { name, rule };
+    let range = match (asking.range.as_deref(), asking.from, asking.to) {
+        (None, None, None) => Range::Day,
+        (Some(name), None, None) => {
+            Range::find(name).ok_or_else(|| bad("range", "must be 24h, 7d, 30d or 12mo"))?
+        }
+        (None, Some(from), Some(to)) => {
+            let (from, to) = (moment("from", &from)?, moment("to", &to)?);
+            Range::between(from, to).map_err(|rule| ApiError::BadRange { name: "to", rule })?
+        }
+        (Some(_), _, _) => return Err(bad("range", "cannot be given together with from and to")),
+        (None, Some(_), None) => return Err(bad("to", "is missing beside from")),
+        (None, None, Some(_)) => return Err(bad("from", "is missing beside to")),
     };
     let room = asking.room.map(RoomId::try_from).transpose().map_err(ApiError::BadRoom)?;
-    let now = app.clock.wall();
-    let totals = app.store.totals(now.minus(range.millis()), room.as_ref()).await?;
-    Ok(Json(json!({ "range": range, "totals": totals, "generatedAt": now, "cached": false })))
+    let zone = match asking.tz {
+        None => Zone::default(),
+        Some(name) => {
+            Zone::find(&name).map_err(|_| bad("tz", "must be an IANA time zone such as Europe/Berlin"))?
+        }
+    };
+    if asking.prop.as_ref().is_some_and(|prop| prop.is_empty() || prop.len() > PROP_LIMIT) {
+        return Err(bad("prop", "must be the name of a property, of 1 to 1024 bytes"));
+    }
+    Ok(Question { range, room, zone, prop: asking.prop })
+}
+
+fn moment(name: &'static str, text: &str) -> Result<Time, ApiError> {
+    let millis = text.parse::<u64>().ok().and_then(|millis| Time::try_from(millis).ok());
+    millis.ok_or(ApiError::BadParameter { name, rule: "must be milliseconds since 1970 UTC" })
+}
+
+/// Whether the client has an answer that says the same (RFC 9110, section 13.1.2).
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let strong = |etag: &str| etag.trim().trim_start_matches("W/").to_owned();
+    let lists = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|known| known.trim() == "*" || strong(known) == strong(etag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(query: &str) -> Result<Question, String> {
+        let uri = format!("/?{query}").parse().unwrap();
+        let asking = Query::<Asking>::try_from_uri(&uri).unwrap().0;
+        question(asking).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_question_is_taken_or_refused_by_the_name_of_its_parameter() {
+        assert_eq!(ask(""), Ok(Question::about(Range::Day)));
+        let full = ask("range=12mo&room=lobby&tz=europe/berlin&prop=plan").unwrap();
+        assert_eq!((full.range, full.zone.to_string()), (Range::Year, "Europe/Berlin".to_owned()));
+        assert_eq!((full.room.unwrap().as_str(), full.prop.as_deref()), ("lobby", Some("plan")));
+        let custom = ask("from=1000&to=2000").unwrap().range;
+        assert_eq!(custom, Range::between(Time::from_millis(1000), Time::from_millis(2000)).unwrap());
+        let refused = [
+            ("range=1y", "range: must be"),
+            ("range=24h&from=1&to=2", "range: cannot"),
+            ("from=1", "to: is missing"),
+            ("to=1", "from: is missing"),
+            ("from=a&to=2", "from: must be"),
+            ("from=2&to=-1", "to: must be"),
+            ("from=2&to=2", "to: must be after"),
+            ("from=0&to=1700000000000", "to: must be at most"),
+            ("room=A", "room: must match"),
+            ("tz=Mars/Olympus", "tz: must be"),
+            ("prop=", "prop: must be"),
+        ];
+        for (query, message) in refused {
+            let refusal = ask(query).unwrap_err();
+            assert!(refusal.starts_with(message), "{query}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_known_etag_is_found_in_any_list() {
+        let headers = |value: &str| HeaderMap::from_iter([(IF_NONE_MATCH, value.parse().unwrap())]);
+        for known in ["W/\"a\"", "\"a\"", "\"x\", W/\"a\"", "*"] {
+            assert!(is_known(&headers(known), "W/\"a\""), "{known}");
+        }
+        assert!(!is_known(&headers("W/\"b\""), "W/\"a\"") && !is_known(&HeaderMap::new(), "W/\"a\""));
+    }
 }

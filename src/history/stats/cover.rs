@@ -99,7 +99,8 @@ mod tests {
     fn old_months_of_other_zones_are_months_of_utc() {
         let kept = kept("2026-11-01T00:00:00Z", &["2026-03"]);
         let new_york = Stretch { from: at("2026-03-01T05:00:00Z"), to: at("2026-04-01T04:00:00Z") };
-        let month = Span { level: Level::Month, from: at("2026-03-01T00:00:00Z"), to: at("2026-04-01T00:00:00Z") };
+        let month =
+            Span { level: Level::Month, from: at("2026-03-01T00:00:00Z"), to: at("2026-04-01T00:00:00Z") };
         assert_eq!(cover(new_york, &kept), [month]);
     }
 

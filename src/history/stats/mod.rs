@@ -1,94 +1,174 @@
 //! Stats: what the history says about a stretch of time, for the dashboard.
 //!
-//! Reads only, through the read-only pool. So far: totals, straight from the facts.
+//! A question becomes a [`window`] of buckets, each bucket a [`cover`] of rollups, which a [`query`] reads
+//! and merges, and [`Answers`] keeps. Raw rows are never read: how many there are does not matter.
+
+pub mod answers;
+pub mod cover;
+pub mod query;
+pub mod window;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::store::Store;
+pub use answers::{Answers, Served};
+pub use window::{BadRange, BadZone, Range, Step, Zone};
+
 use crate::wire::{RoomId, Time};
-
-/// The stretches of time that can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Range {
-    /// The last 24 hours.
-    #[serde(rename = "24h")]
-    Day,
-    /// The last 7 days.
-    #[serde(rename = "7d")]
-    Week,
-    /// The last 30 days.
-    #[serde(rename = "30d")]
-    Month,
-    /// The last 365 days.
-    #[serde(rename = "12mo")]
-    Year,
-}
-
-impl Range {
-    /// The range of this name.
-    #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
-        match name {
-            "24h" => Some(Self::Day),
-            "7d" => Some(Self::Week),
-            "30d" => Some(Self::Month),
-            "12mo" => Some(Self::Year),
-            _ => None,
-        }
-    }
-
-    /// Its length in milliseconds.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        let days = match self {
-            Self::Day => 1,
-            Self::Week => 7,
-            Self::Month => 30,
-            Self::Year => 365,
-        };
-        days * 24 * 60 * 60 * 1000
-    }
-}
 
 /// The database did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the history cannot be read now: {0}")]
 pub struct ReadError(#[from] sqlx::Error);
 
-/// Totals over a stretch of time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// When.
+    pub range: Range,
+    /// One room, or none for all.
+    pub room: Option<RoomId>,
+    /// Whose days and hours.
+    pub zone: Zone,
+    /// The property of page views to break down.
+    pub prop: Option<String>,
+}
+
+impl Question {
+    /// About all rooms by the days of UTC.
+    #[must_use]
+    pub fn about(range: Range) -> Self {
+        Self { range, room: None, zone: Zone::default(), prop: None }
+    }
+}
+
+/// What the history says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// As asked.
+    pub range: Range,
+    /// As asked.
+    pub room: Option<RoomId>,
+    /// As asked.
+    pub tz: Zone,
+    /// The first moment that is counted.
+    pub from: Time,
+    /// The end, which is not.
+    pub to: Time,
+    /// How long the points of the series are.
+    pub step: Step,
+    /// Over all of it.
+    pub totals: Totals,
+    /// The stretch of the same length just before.
+    pub previous: Previous,
+    /// Bucket by bucket, also where there was nothing.
+    pub series: Vec<Point>,
+    /// The pages that were seen most.
+    pub top_pages: Vec<Page>,
+    /// What was watched longest.
+    pub top_content: Vec<Content>,
+    /// The hosts from which most page views came.
+    pub top_referrers: Vec<Referrer>,
+    /// How long each person was in each mood, added up, in milliseconds.
+    pub moods: BTreeMap<String, i64>,
+    /// The breakdown by a property, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prop: Option<Breakdown>,
+}
+
+/// Figures of one stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Pages seen.
     pub page_views: i64,
-    /// Distinct visitors who saw a page or watched something.
-    pub visitors: i64,
+    /// Distinct visitors who saw a page or started to watch something.
+    pub visitors: u64,
     /// Watch sessions that started.
     pub watch_sessions: i64,
     /// Time watched in them.
     pub watched_ms: i64,
+    /// People who came to a room.
+    pub joins: i64,
+    /// The most who were present at once.
+    pub peak_present: u32,
+    /// How many were present on average, to two digits.
+    pub average_present: f64,
 }
 
-const TOTALS: &str = "
-    WITH views AS (
-        SELECT visitor FROM page_views WHERE at >= ?1 AND (?2 IS NULL OR room = ?2)
-    ), watches AS (
-        SELECT visitor, watched_ms
-        FROM watch_sessions WHERE started_at >= ?1 AND (?2 IS NULL OR room = ?2)
-    )
-    SELECT (SELECT count(*) FROM views) AS page_views,
-           (SELECT count(*) FROM (SELECT visitor FROM views UNION SELECT visitor FROM watches)) AS visitors,
-           (SELECT count(*) FROM watches) AS watch_sessions,
-           (SELECT ifnull(sum(watched_ms), 0) FROM watches) AS watched_ms";
+/// One bucket of the series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// When it begins.
+    pub at: Time,
+    /// Its figures.
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// How long each person was in each mood, added up, in milliseconds.
+    pub moods: BTreeMap<String, i64>,
+}
 
-impl Store {
-    /// Totals of everything since `from`, in one room or in all.
-    ///
-    /// # Errors
-    /// The database did not answer.
-    pub async fn totals(&self, from: Time, room: Option<&RoomId>) -> Result<Totals, ReadError> {
-        let from = i64::try_from(from.millis()).unwrap_or(i64::MAX);
-        let totals = sqlx::query_as(TOTALS).bind(from).bind(room.map(RoomId::as_str));
-        Ok(totals.fetch_one(&self.readers).await?)
-    }
+/// The stretch before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Previous {
+    /// Its first moment.
+    pub from: Time,
+    /// Its end.
+    pub to: Time,
+    /// Its figures.
+    pub totals: Totals,
+}
+
+/// A page, and how often it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// Its path.
+    pub path: String,
+    /// How often.
+    pub page_views: i64,
+}
+
+/// Something to watch, and how long it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Content {
+    /// What.
+    pub content: String,
+    /// How often it was started.
+    pub watch_sessions: i64,
+    /// How long it was watched.
+    pub watched_ms: i64,
+}
+
+/// Where page views came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// The host, without `www.`.
+    pub referrer: String,
+    /// How many.
+    pub page_views: i64,
+}
+
+/// Page views by the values of a property.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Breakdown {
+    /// The property.
+    pub key: String,
+    /// The most frequent values.
+    pub values: Vec<PropValue>,
+}
+
+/// A property's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PropValue {
+    /// As text; of a long one only its beginning.
+    pub value: String,
+    /// How many page views had it.
+    pub page_views: i64,
 }

@@ -181,7 +181,8 @@ impl Window {
         let today = timestamp(now).to_zoned(zone.clone()).date();
         // The quarter that is now is part of it.
         let end = Level::Quarter.floor(now).plus(QUARTER_MS);
-        let days_ago = |days: i64| today.checked_sub(days.days()).map_or(now, |date| start_of_day(date, &zone));
+        let days_ago =
+            |days: i64| today.checked_sub(days.days()).map_or(now, |date| start_of_day(date, &zone));
         let (from, to, step) = match range {
             Range::Day => (floor_hour(now.minus(DAY_MS), &zone), end, Step::Hour),
             Range::Week => (days_ago(7), end, Step::Hour),
@@ -211,7 +212,9 @@ fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
     while from < whole.to {
         let next = match step {
             Step::Hour => floor_hour(from, zone).plus(HOUR_MS),
-            Step::Day => local(from, zone).date().tomorrow().map_or(whole.to, |date| start_of_day(date, zone)),
+            Step::Day => {
+                local(from, zone).date().tomorrow().map_or(whole.to, |date| start_of_day(date, zone))
+            }
             Step::Month => {
                 let next = local(from, zone).date().first_of_month().checked_add(1.months());
                 next.map_or(whole.to, |date| start_of_day(date, zone))
@@ -301,10 +304,16 @@ mod tests {
     fn custom_ranges_are_widened_to_quarters_and_cut_at_local_bounds() {
         let range = Range::between(at("2026-11-01T10:07:00Z"), at("2026-11-20T10:01:00Z")).unwrap();
         let custom = window(range, "UTC", "2026-11-20T10:20:00Z");
-        assert_eq!(custom.whole, Stretch { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") });
+        assert_eq!(
+            custom.whole,
+            Stretch { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") }
+        );
         assert_eq!((custom.step, custom.buckets.len()), (Step::Day, 20));
         assert_eq!(custom.buckets[1].from, at("2026-11-02T00:00:00Z"));
-        assert_eq!(Range::between(at("2026-11-01T00:00:00Z"), at("2026-11-01T00:00:00Z")), Err(BadRange::Backwards));
+        assert_eq!(
+            Range::between(at("2026-11-01T00:00:00Z"), at("2026-11-01T00:00:00Z")),
+            Err(BadRange::Backwards)
+        );
         assert_eq!(Range::between(Time::from_millis(0), at("2026-11-01T00:00:00Z")), Err(BadRange::TooLong));
         assert_eq!(Zone::find("Mars/Olympus"), Err(BadZone));
     }

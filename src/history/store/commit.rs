@@ -15,7 +15,7 @@ use super::{names, read, rollups};
 use crate::history::calendar::{Level, Month};
 use crate::history::event::{Batch, Census, PageViewFact, WatchFact};
 use crate::history::rollup::{ALL_ROOMS, Key, Number, Numbers, Tally, Trace};
-use crate::wire::Time;
+use crate::wire::{RoomId, Time};
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +26,16 @@ pub struct Changes {
     pub watch_sessions: usize,
     /// Censuses that were not stored before.
     pub censuses: usize,
-    /// The rooms of which a rollup changed.
-    pub rooms: BTreeSet<Number>,
+    /// The rooms whose figures changed.
+    pub rooms: BTreeSet<RoomId>,
+}
+
+impl Changes {
+    /// Whether everything was stored before.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.page_views + self.watch_sessions + self.censuses == 0
+    }
 }
 
 /// Stores what is new in `batch`, inside the transaction that `connection` is in.
@@ -66,8 +74,15 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
         page_views: added.page_views.len(),
         watch_sessions: added.watches.len(),
         censuses: added.censuses.len(),
-        rooms: tally.rooms().chain([ALL_ROOMS]).collect(),
+        rooms: rooms(&[&taken, &added]),
     })
+}
+
+fn rooms(changed: &[&Batch]) -> BTreeSet<RoomId> {
+    let views = changed.iter().flat_map(|batch| &batch.page_views).map(|view| &view.who.room);
+    let watches = changed.iter().flat_map(|batch| &batch.watches).map(|watch| &watch.who.room);
+    let censuses = changed.iter().flat_map(|batch| &batch.censuses).flat_map(|census| census.rooms.keys());
+    views.chain(watches).chain(censuses).cloned().collect()
 }
 
 /// Writes facts that are not stored to the tables of their months.

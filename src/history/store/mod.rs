@@ -8,15 +8,17 @@ mod adopt;
 mod commit;
 mod insert;
 
-mod names;
+pub(super) mod names;
 mod partition;
 mod read;
 mod recount;
 pub(super) mod rollups;
+mod versions;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,7 +33,10 @@ use sqlx::sqlite::{
 pub use commit::Changes;
 pub use recount::{Difference, Recount};
 
+use versions::Versions;
+
 use super::event::Batch;
+use crate::wire::RoomId;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -96,6 +101,7 @@ pub struct Migrated {
 pub struct Store {
     writer: SqlitePool,
     pub(in crate::history) readers: SqlitePool,
+    versions: Arc<Versions>,
 }
 
 impl Store {
@@ -127,7 +133,8 @@ impl Store {
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let not_opened = |source| OpenError::File { path: path.clone(), source };
         let writer = pool(1).connect_with(writer).await.map_err(not_opened)?;
-        let store = Self { writer, readers: pool(READERS).connect_lazy_with(readers) };
+        let store =
+            Self { writer, readers: pool(READERS).connect_lazy_with(readers), versions: Arc::default() };
         store.migrate().await?;
         store.adopt().await.map_err(OpenError::Adopt)?;
         Ok(store)
@@ -154,7 +161,16 @@ impl Store {
         let mut transaction = self.begin().await?;
         let changes = commit::store(&mut transaction, batch).await?;
         transaction.commit().await?;
+        if !changes.is_empty() {
+            self.versions.change(&changes.rooms);
+        }
         Ok(changes)
+    }
+
+    /// The version of a room's figures, or of the whole hub's: rises whenever they change.
+    #[must_use]
+    pub fn version(&self, room: Option<&RoomId>) -> u64 {
+        self.versions.of(room)
     }
 
     /// Begins a transaction on the writer.

@@ -14,7 +14,7 @@ use crate::history::rollup::{Number, Numbers, properties, referrer_host};
 
 /// Which texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dictionary {
+pub(in crate::history) enum Dictionary {
     /// Rooms, paths and the like.
     Texts,
     /// Visitors.
@@ -170,7 +170,7 @@ async fn look_up(
 }
 
 /// The number of one text, where it has one.
-pub(super) async fn number(
+pub(in crate::history) async fn number(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
     text: &str,
@@ -206,6 +206,12 @@ pub(super) async fn overwrite(
 }
 
 /// Rows as one JSON parameter.
-pub(super) fn json<T: Serialize + ?Sized>(rows: &T) -> Result<String, sqlx::Error> {
+pub(in crate::history) fn json<T: Serialize + ?Sized>(rows: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+/// How texts are found, for the test that explains it.
+#[cfg(test)]
+pub(in crate::history) fn find_statement(dictionary: Dictionary) -> &'static str {
+    dictionary.find()
 }

@@ -53,6 +53,15 @@ impl Kind {
         }
     }
 
+    /// Rows of more than a quarter of a page are better in a table with rowids: without, each of them would
+    /// take pages of its own (<https://www.sqlite.org/withoutrowid.html>, section 4).
+    fn options(self) -> &'static str {
+        match self {
+            Self::PageViews | Self::WatchSessions => "STRICT, WITHOUT ROWID",
+            Self::Presence => "STRICT",
+        }
+    }
+
     /// The name of its table for `month`.
     pub(super) fn table(self, month: Month) -> String {
         format!("{}_{}", self.name(), month.suffix())
@@ -114,7 +123,7 @@ impl Partitions {
         if self.live.insert(month) {
             for kind in Kind::ALL {
                 let table =
-                    format!("CREATE TABLE {} ({}) STRICT, WITHOUT ROWID", kind.table(month), kind.columns());
+                    format!("CREATE TABLE {} ({}) {}", kind.table(month), kind.columns(), kind.options());
                 sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
             }
             self.make_views(connection).await?;

@@ -1,0 +1,367 @@
+//! The query: rollups of a window, read in one snapshot and merged to an answer.
+//!
+//! Every statement finds its rows by the primary key of a rollup or of a dictionary; the test at the end
+//! asks SQLite whether that is so.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::cover::{Kept, cover};
+use super::window::{Stretch, Window};
+use super::{
+    Answer, Breakdown, Content, Page, Point, Previous, PropValue, Question, ReadError, Referrer, Totals,
+};
+use crate::history::calendar::Month;
+use crate::history::meter::Meter;
+use crate::history::rollup::{ALL_ROOMS, Counts, Number};
+use crate::history::store::Store;
+use crate::history::store::names::{self, Dictionary};
+use crate::history::store::rollups::{from_json, set};
+use crate::wire::Time;
+
+/// The longest list of pages, contents, referrers and values.
+const TOP: usize = 10;
+
+/// Of how many the texts are looked up, so that those that are equally frequent stand in the order of their names.
+const CANDIDATES: usize = 50;
+
+const HORIZON: &str = "SELECT quarters_from FROM horizon WHERE only_row = 1";
+
+const MONTHS: &str = "SELECT month FROM months WHERE summed = 'yes'";
+
+const ACTIVITY: &str = "
+    SELECT span.value ->> 0, page_views, watch_sessions, watched_ms, visitor_set, pages, contents, referrers
+    FROM json_each(?1) AS span CROSS JOIN activity_rollups AS rollup
+    ON rollup.level = span.value ->> 1 AND rollup.room = ?2
+       AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
+
+const TOTALS: &str = "
+    SELECT span.value ->> 0, page_views, watch_sessions, watched_ms, visitor_set
+    FROM json_each(?1) AS span CROSS JOIN activity_rollups AS rollup
+    ON rollup.level = span.value ->> 1 AND rollup.room = ?2
+       AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
+
+const PRESENCE: &str = "
+    SELECT span.value ->> 0, joins, peak, present_ms, moods_ms
+    FROM json_each(?1) AS span CROSS JOIN presence_rollups AS rollup
+    ON rollup.level = span.value ->> 1 AND rollup.room = ?2
+       AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
+
+const PROPS: &str = "
+    SELECT props -> ?3
+    FROM json_each(?1) AS span CROSS JOIN activity_rollups AS rollup
+    ON rollup.level = span.value ->> 1 AND rollup.room = ?2
+       AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
+
+const TEXTS: &str = "
+    SELECT number, text FROM json_each(?1) AS asked CROSS JOIN texts ON number = asked.value";
+
+impl Store {
+    /// Asks the rollups, at the moment `now`.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn ask(&self, question: &Question, now: Time, meter: &Meter) -> Result<Answer, ReadError> {
+        let window = Window::new(question.range, &question.zone, now);
+        let mut connection = self.readers.acquire().await?;
+        let mut snapshot = connection.begin().await?;
+        Ok(answer(&mut snapshot, question, &window, meter).await?)
+    }
+}
+
+async fn answer(
+    connection: &mut SqliteConnection,
+    question: &Question,
+    window: &Window,
+    meter: &Meter,
+) -> Result<Answer, sqlx::Error> {
+    let started = Instant::now();
+    let room = match &question.room {
+        None => Some(ALL_ROOMS),
+        Some(room) => names::number(connection, Dictionary::Texts, room.as_str()).await?,
+    };
+    let mut sums: Vec<Sum> = vec![Sum::default(); window.buckets.len()];
+    let mut tops = Tops::default();
+    let (mut previous, mut values) = (Sum::default(), Counts::new());
+    // A room of which nobody has heard has nothing to tell.
+    if let Some(room) = room {
+        let kept = kept(connection).await?;
+        let spans = spans(&window.buckets, &kept)?;
+        let before = self::spans(&[window.previous], &kept)?;
+        meter.query("plan", started);
+
+        let started = Instant::now();
+        for row in sqlx::query(ACTIVITY).bind(&spans).bind(room).fetch_all(&mut *connection).await? {
+            sums[row.try_get::<u32, _>(0)? as usize].add_activity(&row)?;
+            tops.add(&row)?;
+        }
+        meter.query("activity", started);
+
+        let started = Instant::now();
+        for row in sqlx::query(PRESENCE).bind(&spans).bind(room).fetch_all(&mut *connection).await? {
+            sums[row.try_get::<u32, _>(0)? as usize].add_presence(&row)?;
+        }
+        meter.query("presence", started);
+
+        let started = Instant::now();
+        for row in sqlx::query(TOTALS).bind(&before).bind(room).fetch_all(&mut *connection).await? {
+            previous.add_activity(&row)?;
+        }
+        for row in sqlx::query(PRESENCE).bind(&before).bind(room).fetch_all(&mut *connection).await? {
+            previous.add_presence(&row)?;
+        }
+        meter.query("previous", started);
+
+        if let Some(prop) = &question.prop {
+            let started = Instant::now();
+            values = prop_values(connection, &spans, room, prop).await?;
+            meter.query("props", started);
+        }
+    }
+
+    let started = Instant::now();
+    let mut whole = Sum::default();
+    sums.iter().for_each(|sum| whole.merge(sum));
+    let tops = tops.resolve(connection).await?;
+    let prop = match &question.prop {
+        None => None,
+        Some(key) => Some(Breakdown { key: key.clone(), values: named_values(connection, &values).await? }),
+    };
+    meter.query("texts", started);
+    let point = |(bucket, sum): (&Stretch, &Sum)| Point {
+        at: bucket.from,
+        totals: sum.totals(*bucket),
+        moods: sum.moods_ms.clone(),
+    };
+    Ok(Answer {
+        range: question.range,
+        room: question.room.clone(),
+        tz: question.zone.clone(),
+        from: window.whole.from,
+        to: window.whole.to,
+        step: window.step,
+        totals: whole.totals(window.whole),
+        previous: Previous {
+            from: window.previous.from,
+            to: window.previous.to,
+            totals: previous.totals(window.previous),
+        },
+        series: window.buckets.iter().zip(&sums).map(point).collect(),
+        top_pages: tops.pages,
+        top_content: tops.contents,
+        top_referrers: tops.referrers,
+        moods: whole.moods_ms,
+        prop,
+    })
+}
+
+async fn kept(connection: &mut SqliteConnection) -> Result<Kept, sqlx::Error> {
+    let quarters_from: u64 = sqlx::query_scalar(HORIZON).fetch_one(&mut *connection).await?;
+    let months: Vec<String> = sqlx::query_scalar(MONTHS).fetch_all(connection).await?;
+    let months = months.iter().filter_map(|month| month.parse::<Month>().ok()).collect();
+    Ok(Kept { quarters_from: Time::from_millis(quarters_from), months })
+}
+
+/// The rollups of all buckets as a parameter: for each span the bucket's place, the level and the bounds.
+fn spans(buckets: &[Stretch], kept: &Kept) -> Result<String, sqlx::Error> {
+    let buckets = (0_u32..).zip(buckets);
+    let spans = buckets.flat_map(|(place, bucket)| {
+        cover(*bucket, kept).into_iter().map(move |span| (place, span.level, span.from, span.to))
+    });
+    names::json(&spans.collect::<Vec<_>>())
+}
+
+/// What the rollups of a bucket add up to.
+#[derive(Debug, Clone, Default)]
+struct Sum {
+    page_views: i64,
+    watch_sessions: i64,
+    watched_ms: i64,
+    visitors: RoaringBitmap,
+    joins: i64,
+    peak: u32,
+    present_ms: i64,
+    moods_ms: BTreeMap<String, i64>,
+}
+
+impl Sum {
+    fn add_activity(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        self.page_views += row.try_get::<i64, _>(1)?;
+        self.watch_sessions += row.try_get::<i64, _>(2)?;
+        self.watched_ms += row.try_get::<i64, _>(3)?;
+        self.visitors |= set(row.try_get(4)?)?;
+        Ok(())
+    }
+
+    fn add_presence(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        self.joins += row.try_get::<i64, _>(1)?;
+        self.peak = self.peak.max(row.try_get(2)?);
+        self.present_ms += row.try_get::<i64, _>(3)?;
+        for (mood, ms) in from_json::<BTreeMap<String, i64>>(row, 4)? {
+            *self.moods_ms.entry(mood).or_default() += ms;
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.page_views += other.page_views;
+        self.watch_sessions += other.watch_sessions;
+        self.watched_ms += other.watched_ms;
+        self.visitors |= &other.visitors;
+        self.joins += other.joins;
+        self.peak = self.peak.max(other.peak);
+        self.present_ms += other.present_ms;
+        for (mood, ms) in &other.moods_ms {
+            *self.moods_ms.entry(mood.clone()).or_default() += ms;
+        }
+    }
+
+    fn totals(&self, stretch: Stretch) -> Totals {
+        let average = self.present_ms as f64 / stretch.millis().max(1) as f64;
+        Totals {
+            page_views: self.page_views,
+            visitors: self.visitors.len(),
+            watch_sessions: self.watch_sessions,
+            watched_ms: self.watched_ms,
+            joins: self.joins,
+            peak_present: self.peak,
+            average_present: (average * 100.0).round() / 100.0,
+        }
+    }
+}
+
+/// How often each page, content and referrer was met.
+#[derive(Debug, Default)]
+struct Tops {
+    pages: Counts,
+    /// Watch sessions and milliseconds.
+    contents: BTreeMap<Number, (i64, i64)>,
+    referrers: Counts,
+}
+
+/// The same with their texts, the most frequent first.
+#[derive(Debug, Default)]
+struct NamedTops {
+    pages: Vec<Page>,
+    contents: Vec<Content>,
+    referrers: Vec<Referrer>,
+}
+
+impl Tops {
+    fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        add_all(&mut self.pages, from_json(row, 5)?);
+        for (content, (sessions, ms)) in from_json::<BTreeMap<Number, (i64, i64)>>(row, 6)? {
+            let mine = self.contents.entry(content).or_default();
+            *mine = (mine.0 + sessions, mine.1 + ms);
+        }
+        add_all(&mut self.referrers, from_json(row, 7)?);
+        Ok(())
+    }
+
+    async fn resolve(&self, connection: &mut SqliteConnection) -> Result<NamedTops, sqlx::Error> {
+        let longest = self.contents.iter().map(|(content, (_, ms))| (*content, *ms)).collect();
+        let pages = named(connection, &self.pages).await?;
+        let contents = named(connection, &longest).await?;
+        let referrers = named(connection, &self.referrers).await?;
+        let sessions = |content: Number| self.contents.get(&content).map_or(0, |(sessions, _)| *sessions);
+        Ok(NamedTops {
+            pages: pages.into_iter().map(|(_, path, page_views)| Page { path, page_views }).collect(),
+            contents: contents
+                .into_iter()
+                .map(|(number, content, watched_ms)| Content {
+                    content,
+                    watch_sessions: sessions(number),
+                    watched_ms,
+                })
+                .collect(),
+            referrers: referrers
+                .into_iter()
+                .map(|(_, referrer, page_views)| Referrer { referrer, page_views })
+                .collect(),
+        })
+    }
+}
+
+async fn prop_values(
+    connection: &mut SqliteConnection,
+    spans: &str,
+    room: Number,
+    prop: &str,
+) -> Result<Counts, sqlx::Error> {
+    let mut values = Counts::new();
+    if let Some(key) = names::number(connection, Dictionary::Texts, prop).await? {
+        let path = format!("$.\"{key}\"");
+        let rows: Vec<Option<String>> =
+            sqlx::query_scalar(PROPS).bind(spans).bind(room).bind(path).fetch_all(connection).await?;
+        for row in rows.into_iter().flatten() {
+            add_all(
+                &mut values,
+                serde_json::from_str(&row).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            );
+        }
+    }
+    Ok(values)
+}
+
+async fn named_values(
+    connection: &mut SqliteConnection,
+    values: &Counts,
+) -> Result<Vec<PropValue>, sqlx::Error> {
+    let values = named(connection, values).await?;
+    Ok(values.into_iter().map(|(_, value, page_views)| PropValue { value, page_views }).collect())
+}
+
+/// The most frequent, with their texts. Those that are equally frequent stand in the order of their texts.
+async fn named(
+    connection: &mut SqliteConnection,
+    counts: &Counts,
+) -> Result<Vec<(Number, String, i64)>, sqlx::Error> {
+    let mut most: Vec<(Number, i64)> = counts.iter().map(|(number, count)| (*number, *count)).collect();
+    most.sort_by_key(|(number, count)| (std::cmp::Reverse(*count), *number));
+    most.truncate(CANDIDATES);
+    let numbers: Vec<Number> = most.iter().map(|(number, _)| *number).collect();
+    let texts: Vec<(Number, Option<String>)> =
+        sqlx::query_as(TEXTS).bind(names::json(&numbers)?).fetch_all(connection).await?;
+    let texts: BTreeMap<Number, Option<String>> = texts.into_iter().collect();
+    let name = |number| texts.get(&number).cloned().flatten();
+    let named = most.into_iter().filter_map(|(number, count)| Some((number, name(number)?, count)));
+    let mut named: Vec<_> = named.collect();
+    named.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.1.cmp(&b.1)));
+    named.truncate(TOP);
+    Ok(named)
+}
+
+fn add_all(counts: &mut Counts, others: Counts) {
+    for (text, by) in others {
+        *counts.entry(text).or_default() += by;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No statement may walk over a table that grows.
+    #[tokio::test]
+    async fn every_query_finds_its_rows_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let find_text = names::find_statement(Dictionary::Texts);
+        for statement in [HORIZON, MONTHS, ACTIVITY, TOTALS, PRESENCE, PROPS, TEXTS, find_text] {
+            let plan = format!("EXPLAIN QUERY PLAN {statement}");
+            let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
+            let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            for step in &steps {
+                // Parameters are walked over, and so are months, of which a year has twelve.
+                let is_small = ["SCAN json_each", "SCAN span", "SCAN asked", "SCAN months"];
+                let is_fine = !step.contains("SCAN") || is_small.iter().any(|small| step.starts_with(small));
+                assert!(is_fine, "{step} in {statement}");
+            }
+            assert!(!steps.is_empty());
+        }
+    }
+}

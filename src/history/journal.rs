@@ -220,6 +220,9 @@ impl Journal {
         let meter = &self.shared.meter;
         meter.page_views_queued.increment(batch.page_views.len() as u64);
         meter.watches_queued.increment(batch.watches.len() as u64);
+        let views = batch.page_views.iter().map(|view| &view.who);
+        let senders = views.chain(batch.watches.iter().map(|watch| &watch.who));
+        meter.bot_events.increment(senders.filter(|who| who.is_bot).count() as u64);
         queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
         queue.open.append(batch);
     }

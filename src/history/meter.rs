@@ -12,6 +12,8 @@ pub struct Meter {
     pub page_views_queued: Counter,
     /// Watch states that were queued.
     pub watches_queued: Counter,
+    /// Events of either kind that were queued and came from known bots.
+    pub bot_events: Counter,
     /// Page views that were committed, resent ones included.
     pub page_views_committed: Counter,
     /// Watch states that were committed, resent ones included.
@@ -38,6 +40,7 @@ impl Meter {
     #[must_use]
     pub fn register() -> Self {
         const QUEUED: &str = "breathing_room_events_queued_total";
+        const BOTS: &str = "breathing_room_bot_events_total";
         const COMMITTED: &str = "breathing_room_events_committed_total";
         const FAILURES: &str = "breathing_room_flush_failures_total";
         const STATS: &str = "breathing_room_stats_answers_total";
@@ -46,6 +49,7 @@ impl Meter {
         describe_counter!(STATS, "Answers about the history");
         describe_histogram!(QUERY, Unit::Seconds, "Time per query of the history");
         describe_counter!(QUEUED, "Events taken into the journal");
+        describe_counter!(BOTS, "Events of known bots taken into the journal, which count nowhere else");
         describe_counter!(COMMITTED, "Events committed to the database, resent ones included");
         describe_counter!(FAILURES, "Flushes that did not commit; their batch is kept");
         describe_histogram!("breathing_room_flush_duration_seconds", Unit::Seconds, "Time per flush");
@@ -53,6 +57,7 @@ impl Meter {
         Self {
             page_views_queued: counter!(QUEUED, "kind" => "page-view"),
             watches_queued: counter!(QUEUED, "kind" => "watch"),
+            bot_events: counter!(BOTS),
             page_views_committed: counter!(COMMITTED, "kind" => "page-view"),
             watches_committed: counter!(COMMITTED, "kind" => "watch"),
             flush_failures: counter!(FAILURES),

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::admission::AdminToken;
+use super::bots::Bots;
 use super::meter::HttpMeter;
 use crate::clock::Clock;
 use crate::history::stats::Answers;
@@ -22,6 +23,8 @@ pub struct App {
     pub config: Config,
     /// The admin's token, configured or made.
     pub admin_token: AdminToken,
+    /// Who only looks like somebody.
+    pub bots: Bots,
     /// Who is here.
     pub hub: Arc<Hub>,
     /// The live activity.

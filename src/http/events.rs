@@ -79,7 +79,8 @@ async fn take<T: DeserializeOwned>(
         Some(_) => return Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
     };
     let text = read(headers, body).await?;
-    let batch = events(&text, app.clock.wall(), event).map_err(|problem| {
+    let is_bot = app.bots.sent(headers);
+    let batch = events(&text, is_bot, app.clock.wall(), event).map_err(|problem| {
         app.refusals.refused(problem.code);
         ApiError::BadBody(problem)
     })?;
@@ -112,12 +113,13 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
 /// All events of a body, or what is wrong with the first bad one.
 fn events<T: DeserializeOwned>(
     text: &str,
+    is_bot: bool,
     arrived: Time,
     event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Batch, Problem> {
     let one = |text: &str, arrived: Time| {
         let Sender { visitor, room } = parse::object(text)?;
-        event(Who { room, visitor, is_bot: false }, parse::object(text)?, arrived)
+        event(Who { room, visitor, is_bot }, parse::object(text)?, arrived)
     };
     if !text.trim_start().starts_with('[') {
         return Ok(Batch::from_iter([one(text, arrived)?]));
@@ -144,7 +146,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
         let event = |who, view: PageView, at| PageViewFact::new(who, view, at).map(Event::PageView);
-        events(text, Time::from_millis(1), event)
+        events(text, false, Time::from_millis(1), event)
             .map(|batch| batch.len())
             .map_err(|problem| (problem.code, problem.message))
     }

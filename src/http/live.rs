@@ -77,7 +77,7 @@ pub async fn room_socket(
     };
     app.hub.check_capacity(&room)?;
     let admission = app.sockets.admit()?;
-    let who = Who { room, visitor, is_bot: false };
+    let who = Who { room, visitor, is_bot: app.bots.sent(request.headers()) };
     let context = Arc::clone(&app.room);
     Ok(open(&app, admission, handshake, move |socket| RoomSession::join(context, socket, &who, mood)))
 }

@@ -33,6 +33,7 @@ pub struct HttpMeter {
 struct Gauges {
     connections: Gauge,
     sessions: Gauge,
+    bots: Gauge,
     people: Gauge,
     rooms: Gauge,
     pending: Gauge,
@@ -89,7 +90,8 @@ impl Gauges {
         };
         Self {
             connections: describe("breathing_room_connections", "Open sockets of all kinds"),
-            sessions: describe("breathing_room_sessions", "Open room sockets"),
+            sessions: describe("breathing_room_sessions", "Open room sockets of people"),
+            bots: describe("breathing_room_bot_sessions", "Open room sockets of known bots"),
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
             rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
             pending: describe("breathing_room_events_pending", "Events not yet in the database"),
@@ -114,6 +116,7 @@ impl HttpMeter {
         let gauges = &self.gauges;
         gauges.connections.set(app.sockets.len() as f64);
         gauges.sessions.set(totals.sessions as f64);
+        gauges.bots.set(app.hub.bots() as f64);
         gauges.people.set(totals.visitors as f64);
         gauges.rooms.set(totals.rooms as f64);
         gauges.pending.set(status.pending() as f64);

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod app;
 pub mod assets;
+pub mod bots;
 pub mod error;
 pub mod events;
 pub mod live;

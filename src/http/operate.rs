@@ -18,6 +18,7 @@ use super::app::App;
 use super::error::ApiError;
 use crate::clock::millis;
 use crate::history::journal::Status;
+use crate::session::census;
 
 /// The most rooms, and visitors in each, that the debug page lists.
 const DEBUG_LIMIT: usize = 100;
@@ -52,9 +53,10 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.meter.page(&app)).into_response())
 }
 
-/// `POST /flush`: everything that is pending goes to the database now.
+/// `POST /flush`: everything that is pending goes to the database now, with who was here until now.
 pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let started = Instant::now();
+    census::take(&app.room);
     let flushed = app.journal.flush().await?;
     Ok(Json(json!({ "flushed": flushed, "tookMs": millis(started.elapsed()) })))
 }
@@ -94,6 +96,7 @@ pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Json<Value> {
         "uptimeMs": millis(app.clock.elapsed()),
         "liveUsers": totals.visitors,
         "sessions": totals.sessions,
+        "botSessions": app.hub.bots(),
         "connections": app.sockets.len(),
         "roomCount": totals.rooms,
         "rooms": rooms,

@@ -1,7 +1,7 @@
 //! The server: opens the parts, accepts connections, and ends everything in order.
 //!
 //! Each part ends because what feeds it has ended: no new sockets, then the sessions, then the
-//! connections, then the journal with its last flush, then the database.
+//! connections, then the journal with its last census and its last flush, then the database.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::AdminToken;
 use super::app::App;
+use super::bots::Bots;
 use super::meter::Meters;
 use super::routes::router;
 use crate::clock::{Clock, millis};
@@ -31,7 +32,7 @@ use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub};
-use crate::session::{Sockets, WatchClocks, room};
+use crate::session::{Sockets, WatchClocks, census, room};
 use crate::wire::CloseCode;
 
 /// How long a peer has to send its request's head.
@@ -96,7 +97,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Server {
     app: Arc<App>,
     flush: JoinHandle<()>,
-    sweep: AbortOnDropHandle<()>,
+    /// What runs beside the sessions: the sweep over sockets and old watch clocks, and the census.
+    rounds: AbortOnDropHandle<()>,
 }
 
 /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -124,15 +126,9 @@ impl Server {
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
         tokio::spawn(answers.clone().keep_new(journal.committed()));
         let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
-        let hub = Hub::new(live, meters.live);
+        let hub = Hub::new(live, clock.clone(), meters.live);
         let sockets = Sockets::new(session.max_connections);
         let clocks = Arc::new(WatchClocks::default());
-        let sweep = AbortOnDropHandle::new(tokio::spawn({
-            let (sockets, clocks, clock) = (Arc::clone(&sockets), Arc::clone(&clocks), clock.clone());
-            async move {
-                tokio::join!(sockets.sweep(session.ping_interval), forget_idle(&clocks, &clock));
-            }
-        }));
         let room = Arc::new(room::Context {
             hub: Arc::clone(&hub),
             journal: journal.clone(),
@@ -141,10 +137,18 @@ impl Server {
             meter: meters.session.clone(),
             leave_grace: session.leave_grace,
         });
+        let rounds = AbortOnDropHandle::new(tokio::spawn({
+            let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
+            async move {
+                let sweep = sockets.sweep(session.ping_interval);
+                tokio::join!(sweep, forget_idle(&room.clocks, &room.clock), census::run(&room));
+            }
+        }));
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
         let app = Arc::new(App {
             admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
             config: http,
+            bots: Bots::default(),
             feed: Feed::new(Arc::clone(&hub), clock.clone()),
             hub,
             journal,
@@ -159,7 +163,7 @@ impl Server {
             meter: meters.http,
             overdue_ms: millis(overdue),
         });
-        Ok(Self { app, flush, sweep })
+        Ok(Self { app, flush, rounds })
     }
 
     /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -179,13 +183,15 @@ impl Server {
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, sweep } = self;
+        let Self { app, flush, rounds } = self;
         let signalled = Instant::now();
         info!(sockets = app.sockets.len(), "stopping");
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
         end_sessions(&app, signalled + SESSIONS_DEADLINE).await;
-        drop(sweep);
         acceptor.end().await;
+        // They hold the journal too, and the last census is the one that nobody comes after.
+        drop(rounds);
+        census::take(&app.room);
 
         // The journal ends with its last handle, and the flush task with the journal.
         let (store, pending) = (app.store.clone(), app.journal.status().pending());

@@ -2,11 +2,11 @@
 //!
 //! A [`Seat`] is one session's place in a room, and giving it up is its destructor, so that no way
 //! of ending a session can leave a ghost behind. A lost session's seat becomes a [`Hold`], which
-//! keeps the visitor present until it is dropped or the visitor is back.
+//! keeps the visitor present until it is dropped or the visitor is back. A bot's seat is in the audience
+//! only: it is told everything and counts nowhere.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::Config;
 use super::activity::{Activity, Attention, LiveActivity};
@@ -14,7 +14,9 @@ use super::audience::Place;
 use super::meter::Meter;
 use super::outlet::Outlet;
 use super::presence::{HoldId, Passage, Presence};
+use super::registry::{Census, Registry};
 use super::room::{Counts, Room};
+use crate::clock::Clock;
 use crate::sync::lock;
 use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
 
@@ -23,18 +25,12 @@ use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
 pub struct Hub {
     config: Config,
     meter: Meter,
+    clock: Clock,
     activity: Arc<Activity>,
-    /// Joins and leaves change rooms and people together. Every critical section is O(1); deliveries
-    /// and changes of mood do not come here. Taken before a room's own lock, never after it.
+    /// Joins and leaves change rooms and people together. Every critical section is O(1), but for one short
+    /// pass over the rooms at a census or a summary; deliveries and changes of mood do not come here. Taken
+    /// before a room's own lock, never after it.
     registry: Mutex<Registry>,
-}
-
-#[derive(Debug, Default)]
-struct Registry {
-    rooms: HashMap<RoomId, Arc<Room>>,
-    /// In how many rooms each visitor is.
-    visitors: HashMap<VisitorId, u32>,
-    sessions: usize,
 }
 
 /// As many rooms exist as the configuration allows.
@@ -47,7 +43,7 @@ pub struct RoomsFull;
 pub struct Totals {
     /// Distinct visitors.
     pub visitors: usize,
-    /// Open room sockets.
+    /// Open room sockets of people.
     pub sessions: usize,
     /// Rooms with somebody in them.
     pub rooms: usize,
@@ -56,8 +52,9 @@ pub struct Totals {
 impl Hub {
     /// An empty hub.
     #[must_use]
-    pub fn new(config: Config, meter: Meter) -> Arc<Self> {
-        Arc::new(Self { config, meter, activity: Arc::default(), registry: Mutex::default() })
+    pub fn new(config: Config, clock: Clock, meter: Meter) -> Arc<Self> {
+        let registry = Registry::new(clock.elapsed(), config.moods.names().count(), config.max_rooms);
+        Arc::new(Self { config, meter, clock, activity: Arc::default(), registry: Mutex::new(registry) })
     }
 
     /// The moods that may be set.
@@ -92,25 +89,52 @@ impl Hub {
         outlet: Arc<Outlet>,
     ) -> Result<(Seat, Counts), RoomsFull> {
         let mut registry = lock(&self.registry);
-        let open_rooms = registry.rooms.len();
-        let room = match registry.rooms.entry(room.clone()) {
-            Entry::Occupied(entry) => Arc::clone(entry.get()),
-            Entry::Vacant(_) if open_rooms >= self.config.max_rooms => return Err(RoomsFull),
-            Entry::Vacant(entry) => {
-                let made = Room::new(entry.key().clone(), self.config.moods.clone(), self.meter.clone());
-                Arc::clone(entry.insert(Arc::new(made)))
-            }
-        };
+        if registry.rooms.len() >= self.config.max_rooms && !registry.rooms.contains_key(room) {
+            return Err(RoomsFull);
+        }
+        // Read under the lock, so that time does not go back.
+        let now = self.clock.elapsed();
+        let room = registry.open(room, || self.new_room(room, now));
         let place = room.enter(outlet);
-        let (passage, counts) = room.step(|presence| presence.join(visitor, mood));
+        let (passage, counts) = room.step(now, |presence| presence.join(visitor, mood));
         if passage == Passage::Arrived {
-            *registry.visitors.entry(visitor.clone()).or_default() += 1;
+            registry.arrived(visitor, now);
         }
         registry.sessions += 1;
         drop(registry);
         self.meter.joins.increment(1);
-        let seat = Seat { hub: Arc::clone(self), room, visitor: visitor.clone(), place, given_up: false };
-        Ok((seat, counts))
+        Ok((self.seat(room, visitor, place, false), counts))
+    }
+
+    /// A bot's session attends `room`: `outlet` is told every state that is newer than the returned one, and
+    /// nobody is told of the bot.
+    pub fn attend(
+        self: &Arc<Self>,
+        room: &RoomId,
+        visitor: &VisitorId,
+        outlet: Arc<Outlet>,
+    ) -> (Seat, Counts) {
+        let mut registry = lock(&self.registry);
+        let room = registry.open_for_bot(room, || self.new_room(room, self.clock.elapsed()));
+        let place = room.enter(outlet);
+        drop(registry);
+        let counts = room.counts();
+        (self.seat(room, visitor, place, true), counts)
+    }
+
+    fn new_room(&self, id: &RoomId, now: Duration) -> Room {
+        Room::new(id.clone(), self.config.moods.clone(), self.meter.clone(), now)
+    }
+
+    fn seat(self: &Arc<Self>, room: Arc<Room>, visitor: &VisitorId, place: Place, is_bot: bool) -> Seat {
+        Seat { hub: Arc::clone(self), room, visitor: visitor.clone(), place, is_bot, given_up: false }
+    }
+
+    /// Who was where since the last census. The next one begins now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut registry = lock(&self.registry);
+        registry.census(self.clock.elapsed())
     }
 
     /// The room as it is now; a room in which nobody is counts zero.
@@ -127,7 +151,13 @@ impl Hub {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let registry = lock(&self.registry);
-        Totals { visitors: registry.visitors.len(), sessions: registry.sessions, rooms: registry.rooms.len() }
+        Totals { visitors: registry.people(), sessions: registry.sessions, rooms: registry.rooms.len() }
+    }
+
+    /// Open room sockets of bots, which are in none of the totals.
+    #[must_use]
+    pub fn bots(&self) -> usize {
+        lock(&self.registry).bots
     }
 
     /// Up to `limit` rooms, in no order.
@@ -159,18 +189,10 @@ impl Hub {
         step: impl FnOnce(&mut Presence) -> Passage,
     ) {
         let mut registry = lock(&self.registry);
+        let now = self.clock.elapsed();
         registry.sessions -= sessions;
-        if room.step(step).0 != Passage::Left {
-            return;
-        }
-        if let Entry::Occupied(mut entry) = registry.visitors.entry(visitor.clone()) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-        if room.is_empty() {
-            registry.rooms.remove(room.id());
+        if room.step(now, step).0 == Passage::Left {
+            registry.left(visitor, room, now);
         }
     }
 }
@@ -182,6 +204,7 @@ pub struct Seat {
     room: Arc<Room>,
     visitor: VisitorId,
     place: Place,
+    is_bot: bool,
     given_up: bool,
 }
 
@@ -198,9 +221,17 @@ impl Seat {
         &self.visitor
     }
 
-    /// Sets or clears the visitor's mood in this room.
+    /// Whether it is a bot's, which counts nowhere.
+    #[must_use]
+    pub fn is_bot(&self) -> bool {
+        self.is_bot
+    }
+
+    /// Sets or clears the visitor's mood in this room. Bots have none.
     pub fn set_mood(&self, mood: Option<Mood>) {
-        self.room.step(|presence| presence.set_mood(&self.visitor, mood));
+        if !self.is_bot {
+            self.room.step(self.hub.clock.elapsed(), |presence| presence.set_mood(&self.visitor, mood));
+        }
     }
 
     /// The session was lost: the visitor stays present until the hold is dropped, or comes back.
@@ -219,6 +250,10 @@ impl Seat {
             return;
         }
         self.room.exit(self.place);
+        if self.is_bot {
+            lock(&self.hub.registry).bot_left(&self.room);
+            return;
+        }
         self.hub.step_out(&self.room, &self.visitor, 1, |presence| step(presence, &self.visitor));
         self.hub.meter.leaves.increment(1);
     }

@@ -2,7 +2,8 @@
 //!
 //! Data flows one way: a session takes a [`Seat`] in the [`Hub`], which is a step on the room's
 //! [`presence`], which the [`room`] publishes to its [`audience`], which writes through each member's
-//! [`outlet`]. This wing does not know that there is a history, or HTTP.
+//! [`outlet`]. A [`tally`] adds up who was here for how long, until the next census. This wing does not know that
+//! there is a history, or HTTP.
 
 pub mod activity;
 pub mod audience;
@@ -11,13 +12,17 @@ pub mod hub;
 pub mod meter;
 pub mod outlet;
 pub mod presence;
+mod registry;
 pub mod room;
+pub mod tally;
 
 pub use activity::Attention;
 pub use feed::Feed;
 pub use hub::{Hold, Hub, RoomsFull, Seat};
 pub use outlet::Outlet;
+pub use registry::Census;
 pub use room::Counts;
+pub use tally::Sample;
 
 use crate::wire::Vocabulary;
 

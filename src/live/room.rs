@@ -14,6 +14,7 @@ use super::audience::{Audience, Place};
 use super::meter::Meter;
 use super::outlet::Outlet;
 use super::presence::Presence;
+use super::tally::{Sample, Tally};
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
@@ -47,6 +48,8 @@ pub struct Room {
 #[derive(Debug)]
 struct State {
     presence: Presence,
+    /// What is told at the next census.
+    tally: Tally,
     /// The last state that was handed to the audience.
     published: u64,
     /// When the newest state began.
@@ -56,11 +59,12 @@ struct State {
 }
 
 impl Room {
-    /// An empty room.
+    /// An empty room, made at `now`.
     #[must_use]
-    pub fn new(id: RoomId, vocabulary: Vocabulary, meter: Meter) -> Self {
+    pub fn new(id: RoomId, vocabulary: Vocabulary, meter: Meter, now: Duration) -> Self {
         let state = State {
             presence: Presence::new(vocabulary.zero()),
+            tally: Tally::new(now, vocabulary.names().count()),
             published: 0,
             changed: Instant::now(),
             is_watched: false,
@@ -110,13 +114,22 @@ impl Room {
         self.audience.exit(place);
     }
 
-    /// Takes one step on the presence, publishes what it changed, and returns what the step
+    /// Whether any socket is told what happens here: a bot's, where the room is empty.
+    #[must_use]
+    pub fn has_audience(&self) -> bool {
+        !self.audience.is_empty()
+    }
+
+    /// Takes one step on the presence at `now`, publishes what it changed, and returns what the step
     /// returned together with the state after it.
-    pub fn step<T>(self: &Arc<Self>, step: impl FnOnce(&mut Presence) -> T) -> (T, Counts) {
+    pub fn step<T>(self: &Arc<Self>, now: Duration, step: impl FnOnce(&mut Presence) -> T) -> (T, Counts) {
         let mut state = lock(&self.state);
-        let before = state.presence.seq();
+        let (before, present) = (state.presence.seq(), state.presence.present());
+        state.pass(now);
         let result = step(&mut state.presence);
         if state.presence.seq() > before {
+            let after = state.presence.present();
+            state.tally.change(present, after);
             state.changed = Instant::now();
             if !state.is_watched {
                 state.is_watched = true;
@@ -124,6 +137,12 @@ impl Room {
             }
         }
         (result, state.counts())
+    }
+
+    /// What is told of the room at a census; the tally begins anew.
+    pub(super) fn take_sample(&self, now: Duration) -> Sample {
+        let State { presence, tally, .. } = &mut *lock(&self.state);
+        tally.take(now, presence.present(), presence.moods().iter())
     }
 
     async fn publish_until_quiet(self: Arc<Self>) {
@@ -163,6 +182,10 @@ impl Room {
 }
 
 impl State {
+    fn pass(&mut self, now: Duration) {
+        self.tally.pass(now, self.presence.present(), self.presence.moods().iter());
+    }
+
     fn has_news(&self) -> bool {
         self.presence.seq() > self.published
     }

@@ -25,7 +25,8 @@ pub struct Events {
     context: Arc<room::Context>,
     session: SessionId,
     who: Who,
-    attention: Attention,
+    /// Bots have none: they are not seen.
+    attention: Option<Attention>,
     acks: Acks,
     /// Ready when the next ack is due.
     commit: Option<Pin<Box<dyn Future<Output = Epoch> + Send>>>,
@@ -39,7 +40,7 @@ impl Events {
     /// No events yet.
     #[must_use]
     pub fn new(context: Arc<room::Context>, session: SessionId, who: Who) -> Self {
-        let attention = context.hub.attention(&who.visitor);
+        let attention = (!who.is_bot).then(|| context.hub.attention(&who.visitor));
         Self {
             context,
             session,
@@ -63,7 +64,9 @@ impl Events {
         let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
             .map_err(|problem| refuse(problem.code, problem.message, reference))?;
         self.append(reference, Event::PageView(fact))?;
-        self.attention.look_at(path);
+        if let Some(attention) = &mut self.attention {
+            attention.look_at(path);
+        }
         Ok(())
     }
 
@@ -87,11 +90,14 @@ impl Events {
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(fact.clone()))?;
         self.playing.retain(|(playing, _)| playing.id() != id);
-        if self.context.clocks.tell(self.session, id, fact.state_at(), now) {
-            self.attention.play(id, content);
+        let plays = self.context.clocks.tell(self.session, id, fact.state_at(), now);
+        if plays {
             self.playing.push((fact, now));
-        } else {
-            self.attention.stop(id);
+        }
+        match &mut self.attention {
+            Some(attention) if plays => attention.play(id, content),
+            Some(attention) => attention.stop(id),
+            None => {}
         }
         Ok(())
     }

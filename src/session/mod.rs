@@ -1,10 +1,12 @@
 //! Sessions: one per socket, and the only place where the live side and the history meet.
 //!
 //! [`upgrade`] turns an HTTP request into a [`socket`]; [`room`] and [`viewer`] are what is said on
-//! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end.
+//! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end. [`census`] tells
+//! the history who was here.
 
 pub mod acks;
 pub mod boundary;
+pub mod census;
 pub mod events;
 pub mod meter;
 pub mod room;

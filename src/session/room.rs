@@ -79,12 +79,16 @@ impl Future for RoomSession {
 }
 
 impl RoomSession {
-    /// Joins the room and sends the welcome. Where the last room was opened a moment ago, closes with
-    /// 1013 instead.
+    /// Joins the room, or attends it as a bot, and sends the welcome. Where the last room was opened a
+    /// moment ago, closes with 1013 instead.
     #[must_use]
     pub fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
         let (id, outlet) = (SessionId::new(), socket.outlet());
-        let joined = context.hub.join(&who.room, &who.visitor, mood, Arc::clone(outlet));
+        let joined = if who.is_bot {
+            Ok(context.hub.attend(&who.room, &who.visitor, Arc::clone(outlet)))
+        } else {
+            context.hub.join(&who.room, &who.visitor, mood, Arc::clone(outlet))
+        };
         let seat = joined.map(|(seat, counts)| {
             let welcome = ServerMessage::Welcome {
                 protocol: PROTOCOL,
@@ -167,7 +171,7 @@ impl RoomSession {
 }
 
 fn who_sits(seat: &Seat) -> Who {
-    Who { room: seat.room().clone(), visitor: seat.visitor().clone(), is_bot: false }
+    Who { room: seat.room().clone(), visitor: seat.visitor().clone(), is_bot: seat.is_bot() }
 }
 
 fn unknown_mood() -> Refusal {

@@ -72,6 +72,11 @@ impl Vocabulary {
         u8::try_from(index).ok().map(Mood)
     }
 
+    /// All names, in display order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
     /// A count of 0 for every mood.
     #[must_use]
     pub fn zero(&self) -> MoodCounts {
@@ -114,6 +119,11 @@ impl MoodCounts {
     /// One person less in `mood`, who was counted by [`add`](Self::add) before.
     pub fn remove(&mut self, mood: Mood) {
         self.0[mood.index()] -= 1;
+    }
+
+    /// How many are in each mood, in the vocabulary's order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().copied()
     }
 
     /// Adds the counts of another room with the same vocabulary.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Hub, Member};
+use crate::support::{Hub, Member, clock};
 
 /// All that must never touch the database.
 async fn expect_memory_answers(hub: &Hub, pending: u64) {
@@ -51,7 +51,8 @@ async fn memory_answers_while_the_database_is_gone() {
 
 #[tokio::test]
 async fn metrics_count_what_happened() {
-    let hub = Hub::start().await;
+    // A clock that stands still: no census comes in between.
+    let hub = Hub::with(|config| config.clock = clock()).await;
     let mut ann = hub.join("lobby", "ann").await;
     let bob = hub.join("lobby", "bob").await;
     let _tab = hub.join("garden", "ann").await;

@@ -9,12 +9,15 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod bad_input;
+mod bots;
 mod events;
 mod flush;
 mod http;
 mod layers;
 mod leaving;
+mod presence;
 mod process;
 mod rooms;
+mod stats;
 mod support;
 mod watching;

@@ -4,6 +4,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -34,7 +35,19 @@ pub enum Ending {
 impl Member {
     pub async fn join(address: &str, room: &str, query: &str) -> Self {
         let url = format!("ws://{address}/rooms/{room}/socket?{query}");
-        let mut member = Self::connect(&url).await.unwrap();
+        Self::connect(&url).await.unwrap().welcomed().await
+    }
+
+    /// Joins with a User-Agent, as a browser or a bot has it.
+    pub async fn join_as(agent: &str, address: &str, room: &str, query: &str) -> Self {
+        let url = format!("ws://{address}/rooms/{room}/socket?{query}");
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("user-agent", agent.parse().unwrap());
+        Self::connect(request).await.unwrap().welcomed().await
+    }
+
+    async fn welcomed(self) -> Self {
+        let mut member = self;
         let welcome = member.next().await.expect("a welcome");
         assert_eq!(welcome["type"], "welcome", "first of all");
         member.note_state(&welcome);
@@ -44,8 +57,8 @@ impl Member {
     }
 
     /// A socket of which nothing has been read yet.
-    pub async fn connect(url: &str) -> Result<Self, Error> {
-        let (socket, _) = timeout(PATIENCE, connect_async(url)).await.expect("a connection")?;
+    pub async fn connect(request: impl IntoClientRequest + Unpin) -> Result<Self, Error> {
+        let (socket, _) = timeout(PATIENCE, connect_async(request)).await.expect("a connection")?;
         Ok(Self {
             socket,
             welcome: Value::Null,
@@ -75,7 +88,8 @@ impl Member {
 
     fn note_state(&mut self, message: &Value) {
         let seq = message["seq"].as_u64().unwrap();
-        assert!(seq > self.seq, "seq only rises: {seq} after {}", self.seq);
+        // The first state of a room in which nobody is, which only a bot can see, is 0.
+        assert!(seq > self.seq || self.welcome.is_null(), "seq only rises: {seq} after {}", self.seq);
         self.seq = seq;
         self.present = message["present"].as_u64().unwrap();
         self.moods = message["moods"].clone();

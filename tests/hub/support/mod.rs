@@ -7,7 +7,9 @@ pub mod request;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use breathing_room::clock::Clock;
 use breathing_room::config::Config;
+use breathing_room::wire::Time;
 use breathing_room::{ServeError, Server};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
@@ -23,6 +25,14 @@ pub use request::Request;
 
 /// Long enough for the slowest machine, short enough to find out.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// When tests begin that set the clock: a full hour.
+pub const START: u64 = 1_800_000_000_000;
+
+/// A clock that stands still until it is moved.
+pub fn clock() -> Clock {
+    Clock::manual(Time::from_millis(START))
+}
 
 pub const ADMIN: &str = "the-admins-token";
 
@@ -54,6 +64,15 @@ impl Hub {
         let server = Server::open(config).await.unwrap();
         let task = tokio::spawn(server.serve(listener, signal));
         Self { address, folder, shutdown: Some(shutdown), served: Some(task) }
+    }
+
+    /// A hub that goes by this clock and flushes when it is asked to.
+    pub async fn at(clock: &Clock) -> Self {
+        Self::with(|config| {
+            config.clock = clock.clone();
+            config.history.flush_interval = Duration::from_hours(1);
+        })
+        .await
     }
 
     pub async fn join(&self, room: &str, visitor: &str) -> Member {

@@ -1,0 +1,55 @@
+//! Known bots, told by the User-Agent of a request or an upgrade.
+//!
+//! A bot may do everything and counts nowhere. Whoever says nothing of itself is no bot: load tools and
+//! other people's clients do not.
+
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
+
+/// What is known of bots. Made once: it is one large regular expression.
+#[derive(Debug, Default)]
+pub struct Bots(isbot::Bots);
+
+impl Bots {
+    /// Whether the sender of these headers is a known bot.
+    #[must_use]
+    pub fn sent(&self, headers: &HeaderMap) -> bool {
+        headers.get(USER_AGENT).is_some_and(|agent| self.0.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn bots_are_known_and_browsers_are_not() {
+        let bots = Bots::default();
+        let sent = |agent: &str| {
+            let agent = HeaderValue::from_bytes(agent.as_bytes()).unwrap();
+            bots.sent(&HeaderMap::from_iter([(USER_AGENT, agent)]))
+        };
+        for bot in [
+            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            "GOOGLEBOT",
+            "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) é",
+            "curl/8.5.0",
+        ] {
+            assert!(sent(bot), "{bot}");
+        }
+        for browser in [
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 \
+             Safari/537.36",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+             Version/18.5 Mobile/15E148 Safari/604.1",
+            "our-app é/1.0",
+            "",
+        ] {
+            assert!(!sent(browser), "{browser}");
+        }
+        assert!(!bots.sent(&HeaderMap::new()));
+    }
+}

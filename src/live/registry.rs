@@ -1,0 +1,257 @@
+//! The registry: which rooms there are, and how many people are in them.
+//!
+//! What joins and leaves change together, and nothing else: the hub holds it behind one lock, so every
+//! call is O(1), but for a census. Rooms in which only bots are stand apart, so that whoever
+//! counts or lists rooms does not meet them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::room::Room;
+use super::tally::{Sample, Tally};
+use crate::wire::{RoomId, VisitorId};
+
+/// All rooms and all people.
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// Rooms with somebody in them.
+    pub rooms: HashMap<RoomId, Arc<Room>>,
+    /// Rooms in which only bots are.
+    bot_rooms: HashMap<RoomId, Arc<Room>>,
+    /// In how many rooms each visitor is.
+    visitors: HashMap<VisitorId, u32>,
+    /// Open room sockets of people.
+    pub sessions: usize,
+    /// Open room sockets of bots.
+    pub bots: usize,
+    /// When the last census was.
+    since: Duration,
+    /// What was counted since then over all rooms, but for the moods, which rooms count.
+    tally: Tally,
+    /// What was counted since then in rooms that have closed. At most `closed_limit`.
+    closed: HashMap<RoomId, Sample>,
+    closed_limit: usize,
+    /// Closed rooms beyond that.
+    untold: usize,
+}
+
+/// What is told at a census: who was where since the last one.
+#[derive(Debug)]
+pub struct Census {
+    /// How much time it is about.
+    pub length: Duration,
+    /// All rooms together: whoever was in two of them at once counts once, but for the moods.
+    pub whole: Sample,
+    /// Each room in which somebody was.
+    pub rooms: Vec<(RoomId, Sample)>,
+    /// How many rooms came and went and were too many to be remembered.
+    pub untold: usize,
+}
+
+impl Registry {
+    /// Nobody is here. `moods` is how many moods are told apart; between two censuses, up to
+    /// `closed_limit` rooms that closed are remembered.
+    pub(super) fn new(now: Duration, moods: usize, closed_limit: usize) -> Self {
+        Self {
+            rooms: HashMap::new(),
+            bot_rooms: HashMap::new(),
+            visitors: HashMap::new(),
+            sessions: 0,
+            bots: 0,
+            since: now,
+            tally: Tally::new(now, moods),
+            closed: HashMap::new(),
+            closed_limit,
+            untold: 0,
+        }
+    }
+
+    /// Distinct visitors.
+    pub(super) fn people(&self) -> usize {
+        self.visitors.len()
+    }
+
+    /// The room for somebody who comes; `make` makes it where there is none.
+    pub(super) fn open(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
+        let Self { rooms, bot_rooms, .. } = self;
+        let room = rooms.entry(id.clone()).or_insert_with(|| {
+            let known = bot_rooms.remove(id);
+            known.unwrap_or_else(|| Arc::new(make()))
+        });
+        Arc::clone(room)
+    }
+
+    /// The room for a bot; `make` makes it where there is none.
+    pub(super) fn open_for_bot(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
+        self.bots += 1;
+        let known = self.rooms.get(id).or_else(|| self.bot_rooms.get(id));
+        known.cloned().unwrap_or_else(|| {
+            let room = Arc::new(make());
+            self.bot_rooms.insert(id.clone(), Arc::clone(&room));
+            room
+        })
+    }
+
+    /// A visitor is in one room more.
+    pub(super) fn arrived(&mut self, visitor: &VisitorId, now: Duration) {
+        self.change(now, |visitors| *visitors.entry(visitor.clone()).or_default() += 1);
+    }
+
+    /// A visitor is in one room less, which may have been its last one.
+    pub(super) fn left(&mut self, visitor: &VisitorId, room: &Arc<Room>, now: Duration) {
+        self.change(now, |visitors| {
+            if let Entry::Occupied(mut entry) = visitors.entry(visitor.clone()) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        });
+        if !room.is_empty() {
+            return;
+        }
+        self.rooms.remove(room.id());
+        self.remember(room.id(), room.take_sample(now));
+        if room.has_audience() {
+            self.bot_rooms.insert(room.id().clone(), Arc::clone(room));
+        }
+    }
+
+    /// A bot that was in this room has left it.
+    pub(super) fn bot_left(&mut self, room: &Arc<Room>) {
+        self.bots -= 1;
+        if let Entry::Occupied(entry) = self.bot_rooms.entry(room.id().clone())
+            // Another bot may have left before, and the room of this name be a new one.
+            && Arc::ptr_eq(entry.get(), room)
+            && !room.has_audience()
+        {
+            entry.remove();
+        }
+    }
+
+    /// Tells all until `now` and begins anew.
+    pub(super) fn census(&mut self, now: Duration) -> Census {
+        let mut whole = self.tally.take(now, count(&self.visitors), []);
+        let mut closed = std::mem::take(&mut self.closed);
+        let mut rooms = Vec::with_capacity(self.rooms.len() + closed.len());
+        for (id, room) in &self.rooms {
+            let mut sample = room.take_sample(now);
+            if let Some(before) = closed.remove(id) {
+                sample.add(&before);
+            }
+            rooms.push((id.clone(), sample));
+        }
+        rooms.extend(closed);
+        for (_, sample) in &rooms {
+            whole.add_moods(sample);
+        }
+        let length = now.saturating_sub(std::mem::replace(&mut self.since, now));
+        Census { length, whole, rooms, untold: std::mem::take(&mut self.untold) }
+    }
+
+    fn change(&mut self, now: Duration, step: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
+        let before = count(&self.visitors);
+        self.tally.pass(now, before, []);
+        step(&mut self.visitors);
+        self.tally.change(before, count(&self.visitors));
+    }
+
+    /// A room closes: what was counted in it is told at the next census.
+    fn remember(&mut self, id: &RoomId, sample: Sample) {
+        if let Some(before) = self.closed.get_mut(id) {
+            before.add(&sample);
+        } else if self.closed.len() < self.closed_limit {
+            self.closed.insert(id.clone(), sample);
+        } else {
+            self.untold += 1;
+        }
+    }
+}
+
+fn count(visitors: &HashMap<VisitorId, u32>) -> u32 {
+    u32::try_from(visitors.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::meter::Meter;
+    use super::super::outlet::Outlet;
+    use super::*;
+    use crate::wire::Vocabulary;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn room(name: &str) -> Room {
+        Room::new(RoomId::try_from(name).unwrap(), Vocabulary::default(), Meter::register(), NOW)
+    }
+
+    fn id(name: &str) -> RoomId {
+        RoomId::try_from(name).unwrap()
+    }
+
+    fn come(registry: &mut Registry, name: &str, visitor: &VisitorId) -> Arc<Room> {
+        let room = registry.open(&id(name), || room(name));
+        room.step(NOW, |presence| presence.join(visitor, None));
+        registry.arrived(visitor, NOW);
+        room
+    }
+
+    fn go(registry: &mut Registry, room: &Arc<Room>, visitor: &VisitorId) {
+        room.step(NOW, |presence| presence.leave(visitor));
+        registry.left(visitor, room, NOW);
+    }
+
+    async fn outlet() -> Arc<Outlet> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Arc::new(Outlet::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_room_is_kept_for_a_bot_and_for_nobody_else() {
+        let mut registry = Registry::new(NOW, 0, 10);
+        let ann = VisitorId::random();
+        let lobby = registry.open_for_bot(&id("lobby"), || room("lobby"));
+        let place = lobby.enter(outlet().await);
+        assert_eq!((registry.rooms.len(), registry.bot_rooms.len(), registry.bots), (0, 1, 1));
+        assert!(Arc::ptr_eq(&come(&mut registry, "lobby", &ann), &lobby));
+        assert_eq!((registry.rooms.len(), registry.bot_rooms.len()), (1, 0));
+        go(&mut registry, &lobby, &ann);
+        assert_eq!((registry.rooms.len(), registry.bot_rooms.len()), (0, 1));
+        lobby.exit(place);
+        registry.bot_left(&lobby);
+        assert_eq!((registry.rooms.len(), registry.bot_rooms.len(), registry.bots), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_bot_that_leaves_late_takes_no_other_room_away() {
+        let mut registry = Registry::new(NOW, 0, 10);
+        let ann = VisitorId::random();
+        let old = come(&mut registry, "lobby", &ann);
+        let place = registry.open_for_bot(&id("lobby"), || room("lobby")).enter(outlet().await);
+        old.exit(place); // and before the registry is told, Ann goes, and another bot opens the room anew
+        go(&mut registry, &old, &ann);
+        let new = registry.open_for_bot(&id("lobby"), || room("lobby"));
+        new.enter(outlet().await);
+        registry.bot_left(&old);
+        assert!(Arc::ptr_eq(&registry.bot_rooms[&id("lobby")], &new));
+    }
+
+    #[tokio::test]
+    async fn so_many_closed_rooms_are_remembered_and_the_others_counted() {
+        let mut registry = Registry::new(NOW, 0, 2);
+        let ann = VisitorId::random();
+        for name in ["a", "b", "c", "a", "d"] {
+            let room = come(&mut registry, name, &ann);
+            go(&mut registry, &room, &ann);
+        }
+        let mut census = registry.census(NOW);
+        census.rooms.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let told: Vec<_> = census.rooms.iter().map(|(room, sample)| (room.as_str(), sample.joins)).collect();
+        assert_eq!((told, census.untold, census.whole.joins), (vec![("a", 2), ("b", 1)], 2, 5));
+        assert_eq!(registry.census(NOW).untold, 0);
+    }
+}

@@ -1,0 +1,238 @@
+//! What the history says: figures, time zones, what is kept and for how long, and what bots do to it.
+
+use std::time::Duration;
+
+use breathing_room::clock::Clock;
+use breathing_room::wire::Time;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Hub, START, clock, eventually};
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+async fn ask(hub: &Hub, query: &str) -> Value {
+    hub.get(&format!("/unified-stats?{query}")).send().await.expect(200)
+}
+
+async fn see(hub: &Hub, visitor: &str, room: &str, path: &str, at: u64) {
+    let view = json!({ "id": Uuid::now_v7(), "path": path, "at": at, "visitor": visitor, "room": room });
+    hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+}
+
+/// The points of a series in which a page was seen: their offsets from `START` in hours, and their views.
+fn seen(answer: &Value) -> Vec<(i64, u64)> {
+    let point = |point: &Value| {
+        let offset = point["at"].as_i64().unwrap() - i64::try_from(START).unwrap();
+        (offset / i64::try_from(HOUR).unwrap(), point["pageViews"].as_u64().unwrap())
+    };
+    answer["series"].as_array().unwrap().iter().map(point).filter(|(_, views)| *views > 0).collect()
+}
+
+#[tokio::test]
+async fn everything_that_happened_is_in_the_answer() {
+    let clock = clock();
+    let hub = Hub::at(&clock).await;
+    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    let mut bob = hub.join("garden", "bob").await;
+    clock.advance(Duration::from_secs(30));
+    let referrer = "https://www.example.org/a?b";
+    for (path, referrer) in [("/a", Some(referrer)), ("/b", None), ("/a", Some(referrer))] {
+        let view = json!({ "type": "page-view", "id": Uuid::now_v7(), "path": path, "referrer": referrer });
+        ann.tell(view).await;
+    }
+    bob.view_page(Uuid::now_v7(), "/b").await;
+    let old = json!({ "type": "page-view", "id": Uuid::now_v7(), "path": "/c", "at": START - 26 * HOUR });
+    bob.tell(old).await;
+    bob.tell(json!({ "type": "watch", "id": Uuid::now_v7(), "content": "dawn", "state": "ended",
+        "watchedMs": 1234, "startedAt": START - 5000, "at": START }))
+        .await;
+    ann.settle().await;
+    bob.settle().await;
+    hub.flush().await;
+
+    let day = ask(&hub, "range=24h").await;
+    let totals = json!({ "pageViews": 4, "visitors": 2, "watchSessions": 1, "watchedMs": 1234, "joins": 2,
+        "peakPresent": 2, "averagePresent": 0.0 });
+    assert_eq!(day["totals"], totals);
+    assert_eq!((&day["range"], &day["tz"], &day["step"]), (&json!("24h"), &json!("UTC"), &json!("hour")));
+    assert_eq!((&day["from"], &day["to"]), (&json!(START - DAY), &json!(START + 15 * MINUTE)));
+    let pages = json!([{ "path": "/a", "pageViews": 2 }, { "path": "/b", "pageViews": 2 }]);
+    assert_eq!(day["topPages"], pages);
+    assert_eq!(day["topContent"], json!([{ "content": "dawn", "watchSessions": 1, "watchedMs": 1234 }]));
+    assert_eq!(day["topReferrers"], json!([{ "referrer": "example.org", "pageViews": 2 }]));
+    assert_eq!(day["moods"], json!({ "calm": 30_000 }));
+    assert_eq!(day["series"].as_array().unwrap().len(), 25);
+    assert_eq!(seen(&day), [(0, 4)]);
+    assert_eq!(day["series"][24]["moods"], json!({ "calm": 30_000 }));
+    assert_eq!(day["series"][24]["averagePresent"], 0.07); // one minute of two, in a quarter of an hour
+    assert_eq!(day["previous"]["totals"]["pageViews"], 1);
+    assert_eq!(day["previous"]["to"], day["from"]);
+
+    let week = ask(&hub, "range=7d&room=garden").await;
+    assert_eq!((&week["totals"]["pageViews"], &week["totals"]["visitors"]), (&json!(2), &json!(1)));
+    assert_eq!((&week["totals"]["peakPresent"], &week["moods"]), (&json!(1), &json!({})));
+    assert_eq!(ask(&hub, "range=30d").await["totals"]["pageViews"], 5);
+    assert_eq!(ask(&hub, "range=12mo").await["totals"]["pageViews"], 5);
+    assert_eq!(ask(&hub, "room=unheard-of").await["totals"]["pageViews"], 0);
+    let custom = format!("from={}&to={}", START - 27 * HOUR, START - 25 * HOUR);
+    assert_eq!(ask(&hub, &custom).await["topPages"], json!([{ "path": "/c", "pageViews": 1 }]));
+}
+
+#[tokio::test]
+async fn days_are_those_of_the_zone_also_where_the_clocks_change() {
+    // New York leaves daylight time on 1 November 2026, a day of 25 hours that begins at 04:00 UTC.
+    let now = 1_793_700_000_000; // 2026-11-03T10:00:00Z
+    let clock = Clock::manual(Time::from_millis(now));
+    let hub = Hub::at(&clock).await;
+    let midnight = 1_793_505_600_000; // 2026-11-01T04:00:00Z
+    for at in [midnight - 1, midnight, midnight + 25 * HOUR - 1, midnight + 25 * HOUR] {
+        see(&hub, "ann", "lobby", "/", at).await;
+    }
+    let days = |answer: Value| -> Vec<(u64, u64, u64)> {
+        let point = |point: &Value| {
+            let number = |key: &str| point[key].as_u64().unwrap();
+            (number("at"), number("pageViews"), number("visitors"))
+        };
+        answer["series"].as_array().unwrap().iter().map(point).filter(|(_, views, _)| *views > 0).collect()
+    };
+    assert_eq!(
+        days(ask(&hub, "range=30d&tz=America/New_York").await),
+        [(midnight - DAY, 1, 1), (midnight, 2, 1), (midnight + 25 * HOUR, 1, 1)]
+    );
+    // Berlin is an hour ahead of UTC by then, and Kathmandu five and three quarters.
+    assert_eq!(
+        days(ask(&hub, "range=30d&tz=Europe/Berlin").await),
+        [(midnight - 5 * HOUR, 2, 1), (midnight + 19 * HOUR, 2, 1)]
+    );
+    let kathmandu = midnight + 14 * HOUR + 15 * MINUTE; // 18:15 UTC
+    assert_eq!(
+        days(ask(&hub, "range=30d&tz=Asia/Kathmandu").await),
+        [(kathmandu - DAY, 2, 1), (kathmandu, 2, 1)]
+    );
+
+    // Germany goes to summer time on 29 March 2026, a day of 23 hours that begins at 23:00 UTC.
+    let now = 1_774_951_200_000; // 2026-03-31T10:00:00Z
+    let hub = Hub::at(&Clock::manual(Time::from_millis(now))).await;
+    let midnight = 1_774_738_800_000; // 2026-03-28T23:00:00Z
+    for at in [midnight - 1, midnight, midnight + 23 * HOUR - 1, midnight + 23 * HOUR] {
+        see(&hub, "ann", "lobby", "/", at).await;
+    }
+    assert_eq!(
+        days(ask(&hub, "range=30d&tz=Europe/Berlin").await),
+        [(midnight - DAY, 1, 1), (midnight, 2, 1), (midnight + 23 * HOUR, 1, 1)]
+    );
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_until_a_commit_changes_it() {
+    let hub = Hub::at(&clock()).await;
+    see(&hub, "ann", "lobby", "/", START).await;
+    assert_eq!(ask(&hub, "range=24h&room=lobby").await["cached"], false);
+    let again = hub.get("/unified-stats?range=24h&room=lobby").send().await;
+    assert_eq!(again.expect(200)["cached"], true);
+    assert!(again.header("cache-control").starts_with("public, max-age="));
+    let etag = again.header("etag").to_owned();
+    let known = hub.get("/unified-stats?range=24h&room=lobby").header("if-none-match", &etag).send().await;
+    assert_eq!((known.status, known.text.as_str(), known.header("etag")), (304, "", etag.as_str()));
+
+    // Another room's commit changes nothing here.
+    see(&hub, "ann", "garden", "/", START).await;
+    assert_eq!(ask(&hub, "range=24h&room=lobby").await["cached"], true);
+    see(&hub, "bob", "lobby", "/", START).await;
+    let newer = hub.get("/unified-stats?range=24h&room=lobby").header("if-none-match", &etag).send().await;
+    assert_eq!(newer.expect(200)["totals"]["pageViews"], 2);
+    assert_eq!(ask(&hub, "range=24h").await["totals"]["pageViews"], 3);
+    assert!(hub.metric("breathing_room_stats_answers_total").await >= 6.0);
+}
+
+#[tokio::test]
+async fn an_old_answer_is_served_while_a_newer_one_is_made() {
+    let clock = clock();
+    let hub = Hub::at(&clock).await;
+    see(&hub, "ann", "lobby", "/", START).await;
+    let first = ask(&hub, "range=7d&tz=Asia/Tokyo").await;
+    clock.advance(Duration::from_mins(1));
+    let stale = ask(&hub, "range=7d&tz=Asia/Tokyo").await;
+    assert_eq!(stale["generatedAt"], first["generatedAt"]);
+    let is_newer = async || ask(&hub, "range=7d&tz=Asia/Tokyo").await["generatedAt"] != first["generatedAt"];
+    eventually(is_newer, "the answer is renewed").await;
+    clock.advance(Duration::from_mins(30));
+    assert_eq!(ask(&hub, "range=7d&tz=Asia/Tokyo").await["cached"], false); // too old to be served
+}
+
+#[tokio::test]
+async fn one_query_serves_all_who_ask_the_same() {
+    let hub = Hub::at(&clock()).await;
+    see(&hub, "ann", "lobby", "/", START).await;
+    let queries = async || {
+        let page = hub.get("/metrics").send().await.text;
+        let name = r#"breathing_room_stats_query_duration_seconds_count{query="activity"}"#;
+        let line = page.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    // The four that every dashboard asks for are there from the start, and again after the commit.
+    eventually(async || queries().await >= 4, "the first answers are made").await;
+    let before = queries().await;
+    let asked = (0..50).map(|_| Box::pin(ask(&hub, "range=30d&tz=Asia/Tokyo")));
+    let answers = futures_util::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| answer["totals"]["pageViews"] == 1));
+    assert_eq!(queries().await, before + 1);
+}
+
+#[tokio::test]
+async fn bots_are_kept_and_count_nowhere() {
+    let hub = Hub::at(&clock()).await;
+    let view = json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "bot", "room": "lobby" });
+    let bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+    let post = hub.post("/page-view?durable=true").header("user-agent", bot).json(&view);
+    post.send().await.expect(200);
+    see(&hub, "ann", "lobby", "/", START).await;
+    assert_eq!(hub.rows("SELECT sum(is_bot) FROM page_views").await, [1]);
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [2]);
+    let answer = ask(&hub, "range=24h").await;
+    assert_eq!((&answer["totals"]["pageViews"], &answer["totals"]["visitors"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn page_views_are_broken_down_by_a_property() {
+    let hub = Hub::at(&clock()).await;
+    for (n, plan) in (0..6).map(|n| (n, if n % 3 == 0 { "plus" } else { "free" })) {
+        let view = json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "ann", "room": "lobby",
+            "props": { "plan": plan, "step": n, "long": "x".repeat(100) } });
+        hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    }
+    let plans = ask(&hub, "prop=plan").await["prop"].clone();
+    let values = json!([{ "value": "free", "pageViews": 4 }, { "value": "plus", "pageViews": 2 }]);
+    assert_eq!(plans, json!({ "key": "plan", "values": values }));
+    assert_eq!(ask(&hub, "prop=step").await["prop"]["values"].as_array().unwrap().len(), 6);
+    let long = json!([{ "value": format!("{}…", "x".repeat(64)), "pageViews": 6 }]);
+    assert_eq!(ask(&hub, "prop=long").await["prop"]["values"], long);
+    assert_eq!(ask(&hub, "prop=unheard-of").await["prop"]["values"], json!([]));
+    assert!(ask(&hub, "").await.get("prop").is_none());
+}
+
+#[tokio::test]
+async fn what_is_too_old_or_ahead_is_refused() {
+    let hub = Hub::at(&clock()).await;
+    let post = async |at: u64| {
+        let view = json!({ "id": Uuid::now_v7(), "path": "/", "at": at, "visitor": "ann", "room": "lobby" });
+        hub.post("/page-view").json(&view).send().await
+    };
+    for at in [START - 7 * DAY, START + 5 * MINUTE] {
+        post(at).await.expect(202);
+    }
+    let old = post(START - 7 * DAY - 1).await.expect_error(400, "bad-field");
+    assert_eq!(old, "at: must not be more than 7 days ago");
+    let ahead = post(START + 5 * MINUTE + 1).await.expect_error(400, "bad-field");
+    assert_eq!(ahead, "at: must not be more than 5 minutes in the future");
+    let mut ann = hub.join("lobby", "ann").await;
+    let id = Uuid::now_v7();
+    ann.tell(
+        json!({ "type": "watch", "id": id, "content": "c", "state": "playing", "watchedMs": 0, "at": 1 }),
+    )
+    .await;
+    ann.expect_error("bad-field").await;
+}

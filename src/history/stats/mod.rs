@@ -172,3 +172,6 @@ pub struct PropValue {
     /// How many page views had it.
     pub page_views: i64,
 }
+
+#[cfg(test)]
+mod tests;

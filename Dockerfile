@@ -1,9 +1,20 @@
 # syntax=docker/dockerfile:1
 
+# The pages and the client library. What npm installs stays in a layer of its own until the lock file changes.
+FROM node:20-bookworm-slim AS web
+WORKDIR /build/web
+COPY web/package.json web/package-lock.json ./
+COPY web/client/package.json client/
+COPY web/app/package.json app/
+RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts
+COPY web .
+RUN npm run build
+
 # The image brings gcc and libc's headers, which is all that the bundled SQLite needs.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY . .
+COPY --from=web /build/web/app/dist web/app/dist
 # Compiled dependencies stay in the cache. The package itself is built anew each time, because cargo goes by the files'
 # times, and a checkout may be older than the cache.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -1,17 +1,36 @@
-# What the README and .ci/run call. Everything else is plain cargo.
+# What the README and .ci/run call. Everything else is plain cargo and npm.
 
-.PHONY: run test bench cost format
+.PHONY: run test browser-test web bench cost format
 
 # Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address.
-run:
+run: web
 	cargo run --release --locked
 
-# Formatting, lints, all tests, and the documentation, each without a warning.
+# The pages and the client library, as the hub takes them in.
+web: web/node_modules/.package-lock.json
+	cd web && npm run build
+
+# What npm writes last: it is older than the lock file where something has to be installed.
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci
+
+# Formatting, types, lints, all tests, and the documentation, each without a warning.
 test:
+	cd web && npm ci
+	cd web && npm run build
+	cd web && npm run check
+	cd web && npm test
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo test --locked
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
+	$(MAKE) browser-test
+
+# Real people in a real Chromium, which CHROMIUM names, or which is found or, by root on Debian, installed.
+# A part of it: make browser-test ARGS=rooms
+browser-test:
+	cargo build --locked
+	cd web && npx vitest run --config tests/vitest.config.ts $(ARGS)
 
 # What the hub takes, as one table beside the floor, in under five minutes; needs 20,000 open files.
 # A part of it: make bench ARGS='--only fan-out,churn --quick'. How it grows: make bench ARGS=--grow.

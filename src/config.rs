@@ -88,6 +88,9 @@ pub struct Settings {
     /// Who may see /metrics
     #[arg(long, env, value_name = "WHO", default_value = "public")]
     pub metrics: http::Audience,
+    /// Who may show the room page in a frame: 'none', *, or 'self' and origins, separated by spaces
+    #[arg(long, env, value_name = "LIST", default_value = "'self'", value_parser = http::FrameAncestors::parse)]
+    pub frame_ancestors: http::FrameAncestors,
     /// How log lines look
     #[arg(long, env, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -136,6 +139,7 @@ impl From<Settings> for Config {
                 admin_token: settings.admin_token,
                 dashboard: settings.dashboard,
                 metrics: settings.metrics,
+                frame_ancestors: settings.frame_ancestors,
             },
             live: live::Config { moods: settings.moods, max_rooms: settings.max_rooms },
             history: history::Config {
@@ -208,6 +212,7 @@ mod tests {
             ("--moods", "Calm"),
             ("--dashboard", "friends"),
             ("--admin-token", ""),
+            ("--frame-ancestors", "example.org"),
         ] {
             let error = Cli::try_parse_from(["breathing-room", flag, value]).unwrap_err().to_string();
             assert!(error.lines().next().unwrap().contains(flag), "{error}");

@@ -1,57 +1,169 @@
-//! The pages: files of `web/`, built into the binary.
+//! Files: what Vite built from `web/`, taken into the binary, and how each is served.
 //!
-//! They are the same for everybody; what they show they ask for over the socket.
+//! Each file stands there up to three times, as it is and compressed by brotli and gzip, so that
+//! no request costs a compression. A debug build reads the folder instead. What is said about a
+//! page beyond its file is the business of [`super::pages`].
 
-use std::sync::Arc;
-
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use rust_embed::{Embed, EmbeddedFile};
 
-use super::app::App;
 use super::error::ApiError;
-use super::live::room_id;
 
-const PAGE: &str = include_str!("../../web/room.html");
-const SCRIPT: &str = include_str!("../../web/room.js");
-const STYLE: &str = include_str!("../../web/room.css");
+#[derive(Embed)]
+#[folder = "web/app/dist"]
+struct Files;
 
-/// Nothing from elsewhere, and nothing inline but the empty icon.
-const POLICY: &str =
-    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// In which forms a file is there, the smallest first: its coding, and how its name then ends.
+const CODINGS: [(&str, &str); 3] = [("br", ".br"), ("gzip", ".gz"), ("identity", "")];
 
-/// `GET /`: until there is a dashboard, the lobby.
-pub async fn dashboard(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    app.config.dashboard.admit(&app, &headers)?;
-    Ok(asset("text/html; charset=utf-8", PAGE))
+/// The library other people's pages use: anybody may, from anywhere.
+const FOR_ALL: [(HeaderName, &str); 2] = [
+    (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+];
+
+/// How long a browser may keep a file without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// As long as it likes: another content would have another name.
+    Forever,
+    /// An hour: the name stays when the content changes.
+    Hour,
+    /// Not at all: it asks each time, which mostly costs a 304.
+    Asking,
 }
 
-/// `GET /room/{room}`: a page that joins the room.
-pub async fn room_page(path: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
-    room_id(path)?;
-    Ok(asset("text/html; charset=utf-8", PAGE))
-}
-
-/// `GET /assets/{file}`: what the page needs.
-pub async fn file(path: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
-    match path.map(|Path(file)| file).unwrap_or_default().as_str() {
-        "room.js" => Ok(asset("text/javascript; charset=utf-8", SCRIPT)),
-        "room.css" => Ok(asset("text/css; charset=utf-8", STYLE)),
-        _ => Err(ApiError::NotFound),
+impl Keep {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Forever => "public, max-age=31536000, immutable",
+            Self::Hour => "public, max-age=3600",
+            Self::Asking => "no-cache",
+        }
     }
 }
 
-fn asset(kind: &'static str, content: &'static str) -> Response {
-    let headers = [
-        (CONTENT_TYPE, kind),
-        (CACHE_CONTROL, "no-cache"),
-        (CONTENT_SECURITY_POLICY, POLICY),
+/// `GET /assets/{file}`: what the pages need, under names that hold a hash of the content.
+pub async fn asset(
+    path: Result<Path<String>, PathRejection>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    serve(&format!("assets/{}", name(path)), &request, Keep::Forever).ok_or(ApiError::NotFound)
+}
+
+/// `GET /client/{file}`: the client library, as a script and as an ES module.
+pub async fn client(
+    path: Result<Path<String>, PathRejection>,
+    request: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let file = serve(&format!("client/{}", name(path)), &request, Keep::Hour).ok_or(ApiError::NotFound)?;
+    Ok((FOR_ALL, file))
+}
+
+/// A file's name from an address. What is no name, or leads elsewhere, names nothing.
+fn name(path: Result<Path<String>, PathRejection>) -> String {
+    path.map(|Path(name)| name).ok().filter(|name| !name.contains('/')).unwrap_or_default()
+}
+
+/// A file in the smallest form that the browser takes, or 304 where it has that already.
+pub(super) fn serve(path: &str, request: &HeaderMap, keep: Keep) -> Option<Response> {
+    let kind = content_type(path)?;
+    let accepted = value(request, &ACCEPT_ENCODING);
+    let (coding, file) = CODINGS
+        .iter()
+        .filter(|(coding, _)| *coding == "identity" || accepts(accepted, coding))
+        .find_map(|(coding, end)| Some((*coding, Files::get(&format!("{path}{end}"))?)))?;
+    let tag = etag(&file);
+    let common = [
+        (CACHE_CONTROL, keep.as_str()),
+        (VARY, ACCEPT_ENCODING.as_str()),
+        (ETAG, &tag),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
     ];
-    (headers, content).into_response()
+    if is_among(value(request, &IF_NONE_MATCH), &tag) {
+        return Some((StatusCode::NOT_MODIFIED, common).into_response());
+    }
+    let mut response = (common, [(CONTENT_TYPE, kind)], file.data).into_response();
+    if coding != "identity" {
+        response.headers_mut().insert(CONTENT_ENCODING, coding.parse().ok()?);
+    }
+    Some(response)
+}
+
+fn value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// What a file is, by the end of its name; no other files are served.
+fn content_type(path: &str) -> Option<&'static str> {
+    match path.rsplit_once('.')?.1 {
+        "html" => Some("text/html; charset=utf-8"),
+        "js" | "mjs" => Some("text/javascript; charset=utf-8"),
+        "css" => Some("text/css; charset=utf-8"),
+        "svg" => Some("image/svg+xml"),
+        _ => None,
+    }
+}
+
+/// Names this form of this content: 128 bits of its hash.
+fn etag(file: &EmbeddedFile) -> String {
+    let hash = file.metadata.sha256_hash();
+    format!("\"{:032x}\"", hash.iter().take(16).fold(0_u128, |all, byte| all << 8 | u128::from(*byte)))
+}
+
+/// Whether an `If-None-Match` holds this tag. A proxy may have made it weak.
+fn is_among(tags: &str, tag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+}
+
+/// Whether an `Accept-Encoding` takes this coding: by its name, else by `*`; 0 means no.
+fn accepts(header: &str, coding: &str) -> bool {
+    let weight = |wanted: &str| {
+        header.split(',').find_map(|entry| {
+            let (name, weight) = entry.split_once(';').unwrap_or((entry, "q=1"));
+            let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+            name.trim().eq_ignore_ascii_case(wanted).then(|| weight.unwrap_or(0.0))
+        })
+    };
+    weight(coding).or_else(|| weight("*")).unwrap_or_default() > 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coding_is_taken_by_name_or_by_star_and_not_where_its_weight_is_0() {
+        for header in ["br", "gzip, br", "BR;q=0.1", "gzip;q=0, *", "*;q=0.5", "gzip , br ; q=1.0"] {
+            assert!(accepts(header, "br"), "{header}");
+        }
+        for header in ["", "gzip", "br;q=0", "br;q=0, *", "brotli", "*;q=0", "br;q=much"] {
+            assert!(!accepts(header, "br"), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_list_whether_weak_or_strong() {
+        for tags in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*"] {
+            assert!(is_among(tags, "\"a\""), "{tags}");
+        }
+        for tags in ["", "\"b\"", "a", "\"ab\""] {
+            assert!(!is_among(tags, "\"a\""), "{tags}");
+        }
+    }
+
+    #[test]
+    fn only_what_pages_are_made_of_is_served() {
+        assert_eq!(content_type("client/breathing-room.mjs"), Some("text/javascript; charset=utf-8"));
+        for other in ["assets/room.js.br", "assets/room.js.map", "assets/none", ""] {
+            assert_eq!(content_type(other), None, "{other}");
+        }
+    }
 }

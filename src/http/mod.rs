@@ -2,7 +2,7 @@
 //!
 //! [`server`] accepts connections and ends them; [`routes`] is the table of what there is; the
 //! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
-//! [`stats`] the database, [`operate`] the machine room, [`assets`] nobody.
+//! [`stats`] the database, [`operate`] the machine room, [`pages`] and [`assets`] nobody.
 
 pub mod admission;
 pub mod app;
@@ -13,10 +13,12 @@ pub mod events;
 pub mod live;
 pub mod meter;
 pub mod operate;
+pub mod pages;
 pub mod routes;
 pub mod server;
 pub mod stats;
 
+pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};
 
 /// What HTTP is told by the configuration.
@@ -28,6 +30,8 @@ pub struct Config {
     pub dashboard: Audience,
     /// Who may see `/metrics`.
     pub metrics: Audience,
+    /// Who may show the room page in a frame.
+    pub frame_ancestors: FrameAncestors,
 }
 
 /// Who may see something.

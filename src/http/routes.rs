@@ -12,14 +12,15 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, events, live, operate, stats};
+use super::{assets, events, live, operate, pages, stats};
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(assets::dashboard))
-        .route("/room/{room}", get(assets::room_page))
-        .route("/assets/{file}", get(assets::file))
+        .route("/", get(pages::dashboard))
+        .route("/room/{room}", get(pages::room))
+        .route("/assets/{file}", get(assets::asset))
+        .route("/client/{file}", get(assets::client))
         .route("/rooms/{room}", get(live::room))
         .route("/rooms/{room}/socket", get(live::room_socket))
         .route("/live-activity", get(live::live_activity))

@@ -1,4 +1,4 @@
-//! HTTP: answers from memory whatever the database does, metrics, and the page.
+//! HTTP: answers from memory whatever the database does, and metrics.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -114,21 +114,6 @@ async fn the_subprotocol_is_echoed_when_it_is_offered() {
     let not_offered = upgrade().send().await;
     assert_eq!((not_offered.status, not_offered.header("sec-websocket-protocol")), (101, ""));
     assert_eq!(not_offered.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-}
-
-#[tokio::test]
-async fn the_page_and_its_files_are_served() {
-    let hub = Hub::start().await;
-    for path in ["/", "/room/garden"] {
-        let page = hub.get(path).send().await;
-        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
-        assert!(page.header("content-security-policy").contains("default-src 'self'"));
-        assert!(page.text.contains("/assets/room.js") && page.text.contains("/assets/room.css"));
-    }
-    assert_eq!(hub.get("/assets/room.js").send().await.status, 200);
-    assert_eq!(hub.get("/assets/room.css").send().await.status, 200);
-    hub.get("/assets/secret").send().await.expect_error(404, "not-found");
-    hub.get("/room/Garden").send().await.expect_error(400, "bad-room");
 }
 
 #[tokio::test]

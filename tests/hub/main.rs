@@ -15,6 +15,7 @@ mod flush;
 mod http;
 mod layers;
 mod leaving;
+mod pages;
 mod presence;
 mod process;
 mod rooms;

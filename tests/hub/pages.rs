@@ -1,0 +1,126 @@
+//! Pages and files: who gets which, in what form, and what a browser may do with them.
+//!
+//! A hub that was built without the web side has nothing of it but words; the tests hold both kinds.
+
+use breathing_room::http::{Audience, FrameAncestors};
+
+use crate::support::request::Answer;
+use crate::support::{Hub, Request};
+
+/// The page, or nothing where this hub was built without, and says so.
+async fn page(request: Request) -> Option<Answer> {
+    let answer = request.send().await;
+    if answer.status == 501 {
+        assert!(answer.text.contains("make run") && answer.text.contains("npm run build"), "{}", answer.text);
+        return None;
+    }
+    assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"));
+    Some(answer)
+}
+
+/// The addresses of the files that a page asks for.
+fn files(page: &Answer) -> Vec<String> {
+    let quoted = page.text.split('"').filter(|text| text.starts_with("/assets/"));
+    let files: Vec<String> = quoted.map(str::to_owned).collect();
+    for kind in ["js", "css"] {
+        let is = |file: &String| file.rsplit_once('.').is_some_and(|(_, end)| end == kind);
+        assert!(files.iter().any(is), "no {kind}: {}", page.text);
+    }
+    files
+}
+
+#[tokio::test]
+async fn pages_and_all_their_files_are_served_with_strict_headers() {
+    let hub = Hub::start().await;
+    for (path, frames) in [("/", "frame-ancestors 'none'"), ("/room/garden", "frame-ancestors 'self'")] {
+        let Some(page) = page(hub.get(path)).await else { continue };
+        let policy = page.header("content-security-policy");
+        assert!(policy.contains("default-src 'none'") && policy.contains(frames), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.header("x-content-type-options"), "nosniff");
+        assert_eq!(page.header("referrer-policy"), "same-origin");
+        assert_eq!(page.header("cache-control"), "no-cache");
+        for file in files(&page) {
+            let file = hub.get(&file).send().await;
+            assert_eq!((file.status, file.header("x-content-type-options")), (200, "nosniff"));
+            assert_eq!(file.header("cache-control"), "public, max-age=31536000, immutable");
+        }
+    }
+    hub.get("/assets/secret.js").send().await.expect_error(404, "not-found");
+    hub.get("/assets/..%2Findex.html").send().await.expect_error(404, "not-found");
+    hub.get("/client/index.js").send().await.expect_error(404, "not-found");
+    hub.get("/room/Garden").send().await.expect_error(400, "bad-room");
+}
+
+#[tokio::test]
+async fn a_file_comes_in_the_smallest_form_that_the_browser_takes_and_only_once() {
+    let hub = Hub::start().await;
+    let Some(plain) = page(hub.get("/")).await else { return };
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
+    let mut tags = vec![plain.header("etag").to_owned()];
+    for (accepted, coding) in [("gzip, deflate, br, zstd", "br"), ("gzip", "gzip"), ("br;q=0, gzip", "gzip")]
+    {
+        let head = || Request::new(&hub.address, "HEAD", "/").header("accept-encoding", accepted);
+        let answer = head().send().await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, coding), "{accepted}");
+        let length: usize = answer.header("content-length").parse().unwrap();
+        assert!(length < plain.text.len(), "{accepted}: {length}");
+        let again = head().header("if-none-match", answer.header("etag")).send().await;
+        assert_eq!((again.status, again.header("etag")), (304, answer.header("etag")));
+        assert_eq!(again.header("cache-control"), "no-cache");
+        tags.push(answer.header("etag").to_owned());
+    }
+    tags.dedup();
+    assert_eq!(tags.len(), 3, "each form has a tag of its own: {tags:?}");
+    let changed = hub.get("/").header("if-none-match", "\"another\"").send().await;
+    assert_eq!(changed.status, 200);
+}
+
+#[tokio::test]
+async fn the_client_library_is_for_pages_of_all_origins() {
+    let hub = Hub::start().await;
+    if page(hub.get("/")).await.is_none() {
+        hub.get("/client/breathing-room.js").send().await.expect_error(404, "not-found");
+        return;
+    }
+    for file in ["/client/breathing-room.js", "/client/breathing-room.mjs"] {
+        let script = hub.get(file).header("origin", "https://example.org").send().await;
+        assert_eq!((script.status, script.header("content-type")), (200, "text/javascript; charset=utf-8"));
+        assert_eq!(script.header("access-control-allow-origin"), "*");
+        assert_eq!(script.header("cache-control"), "public, max-age=3600");
+        let again = hub.get(file).header("if-none-match", script.header("etag")).send().await;
+        assert_eq!((again.status, again.header("access-control-allow-origin")), (304, "*"));
+    }
+}
+
+#[tokio::test]
+async fn the_admins_dashboard_asks_others_for_the_token() {
+    let hub = Hub::with(|config| config.http.dashboard = Audience::Admin).await;
+    let dashboard = page(hub.get("/").admin()).await;
+    let tag = dashboard.as_ref().map_or("*", |page| page.header("etag")).to_owned();
+    for token in ["", "Bearer wrong"] {
+        let request = hub.get("/").header("authorization", token).header("if-none-match", &tag);
+        let asking = request.send().await;
+        assert_eq!((asking.status, asking.header("www-authenticate")), (401, "Bearer"));
+        if dashboard.is_some() {
+            assert!(asking.text.contains("<form") && asking.text.contains("type=\"password\""));
+            assert!(asking.header("content-security-policy").contains("frame-ancestors 'none'"));
+        }
+    }
+    // The page is the admin's; what it asks for is everybody's, as it is without a page.
+    assert_eq!(hub.get("/live-activity").send().await.status, 200);
+    page(hub.get("/room/garden")).await;
+}
+
+#[tokio::test]
+async fn other_sites_may_frame_the_room_page_where_they_are_named() {
+    let hub = Hub::with(|config| {
+        config.http.frame_ancestors = FrameAncestors::parse("'self' https://example.org").unwrap();
+    })
+    .await;
+    let Some(room) = page(hub.get("/room/lobby")).await else { return };
+    let policy = room.header("content-security-policy");
+    assert!(policy.ends_with("frame-ancestors 'self' https://example.org"), "{policy}");
+    let dashboard = page(hub.get("/")).await.unwrap();
+    assert!(dashboard.header("content-security-policy").ends_with("frame-ancestors 'none'"));
+}

@@ -1,0 +1,100 @@
+// Numbers, durations and dates as people read them. Pure; the language is the page's.
+
+import type { Step } from "./stats";
+
+const LANGUAGE = "en-GB";
+const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 });
+const tenth = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 1 });
+const small = new Intl.NumberFormat(LANGUAGE, { maximumSignificantDigits: 2 });
+
+/** A number of things. */
+export function count(number: number): string {
+  return whole.format(number);
+}
+
+/** An average, with the digits that say something: those of a small hub are small. */
+export function average(number: number): string {
+  const format = number >= 100 ? whole : number >= 1 ? tenth : small;
+  return format.format(number);
+}
+
+/** A length of time, in its two largest units. */
+export function duration(ms: number): string {
+  const minutes = Math.round(ms / 60_000);
+  if (ms > 0 && minutes === 0) return "< 1 min";
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 100 ? `${hours} h ${minutes % 60} min` : `${count(hours)} h`;
+}
+
+/** How long ago something was, or for how long it has waited. */
+export function age(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+}
+
+export interface Change {
+  /** For the eyes. */
+  sign: string;
+  /** For the ears: "12 percent more than". */
+  words: string;
+}
+
+/** How a number compares with the one of the period before. */
+export function change(now: number, before: number): Change {
+  if (before === 0) return now === 0 ? { sign: "as before", words: "as many as" } : { sign: "none before", words: "none" };
+  const percent = Math.round(((now - before) / before) * 100);
+  if (percent === 0) return { sign: "±0 %", words: "about the same as" };
+  const size = count(Math.abs(percent));
+  return percent > 0
+    ? { sign: `+${size} %`, words: `${size} percent more than` }
+    : { sign: `−${size} %`, words: `${size} percent less than` };
+}
+
+/** One of something, or several. */
+export function plural(number: number, one: string, several: string): string {
+  return `${count(number)} ${number === 1 ? one : several}`;
+}
+
+/** Dates and times in a time zone. */
+export class Dates {
+  readonly #format: (options: Intl.DateTimeFormatOptions) => (at: number) => string;
+  readonly time: (at: number) => string;
+  readonly day: (at: number) => string;
+  readonly dayOfWeek: (at: number) => string;
+  readonly month: (at: number) => string;
+  readonly monthOfYear: (at: number) => string;
+
+  constructor(timeZone: string) {
+    this.#format = (options) => {
+      const format = new Intl.DateTimeFormat(LANGUAGE, { ...options, timeZone });
+      return (at) => format.format(at);
+    };
+    this.time = this.#format({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    this.day = this.#format({ day: "numeric", month: "short" });
+    this.dayOfWeek = this.#format({ weekday: "short", day: "numeric", month: "short" });
+    this.month = this.#format({ month: "short" });
+    this.monthOfYear = this.#format({ month: "long", year: "numeric" });
+  }
+
+  /** A bucket of the history, by its start. */
+  bucket(at: number, step: Step): string {
+    switch (step) {
+      case "hour":
+        return `${this.dayOfWeek(at)}, ${this.time(at)}`;
+      case "day":
+        return this.dayOfWeek(at);
+      case "month":
+        return this.monthOfYear(at);
+    }
+  }
+
+  /** From when to when; the end itself is not in it. */
+  span(from: number, to: number): string {
+    return to - from <= 36 * 3_600_000
+      ? `${this.day(from)}, ${this.time(from)} – ${this.day(to)}, ${this.time(to)}`
+      : `${this.day(from)} – ${this.day(to - 1)}`;
+  }
+}

@@ -1,0 +1,21 @@
+/** A stopwatch. By the monotonic clock, which no change of the wall clock moves and no hidden tab slows down. */
+export class WatchClock {
+  #banked = 0;
+  #since: number | undefined;
+
+  constructor(private readonly now: () => number = () => performance.now()) {}
+
+  /** Milliseconds for which it has run. */
+  get elapsed(): number {
+    return this.#banked + (this.#since === undefined ? 0 : this.now() - this.#since);
+  }
+
+  start(): void {
+    this.#since ??= this.now();
+  }
+
+  stop(): void {
+    this.#banked = this.elapsed;
+    this.#since = undefined;
+  }
+}

@@ -1,0 +1,24 @@
+/** Two builds: modules for bundlers, and (mode "script") one classic script for pages without one. */
+
+import { defineConfig } from "vite";
+
+export default defineConfig(({ mode }) => ({
+  build: {
+    target: "es2022",
+    emptyOutDir: mode !== "script",
+    lib:
+      mode === "script"
+        ? {
+            entry: "src/script.ts",
+            formats: ["iife"],
+            name: "BreathingRoom",
+            fileName: () => "breathing-room.js",
+          }
+        : { entry: ["src/index.ts", "src/react.tsx"], formats: ["es"] },
+    rolldownOptions: {
+      // The React entry finds the library by its name, so that both share one copy of it.
+      external: ["@breathing-room/client", "react", "react/jsx-runtime"],
+      output: { minify: true },
+    },
+  },
+}));

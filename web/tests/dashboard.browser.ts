@@ -1,0 +1,302 @@
+// The dashboard, against a real hub with a real history.
+
+import { randomUUID } from "node:crypto";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { average, count, duration } from "../app/src/dashboard/format";
+import type { Health } from "../app/src/dashboard/health";
+import { RANGES, type Range, type Stats, statsPath } from "../app/src/dashboard/stats";
+import { NO_HUB, Person, launch } from "./support/browser";
+import { eventually } from "./support/eventually";
+import { ADMIN, Hub } from "./support/hub";
+import { RoomPage } from "./support/room";
+import { Site, view } from "./support/site";
+
+const ZONE = "Europe/Berlin";
+const MINUTE = 60_000;
+const DAY = 24 * 60 * MINUTE;
+
+let browser: Browser;
+
+beforeAll(async () => {
+  browser = await launch();
+});
+afterAll(() => browser.close());
+
+/** The rows of a table by its caption: each its name, then its numbers. */
+async function rows(page: Page, caption: string): Promise<string[][]> {
+  const lines = page.getByRole("table", { name: caption, exact: true }).locator("tbody tr");
+  return await lines.evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent.trim())));
+}
+
+describe("now", () => {
+  let hub: Hub;
+  let site: Site;
+
+  beforeAll(async () => {
+    hub = await Hub.start({ LEAVE_GRACE: "200ms" });
+    site = await Site.of(hub.url);
+  });
+  afterAll(async () => {
+    site.close();
+    await hub.dispose();
+  });
+
+  test("is live, and says so when it is not", async () => {
+    const [ann, bob, viewer] = await Promise.all([Person.come(browser), Person.come(browser), Person.come(browser)]);
+    const page = await viewer.open(hub.url);
+    const people = page.locator("#live-users");
+    await people.filter({ hasText: /^0$/ }).waitFor();
+    await page.getByText("Nobody is in a room.").waitFor();
+
+    const anns = await RoomPage.enter(ann, hub.url, "garden");
+    await anns.pick("hope");
+    const bobs = await site.visit(bob);
+    await view(bobs, "/somewhere");
+    await bobs.evaluate(() => {
+      BreathingRoom.room.watch("tone").attach(document.querySelector("audio")!);
+      return document.querySelector("audio")!.play();
+    });
+    await people.filter({ hasText: /^2$/ }).waitFor();
+    await expect.poll(() => rows(page, "Rooms")).toEqual([["garden", "1"], ["lobby", "1"]]);
+    await expect.poll(() => rows(page, "Moods")).toEqual([["hope", "1"]]);
+    await expect.poll(() => rows(page, "Pages")).toEqual([["/room/garden", "1"], ["/somewhere", "1"]]);
+    await expect.poll(() => rows(page, "Being watched")).toEqual([["tone", "1"]]);
+    expect(await page.getByRole("link", { name: "garden" }).getAttribute("href")).toBe("/room/garden");
+
+    await hub.kill();
+    await page.getByText("Not connected to the hub. Trying again…").waitFor();
+    await people.filter({ hasText: /^–$/ }).waitFor();
+    expect(await page.getByText("Not known while there is no connection.").count()).toBe(4);
+    await hub.start();
+    await people.filter({ hasText: /^2$/ }).waitFor();
+    await Promise.all([ann.goes(NO_HUB), bob.goes(NO_HUB), viewer.goes(NO_HUB)]);
+  });
+
+  test("the hub's state is told", async () => {
+    const viewer = await Person.come(browser);
+    const page = await viewer.open(hub.url);
+    await page.getByText(/The hub is well · .* · nothing waits/).waitFor();
+    await viewer.goes();
+  });
+});
+
+describe("history", () => {
+  let hub: Hub;
+  let viewer: Person;
+  let page: Page;
+  const posted = { views: 0, viewsInGarden: 0, watches: 0 };
+
+  beforeAll(async () => {
+    hub = await Hub.start({ LEAVE_GRACE: "0s" });
+    await generate();
+    await somebodyComesAndGoes();
+    viewer = await Person.come(browser, { timezoneId: ZONE });
+    page = await viewer.open(hub.url);
+  });
+  afterAll(async () => {
+    try {
+      await viewer.goes();
+    } finally {
+      await hub.dispose();
+    }
+  });
+
+  /** Page views of the last year, more of them lately, and what was watched in the last hours. */
+  async function generate(): Promise<void> {
+    const now = Date.now();
+    const ages = Array.from({ length: 90 }, (_, n) => 5 * MINUTE + 330 * DAY * (n / 90) ** 4);
+    const views = ages.map((age, n) => ({
+      id: randomUUID(),
+      room: n % 3 === 0 ? "garden" : "lobby",
+      visitor: `visitor-${n % 20}`,
+      path: `/page/${n % 4}`,
+      ...(n % 5 === 0 && { referrer: `https://${n % 2 ? "a" : "b"}.example/` }),
+      at: Math.round(now - age),
+    }));
+    const watches = [0, 1, 2].map((n) => ({
+      id: randomUUID(),
+      room: "lobby",
+      visitor: `visitor-${n}`,
+      content: n === 0 ? "rain" : "sunrise",
+      state: "ended",
+      startedAt: now - (60 + n) * MINUTE,
+      at: now - 30 * MINUTE,
+      watchedMs: (10 + n) * MINUTE,
+    }));
+    await hub.post("/page-view", views);
+    await hub.post("/watch-session", watches);
+    posted.views = views.length;
+    posted.viewsInGarden = views.filter((event) => event.room === "garden").length;
+    posted.watches = watches.length;
+  }
+
+  async function somebodyComesAndGoes(): Promise<void> {
+    const ann = await Person.come(browser);
+    const anns = await RoomPage.enter(ann, hub.url);
+    await anns.pick("calm");
+    await anns.expectMood("calm", 1);
+    posted.views++;
+    await ann.goes();
+    await eventually(async () => {
+      const { totals, moods } = await hub.get<Stats>(statsPath({ range: "24h", room: "" }, ZONE));
+      expect(totals).toMatchObject({ joins: 1, peakPresent: 1 });
+      expect(moods.calm).toBeGreaterThan(0);
+      expect((await hub.get<Health>("/health")).pendingPageViews).toBe(0);
+    });
+  }
+
+  /** Waits for the history that was asked for last, and checks that the page shows the hub's own numbers. */
+  async function expectHistory(range: Range, room: string): Promise<Stats> {
+    const stats = await hub.get<Stats>(statsPath({ range, room }, ZONE));
+    const totals: [keyof Stats["totals"], (value: number) => string][] = [
+      ["averagePresent", average],
+      ["peakPresent", count],
+      ["visitors", count],
+      ["joins", count],
+      ["pageViews", count],
+      ["watchedMs", duration],
+    ];
+    for (const [key, format] of totals) {
+      const value = page.locator(`[data-total=${key}] .value`);
+      await expect.poll(() => value.textContent(), { message: `${range}: ${key}` }).toBe(format(stats.totals[key]));
+    }
+    await page.locator('#history[aria-busy="false"]').waitFor();
+    expect(await rows(page, "Top pages")).toEqual(stats.topPages.slice(0, 8).map((top) => [top.path, count(top.pageViews)]));
+    expect(await rows(page, "Top content")).toEqual(
+      stats.topContent.map((top) => [top.content, `${count(top.watchSessions)} ×`, duration(top.watchedMs)]),
+    );
+    expect(await rows(page, "Top referrers")).toEqual(
+      stats.topReferrers.map((top) => [top.referrer, count(top.pageViews)]),
+    );
+    return stats;
+  }
+
+  /** How much of each chart is painted in more than the colours of its axes. */
+  async function painted(): Promise<number[]> {
+    return await page.locator("#charts canvas").evaluateAll((canvases) =>
+      canvases.map((canvas) => {
+        const { width, height } = canvas as HTMLCanvasElement;
+        const { data } = (canvas as HTMLCanvasElement).getContext("2d")!.getImageData(0, 0, width, height);
+        let colourful = 0;
+        for (let n = 0; n < data.length; n += 4) {
+          const [red, green, blue, alpha] = data.slice(n, n + 4) as unknown as [number, number, number, number];
+          if (alpha > 40 && Math.max(red, green, blue) - Math.min(red, green, blue) > 60) colourful++;
+        }
+        return colourful;
+      }),
+    );
+  }
+
+  test.each(Object.keys(RANGES) as Range[])("%s shows the numbers of /unified-stats, and drawn charts", async (range) => {
+    await page.getByRole("radio", { name: range }).check();
+    const stats = await expectHistory(range, "");
+    expect(stats.totals.watchSessions).toBe(posted.watches);
+    if (range === "12mo") expect(stats.totals.pageViews).toBe(posted.views);
+    const [present, views, watched, moods] = await painted();
+    expect({ present, views, watched, moods }).toEqual({
+      present: expect.toSatisfy((pixels) => pixels > 20),
+      views: expect.toSatisfy((pixels) => pixels > 50),
+      watched: expect.toSatisfy((pixels) => pixels > 20),
+      moods: expect.toSatisfy((pixels) => pixels > 20),
+    });
+    const table = page.locator("figure", { hasText: "Page views and visitors" });
+    await table.getByText("Numbers").click();
+    const numbers = stats.series.map((bucket) => [count(bucket.pageViews), count(bucket.visitors)]);
+    const shown = async (): Promise<unknown> =>
+      (await rows(page, "Page views and visitors")).map(([, views, visitors]) => [views, visitors]);
+    await expect.poll(shown).toEqual(numbers);
+    await table.getByText("Numbers").click();
+  });
+
+  test("can be of one room, and the page's address says so", async () => {
+    await page.getByRole("radio", { name: "12mo" }).check();
+    const input = page.getByLabel("Room");
+    await input.fill("garden");
+    await input.press("Enter");
+    const stats = await expectHistory("12mo", "garden");
+    expect(stats.totals.pageViews).toBe(posted.viewsInGarden);
+    expect(new URL(page.url()).search).toBe("?range=12mo&room=garden");
+    await page.reload();
+    await expectHistory("12mo", "garden");
+    expect(await input.inputValue()).toBe("garden");
+    await input.fill("");
+    await expectHistory("12mo", "");
+  });
+
+  test("the periods are chosen by keyboard", async () => {
+    await page.getByRole("radio", { name: "12mo" }).focus();
+    await page.keyboard.press("ArrowLeft");
+    expect(await page.getByRole("radio", { name: "30d" }).isChecked()).toBe(true);
+    await expectHistory("30d", "");
+  });
+
+  test("comparisons are told in words too", async () => {
+    await page.getByRole("radio", { name: "7d" }).check();
+    await expectHistory("7d", "");
+    const told = await page.locator("[data-total=pageViews] .heard").textContent();
+    expect(told).toMatch(/in the 7 days before$/);
+  });
+
+  test("nothing jumps while it comes in", async () => {
+    const shifted = await viewer.tab();
+    await shifted.addInitScript(() => {
+      const shifts: string[] = [];
+      Object.assign(window, { shifts });
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries() as (PerformanceEntry & { value: number })[]) {
+          if (entry.value > 0.001) shifts.push(`${entry.value} at ${entry.startTime}`);
+        }
+      }).observe({ type: "layout-shift", buffered: true });
+    });
+    for (const viewport of [{ width: 390, height: 844 }, { width: 1440, height: 900 }]) {
+      await shifted.setViewportSize(viewport);
+      await shifted.goto(hub.url);
+      await shifted.locator('#history[aria-busy="false"] canvas').first().waitFor();
+      await shifted.getByText("The hub is well").waitFor();
+      expect(await shifted.evaluate(() => (window as unknown as { shifts: string[] }).shifts)).toEqual([]);
+    }
+    await shifted.close();
+  });
+
+  test("says what is wrong when the history does not come, and tries again when asked", async () => {
+    const other = await Person.come(browser, { timezoneId: ZONE });
+    await other.context.route("**/unified-stats*", (route) =>
+      route.fulfill({ status: 503, json: { error: { code: "history-unavailable", message: "the disk is gone" } } }),
+    );
+    page = await other.open(hub.url);
+    await page.getByText("The hub says: the disk is gone. There is no history to show.").waitFor();
+    expect(await page.locator("[data-total=pageViews] .value").textContent()).toBe("–");
+    await other.context.unroute("**/unified-stats*");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await expectHistory("24h", "");
+    await other.goes(/503/);
+  });
+});
+
+describe("for the admin only", () => {
+  let hub: Hub;
+  beforeAll(async () => {
+    hub = await Hub.start({ DASHBOARD: "admin" });
+  });
+  afterAll(() => hub.dispose());
+
+  test("it asks for the token, and keeps it for the session", async () => {
+    const admin = await Person.come(browser);
+    const page = await admin.open(hub.url);
+    const token = page.getByLabel("The dashboard of this hub needs the admin token.");
+    await token.fill("a guess");
+    await page.getByRole("button", { name: "Open the dashboard" }).click();
+    await page.getByText("This is not the hub's admin token.").waitFor();
+    await token.fill(ADMIN);
+    await page.keyboard.press("Enter");
+    await page.locator("#live-users").filter({ hasText: /^0$/ }).waitFor();
+    await page.reload();
+    await page.locator("#live-users").filter({ hasText: /^0$/ }).waitFor();
+    expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain(ADMIN);
+    const other = await admin.open(hub.url);
+    await other.getByLabel("The dashboard of this hub needs the admin token.").waitFor();
+    // A browser tells of every 401, also of one that was to be expected.
+    await admin.goes(/401/);
+  });
+});

@@ -1,0 +1,96 @@
+// Somebody's own site, on another origin than the hub's, which embeds a room with two lines.
+
+import { once } from "node:events";
+import { type Server, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Page } from "playwright-core";
+import type { Person } from "./browser";
+
+interface Watch {
+  attach(media: HTMLMediaElement): () => void;
+}
+
+interface Room {
+  state: string;
+  present: number;
+  pageView(path: string): void;
+  watch(content: string): Watch;
+}
+
+declare global {
+  /** The global of the script-tag build. */
+  const BreathingRoom: { room: Room };
+}
+
+/** A quiet tone, as a WAV file: 8 kHz, 8 bit, mono. */
+export function tone(seconds: number): Buffer {
+  const rate = 8_000;
+  const samples = Buffer.alloc(rate * seconds, 0).map((_, n) => 128 + Math.round(8 * Math.sin(n / 3)));
+  const header = Buffer.alloc(44);
+  header.write("RIFF", 0);
+  header.writeUInt32LE(36 + samples.length, 4);
+  header.write("WAVEfmt ", 8);
+  header.writeUInt32LE(16, 16);
+  header.writeUInt16LE(1, 20);
+  header.writeUInt16LE(1, 22);
+  header.writeUInt32LE(rate, 24);
+  header.writeUInt32LE(rate, 28);
+  header.writeUInt16LE(1, 32);
+  header.writeUInt16LE(8, 34);
+  header.write("data", 36);
+  header.writeUInt32LE(samples.length, 40);
+  return Buffer.concat([header, Buffer.from(samples)]);
+}
+
+export class Site {
+  readonly #server: Server;
+
+  private constructor(hub: string) {
+    const embedding = `<!doctype html><html lang="en"><title>A site</title><link rel="icon" href="data:,">
+      <script src="${hub}/client/breathing-room.js" data-room="lobby"></script>
+      <p><span data-breathing-room="present"></span> people, <span data-breathing-room="state"></span></p>
+      <audio src="/tone.wav" preload="auto"></audio>`;
+    const elsewhere = `<!doctype html><html lang="en"><title>Elsewhere</title><link rel="icon" href="data:,"><p>Elsewhere`;
+    this.#server = createServer((request, response) => {
+      if (request.url === "/tone.wav") {
+        response.writeHead(200, { "content-type": "audio/wav" }).end(tone(3));
+      } else {
+        response.writeHead(200, { "content-type": "text/html" });
+        response.end(request.url === "/elsewhere" ? elsewhere : embedding);
+      }
+    });
+  }
+
+  /** A site whose pages join the lobby of this hub. */
+  static async of(hub: string): Promise<Site> {
+    const site = new Site(hub);
+    await once(site.#server.listen(0, "127.0.0.1"), "listening");
+    return site;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  close(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+
+  /** Opens the page, and waits until it is in the room. */
+  async visit(person: Person): Promise<Page> {
+    const page = await person.open(`${this.url}/`);
+    await page.waitForFunction(() => BreathingRoom.room.state === "open");
+    return page;
+  }
+}
+
+/** Tells of a page view, as the site's own code would. */
+export function view(page: Page, path: string): Promise<void> {
+  return page.evaluate((path) => BreathingRoom.room.pageView(path), path);
+}
+
+/** Waits until the embedded room shows so many people. */
+export async function expectPresent(page: Page, people: number): Promise<void> {
+  await page.locator("[data-breathing-room=present]").filter({ hasText: new RegExp(`^${people}$`) }).waitFor();
+}

@@ -123,5 +123,5 @@ FROM raw_watch_sessions;
 -- Samples of at most a minute each; no room means the whole hub.
 CREATE VIEW presence AS
 SELECT at, (SELECT text FROM texts WHERE number = key) AS room, value ->> 0 AS present_ms, value ->> 1 AS peak,
-       value ->> 2 AS joins, value ->> 3 AS moods_ms
+       value ->> 2 AS joins, ifnull(value ->> 3, '{}') AS moods_ms
 FROM raw_presence, json_each(samples);

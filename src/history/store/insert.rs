@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, SqliteConnection};
@@ -126,18 +127,33 @@ impl Row for Fact<'_, Census> {
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(census, numbers) = self;
-        let tuple = |sample: &'_ Sample| {
-            let Sample { present_ms, peak, joins, moods_ms } = sample.clone();
-            (present_ms, peak, joins, moods_ms)
-        };
-        let samples = samples(census, numbers).map(|(room, sample)| (room, tuple(sample)));
-        let samples: BTreeMap<Number, StoredSample> = samples.collect();
+        let samples: BTreeMap<Number, StoredSample> =
+            samples(census, numbers).map(|(room, sample)| (room, sample.into())).collect();
         statement.bind(census.id.as_bytes().to_vec()).bind(millis(census.at)).bind(to_json(&samples))
     }
 }
 
-/// A sample as it is stored: present ms, peak, joins, ms by mood.
-pub(super) type StoredSample = (u64, u32, u32, BTreeMap<String, u64>);
+/// A sample as it is stored: present ms, peak, joins and, where there are any, ms by mood. There is one for every
+/// minute and room, so that it is as short as JSON can be.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct StoredSample(
+    u64,
+    u32,
+    u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")] BTreeMap<String, u64>,
+);
+
+impl From<&Sample> for StoredSample {
+    fn from(sample: &Sample) -> Self {
+        Self(sample.present_ms, sample.peak, sample.joins, sample.moods_ms.clone())
+    }
+}
+
+impl From<StoredSample> for Sample {
+    fn from(StoredSample(present_ms, peak, joins, moods_ms): StoredSample) -> Self {
+        Self { present_ms, peak, joins, moods_ms }
+    }
+}
 
 /// SQLite's integers are signed.
 fn signed(number: u64) -> i64 {

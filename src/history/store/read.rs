@@ -183,14 +183,14 @@ async fn censuses(
     let mut censuses = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut samples: BTreeMap<Number, StoredSample> = from_json(row, 2)?;
-        let hub = samples.remove(&ALL_ROOMS).map(sample).unwrap_or_default();
+        let hub = samples.remove(&ALL_ROOMS).map(Sample::from).unwrap_or_default();
         let mut rooms = BTreeMap::new();
         for (number, stored) in samples {
             let room = match names.get(&number) {
                 Some(room) => room.clone(),
                 None => names.entry(number).or_insert(room(connection, number).await?).clone(),
             };
-            rooms.insert(room, sample(stored));
+            rooms.insert(room, stored.into());
         }
         censuses.push(Census { id: id(row)?, at: time(row, 1)?, hub, rooms });
     }
@@ -200,10 +200,6 @@ async fn censuses(
 async fn room(connection: &mut SqliteConnection, number: Number) -> Result<RoomId, sqlx::Error> {
     let name = names::text(connection, number).await?;
     name.unwrap_or_default().try_into().map_err(decode)
-}
-
-fn sample((present_ms, peak, joins, moods_ms): StoredSample) -> Sample {
-    Sample { present_ms, peak, joins, moods_ms }
 }
 
 /// Where and when these visitors saw or watched something in this month.

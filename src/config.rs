@@ -4,13 +4,17 @@
 //! the section that each of them owns; no part sees the command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Clock;
-use crate::wire::Vocabulary;
+use crate::command::moment::moment;
+use crate::command::{Format, Kind, Renamed};
+use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
+use crate::wire::{RoomId, Time, Vocabulary};
 use crate::{history, http, live, session};
 
 /// A self-hosted presence hub: who is here now, in what mood, and what they looked at.
@@ -32,18 +36,79 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the hub (the default)
-    Serve(Settings),
+    Serve(Box<Settings>),
+    /// Recount the history and print each figure that is wrong
+    Check(CheckSettings),
+    /// Write the history to a file, also while the hub runs
+    Export(ExportSettings),
+    /// Take in exports, archives, and tables of the old worker
+    Import(ImportSettings),
 }
 
 impl Cli {
-    /// The settings of `serve`, whether it was named or not.
+    /// What to do: `serve`, where nothing was named.
     #[must_use]
-    pub fn into_settings(self) -> Settings {
-        match self.command {
-            Some(Command::Serve(settings)) => settings,
-            None => self.serve,
-        }
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
+}
+
+/// The settings of `check`.
+#[derive(Debug, Args)]
+pub struct CheckSettings {
+    /// The SQLite file
+    #[arg(long, env, value_name = "URL", default_value = "sqlite://data/breathing-room.db")]
+    pub database_url: String,
+}
+
+/// The settings of `export`. Moments are like 2026-11-20, RFC 3339, or milliseconds.
+#[derive(Debug, Args)]
+pub struct ExportSettings {
+    /// The SQLite file
+    #[arg(long, env, value_name = "URL", default_value = "sqlite://data/breathing-room.db")]
+    pub database_url: String,
+    /// Only what happened at this moment or later
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    pub from: Option<Time>,
+    /// Only what happened before this moment
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    pub to: Option<Time>,
+    /// Only what happened in this room
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<RoomId>,
+    /// How it is written; by default as the file's name ends, or else jsonl
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The file; without one, or with -, standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The settings of `import`.
+#[derive(Debug, Args)]
+pub struct ImportSettings {
+    /// Files of JSON Lines, a JSON array or CSV, also compressed with gzip
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The SQLite file; it and its folder are made if missing
+    #[arg(long, env, value_name = "URL", default_value = "sqlite://data/breathing-room.db")]
+    pub database_url: String,
+    /// What the old worker's rows are; by default, what their columns look like
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<Kind>,
+    /// What a column is called in the old worker's files, as in visitor=member; may be repeated. Ours are
+    /// id, room, visitor, path, title, referrer, at, content, startedAt, duration, completed
+    #[arg(long = "field", value_name = "OURS=THEIRS")]
+    pub fields: Vec<Renamed>,
+    /// The room of the old worker's rows that name none
+    #[arg(long, value_name = "ROOM", default_value = "lobby", value_parser = room)]
+    pub room: RoomId,
+    /// Read and check everything, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// A file for all refused rows; the first 20 are printed in any case
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// The settings, each a flag and a variable of the same name. Durations are like 30s or 5m.
@@ -157,6 +222,10 @@ impl From<Settings> for Config {
     }
 }
 
+fn room(text: &str) -> Result<RoomId, BadName> {
+    RoomId::try_from(text)
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     const LIMIT: Duration = Duration::from_hours(24);
     match humantime::parse_duration(text) {
@@ -196,9 +265,10 @@ mod tests {
 
     #[test]
     fn serve_may_be_left_out() {
-        let listen = |args: &[&str]| Cli::try_parse_from(args).unwrap().into_settings().listen.port();
-        assert_eq!(listen(&["breathing-room", "--listen", "127.0.0.1:1"]), 1);
-        assert_eq!(listen(&["breathing-room", "serve", "--listen", "127.0.0.1:2"]), 2);
+        for args in [vec!["breathing-room"], vec!["breathing-room", "serve"]] {
+            let cli = Cli::try_parse_from(args.into_iter().chain(["--listen", "127.0.0.1:1"])).unwrap();
+            assert!(matches!(cli.into_command(), Command::Serve(settings) if settings.listen.port() == 1));
+        }
     }
 
     #[test]
@@ -215,6 +285,18 @@ mod tests {
             ("--frame-ancestors", "example.org"),
         ] {
             let error = Cli::try_parse_from(["breathing-room", flag, value]).unwrap_err().to_string();
+            assert!(error.lines().next().unwrap().contains(flag), "{error}");
+        }
+        for (command, flag, value) in [
+            ("export", "--from", "yesterday"),
+            ("export", "--room", "The Lobby"),
+            ("export", "--format", "xml"),
+            ("import", "--field", "user_id"),
+            ("import", "--field", "user=user_id"),
+            ("import", "--kind", "sessions"),
+        ] {
+            let error =
+                Cli::try_parse_from(["breathing-room", command, flag, value]).unwrap_err().to_string();
             assert!(error.lines().next().unwrap().contains(flag), "{error}");
         }
     }

@@ -22,6 +22,7 @@
 //! - [`history`]: what happened;
 //! - [`session`]: one per socket, where both meet;
 //! - [`http`]: the server and its routes;
+//! - [`command`]: what is done with the history in between: check, export, import;
 //! - [`config`]: flags and environment, parsed into a section for each part.
 //!
 //! To run a hub inside another program:
@@ -37,6 +38,7 @@
 //! ```
 
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod history;
 pub mod http;

@@ -6,7 +6,8 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use breathing_room::Server;
-use breathing_room::config::{Cli, Config, LogFormat, Settings};
+use breathing_room::command::{self, Outcome};
+use breathing_room::config::{Cli, Command, Config, LogFormat, Settings};
 use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,20 +17,35 @@ use tracing_subscriber::EnvFilter;
 type Failure = String;
 
 fn main() -> ExitCode {
-    let settings = match Cli::try_parse() {
-        Ok(cli) => cli.into_settings(),
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.into_command(),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             error.exit()
         }
         Err(error) => {
-            // clap explains at length; the first line names the setting and its rule.
+            // clap explains at length; what stands before the first blank line names the setting and its rule.
             let text = error.to_string();
-            return fail(text.lines().next().unwrap_or_default(), 2);
+            let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            return fail(&lines.collect::<Vec<_>>().join(" "), 2);
         }
     };
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(&format!("error: {failure}"), 1),
+    match command {
+        Command::Serve(settings) => match run(*settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => fail(&format!("error: {failure}"), 1),
+        },
+        Command::Check(settings) => finish(command::check(settings)),
+        Command::Export(settings) => finish(command::export(settings)),
+        Command::Import(settings) => finish(command::import(settings)),
+    }
+}
+
+/// Runs a command. 1 says that it found something wrong; 2, that it could not do its work.
+#[tokio::main]
+async fn finish(command: impl Future<Output = Result<Outcome, command::Failure>>) -> ExitCode {
+    match command.await {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => fail(&format!("error: {failure}"), 2),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::clock::millis;
@@ -21,7 +21,7 @@ const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
-const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
+pub const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
 /// Where something happened, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,13 +195,26 @@ pub struct Census {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sample {
     /// How long each person was present, added up, in milliseconds.
+    #[serde(deserialize_with = "whole")]
     pub present_ms: u64,
     /// The most who were present at once.
     pub peak: u32,
     /// People who came.
     pub joins: u32,
     /// How long each person was in each mood, added up, in milliseconds.
+    #[serde(deserialize_with = "wholes")]
     pub moods_ms: BTreeMap<String, u64>,
+}
+
+// What comes from a file is bounded as what comes over the network is.
+
+fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+    Whole::deserialize(number).map(Whole::get)
+}
+
+fn wholes<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let map = BTreeMap::<String, Whole>::deserialize(map)?;
+    Ok(map.into_iter().map(|(key, number)| (key, number.get())).collect())
 }
 
 fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, Problem> {
@@ -228,9 +241,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Facts of all kinds, and each sample of a census is one.
+    /// Facts of all kinds.
     #[must_use]
     pub fn len(&self) -> usize {
+        self.page_views.len() + self.watches.len() + self.censuses.len()
+    }
+
+    /// What they take of a queue's limit: a census takes as much as it has samples.
+    #[must_use]
+    pub fn weight(&self) -> usize {
         self.page_views.len() + self.watches.len() + self.samples()
     }
 

@@ -162,7 +162,7 @@ struct Queue {
 
 impl Queue {
     fn pending(&self) -> usize {
-        self.open.len() + self.taken.len()
+        self.open.weight() + self.taken.len()
     }
 }
 
@@ -194,11 +194,11 @@ impl Journal {
         let free = |queue: &Queue| self.shared.limit.saturating_sub(queue.pending());
         let (epoch, pending) = {
             let mut queue = lock(&self.shared.queue);
-            if batch.len() > free(&queue) {
+            if batch.weight() > free(&queue) {
                 return Err(Full);
             }
             self.put(&mut queue, batch);
-            (queue.epoch, queue.open.len())
+            (queue.epoch, queue.open.weight())
         };
         if pending >= self.shared.limit / 4 {
             // A channel full of requests is request enough.

@@ -21,4 +21,5 @@ mod process;
 mod rooms;
 mod stats;
 mod support;
+mod transfer;
 mod watching;

@@ -1,4 +1,6 @@
 //! Answers against a naive count: random facts, random questions, every figure.
+//!
+//! What is counted here is counted as plainly as possible, fact by fact.
 
 use std::collections::{BTreeMap, BTreeSet};
 

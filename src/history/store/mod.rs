@@ -6,6 +6,7 @@
 
 mod adopt;
 mod commit;
+mod facts;
 mod insert;
 
 pub(super) mod names;
@@ -31,6 +32,7 @@ use sqlx::sqlite::{
 };
 
 pub use commit::Changes;
+pub use facts::Facts;
 pub use recount::{Difference, Recount};
 
 use versions::Versions;
@@ -57,6 +59,12 @@ pub enum OpenError {
     Url {
         /// As configured.
         url: String,
+    },
+    /// There is no file, and none is to be made.
+    #[error("there is no database at {}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
     },
     /// The folder for the file could not be made.
     #[error("cannot make the folder {}: {source}", path.display())]
@@ -87,6 +95,16 @@ pub enum OpenError {
 #[error(transparent)]
 pub struct CommitError(#[from] sqlx::Error);
 
+impl CommitError {
+    /// Whether another process was writing all the time.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        // SQLITE_BUSY, also where the upper bits say more about it.
+        let code = self.0.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        code.is_some_and(|code| code & 0xff == 5)
+    }
+}
+
 /// The migrations that a call applied, and the newest there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Migrated {
@@ -110,26 +128,24 @@ impl Store {
     /// # Errors
     /// What stands in the way, in words for whoever starts the hub.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let bad_url = || OpenError::Url { url: url.to_owned() };
-        let options = SqliteConnectOptions::from_str(url).map_err(|_| bad_url())?;
-        let path = options.get_filename().to_path_buf();
-        if !url.starts_with("sqlite:") || path.as_os_str().is_empty() || url.contains(":memory:") {
-            return Err(bad_url());
-        }
+        let (options, path) = file(url)?;
         if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
             std::fs::create_dir_all(folder)
                 .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
         }
-        let writer = options
+        let mut writer = options
             .clone()
             .create_if_missing(true)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
             // What is deleted or overwritten leaves no copy in the page.
             .pragma("secure_delete", "FAST")
             .busy_timeout(BUSY_TIMEOUT);
+        if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
+            // A file keeps this from its beginning. Told again, it would be a write, which a lock holds up.
+            writer = writer.auto_vacuum(SqliteAutoVacuum::Incremental);
+        }
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let not_opened = |source| OpenError::File { path: path.clone(), source };
         let writer = pool(1).connect_with(writer).await.map_err(not_opened)?;
@@ -138,6 +154,15 @@ impl Store {
         store.migrate().await?;
         store.adopt().await.map_err(OpenError::Adopt)?;
         Ok(store)
+    }
+
+    /// Opens the file like [`open`](Self::open), but only where there is one.
+    ///
+    /// # Errors
+    /// As above, and where there is none.
+    pub async fn open_existing(url: &str) -> Result<Self, OpenError> {
+        let (_, path) = file(url)?;
+        if path.exists() { Self::open(url).await } else { Err(OpenError::Missing { path }) }
     }
 
     /// Applies the migrations that have not been applied.
@@ -224,6 +249,17 @@ impl Drop for Transaction {
             self.connection.close_on_drop();
         }
     }
+}
+
+/// The file that a URL names.
+fn file(url: &str) -> Result<(SqliteConnectOptions, PathBuf), OpenError> {
+    let bad_url = || OpenError::Url { url: url.to_owned() };
+    let options = SqliteConnectOptions::from_str(url).map_err(|_| bad_url())?;
+    let path = options.get_filename().to_path_buf();
+    if !url.starts_with("sqlite:") || path.as_os_str().is_empty() || url.contains(":memory:") {
+        return Err(bad_url());
+    }
+    Ok((options, path))
 }
 
 async fn applied(writer: &SqlitePool) -> Result<Vec<i64>, MigrateError> {

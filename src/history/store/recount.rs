@@ -80,7 +80,7 @@ impl Store {
     }
 }
 
-async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
+pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
     const ARCHIVED: &str = "SELECT month FROM months WHERE archive IS NOT NULL";
     let months: Vec<String> = sqlx::query_scalar(ARCHIVED).fetch_all(connection).await?;
     Ok(months.iter().filter_map(|month| month.parse().ok()).collect())

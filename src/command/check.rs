@@ -1,0 +1,29 @@
+//! `check`: the rollups against a recount of the facts.
+//!
+//! It changes nothing, and a hub may go on meanwhile.
+
+use super::{Failure, Outcome, say};
+use crate::config::CheckSettings;
+use crate::history::Store;
+
+/// Recounts the history, prints each difference, and sums up.
+///
+/// # Errors
+/// There is no database, or it cannot be read.
+pub async fn check(settings: CheckSettings) -> Result<Outcome, Failure> {
+    let store = Store::open_existing(&settings.database_url).await?;
+    let recount = store.recount().await?;
+    store.close().await;
+    for difference in &recount.differences {
+        say(difference);
+    }
+    for month in &recount.archived {
+        say(format_args!("{month} is in an archive and was not recounted"));
+    }
+    let (rows, rollups) = (recount.rows, recount.rollups);
+    match recount.differences.len() {
+        0 => say(format_args!("{rows} facts agree with {rollups} rollups")),
+        n => say(format_args!("{rows} facts, {rollups} rollups: {n} differences")),
+    }
+    Ok(if recount.differences.is_empty() { Outcome::Clean } else { Outcome::Faulty })
+}

@@ -1,0 +1,146 @@
+//! `import`: facts from files, through the same commit as a hub's own.
+//!
+//! Files are read a row at a time, so that memory does not grow with them. Facts merge: what is there
+//! already changes nothing, and an import that was cut short is simply done again.
+
+pub(super) mod fields;
+pub(super) mod mapping;
+pub(super) mod record;
+mod report;
+pub(super) mod rows;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Failure, Outcome, progress};
+use crate::clock::Clock;
+use crate::config::ImportSettings;
+use crate::history::Store;
+use crate::history::event::{AHEAD_LIMIT_MS, Batch};
+use crate::history::store::CommitError;
+use crate::wire::Time;
+use fields::{Fields, Refusal};
+use mapping::Mapping;
+use report::Report;
+use rows::Row;
+
+/// Facts in a transaction.
+const FACTS_PER_TRANSACTION: usize = 5_000;
+
+/// The time between two transactions, in which a hub's flush gets its turn: SQLite looks for one every
+/// 100 ms.
+const PAUSE: Duration = Duration::from_millis(110);
+
+/// The wait before another try, after SQLite itself has waited for two seconds.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long somebody else may write before an import gives up.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Takes in everything in the files that is right, and reports the rest.
+///
+/// # Errors
+/// A file cannot be opened, or the database does not take what was read. What it took before stays.
+pub async fn import(settings: ImportSettings) -> Result<Outcome, Failure> {
+    let ImportSettings { files, database_url, kind, fields, room, dry_run, report } = settings;
+    let mapping = Mapping::new(kind, room, fields);
+    let bar = progress::bytes(0);
+    let mut opened = Vec::new();
+    for path in files {
+        let not_read = |source| Failure::Input { path: path.clone(), source };
+        let file = File::open(&path).map_err(not_read)?;
+        bar.inc_length(file.metadata().map_err(not_read)?.len());
+        let rows = rows::read(bar.wrap_read(file)).map_err(not_read)?;
+        opened.push((path, rows));
+    }
+    let report = Report::new(report.as_deref())?;
+    let store = if dry_run { None } else { Some(Store::open(&database_url).await?) };
+    let latest = Clock::system().wall().plus(AHEAD_LIMIT_MS);
+    let mut import =
+        Import { mapping, latest, report, writer: store.map(Writer::new), batch: Batch::default() };
+    let result = import.take_all(opened).await;
+    bar.finish_and_clear();
+    let outcome = import.report.finish(dry_run);
+    if let Some(writer) = import.writer {
+        writer.store.close().await;
+    }
+    result.and(outcome)
+}
+
+struct Import {
+    mapping: Mapping,
+    /// Nothing may have happened later.
+    latest: Time,
+    report: Report,
+    /// Where facts go; nowhere in a dry run.
+    writer: Option<Writer>,
+    batch: Batch,
+}
+
+impl Import {
+    async fn take_all(&mut self, files: Vec<(PathBuf, rows::Rows)>) -> Result<Outcome, Failure> {
+        for (path, rows) in files {
+            for Row { line, fields } in rows {
+                self.report.read();
+                if let Err(refusal) = fields.and_then(|fields| self.take(fields)) {
+                    self.report.refuse(&path, line, &refusal)?;
+                }
+                if self.batch.len() >= FACTS_PER_TRANSACTION {
+                    self.commit().await?;
+                }
+            }
+        }
+        self.commit().await?;
+        Ok(Outcome::Clean)
+    }
+
+    /// Adds the fact that a row tells to those that are not committed yet.
+    fn take(&mut self, fields: Fields) -> Result<(), Refusal> {
+        let record = if self.mapping.applies_to(&fields) {
+            self.mapping.record(&fields, self.latest)?
+        } else {
+            record::read(fields, self.latest)?
+        };
+        record.add_to(&mut self.batch).map_err(|rule| Refusal::field("props", rule))
+    }
+
+    async fn commit(&mut self) -> Result<(), CommitError> {
+        let batch = std::mem::take(&mut self.batch);
+        let new = match &mut self.writer {
+            Some(writer) if !batch.is_empty() => writer.commit(&batch).await?,
+            _ => 0,
+        };
+        self.report.right(batch.len(), new);
+        Ok(())
+    }
+}
+
+/// Commits, and leaves room for others who write.
+struct Writer {
+    store: Store,
+    /// Not before this moment.
+    next: Instant,
+}
+
+impl Writer {
+    fn new(store: Store) -> Self {
+        Self { store, next: Instant::now() }
+    }
+
+    /// Commits a batch, and says how many of its facts changed something.
+    async fn commit(&mut self, batch: &Batch) -> Result<usize, CommitError> {
+        sleep_until(self.next).await;
+        let started = Instant::now();
+        let changes = loop {
+            match self.store.commit(batch).await {
+                Err(error) if error.is_busy() && started.elapsed() < PATIENCE => sleep(RETRY).await,
+                result => break result?,
+            }
+        };
+        self.next = Instant::now() + PAUSE;
+        Ok(changes.page_views + changes.watch_sessions + changes.censuses)
+    }
+}

@@ -1,0 +1,389 @@
+//! In and out: check, export and import, by the program itself on real files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::support::program::Ended;
+use crate::support::{Program, open, rows};
+
+/// A folder with a database in it, or without one, and files beside it.
+struct Desk {
+    folder: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a month of history of all kinds, bots and odd texts included.
+    async fn with_history() -> Self {
+        let desk = Self::new();
+        let mut lines = Vec::new();
+        for n in 0..60_u64 {
+            let at = 1_772_300_000_000 + n * 40_000_000; // from the end of February 2026 on
+            let id = Uuid::from_u128(u128::from(n) << 100 | u128::from(n));
+            let (room, visitor) = (["lobby", "garden"][usize::from(n % 3 == 0)], format!("v{}", n % 7));
+            lines.push(json!({ "type": "page-view", "id": id, "room": room, "visitor": visitor, "path": format!("/{}", n % 5),
+                "title": "Sit, \"still\"\nand = breathe", "referrer": "https://example.org/a", "at": at, "isBot": n % 10 == 0,
+                "props": { "plan": "free", "n": n, "share": 0.1 + 0.2 } }));
+            lines.push(json!({ "type": "watch", "id": id, "room": room, "visitor": visitor, "content": "sunrise",
+                "state": "ended", "at": at + 90_000, "startedAt": at, "seenAt": at + 90_000, "watchedMs": 60_000 + n,
+                "positionMs": 5, "positionAt": at, "durationMs": 90_000, "props": { "q": true }, "propsAt": at }));
+            let sample =
+                json!({ "presentMs": 60_000, "peak": n % 4, "joins": 1, "moodsMs": { "calm": 1_000 } });
+            lines.push(
+                json!({ "type": "census", "id": id, "at": at, "hub": sample, "rooms": { room: sample } }),
+            );
+        }
+        let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let file = desk.write("history.jsonl", text.join("\n"));
+        desk.run(&["import", &file]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ended {
+        let url = format!("sqlite://{}/hub.db", self.folder.path().display());
+        Program::run(arguments, &[("DATABASE_URL", &url)]).await
+    }
+
+    async fn export(&self, name: &str, arguments: &[&str]) -> String {
+        let out = self.path(name).display().to_string();
+        self.run(&[&["export", "--out", &out], arguments].concat()).await.expect(0, "");
+        assert!(!self.path(&format!("{name}.part")).exists());
+        self.read(name)
+    }
+
+    async fn rows(&self, query: &str) -> Vec<Value> {
+        rows(&self.path("hub.db"), query).await
+    }
+
+    async fn change(&self, statement: &str) {
+        let mut connection = open(&self.path("hub.db")).await;
+        sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
+    }
+}
+
+impl Ended {
+    /// It ended with this code, and its last line on standard output is this, where one is expected.
+    fn expect(&self, code: i32, last_line: &str) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        if !last_line.is_empty() {
+            assert_eq!(self.stdout.lines().last(), Some(last_line), "{self:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_exported_is_imported_as_it_was() {
+    let desk = Desk::with_history().await;
+    for name in ["all.jsonl", "all.csv"] {
+        let file = desk.export(name, &[]).await;
+        assert_eq!(file.lines().next().unwrap().starts_with("type,id,room"), name == "all.csv");
+        let other = Desk::new();
+        let path = desk.path(name).display().to_string();
+        other.run(&["import", &path]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
+        assert_eq!(other.export(name, &[]).await, file);
+        assert_eq!(other.export("as.jsonl", &[]).await, desk.export("as.jsonl", &[]).await);
+        let rollups = "SELECT json_array(level, at, page_views, watched_ms, visitors) FROM activity_rollups
+                       WHERE room = 0 ORDER BY level, at";
+        assert_eq!(other.rows(rollups).await, desk.rows(rollups).await);
+        let checked = other.run(&["check"]).await;
+        checked.expect(0, "");
+        assert!(checked.stdout.starts_with("180 facts agree with "), "{checked:?}");
+        other.run(&["import", &path]).await.expect(0, "180 rows read: 0 taken, 180 already there, 0 refused");
+        assert_eq!(other.export(name, &[]).await, file, "importing twice changes nothing");
+        other.run(&["check"]).await.expect(0, "");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_is_imported_as_it_is() {
+    let desk = Desk::with_history().await;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    std::io::Write::write_all(&mut gzip, desk.export("all.jsonl", &[]).await.as_bytes()).unwrap();
+    let other = Desk::new();
+    let archive = other.write("2026-02.jsonl.gz", gzip.finish().unwrap());
+    other.run(&["import", &archive]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
+    assert_eq!(other.export("all.jsonl", &[]).await, desk.read("all.jsonl"));
+}
+
+#[tokio::test]
+async fn an_export_holds_what_was_asked_for() {
+    let desk = Desk::with_history().await;
+    let records = |text: String| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = records(desk.export("all.jsonl", &[]).await);
+    let start = |record: &Value| record.get("startedAt").unwrap_or(&record["at"]).as_u64().unwrap();
+    let march = 1_772_323_200_000..1_772_496_000_000; // the first two days of it
+    let expected: Vec<&Value> = all.iter().filter(|record| march.contains(&start(record))).collect();
+    assert!(!expected.is_empty() && expected.len() < all.len());
+    for (from, to) in [
+        ("2026-03-01", "2026-03-03"),
+        ("2026-03-01T01:00:00+01:00", "1772496000000"),
+        ("1772323200", "2026-03-03 00:00:00"),
+    ] {
+        let some = records(desk.export("some.jsonl", &["--from", from, "--to", to]).await);
+        assert_eq!(some.iter().collect::<Vec<_>>(), expected, "{from} {to}");
+    }
+    let garden = records(desk.export("garden.jsonl", &["--room", "garden"]).await);
+    assert_eq!(garden.len(), 40, "views and watch sessions, and no presence of the whole hub");
+    assert!(garden.iter().all(|record| record["room"] == "garden"));
+    // Standard output, with and without its name; the format is as told, or else JSON Lines.
+    let stdout = desk.run(&["export", "--room", "garden"]).await;
+    assert_eq!(stdout.stdout, desk.read("garden.jsonl"));
+    let stdout = desk.run(&["export", "--room", "garden", "--out", "-", "--format", "csv"]).await;
+    assert_eq!(stdout.stdout, desk.export("garden.csv", &["--room", "garden"]).await);
+    assert_eq!(
+        desk.export("x.csv", &["--room", "garden", "--format", "jsonl"]).await,
+        desk.read("garden.jsonl")
+    );
+    let never = desk.run(&["export", "--from", "2026-03-03", "--to", "2026-03-01"]).await;
+    never.expect(2, "");
+    assert_eq!(never.stderr, "error: --from must be before --to\n");
+}
+
+#[tokio::test]
+async fn the_history_goes_out_and_in_while_the_hub_runs() {
+    let desk = Desk::new();
+    let hub = Program::start(desk.folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for n in 0..50 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    ann.expect_ack(50).await;
+    let exported = desk.export("all.jsonl", &[]).await;
+    assert_eq!(exported.matches(r#""type":"page-view""#).count(), 50);
+    let view = json!([{ "id": 1, "user_id": "bob", "path": "/old", "timestamp": 1_700_000_000 }]);
+    let file = desk.write("old.json", view.to_string());
+    desk.run(&["import", &file]).await.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
+    ann.view_page(Uuid::new_v4(), "/last").await;
+    ann.expect_ack(51).await;
+    assert_eq!(desk.rows("SELECT count(*) FROM page_views").await, [52]);
+    desk.run(&["check"]).await.expect(0, "");
+    hub.signal("TERM").await;
+    assert_eq!(hub.wait().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_import_waits_for_others_who_write() {
+    let desk = Desk::with_history().await;
+    let mut other = open(&desk.path("hub.db")).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    desk.run(&["check"]).await.expect(0, "");
+    assert_eq!(desk.export("all.jsonl", &[]).await.lines().count(), 180, "who only reads does not wait");
+    let file = desk.write("old.csv", "id,user_id,path,timestamp\n1,ann,/,1700000000\n");
+    let release = async {
+        // Longer than SQLite itself waits.
+        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    };
+    let arguments = ["import", file.as_str()];
+    let (ended, ()) = tokio::join!(desk.run(&arguments), release);
+    ended.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
+}
+
+/// The old worker's tables in its four kinds of files, each with the same two right rows and wrong ones.
+#[tokio::test]
+async fn the_old_workers_tables_are_taken_in() {
+    let desk = Desk::new();
+    let files = [
+        desk.write(
+            "views.json",
+            r#"[
+  { "id": 1, "user_id": "ann", "path": "/a", "referrer": "https://example.org/", "timestamp": "2024-02-29 23:59:59" },
+  { "id": 2, "user_id": "a n n", "path": "/a", "referrer": null, "timestamp": 1709251199 },
+  { "id": 3, "user_id": "bob", "path": "/b", "referrer": null, "timestamp": 1709251199000 }
+]"#,
+        ),
+        desk.write(
+            "views.csv",
+            "id,user_id,path,referrer,timestamp\r\n4,ann,\"/with, comma\",,2024-02-29T23:59:59Z\r\n\
+             5,bob,,,1709251199\r\n\r\n6,bob,/b,,2999-01-01\r\n7,bob,/b,,1709251199\r\n",
+        ),
+        desk.write(
+            "sessions.jsonl",
+            "{\"id\":\"s1\",\"user_id\":\"ann\",\"content_id\":\"film\",\"started_at\":1709251199,\"duration\":90,\"completed\":true}\n\
+             {\"id\":\"s2\",\"user_id\":\"ann\",\"content_id\":\"film\",\"started_at\":1709251199,\"duration\":-1,\"completed\":0}\n\
+             {\"id\":\"s3\",\"user_id\":\n\
+             {\"id\":\"s4\",\"user_id\":\"bob\",\"content_id\":\"film\",\"started_at\":\"2024-02-29\",\"duration\":1.5,\"completed\":0}\n",
+        ),
+        desk.write(
+            "sessions.csv",
+            "id,user_id,content_id,started_at,duration,completed\ns5,ann,film,2024-02-29,5,1\ns6,ann,film,2024-02-29,5\n\
+             s7,ann,film,2024-02-29,5,false\n",
+        ),
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let import =
+        async |arguments: &[&str]| desk.run(&[&["import"], files.as_slice(), arguments].concat()).await;
+
+    let dry = import(&["--dry-run"]).await;
+    dry.expect(1, "14 rows read: 8 are right, 6 refused; nothing was changed");
+    assert!(!desk.path("hub.db").exists());
+
+    let report = desk.path("refused.txt").display().to_string();
+    let ended = import(&["--report", &report]).await;
+    ended.expect(1, "14 rows read: 8 taken, 0 already there, 6 refused");
+    assert_eq!(ended.stderr, dry.stderr);
+    assert_eq!(desk.read("refused.txt"), ended.stderr);
+    let folder = format!("{}/", desk.folder.path().display());
+    let refused = ended.stderr.replace(&folder, "");
+    assert_eq!(
+        refused.lines().collect::<Vec<_>>(),
+        [
+            "views.json:3: visitor (user_id): must match [A-Za-z0-9_-]{1,64}",
+            "views.csv:3: path: is missing",
+            "views.csv:5: at (timestamp): must not be more than 5 minutes in the future",
+            "sessions.jsonl:2: duration: must be a number of seconds, from 0 to 1000000000",
+            "sessions.jsonl:3: EOF while parsing a value",
+            "sessions.csv:3: has 5 cells, and the header has 6",
+        ]
+    );
+
+    let views = "SELECT json_array(room, visitor, path, referrer, at) FROM page_views ORDER BY path, visitor, referrer";
+    assert_eq!(
+        desk.rows(views).await,
+        [
+            json!(["lobby", "ann", "/a", "https://example.org/", 1_709_251_199_000_u64]),
+            json!(["lobby", "bob", "/b", null, 1_709_251_199_000_u64]),
+            json!(["lobby", "bob", "/b", null, 1_709_251_199_000_u64]),
+            json!(["lobby", "ann", "/with, comma", null, 1_709_251_199_000_u64]),
+        ]
+    );
+    let sessions = "SELECT json_array(visitor, content, state, watched_ms, started_at) FROM watch_sessions
+                    ORDER BY watched_ms, state";
+    assert_eq!(
+        desk.rows(sessions).await,
+        [
+            json!(["bob", "film", "paused", 1_500, 1_709_164_800_000_u64]),
+            json!(["ann", "film", "ended", 5_000, 1_709_164_800_000_u64]),
+            json!(["ann", "film", "paused", 5_000, 1_709_164_800_000_u64]),
+            json!(["ann", "film", "ended", 90_000, 1_709_251_199_000_u64]),
+        ]
+    );
+
+    import(&[]).await.expect(1, "14 rows read: 0 taken, 8 already there, 6 refused");
+    desk.run(&["check"]).await.expect(0, "");
+}
+
+#[tokio::test]
+async fn the_old_workers_columns_may_have_other_names() {
+    let desk = Desk::new();
+    let views =
+        desk.write("v.csv", "key,member,url,seen,place\n1,ann,/a,1709251199,garden\n2,ann,/b,1709251199,\n");
+    let mapping =
+        ["--field", "id=key", "--field", "visitor=member", "--field", "path=url", "--field", "at=seen"];
+    let arguments =
+        [&["import", &views], mapping.as_slice(), &["--field", "room=place", "--room", "hall"]].concat();
+    desk.run(&arguments).await.expect(0, "2 rows read: 2 taken, 0 already there, 0 refused");
+    let rooms = "SELECT json_array(path, room) FROM page_views ORDER BY path";
+    assert_eq!(desk.rows(rooms).await, [json!(["/a", "garden"]), json!(["/b", "hall"])]);
+
+    let unknown = desk.run(&["import", &views]).await;
+    unknown.expect(1, "2 rows read: 0 taken, 0 already there, 2 refused");
+    assert!(unknown.stderr.contains("v.csv:2: has no type, no path and no content_id"), "{unknown:?}");
+    let told = desk.run(&["import", &views, "--kind", "page-views"]).await;
+    assert!(told.stderr.contains("v.csv:2: id: is missing"), "{told:?}");
+}
+
+#[tokio::test]
+async fn of_many_refused_rows_the_first_are_printed() {
+    let desk = Desk::new();
+    let rows: Vec<String> = (0..25).map(|n| format!("{n},not a visitor,/,1")).collect();
+    let file = desk.write("v.csv", format!("id,user_id,path,timestamp\n{}\n", rows.join("\n")));
+    let report = desk.path("refused.txt").display().to_string();
+    let ended = desk.run(&["import", &file]).await;
+    ended.expect(1, "25 rows read: 0 taken, 0 already there, 25 refused");
+    assert_eq!(ended.stderr.lines().count(), 21);
+    assert_eq!(ended.stderr.lines().last(), Some("and 5 more, which --report FILE would tell"));
+    let ended = desk.run(&["import", &file, "--report", &report]).await;
+    assert_eq!(ended.stderr.lines().last(), Some("and 5 more"));
+    assert_eq!(desk.read("refused.txt").lines().count(), 25);
+}
+
+/// More than one transaction, and more than one page of an export.
+#[tokio::test]
+async fn long_files_are_taken_in_parts() {
+    let desk = Desk::new();
+    let row = |n: u64| format!("{n},v{},/{},{}\n", n % 100, n % 10, 1_700_000_000 + n * 10);
+    let rows: String = (0..12_000).map(row).collect();
+    let file = desk.write("v.csv", format!("id,user_id,path,timestamp\n{rows}"));
+    desk.run(&["import", &file]).await.expect(0, "12000 rows read: 12000 taken, 0 already there, 0 refused");
+    assert_eq!(desk.export("all.csv", &[]).await.lines().count(), 12_001);
+    desk.run(&["check"]).await.expect(0, "");
+}
+
+#[tokio::test]
+async fn check_finds_what_is_wrong() {
+    let desk = Desk::with_history().await;
+    desk.run(&["check"]).await.expect(0, "");
+    desk.change("UPDATE activity_rollups SET page_views = page_views + 1 WHERE level = 'day' AND room = 0 AND at = (SELECT min(at) FROM activity_rollups WHERE level = 'day' AND room = 0)").await;
+    let ended = desk.run(&["check"]).await;
+    ended.expect(1, "");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{ended:?}");
+    assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{ended:?}");
+    assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{ended:?}");
+    desk.change("UPDATE months SET archive = 'a.jsonl.gz' WHERE month = '2026-02'").await;
+    let ended = desk.run(&["check"]).await;
+    ended.expect(0, "");
+    assert!(ended.stdout.starts_with("2026-02 is in an archive and was not recounted\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_missing_database_is_not_made() {
+    let desk = Desk::new();
+    for command in ["check", "export"] {
+        let ended = desk.run(&[command]).await;
+        ended.expect(2, "");
+        let expected = format!("error: there is no database at {}\n", desk.path("hub.db").display());
+        assert_eq!(ended.stderr, expected);
+        assert_eq!(fs::read_dir(desk.folder.path()).unwrap().count(), 0);
+    }
+    let missing = desk.path("missing.csv").display().to_string();
+    let ended = desk.run(&["import", &missing]).await;
+    ended.expect(2, "");
+    assert!(ended.stderr.contains("cannot read ") && ended.stderr.lines().count() == 1, "{ended:?}");
+    assert!(!desk.path("hub.db").exists());
+    let nothing = desk.run(&["import"]).await;
+    nothing.expect(2, "");
+    assert!(nothing.stderr.contains("<FILE>") && nothing.stderr.lines().count() == 1, "{nothing:?}");
+}
+
+#[tokio::test]
+async fn an_export_that_fails_leaves_nothing() {
+    let desk = Desk::with_history().await;
+    let nowhere = Path::new("nowhere").join("all.csv");
+    let out = desk.path(nowhere.to_str().unwrap()).display().to_string();
+    let ended = desk.run(&["export", "--out", &out]).await;
+    ended.expect(2, "");
+    assert!(ended.stderr.contains("cannot write ") && ended.stderr.contains("all.csv"), "{ended:?}");
+    // A folder cannot be replaced by a file.
+    fs::create_dir(desk.path("folder.csv")).unwrap();
+    fs::write(desk.path("folder.csv").join("x"), "").unwrap();
+    let out = desk.path("folder.csv").display().to_string();
+    desk.run(&["export", "--out", &out]).await.expect(2, "");
+    assert!(!desk.path("folder.csv.part").exists());
+}

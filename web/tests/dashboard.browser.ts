@@ -107,6 +107,7 @@ describe("history", () => {
     const now = Date.now();
     const ages = Array.from({ length: 90 }, (_, n) => 5 * MINUTE + 330 * DAY * (n / 90) ** 4);
     const views = ages.map((age, n) => ({
+      type: "page-view",
       id: randomUUID(),
       room: n % 3 === 0 ? "garden" : "lobby",
       visitor: `visitor-${n % 20}`,
@@ -124,7 +125,7 @@ describe("history", () => {
       at: now - 30 * MINUTE,
       watchedMs: (10 + n) * MINUTE,
     }));
-    await hub.post("/page-view", views);
+    await hub.import(views);
     await hub.post("/watch-session", watches);
     posted.views = views.length;
     posted.viewsInGarden = views.filter((event) => event.room === "garden").length;
@@ -139,6 +140,7 @@ describe("history", () => {
     posted.views++;
     await ann.goes();
     await eventually(async () => {
+      await hub.flush();
       const { totals, moods } = await hub.get<Stats>(statsPath({ range: "24h", room: "" }, ZONE));
       expect(totals).toMatchObject({ joins: 1, peakPresent: 1 });
       expect(moods.calm).toBeGreaterThan(0);

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -89,6 +89,18 @@ export class Hub {
   async post(path: "/page-view" | "/watch-session", events: object[]): Promise<void> {
     const headers = { "content-type": "application/json" };
     await this.#ask(`${path}?durable=true`, { method: "POST", headers, body: JSON.stringify(events) });
+  }
+
+  /** Tells facts of any age, as an export has them. */
+  async import(records: object[]): Promise<void> {
+    const file = join(this.#folder, "facts.jsonl");
+    writeFileSync(file, records.map((record) => JSON.stringify(record)).join("\n"));
+    const program = spawn(PROGRAM, ["import", file], {
+      env: { DATABASE_URL: `sqlite://${this.#folder}/hub.db` },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    const [code] = (await once(program, "exit")) as [number | null];
+    if (code !== 0) throw new Error(`the import ended with ${code}`);
   }
 
   /** Writes everything that is pending. */

@@ -7,14 +7,15 @@
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{
-    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{Embed, EmbeddedFile};
 
 use super::error::ApiError;
+use super::etag::is_known;
 
 #[derive(Embed)]
 #[folder = "web/app/dist"]
@@ -87,7 +88,7 @@ pub(super) fn serve(path: &str, request: &HeaderMap, keep: Keep) -> Option<Respo
         (ETAG, &tag),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    if is_among(value(request, &IF_NONE_MATCH), &tag) {
+    if is_known(request, &tag) {
         return Some((StatusCode::NOT_MODIFIED, common).into_response());
     }
     let mut response = (common, [(CONTENT_TYPE, kind)], file.data).into_response();
@@ -118,11 +119,6 @@ fn etag(file: &EmbeddedFile) -> String {
     format!("\"{:032x}\"", hash.iter().take(16).fold(0_u128, |all, byte| all << 8 | u128::from(*byte)))
 }
 
-/// Whether an `If-None-Match` holds this tag. A proxy may have made it weak.
-fn is_among(tags: &str, tag: &str) -> bool {
-    tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
-}
-
 /// Whether an `Accept-Encoding` takes this coding: by its name, else by `*`; 0 means no.
 fn accepts(header: &str, coding: &str) -> bool {
     let weight = |wanted: &str| {
@@ -146,16 +142,6 @@ mod tests {
         }
         for header in ["", "gzip", "br;q=0", "br;q=0, *", "brotli", "*;q=0", "br;q=much"] {
             assert!(!accepts(header, "br"), "{header}");
-        }
-    }
-
-    #[test]
-    fn a_tag_is_found_in_a_list_whether_weak_or_strong() {
-        for tags in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*"] {
-            assert!(is_among(tags, "\"a\""), "{tags}");
-        }
-        for tags in ["", "\"b\"", "a", "\"ab\""] {
-            assert!(!is_among(tags, "\"a\""), "{tags}");
         }
     }
 

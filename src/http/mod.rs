@@ -9,6 +9,7 @@ pub mod app;
 pub mod assets;
 pub mod bots;
 pub mod error;
+mod etag;
 pub mod events;
 pub mod live;
 pub mod meter;

@@ -194,9 +194,9 @@ async fn only_new<T: Identified>(
     new.dedup_by_key(|fact| fact.id());
     for month in &partitions.live {
         let ids: Vec<Uuid> = new.iter().map(|fact| fact.id()).collect();
-        for place in read::known(connection, kind, *month, &ids).await?.into_iter().rev() {
-            new.remove(place);
-        }
+        let known: HashSet<usize> = read::known(connection, kind, *month, &ids).await?.into_iter().collect();
+        let mut places = 0..;
+        new.retain(|_| places.next().is_none_or(|place| !known.contains(&place)));
     }
     Ok(new.into_iter().cloned().collect())
 }

@@ -12,6 +12,7 @@ mod chance;
 mod world;
 
 use std::error::Error;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use breathing_room::clock::Clock;
@@ -66,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     writer.commit().await?;
     writer.store.close().await;
-    println!("{}", writer.spent);
+    writeln!(std::io::stdout(), "{}", writer.spent)?;
     Ok(())
 }
 
@@ -91,7 +92,7 @@ impl Writer {
         let batch = std::mem::take(&mut self.waiting);
         let (started, cpu) = (Instant::now(), cpu());
         self.store.commit(&batch).await?;
-        self.spent.add(&batch, started.elapsed(), self::cpu() - cpu);
+        self.spent.add(&batch, started.elapsed(), self::cpu().saturating_sub(cpu));
         Ok(())
     }
 }
@@ -116,7 +117,8 @@ impl Spent {
         self.time += time;
         self.cpu += cpu;
         if self.batches.is_multiple_of(100) {
-            eprintln!("{self}");
+            // Where nobody looks, nobody is told.
+            let _ = writeln!(std::io::stderr(), "{self}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The world: rooms, pages and people, and what happens in an hour of theirs.
 //!
-//! People come in the morning and in the evening, more of them on Sundays and more every month.
+//! People come in the morning and in the evening, the same on every day.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -31,6 +31,9 @@ pub(crate) struct World {
     start: Time,
     page_views: u64,
     told: u64,
+    /// Shares of all hours, and of those that have passed.
+    shares: u64,
+    passed: u64,
     rooms: Vec<RoomId>,
     visitors: u32,
     paths: u32,
@@ -46,13 +49,16 @@ impl World {
             0 => names[n as usize % 8].to_owned(),
             more => format!("{}-{}", names[n as usize % 8], more + 1),
         };
+        let start = now.minus(now.millis() % HOUR_MS).minus((hours - 1) * HOUR_MS);
         Self {
             dice: Dice::new(settings.seed),
             hours,
             hour: 0,
-            start: now.minus(now.millis() % HOUR_MS).minus((hours - 1) * HOUR_MS),
+            start,
             page_views: settings.page_views,
             told: 0,
+            shares: (0..hours).map(|hour| share(start.plus(hour * HOUR_MS))).sum(),
+            passed: 0,
             rooms: (0..settings.rooms).filter_map(|n| RoomId::try_from(name(n)).ok()).collect(),
             visitors: settings.visitors,
             paths: settings.paths,
@@ -67,9 +73,8 @@ impl World {
         }
         let start = self.start.plus(self.hour * HOUR_MS);
         self.hour += 1;
-        // So many should have been told by now, if everything were even; the day's rhythm sways around it.
-        let due = if self.hour == self.hours { self.page_views } else { self.due(start) };
-        let views = due.saturating_sub(self.told);
+        self.passed += share(start);
+        let views = (self.page_views * self.passed / self.shares).saturating_sub(self.told);
         self.told += views;
         let mut batch = Batch::default();
         for n in 0..views {
@@ -85,15 +90,6 @@ impl World {
         Ok(Some(batch))
     }
 
-    fn due(&self, start: Time) -> u64 {
-        let into_day: u64 = RHYTHM[..=(start.millis() % DAY_MS / HOUR_MS) as usize].iter().sum();
-        let day_views = self.page_views * 24 / self.hours;
-        let offset = self.start.millis() % DAY_MS / HOUR_MS;
-        let before: u64 = RHYTHM[..offset as usize].iter().sum();
-        let whole_days = (self.hour - 1 + offset) / 24;
-        (whole_days * day_views + day_views * into_day / 1_000).saturating_sub(day_views * before / 1_000)
-    }
-
     fn page_view(&mut self, at: Time) -> Result<PageViewFact, Box<dyn Error>> {
         let path = self.dice.popular(self.paths);
         let referrer = self.dice.happens(0.3).then(|| {
@@ -101,11 +97,11 @@ impl World {
             format!("https://www.site-{site}.example/{}", self.dice.below(3))
         });
         let props = self.dice.happens(0.2).then(|| {
-            let plan = ["free", "free", "plus", "family"][self.dice.below(4) as usize];
+            let plan = self.dice.one_of(&["free", "free", "plus", "family"]);
             json!({ "plan": plan, "app": self.dice.happens(0.4) })
         });
         let message = json!({
-            "id": self.id(at), "path": format!("/{}/{path}", ["sit", "breathe", "walk"][path as usize % 3]),
+            "id": self.id(at), "path": format!("/practice/{path}"),
             "title": format!("Practice {path}"), "referrer": referrer, "props": props, "at": at,
         });
         Ok(PageViewFact::new(self.who()?, serde_json::from_value::<PageView>(message)?, at)?)
@@ -113,8 +109,8 @@ impl World {
 
     fn watch(&mut self, started: Time) -> Result<WatchFact, Box<dyn Error>> {
         let content = self.dice.popular(150);
-        let watched = (1 + self.dice.below(30)) * MINUTE_MS;
-        let at = started.plus(watched + self.dice.below(5) * MINUTE_MS);
+        let watched = u64::from(1 + self.dice.below(30)) * MINUTE_MS;
+        let at = started.plus(watched + u64::from(self.dice.below(5)) * MINUTE_MS);
         let message = json!({
             "id": self.id(started), "content": format!("meditation-{content}"), "state": "ended",
             "watchedMs": watched, "startedAt": started, "at": at, "durationMs": 30 * MINUTE_MS,
@@ -124,18 +120,20 @@ impl World {
 
     /// A census of every minute in which somebody was there.
     fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
+        // Whoever sees a page stays for three minutes.
+        let people = u32::try_from(views / 20).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
             let mut census = Census { id: self.id(at), at, hub: Sample::default(), rooms: BTreeMap::new() };
-            for (rank, room) in (1_u64..).zip(self.rooms.clone()) {
-                let present = (views / 20 / rank).saturating_sub(self.dice.below(3)) as u32;
+            for (rank, room) in (1_u32..).zip(self.rooms.clone()) {
+                let present = (people / rank).saturating_sub(self.dice.below(3));
                 if present == 0 {
                     continue;
                 }
                 let (present_ms, in_mood) = (u64::from(present) * MINUTE_MS, present / 2);
                 let mut moods_ms = BTreeMap::new();
                 if in_mood > 0 {
-                    let mood = MOODS[self.dice.below(5) as usize].to_owned();
+                    let mood = self.dice.one_of(&MOODS).to_owned();
                     let in_mood_ms = u64::from(in_mood) * MINUTE_MS;
                     *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
                     moods_ms.insert(mood, in_mood_ms);
@@ -153,11 +151,13 @@ impl World {
 
     fn who(&mut self) -> Result<Who, Box<dyn Error>> {
         // Half of what happens is by regulars.
-        let visitor = match self.dice.happens(0.5) {
-            true => self.dice.popular(self.visitors),
-            false => self.dice.below(self.visitors.into()) as u32,
+        let visitor = if self.dice.happens(0.5) {
+            self.dice.popular(self.visitors)
+        } else {
+            self.dice.below(self.visitors)
         };
-        let room = self.rooms[self.dice.popular(self.rooms.len() as u32) as usize].clone();
+        let rooms = u32::try_from(self.rooms.len())?;
+        let room = self.rooms[self.dice.popular(rooms) as usize].clone();
         // As long as the ids that browsers make.
         let visitor =
             Uuid::from_u128(u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
@@ -167,4 +167,9 @@ impl World {
     fn id(&mut self, at: Time) -> Uuid {
         Builder::from_unix_timestamp_millis(at.millis(), &self.dice.bytes()).into_uuid()
     }
+}
+
+/// How many of a day's page views are seen in the hour that begins then, of 1,000.
+fn share(hour: Time) -> u64 {
+    RHYTHM[(hour.millis() % DAY_MS / HOUR_MS) as usize]
 }

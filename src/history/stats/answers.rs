@@ -23,7 +23,7 @@ use crate::history::meter::Meter;
 use crate::history::store::Store;
 use crate::wire::Time;
 
-/// How long an answer is new, give or take [`STAGGER`].
+/// How long an answer is new, and up to [`STAGGER`] more.
 const LIFETIME: Duration = Duration::from_secs(30);
 
 /// By how much lifetimes differ, so that answers do not grow old together.
@@ -197,12 +197,12 @@ impl Answers {
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
         };
         let digest = Sha256::digest(serde_json::to_vec(&answer).unwrap_or_default());
-        let etag: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-        let stagger = 2 * STAGGER.mul_f64(rand::random::<f64>());
+        let hash = u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default());
+        let stagger = STAGGER.mul_f64(rand::random::<f64>());
         let kept = Kept {
-            served: Served { body: body(true), etag: format!("W/\"{etag}\"") },
+            served: Served { body: body(true), etag: format!("W/\"{hash:016x}\"") },
             made,
-            lifetime: LIFETIME - STAGGER + stagger,
+            lifetime: LIFETIME + stagger,
             version,
             was_asked: AtomicBool::new(false),
             is_renewed: AtomicBool::new(false),

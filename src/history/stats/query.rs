@@ -125,7 +125,9 @@ async fn answer(
 
     let started = Instant::now();
     let mut whole = Sum::default();
-    sums.iter().for_each(|sum| whole.merge(sum));
+    for sum in &sums {
+        whole.merge(sum);
+    }
     let tops = tops.resolve(connection).await?;
     let prop = match &question.prop {
         None => None,

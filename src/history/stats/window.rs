@@ -234,9 +234,9 @@ fn local(at: Time, zone: &TimeZone) -> Zoned {
 
 /// The start of the hour by the zone's clocks, which may be half an hour from that of UTC.
 fn floor_hour(at: Time, zone: &TimeZone) -> Time {
-    let offset = i64::from(local(at, zone).offset().seconds()) * 1_000;
-    let into_hour = (i64::try_from(at.millis()).unwrap_or(0) + offset).rem_euclid(HOUR_MS as i64);
-    Level::Quarter.floor(at.minus(into_hour.unsigned_abs()))
+    let local = local(at, zone);
+    let into_hour = u64::from(local.minute().unsigned_abs()) * 60_000 + at.millis() % 60_000;
+    Level::Quarter.floor(at.minus(into_hour))
 }
 
 fn start_of_day(date: Date, zone: &TimeZone) -> Time {

@@ -38,7 +38,8 @@ CREATE TABLE months (
     summed   TEXT    NOT NULL DEFAULT 'no'       -- whether it has rollups of level 'month'; 'partly' while
              CHECK (summed IN ('no', 'partly', 'yes')), -- they are being made
     archive  TEXT,                               -- the archive's file name, where its rows were moved there
-    checksum TEXT                                -- SHA-256 of that file, in hexadecimal
+    checksum TEXT,                               -- SHA-256 of that file, in hexadecimal
+    restored INTEGER NOT NULL DEFAULT 0          -- how many of its lines are back, while they are being restored
 ) STRICT, WITHOUT ROWID;
 
 -- From when on rollups of level 'quarter' are kept, in milliseconds; older stretches have days and months only.

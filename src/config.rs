@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock::Clock;
 use crate::command::moment::moment;
 use crate::command::{Format, Kind, Renamed};
+use crate::history::Retention;
 use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
 use crate::wire::{RoomId, Time, Vocabulary};
@@ -93,6 +94,10 @@ pub struct ImportSettings {
     /// The SQLite file; it and its folder are made if missing
     #[arg(long, env, value_name = "URL", default_value = "sqlite://data/breathing-room.db")]
     pub database_url: String,
+    /// The folder of archives, from which months come back that the files have something of [default: archive
+    /// beside the database]
+    #[arg(long, env, value_name = "FOLDER")]
+    pub archive_dir: Option<PathBuf>,
     /// What the old worker's rows are; by default, what their columns look like
     #[arg(long, value_name = "KIND")]
     pub kind: Option<Kind>,
@@ -126,6 +131,12 @@ pub struct Settings {
     /// Most events that may wait; beyond, new ones are refused until a flush
     #[arg(long, env, value_name = "EVENTS", default_value = "50000", value_parser = at_least_one)]
     pub queue_limit: usize,
+    /// How long raw rows stay in the database after their month: so many months, or forever
+    #[arg(long, env, value_name = "MONTHS", default_value_t)]
+    pub retention: Retention,
+    /// Folder for the raw rows of older months; without one, `archive` beside the database
+    #[arg(long, env, value_name = "FOLDER")]
+    pub archive_dir: Option<PathBuf>,
     /// How long a visitor whose connection broke stays present
     #[arg(long, env, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub leave_grace: Duration,
@@ -211,6 +222,8 @@ impl From<Settings> for Config {
                 database_url: settings.database_url,
                 flush_interval: settings.flush_interval,
                 queue_limit: settings.queue_limit,
+                retention: settings.retention,
+                archive_dir: settings.archive_dir,
             },
             session: session::Config {
                 leave_grace: settings.leave_grace,
@@ -279,6 +292,7 @@ mod tests {
             ("--flush-interval", "0s"),
             ("--leave-grace", "25h"),
             ("--queue-limit", "0"),
+            ("--retention", "400d"),
             ("--moods", "Calm"),
             ("--dashboard", "friends"),
             ("--admin-token", ""),

@@ -16,8 +16,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use breathing_room::clock::Clock;
-use breathing_room::history::Store;
 use breathing_room::history::event::Batch;
+use breathing_room::history::{Store, lifecycle};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -59,9 +59,11 @@ struct Settings {
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::parse();
     let store = Store::open(&settings.database_url).await?;
+    let now = Clock::system().wall();
+    store.begin_quarters(lifecycle::quarters_from(now)).await?;
     let mut writer =
         Writer { store, size: settings.batch, waiting: Batch::default(), spent: Spent::default() };
-    let mut world = World::new(&settings, Clock::system().wall());
+    let mut world = World::new(&settings, now);
     while let Some(hour) = world.next_hour()? {
         writer.add(hour).await?;
     }

@@ -20,7 +20,7 @@ pub use import::import;
 pub use import::mapping::{BadRenaming, Column, Kind, Renamed};
 
 use crate::history::stats::ReadError;
-use crate::history::store::{CommitError, OpenError};
+use crate::history::store::{CommitError, LifecycleError, OpenError};
 
 /// What a command that did its work found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub enum Failure {
     /// The database takes nothing more. What it took before stays.
     #[error("the database does not take more: {0}")]
     Commit(#[from] CommitError),
+    /// A month's archive cannot be brought back. What was taken before stays.
+    #[error(transparent)]
+    Archive(#[from] LifecycleError),
     /// A file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Input {

@@ -4,12 +4,13 @@
 //! view is a set element, a watch session takes the larger of its measures, a census is told
 //! once. So all of them may be told again at any time and in any order. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use super::calendar::Month;
 use crate::clock::millis;
 use crate::wire::parse::Problem;
 use crate::wire::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
@@ -265,6 +266,14 @@ impl Batch {
         self.len() == 0
     }
 
+    /// The months of the tables that they belong to.
+    #[must_use]
+    pub fn months(&self) -> BTreeSet<Month> {
+        let views = self.page_views.iter().map(|view| view.at);
+        let watches = self.watches.iter().map(|watch| watch.started_at);
+        views.chain(watches).chain(self.censuses.iter().map(|census| census.at)).map(Month::of).collect()
+    }
+
     /// Adds an event behind the others.
     pub fn push(&mut self, event: Event) {
         match event {
@@ -273,11 +282,26 @@ impl Batch {
         }
     }
 
+    /// Keeps only the facts of one visitor. Presence samples are nobody's.
+    pub fn keep_only(&mut self, visitor: &VisitorId) {
+        self.page_views.retain(|view| view.who.visitor == *visitor);
+        self.watches.retain(|watch| watch.who.visitor == *visitor);
+        self.censuses.clear();
+    }
+
     /// Adds another batch behind this one.
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);
         self.watches.append(&mut other.watches);
         self.censuses.append(&mut other.censuses);
+    }
+}
+
+impl FromIterator<Self> for Batch {
+    fn from_iter<I: IntoIterator<Item = Self>>(batches: I) -> Self {
+        let mut all = Self::default();
+        batches.into_iter().for_each(|batch| all.append(batch));
+        all
     }
 }
 

@@ -1,4 +1,4 @@
-//! The flush task: the only one that writes history.
+//! The flush task: the one that writes what happened.
 //!
 //! It wakes at every interval, when the journal is a quarter full, and when somebody asks; it closes
 //! the open epoch and commits it in one transaction. A batch that fails stays, in order, in front of

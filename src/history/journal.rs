@@ -15,7 +15,7 @@ use super::event::{Batch, Event};
 use super::meter::Meter;
 use crate::clock::{Clock, millis};
 use crate::sync::lock;
-use crate::wire::Time;
+use crate::wire::{Time, VisitorId};
 
 /// Flushes that may be asked for before the flush task has looked.
 const REQUESTS: usize = 64;
@@ -142,7 +142,8 @@ struct Shared {
     limit: usize,
     clock: Clock,
     meter: Meter,
-    /// Held for O(1), or for one append of at most a request's events.
+    /// Held for O(1), for one append of at most a request's events, or, when somebody asks for a visitor's,
+    /// for one pass over the pending ones.
     queue: Mutex<Queue>,
     committed: watch::Sender<Epoch>,
 }
@@ -227,6 +228,25 @@ impl Journal {
         queue.open.append(batch);
     }
 
+    /// Drops what is pending of a visitor and not being committed already, and says how much that was.
+    /// Whoever waits for an ack of it gets it with the epoch's others.
+    #[must_use]
+    pub fn forget(&self, visitor: &VisitorId) -> usize {
+        let mut queue = lock(&self.shared.queue);
+        let before = queue.open.len();
+        queue.open.page_views.retain(|view| view.who.visitor != *visitor);
+        queue.open.watches.retain(|watch| watch.who.visitor != *visitor);
+        before - queue.open.len()
+    }
+
+    /// How many events of a visitor are pending and not being committed already.
+    #[must_use]
+    pub fn pending_of(&self, visitor: &VisitorId) -> usize {
+        let queue = lock(&self.shared.queue);
+        let views = queue.open.page_views.iter().filter(|view| view.who.visitor == *visitor);
+        views.count() + queue.open.watches.iter().filter(|watch| watch.who.visitor == *visitor).count()
+    }
+
     /// Flushes everything that is pending now, together with all others who ask meanwhile.
     ///
     /// # Errors
@@ -278,7 +298,8 @@ impl Drain {
     #[must_use]
     pub fn take(&self) -> Option<(Epoch, Batch)> {
         let mut queue = lock(&self.shared.queue);
-        if queue.open.is_empty() {
+        // An epoch whose events were all forgotten is waited for too.
+        if queue.open.is_empty() && queue.open_since.is_none() {
             return None;
         }
         let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));

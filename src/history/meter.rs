@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
+use super::lifecycle::Step;
+
 /// Counters of the history side. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -33,6 +35,8 @@ pub struct Meter {
     /// Answers that could not be made.
     pub stats_errors: Counter,
     query_seconds: [(&'static str, Histogram); 6],
+    /// What the lifecycle task counts.
+    pub lifecycle: LifecycleMeter,
 }
 
 impl Meter {
@@ -67,6 +71,7 @@ impl Meter {
             stats_misses: counter!(STATS, "result" => "miss"),
             stats_stale: counter!(STATS, "result" => "stale"),
             stats_errors: counter!(STATS, "result" => "error"),
+            lifecycle: LifecycleMeter::register(),
             query_seconds: QUERIES.map(|query| (query, histogram!(QUERY, "query" => query))),
         }
     }
@@ -76,5 +81,47 @@ impl Meter {
         if let Some((_, seconds)) = self.query_seconds.iter().find(|(name, _)| *name == query) {
             seconds.record(started.elapsed().as_secs_f64());
         }
+    }
+}
+
+/// Counters of the lifecycle task. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct LifecycleMeter {
+    /// How long each step took, in seconds.
+    seconds: [Histogram; Step::ALL.len()],
+    /// How often each step failed.
+    failures: [Counter; Step::ALL.len()],
+    /// Months that went to archives.
+    pub archived_months: Counter,
+    /// Pages that went back to the disk.
+    pub freed_pages: Counter,
+}
+
+impl LifecycleMeter {
+    pub(in crate::history) fn register() -> Self {
+        const SECONDS: &str = "breathing_room_maintenance_duration_seconds";
+        const FAILURES: &str = "breathing_room_maintenance_failures_total";
+        const ARCHIVED: &str = "breathing_room_archived_months_total";
+        const FREED: &str = "breathing_room_freed_pages_total";
+        describe_histogram!(SECONDS, Unit::Seconds, "Time per step of a maintenance run");
+        describe_counter!(FAILURES, "Steps of maintenance that failed; the next run tries again");
+        describe_counter!(ARCHIVED, "Months whose raw rows went to an archive");
+        describe_counter!(FREED, "Pages of the database file that were given back to the disk");
+        Self {
+            seconds: Step::ALL.map(|step| histogram!(SECONDS, "step" => step.name())),
+            failures: Step::ALL.map(|step| counter!(FAILURES, "step" => step.name())),
+            archived_months: counter!(ARCHIVED),
+            freed_pages: counter!(FREED),
+        }
+    }
+
+    /// How long `step` took, in seconds.
+    pub fn seconds(&self, step: Step) -> &Histogram {
+        &self.seconds[step as usize]
+    }
+
+    /// How often `step` failed.
+    pub fn failures(&self, step: Step) -> &Counter {
+        &self.failures[step as usize]
     }
 }

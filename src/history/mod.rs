@@ -1,13 +1,15 @@
 //! What happened. Lives in one SQLite file.
 //!
 //! Data flows one way: a session or a request appends [`event`]s to the [`journal`], the [`flush`] task
-//! commits them to the [`store`], and [`stats`] reads what is committed. This wing does not know who
-//! is here now, or that there are sockets.
+//! commits them to the [`store`], and [`stats`] reads what is committed. The [`lifecycle`] task keeps the file
+//! small and moves old months to [`archive`]s. This wing does not know who is here now, or that there are sockets.
 
+pub mod archive;
 pub mod calendar;
 pub mod event;
 pub mod flush;
 pub mod journal;
+pub mod lifecycle;
 pub mod meter;
 pub mod record;
 pub mod rollup;
@@ -15,8 +17,10 @@ pub mod stats;
 pub mod store;
 
 pub use journal::{Epoch, Journal};
+pub use lifecycle::{Lifecycle, Retention};
 pub use store::Store;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the history side is told by the configuration.
@@ -28,6 +32,10 @@ pub struct Config {
     pub flush_interval: Duration,
     /// The most events that may be pending.
     pub queue_limit: usize,
+    /// How long raw rows stay in the database after their month is over.
+    pub retention: Retention,
+    /// The folder of archives; without one, `archive` beside the database.
+    pub archive_dir: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -36,6 +44,8 @@ impl Default for Config {
             database_url: "sqlite://data/breathing-room.db".to_owned(),
             flush_interval: Duration::from_secs(30),
             queue_limit: 50_000,
+            retention: Retention::default(),
+            archive_dir: None,
         }
     }
 }

@@ -21,6 +21,9 @@ pub const ALL_ROOMS: Number = 0;
 /// The most bytes of a property's value that are told apart from others.
 const VALUE_LIMIT: usize = 64;
 
+/// How the text of a longer value ends.
+pub const CUT: char = '…';
+
 /// How often each of some texts was met.
 pub type Counts = BTreeMap<Number, i64>;
 
@@ -199,20 +202,32 @@ pub struct Trace {
 pub struct Tally {
     activity: HashMap<(Number, Time), Activity>,
     presence: HashMap<(Number, Time), Presence>,
-    /// Where somebody's rows were taken back.
-    pub traces: Vec<Trace>,
+    traces: Vec<Trace>,
 }
 
 impl Tally {
     /// Adds facts, of which `numbers` has all texts.
     pub fn add(&mut self, facts: &Batch, numbers: &Numbers) {
         self.change(facts, numbers, 1);
+        self.meet(facts, numbers);
+    }
+
+    /// Adds only the visitors of facts that count already.
+    pub fn meet(&mut self, facts: &Batch, numbers: &Numbers) {
         for view in facts.page_views.iter().filter(|view| !view.who.is_bot) {
             self.of_page_view(view, numbers).visitors.insert(numbers.visitor(&view.who.visitor));
         }
         for watch in facts.watches.iter().filter(|watch| !watch.who.is_bot) {
             self.of_watch(watch, numbers).visitors.insert(numbers.visitor(&watch.who.visitor));
         }
+    }
+
+    /// Where rows of somebody were taken back, and none of theirs in the same room and quarter was added.
+    pub fn traces(&self) -> impl Iterator<Item = Trace> {
+        self.traces.iter().copied().filter(|trace| {
+            let activity = self.activity.get(&(trace.room, Level::Quarter.floor(trace.at)));
+            !activity.is_some_and(|activity| activity.visitors.contains(trace.visitor))
+        })
     }
 
     /// Takes facts back. The peak of who was present stays.
@@ -323,7 +338,7 @@ pub fn properties(view: &PageViewFact) -> impl Iterator<Item = (String, String)>
     };
     object.into_iter().map(|(key, value)| match value {
         serde_json::Value::String(text) if text.len() > VALUE_LIMIT => {
-            (key, format!("{}…", &text[..text.floor_char_boundary(VALUE_LIMIT)]))
+            (key, format!("{}{CUT}", &text[..text.floor_char_boundary(VALUE_LIMIT)]))
         }
         serde_json::Value::String(text) => (key, text),
         other => (key, other.to_string()),

@@ -11,8 +11,9 @@ use super::admission::AdminToken;
 use super::bots::Bots;
 use super::meter::HttpMeter;
 use crate::clock::Clock;
+use crate::history::archive::Archives;
 use crate::history::stats::Answers;
-use crate::history::{Journal, Store};
+use crate::history::{Journal, Lifecycle, Store};
 use crate::live::{Feed, Hub};
 use crate::session::{Sockets, WatchClocks, meter, room};
 
@@ -35,6 +36,10 @@ pub struct App {
     pub store: Store,
     /// What the history says.
     pub answers: Answers,
+    /// Who keeps it.
+    pub lifecycle: Lifecycle,
+    /// Where its older months are.
+    pub archives: Archives,
     /// All open sockets.
     pub sockets: Arc<Sockets>,
     /// The tasks of all sessions.

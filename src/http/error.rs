@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::history::journal::{FlushError, Full};
+use crate::history::lifecycle::Unfinished;
 use crate::history::stats::{BadRange, ReadError};
+use crate::history::store::LifecycleError;
 use crate::live::RoomsFull;
 use crate::session::{Refused, UpgradeError};
 use crate::wire::ids::BadName;
@@ -96,6 +98,9 @@ pub enum ApiError {
     /// The database did not answer.
     #[error(transparent)]
     History(#[from] Arc<ReadError>),
+    /// Maintenance or an erasure did not happen, or not to the end.
+    #[error(transparent)]
+    Lifecycle(#[from] Unfinished),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
@@ -124,10 +129,17 @@ impl ApiError {
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Sockets(Refused::Full) | Self::Rooms(_) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Self::Sockets(Refused::Restarting) => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
+            Self::Sockets(Refused::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "restarting")
+            }
             Self::Queue(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
-            Self::History(_) => (StatusCode::SERVICE_UNAVAILABLE, "history-unavailable"),
+            Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")
+            }
+            Self::Lifecycle(Unfinished::Failed(_)) | Self::History(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "history-unavailable")
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`server`] accepts connections and ends them; [`routes`] is the table of what there is; the
 //! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
-//! [`stats`] the database, [`operate`] the machine room, [`pages`] and [`assets`] nobody.
+//! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
+//! [`pages`] and [`assets`] nobody.
 
 pub mod admission;
 pub mod app;
@@ -18,6 +19,7 @@ pub mod pages;
 pub mod routes;
 pub mod server;
 pub mod stats;
+pub mod visitors;
 
 pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};

@@ -1,7 +1,7 @@
 //! The machine room: health, metrics, and what only the admin may do.
 //!
-//! Health, metrics and the debug page answer from memory; only a flush or a migration that
-//! somebody asked for waits for the database.
+//! Health, metrics and the debug page answer from memory; only a flush, a migration or a maintenance
+//! that somebody asked for waits for the database.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +18,7 @@ use super::app::App;
 use super::error::ApiError;
 use crate::clock::millis;
 use crate::history::journal::Status;
+use crate::history::lifecycle::Report;
 use crate::session::census;
 
 /// The most rooms, and visitors in each, that the debug page lists.
@@ -64,6 +65,11 @@ pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Value>,
 /// `POST /init-db`: applies the migrations that have not been applied.
 pub async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
     app.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
+}
+
+/// `POST /maintain`: all that is due by now, or the rest of the run that is under way.
+pub async fn maintain(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Report>, ApiError> {
+    Ok(Json(app.lifecycle.maintain().await?))
 }
 
 /// `GET /debug`: the memory, down to the people in the rooms, up to a bound.

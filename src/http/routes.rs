@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, events, live, operate, pages, stats};
+use super::{assets, events, live, operate, pages, stats, visitors};
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
 pub fn router(app: Arc<App>) -> Router {
@@ -33,6 +33,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(operate::metrics))
         .route("/flush", post(operate::flush))
         .route("/init-db", post(operate::init_db))
+        .route("/maintain", post(operate::maintain))
+        .route("/visitors/{visitor}/data", get(visitors::data).delete(visitors::erase))
         .route("/debug", get(operate::debug))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)

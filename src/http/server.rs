@@ -28,6 +28,8 @@ use super::meter::Meters;
 use super::routes::router;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
+use crate::history::archive::Archives;
+use crate::history::lifecycle::{self, Keeper};
 use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
@@ -97,6 +99,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Server {
     app: Arc<App>,
     flush: JoinHandle<()>,
+    lifecycle: JoinHandle<()>,
     /// What runs beside the sessions: the sweep over sockets and old watch clocks, and the census.
     rounds: AbortOnDropHandle<()>,
 }
@@ -123,6 +126,17 @@ impl Server {
         let meters = Meters::register()?;
         let store = Store::open(&history.database_url).await?;
         let answers = Answers::new(store.clone(), clock.clone(), meters.history.clone());
+        store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
+        let archives = Archives::of(&store, history.archive_dir);
+        let (lifecycle, orders) = lifecycle::open();
+        let keeper = Keeper {
+            store: store.clone(),
+            archives: archives.clone(),
+            retention: history.retention,
+            clock: clock.clone(),
+            meter: meters.history.lifecycle.clone(),
+        };
+        let keeping = tokio::spawn(lifecycle::run(orders, keeper));
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
         tokio::spawn(answers.clone().keep_new(journal.committed()));
         let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
@@ -154,6 +168,8 @@ impl Server {
             journal,
             store,
             answers,
+            lifecycle,
+            archives,
             sockets,
             sessions: TaskTracker::new(),
             room,
@@ -163,7 +179,7 @@ impl Server {
             meter: meters.http,
             overdue_ms: millis(overdue),
         });
-        Ok(Self { app, flush, rounds })
+        Ok(Self { app, flush, lifecycle: keeping, rounds })
     }
 
     /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -183,7 +199,7 @@ impl Server {
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, rounds } = self;
+        let Self { app, flush, lifecycle, rounds } = self;
         let signalled = Instant::now();
         info!(sockets = app.sockets.len(), "stopping");
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
@@ -193,12 +209,14 @@ impl Server {
         drop(rounds);
         census::take(&app.room);
 
-        // The journal ends with its last handle, and the flush task with the journal.
+        // The journal ends with its last handle, and the flush task with the journal. So does the lifecycle
+        // task, which drops what it does.
         let (store, pending) = (app.store.clone(), app.journal.status().pending());
         drop(app);
         if timeout_at(signalled + DEADLINE, flush).await.is_err() {
             return Err(ServeError::Unflushed(pending));
         }
+        let _ = timeout_at(signalled + DEADLINE, lifecycle).await;
         // Readers may still be busy; everything is on disk either way.
         let _ = timeout_at(signalled + DEADLINE, store.close()).await;
         info!(took = ?signalled.elapsed(), "stopped");

@@ -10,11 +10,13 @@
 
 mod bad_input;
 mod bots;
+mod erasure;
 mod events;
 mod flush;
 mod http;
 mod layers;
 mod leaving;
+mod lifecycle;
 mod pages;
 mod presence;
 mod process;

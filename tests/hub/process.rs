@@ -39,6 +39,7 @@ async fn what_stops_the_start_is_one_clear_line() {
         (("DATABASE_URL", no_database.as_str()), 1, "file is not a database"),
         (("DATABASE_URL", "postgres://x"), 1, "DATABASE_URL"),
         (("FLUSH_INTERVAL", "soon"), 2, "--flush-interval"),
+        (("RETENTION", "400d"), 2, "number of months"),
         (("RUST_LOG", "=="), 1, "RUST_LOG"),
     ] {
         let ended = Program::run(&[], &[("DATABASE_URL", &database), ("RUST_LOG", "error"), setting]).await;

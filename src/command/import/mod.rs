@@ -19,8 +19,9 @@ use super::{Failure, Outcome, progress};
 use crate::clock::Clock;
 use crate::config::ImportSettings;
 use crate::history::Store;
+use crate::history::archive::Archives;
 use crate::history::event::{AHEAD_LIMIT_MS, Batch};
-use crate::history::store::CommitError;
+use crate::history::lifecycle;
 use crate::wire::Time;
 use fields::{Fields, Refusal};
 use mapping::Mapping;
@@ -45,7 +46,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// # Errors
 /// A file cannot be opened, or the database does not take what was read. What it took before stays.
 pub async fn import(settings: ImportSettings) -> Result<Outcome, Failure> {
-    let ImportSettings { files, database_url, kind, fields, room, dry_run, report } = settings;
+    let ImportSettings { files, database_url, archive_dir, kind, fields, room, dry_run, report } = settings;
     let mapping = Mapping::new(kind, room, fields);
     let bar = progress::bytes(0);
     let mut opened = Vec::new();
@@ -57,10 +58,10 @@ pub async fn import(settings: ImportSettings) -> Result<Outcome, Failure> {
         opened.push((path, rows));
     }
     let report = Report::new(report.as_deref())?;
-    let store = if dry_run { None } else { Some(Store::open(&database_url).await?) };
-    let latest = Clock::system().wall().plus(AHEAD_LIMIT_MS);
-    let mut import =
-        Import { mapping, latest, report, writer: store.map(Writer::new), batch: Batch::default() };
+    let now = Clock::system().wall();
+    let writer = if dry_run { None } else { Some(Writer::open(&database_url, archive_dir, now).await?) };
+    let latest = now.plus(AHEAD_LIMIT_MS);
+    let mut import = Import { mapping, latest, report, writer, batch: Batch::default() };
     let result = import.take_all(opened).await;
     bar.finish_and_clear();
     let outcome = import.report.finish(dry_run);
@@ -107,7 +108,7 @@ impl Import {
         record.add_to(&mut self.batch).map_err(|rule| Refusal::field("props", rule))
     }
 
-    async fn commit(&mut self) -> Result<(), CommitError> {
+    async fn commit(&mut self) -> Result<(), Failure> {
         let batch = std::mem::take(&mut self.batch);
         let new = match &mut self.writer {
             Some(writer) if !batch.is_empty() => writer.commit(&batch).await?,
@@ -121,17 +122,26 @@ impl Import {
 /// Commits, and leaves room for others who write.
 struct Writer {
     store: Store,
+    archives: Archives,
     /// Not before this moment.
     next: Instant,
 }
 
 impl Writer {
-    fn new(store: Store) -> Self {
-        Self { store, next: Instant::now() }
+    async fn open(url: &str, archive_dir: Option<PathBuf>, now: Time) -> Result<Self, Failure> {
+        let store = Store::open(url).await?;
+        store.begin_quarters(lifecycle::quarters_from(now)).await?;
+        let archives = Archives::of(&store, archive_dir);
+        Ok(Self { store, archives, next: Instant::now() })
     }
 
     /// Commits a batch, and says how many of its facts changed something.
-    async fn commit(&mut self, batch: &Batch) -> Result<usize, CommitError> {
+    async fn commit(&mut self, batch: &Batch) -> Result<usize, Failure> {
+        // What is in an archive counts already: it must be there again before anything is told again.
+        let archived = self.store.archived_months().await?;
+        for month in batch.months().intersection(&archived) {
+            self.store.reopen(*month, &self.archives).await?;
+        }
         sleep_until(self.next).await;
         let started = Instant::now();
         let changes = loop {

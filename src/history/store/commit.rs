@@ -107,16 +107,19 @@ pub(super) async fn insert_all(
     Ok(())
 }
 
-/// Brings what `tally` changes to the rollups. The raw rows have changed before.
+/// Brings what `tally` changes to the rollups, and says which ones of page views and watch sessions. The raw
+/// rows have changed before.
 pub(super) async fn roll_up(
     connection: &mut SqliteConnection,
     partitions: &Partitions,
     tally: &Tally,
-) -> Result<(), sqlx::Error> {
+) -> Result<BTreeSet<Key>, sqlx::Error> {
     let kept = Kept { quarters_from: quarters_from(connection).await?, partitions };
-    let gone = gone(connection, &kept, &tally.traces).await?;
-    rollups::change_activity(connection, &tally.activity(|level, at| kept.has(level, at)), &gone).await?;
-    rollups::change_presence(connection, &tally.presence(|level, at| kept.has(level, at))).await
+    let gone = gone(connection, &kept, tally.traces().collect()).await?;
+    let activity = tally.activity(|level, at| kept.has(level, at));
+    rollups::change_activity(connection, &activity, &gone).await?;
+    rollups::change_presence(connection, &tally.presence(|level, at| kept.has(level, at))).await?;
+    Ok(activity.into_keys().chain(gone.into_keys()).collect())
 }
 
 /// Which rollups there are.
@@ -147,12 +150,12 @@ pub(in crate::history) async fn quarters_from(
 async fn gone(
     connection: &mut SqliteConnection,
     kept: &Kept<'_>,
-    traces: &[Trace],
+    traces: Vec<Trace>,
 ) -> Result<BTreeMap<Key, RoaringBitmap>, sqlx::Error> {
     let mut gone = BTreeMap::<Key, RoaringBitmap>::new();
     let mut suspects = BTreeMap::<Month, BTreeSet<Trace>>::new();
     for trace in traces {
-        suspects.entry(Month::of(trace.at)).or_default().insert(*trace);
+        suspects.entry(Month::of(trace.at)).or_default().insert(trace);
     }
     for (month, suspects) in suspects {
         let visitors: BTreeSet<Number> = suspects.iter().map(|trace| trace.visitor).collect();
@@ -182,7 +185,7 @@ async fn gone(
 
 /// Facts whose id is neither stored nor met before in the batch, in the order of their ids, which is the
 /// order of the tables.
-async fn only_new<T: Identified>(
+pub(super) async fn only_new<T: Identified>(
     connection: &mut SqliteConnection,
     partitions: &Partitions,
     kind: Kind,
@@ -201,12 +204,19 @@ async fn only_new<T: Identified>(
     Ok(new.into_iter().cloned().collect())
 }
 
-/// A fact that is told once.
-trait Identified: Clone {
+/// A fact that has an id.
+pub(super) trait Identified: Clone {
+    /// Its id.
     fn id(&self) -> Uuid;
 }
 
 impl Identified for PageViewFact {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+impl Identified for WatchFact {
     fn id(&self) -> Uuid {
         self.id
     }

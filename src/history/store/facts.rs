@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::partition::{Kind, Partitions};
-use super::{Store, read, recount};
+use super::{Store, read};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
 use crate::history::stats::ReadError;
@@ -41,15 +41,6 @@ impl Store {
     pub async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(Partitions::read(&mut connection).await?.live)
-    }
-
-    /// The months whose facts are in archives.
-    ///
-    /// # Errors
-    /// The database did not answer.
-    pub async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
-        let mut connection = self.readers.acquire().await?;
-        Ok(recount::archived(&mut connection).await?)
     }
 
     /// How many facts there are in a month, which is in the database.

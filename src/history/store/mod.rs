@@ -5,14 +5,20 @@
 //! `stats` this is the only place where sqlx appears.
 
 mod adopt;
+mod archive;
 mod commit;
+mod erase;
 mod facts;
 mod insert;
-
+mod maintain;
+mod mentions;
+mod months;
 pub(super) mod names;
 mod partition;
+mod person;
 mod read;
 mod recount;
+mod restore;
 pub(super) mod rollups;
 mod versions;
 
@@ -32,11 +38,17 @@ use sqlx::sqlite::{
 };
 
 pub use commit::Changes;
+pub use erase::Erased;
 pub use facts::Facts;
+pub use maintain::Freed;
+pub use months::{Archive, MonthRows, MonthState};
+pub use person::PersonalData;
 pub use recount::{Difference, Recount};
 
 use versions::Versions;
 
+use super::archive::FileError;
+use super::calendar::Month;
 use super::event::Batch;
 use crate::wire::RoomId;
 
@@ -85,6 +97,9 @@ pub enum OpenError {
     /// A migration failed; the ones before it have been applied.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[from] MigrateError),
+    /// The new database could not be written.
+    #[error("cannot write the database: {0}")]
+    Begin(sqlx::Error),
     /// The facts of an older version could not be moved; those that were not are where they were.
     #[error("cannot move the facts of an older version: {0}")]
     Adopt(CommitError),
@@ -103,6 +118,23 @@ impl CommitError {
         let code = self.0.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
         code.is_some_and(|code| code & 0xff == 5)
     }
+}
+
+/// Keeping the history in order stopped on the way. What was done is whole, and the next try goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// The database did not do it.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// An archive is not as it must be.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no archive to restore.
+    #[error("the month {0} is not archived")]
+    NotArchived(Month),
+    /// Somebody else is at work on the same archive.
+    #[error("the archive of {0} has changed meanwhile: try again")]
+    Changed(Month),
 }
 
 /// The migrations that a call applied, and the newest there is.
@@ -204,6 +236,12 @@ impl Store {
         // A transaction that reads first and then writes may fail for good; this one locks at once.
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
         Ok(Transaction { connection, is_over: false })
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.readers.connect_options().get_filename().to_path_buf()
     }
 
     /// Closes all connections, which folds the write-ahead log into the file.

@@ -150,6 +150,29 @@ impl Partitions {
         Ok(())
     }
 
+    /// Writes the tables of `month` anew, so that nothing is left in them of rows that stood there once: a
+    /// page that SQLite has filled anew may keep a piece of what was there.
+    pub(super) async fn rewrite(
+        &self,
+        connection: &mut SqliteConnection,
+        month: Month,
+    ) -> Result<(), sqlx::Error> {
+        // SQLite renames no table of which a view tells while another one is missing.
+        Self::default().make_views(connection).await?;
+        for kind in Kind::ALL {
+            let table = kind.table(month);
+            for statement in [
+                format!("CREATE TABLE {table}_new ({}) {}", kind.columns(), kind.options()),
+                format!("INSERT INTO {table}_new SELECT * FROM {table} ORDER BY id"),
+                format!("DROP TABLE {table}"),
+                format!("ALTER TABLE {table}_new RENAME TO {table}"),
+            ] {
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+            }
+        }
+        self.make_views(connection).await
+    }
+
     async fn make_views(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         for kind in Kind::ALL {
             for statement in [

@@ -9,7 +9,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::commit::quarters_from;
 use super::partition::Partitions;
-use super::{Store, names, read, rollups};
+use super::{Store, months, names, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
 use crate::history::rollup::{Activity, Key, Number, Presence, Tally};
 use crate::history::stats::ReadError;
@@ -80,7 +80,7 @@ impl Store {
     }
 }
 
-pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
+async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
     const ARCHIVED: &str = "SELECT month FROM months WHERE archive IS NOT NULL";
     let months: Vec<String> = sqlx::query_scalar(ARCHIVED).fetch_all(connection).await?;
     Ok(months.iter().filter_map(|month| month.parse().ok()).collect())
@@ -109,14 +109,17 @@ async fn recount_month(
         }
     }
     let quarters_from = quarters_from(connection).await?;
+    let is_summed = months::one(connection, month).await?.is_some_and(|state| state.is_summed);
     let is_kept = |level: Level, at: Time| match level {
         Level::Quarter => at >= quarters_from,
         Level::Day => true,
-        Level::Month => partitions.is_summed(Month::of(at)),
+        Level::Month => is_summed,
     };
     let (mut activity, mut presence) = (tally.activity(is_kept), tally.presence(is_kept));
     let mut differences = Vec::new();
-    for level in Level::ALL {
+    // A month that is just being summed up has the sums of some rooms, and pieces of others.
+    let is_half_done = partitions.is_summed(month) && !is_summed;
+    for level in Level::ALL.into_iter().filter(|level| *level != Level::Month || !is_half_done) {
         for room in rooms(connection, level, month).await? {
             let (from, to) = (month.start(), month.next().start());
             let stored = rollups::activity_between(connection, level, room, from, to).await?;
@@ -148,7 +151,7 @@ async fn recount_month(
 }
 
 /// The rooms of which there are rollups in a month.
-async fn rooms(
+pub(super) async fn rooms(
     connection: &mut SqliteConnection,
     level: Level,
     month: Month,

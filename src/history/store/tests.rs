@@ -14,6 +14,10 @@ use crate::history::calendar::{DAY_MS, time};
 use crate::history::event::{Census, PageViewFact, Sample, WatchFact, Who};
 use crate::wire::{RoomId, Time, VisitorId};
 
+mod erasing;
+mod keeping;
+mod support;
+
 /// A file of its own, and the store on it.
 struct File {
     folder: TempDir,
@@ -163,13 +167,13 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
     })
 }
 
-/// Runs a commit until it has waited so many times, and then drops it as a crash would.
-async fn crash_after(waits: usize, commit: impl Future<Output = Result<Changes, CommitError>>) -> bool {
-    let mut commit = pin!(commit);
+/// Runs something until it has waited so many times, and then drops it as a crash would.
+async fn crash_after<T>(waits: usize, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
     let mut left = waits;
-    std::future::poll_fn(|cx| match commit.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.is_ok()),
-        Poll::Pending if left == 0 => Poll::Ready(false),
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
         Poll::Pending => {
             left -= 1;
             Poll::Pending
@@ -216,7 +220,7 @@ proptest! {
             let mut file = File::new().await;
             for (batch, waits) in &told {
                 let before = file.rows().await;
-                if !crash_after(*waits, file.store.commit(batch)).await {
+                if !matches!(crash_after(*waits, file.store.commit(batch)).await, Some(Ok(_))) {
                     file.reopen().await;
                     let left = file.rows().await;
                     file.expect_rollups_right().await;

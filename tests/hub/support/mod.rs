@@ -11,13 +11,14 @@ use breathing_room::clock::Clock;
 use breathing_room::config::Config;
 use breathing_room::wire::Time;
 use breathing_room::{ServeError, Server};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 pub use member::Member;
 pub use program::Program;
@@ -91,13 +92,33 @@ impl Hub {
         Request::new(&self.address, "POST", path)
     }
 
+    pub fn delete(&self, path: &str) -> Request {
+        Request::new(&self.address, "DELETE", path)
+    }
+
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("hub.db")
+    }
+
+    /// The folder of archives.
+    pub fn archives(&self) -> PathBuf {
+        self.folder.path().join("archive")
     }
 
     /// What the sqlite3 shell would show.
     pub async fn rows(&self, query: &str) -> Vec<Value> {
         rows(&self.file(), query).await
+    }
+
+    /// Posts a page view and waits until it is on disk.
+    pub async fn see(&self, visitor: &str, path: &str) {
+        let view = json!({ "id": Uuid::new_v4(), "path": path, "visitor": visitor, "room": "lobby" });
+        self.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    }
+
+    /// Has all maintenance done that is due, and returns its report.
+    pub async fn maintain(&self) -> Value {
+        self.post("/maintain").admin().send().await.expect(200)
     }
 
     /// Flushes, so that whatever was queued can be read.

@@ -1,0 +1,294 @@
+//! Erasing a visitor: raw rows, rollups, archives, and at last the id itself.
+//!
+//! Rows know a visitor by number, so that the id stands in one place, which is overwritten at the end.
+//! Until then an erasure that was cut short is finished by asking again. Afterwards free pages and the
+//! write-ahead log, where copies may be, are given back to the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::SqliteConnection;
+use tokio::time::{Instant, sleep};
+
+use super::commit;
+use super::mentions::{self, Mentions};
+use super::months::{self, Archive, MonthRows, MonthState};
+use super::names::{self, Dictionary};
+use super::partition::{Kind, Partitions};
+use super::person::{rows_in, theirs};
+use super::read::{self, Pages};
+use super::{LifecycleError, Store, insert};
+use crate::history::archive::{Archives, Draft, FileError, LINES, Source};
+use crate::history::calendar::Month;
+use crate::history::event::Batch;
+use crate::history::rollup::{Key, Number, Tally};
+use crate::wire::VisitorId;
+
+/// Rows of one transaction. Few in tests, so that there are many of them.
+const ROWS_PER_SLICE: u32 = if cfg!(test) { 3 } else { 2_000 };
+
+/// How long the end waits for those who read the write-ahead log.
+const READERS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was erased.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Erased {
+    /// Page views in the tables.
+    pub page_views: u64,
+    /// Watch sessions in the tables.
+    pub watch_sessions: u64,
+    /// Rollups in which something of theirs was.
+    pub rollups: usize,
+    /// Lines of archives.
+    pub archives: Vec<MonthRows>,
+    /// Whether no copy is left in the write-ahead log either. If not, the next maintenance sees to it.
+    #[serde(skip)]
+    pub wal_truncated: bool,
+}
+
+impl Store {
+    /// Erases everything of a visitor. Of somebody unknown there is nothing.
+    ///
+    /// # Errors
+    /// The database or the disk did not do it, or an archive is missing; asking again goes on.
+    pub async fn erase(&self, visitor: &VisitorId, archives: &Archives) -> Result<Erased, LifecycleError> {
+        self.settle(archives).await?;
+        let mut reader = self.readers.acquire().await?;
+        let number = names::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
+        drop(reader);
+        let mut erased = match number {
+            Some(number) => Eraser::new(self, archives, visitor, number).run().await?,
+            None => Erased::default(),
+        };
+        self.versions.change_all();
+        self.vacuum().await?;
+        erased.wal_truncated = self.truncate_log().await?;
+        Ok(erased)
+    }
+
+    /// Empties the write-ahead log, and waits a little for those who read it.
+    async fn truncate_log(&self) -> Result<bool, LifecycleError> {
+        let deadline = Instant::now() + READERS_PATIENCE;
+        loop {
+            match self.checkpoint().await? {
+                true => return Ok(true),
+                false if Instant::now() > deadline => return Ok(false),
+                false => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+/// One erasure.
+struct Eraser<'a> {
+    store: &'a Store,
+    archives: &'a Archives,
+    visitor: &'a VisitorId,
+    number: Number,
+    erased: Erased,
+    /// The rollups that changed.
+    rollups: BTreeSet<Key>,
+    /// The state of each month's tables in which there is nothing left, by its count of changes.
+    clean: BTreeMap<Month, i64>,
+}
+
+impl<'a> Eraser<'a> {
+    fn new(store: &'a Store, archives: &'a Archives, visitor: &'a VisitorId, number: Number) -> Self {
+        let (rollups, clean) = (BTreeSet::new(), BTreeMap::new());
+        Self { store, archives, visitor, number, erased: Erased::default(), rollups, clean }
+    }
+
+    async fn run(mut self) -> Result<Erased, LifecycleError> {
+        let months = self.whole_months().await?;
+        // All are there, or nothing is touched.
+        for archive in months.iter().filter_map(|state| state.archive.as_ref()) {
+            Source::open(self.archives.path(&archive.name)).await?;
+        }
+        for state in &months {
+            if let Some(archive) = &state.archive {
+                self.erase_archive(state.month, archive).await?;
+            }
+        }
+        self.erase_left_files(&months).await?;
+        for state in months.iter().filter(|state| state.is_live) {
+            self.erase_month(state.month).await?;
+        }
+        self.erase_names().await?;
+        self.erased.rollups = self.rollups.len();
+        Ok(self.erased)
+    }
+
+    /// All months, each in its tables or in an archive: one that is in both is restored.
+    async fn whole_months(&self) -> Result<Vec<MonthState>, LifecycleError> {
+        let both = self.store.months().await?.into_iter();
+        for state in both.filter(|state| state.is_live && state.archive.is_some()) {
+            self.store.reopen(state.month, self.archives).await?;
+        }
+        self.store.months().await
+    }
+
+    /// Writes an archive without the visitor's lines. The database knows the new one before it has its
+    /// name, so that a crash in between is settled by its checksum.
+    async fn erase_archive(&mut self, month: Month, archive: &Archive) -> Result<(), LifecycleError> {
+        let path = self.archives.path(&archive.name);
+        let (rows, found) = rows_in(path.clone(), self.visitor).await?;
+        if found != archive.checksum {
+            let expected = archive.checksum.clone();
+            return Err(FileError::Checksum { path, expected, found }.into());
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let checksum = self.draft_without(month, path).await?;
+        let mut transaction = self.store.begin().await?;
+        let now = months::one(&mut transaction, month).await?.and_then(|state| state.archive);
+        if now.as_ref() != Some(archive) {
+            return Err(LifecycleError::Changed(month));
+        }
+        self.take_back(&mut transaction, &rows).await?;
+        months::set_archive(&mut transaction, month, Some((&archive.name, &checksum))).await?;
+        transaction.commit().await?;
+        self.archives.publish(month, &checksum).await?;
+        self.erased.archives.push(MonthRows { month, rows: rows.len() as u64 });
+        Ok(())
+    }
+
+    /// Archives that were restored and stayed: their rows are in the tables, and counted there.
+    async fn erase_left_files(&mut self, months: &[MonthState]) -> Result<(), LifecycleError> {
+        for month in self.archives.months(false).await? {
+            if months.iter().any(|state| state.month == month && state.archive.is_some()) {
+                continue;
+            }
+            let path = self.archives.path(&Archives::name(month));
+            let (rows, _) = rows_in(path.clone(), self.visitor).await?;
+            if !rows.is_empty() {
+                let checksum = self.draft_without(month, path).await?;
+                self.archives.publish(month, &checksum).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the draft of an archive without the visitor's lines, and says its checksum.
+    async fn draft_without(&self, month: Month, path: PathBuf) -> Result<String, FileError> {
+        let mut source = Source::open(path).await?;
+        let mut draft = Draft::start(self.archives, month).await?;
+        loop {
+            let visitor = self.visitor.clone();
+            let read = move |line: &str| Ok((line.to_owned(), theirs(line, &visitor)?.is_empty()));
+            let (rest, lines) = source.next(LINES, read).await?;
+            source = rest;
+            if lines.is_empty() {
+                return Ok(draft.finish().await?.checksum);
+            }
+            let others = lines.into_iter().filter(|(_, is_others)| *is_others);
+            draft = draft.add_lines(others.map(|(line, _)| line).collect()).await?;
+        }
+    }
+
+    /// Deletes the visitor's rows of a month, some in each transaction.
+    async fn erase_month(&mut self, month: Month) -> Result<(), LifecycleError> {
+        let mut reader = self.store.readers.acquire().await?;
+        let state = months::one(&mut reader, month).await?;
+        self.clean.extend(state.map(|state| (month, state.changes)));
+        let mut pages = Pages::of_visitor(month, ROWS_PER_SLICE, self.number);
+        while let Some(found) = pages.next(&mut reader).await? {
+            let mut transaction = self.store.begin().await?;
+            self.delete(&mut transaction, month, found).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes those of the rows that are still there, and still theirs.
+    async fn delete(
+        &mut self,
+        connection: &mut SqliteConnection,
+        month: Month,
+        found: Batch,
+    ) -> Result<(), sqlx::Error> {
+        let views: Vec<_> = found.page_views.iter().map(|view| view.id).collect();
+        let there = read::known(connection, Kind::PageViews, month, &views).await?;
+        let watches: Vec<_> = found.watches.iter().map(|watch| watch.id).collect();
+        let watches = read::watches_by_id(connection, month, &watches).await?;
+        let rows = Batch {
+            page_views: there.into_iter().map(|place| found.page_views[place].clone()).collect(),
+            watches: watches.into_iter().filter(|watch| watch.who.visitor == *self.visitor).collect(),
+            censuses: Vec::new(),
+        };
+        let before = months::one(connection, month).await?.map(|state| state.changes);
+        let mut partitions = Partitions::read(connection).await?;
+        partitions.change(connection, month).await?;
+        let views: Vec<_> = rows.page_views.iter().map(|view| view.id).collect();
+        self.erased.page_views += insert::delete(connection, Kind::PageViews, month, &views).await?;
+        let watches: Vec<_> = rows.watches.iter().map(|watch| watch.id).collect();
+        self.erased.watch_sessions +=
+            insert::delete(connection, Kind::WatchSessions, month, &watches).await?;
+        // Nobody else has changed the month: this change is the only one.
+        if before == self.clean.get(&month).copied() {
+            self.clean.entry(month).and_modify(|changes| *changes += 1);
+        }
+        self.take_back(connection, &rows).await?;
+        if mentions::are_in_rows(&rows, self.visitor) {
+            partitions.rewrite(connection, month).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes rows that are gone out of the rollups.
+    async fn take_back(
+        &mut self,
+        connection: &mut SqliteConnection,
+        rows: &Batch,
+    ) -> Result<(), sqlx::Error> {
+        let numbers = names::find(connection, &[rows]).await?;
+        let mut tally = Tally::default();
+        tally.take(rows, &numbers);
+        let partitions = Partitions::read(connection).await?;
+        self.rollups.extend(commit::roll_up(connection, &partitions, &tally).await?);
+        Ok(())
+    }
+
+    /// Whether rows of the month came since its last one was deleted.
+    fn has_changed(&self, state: &MonthState) -> bool {
+        state.is_live && self.clean.get(&state.month) != Some(&state.changes)
+    }
+
+    /// Overwrites the id, and texts with it that nobody has any more. What came meanwhile is erased too.
+    async fn erase_names(&mut self) -> Result<(), LifecycleError> {
+        let (mut mentions, mut looked_at) = (Mentions::default(), BTreeMap::new());
+        let mut reader = self.store.readers.acquire().await?;
+        mentions.find(&mut reader, self.visitor).await?;
+        for state in months::all(&mut reader).await? {
+            mentions.look_in(&mut reader, state.month).await?;
+            looked_at.insert(state.month, state.changes);
+        }
+        drop(reader);
+        for state in self.store.months().await? {
+            if self.has_changed(&state) {
+                self.erase_month(state.month).await?;
+            }
+        }
+        let mut transaction = self.store.begin().await?;
+        mentions.find(&mut transaction, self.visitor).await?;
+        for state in months::all(&mut transaction).await? {
+            let has_changed = self.has_changed(&state);
+            if has_changed {
+                let mut pages = Pages::of_visitor(state.month, ROWS_PER_SLICE, self.number);
+                while let Some(found) = pages.next(&mut transaction).await? {
+                    self.delete(&mut transaction, state.month, found).await?;
+                }
+            }
+            if has_changed || looked_at.get(&state.month) != Some(&state.changes) {
+                mentions.look_in(&mut transaction, state.month).await?;
+            }
+        }
+        mentions.overwrite_unused(&mut transaction).await?;
+        names::overwrite(&mut transaction, Dictionary::Visitors, &[self.number]).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}

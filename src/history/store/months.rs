@@ -1,0 +1,120 @@
+//! The table of months: which there are, and what has become of each.
+//!
+//! A month's rows are in its tables, in an archive, or, where late ones came or while it is restored, in both.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use sqlx::SqliteConnection;
+
+use super::{LifecycleError, Store};
+use crate::history::calendar::Month;
+use crate::history::stats::ReadError;
+
+/// A month of which there is something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonthState {
+    /// Which.
+    pub month: Month,
+    /// Whether there are tables with rows of it.
+    pub is_live: bool,
+    /// Rises with every transaction that changes them.
+    pub changes: i64,
+    /// Whether its rollup is made.
+    pub is_summed: bool,
+    /// Where its rows are, or were until late ones came.
+    pub archive: Option<Archive>,
+}
+
+/// The archive that has a month's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// The name of its file.
+    pub name: String,
+    /// The file's SHA-256, in hexadecimal.
+    pub checksum: String,
+    /// How many of its lines are in the tables again.
+    pub restored: u64,
+}
+
+/// How many rows of a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MonthRows {
+    /// Which month.
+    pub month: Month,
+    /// Its rows.
+    pub rows: u64,
+}
+
+type Row = (String, bool, i64, bool, Option<String>, Option<String>, u64);
+
+impl MonthState {
+    fn from_row(row: Row) -> Result<Self, sqlx::Error> {
+        let (month, is_live, changes, is_summed, name, checksum, restored) = row;
+        let month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
+        let archive = name.zip(checksum).map(|(name, checksum)| Archive { name, checksum, restored });
+        Ok(Self { month, is_live, changes, is_summed, archive })
+    }
+}
+
+/// All of them, in order.
+pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthState>, sqlx::Error> {
+    const ALL: &str = "
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored FROM months ORDER BY month";
+    let rows: Vec<Row> = sqlx::query_as(ALL).fetch_all(connection).await?;
+    rows.into_iter().map(MonthState::from_row).collect()
+}
+
+/// One of them.
+pub(super) async fn one(
+    connection: &mut SqliteConnection,
+    month: Month,
+) -> Result<Option<MonthState>, sqlx::Error> {
+    const ONE: &str = "
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored FROM months WHERE month = ?1";
+    let row: Option<Row> = sqlx::query_as(ONE).bind(month.to_string()).fetch_optional(connection).await?;
+    row.map(MonthState::from_row).transpose()
+}
+
+/// Says where a month's rows are: in an archive, of which nothing is back, or in the tables.
+pub(super) async fn set_archive(
+    connection: &mut SqliteConnection,
+    month: Month,
+    archive: Option<(&str, &str)>,
+) -> Result<(), sqlx::Error> {
+    const SET: &str = "UPDATE months SET archive = ?2, checksum = ?3, restored = 0 WHERE month = ?1";
+    let (name, checksum) = archive.unzip();
+    sqlx::query(SET).bind(month.to_string()).bind(name).bind(checksum).execute(connection).await?;
+    Ok(())
+}
+
+/// Counts lines of a month's archive that are in the tables again.
+pub(super) async fn add_restored(
+    connection: &mut SqliteConnection,
+    month: Month,
+    lines: u64,
+) -> Result<(), sqlx::Error> {
+    const ADD: &str = "UPDATE months SET restored = restored + ?2 WHERE month = ?1";
+    let lines = i64::try_from(lines).unwrap_or(i64::MAX);
+    sqlx::query(ADD).bind(month.to_string()).bind(lines).execute(connection).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Every month of which there is something, in order.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
+        Ok(all(&mut *self.readers.acquire().await?).await?)
+    }
+
+    /// The months whose rows are in archives.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
+        let months = all(&mut *self.readers.acquire().await?).await?;
+        Ok(months.into_iter().filter(|state| state.archive.is_some()).map(|state| state.month).collect())
+    }
+}

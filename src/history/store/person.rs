@@ -1,0 +1,131 @@
+//! All that is stored of one visitor: in the tables, and in the archives.
+//!
+//! It is read from one state of the database, and then from the archives that this state tells of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use sqlx::Connection;
+use uuid::Uuid;
+
+use super::names::{self, Dictionary};
+use super::read::Pages;
+use super::{LifecycleError, Store, months};
+use crate::history::archive::{Archives, FileError, LINES, Source, fact};
+use crate::history::calendar::Month;
+use crate::history::event::{Batch, PageViewFact, WatchFact};
+use crate::history::record::Record;
+use crate::wire::VisitorId;
+
+/// Rows that are read at once.
+const ROWS_PER_PAGE: u32 = 2_000;
+
+/// Everything of one visitor, in the order in which it happened.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PersonalData {
+    /// Pages seen.
+    pub page_views: Vec<Record>,
+    /// Watch sessions.
+    pub watch_sessions: Vec<Record>,
+    /// The archived months in which something was found.
+    pub archives: Vec<Month>,
+}
+
+/// What was found so far. A row may be in the tables and in an archive: it counts once.
+#[derive(Debug, Default)]
+struct Found {
+    views: BTreeMap<Uuid, PageViewFact>,
+    watches: BTreeMap<Uuid, WatchFact>,
+}
+
+impl Found {
+    fn add(&mut self, facts: Batch) {
+        for view in facts.page_views {
+            self.views.entry(view.id).or_insert(view);
+        }
+        for watch in facts.watches {
+            let merged = match self.watches.remove(&watch.id) {
+                Some(other) => other.merge(watch),
+                None => watch,
+            };
+            self.watches.insert(merged.id, merged);
+        }
+    }
+
+    fn into_data(self, archives: Vec<Month>) -> PersonalData {
+        let mut views: Vec<PageViewFact> = self.views.into_values().collect();
+        views.sort_by_key(|view| view.at);
+        let mut watches: Vec<WatchFact> = self.watches.into_values().collect();
+        watches.sort_by_key(|watch| watch.started_at);
+        PersonalData {
+            page_views: views.iter().map(Record::from).collect(),
+            watch_sessions: watches.iter().map(Record::from).collect(),
+            archives,
+        }
+    }
+}
+
+impl Store {
+    /// Everything of a visitor, archives included. Of somebody unknown there is nothing.
+    ///
+    /// # Errors
+    /// The database did not answer, or an archive is missing or damaged.
+    pub async fn data_of(
+        &self,
+        visitor: &VisitorId,
+        archives: &Archives,
+    ) -> Result<PersonalData, LifecycleError> {
+        let mut connection = self.readers.acquire().await?;
+        // One state of the file: a month that is archived meanwhile is not read twice, nor missed.
+        let mut snapshot = connection.begin().await?;
+        let number = names::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;
+        let Some(number) = number else { return Ok(PersonalData::default()) };
+        let mut found = Found::default();
+        let months = months::all(&mut snapshot).await?;
+        for state in months.iter().filter(|state| state.is_live) {
+            let mut pages = Pages::of_visitor(state.month, ROWS_PER_PAGE, number);
+            while let Some(facts) = pages.next(&mut snapshot).await? {
+                found.add(facts);
+            }
+        }
+        snapshot.rollback().await?;
+        drop(connection);
+        let mut found_in = Vec::new();
+        for state in months {
+            let Some(archive) = state.archive else { continue };
+            let (rows, _) = rows_in(archives.path(&archive.name), visitor).await?;
+            if !rows.is_empty() {
+                found_in.push(state.month);
+                found.add(rows);
+            }
+        }
+        Ok(found.into_data(found_in))
+    }
+}
+
+/// The visitor's rows in an archive, and the checksum of its file.
+pub(super) async fn rows_in(path: PathBuf, visitor: &VisitorId) -> Result<(Batch, String), FileError> {
+    let (mut rows, mut source) = (Batch::default(), Source::open(path).await?);
+    loop {
+        let visitor = visitor.clone();
+        let (rest, slice) = source.next(LINES, move |line| theirs(line, &visitor)).await?;
+        source = rest;
+        if slice.is_empty() {
+            return Ok((rows, source.checksum()));
+        }
+        rows.append(slice.into_iter().collect());
+    }
+}
+
+/// The fact of an archive's line, if it is the visitor's.
+pub(super) fn theirs(line: &str, visitor: &VisitorId) -> Result<Batch, String> {
+    // Most lines are somebody else's, and need no parsing.
+    if !line.contains(visitor.as_str()) {
+        return Ok(Batch::default());
+    }
+    let mut fact = fact(line)?;
+    fact.keep_only(visitor);
+    Ok(fact)
+}

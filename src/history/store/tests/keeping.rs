@@ -1,0 +1,271 @@
+//! Keeping, archiving and restoring: nothing is lost at any crash, and nothing counts twice. Other commits
+//! come in between, and files are missing or damaged.
+
+use std::fs;
+
+use super::support::*;
+use super::*;
+use crate::history::lifecycle;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn whatever_the_order_of_facts_and_runs_all_is_there_and_counted_once(
+        told in proptest::collection::vec((batch(), any::<bool>()), 1..6),
+    ) {
+        block_on(async {
+            let (file, plain) = (File::new().await, File::new().await);
+            for (batch, runs) in &told {
+                file.store.commit(batch).await.unwrap();
+                plain.store.commit(batch).await.unwrap();
+                if *runs {
+                    // February is archived, and March is not.
+                    let report = maintain(&file.store, &file.archives(), "2024-04-10T00:00:00Z").await;
+                    assert!(report.steps.values().all(|step| step.failures.is_empty()), "{report:?}");
+                    plain.store.drop_quarters(at("2024-01-11T00:00:00Z")).await.unwrap();
+                }
+                file.expect_rollups_right().await;
+                assert_eq!(file.everything().await, plain.rows().await);
+            }
+            file.restore_all().await;
+            file.expect_rollups_right().await;
+            assert_eq!(file.rows().await, plain.rows().await);
+        });
+    }
+
+    #[test]
+    fn at_every_crash_all_rows_are_in_tables_or_archives(
+        told in proptest::collection::vec((batch(), 0..500_usize, 0..300_usize), 1..4),
+    ) {
+        let (mut folder, ()) = in_folder(tempfile::tempdir().unwrap(), async |_| ());
+        for (batch, waits, more) in &told {
+            let before;
+            (folder, before) = in_folder(folder, async |file| {
+                file.store.commit(batch).await.unwrap();
+                file.everything().await
+            });
+            let steps = [("2024-04-10T00:00:00Z", *waits), ("2024-06-10T00:00:00Z", *more)];
+            for (now, waits) in steps {
+                live_and_die(&folder, waits, async |store, archives| {
+                    maintain(store, archives, now).await;
+                    Ok(())
+                });
+                let left;
+                (folder, left) = in_folder(folder, async |file| {
+                    file.expect_rollups_right().await;
+                    file.everything().await
+                });
+                assert_eq!(left, before);
+            }
+            for name in ["2024-02", "2024-03"] {
+                live_and_die(&folder, *more, async |store, archives| {
+                    store.reopen(month(name), archives).await
+                });
+            }
+            let left;
+            (folder, left) = in_folder(folder, async |file| file.everything().await);
+            assert_eq!(left, before);
+        }
+        in_folder(folder, async |file| {
+            let before = file.everything().await;
+            file.restore_all().await;
+            file.expect_rollups_right().await;
+            assert_eq!(file.rows().await, before);
+        });
+    }
+
+    #[test]
+    fn what_is_committed_meanwhile_is_there_and_counted_once(
+        told in proptest::collection::vec(batch(), 1..3),
+        (late, later) in (batch(), batch()),
+        (waits, more) in (0..400_usize, 0..300_usize),
+    ) {
+        block_on(async {
+            let (file, plain) = (File::new().await, File::new().await);
+            let (store, archives) = (&file.store, file.archives());
+            for batch in &told {
+                store.commit(batch).await.unwrap();
+                plain.store.commit(batch).await.unwrap();
+            }
+            let run = async { drop(maintain(store, &archives, "2024-06-10T00:00:00Z").await) };
+            while_it_runs(waits, run, async { store.commit(&late).await.unwrap() }).await;
+            plain.store.commit(&late).await.unwrap();
+            file.expect_rollups_right().await;
+            assert_eq!(file.everything().await, plain.rows().await);
+
+            let february = async { store.reopen(month("2024-02"), &archives).await.unwrap() };
+            while_it_runs(more, february, async { store.commit(&later).await.unwrap() }).await;
+            plain.store.commit(&later).await.unwrap();
+            file.expect_rollups_right().await;
+            assert_eq!(file.everything().await, plain.rows().await);
+            file.restore_all().await;
+            file.expect_rollups_right().await;
+            assert_eq!(file.rows().await, plain.rows().await);
+        });
+    }
+
+}
+
+#[tokio::test]
+async fn a_new_file_makes_no_quarter_hours_of_old_facts() {
+    let file = File::new().await;
+    file.store.begin_quarters(at("2024-02-10T12:00:00Z")).await.unwrap();
+    let seen = ["2024-02-09T23:59:59Z", "2024-02-10T00:00:00Z", "2024-02-12T00:00:00Z"];
+    let told = (1..).zip(seen).map(|(id, seen)| view(id, "ann", "/", seen, &serde_json::Value::Null));
+    file.store.commit(&views(told)).await.unwrap();
+    let quarters = "SELECT count(*) FROM activity_rollups WHERE level = 'quarter' AND room = 0";
+    assert_eq!(file.numbers(quarters).await, [2]);
+    file.expect_rollups_right().await;
+    // A file that has history keeps what it has.
+    file.store.begin_quarters(at("2024-02-11T00:00:00Z")).await.unwrap();
+    assert_eq!(file.store.drop_quarters(at("2024-02-10T23:00:00Z")).await.unwrap(), 0);
+    assert_eq!(file.store.drop_quarters(at("2024-02-11T01:00:00Z")).await.unwrap(), 1);
+    assert_eq!(file.numbers(quarters).await, [1]);
+    file.expect_rollups_right().await;
+    assert_eq!(file.store.drop_quarters(at("2034-02-10T00:00:00Z")).await.unwrap(), 1);
+    file.expect_rollups_right().await;
+    assert_eq!(
+        file.numbers("SELECT quarters_from FROM horizon").await,
+        [i64::try_from(at("2034-02-10T00:00:00Z").millis()).unwrap()]
+    );
+}
+
+/// Facts at both ends of a leap year's February, of every kind and with everything in them.
+fn february() -> Batch {
+    let props = serde_json::json!({ "exact": 31.245_270_191_439_438, "big": 1e300, "n": -7 });
+    let seen = [
+        "2024-01-31T23:59:59.999Z",
+        "2024-02-01T00:00:00Z",
+        "2024-02-29T23:59:59.999Z",
+        "2024-03-01T00:00:00Z",
+    ];
+    let told = (1..).zip(seen).map(|(id, seen)| view(id << 100, "ann", "/é\"\\", seen, &props));
+    let watch = |id: u128, started: &str| {
+        let message = serde_json::json!({
+            "id": Uuid::from_u128(id), "content": "film", "state": "paused", "watchedMs": 90_000,
+            "startedAt": at(started), "positionMs": 5, "durationMs": 9, "at": at(started).plus(120_000),
+            "props": { "x": 0.1 },
+        });
+        let arrived = at(started).plus(150_000);
+        WatchFact::new(who("ben", id == 3), serde_json::from_value(message).unwrap(), arrived).unwrap()
+    };
+    let watches = [(1, "2024-02-29T23:59:00Z"), (2, "2024-03-01T00:00:00Z"), (3, "2024-02-11T00:00:00Z")];
+    let census = |id: u128, room: Option<&str>, seen: &str| {
+        let moods_ms = [("calm".to_owned(), 30_000)].into();
+        let sample = Sample { present_ms: 90_000, peak: 3, joins: 2, moods_ms };
+        let rooms = room.map(|room| (RoomId::try_from(room).unwrap(), sample.clone()));
+        Census { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
+    };
+    Batch {
+        page_views: told.collect(),
+        watches: watches.into_iter().map(|(id, started)| watch(id, started)).collect(),
+        censuses: vec![
+            census(1, None, "2024-02-29T23:59:00Z"),
+            census(2, Some("lobby"), "2024-02-29T23:59:00Z"),
+            census(3, None, "2024-03-01T00:00:00Z"),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn archived_dropped_and_restored_is_as_it_was() {
+    let file = File::new().await;
+    let archives = file.archives();
+    file.store.commit(&february()).await.unwrap();
+    file.store.sum_month(month("2024-02")).await.unwrap();
+    let before = (file.rows().await, file.rollups().await);
+    let written = file.store.archive(month("2024-02"), &archives).await.unwrap().unwrap();
+    assert_eq!(written.rows, 6);
+    assert_eq!(file.store.archive(month("2024-02"), &archives).await.unwrap(), None);
+    assert_eq!(file.store.archived_months().await.unwrap(), [month("2024-02")].into());
+    assert_eq!((file.rows().await.len(), file.rollups().await), (before.0.len() - 7, before.1.clone()));
+    assert_eq!(file.everything().await, before.0);
+    let recount = file.store.recount().await.unwrap();
+    assert_eq!((recount.archived, recount.differences), (vec![month("2024-02")], vec![]));
+
+    let beside = fs::read_to_string(archives.path("breathing-room-2024-02.jsonl.gz.sha256")).unwrap();
+    assert_eq!(beside, format!("{}  breathing-room-2024-02.jsonl.gz\n", written.checksum));
+    file.store.reopen(month("2024-02"), &archives).await.unwrap();
+    file.store.reopen(month("2024-02"), &archives).await.unwrap(); // nothing to do
+    assert_eq!((file.rows().await, file.rollups().await), before);
+    file.expect_rollups_right().await;
+    assert!(archives.path("breathing-room-2024-02.jsonl.gz").exists(), "the file stays");
+    let again = file.store.archive(month("2024-02"), &archives).await.unwrap();
+    assert_eq!(again, Some(written));
+}
+
+#[tokio::test]
+async fn an_archive_that_is_missing_or_another_is_named_and_nothing_is_touched() {
+    let file = File::new().await;
+    let archives = file.archives();
+    file.store.commit(&february()).await.unwrap();
+    let none = file.store.restore(month("2024-02"), archives.path("x")).await.unwrap_err().to_string();
+    assert_eq!(none, "the month 2024-02 is not archived");
+    file.store.archive(month("2024-02"), &archives).await.unwrap();
+    let before = (file.rows().await, file.rollups().await);
+
+    let path = archives.path("breathing-room-2024-02.jsonl.gz");
+    let whole = fs::read(&path).unwrap();
+    let ann = VisitorId::try_from("ann").unwrap();
+    for (bytes, words) in
+        [(Some(&whole[..whole.len() / 2]), "damaged, or another file"), (None, "is missing in")]
+    {
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let reopened = file.store.reopen(month("2024-02"), &archives).await.unwrap_err().to_string();
+        assert!(
+            reopened.contains("breathing-room-2024-02.jsonl.gz") && reopened.contains(words),
+            "{reopened}"
+        );
+        let folder = file.folder.path().join("archive").display().to_string();
+        assert!(reopened.contains(&folder), "{reopened}");
+        assert!(file.store.data_of(&ann, &archives).await.is_err());
+        assert!(file.store.erase(&ann, &archives).await.is_err());
+        assert_eq!((file.rows().await, file.rollups().await), before);
+    }
+    fs::write(&path, whole).unwrap();
+    file.store.reopen(month("2024-02"), &archives).await.unwrap();
+    file.expect_rollups_right().await;
+}
+
+#[tokio::test]
+async fn what_a_month_took_is_given_back_to_the_disk() {
+    let file = File::new().await;
+    let size = async || {
+        file.store.checkpoint().await.unwrap();
+        fs::metadata(file.store.file()).unwrap().len()
+    };
+    let small = size().await;
+    let long = "x".repeat(900);
+    let told =
+        (0..2_000).map(|id| view(id, "ann", "/", "2024-02-09T00:00:00Z", &serde_json::json!({ "x": long })));
+    file.store.commit(&views(told)).await.unwrap();
+    assert!(size().await > small + 1_000_000);
+    let report = maintain(&file.store, &file.archives(), "2024-06-10T00:00:00Z").await;
+    assert!(report.steps.values().all(|step| step.failures.is_empty()), "{report:?}");
+    assert_eq!((report.archived.len(), report.archived[0].rows), (1, 2_000));
+    assert_eq!(file.numbers("SELECT freelist_count FROM pragma_freelist_count").await, [0]);
+    assert!(size().await < small + 200_000, "{} after {small}", size().await);
+    let wal = file.folder.path().join("a.db-wal");
+    assert_eq!(fs::metadata(wal).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn it_ends_with_the_last_who_could_ask_whatever_it_waits_for() {
+    let file = File::new().await;
+    let (lifecycle, orders) = lifecycle::open();
+    let keeper = keeper(&file.store, &file.archives(), "2024-06-10T00:00:00Z");
+    let running = tokio::spawn(lifecycle::run(orders, keeper));
+    lifecycle.maintain().await.unwrap();
+    let _busy = file.store.begin().await.unwrap();
+    assert!(crash_after(0, pin!(lifecycle.maintain())).await.is_none(), "the order is given");
+    for _ in 0..10 {
+        tokio::task::yield_now().await; // and on this one thread now it is taken
+    }
+    drop(lifecycle);
+    let soon = Duration::from_secs(4); // sooner than the writer is given up
+    tokio::time::timeout(soon, running).await.unwrap().unwrap();
+}

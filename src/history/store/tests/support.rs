@@ -1,0 +1,163 @@
+//! The vocabulary of these tests: runs at a given time, crashes, and what is there afterwards, in the
+//! tables and in archives.
+
+use std::path::PathBuf;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::clock::Clock;
+use crate::history::archive::{Archives, LINES, Source, checksum, fact};
+use crate::history::calendar::Month;
+use crate::history::lifecycle::{Keeper, Report, Retention};
+use crate::history::meter::LifecycleMeter;
+use crate::history::store::read::Pages;
+
+pub(super) fn month(name: &str) -> Month {
+    name.parse().unwrap()
+}
+
+pub(super) fn archives(folder: &TempDir) -> Archives {
+    Archives::new(folder.path().join("archive"))
+}
+
+/// Everything that is due at `now`, where raw rows stay for a month.
+pub(super) async fn maintain(store: &Store, archives: &Archives, now: &str) -> Report {
+    keeper(store, archives, now).maintain().await
+}
+
+pub(super) fn keeper(store: &Store, archives: &Archives, now: &str) -> Keeper {
+    Keeper {
+        store: store.clone(),
+        archives: archives.clone(),
+        retention: Retention::Months(1),
+        clock: Clock::manual(at(now)),
+        meter: LifecycleMeter::register(),
+    }
+}
+
+/// A page view whose props are as they come.
+pub(super) fn view(
+    id: u128,
+    visitor: &str,
+    path: &str,
+    seen: &str,
+    props: &serde_json::Value,
+) -> PageViewFact {
+    let message = serde_json::json!({
+        "id": Uuid::from_u128(id), "path": path, "title": path, "at": at(seen), "props": props,
+    });
+    let who = Who {
+        room: RoomId::try_from("lobby").unwrap(),
+        visitor: VisitorId::try_from(visitor).unwrap(),
+        is_bot: false,
+    };
+    PageViewFact::new(who, serde_json::from_value(message).unwrap(), at(seen)).unwrap()
+}
+
+pub(super) fn views(views: impl IntoIterator<Item = PageViewFact>) -> Batch {
+    Batch { page_views: views.into_iter().collect(), ..Batch::default() }
+}
+
+impl File {
+    pub(super) fn archives(&self) -> Archives {
+        archives(&self.folder)
+    }
+
+    pub(super) async fn numbers(&self, query: &'static str) -> Vec<i64> {
+        sqlx::query_scalar(query).fetch_all(&self.store.readers).await.unwrap()
+    }
+
+    /// Every rollup, byte for byte.
+    pub(super) async fn rollups(&self) -> Vec<String> {
+        const EVERYTHING: &str = "
+            SELECT json_array(level, room, at, page_views, watch_sessions, watched_ms, visitors, pages, contents,
+                              referrers, props, hex(visitor_set)) FROM activity_rollups
+            UNION ALL
+            SELECT json_array(level, room, at, joins, peak, present_ms, moods_ms) FROM presence_rollups
+            ORDER BY 1";
+        sqlx::query_scalar(EVERYTHING).fetch_all(&self.store.readers).await.unwrap()
+    }
+
+    /// All rows, from the tables or from archives whose checksums are right, as one store would have them.
+    pub(super) async fn everything(&self) -> Vec<String> {
+        let archives = self.archives();
+        self.store.settle(&archives).await.unwrap();
+        let together = Self::new().await;
+        for state in self.store.months().await.unwrap() {
+            if let Some(archive) = state.archive {
+                let path = archives.path(&archive.name);
+                assert_eq!(checksum(path.clone()).await.unwrap(), archive.checksum);
+                together.store.commit(&facts_in(path).await).await.unwrap();
+            }
+            if state.is_live {
+                let mut reader = self.store.readers.acquire().await.unwrap();
+                let mut pages = Pages::new(state.month, 1_000);
+                while let Some(facts) = pages.next(&mut reader).await.unwrap() {
+                    together.store.commit(&facts).await.unwrap();
+                }
+            }
+        }
+        together.rows().await
+    }
+
+    pub(super) async fn restore_all(&self) {
+        for month in self.store.archived_months().await.unwrap() {
+            self.store.reopen(month, &self.archives()).await.unwrap();
+        }
+        assert!(self.store.recount().await.unwrap().archived.is_empty());
+    }
+}
+
+pub(super) async fn facts_in(path: PathBuf) -> Batch {
+    let (mut facts, mut source) = (Batch::default(), Source::open(path).await.unwrap());
+    loop {
+        let (rest, slice) = source.next(LINES, fact).await.unwrap();
+        source = rest;
+        if slice.is_empty() {
+            return facts;
+        }
+        facts.append(slice.into_iter().collect());
+    }
+}
+
+/// Opens the file, does something in a process of its own, as it were, and stops dead after so many waits.
+pub(super) fn live_and_die<T>(
+    folder: &TempDir,
+    waits: usize,
+    deed: impl AsyncFnOnce(&Store, &Archives) -> Result<T, LifecycleError>,
+) {
+    // What is on other threads ends with the runtime.
+    Runtime::new().unwrap().block_on(async {
+        let store = Store::open(&url(folder)).await.unwrap();
+        if let Some(done) = crash_after(waits, deed(&store, &archives(folder))).await {
+            done.unwrap();
+        }
+    });
+}
+
+/// Does one thing until it has waited so many times, and then both.
+pub(super) async fn while_it_runs<T>(
+    waits: usize,
+    run: impl Future<Output = ()>,
+    other: impl Future<Output = T>,
+) -> T {
+    let mut run = pin!(run);
+    let is_over = crash_after(waits, run.as_mut()).await.is_some();
+    let rest = async {
+        if !is_over {
+            run.await;
+        }
+    };
+    tokio::join!(rest, other).1
+}
+
+pub(super) fn in_folder<T>(folder: TempDir, check: impl AsyncFnOnce(&mut File) -> T) -> (TempDir, T) {
+    block_on(async {
+        let store = Store::open(&url(&folder)).await.unwrap();
+        let mut file = File { folder, store };
+        let result = check(&mut file).await;
+        file.store.close().await;
+        (file.folder, result)
+    })
+}

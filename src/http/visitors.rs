@@ -1,0 +1,74 @@
+//! What is kept of one visitor: to give it out, and to erase it.
+//!
+//! Both flush first, so that what waits in memory is part of the answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::admission::admit_to_data_of;
+use super::app::App;
+use super::error::ApiError;
+use crate::history::lifecycle::Unfinished;
+use crate::history::store::{Erased, PersonalData};
+use crate::wire::VisitorId;
+
+/// Everything of a visitor.
+#[derive(Debug, Serialize)]
+struct Data {
+    visitor: VisitorId,
+    #[serde(flatten)]
+    stored: PersonalData,
+    /// Events that came since the flush.
+    pending: usize,
+}
+
+/// What was erased of a visitor.
+#[derive(Debug, Serialize)]
+struct Gone {
+    #[serde(flatten)]
+    stored: Erased,
+    /// Events that were not in the database yet.
+    queued: usize,
+}
+
+/// `GET /visitors/{visitor}/data`: everything that is kept of them, archives included.
+pub async fn data(
+    State(app): State<Arc<App>>,
+    Path(visitor): Path<String>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
+    admit_to_data_of(&visitor, &app, &headers)?;
+    app.journal.flush().await?;
+    let stored = app.store.data_of(&visitor, &app.archives).await.map_err(Unfinished::from)?;
+    let pending = app.journal.pending_of(&visitor);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Data { visitor, stored, pending })))
+}
+
+/// `DELETE /visitors/{visitor}/data`: erases all of it, wherever it is.
+pub async fn erase(
+    State(app): State<Arc<App>>,
+    Path(visitor): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
+    admit_to_data_of(&visitor, &app, &headers)?;
+    let queued = app.journal.forget(&visitor);
+    // What a flush has taken already is erased where it goes.
+    app.journal.flush().await?;
+    let stored = app.lifecycle.erase(visitor).await?;
+    let is_whole = stored.wal_truncated;
+    let mut answer = json!({ "erased": Gone { stored, queued } });
+    if !is_whole {
+        // Somebody has read for seconds; the next maintenance empties the log.
+        answer["walTruncated"] = false.into();
+    }
+    Ok(Json(answer))
+}

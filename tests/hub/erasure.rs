@@ -1,0 +1,150 @@
+//! One visitor's data: given out whole, and erased without a trace.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use breathing_room::clock::Clock;
+use breathing_room::wire::Time;
+use flate2::read::MultiGzDecoder;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::Hub;
+
+/// An id that stands nowhere by chance.
+const ZOE: &str = "Zoe-5d1f0c7e";
+
+const DATA: &str = "/visitors/Zoe-5d1f0c7e/data";
+
+fn nothing() -> Value {
+    json!({ "erased": { "pageViews": 0, "watchSessions": 0, "rollups": 0, "queued": 0, "archives": [] } })
+}
+
+/// The files below `folder` in which `text` stands, packed or not.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        if path.extension().is_some_and(|end| end == "gz") {
+            MultiGzDecoder::new(bytes.clone().as_slice()).read_to_end(&mut bytes).unwrap();
+        }
+        if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn all_of_a_visitor_is_given_out_and_then_erased() {
+    let clock = Clock::manual(Time::from_millis(1_706_600_000_000));
+    let hub = Hub::with(|config| config.clock = clock.clone()).await;
+    let view = json!({
+        "id": Uuid::new_v4(), "path": format!("/people/{ZOE}"), "title": "Me", "visitor": ZOE, "room": "lobby",
+        "referrer": format!("https://example.org/?from={ZOE}"), "props": { "me": ZOE, "score": 0.1 },
+    });
+    hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    for path in ["/", "/garden"] {
+        hub.see("ann", path).await;
+    }
+    clock.advance(Duration::from_hours(500 * 24));
+    let report = hub.maintain().await;
+    assert_eq!(report["archived"], json!([{ "month": "2024-01", "rows": 3 }]));
+    let mut zoe = hub.join("lobby", ZOE).await;
+    zoe.view_page(Uuid::new_v4(), "/new").await;
+    let watch =
+        json!({ "type": "watch", "id": Uuid::new_v4(), "content": "film", "state": "ended", "watchedMs": 0 });
+    let last = zoe.tell(watch).await;
+    zoe.expect_ack(last).await;
+    zoe.leave().await;
+    hub.see("ann", "/new").await;
+
+    let data = hub.get(DATA).admin().send().await;
+    assert_eq!(data.header("cache-control"), "no-store");
+    let data = data.expect(200);
+    assert_eq!(
+        (&data["visitor"], &data["pending"], &data["archives"]),
+        (&json!(ZOE), &json!(0), &json!(["2024-01"]))
+    );
+    let views = data["pageViews"].as_array().unwrap();
+    assert_eq!((views.len(), &views[0]["path"], &views[1]["path"]), (2, &view["path"], &json!("/new")));
+    assert_eq!((&views[0]["props"], &views[0]["at"]), (&view["props"], &json!(1_706_600_000_000_u64)));
+    assert_eq!(data["watchSessions"].as_array().unwrap().len(), 1);
+    assert_eq!(data["watchSessions"][0]["content"], "film");
+
+    let erased = hub.delete(DATA).admin().send().await.expect(200);
+    let rollups = &erased["erased"]["rollups"];
+    assert!(rollups.as_u64().unwrap() >= 6, "{erased}"); // January's day and month, today's quarter and day, twice each
+    let expected = json!({
+        "pageViews": 1, "watchSessions": 1, "rollups": rollups, "queued": 0,
+        "archives": [{ "month": "2024-01", "rows": 1 }],
+    });
+    assert_eq!(erased, json!({ "erased": expected }));
+    assert_eq!(files_with(hub.file().parent().unwrap(), ZOE), Vec::<PathBuf>::new());
+    assert_eq!(hub.delete(DATA).admin().send().await.expect(200), nothing());
+    let empty = json!({ "visitor": ZOE, "pageViews": [], "watchSessions": [], "archives": [], "pending": 0 });
+    assert_eq!(hub.get(DATA).admin().send().await.expect(200), empty);
+
+    // Ann has all that she had.
+    let ann = hub.get("/visitors/ann/data").admin().send().await.expect(200);
+    assert_eq!((ann["pageViews"].as_array().unwrap().len(), &ann["archives"]), (3, &json!(["2024-01"])));
+    let days = "SELECT json_array(page_views, watch_sessions, visitors) FROM activity_rollups
+                WHERE level = 'day' AND room = 0 ORDER BY at";
+    assert_eq!(hub.rows(days).await, [json!([2, 0, 1]), json!([1, 0, 1])]);
+}
+
+#[tokio::test]
+async fn what_is_queued_is_forgotten_and_still_acked() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let mut zoe = hub.join("lobby", ZOE).await;
+    zoe.view_page(Uuid::new_v4(), "/").await;
+    zoe.settle().await;
+    let mut expected = nothing();
+    expected["erased"]["queued"] = json!(1);
+    assert_eq!(hub.delete(DATA).admin().send().await.expect(200), expected);
+    zoe.expect_ack(1).await; // or the client would send it again
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [0]);
+    assert_eq!(files_with(hub.file().parent().unwrap(), ZOE), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn what_cannot_be_erased_whole_is_not_erased_at_all() {
+    let clock = Clock::manual(Time::from_millis(1_706_600_000_000));
+    let hub = Hub::with(|config| config.clock = clock.clone()).await;
+    hub.see(ZOE, "/").await;
+    clock.advance(Duration::from_hours(500 * 24));
+    hub.maintain().await;
+    hub.see(ZOE, "/").await;
+    let (archive, elsewhere) =
+        (hub.archives().join("breathing-room-2024-01.jsonl.gz"), hub.archives().join("x"));
+    fs::rename(&archive, &elsewhere).unwrap();
+    for request in [hub.get(DATA), hub.delete(DATA)] {
+        let message = request.admin().send().await.expect_error(503, "archive-unavailable");
+        assert!(message.contains("breathing-room-2024-01.jsonl.gz is missing in"), "{message}");
+    }
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1]);
+    fs::rename(&elsewhere, &archive).unwrap();
+    let erased = hub.delete(DATA).admin().send().await.expect(200);
+    assert_eq!(
+        (&erased["erased"]["pageViews"], &erased["erased"]["archives"][0]["rows"]),
+        (&json!(1), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn only_the_admin_sees_and_erases() {
+    let hub = Hub::start().await;
+    for request in [hub.get(DATA), hub.delete(DATA)] {
+        request.send().await.expect_error(401, "unauthorized");
+    }
+    hub.get("/visitors/a%20b/data").admin().send().await.expect_error(400, "bad-visitor");
+    hub.post(DATA).admin().send().await.expect_error(405, "method-not-allowed");
+    assert_eq!(hub.delete("/visitors/nobody/data").admin().send().await.expect(200), nothing());
+}

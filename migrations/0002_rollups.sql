@@ -66,7 +66,7 @@ CREATE TABLE activity_rollups (
     props          TEXT    NOT NULL, -- {"property": {"value": page views}}
     visitor_set    BLOB    NOT NULL, -- a Roaring bitmap of visitors' numbers, in its portable format
     PRIMARY KEY (level, room, at)
-) STRICT, WITHOUT ROWID;
+) STRICT; -- with rowids, because rows are long: https://www.sqlite.org/withoutrowid.html
 
 -- Who was present in the same stretches, from a census of every minute.
 CREATE TABLE presence_rollups (
@@ -123,6 +123,6 @@ FROM raw_watch_sessions;
 
 -- Samples of at most a minute each; no room means the whole hub.
 CREATE VIEW presence AS
-SELECT at, (SELECT text FROM texts WHERE number = key) AS room, value ->> 0 AS present_ms, value ->> 1 AS peak,
-       value ->> 2 AS joins, ifnull(value ->> 3, '{}') AS moods_ms
+SELECT at, (SELECT text FROM texts WHERE number = value ->> 0) AS room, value ->> 1 AS present_ms,
+       value ->> 2 AS peak, ifnull(value ->> 3, 0) AS joins, ifnull(value ->> 4, '{}') AS moods_ms
 FROM raw_presence, json_each(samples);

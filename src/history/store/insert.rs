@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
@@ -23,8 +24,10 @@ const ROWS_PER_STATEMENT: usize = 128;
 
 /// What is written as a row.
 pub(super) trait Row: Sync {
-    /// The columns, as [`bind`](Self::bind) has them.
+    /// The columns, as [`bind`](Self::bind) has them, those of the primary key first.
     const COLUMNS: &'static [&'static str];
+    /// How many columns the primary key has.
+    const KEY: usize;
 
     /// Adds the values of all columns to a statement.
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
@@ -41,13 +44,17 @@ pub(super) async fn rows<T: Row>(
     rows: &[T],
 ) -> Result<(), sqlx::Error> {
     let (columns, row) = (T::COLUMNS.join(", "), format!("({})", vec!["?"; T::COLUMNS.len()].join(", ")));
+    // A row stays where it is, which REPLACE would not do.
+    let others = T::COLUMNS.iter().skip(T::KEY).map(|column| format!("{column} = excluded.{column}"));
+    let others = others.collect::<Vec<_>>().join(", ");
     let mut rest = rows;
     while !rest.is_empty() {
         let count = ROWS_PER_STATEMENT.min(1 << rest.len().ilog2());
         let (now, later) = rest.split_at(count);
         rest = later;
         let values = vec![row.as_str(); count].join(", ");
-        let text = format!("REPLACE INTO {table} ({columns}) VALUES {values}");
+        let text =
+            format!("INSERT INTO {table} ({columns}) VALUES {values} ON CONFLICT DO UPDATE SET {others}");
         let statement =
             now.iter().fold(sqlx::query(AssertSqlSafe(text)), |statement, row| row.bind(statement));
         statement.execute(&mut *connection).await?;
@@ -61,6 +68,7 @@ pub(super) struct Fact<'a, T>(pub(super) &'a T, pub(super) &'a Numbers);
 impl Row for Fact<'_, PageViewFact> {
     const COLUMNS: &'static [&'static str] =
         &["id", "at", "room", "visitor", "path", "title", "referrer", "props", "is_bot"];
+    const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(fact, numbers) = self;
@@ -95,6 +103,7 @@ impl Row for Fact<'_, WatchFact> {
         "props_at",
         "is_bot",
     ];
+    const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(fact, numbers) = self;
@@ -124,33 +133,53 @@ impl Row for Fact<'_, WatchFact> {
 
 impl Row for Fact<'_, Census> {
     const COLUMNS: &'static [&'static str] = &["id", "at", "samples"];
+    const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(census, numbers) = self;
-        let samples: BTreeMap<Number, StoredSample> =
-            samples(census, numbers).map(|(room, sample)| (room, sample.into())).collect();
+        let samples: Vec<StoredSample> = samples(census, numbers).map(StoredSample::new).collect();
         statement.bind(census.id.as_bytes().to_vec()).bind(millis(census.at)).bind(to_json(&samples))
     }
 }
 
-/// A sample as it is stored: present ms, peak, joins and, where there are any, ms by mood. There is one for every
-/// minute and room, so that it is as short as JSON can be.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct StoredSample(
-    u64,
-    u32,
-    u32,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")] BTreeMap<String, u64>,
-);
+/// A sample as it is stored, with its room's number. There is one for every minute and room, so that it is as short as
+/// JSON can be: nobody who came and no mood are left out at the end.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StoredSample {
+    pub(super) room: Number,
+    present_ms: u64,
+    peak: u32,
+    #[serde(default)]
+    joins: u32,
+    #[serde(default)]
+    moods_ms: BTreeMap<String, u64>,
+}
 
-impl From<&Sample> for StoredSample {
-    fn from(sample: &Sample) -> Self {
-        Self(sample.present_ms, sample.peak, sample.joins, sample.moods_ms.clone())
+impl Serialize for StoredSample {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_seq(None)?;
+        fields.serialize_element(&self.room)?;
+        fields.serialize_element(&self.present_ms)?;
+        fields.serialize_element(&self.peak)?;
+        if self.joins > 0 || !self.moods_ms.is_empty() {
+            fields.serialize_element(&self.joins)?;
+        }
+        if !self.moods_ms.is_empty() {
+            fields.serialize_element(&self.moods_ms)?;
+        }
+        fields.end()
+    }
+}
+
+impl StoredSample {
+    fn new((room, sample): (Number, &Sample)) -> Self {
+        let Sample { present_ms, peak, joins, moods_ms } = sample.clone();
+        Self { room, present_ms, peak, joins, moods_ms }
     }
 }
 
 impl From<StoredSample> for Sample {
-    fn from(StoredSample(present_ms, peak, joins, moods_ms): StoredSample) -> Self {
+    fn from(StoredSample { present_ms, peak, joins, moods_ms, .. }: StoredSample) -> Self {
         Self { present_ms, peak, joins, moods_ms }
     }
 }

@@ -47,8 +47,8 @@ impl Kind {
                  is_bot INTEGER NOT NULL"
             }
             Self::Presence => {
-                // {"room": [present ms, peak, joins, {"mood": ms}]}, rooms by number, 0 the whole hub, and moods
-                // only where there are any
+                // [[room, present ms, peak, joins, {"mood": ms}], …], rooms by number, 0 the whole hub; nobody who
+                // came and no mood are left out at the end
                 "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, samples TEXT NOT NULL"
             }
         }

@@ -182,15 +182,18 @@ async fn censuses(
     let mut names = BTreeMap::<Number, RoomId>::new();
     let mut censuses = Vec::with_capacity(rows.len());
     for row in &rows {
-        let mut samples: BTreeMap<Number, StoredSample> = from_json(row, 2)?;
-        let hub = samples.remove(&ALL_ROOMS).map(Sample::from).unwrap_or_default();
-        let mut rooms = BTreeMap::new();
-        for (number, stored) in samples {
-            let room = match names.get(&number) {
+        let samples: Vec<StoredSample> = from_json(row, 2)?;
+        let (mut hub, mut rooms) = (Sample::default(), BTreeMap::new());
+        for sample in samples {
+            if sample.room == ALL_ROOMS {
+                hub = sample.into();
+                continue;
+            }
+            let room = match names.get(&sample.room) {
                 Some(room) => room.clone(),
-                None => names.entry(number).or_insert(room(connection, number).await?).clone(),
+                None => names.entry(sample.room).or_insert(room(connection, sample.room).await?).clone(),
             };
-            rooms.insert(room, stored.into());
+            rooms.insert(room, sample.into());
         }
         censuses.push(Census { id: id(row)?, at: time(row, 1)?, hub, rooms });
     }

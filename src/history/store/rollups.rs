@@ -159,6 +159,7 @@ impl insert::Row for (&Key, &Activity) {
         "props",
         "visitor_set",
     ];
+    const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let (key, rollup) = self;
@@ -184,6 +185,7 @@ impl insert::Row for (&Key, &Activity) {
 impl insert::Row for (&Key, &Presence) {
     const COLUMNS: &'static [&'static str] =
         &["level", "room", "at", "joins", "peak", "present_ms", "moods_ms"];
+    const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let (key, rollup) = self;

@@ -120,8 +120,8 @@ impl World {
 
     /// A census of every minute in which somebody was there.
     fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
-        // Whoever sees a page stays for three minutes.
-        let people = u32::try_from(views / 20).unwrap_or(u32::MAX);
+        // Whoever sees a page stays for two minutes.
+        let people = u32::try_from(views / 30).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
             let mut census = Census { id: self.id(at), at, hub: Sample::default(), rooms: BTreeMap::new() };

@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts
 COPY web .
 RUN npm run build
 
-# The image brings gcc and libc's headers, which is all that the bundled SQLite needs.
+# The image brings gcc and libc's headers, which is all that the bundled SQLite and aws-lc need.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY . .

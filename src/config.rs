@@ -13,10 +13,11 @@ use crate::clock::Clock;
 use crate::command::moment::moment;
 use crate::command::{Format, Kind, Renamed};
 use crate::history::Retention;
+use crate::http::AllowedOrigins;
 use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
-use crate::wire::{RoomId, Time, Vocabulary};
-use crate::{history, http, live, session};
+use crate::wire::{RoomId, Time, VisitorId, Vocabulary};
+use crate::{history, http, live, session, token};
 
 /// A self-hosted presence hub: who is here now, in what mood, and what they looked at.
 ///
@@ -44,6 +45,8 @@ pub enum Command {
     Export(ExportSettings),
     /// Take in exports, archives, and tables of the old worker
     Import(ImportSettings),
+    /// Make a token for a visitor and print it
+    Token(TokenSettings),
 }
 
 impl Cli {
@@ -116,6 +119,26 @@ pub struct ImportSettings {
     pub report: Option<PathBuf>,
 }
 
+/// The settings of `token`.
+#[derive(Debug, Args)]
+pub struct TokenSettings {
+    /// Who the token is for
+    #[arg(long, value_name = "ID", value_parser = visitor)]
+    pub visitor: VisitorId,
+    /// The one room that it opens; without it, all
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<RoomId>,
+    /// How long it is good
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = lifetime)]
+    pub expires: Duration,
+    /// The secret that the hub has, of at least 32 bytes
+    #[arg(long, env, value_name = "SECRET", hide_env_values = true)]
+    pub token_secret: token::Secret,
+    /// Whom it is for, where the hub asks for that
+    #[arg(long, env, value_name = "AUDIENCE")]
+    pub token_audience: Option<String>,
+}
+
 /// The settings, each a flag and a variable of the same name. Durations are like 30s or 5m.
 #[derive(Debug, Args)]
 pub struct Settings {
@@ -149,6 +172,18 @@ pub struct Settings {
     /// Token for the admin's requests; without one, a random one is made and logged
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub admin_token: Option<String>,
+    /// Secret of visitors' tokens (HS256), of at least 32 bytes; with it, nobody joins or posts without a token
+    #[arg(long, env, value_name = "SECRET", hide_env_values = true)]
+    pub token_secret: Option<token::Secret>,
+    /// File of public keys for visitors' tokens (a JSON Web Key Set: RS256, ES256, EdDSA), instead of a secret
+    #[arg(long, env, value_name = "FILE")]
+    pub token_jwks: Option<PathBuf>,
+    /// Whom visitors' tokens must be for: their `aud`
+    #[arg(long, env, value_name = "AUDIENCE")]
+    pub token_audience: Option<String>,
+    /// Sites whose pages may connect: origins, separated by commas; self, localhost, or * for all
+    #[arg(long, env, value_name = "LIST", default_value = AllowedOrigins::DEFAULT, value_parser = AllowedOrigins::parse)]
+    pub allowed_origins: AllowedOrigins,
     /// Most sockets open at once
     #[arg(long, env, value_name = "SOCKETS", default_value = "15000", value_parser = at_least_one)]
     pub max_connections: usize,
@@ -204,6 +239,8 @@ pub struct Config {
     pub history: history::Config,
     /// Of the sessions.
     pub session: session::Config,
+    /// Of the visitors' tokens.
+    pub token: token::Config,
     /// Both clocks; tests set them.
     pub clock: Clock,
 }
@@ -215,6 +252,7 @@ impl From<Settings> for Config {
                 admin_token: settings.admin_token,
                 dashboard: settings.dashboard,
                 metrics: settings.metrics,
+                allowed_origins: settings.allowed_origins,
                 frame_ancestors: settings.frame_ancestors,
             },
             live: live::Config { moods: settings.moods, max_rooms: settings.max_rooms },
@@ -230,6 +268,11 @@ impl From<Settings> for Config {
                 ping_interval: settings.ping_interval,
                 max_connections: settings.max_connections,
             },
+            token: token::Config {
+                secret: settings.token_secret,
+                jwks: settings.token_jwks,
+                audience: settings.token_audience,
+            },
             clock: Clock::system(),
         }
     }
@@ -237,6 +280,18 @@ impl From<Settings> for Config {
 
 fn room(text: &str) -> Result<RoomId, BadName> {
     RoomId::try_from(text)
+}
+
+fn visitor(text: &str) -> Result<VisitorId, BadName> {
+    VisitorId::try_from(text)
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        Ok(_) => Err("must be at least 1s".to_owned()),
+        Err(_) => Err("must be a duration such as 1h or 30days".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -297,6 +352,7 @@ mod tests {
             ("--dashboard", "friends"),
             ("--admin-token", ""),
             ("--frame-ancestors", "example.org"),
+            ("--allowed-origins", "example.org"),
         ] {
             let error = Cli::try_parse_from(["breathing-room", flag, value]).unwrap_err().to_string();
             assert!(error.lines().next().unwrap().contains(flag), "{error}");
@@ -308,6 +364,8 @@ mod tests {
             ("import", "--field", "user_id"),
             ("import", "--field", "user=user_id"),
             ("import", "--kind", "sessions"),
+            ("token", "--visitor", "a b"),
+            ("token", "--expires", "0s"),
         ] {
             let error =
                 Cli::try_parse_from(["breathing-room", command, flag, value]).unwrap_err().to_string();

@@ -18,6 +18,7 @@
 //!
 //! - [`wire`]: the words that go over the network;
 //! - [`clock`]: wall time and monotonic time, which tests set;
+//! - [`token`]: who may come in where, and until when;
 //! - [`live`]: who is here now;
 //! - [`history`]: what happened;
 //! - [`session`]: one per socket, where both meet;
@@ -45,6 +46,7 @@ pub mod http;
 pub mod live;
 pub mod session;
 mod sync;
+pub mod token;
 pub mod wire;
 
 pub use http::{ServeError, Server, listen, serve};

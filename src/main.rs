@@ -2,10 +2,12 @@
 //!
 //! Wiring only: whatever can be tested lives in the library.
 
+use std::future::ready;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use breathing_room::Server;
+use breathing_room::clock::Clock;
 use breathing_room::command::{self, Outcome};
 use breathing_room::config::{Cli, Command, Config, LogFormat, Settings};
 use clap::Parser;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Check(settings) => finish(command::check(settings)),
         Command::Export(settings) => finish(command::export(settings)),
         Command::Import(settings) => finish(command::import(settings)),
+        Command::Token(settings) => finish(ready(command::token(&settings, &Clock::system()))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Commands: what the owner of a history does with it, beside a hub that runs or without one.
+//! Commands: what the owner of a hub does beside it, while it runs or not.
 //!
 //! Each command is a function from its settings to an [`Outcome`]. The history side does the work on the
 //! database; here are files, formats, and words for people.
@@ -9,6 +9,7 @@ mod import;
 pub mod moment;
 mod progress;
 mod sheet;
+mod token;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,11 @@ pub use check::check;
 pub use export::{Format, export};
 pub use import::import;
 pub use import::mapping::{BadRenaming, Column, Kind, Renamed};
+pub use token::token;
 
 use crate::history::stats::ReadError;
 use crate::history::store::{CommitError, LifecycleError, OpenError};
+use crate::token::BadKeys;
 
 /// What a command that did its work found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,9 @@ pub enum Failure {
         /// Why not.
         source: io::Error,
     },
+    /// A token cannot be made.
+    #[error(transparent)]
+    Token(#[from] BadKeys),
     /// A stretch of time that ends before it begins.
     #[error("--from must be before --to")]
     NoTime,

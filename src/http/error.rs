@@ -16,6 +16,7 @@ use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;
 use crate::live::RoomsFull;
 use crate::session::{Refused, UpgradeError};
+use crate::token::BadToken;
 use crate::wire::ids::BadName;
 use crate::wire::parse::Problem;
 
@@ -68,6 +69,15 @@ pub enum ApiError {
     /// The admin's token is missing or wrong.
     #[error("this needs Authorization: Bearer with the admin token")]
     Unauthorized,
+    /// The hub asks for tokens, and this has none.
+    #[error("this needs a token: Authorization: Bearer, or on a socket the subprotocol bearer.{{token}}")]
+    NoToken,
+    /// The token does not open this.
+    #[error("token: {0}")]
+    BadToken(#[from] BadToken),
+    /// A browser comes from a site that is not allowed.
+    #[error("this origin is not one of this hub's ALLOWED_ORIGINS")]
+    Origin,
     /// There is nothing here.
     #[error("there is nothing at this address")]
     NotFound,
@@ -120,7 +130,10 @@ impl ApiError {
             Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
             Self::Upgrade(UpgradeError::Key) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
+            Self::Unauthorized | Self::NoToken | Self::BadToken(_) => {
+                (StatusCode::UNAUTHORIZED, "unauthorized")
+            }
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::Heartbeat => (StatusCode::GONE, "gone"),

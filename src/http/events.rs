@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::admission;
 use super::app::App;
 use super::error::ApiError;
 use super::live::query;
@@ -78,11 +79,19 @@ async fn take<T: DeserializeOwned>(
         Some("true") => true,
         Some(_) => return Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
     };
+    let claims = admission::claims(app, headers)?;
     let text = read(headers, body).await?;
     let is_bot = app.bots.sent(headers);
-    let batch = events(&text, is_bot, app.clock.wall(), event).map_err(|problem| {
-        app.refusals.refused(problem.code);
-        ApiError::BadBody(problem)
+    let event = |who: Who, fields, at| {
+        if let Some(claims) = &claims {
+            claims.of(&who.visitor)?.opening(&who.room)?;
+        }
+        event(who, fields, at).map_err(ApiError::BadBody)
+    };
+    let batch = events(&text, is_bot, app.clock.wall(), event).inspect_err(|error| {
+        if let ApiError::BadBody(problem) = error {
+            app.refusals.refused(problem.code);
+        }
     })?;
     let count = batch.len();
     app.journal.append_all(batch).inspect_err(|_| app.refusals.refused(ErrorCode::Overloaded))?;
@@ -115,25 +124,29 @@ fn events<T: DeserializeOwned>(
     text: &str,
     is_bot: bool,
     arrived: Time,
-    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
-) -> Result<Batch, Problem> {
+    event: impl Fn(Who, T, Time) -> Result<Event, ApiError>,
+) -> Result<Batch, ApiError> {
     let one = |text: &str, arrived: Time| {
-        let Sender { visitor, room } = parse::object(text)?;
-        event(Who { room, visitor, is_bot }, parse::object(text)?, arrived)
+        let Sender { visitor, room } = parse::object(text).map_err(ApiError::BadBody)?;
+        event(Who { room, visitor, is_bot }, parse::object(text).map_err(ApiError::BadBody)?, arrived)
     };
     if !text.trim_start().starts_with('[') {
         return Ok(Batch::from_iter([one(text, arrived)?]));
     }
     let items: Vec<&RawValue> = serde_json::from_str(text)
-        .map_err(|error| Problem { code: ErrorCode::BadJson, message: error.to_string() })?;
+        .map_err(|error| Problem { code: ErrorCode::BadJson, message: error.to_string() })
+        .map_err(ApiError::BadBody)?;
     if items.len() > EVENTS_LIMIT {
-        return Err(Problem::field("array", &format!("must have at most {EVENTS_LIMIT} events")));
+        let rule = format!("must have at most {EVENTS_LIMIT} events");
+        return Err(ApiError::BadBody(Problem::field("array", &rule)));
     }
     let indexed = (0_u64..).zip(items).map(|(index, item)| {
         // In one array, what stands later came later.
-        one(item.get(), arrived.plus(index)).map_err(|problem: Problem| Problem {
-            message: format!("[{index}]: {}", problem.message),
-            ..problem
+        one(item.get(), arrived.plus(index)).map_err(|error| match error {
+            ApiError::BadBody(Problem { code, message }) => {
+                ApiError::BadBody(Problem { code, message: format!("[{index}]: {message}") })
+            }
+            other => other,
         })
     });
     indexed.collect()
@@ -145,10 +158,14 @@ mod tests {
     use crate::wire::PageView;
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
-        let event = |who, view: PageView, at| PageViewFact::new(who, view, at).map(Event::PageView);
-        events(text, false, Time::from_millis(1), event)
-            .map(|batch| batch.len())
-            .map_err(|problem| (problem.code, problem.message))
+        let event = |who, view: PageView, at| {
+            PageViewFact::new(who, view, at).map(Event::PageView).map_err(ApiError::BadBody)
+        };
+        events(text, false, Time::from_millis(1), event).map(|batch| batch.len()).map_err(|error| match error
+        {
+            ApiError::BadBody(problem) => (problem.code, problem.message),
+            other => panic!("{other}"),
+        })
     }
 
     const GOOD: &str = r#"{"id":"018f0e6e-0000-7000-8000-000000000001","path":"/","visitor":"v","room":"r"}"#;

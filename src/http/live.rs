@@ -13,11 +13,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::debug;
 
+use super::admission;
 use super::app::App;
 use super::error::ApiError;
 use crate::history::event::Who;
 use crate::session::room::RoomSession;
 use crate::session::{Admission, Handshake, Socket, viewer};
+use crate::token::Claims;
 use crate::wire::{RoomId, VisitorId};
 
 /// A room's name from an address. A wrong one is refused with its rule.
@@ -65,12 +67,16 @@ pub async fn room_socket(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let handshake = Handshake::check(&mut request)?;
+    let claims = admission::claims(&app, request.headers())?;
     let joining = query(joining)?;
     let room = room_id(path)?;
-    let visitor = match joining.visitor {
-        Some(id) => VisitorId::try_from(id).map_err(ApiError::BadVisitor)?,
-        None => VisitorId::random(),
+    let claims = claims.as_ref().map(|claims| claims.opening(&room)).transpose()?;
+    let visitor = match (claims, joining.visitor) {
+        (Some(claims), _) => claims.visitor.clone(),
+        (None, Some(id)) => VisitorId::try_from(id).map_err(ApiError::BadVisitor)?,
+        (None, None) => VisitorId::random(),
     };
+    let end = claims.map(Claims::ends);
     let mood = match joining.mood {
         Some(name) => Some(app.hub.vocabulary().find(&name).ok_or(ApiError::UnknownMood)?),
         None => None,
@@ -79,7 +85,12 @@ pub async fn room_socket(
     let admission = app.sockets.admit()?;
     let who = Who { room, visitor, is_bot: app.bots.sent(request.headers()) };
     let context = Arc::clone(&app.room);
-    Ok(open(&app, admission, handshake, move |socket| RoomSession::join(context, socket, &who, mood)))
+    Ok(open(&app, admission, handshake, move |socket| {
+        if let Some(end) = end {
+            socket.set_end(end);
+        }
+        RoomSession::join(context, socket, &who, mood)
+    }))
 }
 
 /// `GET /live`: the live activity, at once and then on change.

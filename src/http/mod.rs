@@ -3,7 +3,7 @@
 //! [`server`] accepts connections and ends them; [`routes`] is the table of what there is; the
 //! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
 //! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
-//! [`pages`] and [`assets`] nobody.
+//! [`pages`] and [`assets`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
 
 pub mod admission;
 pub mod app;
@@ -15,12 +15,14 @@ pub mod events;
 pub mod live;
 pub mod meter;
 pub mod operate;
+pub mod origins;
 pub mod pages;
 pub mod routes;
 pub mod server;
 pub mod stats;
 pub mod visitors;
 
+pub use origins::AllowedOrigins;
 pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub dashboard: Audience,
     /// Who may see `/metrics`.
     pub metrics: Audience,
+    /// From which sites browsers may come.
+    pub allowed_origins: AllowedOrigins,
     /// Who may show the room page in a frame.
     pub frame_ancestors: FrameAncestors,
 }

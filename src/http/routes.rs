@@ -12,15 +12,17 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, events, live, operate, pages, stats, visitors};
+use super::{assets, events, live, operate, origins, pages, stats, visitors};
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    // Files are the same for everybody, wherever their page comes from.
+    let files = Router::new()
         .route("/", get(pages::dashboard))
         .route("/room/{room}", get(pages::room))
         .route("/assets/{file}", get(assets::asset))
-        .route("/client/{file}", get(assets::client))
+        .route("/client/{file}", get(assets::client));
+    Router::new()
         .route("/rooms/{room}", get(live::room))
         .route("/rooms/{room}/socket", get(live::room_socket))
         .route("/live-activity", get(live::live_activity))
@@ -36,6 +38,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/maintain", post(operate::maintain))
         .route("/visitors/{visitor}/data", get(visitors::data).delete(visitors::erase))
         .route("/debug", get(operate::debug))
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(from_fn_with_state(Arc::clone(&app), origins::check))
+        .merge(files)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(Arc::clone(&app), count))

@@ -35,6 +35,7 @@ use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub};
 use crate::session::{Sockets, WatchClocks, census, room};
+use crate::token::BadKeys;
 use crate::wire::CloseCode;
 
 /// How long a peer has to send its request's head.
@@ -71,6 +72,9 @@ pub enum ServeError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The tokens' keys cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] BadKeys),
     /// The counters cannot be made.
     #[error("cannot make the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -122,7 +126,8 @@ impl Server {
     /// # Errors
     /// The database cannot be used.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
-        let Config { http, live, history, session, clock } = config;
+        let Config { http, live, history, session, token, clock } = config;
+        let tokens = token.open()?;
         let meters = Meters::register()?;
         let store = Store::open(&history.database_url).await?;
         let answers = Answers::new(store.clone(), clock.clone(), meters.history.clone());
@@ -148,13 +153,14 @@ impl Server {
             journal: journal.clone(),
             clocks: Arc::clone(&clocks),
             clock: clock.clone(),
+            tokens,
             meter: meters.session.clone(),
             leave_grace: session.leave_grace,
         });
         let rounds = AbortOnDropHandle::new(tokio::spawn({
             let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
             async move {
-                let sweep = sockets.sweep(session.ping_interval);
+                let sweep = sockets.sweep(session.ping_interval, &room.clock);
                 tokio::join!(sweep, forget_idle(&room.clocks, &room.clock), census::run(&room));
             }
         }));

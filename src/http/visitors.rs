@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::admission::admit_to_data_of;
+use super::admission::admit_visitor_or_admin;
 use super::app::App;
 use super::error::ApiError;
 use crate::history::lifecycle::Unfinished;
@@ -45,7 +45,7 @@ pub async fn data(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
     let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
-    admit_to_data_of(&visitor, &app, &headers)?;
+    admit_visitor_or_admin(&app, &headers, &visitor)?;
     app.journal.flush().await?;
     let stored = app.store.data_of(&visitor, &app.archives).await.map_err(Unfinished::from)?;
     let pending = app.journal.pending_of(&visitor);
@@ -59,7 +59,7 @@ pub async fn erase(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
-    admit_to_data_of(&visitor, &app, &headers)?;
+    admit_visitor_or_admin(&app, &headers, &visitor)?;
     let queued = app.journal.forget(&visitor);
     // What a flush has taken already is erased where it goes.
     app.journal.flush().await?;

@@ -18,7 +18,7 @@ pub mod watch_clock;
 
 pub use socket::Socket;
 pub use sockets::{Admission, Refused, Sockets};
-pub use upgrade::{Handshake, UpgradeError};
+pub use upgrade::{Handshake, UpgradeError, offered_token};
 pub use watch_clock::WatchClocks;
 
 use std::time::Duration;

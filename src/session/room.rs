@@ -19,9 +19,11 @@ use crate::clock::Clock;
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
 use crate::live::{Hub, RoomsFull, Seat};
+use crate::token::{BadToken, Tokens};
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
-use crate::wire::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId};
+use crate::wire::parse::Problem;
+use crate::wire::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId, Time};
 
 /// What every room session needs, once for all.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Context {
     pub clocks: Arc<WatchClocks>,
     /// Both clocks.
     pub clock: Clock,
+    /// What makes a token good, where the hub asks for them.
+    pub tokens: Option<Tokens>,
     /// What was refused.
     pub meter: Meter,
     /// How long a visitor whose socket was lost stays present.
@@ -146,6 +150,10 @@ impl RoomSession {
             ClientMessage::Watch(reference, watch) => {
                 self.events.get_or_insert_with(new_events).watch(reference, watch)?;
             }
+            ClientMessage::Token(token) => {
+                let end = self.context.end_of(&token, seat).map_err(|bad| bad_token(&bad))?;
+                self.socket.set_end(end);
+            }
         }
         Ok(())
     }
@@ -172,6 +180,20 @@ impl RoomSession {
 
 fn who_sits(seat: &Seat) -> Who {
     Who { room: seat.room().clone(), visitor: seat.visitor().clone(), is_bot: seat.is_bot() }
+}
+
+impl Context {
+    /// Until when a token lets whoever sits here stay.
+    fn end_of(&self, token: &str, seat: &Seat) -> Result<Time, BadToken> {
+        let tokens = self.tokens.as_ref().ok_or(BadToken::NoneWanted)?;
+        let claims = tokens.verify(token, self.clock.wall())?;
+        Ok(claims.of(seat.visitor())?.opening(seat.room())?.ends())
+    }
+}
+
+fn bad_token(bad: &BadToken) -> Refusal {
+    let Problem { code, message } = Problem::field("token", &bad.to_string());
+    Refusal { code, message, reference: None }
 }
 
 fn unknown_mood() -> Refusal {

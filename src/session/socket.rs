@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::boundary::Boundary;
 use super::sockets::Admission;
 use crate::live::Outlet;
-use crate::wire::{CloseCode, MESSAGE_LIMIT};
+use crate::wire::{CloseCode, MESSAGE_LIMIT, Time};
 
 /// Room for several messages, so that a peer that sends many costs few reads.
 const READ_BUFFER: usize = 2048;
@@ -31,7 +31,7 @@ pub struct Socket {
     /// Only while a message is on its way: see [`Boundary`].
     reader: Option<Box<Reader>>,
     stage: Stage,
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// tungstenite's state, and where in the stream it stands.
@@ -80,13 +80,18 @@ impl Socket {
         let outlet = Arc::new(Outlet::new(stream));
         admission.opened(&outlet);
         let reader = (!read_already.is_empty()).then(|| Reader::new(read_already));
-        Self { outlet, reader, stage: Stage::Open, _admission: admission }
+        Self { outlet, reader, stage: Stage::Open, admission }
     }
 
     /// Where to write.
     #[must_use]
     pub fn outlet(&self) -> &Arc<Outlet> {
         &self.outlet
+    }
+
+    /// The socket may stay open until then; the sweep closes it.
+    pub fn set_end(&self, end: Time) {
+        self.admission.set_end(end);
     }
 
     /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is

@@ -2,7 +2,7 @@
 //!
 //! One sweep passes all sockets at a steady pace and counts passes instead of reading clocks: a peer
 //! that was silent for some passes is pinged, and one that stays silent, takes nothing of what
-//! waits for it, or does not answer a close, is cut off.
+//! waits for it, or does not answer a close, is cut off. Only the end of a token is a time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::debug;
 
+use crate::clock::Clock;
 use crate::live::Outlet;
 use crate::sync::lock;
-use crate::wire::CloseCode;
 use crate::wire::frame::Frame;
+use crate::wire::{CloseCode, Time};
 
 /// How long a peer has to answer a ping.
 const PONG_WAIT: Duration = Duration::from_secs(8);
@@ -48,7 +49,15 @@ pub struct Sockets {
     places: Semaphore,
     limit: usize,
     /// Held for O(1), or for one chunk of the sweep.
-    open: Mutex<Slab<Arc<Outlet>>>,
+    open: Mutex<Slab<Open>>,
+}
+
+/// One open socket.
+#[derive(Debug)]
+struct Open {
+    outlet: Arc<Outlet>,
+    /// When the token ends that it was opened with.
+    end: Time,
 }
 
 /// A place for one socket. Dropping it gives the place back.
@@ -98,7 +107,7 @@ impl Sockets {
     }
 
     /// Passes all sockets again and again and cuts off the dead, for as long as it is polled.
-    pub async fn sweep(&self, ping_interval: Duration) {
+    pub async fn sweep(&self, ping_interval: Duration, clock: &Clock) {
         let pace = Pace::new(ping_interval);
         let ping = Frame::ping();
         let mut pass = interval(pace.interval);
@@ -106,9 +115,13 @@ impl Sockets {
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pass.tick().await;
+            let now = clock.wall();
             let mut from = 0;
             while let Some(chunk) = self.chunk(from) {
-                for outlet in &chunk {
+                for (outlet, end) in &chunk {
+                    if *end <= now {
+                        outlet.close(CloseCode::TokenEnded);
+                    }
                     pace.apply(outlet, &ping);
                 }
                 from += CHUNK;
@@ -121,7 +134,7 @@ impl Sockets {
     /// that they do not all come back at once.
     pub async fn close_all(&self, code: CloseCode, spread: Duration) {
         self.places.close();
-        let mut outlets: Vec<_> = lock(&self.open).iter().map(|(_, outlet)| Arc::clone(outlet)).collect();
+        let mut outlets: Vec<_> = lock(&self.open).iter().map(|(_, open)| Arc::clone(&open.outlet)).collect();
         outlets.shuffle(&mut rand::rng());
         let started = Instant::now();
         let count = u32::try_from(outlets.len()).unwrap_or(u32::MAX);
@@ -134,23 +147,33 @@ impl Sockets {
     /// Cuts off whoever is still there.
     pub fn kill_all(&self) {
         self.places.close();
-        lock(&self.open).iter().for_each(|(_, outlet)| outlet.kill());
+        lock(&self.open).iter().for_each(|(_, open)| open.outlet.kill());
     }
 
-    fn chunk(&self, from: usize) -> Option<Vec<Arc<Outlet>>> {
+    fn chunk(&self, from: usize) -> Option<Vec<(Arc<Outlet>, Time)>> {
         let open = lock(&self.open);
         let keys = from..open.capacity().min(from + CHUNK);
-        (!keys.is_empty()).then(|| keys.filter_map(|key| open.get(key).cloned()).collect())
+        let found = keys.clone().filter_map(|key| open.get(key));
+        (!keys.is_empty()).then(|| found.map(|open| (Arc::clone(&open.outlet), open.end)).collect())
     }
 }
 
 impl Admission {
     /// The socket is open: from now on the sweep looks after it.
     pub fn opened(&mut self, outlet: &Arc<Outlet>) {
-        self.key = Some(lock(&self.sockets.open).insert(Arc::clone(outlet)));
+        let open = Open { outlet: Arc::clone(outlet), end: Time::END };
+        self.key = Some(lock(&self.sockets.open).insert(open));
         if self.sockets.is_closed() {
             // It was on its way when the others were closed.
             outlet.close(CloseCode::Restarting);
+        }
+    }
+
+    /// From then on the sweep closes the socket.
+    pub fn set_end(&self, end: Time) {
+        let mut open = lock(&self.sockets.open);
+        if let Some(open) = self.key.and_then(|key| open.get_mut(key)) {
+            open.end = end;
         }
     }
 }

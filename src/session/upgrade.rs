@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::wire::SUBPROTOCOL;
+use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
@@ -95,6 +95,12 @@ impl Handshake {
     }
 }
 
+/// The token that is offered as a subprotocol. It is never echoed.
+#[must_use]
+pub fn offered_token(headers: &HeaderMap) -> Option<&str> {
+    items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
+}
+
 /// The items of a header that is a comma-separated list.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -139,6 +145,22 @@ mod tests {
         });
         let answer: Response<()> = handshake.unwrap().answer();
         assert_eq!(answer.headers()["sec-websocket-protocol"], "breathing-room.v1");
+    }
+
+    #[test]
+    fn a_token_is_found_among_the_subprotocols_and_not_echoed() {
+        let mut request = Request::new(());
+        let offers = request.headers_mut();
+        assert_eq!(offered_token(offers), None);
+        offers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("breathing-room.v1"));
+        assert_eq!(offered_token(offers), None);
+        offers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("other, bearer.a.b.c"));
+        assert_eq!(offered_token(offers), Some("a.b.c"));
+        let handshake = check(|request| {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer.a.b.c"));
+        });
+        let answer: Response<()> = handshake.unwrap().answer();
+        assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }
 
     #[test]

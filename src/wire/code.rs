@@ -52,6 +52,8 @@ pub enum CloseCode {
     Unsupported,
     /// A text message that is not UTF-8: 1007.
     NotUtf8,
+    /// The token has ended, and no new one came in time: 1008.
+    TokenEnded,
     /// A message over [`MESSAGE_LIMIT`](super::MESSAGE_LIMIT): 1009.
     TooBig,
     /// The hub restarts: come back after a random wait: 1012.
@@ -68,6 +70,7 @@ impl CloseCode {
             Self::Protocol => 1002,
             Self::Unsupported => 1003,
             Self::NotUtf8 => 1007,
+            Self::TokenEnded => 1008,
             Self::TooBig => 1009,
             Self::Restarting => 1012,
             Self::Overloaded => 1013,
@@ -81,6 +84,7 @@ impl CloseCode {
             Self::Protocol => "protocol violation",
             Self::Unsupported => "binary messages are not supported",
             Self::NotUtf8 => "text must be UTF-8",
+            Self::TokenEnded => "the token has expired",
             Self::TooBig => "a message is at most 4096 bytes",
             Self::Restarting => "restarting: come back after a random wait",
             Self::Overloaded => "overloaded: come back later",

@@ -33,6 +33,8 @@ pub enum ClientMessage {
     PageView(Ref, PageView),
     /// The state of a watch session.
     Watch(Ref, Watch),
+    /// The token that takes the place of the one that the socket was opened with. It is not checked yet.
+    Token(String),
 }
 
 /// A page view: a fact with an id, which counts once however often it is sent.
@@ -124,9 +126,13 @@ impl ClientMessage {
                 let body = parse::object(text).map_err(refuse)?;
                 Ok(Self::Watch(reference.clone().map_err(refuse)?, body))
             }
+            "token" => {
+                let body: TokenBody = parse::object(text).map_err(refuse)?;
+                Ok(Self::Token(body.token))
+            }
             _ => Err(Refusal {
                 code: ErrorCode::UnknownType,
-                message: "type: must be mood, page-view or watch".to_owned(),
+                message: "type: must be mood, page-view, watch or token".to_owned(),
                 reference: reference.ok(),
             }),
         }
@@ -161,6 +167,11 @@ struct MoodBody {
     // `deserialize_with` makes the key required: clearing a mood is said, not left out.
     #[serde(deserialize_with = "Option::deserialize")]
     mood: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenBody {
+    token: String,
 }
 
 /// What the hub sends on a room socket.
@@ -232,6 +243,10 @@ mod tests {
             Ok(ClientMessage::Mood(Some("calm".into())))
         );
         assert_eq!(ClientMessage::parse(r#" {"mood":null,"type":"mood"}"#), Ok(ClientMessage::Mood(None)));
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"token","token":"a.b.c"}"#),
+            Ok(ClientMessage::Token("a.b.c".into()))
+        );
         let view = format!(r#"{{"type":"page-view","ref":7,"id":"{ID}","path":"/a","title":""}}"#);
         assert!(
             matches!(ClientMessage::parse(&view), Ok(ClientMessage::PageView(Ref(7), view)) if view.path.to_string() == "/a")

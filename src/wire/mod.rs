@@ -24,5 +24,8 @@ pub const PROTOCOL: u32 = 1;
 /// The subprotocol that is echoed when a client offers it.
 pub const SUBPROTOCOL: &str = "breathing-room.v1";
 
+/// How a browser, which cannot set headers, offers its token: as a subprotocol with this before it.
+pub const BEARER_SUBPROTOCOL: &str = "bearer.";
+
 /// The longest message that a client may send, in bytes.
 pub const MESSAGE_LIMIT: usize = 4096;

@@ -99,6 +99,9 @@ impl TryFrom<u64> for Whole {
 pub struct Time(u64);
 
 impl Time {
+    /// The last moment there is.
+    pub const END: Self = Self(END_OF_TIME);
+
     /// The moment `millis` milliseconds after the Unix epoch, or the last one there is.
     #[must_use]
     pub fn from_millis(millis: u64) -> Self {

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each part and what it may import of ours. `http` and the top level may import everything.
-const LAYERS: [(&str, &[&str]); 4] = [
+const LAYERS: [(&str, &[&str]); 5] = [
     ("wire", &["wire"]),
+    ("token", &["wire", "token", "clock"]),
     ("live", &["wire", "live", "clock", "sync"]),
     ("history", &["wire", "history", "clock", "sync"]),
-    ("session", &["wire", "live", "history", "session", "clock", "sync"]),
+    ("session", &["wire", "token", "live", "history", "session", "clock", "sync"]),
 ];
 
 /// What of the history a session may know: how to append, and when it is committed.

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bots;
+mod entry;
 mod erasure;
 mod events;
 mod flush;

@@ -33,6 +33,7 @@ async fn what_stops_the_start_is_one_clear_line() {
     let below_a_file = format!("sqlite://{}/hub.db", file.display());
     let no_database = format!("sqlite://{}", file.display());
     let database = format!("sqlite://{}/hub.db", folder.path().display());
+    let short = "a-secret-of-too-few-bytes";
     for (setting, code, words) in [
         (("LISTEN", taken.as_str()), 1, "cannot listen on"),
         (("DATABASE_URL", below_a_file.as_str()), 1, "cannot make the folder"),
@@ -40,12 +41,17 @@ async fn what_stops_the_start_is_one_clear_line() {
         (("DATABASE_URL", "postgres://x"), 1, "DATABASE_URL"),
         (("FLUSH_INTERVAL", "soon"), 2, "--flush-interval"),
         (("RETENTION", "400d"), 2, "number of months"),
+        (("ALLOWED_ORIGINS", "example.org"), 2, "--allowed-origins"),
+        (("TOKEN_SECRET", short), 1, "TOKEN_SECRET: must have at least 32 bytes"),
+        (("TOKEN_JWKS", "/nowhere/keys.json"), 1, "TOKEN_JWKS: cannot read /nowhere/keys.json"),
+        (("TOKEN_AUDIENCE", "hub"), 1, "TOKEN_AUDIENCE"),
         (("RUST_LOG", "=="), 1, "RUST_LOG"),
     ] {
         let ended = Program::run(&[], &[("DATABASE_URL", &database), ("RUST_LOG", "error"), setting]).await;
         assert_eq!(ended.code, Some(code), "{setting:?}: {ended:?}");
         assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
         assert!(ended.stderr.contains(words), "{ended:?}");
+        assert!(!ended.stderr.contains(short), "secrets are not shown");
     }
 }
 

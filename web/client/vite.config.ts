@@ -18,7 +18,7 @@ export default defineConfig(({ mode }) => ({
     rolldownOptions: {
       // The React entry finds the library by its name, so that both share one copy of it.
       external: ["@breathing-room/client", "react", "react/jsx-runtime"],
-      output: { minify: true },
+      output: { minify: true, generatedCode: { symbols: false } },
     },
   },
 }));

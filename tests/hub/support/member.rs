@@ -40,9 +40,14 @@ impl Member {
 
     /// Joins with a User-Agent, as a browser or a bot has it.
     pub async fn join_as(agent: &str, address: &str, room: &str, query: &str) -> Self {
+        Self::join_saying(("user-agent", agent), address, room, query).await
+    }
+
+    /// Joins with a header of the request.
+    pub async fn join_saying(header: (&'static str, &str), address: &str, room: &str, query: &str) -> Self {
         let url = format!("ws://{address}/rooms/{room}/socket?{query}");
         let mut request = url.into_client_request().unwrap();
-        request.headers_mut().insert("user-agent", agent.parse().unwrap());
+        request.headers_mut().insert(header.0, header.1.parse().unwrap());
         Self::connect(request).await.unwrap().welcomed().await
     }
 

@@ -23,7 +23,10 @@ export interface JoinOptions {
   visitor?: string | undefined;
   /** The mood to come in with. */
   mood?: string | null | undefined;
-  /** For hubs that ask for one: a JWT, or a function that gets one, which is asked at each connect. */
+  /**
+   * For hubs that ask for one: a JWT, or a function that gets one, which is asked at each connect and before the
+   * token ends.
+   */
   token?: string | (() => string | Promise<string>) | undefined;
 }
 

@@ -135,7 +135,7 @@ interface StoredEvent {
   state?: string;
 }
 
-function parse(text: string | null): StoredEvent | undefined {
+function parse(text: string | null | undefined): StoredEvent | undefined {
   try {
     return JSON.parse(text ?? "") as StoredEvent;
   } catch {

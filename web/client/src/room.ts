@@ -16,9 +16,10 @@ import { body, posts } from "./handover.js";
 import { randomHex, uuid } from "./id.js";
 import { type Kept, Outbox } from "./outbox.js";
 import { browserStore } from "./store.js";
+import { renewIn } from "./token.js";
 import { isVisitor, keptVisitor } from "./visitor.js";
 import { WatchSession } from "./watch.js";
-import type { FromHub } from "./wire.js";
+import type { FromHub, Refusal } from "./wire.js";
 
 const PROTOCOL = "breathing-room.v1";
 
@@ -38,7 +39,10 @@ export class RoomHandle extends EventTarget implements Room {
   mood: string | null;
 
   #hub: string;
-  #token: JoinOptions["token"];
+  #getToken: JoinOptions["token"];
+  /** The newest one. */
+  #token: string | undefined;
+  #renewal: ReturnType<typeof setTimeout> | undefined;
   #connection: Connection;
   #outbox: Outbox;
   /** Of other rooms or visitors, which is not this socket's to say. */
@@ -52,15 +56,15 @@ export class RoomHandle extends EventTarget implements Room {
   #die: () => void;
   #page = new AbortController();
 
-  constructor({ hub = location.origin, room, visitor, mood = null, token }: JoinOptions) {
+  constructor({ hub = "/", room, visitor, mood = null, token }: JoinOptions) {
     super();
-    if (!/^[a-z0-9][a-z0-9-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
+    if (!/^[a-z\d][a-z\d-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
     if (visitor !== undefined && !isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
     this.room = room;
     this.visitor = visitor ?? keptVisitor();
     this.mood = mood;
     this.#moodUntold = mood !== null;
-    this.#token = token;
+    this.#getToken = token;
     this.#hub = new URL(hub.replace(/\/*$/, "/").replace(/^ws/, "http"), location.href).href;
     this.#outbox = new Outbox(browserStore, this.#hub, randomHex(8));
     this.#die = showAlive(this.#outbox.owner);
@@ -84,8 +88,7 @@ export class RoomHandle extends EventTarget implements Room {
     this.#emit("presence");
   }
 
-  pageView(path = location.pathname, options: PageViewOptions = {}): void {
-    const { title, referrer, props } = options;
+  pageView(path = location.pathname, { title, referrer, props }: PageViewOptions = {}): void {
     this.#record("page-view", uuid(), { path, at: Date.now(), title, referrer, props });
   }
 
@@ -106,7 +109,7 @@ export class RoomHandle extends EventTarget implements Room {
   // Coming and going
 
   async #prepare(): Promise<[url: URL, protocols: string[]]> {
-    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+    const token = await this.#newToken();
     const alive = await whoIsAlive();
     this.#leftovers = wantsPrivacy() ? [] : this.#outbox.adopt(alive, this.room, this.visitor);
     const url = new URL(`rooms/${this.room}/socket`, this.#hub.replace(/^http/, "ws"));
@@ -115,6 +118,25 @@ export class RoomHandle extends EventTarget implements Room {
     // hub has taken it once.
     if (this.mood !== null && !this.#moodUntold) url.searchParams.set("mood", this.mood);
     return [url, token ? [PROTOCOL, `bearer.${token}`] : [PROTOCOL]];
+  }
+
+  /** Gets a token, and a new one before it ends: a hub that waited in vain would close for good. */
+  async #newToken(): Promise<string | undefined> {
+    const get = this.#getToken;
+    const token = (this.#token = typeof get === "function" ? await get() : get);
+    clearTimeout(this.#renewal);
+    // A text is all there is; a function may have nothing to give.
+    if (token && token !== get) {
+      this.#renewal = setTimeout(() => {
+        if (this.state === "open") {
+          this.#newToken()
+            .then((token) => this.#say({ type: "token", token }))
+            // Where there is none, coming back is tried again and again.
+            .catch(() => this.#connection.lose());
+        }
+      }, renewIn(token));
+    }
+    return token;
   }
 
   #changed(state: RoomState): void {
@@ -131,7 +153,7 @@ export class RoomHandle extends EventTarget implements Room {
       this.#outbox.lost();
       clearTimeout(this.#hold);
       this.#hold = undefined;
-      if (before === "connecting") this.#moodUntold ||= this.mood !== null;
+      if (before === "connecting" && this.mood !== null) this.#moodUntold = true;
     }
     this.#emit("state");
     if (before === "open" || state === "open") this.#emit("presence");
@@ -171,7 +193,7 @@ export class RoomHandle extends EventTarget implements Room {
       this.#holds = 0;
       this.#send();
     } else if (message.type === "error") {
-      this.#refused(message.code, message.message, message.ref);
+      this.#refused(message);
     } else {
       ({ present: this.present, moods: this.moods } = message);
       if (message.type === "presence") return this.#emit("presence");
@@ -179,11 +201,11 @@ export class RoomHandle extends EventTarget implements Room {
     }
   }
 
-  #refused(code: string, text: string, ref?: number): void {
+  #refused({ code, message, ref }: Refusal): void {
     const again = code === "overloaded" || code === "too-fast";
     if (ref) this.#outbox.refused(ref, again);
     if (!again) {
-      this.#fail(code, text);
+      this.#fail(code, message);
       return this.#send();
     }
     if (!ref) this.#moodUntold = true;
@@ -197,7 +219,7 @@ export class RoomHandle extends EventTarget implements Room {
   }
 
   get #mayTell(): boolean {
-    return this.state === "open" && this.#hold === undefined;
+    return this.state === "open" && !this.#hold;
   }
 
   /** Sends what waits, as far as it may. */
@@ -207,11 +229,15 @@ export class RoomHandle extends EventTarget implements Room {
     for (const entry of this.#outbox.next(BURST)) this.#connection.send(this.#outbox.message(entry));
   }
 
+  #say(message: object): void {
+    this.#connection.send(JSON.stringify(message));
+  }
+
   #tellMood(): void {
     if (!this.#mayTell || !this.#moodUntold) return;
     this.#moodUntold = false;
     if (this.mood === null || this.vocabulary.includes(this.mood)) {
-      this.#connection.send(JSON.stringify({ type: "mood", mood: this.mood }));
+      this.#say({ type: "mood", mood: this.mood });
     } else {
       this.#fail("unknown-mood", this.mood);
       this.mood = null;
@@ -232,7 +258,8 @@ export class RoomHandle extends EventTarget implements Room {
   async #post(all: Kept[]): Promise<void> {
     for (const { path, events } of posts(all)) {
       const address = `${this.#hub}${path}?durable=true`;
-      const answer = await fetch(address, { method: "POST", body: body(events) }).catch(() => {});
+      const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
+      const answer = await fetch(address, { method: "POST", headers, body: body(events) }).catch(() => {});
       if (answer?.ok) for (const event of events) this.#outbox.forget(event);
     }
   }
@@ -250,6 +277,6 @@ export class RoomHandle extends EventTarget implements Room {
 function wantsPrivacy(): boolean {
   return (
     navigator.doNotTrack === "1" ||
-    (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl === true
+    !!(navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl
   );
 }

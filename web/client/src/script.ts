@@ -12,25 +12,23 @@ const script = document.currentScript as HTMLScriptElement;
 const { dataset } = script;
 
 /** The room of the script's `data-room`, if it has one. */
-export const room: Room | undefined = dataset.room === undefined ? undefined : join(dataset.room);
+export const room: Room | undefined =
+  dataset.room === undefined
+    ? undefined
+    : // The hub serves this very script, at client/breathing-room.js.
+      joinRoom({ hub: new URL("..", script.src).href, ...dataset, room: dataset.room });
 
-function join(name: string): Room {
-  // The hub serves this very script, at client/breathing-room.js.
-  const { hub = new URL("..", script.src).href, visitor, mood, token, pageView } = dataset;
-  const joined = joinRoom({ hub, room: name, visitor, mood, token });
+if (room) {
   const show = (): void => {
-    const { present, state } = joined;
-    const texts = { present: state === "open" ? present : "", state };
-    for (const [what, text] of Object.entries(texts)) {
-      for (const element of document.querySelectorAll(`[data-breathing-room=${what}]`)) {
-        element.textContent = `${text}`;
-      }
+    const { present, state } = room;
+    const texts: Record<string, unknown> = { present: state === "open" ? present : "", state };
+    for (const element of document.querySelectorAll<HTMLElement>("[data-breathing-room]")) {
+      element.textContent = texts[element.dataset.breathingRoom!] as string;
     }
   };
-  joined.addEventListener("presence", show);
-  joined.addEventListener("state", show);
+  room.addEventListener("presence", show);
+  room.addEventListener("state", show);
   addEventListener("DOMContentLoaded", show);
-  const { title, referrer } = document;
-  if (pageView !== undefined) joined.pageView(undefined, { title, referrer });
-  return joined;
+  // The page is its own title and referrer.
+  if (dataset.pageView !== undefined) room.pageView(undefined, document);
 }

@@ -4,14 +4,14 @@
  */
 export interface Store {
   keys(): string[];
-  get(key: string): string | null;
+  get(key: string): string | null | undefined;
   set(key: string, text: string): void;
   remove(key: string): void;
 }
 
 export const browserStore: Store = {
   keys: () => attempt(() => Object.keys(localStorage)) ?? [],
-  get: (key) => attempt(() => localStorage.getItem(key)) ?? null,
+  get: (key) => attempt(() => localStorage.getItem(key)),
   set: (key, text) => attempt(() => localStorage.setItem(key, text)),
   remove: (key) => attempt(() => localStorage.removeItem(key)),
 };

@@ -3,15 +3,13 @@ export class WatchClock {
   #banked = 0;
   #since: number | undefined;
 
-  constructor(private readonly now: () => number = () => performance.now()) {}
-
   /** Milliseconds for which it has run. */
   get elapsed(): number {
-    return this.#banked + (this.#since === undefined ? 0 : this.now() - this.#since);
+    return this.#banked + (this.#since === undefined ? 0 : performance.now() - this.#since);
   }
 
   start(): void {
-    this.#since ??= this.now();
+    this.#since ??= performance.now();
   }
 
   stop(): void {

@@ -12,7 +12,7 @@ export interface Teller {
 }
 
 const whole = (ms: number | undefined): number | undefined =>
-  ms !== undefined && Number.isFinite(ms) ? Math.round(ms) : undefined;
+  Number.isFinite(ms) ? Math.round(ms!) : undefined;
 
 export class WatchSession implements Watch {
   #content: string;

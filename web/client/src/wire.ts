@@ -22,7 +22,7 @@ interface Ack {
   upTo: number;
 }
 
-interface Refusal {
+export interface Refusal {
   type: "error";
   code: string;
   message: string;

@@ -1,6 +1,6 @@
 /** A real WebSocket server that says what a test tells it to: the other end of the library's sockets. */
 
-import { createServer, type Server } from "node:http";
+import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { WebSocket, WebSocketServer } from "ws";
 
@@ -54,9 +54,15 @@ export class Member {
   }
 }
 
+export interface Post {
+  path: string;
+  headers: IncomingHttpHeaders;
+  body: any[];
+}
+
 export class TestHub {
   readonly members: Member[] = [];
-  readonly posts: { path: string; body: any[] }[] = [];
+  readonly posts: Post[] = [];
   #server: Server;
   #news: () => void = () => {};
 
@@ -75,7 +81,7 @@ export class TestHub {
       const text = (await request.toArray()).join("");
       response.setHeader("access-control-allow-origin", "*").end("{}");
       if (request.method !== "POST") return; // happy-dom asks first, where browsers do not
-      this.posts.push({ path: request.url!, body: JSON.parse(text) });
+      this.posts.push({ path: request.url!, headers: request.headers, body: JSON.parse(text) });
       this.#news();
     });
   }
@@ -97,7 +103,7 @@ export class TestHub {
     return this.members[count - 1]!;
   }
 
-  async posted(count: number): Promise<{ path: string; body: any[] }[]> {
+  async posted(count: number): Promise<Post[]> {
     await this.#until(() => this.posts.length >= count);
     return this.posts;
   }

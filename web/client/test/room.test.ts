@@ -60,6 +60,12 @@ const kept = (): any[] =>
     .filter(([key]) => key.startsWith("breathing-room:event:"))
     .map(([, text]) => JSON.parse(text));
 
+/** A token that ends in so many seconds, with characters that base64url has and base64 has not. */
+function jwt(seconds: number, id = 0): string {
+  const claims = JSON.stringify({ sub: "ann??>>", id, exp: Math.round(Date.now() / 1_000) + seconds });
+  return `h.${btoa(claims).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}.s`;
+}
+
 const pageEvent = (type: string, persisted: boolean): Event => Object.assign(new Event(type), { persisted });
 
 describe("being in a room", () => {
@@ -165,16 +171,72 @@ describe("a token", () => {
 
   test("is asked for anew at each connect", async () => {
     let asked = 0;
-    const [, member] = await enter({ token: async () => `t${++asked}` });
+    const [, member] = await enter({ token: async () => jwt(3_600, ++asked) });
     member.socket.terminate();
-    expect((await hub.member(2)).protocols).toEqual(["breathing-room.v1", "bearer.t2"]);
+    expect((await hub.member(2)).protocols).toEqual(["breathing-room.v1", `bearer.${jwt(3_600, 2)}`]);
   });
 
   test("that cannot be had is told, and asked for again", async () => {
     let asked = 0;
-    const room = join({ token: () => (asked++ ? "t" : Promise.reject(new Error("no session"))) });
+    const token = jwt(3_600);
+    const room = join({ token: () => (asked++ ? token : Promise.reject(new Error("no session"))) });
     expect(await nextError(room)).toEqual({ code: "connect", message: "Error: no session" });
-    expect((await hub.member(1)).protocols).toContain("bearer.t");
+    expect((await hub.member(1)).protocols).toContain(`bearer.${token}`);
+  });
+
+  test("is followed by another one before it ends, on the same socket", async () => {
+    const tokens = [jwt(65.05, 1), jwt(65.05, 2), jwt(3_600, 3)];
+    let asked = 0;
+    let tick!: () => void;
+    const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation((what, wait) => {
+      if (wait! > 4_000) [tick, lastWait] = [what as () => void, wait!];
+      else queueMicrotask(what as () => void);
+      return 0 as never;
+    });
+    let lastWait = 0;
+    const [, member] = await enter({ token: () => tokens[asked++]! });
+    for (const token of tokens.slice(1)) {
+      expect(lastWait).toBeLessThan(6_000);
+      tick();
+      expect((await member.hears(asked - 1)).at(-1)).toEqual({ type: "token", token });
+    }
+    expect(lastWait).toBeGreaterThan(3_500_000);
+    timers.mockRestore();
+    expect(hub.members).toHaveLength(1);
+  });
+
+  test("of which no other can be had is tried on a new socket", async () => {
+    let asked = 0;
+    let tick!: () => void;
+    const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation((what) => {
+      tick = what as () => void;
+      return 0 as never;
+    });
+    const token = () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65));
+    const [room, member] = await enter({ token });
+    timers.mockRestore();
+    tick();
+    expect(await member.closed).toBe(4000);
+    expect(room.state).toBe("waiting");
+    expect((await hub.member(2)).protocols).toContain(`bearer.${jwt(65)}`);
+  });
+
+  test("that is a text is all there is: no timer waits for its end", async () => {
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    const [, member] = await enter({ token: jwt(1) });
+    expect(timers.mock.calls.filter(([what]) => String(what).includes("newToken"))).toEqual([]);
+    expect(member.heard).toEqual([]);
+  });
+
+  test("comes with what is posted", async () => {
+    const [before, first] = await enter({ room: "garden" });
+    before.pageView("/garden");
+    await first.hears(1);
+    first.socket.terminate();
+    before.leave();
+    await enter({ token: "a.b.c" });
+    const [post] = await hub.posted(1);
+    expect(post!.headers.authorization).toBe("Bearer a.b.c");
   });
 });
 

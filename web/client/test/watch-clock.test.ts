@@ -1,8 +1,13 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { WatchClock } from "../src/watch-clock.js";
 
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
 function clockAt(time: { now: number }): WatchClock {
-  return new WatchClock(() => time.now);
+  vi.spyOn(performance, "now").mockImplementation(() => time.now);
+  return new WatchClock();
 }
 
 test("time counts between start and stop only", () => {

@@ -1,0 +1,213 @@
+//! The keys of tokens: a secret that is shared with the app, or public keys from a file (RFC 7517).
+//!
+//! Each key belongs to one algorithm, by its own kind and never by what a token says of itself. So no
+//! token can have a public key taken for a secret, or go without a signature.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header, Validation, decode, errors};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Tokens;
+
+/// The fewest bytes of a secret: as many as the hash of HS256 has (RFC 7518, section 3.2).
+const SECRET_MIN: usize = 32;
+
+/// What tokens are told by the configuration. Without keys there are none, and everybody may come in.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The secret that is shared with whoever makes tokens.
+    pub secret: Option<Secret>,
+    /// The file of public keys.
+    pub jwks: Option<PathBuf>,
+    /// Whom tokens must be for.
+    pub audience: Option<String>,
+}
+
+/// A secret as it was configured. Never shown by `Debug`.
+#[derive(Clone)]
+pub struct Secret(String);
+
+/// Tokens are not configured so that they could be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum BadKeys {
+    /// A secret that could be guessed.
+    #[error("TOKEN_SECRET: must have at least {SECRET_MIN} bytes")]
+    ShortSecret,
+    /// A secret and public keys: which holds?
+    #[error("TOKEN_SECRET and TOKEN_JWKS: only one of them may be set")]
+    Both,
+    /// An audience without keys would protect nothing.
+    #[error("TOKEN_AUDIENCE: needs TOKEN_SECRET or TOKEN_JWKS")]
+    Neither,
+    /// The file cannot be read.
+    #[error("TOKEN_JWKS: cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("TOKEN_JWKS: must be a JSON Web Key Set: {0}")]
+    NotASet(serde_json::Error),
+    /// A key of the set is no good.
+    #[error("TOKEN_JWKS: key {index}: {rule}")]
+    Key {
+        /// Which one, from 0.
+        index: usize,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The set has nothing to check signatures with.
+    #[error("TOKEN_JWKS: has no key for RS256, ES256 or EdDSA")]
+    NoKey,
+    /// A token cannot be signed.
+    #[error("cannot sign: {0}")]
+    Sign(errors::Error),
+}
+
+/// A key, with the one algorithm that it is for.
+#[derive(Debug)]
+pub struct Key {
+    id: Option<String>,
+    decoding: DecodingKey,
+    /// Names the algorithm. Claims are not its business: it would go by the machine's clock.
+    validation: Validation,
+}
+
+impl Config {
+    /// Reads the keys. None configured: no tokens.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or the keys cannot be used.
+    pub fn open(self) -> Result<Option<Tokens>, BadKeys> {
+        let keys = match (self.secret, self.jwks) {
+            (Some(_), Some(_)) => return Err(BadKeys::Both),
+            (Some(secret), None) => vec![Key::secret(&secret)?],
+            (None, Some(path)) => read(&path)?,
+            (None, None) if self.audience.is_some() => return Err(BadKeys::Neither),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Tokens::new(keys, self.audience)))
+    }
+}
+
+impl Secret {
+    /// A secret, of which nothing is checked yet: what is wrong must not be shown by a command line's error.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub(super) fn bytes(&self) -> Result<&[u8], BadKeys> {
+        if self.0.len() < SECRET_MIN { Err(BadKeys::ShortSecret) } else { Ok(self.0.as_bytes()) }
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Key {
+    fn new(id: Option<String>, algorithm: Algorithm, decoding: DecodingKey) -> Self {
+        let mut validation = Validation::new(algorithm);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        Self { id, decoding, validation }
+    }
+
+    /// The key of a shared secret, for HS256.
+    ///
+    /// # Errors
+    /// The secret is too short.
+    pub fn secret(secret: &Secret) -> Result<Self, BadKeys> {
+        Ok(Self::new(None, Algorithm::HS256, DecodingKey::from_secret(secret.bytes()?)))
+    }
+
+    /// All keys of a set that are for a signature of ours. Others may stand in it, but no secrets.
+    ///
+    /// # Errors
+    /// This is no set, a key in it is broken, or none is for us.
+    pub fn set(jwks: &str) -> Result<Vec<Self>, BadKeys> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Jwk>,
+        }
+        let set: Set = serde_json::from_str(jwks).map_err(BadKeys::NotASet)?;
+        let keys = set.keys.iter().enumerate().filter_map(|(index, jwk)| {
+            let key = Self::public(jwk).transpose()?;
+            Some(key.map_err(|rule| BadKeys::Key { index, rule }))
+        });
+        let keys: Vec<Self> = keys.collect::<Result<_, _>>()?;
+        if keys.is_empty() { Err(BadKeys::NoKey) } else { Ok(keys) }
+    }
+
+    /// A public key, where it is for one of our signatures.
+    fn public(jwk: &Jwk) -> Result<Option<Self>, &'static str> {
+        let (algorithm, name) = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+                (Algorithm::ES256, KeyAlgorithm::ES256)
+            }
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+            }
+            AlgorithmParameters::OctetKey(_) => return Err("must be a public key, and this is a secret"),
+            _ => return Ok(None),
+        };
+        let is_ours = jwk.common.key_algorithm.is_none_or(|named| named == name)
+            && jwk.common.public_key_use.as_ref().is_none_or(|named| *named == PublicKeyUse::Signature);
+        if !is_ours {
+            return Ok(None);
+        }
+        let key = DecodingKey::from_jwk(jwk).map_err(|_| "must be in base64url")?;
+        match key.kind() {
+            DecodingKeyKind::RsaModulusExponent { n, .. } if n.len() < 256 => {
+                return Err("must have at least 2048 bits");
+            }
+            DecodingKeyKind::SecretOrDer(bytes) if !matches!(bytes.len(), 32 | 65) => {
+                return Err("has coordinates of a wrong length");
+            }
+            _ => {}
+        }
+        Ok(Some(Self::new(jwk.common.key_id.clone(), algorithm, key)))
+    }
+
+    pub(super) fn is_for(&self, algorithm: Algorithm) -> bool {
+        self.validation.algorithms.contains(&algorithm)
+    }
+
+    /// Whether it is worth a try. Names of keys are only hints: either side may have none.
+    pub(super) fn may_have_signed(&self, header: &Header) -> bool {
+        let same_name = match (&self.id, &header.kid) {
+            (Some(ours), Some(named)) => ours == named,
+            _ => true,
+        };
+        same_name && self.is_for(header.alg)
+    }
+
+    /// What stands in a token that was signed with this key.
+    pub(super) fn open(&self, token: &str) -> errors::Result<Box<RawValue>> {
+        decode(token, &self.decoding, &self.validation).map(|opened| opened.claims)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Key>, BadKeys> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| BadKeys::File { path: path.to_path_buf(), source })?;
+    Key::set(&text)
+}

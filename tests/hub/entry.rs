@@ -1,0 +1,339 @@
+//! Who may come in: tokens, and the sites whose pages may ask.
+
+use std::time::Duration;
+
+use breathing_room::config::Config;
+use breathing_room::http::AllowedOrigins;
+use breathing_room::token::{Claims, Secret};
+use breathing_room::wire::{RoomId, Time, VisitorId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::member::Ending;
+use crate::support::request::Answer;
+use crate::support::{Hub, Member, Program, Request, START, clock};
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+fn secret() -> Secret {
+    Secret::new(SECRET.to_owned())
+}
+
+/// A hub that asks for tokens and goes by the tests' clock.
+async fn guarded() -> Hub {
+    Hub::with(ask_for_tokens).await
+}
+
+fn ask_for_tokens(config: &mut Config) {
+    config.clock = clock();
+    config.token.secret = Some(secret());
+}
+
+/// A token from the tests' start on.
+fn token(visitor: &str, room: Option<&str>, seconds: u64) -> String {
+    let claims = Claims {
+        visitor: VisitorId::try_from(visitor).unwrap(),
+        room: room.map(|room| RoomId::try_from(room).unwrap()),
+        expires: Time::from_millis(START + seconds * 1000),
+    };
+    claims.sign(&secret(), None).unwrap()
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+async fn join(hub: &Hub, token: &str, room: &str, query: &str) -> Member {
+    Member::join_saying(("authorization", &bearer(token)), &hub.address, room, query).await
+}
+
+fn page_view(visitor: &str, room: &str) -> Value {
+    json!({ "id": Uuid::new_v4(), "path": "/", "visitor": visitor, "room": room })
+}
+
+#[tokio::test]
+async fn a_token_says_who_comes_whatever_the_address_says() {
+    let hub = guarded().await;
+    let ann = join(&hub, &token("ann", None, 60), "lobby", "visitor=bob").await;
+    assert_eq!(ann.welcome["visitor"], "ann");
+    let tab = join(&hub, &token("ann", Some("lobby"), 60), "lobby", "visitor=b%20d").await;
+    assert_eq!((tab.welcome["visitor"].as_str(), tab.present), (Some("ann"), 1));
+    // As a browser offers it. The token is not echoed, and does not come back in any other way.
+    let offer = format!("breathing-room.v1, bearer.{}", token("cat", None, 60));
+    let offered = [("breathing-room.v1", offer.as_str()), ("", offer.split(", ").nth(1).unwrap())];
+    for (echoed, offer) in offered {
+        let upgrade = hub.get("/rooms/lobby/socket").upgrade().header("sec-websocket-protocol", offer);
+        let answer = upgrade.send().await;
+        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, echoed));
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_good_token_stays_outside() {
+    let hub = guarded().await;
+    let good = token("ann", None, 60);
+    let forged = format!("{}{}", &good[..good.len() - 8], "AAAAAAAA");
+    for (path, header, words) in [
+        ("lobby", None, "this needs a token"),
+        ("lobby", Some(("authorization", "Basic YTpi".to_owned())), "this needs a token"),
+        ("lobby", Some(("sec-websocket-protocol", "breathing-room.v1".to_owned())), "this needs a token"),
+        ("lobby", Some(("authorization", bearer("x"))), "must be a JWT"),
+        ("lobby", Some(("authorization", bearer(crate::support::ADMIN))), "must be a JWT"),
+        ("lobby", Some(("authorization", bearer(&forged))), "is not signed with a key"),
+        ("lobby", Some(("sec-websocket-protocol", format!("bearer.{forged}"))), "is not signed with a key"),
+        ("lobby", Some(("authorization", bearer(&token("ann", None, 0)))), ""),
+        ("garden", Some(("authorization", bearer(&token("ann", Some("lobby"), 60)))), "opens another room"),
+    ] {
+        let upgrade = hub.get(&format!("/rooms/{path}/socket?visitor=ann")).upgrade();
+        let upgrade = match &header {
+            Some((name, value)) => upgrade.header(name, value),
+            None => upgrade,
+        };
+        let answer = upgrade.send().await;
+        if words.is_empty() {
+            assert_eq!(answer.status, 101, "an exp of now still has its leeway");
+            continue;
+        }
+        assert!(answer.expect_error(401, "unauthorized").contains(words), "{header:?}: {}", answer.text);
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    // What everybody may see, everybody sees.
+    for path in ["/rooms/lobby", "/live-activity", "/unified-stats?range=24h", "/health"] {
+        hub.get(path).send().await.expect(200);
+    }
+    assert_eq!(hub.get("/live").upgrade().send().await.status, 101);
+}
+
+#[tokio::test]
+async fn posts_need_the_token_of_everybody_they_speak_for() {
+    let hub = guarded().await;
+    let post = |body: &Value, token: Option<String>| {
+        let post = hub.post("/page-view").json(body);
+        match token {
+            Some(token) => post.header("authorization", &bearer(&token)),
+            None => post,
+        }
+    };
+    let [ann, bob] = ["ann", "bob"].map(|visitor| page_view(visitor, "lobby"));
+    post(&ann, None).send().await.expect_error(401, "unauthorized");
+    let in_lobby = || Some(token("ann", Some("lobby"), 60));
+    let refused = post(&json!([ann, bob]), in_lobby()).send().await;
+    assert!(refused.expect_error(401, "unauthorized").contains("another visitor"));
+    let refused = post(&page_view("ann", "garden"), in_lobby()).send().await;
+    assert!(refused.expect_error(401, "unauthorized").contains("another room"));
+    assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 0);
+    assert_eq!(post(&json!([ann]), in_lobby()).send().await.expect(202)["queued"], 1);
+    post(&page_view("ann", "garden"), Some(token("ann", None, 60))).send().await.expect(202);
+}
+
+#[tokio::test]
+async fn a_socket_ends_with_its_token_unless_a_new_one_comes_in_time() {
+    let clock = clock();
+    let hub = Hub::with(|config| {
+        ask_for_tokens(config);
+        config.clock = clock.clone();
+        config.session.ping_interval = Duration::from_secs(5); // the sweep comes by more often
+    })
+    .await;
+    let mut ann = join(&hub, &token("ann", Some("lobby"), 60), "lobby", "").await;
+    let mut bob = join(&hub, &token("bob", None, 60), "lobby", "").await;
+    let say = |token: String| json!({ "type": "token", "token": token });
+    clock.advance(Duration::from_millis(89_999));
+    for (message, words) in [
+        (say("x".to_owned()), "token: must be a JWT"),
+        (say(token("bob", None, 600)), "token: sub: is another visitor's"),
+        (say(token("ann", Some("garden"), 600)), "token: room: opens another room"),
+        (say(token("ann", None, 10)), "token: has expired"),
+        (json!({ "type": "token" }), "missing field `token`"),
+        (json!({ "type": "token", "token": 7 }), "token: invalid type"),
+    ] {
+        ann.say(message).await;
+        let refused = ann.expect_error("bad-field").await;
+        assert!(refused["message"].as_str().unwrap().starts_with(words), "{refused}");
+    }
+    ann.say(say(token("ann", None, 600))).await;
+    ann.settle().await;
+    bob.settle().await;
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(bob.expect_end().await, Ending::Closed(1008));
+    // Ann's socket is passed before Bob's was: she is still here.
+    ann.expect_present(1).await.settle().await;
+    clock.advance(Duration::from_mins(9));
+    assert_eq!(ann.expect_end().await, Ending::Closed(1008));
+}
+
+#[tokio::test]
+async fn a_hub_that_asks_for_no_tokens_takes_none() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    ann.say(json!({ "type": "token", "token": token("ann", None, 60) })).await;
+    let refused = ann.expect_error("bad-field").await;
+    assert_eq!(refused["message"], "token: this hub asks for none");
+    // One that is brought along says nothing.
+    let bob = join(&hub, "whatever", "lobby", "visitor=bob").await;
+    assert_eq!(bob.welcome["visitor"], "bob");
+}
+
+#[tokio::test]
+async fn the_token_command_makes_what_the_hub_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("TOKEN_SECRET", SECRET), ("TOKEN_AUDIENCE", "hub")];
+    let hub = Program::start(folder.path(), &settings).await;
+    let made =
+        Program::run(&["token", "--visitor", "ann", "--room", "lobby", "--expires", "1h"], &settings).await;
+    assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""), "{made:?}");
+    let header = ("authorization", bearer(made.stdout.trim_end()));
+    let ann = Member::join_saying((header.0, &header.1), &hub.address, "lobby", "").await;
+    assert_eq!(ann.welcome["visitor"], "ann");
+    let elsewhere = hub.get("/rooms/garden/socket").upgrade().header(header.0, &header.1).send().await;
+    assert!(elsewhere.expect_error(401, "unauthorized").contains("another room"));
+    let made = Program::run(&["token", "--visitor", "ann"], &[settings[0]]).await;
+    let header = bearer(made.stdout.trim_end());
+    let answer = hub.get("/rooms/lobby/socket").upgrade().header("authorization", &header).send().await;
+    assert!(answer.expect_error(401, "unauthorized").contains("audience"));
+    for settings in [&[][..], &[("TOKEN_SECRET", "short")]] {
+        let refused = Program::run(&["token", "--visitor", "ann"], settings).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+    }
+}
+
+// Origins
+
+const APP: &str = "https://app.example.org";
+const EVIL: &str = "https://evil.example.org";
+
+async fn hub_for(origins: &str) -> Hub {
+    let origins = AllowedOrigins::parse(origins).unwrap();
+    Hub::with(|config| config.http.allowed_origins = origins).await
+}
+
+async fn from(origin: &str, request: Request) -> Answer {
+    request.header("origin", origin).send().await
+}
+
+/// What a browser needs in order to show the answer to a page of this origin.
+fn expect_readable(answer: &Answer, origin: &str) {
+    assert_eq!(answer.header("access-control-allow-origin"), origin, "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    assert!(answer.header("vary").contains("Origin"), "{answer:?}");
+}
+
+fn expect_unreadable(answer: &Answer) {
+    assert_eq!(answer.header("access-control-allow-origin"), "", "{answer:?}");
+    assert!(answer.header("vary").contains("Origin"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_open_no_socket() {
+    let hub = Hub::start().await;
+    let own = format!("http://{}", hub.address);
+    for path in ["/rooms/lobby/socket", "/live"] {
+        let upgrade = || hub.get(path).upgrade();
+        assert_eq!(upgrade().send().await.status, 101, "who has no origin is no page");
+        for origin in [own.as_str(), "http://localhost:5173", "https://[::1]"] {
+            assert_eq!(from(origin, upgrade()).await.status, 101, "{origin}");
+        }
+        for origin in [EVIL, APP, "null", "http://localhost.evil.example.org"] {
+            from(origin, upgrade()).await.expect_error(403, "forbidden-origin");
+        }
+    }
+    let hub = hub_for(APP).await;
+    let upgrade = || hub.get("/rooms/lobby/socket").upgrade();
+    assert_eq!(from(APP, upgrade()).await.status, 101);
+    for origin in [EVIL, "http://app.example.org", "http://localhost", &format!("http://{}", hub.address)] {
+        from(origin, upgrade()).await.expect_error(403, "forbidden-origin");
+    }
+    let hub = hub_for("*").await;
+    for origin in [EVIL, "null"] {
+        assert_eq!(from(origin, hub.get("/live").upgrade()).await.status, 101, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn beacons_of_other_sites_count_nothing() {
+    let hub = hub_for(&format!("self,{APP}")).await;
+    let view = page_view("ann", "lobby").to_string();
+    let beacon = || hub.post("/page-view").header("content-type", "text/plain").body(view.clone());
+    for origin in [EVIL, "null", "http://localhost"] {
+        let refused = from(origin, beacon()).await;
+        refused.expect_error(403, "forbidden-origin");
+        expect_unreadable(&refused);
+    }
+    assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 0);
+    let taken = from(APP, beacon()).await;
+    taken.expect(202);
+    expect_readable(&taken, APP);
+    // An error is an answer, too.
+    let refused = from(APP, hub.post("/page-view").body("{")).await;
+    refused.expect_error(400, "bad-json");
+    expect_readable(&refused, APP);
+    let any = hub_for("*").await;
+    expect_readable(&from(EVIL, any.post("/page-view").body(view.clone())).await, EVIL);
+    beacon().send().await.expect(202);
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_before_is_told_what_it_may_do() {
+    let hub = hub_for(APP).await;
+    let ask = |path| {
+        Request::new(&hub.address, "OPTIONS", path)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type")
+    };
+    for path in ["/page-view", "/watch-session", "/flush"] {
+        let answer = from(APP, ask(path)).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+        expect_readable(&answer, APP);
+        assert!(answer.header("access-control-allow-methods").contains("POST"));
+        assert_eq!(answer.header("access-control-allow-headers"), "authorization, content-type");
+        assert_eq!(answer.header("access-control-max-age"), "7200");
+        let refused = from(EVIL, ask(path)).await;
+        refused.expect_error(403, "forbidden-origin");
+        expect_unreadable(&refused);
+    }
+    ask("/page-view").send().await.expect_error(405, "method-not-allowed");
+}
+
+#[tokio::test]
+async fn what_is_public_is_readable_from_allowed_sites() {
+    let hub = hub_for(APP).await;
+    for path in ["/rooms/lobby", "/live-activity", "/unified-stats?range=24h", "/health"] {
+        let answer = from(APP, hub.get(path)).await;
+        answer.expect(200);
+        expect_readable(&answer, APP);
+        // A cache must not give one site what was meant for another.
+        for other in [from(EVIL, hub.get(path)).await, hub.get(path).send().await] {
+            other.expect(200);
+            expect_unreadable(&other);
+        }
+    }
+    // The library may be used from anywhere, and is the same for all.
+    let library = from(EVIL, hub.get("/client/breathing-room.js")).await;
+    if library.status == 200 {
+        assert_eq!(library.header("access-control-allow-origin"), "*");
+        assert_eq!(library.header("access-control-allow-credentials"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_has_and_erases_what_is_their_own_and_nobody_elses() {
+    let hub = guarded().await;
+    for visitor in ["ann", "bob"] {
+        let post = hub.post("/page-view?durable=true").json(&page_view(visitor, "lobby"));
+        post.header("authorization", &bearer(&token(visitor, None, 60))).send().await.expect(200);
+    }
+    let ask = async |method: &str, token: &str| {
+        let request = Request::new(&hub.address, method, "/visitors/ann/data");
+        request.header("authorization", &bearer(token)).send().await
+    };
+    for method in ["GET", "DELETE"] {
+        for other in [token("bob", None, 60), token("ann", Some("lobby"), 60), "nonsense".to_owned()] {
+            assert_eq!(ask(method, &other).await.status, 401);
+        }
+    }
+    let ann = token("ann", None, 60);
+    assert_eq!(ask("GET", &ann).await.expect(200)["pageViews"].as_array().unwrap().len(), 1);
+    assert_eq!(ask("DELETE", &ann).await.expect(200)["erased"]["pageViews"], 1);
+    assert_eq!(ask("GET", &ann).await.expect(200)["pageViews"], json!([]));
+    assert_eq!(hub.rows("SELECT json_quote(visitor) FROM page_views").await, ["bob"]);
+}

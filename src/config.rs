@@ -4,9 +4,11 @@
 //! the section that each of them owns; no part sees the command line.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Clock;
@@ -14,6 +16,7 @@ use crate::command::moment::moment;
 use crate::command::{Format, Kind, Renamed};
 use crate::history::Retention;
 use crate::http::AllowedOrigins;
+use crate::session::Limits;
 use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
 use crate::wire::{RoomId, Time, VisitorId, Vocabulary};
@@ -163,6 +166,9 @@ pub struct Settings {
     /// How long a visitor whose connection broke stays present
     #[arg(long, env, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub leave_grace: Duration,
+    /// How long the seats of those who were here when the hub stopped are held at the next start; 0s for not
+    #[arg(long, env, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub seat_hold: Duration,
     /// How long a socket may be silent before it is pinged
     #[arg(long, env, value_name = "DURATION", default_value = "25s", value_parser = interval)]
     pub ping_interval: Duration,
@@ -190,9 +196,31 @@ pub struct Settings {
     /// Most rooms at once
     #[arg(long, env, value_name = "ROOMS", default_value = "10000", value_parser = at_least_one)]
     pub max_rooms: usize,
-    /// Rate limits per address and socket; accepted, but this version has none yet
+    /// Limits per address, socket and visitor, which are the settings below; off for load tests
     #[arg(long, env, value_name = "SWITCH", default_value = "on")]
     pub rate_limits: Switch,
+    /// Header in which a proxy in front tells whose request it is, such as Fly-Client-IP; without one, the
+    /// limits per address go by who connects
+    #[arg(long, env, value_name = "HEADER")]
+    pub client_ip_header: Option<HeaderName>,
+    /// Most sockets open at once from one address (of IPv6, one /64)
+    #[arg(long, env, value_name = "SOCKETS", default_value_t = Limits::DEFAULT.sockets)]
+    pub address_sockets: NonZeroU32,
+    /// Sockets a second that one address may open; ten seconds' worth may come at once
+    #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.opened)]
+    pub address_socket_rate: NonZeroU32,
+    /// HTTP posts a second of one address; ten seconds' worth may come at once
+    #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.posts)]
+    pub address_post_rate: NonZeroU32,
+    /// Messages a second on one socket; ten seconds' worth may come at once
+    #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.messages)]
+    pub message_rate: NonZeroU32,
+    /// Most rooms that one visitor may be in at once
+    #[arg(long, env, value_name = "ROOMS", default_value_t = live::ROOMS_PER_VISITOR)]
+    pub visitor_rooms: NonZeroU32,
+    /// Most bytes of requests that are being read, and as many that wait for sockets to take them
+    #[arg(long, env, value_name = "BYTES", default_value = "67108864", value_parser = at_least_one)]
+    pub max_bytes_in_flight: usize,
     /// Who may see the dashboard
     #[arg(long, env, value_name = "WHO", default_value = "public")]
     pub dashboard: http::Audience,
@@ -247,6 +275,7 @@ pub struct Config {
 
 impl From<Settings> for Config {
     fn from(settings: Settings) -> Self {
+        let is_limited = settings.rate_limits == Switch::On;
         Self {
             http: http::Config {
                 admin_token: settings.admin_token,
@@ -254,8 +283,14 @@ impl From<Settings> for Config {
                 metrics: settings.metrics,
                 allowed_origins: settings.allowed_origins,
                 frame_ancestors: settings.frame_ancestors,
+                client_ip_header: settings.client_ip_header,
+                descriptors: None,
             },
-            live: live::Config { moods: settings.moods, max_rooms: settings.max_rooms },
+            live: live::Config {
+                moods: settings.moods,
+                max_rooms: settings.max_rooms,
+                max_rooms_per_visitor: is_limited.then_some(settings.visitor_rooms.get()),
+            },
             history: history::Config {
                 database_url: settings.database_url,
                 flush_interval: settings.flush_interval,
@@ -265,8 +300,16 @@ impl From<Settings> for Config {
             },
             session: session::Config {
                 leave_grace: settings.leave_grace,
+                seat_hold: settings.seat_hold,
                 ping_interval: settings.ping_interval,
                 max_connections: settings.max_connections,
+                limits: is_limited.then_some(Limits {
+                    sockets: settings.address_sockets,
+                    opened: settings.address_socket_rate,
+                    posts: settings.address_post_rate,
+                    messages: settings.message_rate,
+                }),
+                max_bytes_in_flight: if is_limited { settings.max_bytes_in_flight } else { usize::MAX },
             },
             token: token::Config {
                 secret: settings.token_secret,
@@ -348,6 +391,8 @@ mod tests {
             ("--leave-grace", "25h"),
             ("--queue-limit", "0"),
             ("--retention", "400d"),
+            ("--message-rate", "0"),
+            ("--client-ip-header", "no header"),
             ("--moods", "Calm"),
             ("--dashboard", "friends"),
             ("--admin-token", ""),

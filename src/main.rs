@@ -10,6 +10,7 @@ use breathing_room::Server;
 use breathing_room::clock::Clock;
 use breathing_room::command::{self, Outcome};
 use breathing_room::config::{Cli, Command, Config, LogFormat, Settings};
+use breathing_room::http::Descriptors;
 use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,7 +60,9 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let listener = breathing_room::listen(settings.listen).map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
-    let server = Server::open(Config::from(settings)).await.map_err(|error| error.to_string())?;
+    let mut config = Config::from(settings);
+    config.http.descriptors = Some(Descriptors::raise());
+    let server = Server::open(config).await.map_err(|error| error.to_string())?;
     // Closed standard output is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "breathing-room is open at http://{address}/");
     server.serve(listener, signals.first()).await.map_err(|error| error.to_string())

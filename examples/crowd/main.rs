@@ -44,7 +44,8 @@ struct Args {
     /// The hub to visit; it must run on this machine
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080", value_parser = loopback)]
     hub: SocketAddr,
-    /// How many people come, 1 to 15000; above some 5000 mind the limit of open files (ulimit -n)
+    /// How many people come, 1 to 15000; above some 500 the hub needs `RATE_LIMITS=off`, since all come from one
+    /// address, and above some 5000 mind the limit of open files (ulimit -n)
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     people: u32,
     /// How many rooms they go to, 1 to 1000

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::admission::AdminToken;
 use super::bots::Bots;
+use super::limits::Bodies;
 use super::meter::HttpMeter;
 use crate::clock::Clock;
 use crate::history::archive::Archives;
@@ -26,6 +27,8 @@ pub struct App {
     pub admin_token: AdminToken,
     /// Who only looks like somebody.
     pub bots: Bots,
+    /// Room for bodies.
+    pub bodies: Bodies,
     /// Who is here.
     pub hub: Arc<Hub>,
     /// The live activity.

@@ -14,14 +14,17 @@ use crate::history::journal::{FlushError, Full};
 use crate::history::lifecycle::Unfinished;
 use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;
-use crate::live::RoomsFull;
-use crate::session::{Refused, UpgradeError};
+use crate::live::NoPlace;
+use crate::session::{Refused, TooMuch, UpgradeError};
 use crate::token::BadToken;
 use crate::wire::ids::BadName;
 use crate::wire::parse::Problem;
 
 /// After how many seconds whoever got a 503 should come back.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// After how many seconds whoever got a 429 should: a burst is allowed again by then.
+const SLOWED_DOWN_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
 /// Why a request was refused. Its text is the answer's message.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,12 @@ pub enum ApiError {
     /// The body is over the limit.
     #[error("the body is over {0} bytes")]
     TooLarge(usize),
+    /// The body took too long.
+    #[error("the body took too long to arrive")]
+    SlowBody,
+    /// Too many bytes of bodies are on their way.
+    #[error("the hub has too much to read: come back later")]
+    BodiesFull,
     /// The body is neither JSON nor text.
     #[error("Content-Type must be application/json or text/plain")]
     MediaType,
@@ -96,9 +105,12 @@ pub enum ApiError {
     /// No socket can be opened now.
     #[error(transparent)]
     Sockets(#[from] Refused),
-    /// No room can be opened now.
+    /// There is no place in the room now.
     #[error(transparent)]
-    Rooms(#[from] RoomsFull),
+    Place(#[from] NoPlace),
+    /// The address does too much.
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     /// The journal is full.
     #[error(transparent)]
     Queue(#[from] Full),
@@ -141,11 +153,20 @@ impl ApiError {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            Self::Sockets(Refused::Full) | Self::Rooms(_) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
+            Self::TooMuch(TooMuch::Open)
+            | Self::Sockets(Refused::TooMuch(TooMuch::Open))
+            | Self::Place(NoPlace::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+            Self::TooMuch(_) | Self::Sockets(Refused::TooMuch(_)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-fast")
+            }
+            Self::Sockets(Refused::Full) | Self::Place(NoPlace::RoomsFull) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "full")
+            }
             Self::Sockets(Refused::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::Queue(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Queue(_) | Self::BodiesFull => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
             Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")
@@ -159,6 +180,7 @@ impl ApiError {
     fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
+            StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, SLOWED_DOWN_SECONDS)],
             StatusCode::UNAUTHORIZED => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
             StatusCode::UPGRADE_REQUIRED => vec![
                 (UPGRADE, HeaderValue::from_static("websocket")),

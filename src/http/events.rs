@@ -2,17 +2,15 @@
 //!
 //! The fields are the socket's; only who and where are added, since there is no socket to say so.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -23,11 +21,9 @@ use super::app::App;
 use super::error::ApiError;
 use super::live::query;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::session::meter::Limit;
 use crate::wire::parse::{self, Problem};
 use crate::wire::{ErrorCode, RoomId, Time, VisitorId};
-
-/// The longest body, in bytes.
-const BODY_LIMIT: usize = 64 * 1024;
 
 /// The most events in one array.
 const EVENTS_LIMIT: usize = 100;
@@ -80,7 +76,7 @@ async fn take<T: DeserializeOwned>(
         Some(_) => return Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
     };
     let claims = admission::claims(app, headers)?;
-    let text = read(headers, body).await?;
+    let text = read(app, headers, body).await?;
     let is_bot = app.bots.sent(headers);
     let event = |who: Who, fields, at| {
         if let Some(claims) = &claims {
@@ -103,7 +99,7 @@ async fn take<T: DeserializeOwned>(
 }
 
 /// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.
-async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
     if let Some(kind) = headers.get(CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let known = ["application/json", "text/plain"];
@@ -111,9 +107,10 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
             return Err(ApiError::MediaType);
         }
     }
-    let bytes = to_bytes(body, BODY_LIMIT).await.map_err(|error| {
-        let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
-        if too_large { ApiError::TooLarge(BODY_LIMIT) } else { ApiError::BrokenBody }
+    let bytes = app.bodies.read(body).await.inspect_err(|error| {
+        if matches!(error, ApiError::BodiesFull) {
+            app.refusals.limited(Limit::BytesInFlight);
+        }
     })?;
     String::from_utf8(bytes.into())
         .map_err(|_| ApiError::BadBody(Problem { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() }))

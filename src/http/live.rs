@@ -17,8 +17,10 @@ use super::admission;
 use super::app::App;
 use super::error::ApiError;
 use crate::history::event::Who;
+use crate::live::NoPlace;
+use crate::session::meter::Limit;
 use crate::session::room::RoomSession;
-use crate::session::{Admission, Handshake, Socket, viewer};
+use crate::session::{Address, Admission, Handshake, Socket, viewer};
 use crate::token::Claims;
 use crate::wire::{RoomId, VisitorId};
 
@@ -64,6 +66,7 @@ pub async fn room_socket(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     joining: Result<Query<Joining>, QueryRejection>,
+    address: Address,
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let handshake = Handshake::check(&mut request)?;
@@ -81,8 +84,13 @@ pub async fn room_socket(
         Some(name) => Some(app.hub.vocabulary().find(&name).ok_or(ApiError::UnknownMood)?),
         None => None,
     };
-    app.hub.check_capacity(&room)?;
-    let admission = app.sockets.admit()?;
+    app.hub.check_place(&room, &visitor).inspect_err(|no_place| {
+        app.refusals.limited(match no_place {
+            NoPlace::RoomsFull => Limit::Rooms,
+            NoPlace::TooManyRooms => Limit::VisitorRooms,
+        });
+    })?;
+    let admission = app.sockets.admit(address)?;
     let who = Who { room, visitor, is_bot: app.bots.sent(request.headers()) };
     let context = Arc::clone(&app.room);
     Ok(open(&app, admission, handshake, move |socket| {
@@ -94,9 +102,13 @@ pub async fn room_socket(
 }
 
 /// `GET /live`: the live activity, at once and then on change.
-pub async fn live_socket(State(app): State<Arc<App>>, mut request: Request) -> Result<Response, ApiError> {
+pub async fn live_socket(
+    State(app): State<Arc<App>>,
+    address: Address,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let handshake = Handshake::check(&mut request)?;
-    let admission = app.sockets.admit()?;
+    let admission = app.sockets.admit(address)?;
     let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
     Ok(open(&app, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::app::App;
@@ -21,17 +21,22 @@ const FLUSH_EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 
 const REQUESTS: &str = "breathing_room_http_requests_total";
 
+const ACCEPT_ERRORS: &str = "breathing_room_accept_errors_total";
+
 /// The recorder of one hub, and what HTTP counts. Cloning shares it.
 #[derive(Clone)]
 pub struct HttpMeter {
     recorder: Arc<PrometheusRecorder>,
     gauges: Gauges,
+    accept_errors: Counter,
 }
 
 /// What is read from the memory when somebody looks.
 #[derive(Clone)]
 struct Gauges {
     connections: Gauge,
+    connections_limit: Gauge,
+    unsent: Gauge,
     sessions: Gauge,
     bots: Gauge,
     people: Gauge,
@@ -66,15 +71,16 @@ impl Meters {
         Ok(with_local_recorder(&recorder, || {
             let gauges = Gauges::register();
             describe_counter!(REQUESTS, "HTTP requests by route and status");
+            describe_counter!(ACCEPT_ERRORS, "Connections that could not be accepted");
             (
-                gauges,
+                (gauges, counter!(ACCEPT_ERRORS)),
                 live::meter::Meter::register(),
                 history::meter::Meter::register(),
                 session::meter::Meter::register(),
             )
         }))
-        .map(|(gauges, live, history, session)| Self {
-            http: HttpMeter { recorder: Arc::new(recorder), gauges },
+        .map(|((gauges, accept_errors), live, history, session)| Self {
+            http: HttpMeter { recorder: Arc::new(recorder), gauges, accept_errors },
             live,
             history,
             session,
@@ -90,6 +96,8 @@ impl Gauges {
         };
         Self {
             connections: describe("breathing_room_connections", "Open sockets of all kinds"),
+            connections_limit: describe("breathing_room_connections_limit", "Sockets that may be open"),
+            unsent: describe("breathing_room_unsent_bytes", "Bytes that wait for peers to take them"),
             sessions: describe("breathing_room_sessions", "Open room sockets of people"),
             bots: describe("breathing_room_bot_sessions", "Open room sockets of known bots"),
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
@@ -109,12 +117,19 @@ impl HttpMeter {
         });
     }
 
+    /// Counts connections that could not be accepted.
+    pub fn accept_errors(&self) -> Counter {
+        self.accept_errors.clone()
+    }
+
     /// All counters in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn page(&self, app: &App) -> String {
         let (totals, status) = (app.hub.totals(), app.journal.status());
         let gauges = &self.gauges;
         gauges.connections.set(app.sockets.len() as f64);
+        gauges.connections_limit.set(app.sockets.limit() as f64);
+        gauges.unsent.set(app.sockets.unsent() as f64);
         gauges.sessions.set(totals.sessions as f64);
         gauges.bots.set(app.hub.bots() as f64);
         gauges.people.set(totals.visitors as f64);

@@ -1,27 +1,34 @@
 //! HTTP: the only part that knows all others, and the only one that nobody knows.
 //!
-//! [`server`] accepts connections and ends them; [`routes`] is the table of what there is; the
+//! [`server`] opens and ends everything, and [`accept`] takes connections in; [`routes`] is the table of what there is; the
 //! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
 //! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
 //! [`pages`] and [`assets`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
 
+pub mod accept;
 pub mod admission;
 pub mod app;
 pub mod assets;
 pub mod bots;
+pub mod descriptors;
 pub mod error;
 mod etag;
 pub mod events;
+pub mod limits;
 pub mod live;
 pub mod meter;
 pub mod operate;
 pub mod origins;
 pub mod pages;
 pub mod routes;
+pub mod seats;
 pub mod server;
 pub mod stats;
 pub mod visitors;
 
+use axum::http::HeaderName;
+
+pub use descriptors::Descriptors;
 pub use origins::AllowedOrigins;
 pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};
@@ -39,6 +46,10 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Who may show the room page in a frame.
     pub frame_ancestors: FrameAncestors,
+    /// The header in which a proxy tells whose request it is; without one, the peer's address counts.
+    pub client_ip_header: Option<HeaderName>,
+    /// How many files the process may have open, where that was asked.
+    pub descriptors: Option<Descriptors>,
 }
 
 /// Who may see something.

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, events, live, operate, origins, pages, stats, visitors};
+use super::{assets, events, limits, live, operate, origins, pages, stats, visitors};
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
 pub fn router(app: Arc<App>) -> Router {
@@ -43,6 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(files)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(from_fn_with_state(Arc::clone(&app), limits::posts))
         .layer(from_fn_with_state(Arc::clone(&app), count))
         .with_state(app)
 }

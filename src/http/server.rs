@@ -1,31 +1,27 @@
-//! The server: opens the parts, accepts connections, and ends everything in order.
+//! The server: opens the parts, serves, and ends everything in order.
 //!
 //! Each part ends because what feeds it has ended: no new sockets, then the sessions, then the
 //! connections, then the journal with its last census and its last flush, then the database.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::accept::Acceptor;
 use super::admission::AdminToken;
 use super::app::App;
 use super::bots::Bots;
+use super::limits::Bodies;
 use super::meter::Meters;
-use super::routes::router;
+use super::seats;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::history::archive::Archives;
@@ -33,16 +29,10 @@ use crate::history::lifecycle::{self, Keeper};
 use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
-use crate::live::{Feed, Hub};
+use crate::live::{Feed, Hub, audit};
 use crate::session::{Sockets, WatchClocks, census, room};
 use crate::token::BadKeys;
 use crate::wire::CloseCode;
-
-/// How long a peer has to send its request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest request head, in bytes.
-const HEAD_LIMIT: usize = 16 * 1024;
 
 /// Connections that may wait to be accepted. Beyond it the kernel drops them, and peers try again after
 /// a second; the system's own limit (`net.core.somaxconn`) may be lower.
@@ -51,17 +41,17 @@ const BACKLOG: u32 = 4096;
 /// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
 const SEND_BUFFER: usize = 32 * 1024;
 
+/// How long a request's body may be on its way.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// At the end, closes are spread over this.
 const CLOSE_SPREAD: Duration = Duration::from_secs(2);
 
 /// By when, after the signal, sessions and connections have ended or are cut off.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(6);
 
-/// How long a running request, or a socket that was cut off, has to end.
-const CONNECTION_END: Duration = Duration::from_secs(1);
-
-/// How long accepting pauses after an error.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a socket that was cut off has to end.
+const CUT_OFF_END: Duration = Duration::from_secs(1);
 
 /// By when, after the signal, all is over.
 const DEADLINE: Duration = Duration::from_millis(9_500);
@@ -104,6 +94,7 @@ pub struct Server {
     app: Arc<App>,
     flush: JoinHandle<()>,
     lifecycle: JoinHandle<()>,
+    seat_hold: Duration,
     /// What runs beside the sessions: the sweep over sockets and old watch clocks, and the census.
     rounds: AbortOnDropHandle<()>,
 }
@@ -126,9 +117,13 @@ impl Server {
     /// # Errors
     /// The database cannot be used.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
-        let Config { http, live, history, session, token, clock } = config;
+        let Config { http, live, history, mut session, token, clock } = config;
         let tokens = token.open()?;
         let meters = Meters::register()?;
+        if let Some(descriptors) = http.descriptors {
+            session.max_connections = session.max_connections.min(descriptors.sockets());
+            info!(sockets = session.max_connections, files = descriptors.files(), "room for so many sockets");
+        }
         let store = Store::open(&history.database_url).await?;
         let answers = Answers::new(store.clone(), clock.clone(), meters.history.clone());
         store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
@@ -146,7 +141,8 @@ impl Server {
         tokio::spawn(answers.clone().keep_new(journal.committed()));
         let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
         let hub = Hub::new(live, clock.clone(), meters.live);
-        let sockets = Sockets::new(session.max_connections);
+        seats::hold(&hub, &store, &clock, session.seat_hold).await;
+        let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
         let clocks = Arc::new(WatchClocks::default());
         let room = Arc::new(room::Context {
             hub: Arc::clone(&hub),
@@ -161,12 +157,14 @@ impl Server {
             let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
             async move {
                 let sweep = sockets.sweep(session.ping_interval, &room.clock);
-                tokio::join!(sweep, forget_idle(&room.clocks, &room.clock), census::run(&room));
+                let forgetting = forget_idle(&room.clocks, &room.clock);
+                tokio::join!(sweep, forgetting, census::run(&room), audit::run(&room.hub, &room.clock));
             }
         }));
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
         let app = Arc::new(App {
             admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
+            bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),
             config: http,
             bots: Bots::default(),
             feed: Feed::new(Arc::clone(&hub), clock.clone()),
@@ -185,7 +183,7 @@ impl Server {
             meter: meters.http,
             overdue_ms: millis(overdue),
         });
-        Ok(Self { app, flush, lifecycle: keeping, rounds })
+        Ok(Self { app, flush, lifecycle: keeping, seat_hold: session.seat_hold, rounds })
     }
 
     /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -199,14 +197,17 @@ impl Server {
     ) -> Result<(), ServeError> {
         // Sockets inherit it; the kernel would let each grow to megabytes.
         SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(ServeError::Listener)?;
-        let acceptor = Acceptor::start(listener, router(Arc::clone(&self.app)));
+        let acceptor = Acceptor::start(listener, &self.app);
         shutdown.await;
         self.end(acceptor).await
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, lifecycle, rounds } = self;
+        let Self { app, flush, lifecycle, seat_hold, rounds } = self;
         let signalled = Instant::now();
+        if !seat_hold.is_zero() {
+            app.hub.keep_holds();
+        }
         info!(sockets = app.sockets.len(), "stopping");
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
         end_sessions(&app, signalled + SESSIONS_DEADLINE).await;
@@ -214,6 +215,8 @@ impl Server {
         // They hold the journal too, and the last census is the one that nobody comes after.
         drop(rounds);
         census::take(&app.room);
+
+        let seats = if seat_hold.is_zero() { Vec::new() } else { seats::of(&app.hub, &app.clock, seat_hold) };
 
         // The journal ends with its last handle, and the flush task with the journal. So does the lifecycle
         // task, which drops what it does.
@@ -223,6 +226,10 @@ impl Server {
             return Err(ServeError::Unflushed(pending));
         }
         let _ = timeout_at(signalled + DEADLINE, lifecycle).await;
+        let saved = timeout_at(signalled + DEADLINE, seats::save(&store, &seats)).await;
+        if saved.is_err() {
+            warn!("no time was left to save who was here");
+        }
         // Readers may still be busy; everything is on disk either way.
         let _ = timeout_at(signalled + DEADLINE, store.close()).await;
         info!(took = ?signalled.elapsed(), "stopped");
@@ -239,65 +246,7 @@ async fn end_sessions(app: &App, deadline: Instant) {
     if timeout_at(deadline, closed).await.is_err() {
         warn!(sockets = app.sockets.len(), "cutting off the sockets that are left");
         app.sockets.kill_all();
-        let _ = timeout(CONNECTION_END, app.sessions.wait()).await;
-    }
-}
-
-/// Takes connections in and lets them go.
-struct Acceptor {
-    /// A task of its own, so that it runs on the workers and not on the thread that waits for the end.
-    accept: AbortOnDropHandle<()>,
-    connections: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Acceptor {
-    fn start(listener: TcpListener, router: Router) -> Self {
-        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
-        let accept = tokio::spawn(accept(listener, router, connections.clone(), stop.clone()));
-        Self { accept: AbortOnDropHandle::new(accept), connections, stop }
-    }
-
-    /// Accepts no more, and lets running requests finish, for a moment.
-    async fn end(self) {
-        drop(self.accept);
-        self.stop.cancel();
-        self.connections.close();
-        self.connections.wait().await;
-    }
-}
-
-/// Accepts connections, whatever happens.
-async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, stop: CancellationToken) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(connections.spawn(connection(stream, router.clone(), stop.clone()))),
-            Err(error) => {
-                // Mostly too many open files, which other connections have to end.
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Serves one connection until it ends, or until `stop` and then for as long as its running request.
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    // Small messages must not wait for each other. It fails only where the peer is gone.
-    let _ = stream.set_nodelay(true);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a connection ended early");
+        let _ = timeout(CUT_OFF_END, app.sessions.wait()).await;
     }
 }
 

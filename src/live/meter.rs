@@ -3,6 +3,10 @@
 
 use metrics::{Counter, counter, describe_counter};
 
+use super::audit::Kept;
+
+const DIFFERENCES: &str = "breathing_room_audit_differences_total";
+
 /// Counters of the live side. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -14,6 +18,10 @@ pub struct Meter {
     pub publishes: Counter,
     /// Published states that were handed to a socket.
     pub deliveries: Counter,
+    /// Audits that were done.
+    pub audits: Counter,
+    /// Counts that they found wrong, in the order of [`Kept::ALL`].
+    differences: [Counter; Kept::ALL.len()],
 }
 
 impl Meter {
@@ -24,11 +32,21 @@ impl Meter {
         describe_counter!("breathing_room_leaves_total", "Sessions that left a room or were lost");
         describe_counter!("breathing_room_publishes_total", "Room states published");
         describe_counter!("breathing_room_deliveries_total", "Room states handed to sockets");
+        describe_counter!("breathing_room_audits_total", "Recounts of everything that is kept as a count");
+        describe_counter!(DIFFERENCES, "Counts that were wrong and were put right");
         Self {
             joins: counter!("breathing_room_joins_total"),
             leaves: counter!("breathing_room_leaves_total"),
             publishes: counter!("breathing_room_publishes_total"),
             deliveries: counter!("breathing_room_deliveries_total"),
+            audits: counter!("breathing_room_audits_total"),
+            differences: Kept::ALL.map(|of| counter!(DIFFERENCES, "of" => of.as_str())),
         }
+    }
+
+    /// An audit found this wrong.
+    pub fn audit_found(&self, what: Kept) {
+        let counters = Kept::ALL.iter().zip(&self.differences);
+        counters.filter(|(of, _)| **of == what).for_each(|(_, counter)| counter.increment(1));
     }
 }

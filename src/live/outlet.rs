@@ -68,6 +68,8 @@ pub struct Vitals {
     pub stuck: u32,
     /// Since the hub sent its close frame; 0 where it sent none.
     pub closing: u32,
+    /// Bytes that wait for the peer.
+    pub unsent: usize,
 }
 
 impl Outlet {
@@ -222,7 +224,7 @@ impl Outlet {
             }
             Phase::Corked | Phase::Open | Phase::Broken => 0,
         };
-        Vitals { silent, stuck: unsent.stuck, closing }
+        Vitals { silent, stuck: unsent.stuck, closing, unsent: unsent.tail.len() }
     }
 }
 
@@ -355,11 +357,14 @@ mod tests {
     async fn a_sweep_counts_silence_stalls_and_closes() {
         let (outlet, _peer) = connected().await;
         outlet.open(0, &Frame::text(&"welcome"));
-        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 0, closing: 0 });
+        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 0, closing: 0, unsent: 0 });
         outlet.send(&Frame::text(&"x".repeat(1 << 20)));
         outlet.close(CloseCode::Overloaded);
-        assert_eq!(outlet.sweep(), Vitals { silent: 2, stuck: 1, closing: 1 });
+        let Vitals { silent: 2, stuck: 1, closing: 1, unsent } = outlet.sweep() else {
+            panic!("other vitals")
+        };
+        assert!(unsent > CLOGGED);
         outlet.heard();
-        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 2, closing: 2 });
+        assert_eq!(outlet.sweep(), Vitals { silent: 1, stuck: 2, closing: 2, unsent });
     }
 }

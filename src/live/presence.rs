@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::audit::{Difference, Kept};
 use crate::wire::{Mood, MoodCounts, VisitorId};
 
 /// The people of one room.
@@ -76,6 +77,17 @@ impl Presence {
         self.visitors.is_empty()
     }
 
+    /// Whether this visitor is here.
+    #[must_use]
+    pub fn has(&self, id: &VisitorId) -> bool {
+        self.visitors.contains_key(id)
+    }
+
+    /// The people here, in no order, with their moods.
+    pub fn people(&self) -> impl Iterator<Item = (&VisitorId, Option<Mood>)> {
+        self.visitors.iter().map(|(id, visitor)| (id, visitor.mood))
+    }
+
     /// The people here, in no order, with the number of their open sessions.
     pub fn visitors(&self) -> impl Iterator<Item = (&VisitorId, u32)> {
         self.visitors.iter().map(|(id, visitor)| (id, visitor.sessions))
@@ -111,6 +123,19 @@ impl Presence {
         self.remove_if_gone(id)
     }
 
+    /// A place is held for a visitor who has no session yet, in this mood. Whoever is here needs none.
+    pub fn hold(&mut self, id: &VisitorId, mood: Option<Mood>) -> Option<HoldId> {
+        let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return None };
+        self.holds += 1;
+        let hold = Some(HoldId(self.holds));
+        entry.insert(Visitor { sessions: 0, mood, hold });
+        if let Some(mood) = mood {
+            self.moods.add(mood);
+        }
+        self.seq += 1;
+        hold
+    }
+
     /// A session of `visitor` is lost; the visitor's place is held until [`release`](Self::release)
     /// or until they are back. A place that was already held is held anew.
     pub fn lose(&mut self, id: &VisitorId) -> Option<HoldId> {
@@ -127,6 +152,23 @@ impl Presence {
             visitor.hold.take_if(|held| *held == hold);
         }
         self.remove_if_gone(id)
+    }
+
+    /// Recounts everything from the visitors, and returns what was wrong, which is right now. `zero` are the
+    /// zero counts of the vocabulary.
+    pub fn audit(&mut self, zero: MoodCounts) -> Vec<Difference> {
+        let present = self.present();
+        self.visitors.retain(|_, visitor| !visitor.is_gone());
+        let mut moods = zero;
+        self.visitors.values().filter_map(|visitor| visitor.mood).for_each(|mood| moods.add(mood));
+        let differences = [
+            Difference::between(Kept::Present, &present, &self.present()),
+            Difference::between(Kept::Moods, &self.moods, &moods),
+        ];
+        self.moods = moods;
+        let differences: Vec<_> = differences.into_iter().flatten().collect();
+        self.seq += u64::from(!differences.is_empty());
+        differences
     }
 
     fn remove_if_gone(&mut self, id: &VisitorId) -> Passage {
@@ -154,6 +196,21 @@ fn change_mood(counts: &mut MoodCounts, visitor: &mut Visitor, mood: Option<Mood
         counts.add(new);
     }
     true
+}
+
+/// What no call above does: wrong counts, for the tests of the audit.
+#[cfg(test)]
+impl Presence {
+    pub(super) fn break_moods(&mut self, less: Mood, more: Mood) {
+        self.moods.remove(less);
+        self.moods.add(more);
+    }
+
+    pub(super) fn break_people(&mut self, id: &VisitorId) {
+        if let Some(visitor) = self.visitors.get_mut(id) {
+            (visitor.sessions, visitor.hold) = (0, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +271,7 @@ mod tests {
         Leave(u8),
         Lose(u8),
         Release(usize),
+        Hold(u8, Option<u8>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -221,6 +279,7 @@ mod tests {
         let mood = proptest::option::of(0..3_u8);
         prop_oneof![
             3 => (who.clone(), mood.clone()).prop_map(|(who, mood)| Step::Join(who, mood)),
+            1 => (who.clone(), mood.clone()).prop_map(|(who, mood)| Step::Hold(who, mood)),
             2 => (who.clone(), mood).prop_map(|(who, mood)| Step::Mood(who, mood)),
             2 => who.clone().prop_map(Step::Leave),
             2 => who.prop_map(Step::Lose),
@@ -251,6 +310,18 @@ mod tests {
                             model.set_mood(&id, with);
                         }
                         presence.join(&id, with)
+                    }
+                    Step::Hold(who, with) => {
+                        let (id, with) = (id(who), with.map(mood));
+                        let hold = presence.hold(&id, with);
+                        let is_new = !model.places.iter().any(|place| place.visitor == id);
+                        prop_assert_eq!(hold.is_some(), is_new);
+                        if is_new {
+                            model.places.push(Place { visitor: id.clone(), hold });
+                            model.set_mood(&id, with);
+                        }
+                        holds.extend(hold.map(|hold| (id, hold)));
+                        if is_new { Passage::Arrived } else { Passage::None }
                     }
                     Step::Mood(who, to) => {
                         model.set_mood(&id(who), to.map(mood));

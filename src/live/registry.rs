@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::{Difference, Kept};
 use super::room::Room;
 use super::tally::{Sample, Tally};
 use crate::wire::{RoomId, VisitorId};
@@ -73,6 +75,11 @@ impl Registry {
         self.visitors.len()
     }
 
+    /// In how many rooms a visitor is.
+    pub(super) fn rooms_of(&self, visitor: &VisitorId) -> u32 {
+        self.visitors.get(visitor).copied().unwrap_or_default()
+    }
+
     /// The room for somebody who comes; `make` makes it where there is none.
     pub(super) fn open(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
         let Self { rooms, bot_rooms, .. } = self;
@@ -109,9 +116,13 @@ impl Registry {
                 }
             }
         });
-        if !room.is_empty() {
-            return;
+        if room.is_empty() {
+            self.close(room, now);
         }
+    }
+
+    /// Nobody is in the room any more, but perhaps bots.
+    fn close(&mut self, room: &Arc<Room>, now: Duration) {
         self.rooms.remove(room.id());
         self.remember(room.id(), room.take_sample(now));
         if room.has_audience() {
@@ -151,6 +162,48 @@ impl Registry {
         Census { length, whole, rooms, untold: std::mem::take(&mut self.untold) }
     }
 
+    /// Recounts all from the rooms, and returns what was wrong, which is right now.
+    pub(super) fn audit(&mut self, now: Duration) -> Vec<Difference> {
+        let before = self.rooms.len();
+        let empty: Vec<_> = self.rooms.values().filter(|room| room.is_empty()).cloned().collect();
+        for room in &empty {
+            self.close(room, now);
+        }
+
+        // Sums of hashes are equal where, in any order, the same visitors are in as many rooms.
+        let hash = |visitor: &VisitorId| self.visitors.hasher().hash_one(visitor);
+        let (mut sum, mut sessions) = (0_u64, 0);
+        for room in self.rooms.values() {
+            room.for_each_visitor(|(visitor, open)| {
+                sum = sum.wrapping_add(hash(visitor));
+                sessions += open as usize;
+            });
+        }
+        let kept = self.visitors.iter().map(|(visitor, rooms)| hash(visitor).wrapping_mul((*rooms).into()));
+        let kept = kept.fold(0, u64::wrapping_add);
+
+        let differences = [
+            Difference::between(Kept::Rooms, &before, &self.rooms.len()),
+            Difference::between(Kept::Visitors, &kept, &sum),
+            Difference::between(Kept::Sessions, &self.sessions, &sessions),
+        ];
+        if kept != sum {
+            let visitors = self.recount();
+            self.change(now, |kept| *kept = visitors);
+        }
+        self.sessions = sessions;
+        differences.into_iter().flatten().collect()
+    }
+
+    /// In how many rooms each visitor is, from the rooms.
+    fn recount(&self) -> HashMap<VisitorId, u32> {
+        let mut visitors: HashMap<VisitorId, u32> = HashMap::new();
+        for room in self.rooms.values() {
+            room.for_each_visitor(|(visitor, _)| *visitors.entry(visitor.clone()).or_default() += 1);
+        }
+        visitors
+    }
+
     fn change(&mut self, now: Duration, step: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
         let before = count(&self.visitors);
         self.tally.pass(now, before, []);
@@ -172,6 +225,15 @@ impl Registry {
 
 fn count(visitors: &HashMap<VisitorId, u32>) -> u32 {
     u32::try_from(visitors.len()).unwrap_or(u32::MAX)
+}
+
+/// What no call above does: wrong counts, for the tests of the audit.
+#[cfg(test)]
+impl Registry {
+    pub(super) fn break_visitors(&mut self, less: &VisitorId, more: &VisitorId) {
+        self.visitors.remove(less);
+        self.visitors.insert(more.clone(), 1);
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::audience::{Audience, Place};
+use super::audit::Difference;
 use super::meter::Meter;
 use super::outlet::Outlet;
 use super::presence::Presence;
@@ -18,7 +19,7 @@ use super::tally::{Sample, Tally};
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
-use crate::wire::{MoodCounts, RoomId, VisitorId, Vocabulary};
+use crate::wire::{Mood, MoodCounts, RoomId, VisitorId, Vocabulary};
 
 /// A room in which nothing has changed for so long is quiet.
 const QUIET: Duration = Duration::from_millis(50);
@@ -90,11 +91,24 @@ impl Room {
         lock(&self.state).presence.is_empty()
     }
 
+    /// Whether this visitor is here.
+    #[must_use]
+    pub fn has(&self, visitor: &VisitorId) -> bool {
+        lock(&self.state).presence.has(visitor)
+    }
+
     /// Up to `limit` of the people here, with the number of their open sessions.
     #[must_use]
     pub fn visitors(&self, limit: usize) -> Vec<(VisitorId, u32)> {
         let state = lock(&self.state);
         state.presence.visitors().take(limit).map(|(id, sessions)| (id.clone(), sessions)).collect()
+    }
+
+    /// The people here, with their moods.
+    #[must_use]
+    pub fn people(&self) -> Vec<(VisitorId, Option<Mood>)> {
+        let state = lock(&self.state);
+        state.presence.people().map(|(id, mood)| (id.clone(), mood)).collect()
     }
 
     /// Sockets that are told what happens here.
@@ -137,6 +151,19 @@ impl Room {
             }
         }
         (result, state.counts())
+    }
+
+    /// Recounts the people here and their moods, puts right and publishes what is wrong, and returns it
+    /// with how many people there are.
+    pub(super) fn audit(self: &Arc<Self>, now: Duration) -> (Vec<Difference>, u32) {
+        let zero = self.vocabulary.zero();
+        let (differences, counts) = self.step(now, |presence| presence.audit(zero));
+        (differences, counts.present)
+    }
+
+    /// Passes everybody here, with the number of their open sessions.
+    pub(super) fn for_each_visitor(&self, visit: impl FnMut((&VisitorId, u32))) {
+        lock(&self.state).presence.visitors().for_each(visit);
     }
 
     /// What is told of the room at a census; the tally begins anew.

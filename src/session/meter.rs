@@ -8,7 +8,69 @@ use std::sync::Arc;
 
 use metrics::{Counter, counter, describe_counter};
 
+use super::limits::TooMuch;
 use crate::wire::ErrorCode;
+
+/// A limit that somebody met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Open sockets, all together.
+    Sockets,
+    /// Rooms, all together.
+    Rooms,
+    /// Rooms that one visitor is in.
+    VisitorRooms,
+    /// Open sockets of one address.
+    AddressSockets,
+    /// Sockets a second that one address opens.
+    AddressSocketRate,
+    /// Posts a second of one address.
+    AddressPostRate,
+    /// Messages a second on one socket.
+    MessageRate,
+    /// Bytes that the hub keeps for others, all together.
+    BytesInFlight,
+    /// Open files of the process.
+    Descriptors,
+}
+
+impl Limit {
+    const ALL: [Self; 9] = [
+        Self::Sockets,
+        Self::Rooms,
+        Self::VisitorRooms,
+        Self::AddressSockets,
+        Self::AddressSocketRate,
+        Self::AddressPostRate,
+        Self::MessageRate,
+        Self::BytesInFlight,
+        Self::Descriptors,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Rooms => "rooms",
+            Self::VisitorRooms => "visitor-rooms",
+            Self::AddressSockets => "address-sockets",
+            Self::AddressSocketRate => "address-socket-rate",
+            Self::AddressPostRate => "address-post-rate",
+            Self::MessageRate => "message-rate",
+            Self::BytesInFlight => "bytes-in-flight",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
+
+impl From<TooMuch> for Limit {
+    fn from(limit: TooMuch) -> Self {
+        match limit {
+            TooMuch::Open => Self::AddressSockets,
+            TooMuch::Opened => Self::AddressSocketRate,
+            TooMuch::Posts => Self::AddressPostRate,
+        }
+    }
+}
 
 /// Counters of what went wrong. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -17,6 +79,7 @@ pub struct Meter(Arc<Counters>);
 #[derive(Debug)]
 struct Counters {
     refused: HashMap<ErrorCode, Counter>,
+    limited: HashMap<Limit, Counter>,
     samples_lost: Counter,
 }
 
@@ -25,16 +88,30 @@ impl Meter {
     #[must_use]
     pub fn register() -> Self {
         const REFUSED: &str = "breathing_room_refused_total";
+        const LIMITED: &str = "breathing_room_limited_total";
         const SAMPLES_LOST: &str = "breathing_room_presence_samples_lost_total";
         describe_counter!(REFUSED, "Messages and events refused, by the error code of the answer");
+        describe_counter!(LIMITED, "What was refused or cut off, by the limit that it met");
         describe_counter!(SAMPLES_LOST, "Presence samples for which the journal had no room");
         let refused = ErrorCode::ALL.map(|code| (code, counter!(REFUSED, "reason" => code.as_str())));
-        Self(Arc::new(Counters { refused: HashMap::from(refused), samples_lost: counter!(SAMPLES_LOST) }))
+        let limited = Limit::ALL.map(|limit| (limit, counter!(LIMITED, "limit" => limit.as_str())));
+        Self(Arc::new(Counters {
+            refused: HashMap::from(refused),
+            limited: HashMap::from(limited),
+            samples_lost: counter!(SAMPLES_LOST),
+        }))
     }
 
     /// Something was refused for this reason.
     pub fn refused(&self, reason: ErrorCode) {
         if let Some(counter) = self.0.refused.get(&reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// Somebody met this limit.
+    pub fn limited(&self, limit: Limit) {
+        if let Some(counter) = self.0.limited.get(&limit) {
             counter.increment(1);
         }
     }

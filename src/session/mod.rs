@@ -1,14 +1,17 @@
 //! Sessions: one per socket, and the only place where the live side and the history meet.
 //!
 //! [`upgrade`] turns an HTTP request into a [`socket`]; [`room`] and [`viewer`] are what is said on
-//! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end. [`census`] tells
-//! the history who was here.
+//! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end; [`limits`] and
+//! [`pace`] say how much of it one address or one socket may have. [`census`] tells the history who was here.
 
 pub mod acks;
+pub mod address;
 pub mod boundary;
 pub mod census;
 pub mod events;
+pub mod limits;
 pub mod meter;
+pub mod pace;
 pub mod room;
 pub mod socket;
 pub mod sockets;
@@ -16,6 +19,8 @@ pub mod upgrade;
 pub mod viewer;
 pub mod watch_clock;
 
+pub use address::Address;
+pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
 pub use sockets::{Admission, Refused, Sockets};
 pub use upgrade::{Handshake, UpgradeError, offered_token};
@@ -28,18 +33,27 @@ use std::time::Duration;
 pub struct Config {
     /// How long a visitor whose socket was lost stays present.
     pub leave_grace: Duration,
+    /// How long the seats of those who were here when the hub stopped are held for them at the next start.
+    pub seat_hold: Duration,
     /// A peer that was not heard for so long is pinged.
     pub ping_interval: Duration,
     /// The most sockets that may be open at once.
     pub max_connections: usize,
+    /// What one address and one socket may do; none where rate limits are off.
+    pub limits: Option<Limits>,
+    /// The most bytes that may wait for all peers together.
+    pub max_bytes_in_flight: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             leave_grace: Duration::from_secs(3),
+            seat_hold: Duration::from_secs(15),
             ping_interval: Duration::from_secs(25),
             max_connections: 15_000,
+            limits: Some(Limits::DEFAULT),
+            max_bytes_in_flight: 64 * 1024 * 1024,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::watch_clock::WatchClocks;
 use crate::clock::Clock;
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
-use crate::live::{Hub, RoomsFull, Seat};
+use crate::live::{Hub, Seat};
 use crate::token::{BadToken, Tokens};
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
@@ -62,6 +62,7 @@ pub struct RoomSession {
 /// Why the session woke up.
 enum Wake {
     Message(Utf8Bytes),
+    TooFast(Utf8Bytes),
     Committed(Epoch),
     Ended(End),
 }
@@ -74,6 +75,7 @@ impl Future for RoomSession {
         while session.seat.is_some() {
             match ready!(session.poll_wake(cx)) {
                 Wake::Message(text) => session.take(&text),
+                Wake::TooFast(text) => session.refuse(&ClientMessage::too_fast(&text)),
                 Wake::Committed(epoch) => session.ack(epoch),
                 Wake::Ended(end) => session.leave(end),
             }
@@ -83,7 +85,7 @@ impl Future for RoomSession {
 }
 
 impl RoomSession {
-    /// Joins the room, or attends it as a bot, and sends the welcome. Where the last room was opened a
+    /// Joins the room, or attends it as a bot, and sends the welcome. Where the last place was taken a
     /// moment ago, closes with 1013 instead.
     #[must_use]
     pub fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
@@ -108,7 +110,7 @@ impl RoomSession {
             outlet.open(counts.seq, &Frame::text(&welcome));
             seat
         });
-        let seat = seat.inspect_err(|RoomsFull| outlet.close(CloseCode::Overloaded)).ok();
+        let seat = seat.inspect_err(|_| outlet.close(CloseCode::Overloaded)).ok();
         Self { context, id, socket, seat, events: None }
     }
 
@@ -120,19 +122,20 @@ impl RoomSession {
         }
         self.socket.poll_next(cx).map(|incoming| match incoming {
             Incoming::Text(text) => Wake::Message(text),
+            Incoming::TooFast(text) => Wake::TooFast(text),
             Incoming::Ended(end) => Wake::Ended(end),
         })
     }
 
     fn take(&mut self, text: &str) {
         if let Err(refusal) = ClientMessage::parse(text).and_then(|message| self.obey(message)) {
-            self.context.meter.refused(refusal.code);
-            self.socket.outlet().send(&Frame::text(&ServerMessage::Error {
-                code: refusal.code,
-                message: &refusal.message,
-                reference: refusal.reference,
-            }));
+            self.refuse(&refusal);
         }
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        self.context.meter.refused(refusal.code);
+        self.socket.outlet().send(&Frame::text(&ServerMessage::from(refusal)));
     }
 
     fn obey(&mut self, message: ClientMessage) -> Result<(), Refusal> {

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::boundary::Boundary;
+use super::pace::{Pace, Verdict};
 use super::sockets::Admission;
 use crate::live::Outlet;
 use crate::wire::{CloseCode, MESSAGE_LIMIT, Time};
@@ -31,6 +32,7 @@ pub struct Socket {
     /// Only while a message is on its way: see [`Boundary`].
     reader: Option<Box<Reader>>,
     stage: Stage,
+    pace: Pace,
     admission: Admission,
 }
 
@@ -60,6 +62,8 @@ enum Stage {
 pub enum Incoming {
     /// A text message, within the limits.
     Text(Utf8Bytes),
+    /// A text message that came too fast: to be refused.
+    TooFast(Utf8Bytes),
     /// Nothing more will come.
     Ended(End),
 }
@@ -80,7 +84,7 @@ impl Socket {
         let outlet = Arc::new(Outlet::new(stream));
         admission.opened(&outlet);
         let reader = (!read_already.is_empty()).then(|| Reader::new(read_already));
-        Self { outlet, reader, stage: Stage::Open, admission }
+        Self { outlet, reader, stage: Stage::Open, pace: Pace::default(), admission }
     }
 
     /// Where to write.
@@ -108,18 +112,26 @@ impl Socket {
                 }
             };
             self.outlet.heard();
-            match message {
-                Message::Text(text) if !self.outlet.is_closing() => {
-                    return Poll::Ready(Incoming::Text(text));
+            if let Message::Close(frame) = message {
+                self.stage = Stage::ClosedByPeer;
+                // Whoever only answers the hub's own close does not mean to leave.
+                let left =
+                    !self.outlet.is_closing() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
+                return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
+            }
+            // Pings and pongs count too: they are work like any other.
+            let verdict = self.admission.judge(&mut self.pace);
+            match (message, verdict) {
+                (_, Verdict::Ignored) => {
+                    self.outlet.close(CloseCode::Policy);
+                    return Poll::Ready(Incoming::Ended(End::Lost));
                 }
-                Message::Binary(_) => self.outlet.close(CloseCode::Unsupported),
-                Message::Close(frame) => {
-                    self.stage = Stage::ClosedByPeer;
-                    let left = frame.is_some_and(|frame| frame.code == PeerCode::Normal);
-                    return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
-                }
+                (Message::Binary(_), _) => self.outlet.close(CloseCode::Unsupported),
+                (Message::Text(_), _) if self.outlet.is_closing() => {}
+                (Message::Text(text), Verdict::Good) => return Poll::Ready(Incoming::Text(text)),
+                (Message::Text(text), Verdict::TooFast) => return Poll::Ready(Incoming::TooFast(text)),
                 // Pings are answered by tungstenite; pongs were for the sweep.
-                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }
         }
     }

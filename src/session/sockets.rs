@@ -4,6 +4,7 @@
 //! that was silent for some passes is pinged, and one that stays silent, takes nothing of what
 //! waits for it, or does not answer a close, is cut off. Only the end of a token is a time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,10 +12,16 @@ use rand::seq::SliceRandom;
 use slab::Slab;
 use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::Config;
+use super::address::Address;
+use super::limits::{Addresses, TooMuch};
+use super::meter::{Limit, Meter};
+use super::pace::{Pace, Tempo, Verdict};
 use crate::clock::Clock;
 use crate::live::Outlet;
+use crate::live::outlet::Vitals;
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 use crate::wire::{CloseCode, Time};
@@ -28,6 +35,9 @@ const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a peer has to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
+/// How often is logged that addresses were turned down.
+const LOG_EVERY: Duration = Duration::from_mins(1);
+
 /// Sockets that are passed between two yields.
 const CHUNK: usize = 256;
 
@@ -40,6 +50,9 @@ pub enum Refused {
     /// The hub is about to stop.
     #[error("the hub restarts: come back in a moment")]
     Restarting,
+    /// Its address does too much.
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
 }
 
 /// All open sockets.
@@ -48,6 +61,16 @@ pub struct Sockets {
     /// Places for sockets; closed when no more may open.
     places: Semaphore,
     limit: usize,
+    /// None where rate limits are off, as is the tempo.
+    addresses: Option<Addresses>,
+    tempo: Option<Tempo>,
+    clock: Clock,
+    meter: Meter,
+    /// Who was refused because of their address since that was last logged.
+    turned_down: AtomicUsize,
+    /// Bytes that peers may leave waiting, all together, and how many did at the last pass.
+    unsent_limit: usize,
+    unsent: AtomicUsize,
     /// Held for O(1), or for one chunk of the sweep.
     open: Mutex<Slab<Open>>,
 }
@@ -64,28 +87,78 @@ struct Open {
 #[derive(Debug)]
 pub struct Admission {
     sockets: Arc<Sockets>,
+    address: Address,
     key: Option<usize>,
 }
 
 impl Sockets {
-    /// No sockets yet, and at most `limit`.
+    /// No sockets yet.
     #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
-        let limit = limit.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { places: Semaphore::new(limit), limit, open: Mutex::default() })
+    pub fn new(config: &Config, clock: Clock, meter: Meter) -> Arc<Self> {
+        let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            places: Semaphore::new(limit),
+            limit,
+            addresses: config.limits.as_ref().map(|limits| Addresses::new(limits, &clock)),
+            tempo: config.limits.map(|limits| Tempo::new(limits.messages)),
+            clock,
+            meter,
+            turned_down: AtomicUsize::new(0),
+            unsent_limit: config.max_bytes_in_flight,
+            unsent: AtomicUsize::new(0),
+            open: Mutex::default(),
+        })
     }
 
-    /// Keeps a place for a socket that is about to open.
+    /// Keeps a place for a socket that is about to open, from this address.
     ///
     /// # Errors
-    /// The hub is full or about to stop.
-    pub fn admit(self: &Arc<Self>) -> Result<Admission, Refused> {
+    /// The hub is full or about to stop, or the address does too much.
+    pub fn admit(self: &Arc<Self>, address: Address) -> Result<Admission, Refused> {
+        self.take_place(address).inspect_err(|refused| match refused {
+            Refused::Full => self.meter.limited(Limit::Sockets),
+            Refused::TooMuch(limit) => self.turn_down(*limit),
+            Refused::Restarting => {}
+        })?;
+        Ok(Admission { sockets: Arc::clone(self), address, key: None })
+    }
+
+    fn take_place(&self, address: Address) -> Result<(), Refused> {
         let place = self.places.try_acquire().map_err(|error| match error {
             TryAcquireError::NoPermits => Refused::Full,
             TryAcquireError::Closed => Refused::Restarting,
         })?;
+        if let Some(addresses) = &self.addresses {
+            addresses.enter(address)?;
+        }
         place.forget(); // the admission's destructor gives it back
-        Ok(Admission { sockets: Arc::clone(self), key: None })
+        Ok(())
+    }
+
+    /// Lets a post from this address come, or not.
+    ///
+    /// # Errors
+    /// The address posts too fast.
+    pub fn admit_post(&self, address: Address) -> Result<(), TooMuch> {
+        let posted = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.post(address));
+        posted.inspect_err(|limit| self.turn_down(*limit))
+    }
+
+    fn turn_down(&self, limit: TooMuch) {
+        self.meter.limited(limit.into());
+        self.turned_down.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many may be open.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many bytes waited for their peers at the last pass of the sweep.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed)
     }
 
     /// How many places are taken.
@@ -108,24 +181,59 @@ impl Sockets {
 
     /// Passes all sockets again and again and cuts off the dead, for as long as it is polled.
     pub async fn sweep(&self, ping_interval: Duration, clock: &Clock) {
-        let pace = Pace::new(ping_interval);
+        let patience = Patience::new(ping_interval);
         let ping = Frame::ping();
-        let mut pass = interval(pace.interval);
+        let mut logged = Instant::now();
+        let mut pass = interval(patience.interval);
         // After a pause of the whole machine, peers get their time to answer.
         pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pass.tick().await;
             let now = clock.wall();
-            let mut from = 0;
+            let mut excess = self.unsent().saturating_sub(self.unsent_limit);
+            if excess > 0 {
+                warn!(unsent = self.unsent(), "too many bytes wait for peers: cutting off who takes nothing");
+            }
+            let (mut from, mut unsent) = (0, 0);
             while let Some(chunk) = self.chunk(from) {
                 for (outlet, end) in &chunk {
                     if *end <= now {
                         outlet.close(CloseCode::TokenEnded);
                     }
-                    pace.apply(outlet, &ping);
+                    let vitals = outlet.sweep();
+                    let in_the_way = excess > 0 && vitals.stuck > 1;
+                    if in_the_way {
+                        excess = excess.saturating_sub(vitals.unsent);
+                        self.meter.limited(Limit::BytesInFlight);
+                    }
+                    if in_the_way || patience.is_over(vitals) {
+                        debug!(?vitals, "cutting off a socket");
+                        outlet.kill();
+                        continue;
+                    }
+                    unsent += vitals.unsent;
+                    if vitals.silent == patience.ping_after {
+                        outlet.send(&ping);
+                    }
                 }
                 from += CHUNK;
                 tokio::task::yield_now().await;
+            }
+            self.unsent.store(unsent, Ordering::Relaxed);
+            self.look_after_addresses(&mut logged);
+        }
+    }
+
+    /// Forgets who has gone, and tells of those who were turned down.
+    fn look_after_addresses(&self, logged: &mut Instant) {
+        if let Some(addresses) = &self.addresses {
+            addresses.forget_idle();
+        }
+        if logged.elapsed() >= LOG_EVERY {
+            *logged = Instant::now();
+            let count = self.turned_down.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                warn!(count, "turned down: too many from one address (behind a proxy, set CLIENT_IP_HEADER)");
             }
         }
     }
@@ -176,6 +284,16 @@ impl Admission {
             open.end = end;
         }
     }
+
+    /// A message has come on the socket, whose pace this is.
+    pub fn judge(&self, pace: &mut Pace) -> Verdict {
+        let Sockets { tempo, clock, meter, .. } = &*self.sockets;
+        let verdict = tempo.map_or(Verdict::Good, |tempo| pace.step(tempo, clock.elapsed()));
+        if verdict != Verdict::Good {
+            meter.limited(Limit::MessageRate);
+        }
+        verdict
+    }
 }
 
 impl Drop for Admission {
@@ -183,13 +301,16 @@ impl Drop for Admission {
         if let Some(key) = self.key {
             lock(&self.sockets.open).try_remove(key);
         }
+        if let Some(addresses) = &self.sockets.addresses {
+            addresses.exit(self.address);
+        }
         self.sockets.places.add_permits(1);
     }
 }
 
 /// The limits of patience, in passes of the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pace {
+struct Patience {
     interval: Duration,
     ping_after: u32,
     dead_after: u32,
@@ -197,7 +318,7 @@ struct Pace {
     close_wait: u32,
 }
 
-impl Pace {
+impl Patience {
     /// A pass a second, or more often where pings are.
     fn new(ping_interval: Duration) -> Self {
         let interval = (ping_interval / 25).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -215,44 +336,41 @@ impl Pace {
         }
     }
 
-    fn apply(self, outlet: &Outlet, ping: &Frame) {
-        let vitals = outlet.sweep();
-        if vitals.silent > self.dead_after
+    fn is_over(self, vitals: Vitals) -> bool {
+        vitals.silent > self.dead_after
             || vitals.stuck > self.stalled_after
             || vitals.closing > self.close_wait
-        {
-            debug!(?vitals, "cutting off a socket");
-            outlet.kill();
-        } else if vitals.silent == self.ping_after {
-            outlet.send(ping);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn the_sweep_is_patient_in_passes() {
-        let pace = Pace::new(Duration::from_secs(25));
-        assert_eq!(pace.interval, Duration::from_secs(1));
-        assert_eq!((pace.ping_after, pace.dead_after), (25, 33));
-        assert_eq!((pace.stalled_after, pace.close_wait), (30, 2));
-        let quick = Pace::new(Duration::from_millis(500));
+        let patience = Patience::new(Duration::from_secs(25));
+        assert_eq!(patience.interval, Duration::from_secs(1));
+        assert_eq!((patience.ping_after, patience.dead_after), (25, 33));
+        assert_eq!((patience.stalled_after, patience.close_wait), (30, 2));
+        let quick = Patience::new(Duration::from_millis(500));
         assert_eq!(quick.interval, Duration::from_millis(20));
         assert_eq!((quick.ping_after, quick.dead_after), (25, 50));
     }
 
     #[tokio::test]
     async fn places_are_counted_and_end_with_the_hub() {
-        let sockets = Sockets::new(2);
-        let first = sockets.admit().unwrap();
-        let _second = sockets.admit().unwrap();
-        assert_eq!(sockets.admit().unwrap_err(), Refused::Full);
+        let config = Config { max_connections: 2, ..Config::default() };
+        let sockets = Sockets::new(&config, Clock::system(), Meter::register());
+        let address = Ipv4Addr::LOCALHOST.into();
+        let first = sockets.admit(address).unwrap();
+        let _second = sockets.admit(address).unwrap();
+        assert_eq!(sockets.admit(address).unwrap_err(), Refused::Full);
         drop(first);
         assert_eq!(sockets.len(), 1);
         sockets.close_all(CloseCode::Restarting, Duration::ZERO).await;
-        assert_eq!(sockets.admit().unwrap_err(), Refused::Restarting);
+        assert_eq!(sockets.admit(address).unwrap_err(), Refused::Restarting);
     }
 }

@@ -8,21 +8,27 @@ use std::sync::Arc;
 use super::meter::Meter;
 use super::socket::{Incoming, Socket};
 use crate::live::Feed;
-use crate::wire::ErrorCode;
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
+use crate::wire::{ClientMessage, ErrorCode, Refusal};
 
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
 pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
     let listening = feed.listen(socket.outlet());
-    while let Incoming::Text(_) = poll_fn(|cx| socket.poll_next(cx)).await {
-        meter.refused(ErrorCode::UnknownType);
-        socket.outlet().send(&Frame::text(&ServerMessage::Error {
-            code: ErrorCode::UnknownType,
-            message: "type: this socket only tells the live activity",
-            reference: None,
-        }));
+    loop {
+        let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
+            Incoming::Text(_) => only_tells(),
+            Incoming::TooFast(text) => ClientMessage::too_fast(&text),
+            Incoming::Ended(_) => break,
+        };
+        meter.refused(refusal.code);
+        socket.outlet().send(&Frame::text(&ServerMessage::from(&refusal)));
     }
     drop(listening);
     poll_fn(|cx| socket.poll_finish(cx)).await;
+}
+
+fn only_tells() -> Refusal {
+    let message = "type: this socket only tells the live activity".to_owned();
+    Refusal { code: ErrorCode::UnknownType, message, reference: None }
 }

@@ -15,14 +15,22 @@ pub enum ErrorCode {
     BadField,
     /// A mood that the hub's vocabulary does not have.
     UnknownMood,
+    /// More messages than the rate limit allows: nothing was taken.
+    TooFast,
     /// The event queue is full: nothing was taken, send it again later.
     Overloaded,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 5] =
-        [Self::BadJson, Self::UnknownType, Self::BadField, Self::UnknownMood, Self::Overloaded];
+    pub const ALL: [Self; 6] = [
+        Self::BadJson,
+        Self::UnknownType,
+        Self::BadField,
+        Self::UnknownMood,
+        Self::TooFast,
+        Self::Overloaded,
+    ];
 
     /// The code as it stands on the wire.
     #[must_use]
@@ -32,6 +40,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown-type",
             Self::BadField => "bad-field",
             Self::UnknownMood => "unknown-mood",
+            Self::TooFast => "too-fast",
             Self::Overloaded => "overloaded",
         }
     }
@@ -54,6 +63,8 @@ pub enum CloseCode {
     NotUtf8,
     /// The token has ended, and no new one came in time: 1008.
     TokenEnded,
+    /// The peer does not keep to a rule of this hub: 1008.
+    Policy,
     /// A message over [`MESSAGE_LIMIT`](super::MESSAGE_LIMIT): 1009.
     TooBig,
     /// The hub restarts: come back after a random wait: 1012.
@@ -70,7 +81,7 @@ impl CloseCode {
             Self::Protocol => 1002,
             Self::Unsupported => 1003,
             Self::NotUtf8 => 1007,
-            Self::TokenEnded => 1008,
+            Self::TokenEnded | Self::Policy => 1008,
             Self::TooBig => 1009,
             Self::Restarting => 1012,
             Self::Overloaded => 1013,
@@ -85,6 +96,7 @@ impl CloseCode {
             Self::Unsupported => "binary messages are not supported",
             Self::NotUtf8 => "text must be UTF-8",
             Self::TokenEnded => "the token has expired",
+            Self::Policy => "too many messages, too fast",
             Self::TooBig => "a message is at most 4096 bytes",
             Self::Restarting => "restarting: come back after a random wait",
             Self::Overloaded => "overloaded: come back later",

@@ -137,6 +137,17 @@ impl ClientMessage {
             }),
         }
     }
+
+    /// The refusal of a message that came too fast, whatever it says.
+    #[must_use]
+    pub fn too_fast(text: &str) -> Refusal {
+        let head = parse::object::<Head>(text);
+        Refusal {
+            code: ErrorCode::TooFast,
+            message: "too many messages: wait a moment, then send it again".to_owned(),
+            reference: head.ok().and_then(|head| head.reference().ok()),
+        }
+    }
 }
 
 fn refuse(problem: Problem, reference: Option<Ref>) -> Refusal {
@@ -223,6 +234,12 @@ pub enum ServerMessage<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,
     },
+}
+
+impl<'a> From<&'a Refusal> for ServerMessage<'a> {
+    fn from(refusal: &'a Refusal) -> Self {
+        Self::Error { code: refusal.code, message: &refusal.message, reference: refusal.reference }
+    }
 }
 
 #[cfg(test)]
@@ -316,6 +333,14 @@ mod tests {
             assert!(refused.1.starts_with(message), "{text}: {}", refused.1);
             assert_eq!(refused.2, reference, "{text}");
         }
+    }
+
+    #[test]
+    fn what_came_too_fast_keeps_its_ref_where_it_has_a_good_one() {
+        let reference = |text| ClientMessage::too_fast(text).reference.map(|Ref(number)| number);
+        assert_eq!(reference(r#"{"type":"watch","ref":9}"#), Some(9));
+        assert_eq!(reference(r#"{"type":"mood","mood":null}"#), None);
+        assert_eq!(reference("{"), None);
     }
 
     #[test]

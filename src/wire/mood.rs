@@ -72,6 +72,12 @@ impl Vocabulary {
         u8::try_from(index).ok().map(Mood)
     }
 
+    /// The name of a mood of this vocabulary.
+    #[must_use]
+    pub fn name(&self, mood: Mood) -> &str {
+        &self.0[mood.index()]
+    }
+
     /// All names, in display order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)

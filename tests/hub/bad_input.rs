@@ -217,7 +217,9 @@ async fn admins_doors_are_shut_to_others() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_not_read_and_stays_small() {
-    let (hub, _ann, _bob) = quiet_hub().await;
+    let hub = Hub::with(|config| config.session.limits = None).await;
+    let (mut bob, _ann) = (hub.join("lobby", "bob").await, hub.join("lobby", "ann").await);
+    bob.expect_present(2).await;
     let mut flooder = hub.join("garden", "eve").await;
     // Every message is answered by an error that nobody reads: at some point the hub stops reading.
     let flood = async {

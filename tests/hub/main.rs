@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a test that draws lots says its seed")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod audit;
 mod bad_input;
 mod bots;
 mod entry;
@@ -18,10 +19,12 @@ mod http;
 mod layers;
 mod leaving;
 mod lifecycle;
+mod limits;
 mod pages;
 mod presence;
 mod process;
 mod rooms;
+mod seats;
 mod stats;
 mod support;
 mod transfer;

@@ -14,9 +14,20 @@ use crate::support::{Hub, Member, PATIENCE, Program, rows};
 async fn help_reads_well() {
     let help = Program::run(&["--help"], &[]).await;
     assert_eq!(help.code, Some(0));
-    for name in
-        ["--listen", "LISTEN", "FLUSH_INTERVAL", "LEAVE_GRACE", "RATE_LIMITS", "RUST_LOG", "[default: 30s]"]
-    {
+    for name in [
+        "--listen",
+        "LISTEN",
+        "FLUSH_INTERVAL",
+        "LEAVE_GRACE",
+        "RATE_LIMITS",
+        "CLIENT_IP_HEADER",
+        "ADDRESS_SOCKETS",
+        "[default: 1000]",
+        "MESSAGE_RATE",
+        "SEAT_HOLD",
+        "RUST_LOG",
+        "[default: 30s]",
+    ] {
         assert!(help.stdout.contains(name), "{name}\n{}", help.stdout);
     }
     assert!(!help.stdout.contains("the-admins-token"), "secrets are not shown");
@@ -130,7 +141,7 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_loses_nothing_that_was_acked() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = [("FLUSH_INTERVAL", "20ms")];
+    let settings = [("FLUSH_INTERVAL", "20ms"), ("RATE_LIMITS", "off")];
     let mut all: Vec<String> = Vec::new();
     let mut unacked: Vec<String> = Vec::new();
     for round in 0..6 {
@@ -198,4 +209,70 @@ async fn a_hub_that_is_started_again_finds_its_history() {
     let hub = Program::start(folder.path(), &[]).await;
     let stats: Value = hub.get("/unified-stats?range=24h").send().await.expect(200);
     assert_eq!(stats["totals"]["pageViews"], json!(1));
+}
+
+/// Connections that say nothing, until the hub holds so many or turns them away.
+async fn silent(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    streams
+}
+
+#[tokio::test]
+async fn it_takes_as_many_descriptors_as_it_may_and_says_when_they_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start_with_files((64, 200), folder.path(), &[("FLUSH_INTERVAL", "50ms")]).await;
+    // Of 200 that the hard limit allows, 48 are for files and 50 for requests.
+    assert_eq!(hub.metric("breathing_room_connections_limit").await, 102.0);
+    let mut members = Vec::new();
+    for n in 0..102 {
+        members.push(hub.join("lobby", &format!("v{n}")).await);
+    }
+    let full = hub.get("/rooms/lobby/socket").upgrade().send().await;
+    full.expect_error(503, "full");
+    let crowd = silent(&hub.address, 80).await;
+    let turned_away = async || match hub.get("/health").try_send().await {
+        Ok(answer) => answer.status == 503 && answer.expect_error(503, "full").contains("full"),
+        Err(_) => false,
+    };
+    crate::support::eventually(turned_away, "there is no descriptor left for a request").await;
+    let reference = members[0].view_page(Uuid::new_v4(), "/").await;
+    members[0].expect_ack(reference).await; // the database has its share
+    members.pop().unwrap().leave().await;
+    members[0].expect_present(101).await;
+    drop(crowd);
+    let answers = async || hub.get("/health").try_send().await.is_ok_and(|answer| answer.status == 200);
+    crate::support::eventually(answers, "requests are answered again").await;
+    hub.signal("TERM").await;
+    assert_eq!(members[0].expect_end().await, Ending::Closed(1012));
+    assert_eq!(hub.wait().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn errors_of_accepting_neither_spin_nor_end_it() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[]).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let allow = |files| {
+        let limit = Rlimit { current: Some(files), maximum: Some(1_000) };
+        prlimit(Some(hub.id()), Resource::Nofile, limit).unwrap();
+    };
+    allow(0);
+    let waiting = silent(&hub.address, 20).await;
+    let began = Instant::now();
+    for _ in 0..20 {
+        ann.settle().await; // who is here goes on
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await; // nothing happens, which has to be seen for a while
+    allow(1_000);
+    let mut bob = hub.join("lobby", "bob").await;
+    bob.expect_present(2).await;
+    let errors = hub.metric("breathing_room_accept_errors_total").await;
+    let pauses = began.elapsed().as_secs_f64() / 0.05;
+    assert!((1.0..=pauses + 2.0).contains(&errors), "{errors} errors in {pauses} pauses");
+    drop(waiting);
 }

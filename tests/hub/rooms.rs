@@ -118,7 +118,7 @@ async fn socket_http_and_live_activity_count_the_same() {
 
 #[tokio::test]
 async fn two_thousand_changes_reach_a_slow_reader_as_a_few_frames_and_the_last_is_right() {
-    let hub = Hub::start().await;
+    let hub = Hub::with(|config| config.session.limits = None).await;
     let mut slow = hub.join("lobby", "slow").await;
     let mut ann = hub.join("lobby", "ann").await;
     for change in 0..2_000 {

@@ -64,6 +64,8 @@ impl Store {
             None => Erased::default(),
         };
         self.versions.change_all();
+        let seats = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
+        seats.execute(&self.writer).await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
         Ok(erased)

@@ -20,6 +20,7 @@ mod read;
 mod recount;
 mod restore;
 pub(super) mod rollups;
+mod seats;
 mod versions;
 
 use std::ops::{Deref, DerefMut};
@@ -44,6 +45,7 @@ pub use maintain::Freed;
 pub use months::{Archive, MonthRows, MonthState};
 pub use person::PersonalData;
 pub use recount::{Difference, Recount};
+pub use seats::Seat;
 
 use versions::Versions;
 

@@ -51,7 +51,8 @@ impl Member {
         Self::connect(request).await.unwrap().welcomed().await
     }
 
-    async fn welcomed(self) -> Self {
+    /// Reads the welcome, which must come first.
+    pub async fn welcomed(self) -> Self {
         let mut member = self;
         let welcome = member.next().await.expect("a welcome");
         assert_eq!(welcome["type"], "welcome", "first of all");

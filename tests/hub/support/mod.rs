@@ -51,7 +51,11 @@ impl Hub {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), change).await
+    }
+
+    /// A hub on the database in this folder.
+    pub async fn on(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.history.database_url = format!("sqlite://{}/hub.db", folder.path().display());
         config.history.flush_interval = Duration::from_millis(50);
@@ -134,12 +138,7 @@ impl Hub {
 
     /// The sum of a metric over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let answer = self.get("/metrics").send().await;
-        let lines = answer
-            .text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        metric(&self.get("/metrics").send().await.text, name)
     }
 
     /// Waits until the admin's view shows `expected` at `key`.
@@ -154,9 +153,19 @@ impl Hub {
     /// Stops the hub as a signal would, and returns what it returned.
     pub async fn stop(mut self) -> TempDir {
         self.signal();
+        self.stopped().await
+    }
+
+    /// Waits until the hub has ended, after a signal.
+    pub async fn stopped(mut self) -> TempDir {
         self.served.take().unwrap().await.unwrap().unwrap();
         self.folder
     }
+}
+
+fn metric(page: &str, name: &str) -> f64 {
+    let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    page.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 pub async fn open(file: &std::path::Path) -> SqliteConnection {

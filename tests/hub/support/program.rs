@@ -23,8 +23,13 @@ pub struct Ended {
     pub stderr: String,
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_breathing-room");
+
 fn command(settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_breathing-room"));
+    set_up(Command::new(PROGRAM), settings)
+}
+
+fn set_up(mut command: Command, settings: &[(&str, &str)]) -> Command {
     let settings: HashMap<_, _> = settings.iter().copied().collect();
     command
         .env_clear()
@@ -42,9 +47,24 @@ fn command(settings: &[(&str, &str)]) -> Command {
 impl Program {
     /// Starts the hub on a database in `folder` and waits until it tells its address.
     pub async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_as(Command::new(PROGRAM), folder, settings).await
+    }
+
+    /// As above, with these limits of open files, soft and hard.
+    pub async fn start_with_files(
+        (soft, hard): (u64, u64),
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\""), PROGRAM]);
+        Self::start_as(shell, folder, settings).await
+    }
+
+    async fn start_as(command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let url = format!("sqlite://{}/hub.db", folder.display());
         let settings = [&[("DATABASE_URL", url.as_str())], settings].concat();
-        let mut child = command(&settings).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = set_up(command, &settings).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.expect("an address").unwrap().expect("a line");
         let address = line.split("http://").nth(1).expect("an address to open").trim_end_matches('/');
@@ -72,11 +92,22 @@ impl Program {
         Request::new(&self.address, "GET", path)
     }
 
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        super::metric(&self.get("/metrics").send().await.text, name)
+    }
+
     /// Sends a signal by its name, as `kill -s` takes it.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("a running program").to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
         assert!(sent.success());
+    }
+
+    /// The process, for whoever changes its limits.
+    pub fn id(&self) -> rustix::process::Pid {
+        let id = self.child.id().expect("a running program");
+        rustix::process::Pid::from_raw(id.cast_signed()).expect("an id")
     }
 
     pub async fn wait(mut self) -> ExitStatus {

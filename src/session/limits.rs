@@ -1,0 +1,212 @@
+//! Limits per address: how many sockets it may have open, and how often it may open one or post.
+//!
+//! They are far above what a class behind one router does, and far below what takes the hub from others.
+//! What is remembered of an address goes with its last socket, or within seconds.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::address::Address;
+use super::pace::BURST_SECONDS;
+use crate::clock::Clock;
+use crate::sync::lock;
+
+/// How much one address, or one socket, may do. Ten seconds' worth of a rate may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sockets that one address may have open.
+    pub sockets: NonZeroU32,
+    /// Sockets a second that one address may open.
+    pub opened: NonZeroU32,
+    /// HTTP posts a second of one address.
+    pub posts: NonZeroU32,
+    /// Messages a second on one socket.
+    pub messages: NonZeroU32,
+}
+
+impl Limits {
+    /// What holds where nothing else is configured: 300 people who join through one router with two tabs
+    /// each, and come back together, are below it.
+    pub const DEFAULT: Self = Self {
+        sockets: NonZeroU32::new(1_000).unwrap(),
+        opened: NonZeroU32::new(100).unwrap(),
+        posts: NonZeroU32::new(100).unwrap(),
+        messages: NonZeroU32::new(20).unwrap(),
+    };
+}
+
+/// An address does too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooMuch {
+    /// As many sockets are open from it as may be.
+    #[error("too many sockets are open from your address")]
+    Open,
+    /// It opens sockets too fast.
+    #[error("your address opens sockets too fast: wait a moment")]
+    Opened,
+    /// It posts too fast.
+    #[error("your address posts too fast: wait a moment")]
+    Posts,
+}
+
+/// What all addresses do now.
+#[derive(Debug)]
+pub struct Addresses {
+    most: u32,
+    /// Open sockets of each address that has any. O(1), once when a socket opens and once when it ends.
+    open: Mutex<HashMap<Address, u32>>,
+    opened: Limiter,
+    posts: Limiter,
+}
+
+type Limiter = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
+
+impl governor::clock::Clock for Clock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.elapsed()
+    }
+}
+
+impl Addresses {
+    /// Nobody has done anything yet.
+    #[must_use]
+    pub fn new(limits: &Limits, clock: &Clock) -> Self {
+        let limiter = |rate: NonZeroU32| {
+            let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
+            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
+        };
+        Self {
+            most: limits.sockets.get(),
+            open: Mutex::default(),
+            opened: limiter(limits.opened),
+            posts: limiter(limits.posts),
+        }
+    }
+
+    /// A socket opens. What is counted here, [`exit`](Self::exit) takes back.
+    ///
+    /// # Errors
+    /// The address does too much.
+    pub fn enter(&self, address: Address) -> Result<(), TooMuch> {
+        self.opened.check_key(&address).map_err(|_| TooMuch::Opened)?;
+        let mut open = lock(&self.open);
+        let sockets = open.entry(address).or_default();
+        if *sockets >= self.most {
+            return Err(TooMuch::Open);
+        }
+        *sockets += 1;
+        Ok(())
+    }
+
+    /// A socket has ended.
+    pub fn exit(&self, address: Address) {
+        if let Entry::Occupied(mut entry) = lock(&self.open).entry(address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    /// A post comes.
+    ///
+    /// # Errors
+    /// The address does too much.
+    pub fn post(&self, address: Address) -> Result<(), TooMuch> {
+        self.posts.check_key(&address).map_err(|_| TooMuch::Posts)
+    }
+
+    /// Forgets all who have been slow enough again.
+    pub fn forget_idle(&self) {
+        for limiter in [&self.opened, &self.posts] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+
+    /// How many addresses are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.open).len().max(self.opened.len()).max(self.posts.len())
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::wire::Time;
+
+    fn addresses() -> (Addresses, Clock) {
+        let clock = Clock::manual(Time::from_millis(0));
+        let few = |number| NonZeroU32::new(number).unwrap();
+        let limits = Limits { sockets: few(12), opened: few(2), posts: few(1), messages: few(1) };
+        (Addresses::new(&limits, &clock), clock)
+    }
+
+    fn address(last: u8) -> Address {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    #[test]
+    fn so_many_sockets_may_be_open_and_so_many_opened() {
+        let (addresses, clock) = addresses();
+        for _ in 0..12 {
+            assert_eq!(addresses.enter(address(1)), Ok(()));
+        }
+        assert_eq!(addresses.enter(address(1)), Err(TooMuch::Open));
+        addresses.exit(address(1));
+        assert_eq!(addresses.enter(address(1)), Ok(()));
+        for _ in 0..6 {
+            addresses.exit(address(1));
+            assert_eq!(addresses.enter(address(1)), Ok(()));
+        }
+        addresses.exit(address(1));
+        assert_eq!(addresses.enter(address(1)), Err(TooMuch::Opened), "20 at once, and then 2 a second");
+        assert_eq!(addresses.enter(address(2)), Ok(()), "others are not slowed down");
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(addresses.enter(address(1)), Ok(()));
+    }
+
+    #[test]
+    fn posts_are_a_count_of_their_own() {
+        let (addresses, clock) = addresses();
+        for _ in 0..10 {
+            assert_eq!(addresses.post(address(1)), Ok(()));
+        }
+        assert_eq!(addresses.post(address(1)), Err(TooMuch::Posts));
+        assert_eq!((addresses.post(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(addresses.post(address(1)), Ok(()));
+    }
+
+    #[test]
+    fn who_is_idle_is_forgotten() {
+        let (addresses, clock) = addresses();
+        for last in 0..=255 {
+            addresses.enter(address(last)).unwrap();
+            addresses.post(address(last)).unwrap();
+            addresses.exit(address(last));
+        }
+        assert_eq!(addresses.len(), 256);
+        clock.advance(Duration::from_secs(11));
+        addresses.forget_idle();
+        assert!(addresses.is_empty());
+    }
+}

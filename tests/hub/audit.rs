@@ -1,0 +1,50 @@
+//! The self-audit of a hub that runs: it comes every minute, and what is right it leaves alone.
+
+use std::time::Duration;
+
+use breathing_room::config::Config;
+
+use crate::support::{Hub, clock, eventually};
+
+const MOODS: [Option<&str>; 3] = [Some("calm"), Some("joy"), None];
+
+/// People come, go, are lost and change moods in three rooms, while one audit follows the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_change_all_the_time_are_not_found_wrong() {
+    let clock = clock();
+    let by_clock = |config: &mut Config| {
+        config.clock = clock.clone();
+        config.session.limits = None;
+        config.session.leave_grace = Duration::from_millis(5);
+    };
+    let hub = Hub::with(by_clock).await;
+    let mut people = tokio::task::JoinSet::new();
+    for person in 0..12 {
+        let address = hub.address.clone();
+        people.spawn(async move {
+            for visit in 0..15 {
+                let room = format!("room-{}", (person + visit) % 3);
+                let query = format!("visitor=v{}", person % 8); // some have two tabs
+                let mut member = crate::support::Member::join(&address, &room, &query).await;
+                member.set_mood(MOODS[visit % 3]).await;
+                member.settle().await;
+                if visit % 2 == 0 { member.leave().await } else { member.break_off() }
+            }
+        });
+    }
+    let mut audits = 0.0;
+    while !people.is_empty() {
+        let done = async || {
+            clock.advance(Duration::from_mins(1));
+            hub.metric("breathing_room_audits_total").await > audits
+        };
+        eventually(done, "one more audit").await;
+        audits = hub.metric("breathing_room_audits_total").await;
+        while let Some(ended) = people.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    assert!(audits >= 5.0, "{audits} audits");
+    assert_eq!(hub.metric("breathing_room_audit_differences_total").await, 0.0);
+    hub.expect_debug("liveUsers", 0).await;
+}

@@ -1,0 +1,272 @@
+//! How much: what one address, one socket and one visitor may do, and what the hub keeps for all.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::http::HeaderName;
+use breathing_room::clock::Clock;
+use breathing_room::config::Config;
+use breathing_room::session::Limits;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use uuid::Uuid;
+
+use crate::support::member::Ending;
+use crate::support::request::Answer;
+use crate::support::{Hub, Member, clock, eventually};
+
+const HEADER: &str = "fly-client-ip";
+
+fn few(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+/// A hub whose limits are the usual ones but for this, by a clock that stands still.
+async fn limited(clock: &Clock, change: impl FnOnce(&mut Limits)) -> Hub {
+    let mut limits = Limits::DEFAULT;
+    change(&mut limits);
+    Hub::with(|config| {
+        config.clock = clock.clone();
+        config.session.limits = Some(limits);
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+    })
+    .await
+}
+
+async fn upgrade(hub: &Hub, address: &str) -> Answer {
+    hub.get("/rooms/lobby/socket?visitor=eve").upgrade().header(HEADER, address).send().await
+}
+
+async fn post(hub: &Hub, address: &str) -> Answer {
+    let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "eve", "room": "lobby" });
+    hub.post("/page-view").header(HEADER, address).json(&view).send().await
+}
+
+fn expect_slowed_down(answer: &Answer, code: &str) {
+    answer.expect_error(429, code);
+    assert_eq!(answer.header("retry-after"), "10");
+}
+
+/// How often somebody met this limit.
+async fn met(hub: &Hub, limit: &str) -> u64 {
+    let page = hub.get("/metrics").send().await.text;
+    let name = format!("breathing_room_limited_total{{limit=\"{limit}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_sockets_and_leaves_the_others_alone() {
+    let hub = limited(&clock(), |limits| limits.sockets = few(3)).await;
+    let (ann, _bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
+    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    viewer.next().await.unwrap();
+    let refused = hub.get("/rooms/lobby/socket").upgrade().send().await;
+    expect_slowed_down(&refused, "too-many");
+    expect_slowed_down(&hub.get("/live").upgrade().send().await, "too-many");
+    assert_eq!(met(&hub, "address-sockets").await, 2);
+    assert_eq!(upgrade(&hub, "192.0.2.7").await.status, 101, "it comes from another address");
+    ann.leave().await;
+    eventually(async || hub.get("/live").upgrade().send().await.status == 101, "the place is free").await;
+}
+
+#[tokio::test]
+async fn one_address_opens_so_many_sockets_a_second() {
+    let clock = clock();
+    let hub = limited(&clock, |limits| limits.opened = few(2)).await;
+    for _ in 0..20 {
+        assert_eq!(upgrade(&hub, "192.0.2.7").await.status, 101);
+    }
+    expect_slowed_down(&upgrade(&hub, "192.0.2.7").await, "too-fast");
+    assert_eq!(met(&hub, "address-socket-rate").await, 1);
+    assert_eq!(upgrade(&hub, "192.0.2.8").await.status, 101);
+    clock.advance(Duration::from_millis(500));
+    assert_eq!(upgrade(&hub, "192.0.2.7").await.status, 101);
+}
+
+#[tokio::test]
+async fn one_address_posts_so_often() {
+    let clock = clock();
+    let hub = limited(&clock, |limits| limits.posts = few(1)).await;
+    for last in 0..10 {
+        // All of one network, as far as IPv6 tells.
+        assert_eq!(post(&hub, &format!("2001:db8:1:2::{last}")).await.status, 202);
+    }
+    expect_slowed_down(&post(&hub, "2001:db8:1:2:ffff::").await, "too-fast");
+    assert_eq!(post(&hub, "2001:db8:1:3::1").await.status, 202);
+    assert_eq!(met(&hub, "address-post-rate").await, 1);
+    let health = hub.get("/health").header(HEADER, "2001:db8:1:2::1").send().await.expect(200);
+    assert!(health["pendingPageViews"].as_u64().unwrap() <= 11, "what was refused was not taken");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(post(&hub, "2001:db8:1:2::9").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_configured_is_nobodys_address() {
+    let hub = Hub::with(|config| {
+        config.clock = clock();
+        config.session.limits = Some(Limits { posts: few(1), ..Limits::DEFAULT });
+    })
+    .await;
+    for last in 0..10 {
+        assert_eq!(post(&hub, &format!("192.0.2.{last}")).await.status, 202);
+    }
+    expect_slowed_down(&post(&hub, "192.0.2.99").await, "too-fast");
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_is_refused_ten_times_and_then_closed() {
+    let hub = limited(&clock(), |limits| limits.messages = few(1)).await;
+    let mut bob = hub.join("lobby", "bob").await;
+    let mut eve = hub.join("lobby", "eve").await;
+    bob.expect_present(2).await;
+    let reference = eve.view_page(Uuid::new_v4(), "/").await;
+    for _ in 0..9 {
+        eve.settle().await;
+    }
+    eve.expect_ack(reference).await;
+    for _ in 0..9 {
+        let reference = eve.view_page(Uuid::new_v4(), "/").await;
+        assert_eq!(eve.expect_error("too-fast").await["ref"], reference);
+    }
+    eve.set_mood(Some("joy")).await;
+    assert_eq!(eve.expect_error("too-fast").await["ref"], Value::Null);
+    eve.say(json!({ "type": "hello" })).await;
+    assert_eq!(eve.expect_end().await, Ending::Closed(1008));
+    bob.expect_present(1).await;
+    assert_eq!(bob.moods, json!({}));
+    hub.flush().await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1]);
+    assert_eq!(met(&hub, "message-rate").await, 11);
+}
+
+#[tokio::test]
+async fn whoever_slows_down_is_heard_again() {
+    let clock = clock();
+    let hub = limited(&clock, |limits| limits.messages = few(1)).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for _ in 0..10 {
+        ann.settle().await;
+    }
+    for _ in 0..5 {
+        ann.view_page(Uuid::new_v4(), "/").await;
+        ann.expect_error("too-fast").await;
+    }
+    clock.advance(Duration::from_secs(6));
+    let reference = ann.view_page(Uuid::new_v4(), "/").await;
+    ann.expect_ack(reference).await;
+}
+
+#[tokio::test]
+async fn a_flood_is_a_flood_in_pings_and_on_the_live_socket_too() {
+    let hub = limited(&clock(), |limits| limits.messages = few(1)).await;
+    let mut eve = hub.join("lobby", "eve").await;
+    for _ in 0..21 {
+        eve.send(Message::Ping(Bytes::new())).await;
+    }
+    assert_eq!(eve.expect_end().await, Ending::Closed(1008));
+    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    for _ in 0..21 {
+        viewer.say(json!({ "type": "hello" })).await;
+    }
+    let mut refused = Vec::new();
+    let end = loop {
+        match viewer.next().await {
+            Ok(message) => refused.extend(message["code"].as_str().map(str::to_owned)),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, Ending::Closed(1008));
+    assert_eq!(refused, [vec!["unknown-type"; 10], vec!["too-fast"; 10]].concat());
+}
+
+#[tokio::test]
+async fn a_visitor_is_in_so_many_rooms() {
+    let hub = Hub::with(|config| config.live.max_rooms_per_visitor = Some(2)).await;
+    let _lobby = hub.join("lobby", "ann").await;
+    let garden = hub.join("garden", "ann").await;
+    let third = || hub.get("/rooms/attic/socket?visitor=ann").upgrade();
+    expect_slowed_down(&third().send().await, "too-many");
+    assert_eq!(met(&hub, "visitor-rooms").await, 1);
+    let _tab = hub.join("lobby", "ann").await;
+    let _bob = hub.join("attic", "bob").await;
+    garden.leave().await;
+    eventually(async || third().send().await.status == 101, "she may go elsewhere").await;
+}
+
+#[tokio::test]
+async fn a_class_behind_one_router_joins_and_comes_back_together() {
+    let hub = Hub::with(|config| config.clock = clock()).await;
+    for _ in 0..2 {
+        let mut class = Vec::new();
+        for n in 0..300 {
+            let mut member = hub.join("class", &format!("v{n}")).await;
+            for _ in 0..8 {
+                member.view_page(Uuid::new_v4(), "/").await;
+            }
+            class.push(member);
+        }
+        for member in &mut class {
+            member.expect_ack(8).await;
+        }
+        class[0].expect_present(300).await;
+    }
+    assert_eq!(hub.metric("breathing_room_limited_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn limits_can_be_turned_off() {
+    let hub = Hub::with(|config| {
+        config.clock = clock();
+        config.session.limits = None;
+    })
+    .await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for _ in 0..500 {
+        ann.say(json!({ "type": "hello" })).await;
+    }
+    for _ in 0..500 {
+        ann.expect_error("unknown-type").await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_on_their_way_have_so_much_room() {
+    let hub = Hub::with(|config| config.session.max_bytes_in_flight = 1).await;
+    let mut slow = TcpStream::connect(&hub.address).await.unwrap();
+    let head = "POST /page-view HTTP/1.1\r\nhost: hub\r\ncontent-length: 65536\r\n\r\n[";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let refused = async || {
+        let answer = post(&hub, "192.0.2.1").await;
+        answer.status == 503 && !answer.header("retry-after").is_empty()
+    };
+    eventually(refused, "there is no room").await;
+    assert!(met(&hub, "bytes-in-flight").await > 0);
+    drop(slow);
+    eventually(async || post(&hub, "192.0.2.1").await.status == 202, "there is room again").await;
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_goes_first_where_much_waits() {
+    let change = |config: &mut Config| {
+        config.session.max_bytes_in_flight = 64;
+        config.session.limits = None;
+        config.session.ping_interval = Duration::from_millis(500);
+    };
+    let hub = Hub::with(change).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut eve = socket.connect(hub.address.parse().unwrap()).await.unwrap();
+    let head = "GET /rooms/lobby/socket?visitor=eve HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\n\
+                upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    eve.write_all(head.as_bytes()).await.unwrap();
+    ann.expect_present(2).await;
+    // An empty text message, masked: each is answered, and no answer is read.
+    let flood = async { while eve.write_all(&[0x81, 0x80, 0, 0, 0, 0]).await.is_ok() {} };
+    tokio::join!(flood, ann.expect_present(1));
+    assert!(met(&hub, "bytes-in-flight").await > 0);
+    hub.expect_debug("connections", 1).await;
+}

@@ -1,0 +1,151 @@
+//! Seats: a deploy is not seen in the counts. Two hubs, one after the other, on the same file.
+
+use std::time::{Duration, Instant};
+
+use breathing_room::clock::Clock;
+use breathing_room::config::Config;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::member::Ending;
+use crate::support::{Hub, Member, Program, clock, rows};
+
+const LONG: Duration = Duration::from_hours(1);
+
+fn held(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> {
+    let clock = clock.clone();
+    move |config| {
+        config.clock = clock;
+        config.session.seat_hold = seat_hold;
+    }
+}
+
+/// Ann, calm, and Bob in the lobby, and Carol in the garden, until the hub stops.
+async fn stopped(seat_hold: Duration, clock: &Clock) -> TempDir {
+    let hub = Hub::with(held(seat_hold, clock)).await;
+    let mut members = vec![
+        hub.join_with("lobby", "ann", "calm").await,
+        hub.join("lobby", "bob").await,
+        hub.join_with("garden", "carol", "joy").await,
+    ];
+    let closed = async {
+        for member in &mut members {
+            assert_eq!(member.expect_end().await, Ending::Closed(1012));
+        }
+    };
+    let (folder, ()) = tokio::join!(hub.stop(), closed);
+    folder
+}
+
+#[tokio::test]
+async fn counts_do_not_drop_at_a_restart_and_moods_are_kept() {
+    let clock = clock();
+    let folder = stopped(LONG, &clock).await;
+    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    let garden = hub.get("/rooms/garden").send().await.expect(200);
+    assert_eq!(
+        (&garden["present"], &garden["moods"]),
+        (&json!(1), &json!({ "joy": 1 })),
+        "she is held there"
+    );
+    assert_eq!(hub.debug("liveUsers").await, 3);
+
+    // Somebody who watches from the first moment on sees nobody leave.
+    let mut watcher = hub.join("lobby", "max").await;
+    assert_eq!((watcher.present, &watcher.moods), (3, &json!({ "calm": 1 })));
+    let ann = hub.join("lobby", "ann").await;
+    let bob = hub.join_with("lobby", "bob", "hope").await;
+    assert_eq!((ann.present, &ann.moods), (3, &json!({ "calm": 1 })));
+    assert_eq!((bob.present, &bob.moods), (3, &json!({ "calm": 1, "hope": 1 })));
+    let _carol = hub.join_with("garden", "carol", "sad").await;
+    watcher.expect_moods(json!({ "calm": 1, "hope": 1 })).await;
+    assert_eq!((watcher.presence_frames, watcher.present), (1, 3), "Bob's mood was the only news");
+    let garden = hub.get("/rooms/garden").send().await.expect(200);
+    assert_eq!((&garden["present"], &garden["moods"]), (&json!(1), &json!({ "sad": 1 })));
+
+    // Whoever is back is counted once, and leaves when they leave.
+    ann.leave().await;
+    watcher.expect_present(2).await.expect_moods(json!({ "hope": 1 })).await;
+    assert_eq!(rows(&hub.file(), "SELECT count(*) FROM seats").await, [0], "seats are for one start");
+}
+
+#[tokio::test]
+async fn whoever_does_not_come_back_is_counted_out() {
+    let clock = clock();
+    let folder = stopped(Duration::from_secs(2), &clock).await;
+    clock.advance(Duration::from_millis(500));
+    let started = Instant::now();
+    let hub = Hub::on(folder, held(Duration::from_secs(2), &clock)).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    assert_eq!(ann.present, 2);
+    ann.expect_present(1).await.expect_moods(json!({ "calm": 1 })).await;
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(1_400), "1.5 s of the 2 s were left: {took:?}");
+    hub.expect_debug("roomCount", 1).await;
+}
+
+#[tokio::test]
+async fn old_seats_and_unwanted_ones_are_nobodys() {
+    for (at_stop, at_start, later) in [
+        (Duration::from_secs(15), Duration::from_secs(15), Duration::from_secs(15)), // too old
+        (LONG, Duration::ZERO, Duration::ZERO),                                      // turned off now
+        (Duration::ZERO, LONG, Duration::ZERO),                                      // turned off then
+    ] {
+        let clock = clock();
+        let folder = stopped(at_stop, &clock).await;
+        clock.advance(later);
+        let hub = Hub::on(folder, held(at_start, &clock)).await;
+        assert_eq!((hub.debug("liveUsers").await, hub.debug("roomCount").await), (0, 0));
+        assert_eq!(rows(&hub.file(), "SELECT count(*) FROM seats").await, [0]);
+    }
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_the_hub_stops_has_left() {
+    let clock = clock();
+    let mut hub = Hub::with(held(LONG, &clock)).await;
+    let (ann, bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
+    let _stubborn = hub.join("lobby", "eve").await; // answers no close: keeps the hub busy for a moment
+    hub.signal();
+    bob.break_off();
+    // She may be told to go before she says so; then she has not left.
+    let left = ann.close(1000).await == Ending::Closed(1000);
+    let folder = hub.stopped().await;
+    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    assert_eq!(hub.debug("liveUsers").await, if left { 2 } else { 3 });
+}
+
+#[tokio::test]
+async fn the_program_holds_seats_from_sigterm_to_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[]).await;
+    let (mut ann, mut bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
+    hub.signal("TERM").await;
+    tokio::join!(ann.expect_end(), bob.expect_end());
+    drop((ann, bob));
+    assert_eq!(hub.wait().await.code(), Some(0));
+    let hub = Program::start(folder.path(), &[]).await;
+    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2);
+    hub.signal("KILL").await; // and a crash keeps nobody
+    hub.wait().await;
+    let hub = Program::start(folder.path(), &[]).await;
+    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 0);
+}
+
+#[tokio::test]
+async fn closes_are_spread_over_time() {
+    let hub = Hub::start().await;
+    let mut members: Vec<Member> = Vec::new();
+    for n in 0..20 {
+        members.push(hub.join("lobby", &format!("v{n}")).await);
+    }
+    let ends = members.into_iter().map(|mut member| async move {
+        assert_eq!(member.expect_end().await, Ending::Closed(1012));
+        Instant::now()
+    });
+    let (_folder, mut ends) = tokio::join!(hub.stop(), futures_util::future::join_all(ends));
+    ends.sort();
+    let spread = ends[19] - ends[0];
+    assert!(spread >= Duration::from_millis(1_500), "{spread:?} of 1.9 s");
+    assert!(ends[10] - ends[0] >= spread / 4, "evenly: {ends:?}");
+}

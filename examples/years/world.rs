@@ -49,7 +49,7 @@ impl World {
             0 => names[n as usize % 8].to_owned(),
             more => format!("{}-{}", names[n as usize % 8], more + 1),
         };
-        let start = now.minus(now.millis() % HOUR_MS).minus((hours - 1) * HOUR_MS);
+        let start = now.minus(now.millis() % HOUR_MS).minus(hours * HOUR_MS);
         Self {
             dice: Dice::new(settings.seed),
             hours,

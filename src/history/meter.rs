@@ -34,7 +34,7 @@ pub struct Meter {
     pub stats_stale: Counter,
     /// Answers that could not be made.
     pub stats_errors: Counter,
-    query_seconds: [(&'static str, Histogram); 6],
+    query_seconds: [(&'static str, Histogram); 7],
     /// What the lifecycle task counts.
     pub lifecycle: LifecycleMeter,
 }
@@ -49,7 +49,7 @@ impl Meter {
         const FAILURES: &str = "breathing_room_flush_failures_total";
         const STATS: &str = "breathing_room_stats_answers_total";
         const QUERY: &str = "breathing_room_stats_query_duration_seconds";
-        const QUERIES: [&str; 6] = ["plan", "activity", "presence", "previous", "props", "texts"];
+        const QUERIES: [&str; 7] = ["plan", "activity", "tops", "presence", "previous", "props", "texts"];
         describe_counter!(STATS, "Answers about the history");
         describe_histogram!(QUERY, Unit::Seconds, "Time per query of the history");
         describe_counter!(QUEUED, "Events taken into the journal");

@@ -33,13 +33,13 @@ const HORIZON: &str = "SELECT quarters_from FROM horizon WHERE only_row = 1";
 
 const MONTHS: &str = "SELECT month FROM months WHERE summed = 'yes'";
 
-const ACTIVITY: &str = "
-    SELECT span.value ->> 0, page_views, watch_sessions, watched_ms, visitor_set, pages, contents, referrers
+const TOPS: &str = "
+    SELECT pages, contents, referrers
     FROM json_each(?1) AS span CROSS JOIN activity_rollups AS rollup
     ON rollup.level = span.value ->> 1 AND rollup.room = ?2
        AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
 
-const TOTALS: &str = "
+const ACTIVITY: &str = "
     SELECT span.value ->> 0, page_views, watch_sessions, watched_ms, visitor_set
     FROM json_each(?1) AS span CROSS JOIN activity_rollups AS rollup
     ON rollup.level = span.value ->> 1 AND rollup.room = ?2
@@ -90,25 +90,32 @@ async fn answer(
     // A room of which nobody has heard has nothing to tell.
     if let Some(room) = room {
         let kept = kept(connection).await?;
-        let spans = spans(&window.buckets, &kept)?;
-        let before = self::spans(&[window.previous], &kept)?;
+        // Lists need the whole only, for which few rollups do; the series needs many, but little of each.
+        let series = spans(&window.buckets, &kept)?;
+        let whole = spans(&[window.whole], &kept)?;
+        let before = spans(&[window.previous], &kept)?;
         meter.query("plan", started);
 
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(&spans).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(ACTIVITY).bind(&series).bind(room).fetch_all(&mut *connection).await? {
             sums[row.try_get::<u32, _>(0)? as usize].add_activity(&row)?;
-            tops.add(&row)?;
         }
         meter.query("activity", started);
 
         let started = Instant::now();
-        for row in sqlx::query(PRESENCE).bind(&spans).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(TOPS).bind(&whole).bind(room).fetch_all(&mut *connection).await? {
+            tops.add(&row)?;
+        }
+        meter.query("tops", started);
+
+        let started = Instant::now();
+        for row in sqlx::query(PRESENCE).bind(&series).bind(room).fetch_all(&mut *connection).await? {
             sums[row.try_get::<u32, _>(0)? as usize].add_presence(&row)?;
         }
         meter.query("presence", started);
 
         let started = Instant::now();
-        for row in sqlx::query(TOTALS).bind(&before).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(ACTIVITY).bind(&before).bind(room).fetch_all(&mut *connection).await? {
             previous.add_activity(&row)?;
         }
         for row in sqlx::query(PRESENCE).bind(&before).bind(room).fetch_all(&mut *connection).await? {
@@ -118,7 +125,7 @@ async fn answer(
 
         if let Some(prop) = &question.prop {
             let started = Instant::now();
-            values = prop_values(connection, &spans, room, prop).await?;
+            values = prop_values(connection, &whole, room, prop).await?;
             meter.query("props", started);
         }
     }
@@ -255,12 +262,12 @@ struct NamedTops {
 
 impl Tops {
     fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        add_all(&mut self.pages, from_json(row, 5)?);
-        for (content, (sessions, ms)) in from_json::<BTreeMap<Number, (i64, i64)>>(row, 6)? {
+        add_all(&mut self.pages, from_json(row, 0)?);
+        for (content, (sessions, ms)) in from_json::<BTreeMap<Number, (i64, i64)>>(row, 1)? {
             let mine = self.contents.entry(content).or_default();
             *mine = (mine.0 + sessions, mine.1 + ms);
         }
-        add_all(&mut self.referrers, from_json(row, 7)?);
+        add_all(&mut self.referrers, from_json(row, 2)?);
         Ok(())
     }
 
@@ -353,7 +360,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         let find_text = names::find_statement(Dictionary::Texts);
-        for statement in [HORIZON, MONTHS, ACTIVITY, TOTALS, PRESENCE, PROPS, TEXTS, find_text] {
+        for statement in [HORIZON, MONTHS, ACTIVITY, TOPS, PRESENCE, PROPS, TEXTS, find_text] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
             let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
             let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

@@ -34,6 +34,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         "liveUsers": app.hub.totals().visitors,
         "pendingPageViews": status.pending_page_views,
         "pendingWatchSessions": status.pending_watch_sessions,
+        "oldestUnflushedMs": status.oldest_ms,
         "lastFlush": status.last_flush,
         "timestamp": app.clock.wall(),
     });

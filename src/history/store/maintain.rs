@@ -116,7 +116,10 @@ impl Store {
     /// # Errors
     /// The database did not do it.
     pub async fn optimize(&self) -> Result<(), LifecycleError> {
-        sqlx::query("PRAGMA optimize").execute(&self.writer).await?;
+        let mut writer = self.writer.acquire().await?;
+        // A look at some rows of each index is enough, and holds the writer for some milliseconds only.
+        sqlx::query("PRAGMA analysis_limit = 100").execute(&mut *writer).await?;
+        sqlx::query("PRAGMA optimize").execute(&mut *writer).await?;
         Ok(())
     }
 

@@ -27,8 +27,9 @@ function find(name: string): string | undefined {
 
 /** Debian's own package, without a question. */
 function install(): void {
-  const run = (...args: string[]): boolean => spawnSync("apt-get", args, { stdio: "inherit" }).status === 0;
-  void (run("-q", "update") && run("-q", "install", "--yes", "--no-install-recommends", "chromium"));
+  // Where one of the machine's sources does not answer, the package may be there all the same.
+  spawnSync("apt-get", ["-q", "update"], { stdio: "inherit" });
+  spawnSync("apt-get", ["-q", "install", "--yes", "--no-install-recommends", "chromium"], { stdio: "inherit" });
 }
 
 function chromium(): string {

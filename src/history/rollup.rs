@@ -311,7 +311,8 @@ fn add(counts: &mut Counts, text: Number, by: i64) {
     *counts.entry(text).or_default() += by;
 }
 
-fn add_all(counts: &mut Counts, others: &Counts) {
+/// Adds `others` to counts, of which those that come to nothing go.
+pub fn add_all(counts: &mut Counts, others: &Counts) {
     for (text, by) in others {
         let count = counts.entry(*text).or_default();
         *count += by;

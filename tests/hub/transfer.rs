@@ -346,7 +346,7 @@ async fn check_finds_what_is_wrong() {
     assert_eq!(lines.len(), 2, "{ended:?}");
     assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{ended:?}");
     assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{ended:?}");
-    desk.change("UPDATE months SET archive = 'a.jsonl.gz' WHERE month = '2026-02'").await;
+    desk.change("UPDATE months SET archive = 'a.jsonl.gz', checksum = 'abc' WHERE month = '2026-02'").await;
     let ended = desk.run(&["check"]).await;
     ended.expect(0, "");
     assert!(ended.stdout.starts_with("2026-02 is in an archive and was not recounted\n"), "{ended:?}");

@@ -139,7 +139,6 @@ impl Answers {
 
     /// Makes an answer that there is not. All who ask meanwhile get the same.
     async fn first(&self, question: &Question) -> Result<Served, Arc<ReadError>> {
-        let made = self.make(question);
         // An answer that is too old to be served is replaced.
         let is_old = |kept: &Arc<Kept>| self.age(kept) >= STALE_LIMIT;
         if self.0.kept.get(question).await.is_some_and(|kept| is_old(&kept)) {
@@ -147,7 +146,7 @@ impl Answers {
         }
         let mut body = None;
         let kept = self.0.kept.try_get_with(question.clone(), async {
-            let (kept, first) = made.await?;
+            let (kept, first) = self.make(question).await?;
             body = Some(first);
             Ok(kept)
         });

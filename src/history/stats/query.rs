@@ -17,7 +17,7 @@ use super::{
 };
 use crate::history::calendar::Month;
 use crate::history::meter::Meter;
-use crate::history::rollup::{ALL_ROOMS, Counts, Number};
+use crate::history::rollup::{ALL_ROOMS, Counts, Number, Presence, add_all};
 use crate::history::store::Store;
 use crate::history::store::names::{self, Dictionary};
 use crate::history::store::rollups::{from_json, set};
@@ -144,7 +144,7 @@ async fn answer(
     let point = |(bucket, sum): (&Stretch, &Sum)| Point {
         at: bucket.from,
         totals: sum.totals(*bucket),
-        moods: sum.moods_ms.clone(),
+        moods: sum.presence.moods_ms.clone(),
     };
     Ok(Answer {
         range: question.range,
@@ -163,7 +163,7 @@ async fn answer(
         top_pages: tops.pages,
         top_content: tops.contents,
         top_referrers: tops.referrers,
-        moods: whole.moods_ms,
+        moods: whole.presence.moods_ms,
         prop,
     })
 }
@@ -191,10 +191,7 @@ struct Sum {
     watch_sessions: i64,
     watched_ms: i64,
     visitors: RoaringBitmap,
-    joins: i64,
-    peak: u32,
-    present_ms: i64,
-    moods_ms: BTreeMap<String, i64>,
+    presence: Presence,
 }
 
 impl Sum {
@@ -207,12 +204,12 @@ impl Sum {
     }
 
     fn add_presence(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        self.joins += row.try_get::<i64, _>(1)?;
-        self.peak = self.peak.max(row.try_get(2)?);
-        self.present_ms += row.try_get::<i64, _>(3)?;
-        for (mood, ms) in from_json::<BTreeMap<String, i64>>(row, 4)? {
-            *self.moods_ms.entry(mood).or_default() += ms;
-        }
+        self.presence.merge(&Presence {
+            joins: row.try_get(1)?,
+            peak: row.try_get(2)?,
+            present_ms: row.try_get(3)?,
+            moods_ms: from_json(row, 4)?,
+        });
         Ok(())
     }
 
@@ -221,23 +218,18 @@ impl Sum {
         self.watch_sessions += other.watch_sessions;
         self.watched_ms += other.watched_ms;
         self.visitors |= &other.visitors;
-        self.joins += other.joins;
-        self.peak = self.peak.max(other.peak);
-        self.present_ms += other.present_ms;
-        for (mood, ms) in &other.moods_ms {
-            *self.moods_ms.entry(mood.clone()).or_default() += ms;
-        }
+        self.presence.merge(&other.presence);
     }
 
     fn totals(&self, stretch: Stretch) -> Totals {
-        let average = self.present_ms as f64 / stretch.millis().max(1) as f64;
+        let average = self.presence.present_ms as f64 / stretch.millis().max(1) as f64;
         Totals {
             page_views: self.page_views,
             visitors: self.visitors.len(),
             watch_sessions: self.watch_sessions,
             watched_ms: self.watched_ms,
-            joins: self.joins,
-            peak_present: self.peak,
+            joins: self.presence.joins,
+            peak_present: self.presence.peak,
             average_present: (average * 100.0).round() / 100.0,
         }
     }
@@ -262,12 +254,12 @@ struct NamedTops {
 
 impl Tops {
     fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        add_all(&mut self.pages, from_json(row, 0)?);
+        add_all(&mut self.pages, &from_json(row, 0)?);
         for (content, (sessions, ms)) in from_json::<BTreeMap<Number, (i64, i64)>>(row, 1)? {
             let mine = self.contents.entry(content).or_default();
             *mine = (mine.0 + sessions, mine.1 + ms);
         }
-        add_all(&mut self.referrers, from_json(row, 2)?);
+        add_all(&mut self.referrers, &from_json(row, 2)?);
         Ok(())
     }
 
@@ -307,10 +299,8 @@ async fn prop_values(
         let rows: Vec<Option<String>> =
             sqlx::query_scalar(PROPS).bind(spans).bind(room).bind(path).fetch_all(connection).await?;
         for row in rows.into_iter().flatten() {
-            add_all(
-                &mut values,
-                serde_json::from_str(&row).map_err(|error| sqlx::Error::Decode(error.into()))?,
-            );
+            let counts = serde_json::from_str(&row).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            add_all(&mut values, &counts);
         }
     }
     Ok(values)
@@ -342,12 +332,6 @@ async fn named(
     named.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.1.cmp(&b.1)));
     named.truncate(TOP);
     Ok(named)
-}
-
-fn add_all(counts: &mut Counts, others: Counts) {
-    for (text, by) in others {
-        *counts.entry(text).or_default() += by;
-    }
 }
 
 #[cfg(test)]

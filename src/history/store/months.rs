@@ -65,6 +65,12 @@ pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthSt
     rows.into_iter().map(MonthState::from_row).collect()
 }
 
+/// Those whose rows are in archives.
+pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
+    let months = all(connection).await?.into_iter();
+    Ok(months.filter(|state| state.archive.is_some()).map(|state| state.month).collect())
+}
+
 /// One of them.
 pub(super) async fn one(
     connection: &mut SqliteConnection,
@@ -114,7 +120,6 @@ impl Store {
     /// # Errors
     /// The database did not answer.
     pub async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
-        let months = all(&mut *self.readers.acquire().await?).await?;
-        Ok(months.into_iter().filter(|state| state.archive.is_some()).map(|state| state.month).collect())
+        Ok(archived(&mut *self.readers.acquire().await?).await?)
     }
 }

@@ -66,7 +66,7 @@ impl Store {
         let mut snapshot = connection.begin().await?;
         let mut recount = Recount::default();
         let partitions = Partitions::read(&mut snapshot).await?;
-        let archived = archived(&mut snapshot).await?;
+        let archived = months::archived(&mut snapshot).await?;
         let mut months = partitions.live.clone();
         months.extend(rolled_up_months(&mut snapshot).await?);
         for month in months {
@@ -78,12 +78,6 @@ impl Store {
         }
         Ok(recount)
     }
-}
-
-async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
-    const ARCHIVED: &str = "SELECT month FROM months WHERE archive IS NOT NULL";
-    let months: Vec<String> = sqlx::query_scalar(ARCHIVED).fetch_all(connection).await?;
-    Ok(months.iter().filter_map(|month| month.parse().ok()).collect())
 }
 
 async fn rolled_up_months(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {

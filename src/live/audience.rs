@@ -1,9 +1,9 @@
 //! The audience: those who are told every new state of one thing.
 //!
-//! A delivery goes over all members in chunks. It yields between chunks, and where there are many
-//! members, several tasks take chunks side by side: one for each core but one, which is left to
-//! everybody else. Members may come and go during a delivery: whoever comes was told a state at least as
-//! new by their first message.
+//! A delivery goes over all members in chunks. One chunk is written at once. A crowd is told by
+//! threads of its own, so that the system shares the cores between them and everybody else, and a
+//! large crowd by as many as there are cores. Members may come and go during a delivery: whoever comes
+//! was told a state at least as new by their first message.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -16,11 +16,11 @@ use super::outlet::Outlet;
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 
-/// Members per chunk: about a millisecond of writing between two yields.
+/// Members per chunk: about a millisecond of writing, which a worker may take from its other tasks.
 const CHUNK: usize = 256;
 
-/// A crowd from which on a delivery is worth more than one task.
-const CROWD: usize = 4 * CHUNK;
+/// From so many members on, each so many get a thread: about ten milliseconds of writing.
+const SHARE: usize = 2_048;
 
 /// The members. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -68,25 +68,28 @@ impl Audience {
     /// time: its owner waits for the end of the last one.
     pub async fn deliver(&self, seq: u64, state: &Frame) -> u64 {
         lock(&self.0).cursor = 0;
-        let workers = Handle::current().metrics().num_workers();
-        let hands = if self.len() < CROWD { 1 } else { workers.saturating_sub(1) };
-        let mut others = JoinSet::new();
-        for _ in 1..hands {
-            let (audience, state) = (self.clone(), state.clone());
-            others.spawn(async move { audience.deliver_chunks(seq, &state).await });
+        let crowd = self.len();
+        if crowd <= CHUNK {
+            return self.deliver_chunks(seq, state);
         }
-        let mut told = self.deliver_chunks(seq, state).await;
-        while let Some(count) = others.join_next().await {
+        // Not tasks: to yield between chunks moves a task from core to core, which costs more than a thread.
+        let cores = Handle::current().metrics().num_workers();
+        let mut threads = JoinSet::new();
+        for _ in 0..(crowd / SHARE).clamp(1, cores) {
+            let (audience, state) = (self.clone(), state.clone());
+            threads.spawn_blocking(move || audience.deliver_chunks(seq, &state));
+        }
+        let mut told = 0;
+        while let Some(count) = threads.join_next().await {
             told += count.unwrap_or_default();
         }
         told
     }
 
-    async fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {
+    fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {
         let mut told = 0;
         while let Some(chunk) = self.next_chunk() {
             told += chunk.iter().map(|outlet| u64::from(outlet.publish(seq, state))).sum::<u64>();
-            tokio::task::yield_now().await;
         }
         told
     }

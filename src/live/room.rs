@@ -235,14 +235,14 @@ struct Window {
 
 impl Window {
     /// The window after a state that went to so many members. A delivery to one costs about 5 µs of one
-    /// core, so that a room takes a tenth of it at most, and one that never rests less than a hundredth
-    /// while it has no more than a thousand members; both up to where windows are longest.
+    /// core, so that a room takes a tenth of it at most, and one that never rests half a hundredth while
+    /// it has no more than a thousand members; both up to where windows are longest.
     fn after(published: Instant, members: usize) -> Self {
         const LONGEST: Duration = Duration::from_secs(1);
         let members = u32::try_from(members).unwrap_or(u32::MAX);
         let per_member = |micros| Duration::from_micros(micros).saturating_mul(members);
         let opens = per_member(50).clamp(Duration::from_millis(100), LONGEST);
-        let closes = per_member(800).clamp(Duration::from_millis(200), LONGEST);
+        let closes = per_member(1_000).clamp(Duration::from_millis(200), LONGEST);
         Self { opens: published + opens, closes: published + closes }
     }
 }
@@ -259,7 +259,8 @@ mod tests {
             ((opens - now).as_millis(), (closes - now).as_millis())
         };
         assert_eq!(window(1), (100, 200));
-        assert_eq!(window(1_000), (100, 800));
+        assert_eq!(window(500), (100, 500));
+        assert_eq!(window(1_000), (100, 1_000));
         assert_eq!(window(4_000), (200, 1_000));
         assert_eq!(window(usize::MAX), (1_000, 1_000));
     }

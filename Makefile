@@ -1,6 +1,6 @@
 # What the README and .ci/run call. Everything else is plain cargo and npm.
 
-.PHONY: run test browser-test web bench cost format
+.PHONY: run test browser-test web bench cost audit format
 
 # Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address.
 run: web
@@ -42,6 +42,14 @@ cost:
 	cargo bench --locked --bench load -- --cost > docs/cost.md.new
 	mv docs/cost.md.new docs/cost.md
 	cat docs/cost.md
+
+# Licences, sources, duplicate versions and known vulnerabilities of all dependencies: see deny.toml. The last ones
+# come from a database that has to be fetched; where that cannot be reached, the rest is held all the same.
+audit:
+	cargo deny --version || cargo install --locked cargo-deny
+	cargo deny --locked check --deny warnings licenses sources bans
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --locked check advisories; \
+	else echo "advisories were not checked: their database cannot be reached"; fi
 
 format:
 	cargo fmt --all

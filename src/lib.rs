@@ -18,6 +18,7 @@
 //!
 //! - [`wire`]: the words that go over the network;
 //! - [`clock`]: wall time and monotonic time, which tests set;
+//! - [`panics`]: whom a panic takes along, and where it is counted;
 //! - [`token`]: who may come in where, and until when;
 //! - [`live`]: who is here now;
 //! - [`history`]: what happened;
@@ -38,12 +39,16 @@
 //! # }
 //! ```
 
+// No panic on input: the lints in Cargo.toml, and this one, which clippy.toml cannot turn off for tests.
+#![cfg_attr(not(test), deny(clippy::string_slice))]
+
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod history;
 pub mod http;
 pub mod live;
+pub mod panics;
 pub mod session;
 mod sync;
 pub mod token;

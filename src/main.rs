@@ -11,6 +11,7 @@ use breathing_room::clock::Clock;
 use breathing_room::command::{self, Outcome};
 use breathing_room::config::{Cli, Command, Config, LogFormat, Settings};
 use breathing_room::http::Descriptors;
+use breathing_room::panics;
 use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -56,6 +57,7 @@ async fn finish(command: impl Future<Output = Result<Outcome, command::Failure>>
 #[tokio::main]
 async fn run(settings: Settings) -> Result<(), Failure> {
     start_logging(&settings)?;
+    panics::log_all();
     let cannot_listen = |error| format!("cannot listen on {}: {error}", settings.listen);
     let signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let listener = breathing_room::listen(settings.listen).map_err(cannot_listen)?;

@@ -8,6 +8,8 @@
 //! meanwhile, and says what that took. The same seed makes the same history. `chance.rs` has the dice,
 //! `world.rs` the rooms, pages and people, and what they do in an hour.
 
+#![expect(clippy::indexing_slicing, reason = "places that were drawn: a tool may panic")]
+
 mod chance;
 mod world;
 

@@ -163,7 +163,7 @@ fn an_empty_text_is_all_that_csv_forgets() {
     let mut view: Record = serde_json::from_value(view).unwrap();
     assert_eq!(read(written(Format::Jsonl, std::slice::from_ref(&view))), [view.clone()]);
     let found = read(written(Format::Csv, std::slice::from_ref(&view)));
-    let Record::PageView { title, .. } = &mut view else { unreachable!() };
+    let Record::PageView { title, .. } = &mut view else { panic!("no page view") };
     *title = None;
     assert_eq!(found, [view]);
 }

@@ -57,7 +57,7 @@ impl Flusher {
             }
             due = Instant::now() + self.wait_after_failure().unwrap_or(interval);
         }
-        while let Err(CommitError { .. }) = self.flush().await {
+        while self.flush().await.is_err() {
             sleep_until(Instant::now() + self.wait_after_failure().unwrap_or(RETRY_MIN)).await;
         }
     }
@@ -103,8 +103,8 @@ impl Flusher {
         if let Err(error) = self.store.commit(&batch).await {
             self.failures += 1;
             let (events, tries) = (batch.len(), self.failures);
-            warn!(%error, events, tries, "the database did not take a batch: kept, and tried again");
-            self.drain.failed(error.to_string());
+            warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: kept, and tried again");
+            self.drain.failed(error.fault(), error.to_string());
             self.kept = Some((epoch, batch));
             return Err(error);
         }

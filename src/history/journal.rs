@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::event::{Batch, Event};
+use super::fault::Fault;
 use super::meter::Meter;
 use crate::clock::{Clock, millis};
 use crate::sync::lock;
@@ -101,7 +102,9 @@ pub struct Status {
     pub oldest_ms: Option<u64>,
     /// When the last commit succeeded.
     pub last_flush: Option<Time>,
-    /// Why the last commit failed, until one succeeds again.
+    /// What was wrong at the last commit, until one succeeds again.
+    pub fault: Option<Fault>,
+    /// The same in the database's words.
     pub failing: Option<String>,
 }
 
@@ -158,7 +161,7 @@ struct Queue {
     taken: Flushed,
     taken_since: Option<Duration>,
     last_flush: Option<Time>,
-    failing: Option<String>,
+    failing: Option<(Fault, String)>,
 }
 
 impl Queue {
@@ -277,7 +280,8 @@ impl Journal {
             epoch: queue.epoch,
             oldest_ms: oldest.map(age),
             last_flush: queue.last_flush,
-            failing: queue.failing.clone(),
+            fault: queue.failing.as_ref().map(|(fault, _)| *fault),
+            failing: queue.failing.as_ref().map(|(_, words)| words.clone()),
         }
     }
 }
@@ -329,8 +333,8 @@ impl Drain {
     }
 
     /// The taken batch is not on disk, and why.
-    pub fn failed(&self, why: String) {
-        lock(&self.shared.queue).failing = Some(why);
+    pub fn failed(&self, fault: Fault, words: String) {
+        lock(&self.shared.queue).failing = Some((fault, words));
         self.shared.meter.flush_failures.increment(1);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::lifecycle::Step;
+use crate::panics::Panics;
 
 /// Counters of the history side. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Meter {
     pub stats_stale: Counter,
     /// Answers that could not be made.
     pub stats_errors: Counter,
+    /// Answers that panicked.
+    pub panics: Panics,
     query_seconds: [(&'static str, Histogram); 7],
     /// What the lifecycle task counts.
     pub lifecycle: LifecycleMeter,
@@ -72,6 +75,7 @@ impl Meter {
             stats_stale: counter!(STATS, "result" => "stale"),
             stats_errors: counter!(STATS, "result" => "error"),
             lifecycle: LifecycleMeter::register(),
+            panics: Panics::register(),
             query_seconds: QUERIES.map(|query| (query, histogram!(QUERY, "query" => query))),
         }
     }
@@ -87,10 +91,8 @@ impl Meter {
 /// Counters of the lifecycle task. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct LifecycleMeter {
-    /// How long each step took, in seconds.
-    seconds: [Histogram; Step::ALL.len()],
-    /// How often each step failed.
-    failures: [Counter; Step::ALL.len()],
+    /// Of each step, how long it took, in seconds, and how often it failed.
+    steps: [(Step, Histogram, Counter); Step::ALL.len()],
     /// Months that went to archives.
     pub archived_months: Counter,
     /// Pages that went back to the disk.
@@ -108,20 +110,26 @@ impl LifecycleMeter {
         describe_counter!(ARCHIVED, "Months whose raw rows went to an archive");
         describe_counter!(FREED, "Pages of the database file that were given back to the disk");
         Self {
-            seconds: Step::ALL.map(|step| histogram!(SECONDS, "step" => step.name())),
-            failures: Step::ALL.map(|step| counter!(FAILURES, "step" => step.name())),
+            steps: Step::ALL.map(|step| {
+                let name = step.name();
+                (step, histogram!(SECONDS, "step" => name), counter!(FAILURES, "step" => name))
+            }),
             archived_months: counter!(ARCHIVED),
             freed_pages: counter!(FREED),
         }
     }
 
-    /// How long `step` took, in seconds.
-    pub fn seconds(&self, step: Step) -> &Histogram {
-        &self.seconds[step as usize]
+    /// `step` took so many seconds.
+    pub fn took(&self, step: Step, seconds: f64) {
+        self.of(step).for_each(|(_, histogram, _)| histogram.record(seconds));
     }
 
-    /// How often `step` failed.
-    pub fn failures(&self, step: Step) -> &Counter {
-        &self.failures[step as usize]
+    /// `step` failed.
+    pub fn failed(&self, step: Step) {
+        self.of(step).for_each(|(_, _, failures)| failures.increment(1));
+    }
+
+    fn of(&self, step: Step) -> impl Iterator<Item = &(Step, Histogram, Counter)> {
+        self.steps.iter().filter(move |(of, ..)| *of == step)
     }
 }

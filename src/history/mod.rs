@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod calendar;
 pub mod event;
+pub mod fault;
 pub mod flush;
 pub mod journal;
 pub mod lifecycle;
@@ -16,6 +17,7 @@ pub mod rollup;
 pub mod stats;
 pub mod store;
 
+pub use fault::Fault;
 pub use journal::{Epoch, Journal};
 pub use lifecycle::{Lifecycle, Retention};
 pub use store::Store;

@@ -339,7 +339,7 @@ pub fn properties(view: &PageViewFact) -> impl Iterator<Item = (String, String)>
     };
     object.into_iter().map(|(key, value)| match value {
         serde_json::Value::String(text) if text.len() > VALUE_LIMIT => {
-            (key, format!("{}{CUT}", &text[..text.floor_char_boundary(VALUE_LIMIT)]))
+            (key, format!("{}{CUT}", text.get(..text.floor_char_boundary(VALUE_LIMIT)).unwrap_or_default()))
         }
         serde_json::Value::String(text) => (key, text),
         other => (key, other.to_string()),

@@ -24,6 +24,7 @@ use super::app::App;
 use super::descriptors::{AcceptErrors, Descriptors, turn_away};
 use super::limits::Peer;
 use super::routes::router;
+use crate::panics::Part;
 use crate::session::meter::Limit;
 
 /// How long a peer has to send its request's head.
@@ -50,7 +51,7 @@ impl Acceptor {
     pub fn start(listener: TcpListener, app: &Arc<App>) -> Self {
         let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         let accept = accept(listener, Arc::clone(app), connections.clone(), stop.clone());
-        Self { accept: AbortOnDropHandle::new(tokio::spawn(accept)), connections, stop }
+        Self { accept: AbortOnDropHandle::new(app.meter.panics().spawn(accept)), connections, stop }
     }
 
     /// Accepts no more, and lets running requests finish, for a moment.
@@ -81,7 +82,10 @@ async fn accept(listener: TcpListener, app: Arc<App>, connections: TaskTracker, 
             continue;
         }
         let service = TowerToHyperService::new(router.clone());
-        drop(connections.spawn(connection(stream, peer.ip(), service, stop.clone())));
+        let (panics, stop) = (app.meter.panics().clone(), stop.clone());
+        connections.spawn(async move {
+            panics.catch(Part::Request, connection(stream, peer.ip(), service, stop)).await
+        });
     }
 }
 

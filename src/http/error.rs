@@ -126,6 +126,9 @@ pub enum ApiError {
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
+    /// The handler panicked.
+    #[error("the hub made a mistake, which is in its log")]
+    Panic,
 }
 
 impl ApiError {
@@ -152,7 +155,7 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
-            Self::Migration(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::TooMuch(TooMuch::Open)
             | Self::Sockets(Refused::TooMuch(TooMuch::Open))

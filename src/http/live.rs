@@ -18,6 +18,7 @@ use super::app::App;
 use super::error::ApiError;
 use crate::history::event::Who;
 use crate::live::NoPlace;
+use crate::panics::Part;
 use crate::session::meter::Limit;
 use crate::session::room::RoomSession;
 use crate::session::{Address, Admission, Handshake, Socket, viewer};
@@ -124,8 +125,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let answer = handshake.answer();
-    let sessions = app.sessions.clone();
-    app.sessions.spawn(async move {
+    let (sessions, panics) = (app.sessions.clone(), app.meter.panics().clone());
+    let opening = async move {
         match handshake.connection().await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
             Ok((stream, read_already)) => {
@@ -133,6 +134,7 @@ where
             }
             Err(error) => debug!(%error, "a socket's connection ended before it was open"),
         }
-    });
+    };
+    app.sessions.spawn(async move { panics.catch(Part::Session, opening).await });
     answer
 }

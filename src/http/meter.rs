@@ -11,6 +11,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::app::App;
+use crate::panics::Panics;
 use crate::{history, live, session};
 
 /// Bounds of the flush histogram, in seconds: from one fsync to a disk in trouble.
@@ -29,6 +30,7 @@ pub struct HttpMeter {
     recorder: Arc<PrometheusRecorder>,
     gauges: Gauges,
     accept_errors: Counter,
+    panics: Panics,
 }
 
 /// What is read from the memory when somebody looks.
@@ -80,7 +82,12 @@ impl Meters {
             )
         }))
         .map(|((gauges, accept_errors), live, history, session)| Self {
-            http: HttpMeter { recorder: Arc::new(recorder), gauges, accept_errors },
+            http: HttpMeter {
+                recorder: Arc::new(recorder),
+                gauges,
+                accept_errors,
+                panics: live.panics.clone(),
+            },
             live,
             history,
             session,
@@ -120,6 +127,12 @@ impl HttpMeter {
     /// Counts connections that could not be accepted.
     pub fn accept_errors(&self) -> Counter {
         self.accept_errors.clone()
+    }
+
+    /// What becomes of a task that panics.
+    #[must_use]
+    pub fn panics(&self) -> &Panics {
+        &self.panics
     }
 
     /// All counters in Prometheus' text format, version 0.0.4.

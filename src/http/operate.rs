@@ -11,12 +11,14 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::admission::Admin;
 use super::app::App;
 use super::error::ApiError;
 use crate::clock::millis;
+use crate::history::Fault;
 use crate::history::journal::Status;
 use crate::history::lifecycle::Report;
 use crate::session::census;
@@ -27,9 +29,11 @@ const DEBUG_LIMIT: usize = 100;
 /// `GET /health`: from memory only, so that it answers whatever the database does.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.journal.status();
-    let degraded = is_degraded(&status, app.overdue_ms);
+    let reason = trouble(&status, app.overdue_ms);
+    let degraded = reason.is_some();
     let body = json!({
         "status": if degraded { "degraded" } else { "ok" },
+        "reason": reason,
         "architecture": "memory-first",
         "liveUsers": app.hub.totals().visitors,
         "pendingPageViews": status.pending_page_views,
@@ -42,11 +46,32 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// The last commit failed, no more events are taken, or they wait far longer than a flush takes.
-fn is_degraded(status: &Status, overdue_ms: u64) -> bool {
-    status.failing.is_some()
-        || status.pending() >= status.limit
-        || status.oldest_ms.is_some_and(|age| age > overdue_ms)
+/// Why the hub is degraded, if it is.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Trouble {
+    /// The last commit failed.
+    Fault(Fault),
+    Delay(Delay),
+}
+
+/// What is wrong although no commit has failed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Delay {
+    /// No more events are taken.
+    QueueFull,
+    /// Events wait far longer than a flush takes.
+    Overdue,
+}
+
+fn trouble(status: &Status, overdue_ms: u64) -> Option<Trouble> {
+    let delay = if status.pending() >= status.limit {
+        Some(Delay::QueueFull)
+    } else {
+        status.oldest_ms.filter(|age| *age > overdue_ms).map(|_| Delay::Overdue)
+    };
+    status.fault.map(Trouble::Fault).or(delay.map(Trouble::Delay))
 }
 
 /// `GET /metrics`: all counters, for Prometheus.

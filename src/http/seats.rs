@@ -19,7 +19,7 @@ use crate::live::{Hold, Hub, Person};
 pub fn of(hub: &Hub, clock: &Clock, hold: Duration) -> Vec<Seat> {
     let held_until = clock.wall().plus(millis(hold));
     let seat = |Person { room, visitor, mood }| {
-        let mood = mood.map(|mood| hub.vocabulary().name(mood).to_owned());
+        let mood = mood.and_then(|mood| hub.vocabulary().name(mood)).map(str::to_owned);
         Seat { room, visitor, mood, held_until }
     };
     hub.people().into_iter().map(seat).collect()

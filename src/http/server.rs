@@ -71,6 +71,9 @@ pub enum ServeError {
     /// The listener has no address, or no options.
     #[error("cannot use the listening socket: {0}")]
     Listener(io::Error),
+    /// A task panicked that the hub cannot do without; what was acked is on disk.
+    #[error("a part of the hub has panicked (see its log), so that it has stopped: start it again")]
+    Panicked,
     /// The last flush did not succeed in time.
     #[error("{0} events could not be written to the database before the end")]
     Unflushed(usize),
@@ -136,10 +139,11 @@ impl Server {
             clock: clock.clone(),
             meter: meters.history.lifecycle.clone(),
         };
-        let keeping = tokio::spawn(lifecycle::run(orders, keeper));
+        let panics = meters.http.panics().clone();
+        let keeping = panics.spawn(lifecycle::run(orders, keeper));
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
         tokio::spawn(answers.clone().keep_new(journal.committed()));
-        let flush = tokio::spawn(flush::run(drain, store.clone(), history.flush_interval));
+        let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
         let hub = Hub::new(live, clock.clone(), meters.live);
         seats::hold(&hub, &store, &clock, session.seat_hold).await;
         let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
@@ -153,7 +157,7 @@ impl Server {
             meter: meters.session.clone(),
             leave_grace: session.leave_grace,
         });
-        let rounds = AbortOnDropHandle::new(tokio::spawn({
+        let rounds = AbortOnDropHandle::new(panics.spawn({
             let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
             async move {
                 let sweep = sockets.sweep(session.ping_interval, &room.clock);
@@ -189,7 +193,7 @@ impl Server {
     /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
     ///
     /// # Errors
-    /// Events could not be written at the end; what was acked is on disk.
+    /// Events could not be written at the end, or a part of the hub panicked; what was acked is on disk.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -198,8 +202,13 @@ impl Server {
         // Sockets inherit it; the kernel would let each grow to megabytes.
         SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(ServeError::Listener)?;
         let acceptor = Acceptor::start(listener, &self.app);
-        shutdown.await;
-        self.end(acceptor).await
+        let panics = self.app.meter.panics().clone();
+        let has_panicked = tokio::select! {
+            () = shutdown => false,
+            () = panics.fatal() => true,
+        };
+        self.end(acceptor).await?;
+        if has_panicked { Err(ServeError::Panicked) } else { Ok(()) }
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
@@ -261,5 +270,39 @@ async fn forget_idle(clocks: &WatchClocks, clock: &Clock) {
     loop {
         minute.tick().await;
         clocks.forget_idle(clock.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use futures_util::StreamExt;
+    use tokio_tungstenite::connect_async;
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+    use crate::history;
+
+    #[tokio::test]
+    async fn a_hub_that_lost_a_part_stops_in_order_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let database_url = format!("sqlite://{}/hub.db", folder.path().display());
+        let history = history::Config { database_url, ..history::Config::default() };
+        let server = Server::open(Config { history, ..Config::default() }).await.unwrap();
+        let panics = server.app.meter.panics().clone();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(server.serve(listener, pending()));
+        let (mut ann, _) = connect_async(format!("ws://{address}/rooms/lobby/socket")).await.unwrap();
+        ann.next().await.unwrap().unwrap();
+        drop(panics.spawn(async { panic!("a test") }));
+        let end = loop {
+            if let Message::Close(frame) = ann.next().await.unwrap().unwrap() {
+                break frame.unwrap();
+            }
+        };
+        assert_eq!(u16::from(end.code), 1012, "people come back to the next hub");
+        assert!(matches!(serving.await.unwrap(), Err(ServeError::Panicked)));
     }
 }

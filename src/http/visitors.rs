@@ -10,7 +10,6 @@ use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::admission::admit_visitor_or_admin;
 use super::app::App;
@@ -38,6 +37,16 @@ struct Gone {
     queued: usize,
 }
 
+/// The answer to an erasure.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Erasure {
+    erased: Gone,
+    /// Told only where it is not: somebody has read for seconds, and the next maintenance empties the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wal_truncated: Option<bool>,
+}
+
 /// `GET /visitors/{visitor}/data`: everything that is kept of them, archives included.
 pub async fn data(
     State(app): State<Arc<App>>,
@@ -57,18 +66,13 @@ pub async fn erase(
     State(app): State<Arc<App>>,
     Path(visitor): Path<String>,
     headers: HeaderMap,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Erasure>, ApiError> {
     let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
     admit_visitor_or_admin(&app, &headers, &visitor)?;
     let queued = app.journal.forget(&visitor);
     // What a flush has taken already is erased where it goes.
     app.journal.flush().await?;
     let stored = app.lifecycle.erase(visitor).await?;
-    let is_whole = stored.wal_truncated;
-    let mut answer = json!({ "erased": Gone { stored, queued } });
-    if !is_whole {
-        // Somebody has read for seconds; the next maintenance empties the log.
-        answer["walTruncated"] = false.into();
-    }
-    Ok(Json(answer))
+    let wal_truncated = (!stored.wal_truncated).then_some(false);
+    Ok(Json(Erasure { erased: Gone { stored, queued }, wal_truncated }))
 }

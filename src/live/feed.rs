@@ -61,7 +61,7 @@ impl Feed {
         outlet.open(state.seq, &self.summary(&activity));
         if !std::mem::replace(&mut state.running, true) {
             state.told = Some(activity);
-            tokio::spawn(Arc::clone(self).tell_changes());
+            drop(self.hub.meter().panics.spawn(Arc::clone(self).tell_changes()));
         } else if state.told.as_ref() != Some(&activity) {
             state.told = None;
         }

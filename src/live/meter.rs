@@ -4,6 +4,7 @@
 use metrics::{Counter, counter, describe_counter};
 
 use super::audit::Kept;
+use crate::panics::Panics;
 
 const DIFFERENCES: &str = "breathing_room_audit_differences_total";
 
@@ -20,6 +21,8 @@ pub struct Meter {
     pub deliveries: Counter,
     /// Audits that were done.
     pub audits: Counter,
+    /// What becomes of a task that panics.
+    pub panics: Panics,
     /// Counts that they found wrong, in the order of [`Kept::ALL`].
     differences: [Counter; Kept::ALL.len()],
 }
@@ -40,6 +43,7 @@ impl Meter {
             publishes: counter!("breathing_room_publishes_total"),
             deliveries: counter!("breathing_room_deliveries_total"),
             audits: counter!("breathing_room_audits_total"),
+            panics: Panics::register(),
             differences: Kept::ALL.map(|of| counter!(DIFFERENCES, "of" => of.as_str())),
         }
     }

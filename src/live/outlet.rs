@@ -240,8 +240,8 @@ impl Unsent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return self.break_off(),
         };
-        if taken < frames.len() {
-            self.tail.extend_from_slice(&frames[taken..]);
+        if let Some(rest @ [_, ..]) = frames.get(taken..) {
+            self.tail.extend_from_slice(rest);
             self.stuck = 0;
             if let Some(drainer) = self.drainer.take() {
                 drainer.wake();

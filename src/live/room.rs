@@ -147,7 +147,7 @@ impl Room {
             state.changed = Instant::now();
             if !state.is_watched {
                 state.is_watched = true;
-                tokio::spawn(Arc::clone(self).publish_until_quiet());
+                drop(self.meter.panics.spawn(Arc::clone(self).publish_until_quiet()));
             }
         }
         (result, state.counts())

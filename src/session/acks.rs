@@ -45,7 +45,9 @@ mod tests {
     fn reference(number: u64) -> Ref {
         let id = uuid::Uuid::nil();
         let text = format!(r#"{{"type":"page-view","ref":{number},"id":"{id}","path":"/"}}"#);
-        let Ok(ClientMessage::PageView(reference, _)) = ClientMessage::parse(&text) else { unreachable!() };
+        let Ok(ClientMessage::PageView(reference, _)) = ClientMessage::parse(&text) else {
+            panic!("no page view")
+        };
         reference
     }
 

@@ -30,9 +30,11 @@ impl Boundary {
             if self.left > 0 {
                 let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
                 self.left -= taken as u64;
-                bytes = &bytes[taken..];
+                bytes = bytes.get(taken..).unwrap_or_default();
             } else {
-                self.header[self.header_len] = *first;
+                if let Some(next) = self.header.get_mut(self.header_len) {
+                    *next = *first;
+                }
                 self.header_len += 1;
                 bytes = rest;
                 self.end_header();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use metrics::{Counter, counter, describe_counter};
 
 use super::limits::TooMuch;
+use crate::panics::Panics;
 use crate::wire::ErrorCode;
 
 /// A limit that somebody met.
@@ -81,6 +82,7 @@ struct Counters {
     refused: HashMap<ErrorCode, Counter>,
     limited: HashMap<Limit, Counter>,
     samples_lost: Counter,
+    panics: Panics,
 }
 
 impl Meter {
@@ -99,6 +101,7 @@ impl Meter {
             refused: HashMap::from(refused),
             limited: HashMap::from(limited),
             samples_lost: counter!(SAMPLES_LOST),
+            panics: Panics::register(),
         }))
     }
 
@@ -114,6 +117,12 @@ impl Meter {
         if let Some(counter) = self.0.limited.get(&limit) {
             counter.increment(1);
         }
+    }
+
+    /// Sessions that panicked.
+    #[must_use]
+    pub fn panics(&self) -> &Panics {
+        &self.0.panics
     }
 
     /// So many presence samples will not be in the history.

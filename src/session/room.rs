@@ -4,6 +4,7 @@
 //! client. It acks when the journal says that an epoch is committed. Whatever ends it, its seat, its
 //! attention and its watch time end with it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
 use crate::live::{Hub, Seat};
+use crate::panics::Part;
 use crate::token::{BadToken, Tokens};
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
@@ -72,15 +74,8 @@ impl Future for RoomSession {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let session = self.get_mut();
-        while session.seat.is_some() {
-            match ready!(session.poll_wake(cx)) {
-                Wake::Message(text) => session.take(&text),
-                Wake::TooFast(text) => session.refuse(&ClientMessage::too_fast(&text)),
-                Wake::Committed(epoch) => session.ack(epoch),
-                Wake::Ended(end) => session.leave(end),
-            }
-        }
-        session.socket.poll_finish(cx)
+        let step = catch_unwind(AssertUnwindSafe(|| session.poll_steps(cx)));
+        step.unwrap_or_else(|_| session.fail(cx))
     }
 }
 
@@ -112,6 +107,30 @@ impl RoomSession {
         });
         let seat = seat.inspect_err(|_| outlet.close(CloseCode::Overloaded)).ok();
         Self { context, id, socket, seat, events: None }
+    }
+
+    fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        while self.seat.is_some() {
+            match ready!(self.poll_wake(cx)) {
+                Wake::Message(text) => self.take(&text),
+                Wake::TooFast(text) => self.refuse(&ClientMessage::too_fast(&text)),
+                Wake::Committed(epoch) => self.ack(epoch),
+                Wake::Ended(end) => self.leave(end),
+            }
+        }
+        self.socket.poll_finish(cx)
+    }
+
+    /// It has panicked: the visitor is lost, as when the network breaks, and the socket ends with 1011.
+    fn fail(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.context.meter.panics().count(Part::Session);
+        if self.seat.is_none() {
+            return Poll::Ready(()); // at its end, and there is no other
+        }
+        self.socket.outlet().close(CloseCode::Internal);
+        self.leave(End::Lost);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_wake(&mut self, cx: &mut task::Context<'_>) -> Poll<Wake> {
@@ -202,4 +221,110 @@ fn bad_token(bad: &BadToken) -> Refusal {
 fn unknown_mood() -> Refusal {
     let message = "mood: not in this hub's vocabulary (see welcome.vocabulary)".to_owned();
     Refusal { code: ErrorCode::UnknownMood, message, reference: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use futures_util::{SinkExt, StreamExt};
+    use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::history::{self, journal};
+    use crate::live;
+    use crate::session::{Config, Sockets};
+    use crate::wire::{RoomId, VisitorId};
+
+    /// Counts panics, and makes one: whoever counts a refusal panics.
+    #[derive(Debug, Default)]
+    struct Recorder(Arc<AtomicU64>);
+
+    struct Trap;
+
+    impl CounterFn for Trap {
+        fn increment(&self, _: u64) {
+            panic!("a test");
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl metrics::Recorder for Recorder {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            match key.name() {
+                "breathing_room_refused_total" => Counter::from_arc(Arc::new(Trap)),
+                "breathing_room_panics_total" => Counter::from_arc(Arc::clone(&self.0)),
+                _ => Counter::noop(),
+            }
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    fn context(meter: Meter) -> Arc<Context> {
+        let clock = Clock::system();
+        let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register());
+        let (journal, _) = journal::open(10, clock.clone(), history::meter::Meter::register());
+        let (clocks, leave_grace) = (Arc::default(), Duration::ZERO);
+        Arc::new(Context { hub, journal, clocks, clock, tokens: None, meter, leave_grace })
+    }
+
+    async fn join(context: &Arc<Context>, sockets: &Arc<Sockets>, name: &str) -> WebSocketStream<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let admission = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
+        let who = Who { room, visitor, is_bot: false };
+        let socket = Socket::new(stream, Bytes::new(), admission);
+        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &who, None));
+        let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
+        assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
+        peer
+    }
+
+    /// How many are present, as the next message says.
+    async fn told(peer: &mut WebSocketStream<TcpStream>) -> String {
+        peer.next().await.unwrap().unwrap().into_text().unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_session_with_1011_and_no_other() {
+        let recorder = Recorder::default();
+        let meter = metrics::with_local_recorder(&recorder, Meter::register);
+        let context = context(meter.clone());
+        let sockets = Sockets::new(&Config::default(), Clock::system(), meter);
+        let mut ann = join(&context, &sockets, "ann").await;
+        let mut bob = join(&context, &sockets, "bob").await;
+        assert!(told(&mut ann).await.contains("\"present\":2"));
+        bob.send(Message::text("not json")).await.unwrap();
+        bob.send(Message::text("and what is not read any more")).await.unwrap();
+        let end = bob.next().await.unwrap().unwrap();
+        assert!(matches!(&end, Message::Close(Some(frame)) if u16::from(frame.code) == 1011), "{end:?}");
+        assert!(told(&mut ann).await.contains("\"present\":1"), "Bob is lost, as when the network breaks");
+        assert_eq!(recorder.0.load(Ordering::Relaxed), 1);
+        ann.send(Message::text(r#"{"type":"mood","mood":"calm"}"#)).await.unwrap();
+        assert!(told(&mut ann).await.contains("\"calm\":1"), "Ann goes on");
+        drop(bob);
+        while sockets.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
 }

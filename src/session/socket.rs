@@ -255,7 +255,7 @@ struct Wire<'a> {
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.outlet.reading().try_read(buffer)?;
-        self.boundary.advance(&buffer[..read]);
+        self.boundary.advance(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }

@@ -8,24 +8,31 @@ use std::sync::Arc;
 use super::meter::Meter;
 use super::socket::{Incoming, Socket};
 use crate::live::Feed;
+use crate::panics::Part;
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
-use crate::wire::{ClientMessage, ErrorCode, Refusal};
+use crate::wire::{ClientMessage, CloseCode, ErrorCode, Refusal};
 
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
 pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
     let listening = feed.listen(socket.outlet());
+    if meter.panics().catch(Part::Session, refuse_all(&mut socket, &meter)).await.is_none() {
+        socket.outlet().close(CloseCode::Internal);
+    }
+    drop(listening);
+    poll_fn(|cx| socket.poll_finish(cx)).await;
+}
+
+async fn refuse_all(socket: &mut Socket, meter: &Meter) {
     loop {
         let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
             Incoming::Text(_) => only_tells(),
             Incoming::TooFast(text) => ClientMessage::too_fast(&text),
-            Incoming::Ended(_) => break,
+            Incoming::Ended(_) => return,
         };
         meter.refused(refusal.code);
         socket.outlet().send(&Frame::text(&ServerMessage::from(&refusal)));
     }
-    drop(listening);
-    poll_fn(|cx| socket.poll_finish(cx)).await;
 }
 
 fn only_tells() -> Refusal {

@@ -67,6 +67,8 @@ pub enum CloseCode {
     Policy,
     /// A message over [`MESSAGE_LIMIT`](super::MESSAGE_LIMIT): 1009.
     TooBig,
+    /// The hub made a mistake: 1011.
+    Internal,
     /// The hub restarts: come back after a random wait: 1012.
     Restarting,
     /// The hub is full: come back later: 1013.
@@ -83,6 +85,7 @@ impl CloseCode {
             Self::NotUtf8 => 1007,
             Self::TokenEnded | Self::Policy => 1008,
             Self::TooBig => 1009,
+            Self::Internal => 1011,
             Self::Restarting => 1012,
             Self::Overloaded => 1013,
         }
@@ -98,6 +101,7 @@ impl CloseCode {
             Self::TokenEnded => "the token has expired",
             Self::Policy => "too many messages, too fast",
             Self::TooBig => "a message is at most 4096 bytes",
+            Self::Internal => "the hub made a mistake: come back later",
             Self::Restarting => "restarting: come back after a random wait",
             Self::Overloaded => "overloaded: come back later",
         }

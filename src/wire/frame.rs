@@ -17,9 +17,10 @@ pub struct Frame(Bytes);
 impl Frame {
     /// A text message with `message` as JSON.
     #[must_use]
+    #[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
     pub fn text(message: &impl Serialize) -> Self {
         let json = serde_json::to_vec(message)
-            .unwrap_or_else(|problem| unreachable!("messages are plain structs with string keys: {problem}"));
+            .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
         Self::format(Format::message(json, OpCode::Data(Data::Text), true))
     }
 
@@ -44,11 +45,12 @@ impl Frame {
         &self.0
     }
 
+    #[expect(clippy::unreachable, reason = "writing to memory cannot fail")]
     fn format(frame: Format) -> Self {
         let mut bytes = Vec::with_capacity(frame.len());
         frame
             .format(&mut bytes)
-            .unwrap_or_else(|problem| unreachable!("writing to memory cannot fail: {problem}"));
+            .unwrap_or_else(|problem| unreachable!("a frame could not be written to memory: {problem}"));
         Self(bytes.into())
     }
 }

@@ -58,7 +58,7 @@ name! {
     /// A breathing room's name: `[a-z0-9][a-z0-9-]{0,63}`.
     RoomId, "[a-z0-9][a-z0-9-]{0,63}", |name| {
         matches!(name.len(), 1..=64)
-            && name[0] != b'-'
+            && !name.starts_with(b"-")
             && name.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     }
 }

@@ -72,10 +72,10 @@ impl Vocabulary {
         u8::try_from(index).ok().map(Mood)
     }
 
-    /// The name of a mood of this vocabulary.
+    /// The name of a mood, if the vocabulary has it.
     #[must_use]
-    pub fn name(&self, mood: Mood) -> &str {
-        &self.0[mood.index()]
+    pub fn name(&self, mood: Mood) -> Option<&str> {
+        self.0.get(mood.index()).map(|name| &**name)
     }
 
     /// All names, in display order.
@@ -119,12 +119,16 @@ pub struct MoodCounts(Box<[u32]>);
 impl MoodCounts {
     /// One more person in `mood`.
     pub fn add(&mut self, mood: Mood) {
-        self.0[mood.index()] += 1;
+        if let Some(count) = self.0.get_mut(mood.index()) {
+            *count += 1;
+        }
     }
 
     /// One person less in `mood`, who was counted by [`add`](Self::add) before.
     pub fn remove(&mut self, mood: Mood) {
-        self.0[mood.index()] -= 1;
+        if let Some(count) = self.0.get_mut(mood.index()) {
+            *count -= 1;
+        }
     }
 
     /// How many are in each mood, in the vocabulary's order.

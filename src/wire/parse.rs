@@ -68,5 +68,5 @@ fn short(text: &str) -> String {
         return text.to_owned();
     }
     let end = text.floor_char_boundary(LIMIT);
-    format!("{}…", &text[..end])
+    format!("{}…", text.get(..end).unwrap_or_default())
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each part and what it may import of ours. `http` and the top level may import everything.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     ("wire", &["wire"]),
+    ("panics.rs", &[]),
     ("token", &["wire", "token", "clock"]),
-    ("live", &["wire", "live", "clock", "sync"]),
-    ("history", &["wire", "history", "clock", "sync"]),
-    ("session", &["wire", "token", "live", "history", "session", "clock", "sync"]),
+    ("live", &["wire", "live", "clock", "panics", "sync"]),
+    ("history", &["wire", "history", "clock", "panics", "sync"]),
+    ("session", &["wire", "token", "live", "history", "session", "clock", "panics", "sync"]),
 ];
 
 /// What of the history a session may know: how to append, and when it is committed.

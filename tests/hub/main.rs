@@ -3,7 +3,8 @@
 //! One binary, so that everything links once. `support` is the small vocabulary in which all tests
 //! are told; each other file is one part of the contract.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
+#![expect(clippy::indexing_slicing, reason = "a panic here is a failed test")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 #![expect(clippy::print_stdout, reason = "a test that draws lots says its seed")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
@@ -11,10 +12,12 @@
 mod audit;
 mod bad_input;
 mod bots;
+mod disk;
 mod entry;
 mod erasure;
 mod events;
 mod flush;
+mod handbook;
 mod http;
 mod layers;
 mod leaving;
@@ -27,5 +30,6 @@ mod rooms;
 mod seats;
 mod stats;
 mod support;
+mod threats;
 mod transfer;
 mod watching;

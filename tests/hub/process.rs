@@ -48,7 +48,11 @@ async fn what_stops_the_start_is_one_clear_line() {
     for (setting, code, words) in [
         (("LISTEN", taken.as_str()), 1, "cannot listen on"),
         (("DATABASE_URL", below_a_file.as_str()), 1, "cannot make the folder"),
-        (("DATABASE_URL", no_database.as_str()), 1, "file is not a database"),
+        (
+            ("DATABASE_URL", no_database.as_str()),
+            1,
+            "is no database of a hub: it is not SQLite's. It was not changed",
+        ),
         (("DATABASE_URL", "postgres://x"), 1, "DATABASE_URL"),
         (("FLUSH_INTERVAL", "soon"), 2, "--flush-interval"),
         (("RETENTION", "400d"), 2, "number of months"),

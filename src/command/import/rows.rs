@@ -228,7 +228,8 @@ impl Table {
             if !self.rows.read_byte_record(&mut row)? {
                 return Ok(None);
             }
-            if row.len() != 1 || !row[0].trim_ascii().is_empty() {
+            let is_blank = row.len() == 1 && row.iter().all(|cell| cell.trim_ascii().is_empty());
+            if !is_blank {
                 let lines = row.as_slice().split(|byte| *byte == b'\n').count() as u64;
                 return Ok(Some((self.rows.position().line() - lines, row)));
             }
@@ -287,7 +288,11 @@ fn texts(row: &ByteRecord) -> Result<Vec<String>, Refusal> {
 /// Columns must have names that can be told apart.
 fn unique(header: Vec<String>) -> Result<Vec<String>, Refusal> {
     let names: Vec<String> = header.into_iter().map(|name| name.trim().to_owned()).collect();
-    match names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+    match names
+        .iter()
+        .enumerate()
+        .find(|(place, name)| names.iter().take(*place).any(|before| before == *name))
+    {
         None => Ok(names),
         Some((_, twice)) => Err(Refusal::field(twice, "stands twice in the header")),
     }
@@ -308,8 +313,7 @@ impl<R: Read> Read for Limited<R> {
         if self.left == 0 {
             return Err(too_long());
         }
-        let wanted = buffer.len().min(self.left);
-        let read = self.bytes.read(&mut buffer[..wanted])?;
+        let read = self.bytes.by_ref().take(self.left as u64).read(buffer)?;
         self.left -= read;
         Ok(read)
     }

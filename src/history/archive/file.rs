@@ -217,7 +217,7 @@ impl<T> Hashing<T> {
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..read]);
+        self.hash.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
@@ -225,7 +225,7 @@ impl<R: Read> Read for Hashing<R> {
 impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
-        self.hash.update(&buffer[..written]);
+        self.hash.update(buffer.get(..written).unwrap_or_default());
         Ok(written)
     }
 

@@ -302,7 +302,7 @@ impl Run<'_> {
             Ok(done) => Some(done),
             Err(error) => {
                 warn!(step = step.name(), %error, "maintenance goes on without this step");
-                self.meter.failures(step).increment(1);
+                self.meter.failed(step);
                 report.failures.push(error.to_string());
                 None
             }
@@ -321,7 +321,7 @@ impl Run<'_> {
     fn end(mut self) -> Report {
         self.report.took_ms = millis(self.started.elapsed());
         for (step, report) in &self.report.steps {
-            self.meter.seconds(*step).record(report.took_ms as f64 / 1000.0);
+            self.meter.took(*step, report.took_ms as f64 / 1000.0);
         }
         info!(took_ms = self.report.took_ms, archived = ?self.report.archived, "maintenance is done");
         self.report

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::history::journal::Epoch;
 use crate::history::meter::Meter;
 use crate::history::store::Store;
+use crate::panics::Part;
 use crate::wire::Time;
 
 /// How long an answer is new, and up to [`STAGGER`] more.
@@ -131,7 +132,8 @@ impl Answers {
             let wanted: Vec<_> = wanted.collect();
             for (question, kept) in wanted {
                 if self.is_changed(&question, &kept) && !kept.is_renewed.swap(true, Ordering::AcqRel) {
-                    self.make_anew(&question, &kept).await;
+                    let panics = &self.0.meter.panics;
+                    panics.catch(Part::Request, self.make_anew(&question, &kept)).await;
                 }
             }
         }
@@ -159,7 +161,10 @@ impl Answers {
     fn renew(&self, question: &Question, kept: &Arc<Kept>) {
         if !kept.is_renewed.swap(true, Ordering::AcqRel) {
             let (this, question, kept) = (self.clone(), question.clone(), Arc::clone(kept));
-            tokio::spawn(async move { this.make_anew(&question, &kept).await });
+            tokio::spawn(async move {
+                let panics = &this.0.meter.panics;
+                panics.catch(Part::Request, this.make_anew(&question, &kept)).await
+            });
         }
     }
 

@@ -98,7 +98,7 @@ async fn answer(
 
         let started = Instant::now();
         for row in sqlx::query(ACTIVITY).bind(&series).bind(room).fetch_all(&mut *connection).await? {
-            sums[row.try_get::<u32, _>(0)? as usize].add_activity(&row)?;
+            bucket(&mut sums, &row)?.add_activity(&row)?;
         }
         meter.query("activity", started);
 
@@ -110,7 +110,7 @@ async fn answer(
 
         let started = Instant::now();
         for row in sqlx::query(PRESENCE).bind(&series).bind(room).fetch_all(&mut *connection).await? {
-            sums[row.try_get::<u32, _>(0)? as usize].add_presence(&row)?;
+            bucket(&mut sums, &row)?.add_presence(&row)?;
         }
         meter.query("presence", started);
 
@@ -166,6 +166,12 @@ async fn answer(
         moods: whole.presence.moods_ms,
         prop,
     })
+}
+
+/// The sum of the bucket that a row names first.
+fn bucket<'a>(sums: &'a mut [Sum], row: &SqliteRow) -> Result<&'a mut Sum, sqlx::Error> {
+    let (place, len) = (row.try_get::<u32, _>(0)? as usize, sums.len());
+    sums.get_mut(place).ok_or(sqlx::Error::ColumnIndexOutOfBounds { index: place, len })
 }
 
 async fn kept(connection: &mut SqliteConnection) -> Result<Kept, sqlx::Error> {

@@ -251,7 +251,7 @@ async fn stored_watches(
     let mut stored = Vec::new();
     for month in &partitions.live {
         let known = read::known(connection, Kind::WatchSessions, *month, &ids).await?;
-        let known: Vec<Uuid> = known.into_iter().map(|place| ids[place]).collect();
+        let known: Vec<Uuid> = known.into_iter().filter_map(|place| ids.get(place).copied()).collect();
         if !known.is_empty() {
             let rows = read::watches_by_id(connection, *month, &known).await?;
             stored.extend(rows.into_iter().map(|row| (*month, row)));

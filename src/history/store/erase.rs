@@ -65,7 +65,7 @@ impl Store {
         };
         self.versions.change_all();
         let seats = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
-        seats.execute(&self.writer).await?;
+        seats.execute(&mut *self.connection().await?).await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
         Ok(erased)
@@ -217,7 +217,7 @@ impl<'a> Eraser<'a> {
         let watches: Vec<_> = found.watches.iter().map(|watch| watch.id).collect();
         let watches = read::watches_by_id(connection, month, &watches).await?;
         let rows = Batch {
-            page_views: there.into_iter().map(|place| found.page_views[place].clone()).collect(),
+            page_views: there.into_iter().filter_map(|place| found.page_views.get(place).cloned()).collect(),
             watches: watches.into_iter().filter(|watch| watch.who.visitor == *self.visitor).collect(),
             censuses: Vec::new(),
         };

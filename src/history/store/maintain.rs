@@ -116,7 +116,7 @@ impl Store {
     /// # Errors
     /// The database did not do it.
     pub async fn optimize(&self) -> Result<(), LifecycleError> {
-        let mut writer = self.writer.acquire().await?;
+        let mut writer = self.connection().await?;
         // A look at some rows of each index is enough, and holds the writer for some milliseconds only.
         sqlx::query("PRAGMA analysis_limit = 100").execute(&mut *writer).await?;
         sqlx::query("PRAGMA optimize").execute(&mut *writer).await?;
@@ -130,7 +130,7 @@ impl Store {
     pub async fn vacuum(&self) -> Result<Freed, LifecycleError> {
         let (mut freed, mut pages) = (Freed::default(), FIRST_PAGES);
         loop {
-            let mut writer = self.writer.acquire().await?;
+            let mut writer = self.connection().await?;
             let started = Instant::now();
             let before = free_pages(&mut writer).await?;
             if before == 0 {

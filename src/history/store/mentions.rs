@@ -32,7 +32,8 @@ pub(super) struct Mentions {
 /// only the beginning is kept, so that a text may end in the middle of the id.
 fn is_mention(text: &str, visitor: &VisitorId) -> bool {
     let (text, id) = (text.to_ascii_lowercase(), visitor.as_str().to_ascii_lowercase());
-    let is_cut = |text: &str| (1..id.len()).any(|length| text.ends_with(&id[..length]));
+    let is_cut =
+        |text: &str| (1..id.len()).any(|length| id.get(..length).is_some_and(|start| text.ends_with(start)));
     text.contains(&id) || text.strip_suffix(CUT).is_some_and(is_cut)
 }
 

@@ -8,7 +8,9 @@ mod adopt;
 mod archive;
 mod commit;
 mod erase;
+mod error;
 mod facts;
+mod file;
 mod insert;
 mod maintain;
 mod mentions;
@@ -40,17 +42,18 @@ use sqlx::sqlite::{
 
 pub use commit::Changes;
 pub use erase::Erased;
+pub use error::{CommitError, LifecycleError, OpenError};
 pub use facts::Facts;
+pub use file::Unfit;
 pub use maintain::Freed;
 pub use months::{Archive, MonthRows, MonthState};
 pub use person::PersonalData;
 pub use recount::{Difference, Recount};
 pub use seats::Seat;
 
+use file::{APPLICATION_ID, Identity, Place};
 use versions::Versions;
 
-use super::archive::FileError;
-use super::calendar::Month;
 use super::event::Batch;
 use crate::wire::RoomId;
 
@@ -64,80 +67,6 @@ const READERS: u32 = 4;
 
 /// The most bytes that a checkpointed write-ahead log keeps on disk.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
-
-/// The database could not be opened or brought up to date.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is not one of SQLite's.
-    #[error("DATABASE_URL {url:?} must look like sqlite://path/to/file.db")]
-    Url {
-        /// As configured.
-        url: String,
-    },
-    /// There is no file, and none is to be made.
-    #[error("there is no database at {}", path.display())]
-    Missing {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// The folder for the file could not be made.
-    #[error("cannot make the folder {}: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// SQLite cannot open or write the file.
-    #[error("cannot open the database {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: sqlx::Error,
-    },
-    /// A migration failed; the ones before it have been applied.
-    #[error("cannot migrate the database: {0}")]
-    Migrate(#[from] MigrateError),
-    /// The new database could not be written.
-    #[error("cannot write the database: {0}")]
-    Begin(sqlx::Error),
-    /// The facts of an older version could not be moved; those that were not are where they were.
-    #[error("cannot move the facts of an older version: {0}")]
-    Adopt(CommitError),
-}
-
-/// A batch could not be committed. Nothing of it was; the same batch may be tried again.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct CommitError(#[from] sqlx::Error);
-
-impl CommitError {
-    /// Whether another process was writing all the time.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        // SQLITE_BUSY, also where the upper bits say more about it.
-        let code = self.0.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
-        code.is_some_and(|code| code & 0xff == 5)
-    }
-}
-
-/// Keeping the history in order stopped on the way. What was done is whole, and the next try goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum LifecycleError {
-    /// The database did not do it.
-    #[error("the database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// An archive is not as it must be.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// There is no archive to restore.
-    #[error("the month {0} is not archived")]
-    NotArchived(Month),
-    /// Somebody else is at work on the same archive.
-    #[error("the archive of {0} has changed meanwhile: try again")]
-    Changed(Month),
-}
 
 /// The migrations that a call applied, and the newest there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -154,6 +83,7 @@ pub struct Store {
     writer: SqlitePool,
     pub(in crate::history) readers: SqlitePool,
     versions: Arc<Versions>,
+    place: Place,
 }
 
 impl Store {
@@ -167,6 +97,7 @@ impl Store {
             std::fs::create_dir_all(folder)
                 .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
         }
+        file::examine(&path, true).await?;
         let mut writer = options
             .clone()
             .create_if_missing(true)
@@ -178,13 +109,20 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
             // A file keeps this from its beginning. Told again, it would be a write, which a lock holds up.
-            writer = writer.auto_vacuum(SqliteAutoVacuum::Incremental);
+            writer = writer
+                .auto_vacuum(SqliteAutoVacuum::Incremental)
+                .pragma("application_id", APPLICATION_ID.to_string());
         }
-        let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let not_opened = |source| OpenError::File { path: path.clone(), source };
-        let writer = pool(1).connect_with(writer).await.map_err(not_opened)?;
-        let store =
-            Self { writer, readers: pool(READERS).connect_lazy_with(readers), versions: Arc::default() };
+        // From now on a file that is missing is gone, and none is made in its place.
+        let reopen = writer.clone().create_if_missing(false);
+        let place = Place::new(path.clone());
+        let writer = pool(1, &place).connect_with(writer).await.map_err(not_opened)?;
+        writer.set_connect_options(reopen);
+        place.opened().await?;
+        let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
+        let readers = pool(READERS, &place).connect_lazy_with(readers);
+        let store = Self { writer, readers, versions: Arc::default(), place };
         store.migrate().await?;
         store.adopt().await.map_err(OpenError::Adopt)?;
         Ok(store)
@@ -232,12 +170,22 @@ impl Store {
         self.versions.of(room)
     }
 
+    /// The writer's connection, to the file that is at the path.
+    async fn connection(&self) -> Result<PoolConnection<Sqlite>, CommitError> {
+        if !self.place.is_same().await? {
+            self.place.adopt().await?;
+            self.versions.change_all();
+        }
+        Ok(self.writer.acquire().await?)
+    }
+
     /// Begins a transaction on the writer.
-    async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        let mut connection = self.writer.acquire().await?;
+    async fn begin(&self) -> Result<Transaction, CommitError> {
+        let mut connection = self.connection().await?;
+        let file = self.place.file();
         // A transaction that reads first and then writes may fail for good; this one locks at once.
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        Ok(Transaction { connection, is_over: false })
+        Ok(Transaction { connection, place: self.place.clone(), file, is_over: false })
     }
 
     /// The database's file.
@@ -256,14 +204,17 @@ impl Store {
 /// A transaction on the writer. Dropped before its commit, it changes nothing.
 struct Transaction {
     connection: PoolConnection<Sqlite>,
+    place: Place,
+    /// Which file was at the place when it began.
+    file: Option<Identity>,
     is_over: bool,
 }
 
 impl Transaction {
-    async fn commit(mut self) -> Result<(), sqlx::Error> {
+    async fn commit(mut self) -> Result<(), CommitError> {
         sqlx::query("COMMIT").execute(&mut *self.connection).await?;
         self.is_over = true;
-        Ok(())
+        Ok(self.place.confirm(self.file).await?)
     }
 }
 
@@ -312,9 +263,14 @@ async fn applied(writer: &SqlitePool) -> Result<Vec<i64>, MigrateError> {
     Ok(sqlx::query_scalar(VERSIONS).fetch_all(writer).await?)
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
-    // Connections to a file do not wear out: none is ever replaced for its age.
+fn pool(connections: u32, place: &Place) -> SqlitePoolOptions {
+    let place = place.clone();
+    // Connections to a file do not wear out: one is replaced only where the file is another.
     SqlitePoolOptions::new()
+        .before_acquire(move |_, connection| {
+            let is_current = place.is_current(connection.age);
+            Box::pin(async move { Ok(is_current) })
+        })
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(5))
         .idle_timeout(None)

@@ -32,14 +32,12 @@ pub(super) async fn known(
     let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
     let start = ids.partition_point(|id| id.as_bytes().as_slice() < first.as_slice());
     let end = ids.partition_point(|id| id.as_bytes().as_slice() <= last.as_slice());
-    if start >= end {
-        return Ok(Vec::new());
-    }
+    let Some(asked @ [_, ..]) = ids.get(start..end) else { return Ok(Vec::new()) };
     let statement = format!(
         "SELECT json_group_array(key) FROM json_each(?1) AS asked
          WHERE EXISTS (SELECT 1 FROM {table} WHERE id = unhex(asked.value))"
     );
-    let asked: Vec<_> = ids[start..end].iter().map(|id| id.simple()).collect();
+    let asked: Vec<_> = asked.iter().map(|id| id.simple()).collect();
     let found: String =
         sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&asked)?).fetch_one(connection).await?;
     let found: Vec<usize> = serde_json::from_str(&found).map_err(decode)?;

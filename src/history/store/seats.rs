@@ -35,7 +35,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         sqlx::query("DELETE FROM seats").execute(&mut *transaction).await?;
         sqlx::query(INSERT).bind(json).execute(&mut *transaction).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// The saved seats, which are deleted.

@@ -267,5 +267,5 @@ async fn a_database_that_cannot_be_used_says_why() {
     let below = Store::open(&format!("sqlite://{}/a.db", file.display())).await;
     assert!(matches!(below, Err(OpenError::Folder { .. })), "{below:?}");
     let itself = Store::open(&format!("sqlite://{}", file.display())).await;
-    assert!(matches!(itself, Err(OpenError::File { .. })), "{itself:?}");
+    assert!(matches!(itself, Err(OpenError::Unfit(Unfit::Foreign { .. }))), "{itself:?}");
 }

@@ -1,9 +1,11 @@
 //! The program as its own process, which can be signalled and killed.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -92,6 +94,10 @@ impl Program {
         Request::new(&self.address, "GET", path)
     }
 
+    pub fn post(&self, path: &str) -> Request {
+        Request::new(&self.address, "POST", path)
+    }
+
     /// The sum of a metric over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         super::metric(&self.get("/metrics").send().await.text, name)
@@ -112,5 +118,87 @@ impl Program {
 
     pub async fn wait(mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("an end").unwrap()
+    }
+}
+
+/// A disk whose faults are set by a test: see `faults.c`.
+pub struct Faults {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Faults {
+    /// Compiles what stands between the hub and libc.
+    pub fn in_folder(folder: &Path) -> Self {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hub/support/faults.c");
+        let library = folder.join("faults.so");
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]);
+        assert!(compiler.status().expect("a C compiler").success());
+        Self { library, file: folder.join("faults") }
+    }
+
+    pub async fn start(&self, folder: &Path, settings: &[(&str, &str)]) -> Program {
+        let (library, file) = (self.library.to_str().unwrap(), self.file.to_str().unwrap());
+        let settings = [&[("LD_PRELOAD", library), ("FAULTS", file)], settings].concat();
+        Program::start(folder, &settings).await
+    }
+
+    /// From now on the disk has this fault, or none.
+    pub fn set(&self, fault: &str) {
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, fault).unwrap();
+        std::fs::rename(new, &self.file).unwrap();
+    }
+}
+
+/// A small volume, mounted where only its hub sees it: in a namespace, which needs no root.
+pub struct Volume {
+    folder: TempDir,
+    holder: std::process::Child,
+}
+
+impl Volume {
+    /// None, and a loud line, where the system allows no such thing.
+    pub fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount =
+            format!("mount -t tmpfs -o size={size} none '{}' && echo && exec cat", folder.path().display());
+        let mut holder = std::process::Command::new("unshare");
+        let holder = holder.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
+        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let is_mounted = holder.stdout.as_mut().unwrap().read(&mut [0]).unwrap() == 1;
+        if !is_mounted {
+            println!("SKIPPED: this system allows no mount in a namespace of its own");
+            holder.wait().unwrap();
+        }
+        is_mounted.then_some(Self { folder, holder })
+    }
+
+    fn enter(&self) -> std::process::Command {
+        let mut enter = std::process::Command::new("nsenter");
+        let id = self.holder.id().to_string();
+        enter.args(["--target", &id, "--user", "--mount", "--preserve-credentials", "--wd=."]);
+        enter.args(["sh", "-c", "cd \"$0\" && eval \"$1\""]).arg(self.folder.path());
+        enter
+    }
+
+    /// Runs a line of shell in the volume's folder.
+    pub fn run(&self, line: &str) {
+        assert!(self.enter().arg(line).status().unwrap().success(), "{line}");
+    }
+
+    pub async fn start(&self, settings: &[(&str, &str)]) -> Program {
+        let mut command = self.enter();
+        command.arg(format!("exec '{PROGRAM}'"));
+        Program::start_as(command.into(), self.folder.path(), settings).await
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // Its input ends, and with it the namespace and the mount.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
     }
 }

@@ -1,0 +1,118 @@
+//! Panics: whom one may take along, and where they are counted.
+//!
+//! One session or one request that panics ends, and nothing else does. Any other task is a part of the hub: where
+//! one panics, the hub stops in order, as at a signal, and whoever looks after the process starts it again. A part
+//! that was only missing would be found out by the people.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::{AssertUnwindSafe, PanicHookInfo};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use metrics::{Counter, counter, describe_counter};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// What a panic ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// One socket.
+    Session,
+    /// One request, or one answer that was being made for many.
+    Request,
+    /// The hub.
+    Task,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Session, Self::Request, Self::Task];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Request => "request",
+            Self::Task => "task",
+        }
+    }
+}
+
+/// The panics of one hub. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Panics {
+    counters: Arc<[(Part, Counter)]>,
+    stop: CancellationToken,
+}
+
+impl Panics {
+    /// Registers the counters with the recorder that is current.
+    #[must_use]
+    pub fn register() -> Self {
+        const PANICS: &str = "breathing_room_panics_total";
+        describe_counter!(PANICS, "Panics, by what they ended");
+        let counters = Part::ALL.map(|part| (part, counter!(PANICS, "where" => part.as_str())));
+        Self { counters: Arc::from(counters), stop: CancellationToken::new() }
+    }
+
+    /// A panic was caught.
+    pub fn count(&self, part: Part) {
+        self.counters.iter().filter(|(of, _)| *of == part).for_each(|(_, counter)| counter.increment(1));
+    }
+
+    /// What `work` comes to, or none where it panicked.
+    pub async fn catch<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
+        // What it has left behind is looked at through locks only, which are blind to poison.
+        AssertUnwindSafe(work).catch_unwind().await.inspect_err(|_| self.count(part)).ok()
+    }
+
+    /// Spawns a task that the hub cannot do without.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let panics = self.clone();
+        tokio::spawn(async move {
+            if panics.catch(Part::Task, task).await.is_none() {
+                panics.stop.cancel();
+            }
+        })
+    }
+
+    /// Ready when such a task has panicked.
+    pub async fn fatal(&self) {
+        self.stop.cancelled().await;
+    }
+}
+
+/// Writes every panic of the process to the log, with its place. For programs; a library leaves that to them.
+pub fn log_all() {
+    std::panic::set_hook(Box::new(log));
+}
+
+fn log(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("without words");
+    let place = panic.location().map(ToString::to_string);
+    // Only where RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(message, place, backtrace, "a panic: please report it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_caught_stops_nothing() {
+        let panics = Panics::register();
+        assert_eq!(panics.catch(Part::Request, async { 1 }).await, Some(1));
+        assert_eq!(panics.catch(Part::Request, async { panic!("a test") }).await, None::<()>);
+        assert!(!panics.stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_stops_the_hub() {
+        let panics = Panics::register();
+        panics.spawn(async {}).await.unwrap();
+        assert!(!panics.stop.is_cancelled(), "it has ended well");
+        panics.spawn(async { panic!("a test") }).await.unwrap();
+        panics.fatal().await;
+    }
+}

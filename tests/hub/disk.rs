@@ -1,0 +1,284 @@
+//! The disk: full, read-only, slow, broken, gone; and files that are damaged, or somebody else's.
+//!
+//! Each test holds the same: presence goes on, health says what is wrong, nothing is acked that is not at its path,
+//! and all is well again when the disk is, without a restart.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sqlx::Connection;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::support::program::{Faults, Volume};
+use crate::support::{Hub, Member, Program, eventually, open, rows};
+
+const OFTEN: (&str, &str) = ("FLUSH_INTERVAL", "50ms");
+
+const SMALL_QUEUE: (&str, &str) = ("QUEUE_LIMIT", "10");
+
+/// Ann, whose first page view is on disk.
+async fn ann(hub: &Program) -> Member {
+    let mut ann = hub.join("lobby", "ann").await;
+    let first = ann.view_page(Uuid::new_v4(), "/before").await;
+    ann.expect_ack(first).await;
+    ann
+}
+
+async fn expect_health(hub: &Program, reason: &str) {
+    let is_so = async || {
+        let health = hub.get("/health").send().await;
+        health.status == 503 && health.expect(503)["reason"] == reason
+    };
+    eventually(is_so, &format!("health is degraded: {reason}")).await;
+}
+
+async fn expect_recovery(hub: &Program) {
+    eventually(async || hub.get("/health").send().await.status == 200, "health is ok again").await;
+}
+
+/// People come, change their mood and go, each seen within a blink.
+async fn expect_live_presence(hub: &Program, ann: &mut Member) {
+    let began = Instant::now();
+    let mut bob = hub.join("lobby", "bob").await;
+    ann.expect_present(2).await;
+    bob.set_mood(Some("calm")).await;
+    ann.expect_moods(json!({ "calm": 1 })).await;
+    bob.leave().await;
+    ann.expect_present(1).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// Ann's events fill the queue of ten, beside what a census may have put there; returns the last that was taken.
+async fn fill_queue(ann: &mut Member) -> u64 {
+    for n in 0..12 {
+        ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+    }
+    ann.expect_error("overloaded").await["ref"].as_u64().unwrap() - 1
+}
+
+async fn views(folder: &Path) -> u64 {
+    rows(&folder.join("hub.db"), "SELECT count(*) FROM page_views").await[0].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_full_volume_keeps_events_up_to_the_bound_and_recovers() {
+    let Some(volume) = Volume::mount("2m") else { return };
+    let hub = volume.start(&[OFTEN, SMALL_QUEUE]).await;
+    let mut ann = ann(&hub).await;
+    volume.run("dd if=/dev/zero of=filling bs=4k 2>/dev/null; true");
+    let mut posted = 0;
+    loop {
+        let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "carol", "room": "lobby" });
+        let answer = hub.post("/page-view?durable=true").json(&view).send().await;
+        posted += 1;
+        if answer.status != 200 {
+            assert!(answer.expect_error(503, "not-committed").contains("full"));
+            break;
+        }
+    }
+    expect_health(&hub, "disk-full").await;
+    let taken = fill_queue(&mut ann).await;
+    expect_live_presence(&hub, &mut ann).await;
+    volume.run("rm filling");
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(stats["totals"]["pageViews"], posted + taken, "what was taken is there, and once");
+}
+
+#[tokio::test]
+async fn a_volume_that_takes_no_writes_is_a_fault_until_it_does() {
+    for fault in ["read-only", "broken"] {
+        let folder = tempfile::tempdir().unwrap();
+        let faults = Faults::in_folder(folder.path());
+        let hub = faults.start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
+        let mut ann = ann(&hub).await;
+        faults.set(fault);
+        let taken = fill_queue(&mut ann).await;
+        expect_health(&hub, "disk-error").await;
+        expect_live_presence(&hub, &mut ann).await;
+        faults.set("");
+        ann.expect_ack(taken).await;
+        expect_recovery(&hub).await;
+        assert_eq!(views(folder.path()).await, taken, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_disk_is_felt_by_acks_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Faults::in_folder(folder.path());
+    let hub = faults.start(folder.path(), &[OFTEN]).await;
+    let mut ann = ann(&hub).await;
+    faults.set("slow");
+    let began = Instant::now();
+    let reference = ann.view_page(Uuid::new_v4(), "/slow").await;
+    // While the flush is under way.
+    for _ in 0..3 {
+        expect_live_presence(&hub, &mut ann).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 1);
+    ann.expect_ack(reference).await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "an ack is on disk");
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_waited_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
+    let mut ann = ann(&hub).await;
+    let mut other = open(&folder.path().join("hub.db")).await;
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "locked").await;
+    expect_live_presence(&hub, &mut ann).await;
+    other.close().await.unwrap();
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(folder.path()).await, taken);
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_and_comes_back_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, away) = (folder.path().join("data"), folder.path().join("away"));
+    fs::create_dir(&there).unwrap();
+    let hub = Program::start(&there, &[OFTEN, SMALL_QUEUE]).await;
+    let mut ann = ann(&hub).await;
+    fs::rename(&there, &away).unwrap();
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "file-gone").await;
+    expect_live_presence(&hub, &mut ann).await;
+    fs::rename(&away, &there).unwrap();
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(&there).await, taken);
+}
+
+#[tokio::test]
+async fn what_was_acked_is_in_the_file_that_is_at_the_path_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[OFTEN]).await;
+    let mut ann = ann(&hub).await;
+    let file = folder.path().join("hub.db");
+    let backup = folder.path().join("backup.db");
+    let mut other = open(&file).await;
+    sqlx::query("VACUUM INTO ?1").bind(backup.to_str()).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    for end in ["", "-wal", "-shm"] {
+        fs::remove_file(folder.path().join(format!("hub.db{end}"))).unwrap();
+    }
+    let reference = ann.view_page(Uuid::new_v4(), "/meanwhile").await;
+    expect_health(&hub, "file-gone").await;
+    assert!(!file.exists(), "no empty database is made in its place");
+    // Somebody else's file is not written to either.
+    let mut stranger = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    stranger = stranger.pragma("application_id", "7");
+    let mut stranger = sqlx::ConnectOptions::connect(&stranger).await.unwrap();
+    sqlx::query("CREATE TABLE theirs (x)").execute(&mut stranger).await.unwrap();
+    stranger.close().await.unwrap();
+    let before = fs::read(&file).unwrap();
+    expect_health(&hub, "foreign").await;
+    assert!(fs::read(&file).unwrap() == before);
+    fs::rename(&backup, &file).unwrap();
+    ann.expect_ack(reference).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(folder.path()).await, 2);
+    let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(stats["totals"]["pageViews"], 2, "readers have changed over too");
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_meanwhile_is_not_written_to_and_recovers_when_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
+    let mut ann = ann(&hub).await;
+    let file = folder.path().join("hub.db");
+    let mut other = open(&file).await;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut other).await.unwrap();
+    // After a commit that failed, the writer is a new connection, which knows the file from the disk only.
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "locked").await;
+    let whole = fs::read(&file).unwrap();
+    damage_pages(&file);
+    let damaged = fs::read(&file).unwrap();
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    expect_health(&hub, "damaged").await;
+    expect_live_presence(&hub, &mut ann).await;
+    assert!(fs::read(&file).unwrap() == damaged, "nothing is written over it");
+    fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&whole, 0).unwrap();
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(folder.path()).await, taken);
+}
+
+/// All pages but the first are noise from now on.
+fn damage_pages(file: &Path) {
+    let length = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
+    let noise = vec![0xa5; length - 4096];
+    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&noise, 4096).unwrap();
+}
+
+/// A database with some history, of a hub that has stopped.
+async fn stopped() -> (TempDir, PathBuf) {
+    let hub = Hub::start().await;
+    for n in 0..20 {
+        hub.see("ann", &format!("/{n}")).await;
+    }
+    let file = hub.file();
+    (hub.stop().await, file)
+}
+
+/// Its name, what it does to a file, and the words about it.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
+
+#[tokio::test]
+async fn a_damaged_or_foreign_file_stops_the_start_and_is_left_as_it_is() {
+    let cut = |file: &Path| {
+        let length = fs::metadata(file).unwrap().len();
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2 / 4096 * 4096).unwrap();
+    };
+    let flip = |at: u64| {
+        move |file: &Path| {
+            let open = fs::OpenOptions::new().write(true).open(file).unwrap();
+            open.write_all_at(&[0xff; 16], at).unwrap();
+        }
+    };
+    let damages: [Damage; 6] = [
+        ("words", &|file| fs::write(file, "no database, just words ".repeat(400)).unwrap(), "no database"),
+        ("cut off", &cut, "damaged"),
+        ("a flipped header", &flip(0), "no database"),
+        ("a flipped page", &flip(4096), "damaged"),
+        ("noise", &damage_pages, "damaged"),
+        ("another program's", &flip(68), "another program's"),
+    ];
+    for (name, damage, words) in damages {
+        let (folder, file) = stopped().await;
+        damage(&file);
+        let before = fs::read(&file).unwrap();
+        let url = format!("sqlite://{}", file.display());
+        let ended = Program::run(&[], &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+        assert_eq!(ended.code, Some(1), "{name}: {ended:?}");
+        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{name}: {ended:?}");
+        assert!(ended.stderr.contains(words) && ended.stderr.contains("hub.db"), "{name}: {ended:?}");
+        assert!(ended.stderr.contains("not changed"), "{name}: {ended:?}");
+        assert!(fs::read(&file).unwrap() == before, "{name}");
+        let names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names, ["hub.db"], "{name}: nothing is made beside it");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_new_database() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hub.db"), "").unwrap();
+    let hub = Program::start(folder.path(), &[OFTEN]).await;
+    ann(&hub).await;
+}

@@ -1,0 +1,55 @@
+//! The operator's handbook: docs/operations.md tells of every metric, and of none that there is not.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::Hub;
+
+fn handbook() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap()
+}
+
+/// The names of metrics in a text, without what Prometheus adds to those of histograms.
+fn names(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text.split(|c| !is_part(c)).filter(|word| word.starts_with("breathing_room_"));
+    words
+        .map(|word| {
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_in_the_handbook_and_the_other_way_around() {
+    let hub = Hub::start().await;
+    hub.see("ann", "/").await;
+    hub.maintain().await;
+    hub.get("/unified-stats?range=24h").send().await.expect(200);
+    let page = hub.get("/metrics").send().await.text;
+    let handbook = handbook();
+    let (exported, told) = (names(&page), names(&handbook));
+    assert_eq!(exported.difference(&told).collect::<Vec<_>>(), Vec::<&&str>::new(), "to be written down");
+    assert_eq!(told.difference(&exported).collect::<Vec<_>>(), Vec::<&&str>::new(), "to be crossed out");
+}
+
+#[tokio::test]
+async fn health_gives_a_reason_that_the_handbook_knows() {
+    let health = Hub::start().await.get("/health").send().await.expect(200);
+    assert_eq!(health["reason"], Value::Null);
+    for reason in [
+        "locked",
+        "disk-full",
+        "read-only",
+        "disk-error",
+        "damaged",
+        "file-gone",
+        "foreign",
+        "database-error",
+        "queue-full",
+        "overdue",
+    ] {
+        assert!(handbook().contains(&format!("| `{reason}` |")), "{reason}");
+    }
+}

@@ -100,6 +100,7 @@ impl Flusher {
 
     async fn commit(&mut self, epoch: Epoch, batch: Batch) -> Result<Flushed, CommitError> {
         let started = Instant::now();
+        self.drain.committing();
         if let Err(error) = self.store.commit(&batch).await {
             self.failures += 1;
             let (events, tries) = (batch.len(), self.failures);

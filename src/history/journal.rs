@@ -102,6 +102,8 @@ pub struct Status {
     pub oldest_ms: Option<u64>,
     /// When the last commit succeeded.
     pub last_flush: Option<Time>,
+    /// Whether a batch is being committed.
+    pub is_committing: bool,
     /// What was wrong at the last commit, until one succeeds again.
     pub fault: Option<Fault>,
     /// The same in the database's words.
@@ -123,6 +125,10 @@ pub struct Journal {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
 }
+
+/// A look at the journal from outside. Made by [`Journal::gauge`].
+#[derive(Debug, Clone)]
+pub struct Gauge(Arc<Shared>);
 
 /// The flush task's end of the journal.
 #[derive(Debug)]
@@ -161,6 +167,7 @@ struct Queue {
     taken: Flushed,
     taken_since: Option<Duration>,
     last_flush: Option<Time>,
+    is_committing: bool,
     failing: Option<(Fault, String)>,
 }
 
@@ -269,17 +276,38 @@ impl Journal {
     /// How the journal does.
     #[must_use]
     pub fn status(&self) -> Status {
-        let queue = lock(&self.shared.queue);
+        self.shared.status()
+    }
+
+    /// Tells how the journal does, and does not keep it open.
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.shared))
+    }
+}
+
+impl Gauge {
+    /// How the journal does.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+}
+
+impl Shared {
+    fn status(&self) -> Status {
+        let queue = lock(&self.queue);
         let oldest = queue.taken_since.or(queue.open_since);
-        let age = |since| millis(self.shared.clock.elapsed().saturating_sub(since));
+        let age = |since| millis(self.clock.elapsed().saturating_sub(since));
         Status {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
             pending_presence: queue.open.samples() + queue.taken.presence,
-            limit: self.shared.limit,
+            limit: self.limit,
             epoch: queue.epoch,
             oldest_ms: oldest.map(age),
             last_flush: queue.last_flush,
+            is_committing: queue.is_committing,
             fault: queue.failing.as_ref().map(|(fault, _)| *fault),
             failing: queue.failing.as_ref().map(|(_, words)| words.clone()),
         }
@@ -313,12 +341,18 @@ impl Drain {
         Some((epoch, batch))
     }
 
+    /// The taken batch is on its way to the disk, for the first time or once more.
+    pub fn committing(&self) {
+        lock(&self.shared.queue).is_committing = true;
+    }
+
     /// The taken batch is on disk, and `took` was its flush's length. Tells everybody who waits.
     #[must_use]
     pub fn committed(&self, epoch: Epoch, took: Duration) -> Flushed {
         let flushed = {
             let mut queue = lock(&self.shared.queue);
             queue.taken_since = None;
+            queue.is_committing = false;
             queue.last_flush = Some(self.shared.clock.wall());
             queue.failing = None;
             std::mem::take(&mut queue.taken)
@@ -334,7 +368,10 @@ impl Drain {
 
     /// The taken batch is not on disk, and why.
     pub fn failed(&self, fault: Fault, words: String) {
-        lock(&self.shared.queue).failing = Some((fault, words));
+        let mut queue = lock(&self.shared.queue);
+        queue.is_committing = false;
+        queue.failing = Some((fault, words));
+        drop(queue);
         self.shared.meter.flush_failures.increment(1);
     }
 }

@@ -25,6 +25,7 @@ use super::seats;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::history::archive::Archives;
+use crate::history::journal::Gauge;
 use crate::history::lifecycle::{self, Keeper};
 use crate::history::stats::Answers;
 use crate::history::store::OpenError;
@@ -188,6 +189,18 @@ impl Server {
             overdue_ms: millis(overdue),
         });
         Ok(Self { app, flush, lifecycle: keeping, seat_hold: session.seat_hold, rounds })
+    }
+
+    /// Who is here, for the program that the hub is part of.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.app.hub
+    }
+
+    /// Tells what has happened and is not in the database yet.
+    #[must_use]
+    pub fn journal(&self) -> Gauge {
+        self.app.journal.gauge()
     }
 
     /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.

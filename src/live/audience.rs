@@ -79,11 +79,7 @@ impl Audience {
             let (audience, state) = (self.clone(), state.clone());
             threads.spawn_blocking(move || audience.deliver_chunks(seq, &state));
         }
-        let mut told = 0;
-        while let Some(count) = threads.join_next().await {
-            told += count.unwrap_or_default();
-        }
-        told
+        threads.join_all().await.into_iter().sum()
     }
 
     fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {

@@ -1,6 +1,6 @@
 # What the README and .ci/run call. Everything else is plain cargo and npm.
 
-.PHONY: run test browser-test web bench cost audit format
+.PHONY: run test browser-test contract-test web bench cost audit format
 
 # Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address.
 run: web
@@ -24,6 +24,7 @@ test:
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo test --locked
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
+	$(MAKE) contract-test
 	$(MAKE) browser-test
 
 # Real people in a real Chromium, which CHROMIUM names, or which is found or, by root on Debian, installed.
@@ -31,6 +32,12 @@ test:
 browser-test:
 	cargo build --locked
 	cd web && npx vitest run --config tests/vitest.config.ts $(ARGS)
+
+# Whatever /openapi.json says that may be asked, asked of a real hub, good and bad. Python is found or, by root on
+# Debian, installed. With other requests: make contract-test SEED=2
+contract-test: web
+	cargo build --locked
+	tests/contract/run $(ARGS)
 
 # What the hub takes, as one table beside the floor, in under five minutes; needs 20,000 open files.
 # A part of it: make bench ARGS='--only fan-out,churn --quick'. How it grows: make bench ARGS=--grow.

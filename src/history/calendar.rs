@@ -12,6 +12,7 @@ use jiff::{Timestamp, ToSpan};
 use serde::{Serialize, Serializer};
 
 use crate::wire::Time;
+use crate::wire::schema::{schema, text_like};
 
 /// A quarter of an hour, in milliseconds.
 pub const QUARTER_MS: u64 = 15 * 60 * 1000;
@@ -149,6 +150,8 @@ impl Serialize for Month {
         serializer.collect_str(self)
     }
 }
+
+schema!(Month, text_like("[0-9]{4}-(0[1-9]|1[0-2])").description(Some("A calendar month of UTC.")));
 
 /// The same moment for the calendar library, whose time ends a day before ours.
 #[must_use]

@@ -3,9 +3,10 @@
 //! A closed list, so that the operator's handbook (docs/operations.md) can say of each what to do.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Why the database does not take what happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// Another process holds its lock.

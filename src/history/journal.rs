@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
+use utoipa::ToSchema;
 
 use super::event::{Batch, Event};
 use super::fault::Fault;
@@ -22,7 +23,7 @@ use crate::wire::{Time, VisitorId};
 const REQUESTS: usize = 64;
 
 /// A batch's number. Rises by one with every batch that a flush takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, ToSchema)]
 pub struct Epoch(u64);
 
 impl Epoch {
@@ -50,7 +51,7 @@ pub enum FlushError {
 }
 
 /// What a flush brought to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Flushed {
     /// Page views.
@@ -85,7 +86,8 @@ impl AddAssign for Flushed {
 }
 
 /// How the journal does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = JournalStatus)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// Page views that are not yet in the database.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
@@ -13,10 +14,11 @@ use crate::wire::value::BadValue;
 use crate::wire::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
 
 /// One fact. Unknown fields are refused, so that a wrong name does not lose a value in silence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Record {
     /// A page was seen.
+    #[serde(rename_all = "camelCase")]
     PageView {
         /// Makes it idempotent.
         id: Uuid,
@@ -39,9 +41,11 @@ pub enum Record {
         at: Time,
         /// The app's own properties.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Props>)]
         props: Option<Map<String, Value>>,
     },
     /// A watch session, after all that was told of it.
+    #[serde(rename_all = "camelCase")]
     Watch {
         /// The watch session's id.
         id: Uuid,
@@ -75,6 +79,7 @@ pub enum Record {
         duration_ms: Option<Whole>,
         /// The last properties that were told.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Props>)]
         props: Option<Map<String, Value>>,
         /// And when.
         #[serde(default, skip_serializing_if = "Option::is_none")]

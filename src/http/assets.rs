@@ -12,10 +12,10 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use rust_embed::{Embed, EmbeddedFile};
+use rust_embed::Embed;
 
 use super::error::ApiError;
-use super::etag::is_known;
+use super::etag::{is_known, tag_of};
 
 #[derive(Embed)]
 #[folder = "web/app/dist"]
@@ -24,8 +24,8 @@ struct Files;
 /// In which forms a file is there, the smallest first: its coding, and how its name then ends.
 const CODINGS: [(&str, &str); 3] = [("br", ".br"), ("gzip", ".gz"), ("identity", "")];
 
-/// The library other people's pages use: anybody may, from anywhere.
-const FOR_ALL: [(HeaderName, &str); 2] = [
+/// What other people's pages use: anybody may, from anywhere.
+pub(super) const FOR_ALL: [(HeaderName, &str); 2] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
 ];
@@ -42,7 +42,7 @@ pub enum Keep {
 }
 
 impl Keep {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Forever => "public, max-age=31536000, immutable",
             Self::Hour => "public, max-age=3600",
@@ -81,7 +81,7 @@ pub(super) fn serve(path: &str, request: &HeaderMap, keep: Keep) -> Option<Respo
         .iter()
         .filter(|(coding, _)| *coding == "identity" || accepts(accepted, coding))
         .find_map(|(coding, end)| Some((*coding, Files::get(&format!("{path}{end}"))?)))?;
-    let tag = etag(&file);
+    let tag = tag_of(&file.metadata.sha256_hash());
     let common = [
         (CACHE_CONTROL, keep.as_str()),
         (VARY, ACCEPT_ENCODING.as_str()),
@@ -111,12 +111,6 @@ fn content_type(path: &str) -> Option<&'static str> {
         "svg" => Some("image/svg+xml"),
         _ => None,
     }
-}
-
-/// Names this form of this content: 128 bits of its hash.
-fn etag(file: &EmbeddedFile) -> String {
-    let hash = file.metadata.sha256_hash();
-    format!("\"{:032x}\"", hash.iter().take(16).fold(0_u128, |all, byte| all << 8 | u128::from(*byte)))
 }
 
 /// Whether an `Accept-Encoding` takes this coding: by its name, else by `*`; 0 means no.

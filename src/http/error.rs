@@ -8,7 +8,8 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::history::journal::{FlushError, Full};
 use crate::history::lifecycle::Unfinished;
@@ -25,6 +26,22 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// After how many seconds whoever got a 429 should: a burst is allowed again by then.
 const SLOWED_DOWN_SECONDS: HeaderValue = HeaderValue::from_static("10");
+
+/// The body of every refusal.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorBody {
+    error: ErrorDetail,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// For programs.
+    code: &'static str,
+    /// For people: which field broke which rule.
+    message: String,
+}
 
 /// Why a request was refused. Its text is the answer's message.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +197,9 @@ impl ApiError {
         }
     }
 
-    fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
+    /// What the headers of a refusal with this status say.
+    #[must_use]
+    pub fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
             StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, SLOWED_DOWN_SECONDS)],
@@ -197,7 +216,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
-        let body = json!({ "error": { "code": code, "message": self.to_string() } });
+        let body = ErrorBody { error: ErrorDetail { code, message: self.to_string() } };
         let mut response = (status, Json(body)).into_response();
         response.headers_mut().extend(Self::headers(status));
         response

@@ -5,6 +5,11 @@
 use axum::http::HeaderMap;
 use axum::http::header::IF_NONE_MATCH;
 
+/// The tag of a content with this hash: 128 bits of it.
+pub(super) fn tag_of(hash: &[u8]) -> String {
+    format!("\"{:032x}\"", hash.iter().take(16).fold(0_u128, |all, byte| all << 8 | u128::from(*byte)))
+}
+
 /// Whether an `If-None-Match` of the request holds this tag.
 pub(super) fn is_known(request: &HeaderMap, tag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();

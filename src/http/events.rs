@@ -11,10 +11,10 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::admission;
 use super::app::App;
@@ -26,19 +26,35 @@ use crate::wire::parse::{self, Problem};
 use crate::wire::{ErrorCode, RoomId, Time, VisitorId};
 
 /// The most events in one array.
-const EVENTS_LIMIT: usize = 100;
+pub(super) const EVENTS_LIMIT: usize = 100;
 
 /// The query of a post.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct Posting {
+    /// Whether to answer after the commit, which this brings forward.
+    #[param(value_type = bool, required = false)]
     durable: Option<String>,
 }
 
 /// What an event over HTTP has besides the socket's fields.
-#[derive(Deserialize)]
-struct Sender {
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Sender {
     visitor: VisitorId,
     room: RoomId,
+}
+
+/// The events wait for the next commit.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Queued {
+    /// How many.
+    queued: usize,
+}
+
+/// The events are in the database.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Committed {
+    /// How many.
+    committed: usize,
 }
 
 /// `POST /page-view`.
@@ -93,9 +109,9 @@ async fn take<T: DeserializeOwned>(
     app.journal.append_all(batch).inspect_err(|_| app.refusals.refused(ErrorCode::Overloaded))?;
     if durable {
         app.journal.flush().await?;
-        return Ok(Json(json!({ "committed": count })).into_response());
+        return Ok(Json(Committed { committed: count }).into_response());
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "queued": count }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Queued { queued: count })).into_response())
 }
 
 /// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.

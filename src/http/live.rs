@@ -9,9 +9,10 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::{IntoParams, ToSchema};
 
 use super::admission;
 use super::app::App;
@@ -23,6 +24,8 @@ use crate::session::meter::Limit;
 use crate::session::room::RoomSession;
 use crate::session::{Address, Admission, Handshake, Socket, viewer};
 use crate::token::Claims;
+use crate::wire::mood::{MOOD_RULE, NamedMoods};
+use crate::wire::schema::text_like;
 use crate::wire::{RoomId, VisitorId};
 
 /// A room's name from an address. A wrong one is refused with its rule.
@@ -37,6 +40,19 @@ pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Api
     query.map(|Query(query)| query).map_err(|rejection| ApiError::BadQuery(rejection.body_text()))
 }
 
+/// A room as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Room)]
+pub struct RoomState<'a> {
+    room: &'a RoomId,
+    /// Which state of the room this is.
+    seq: u64,
+    /// Distinct visitors in the room.
+    present: u32,
+    /// People by mood.
+    moods: NamedMoods<'a>,
+}
+
 /// `GET /rooms/{room}`: the room as it is now.
 pub async fn room(
     State(app): State<Arc<App>>,
@@ -45,7 +61,7 @@ pub async fn room(
     let room = room_id(path)?;
     let counts = app.hub.counts(&room);
     let moods = app.hub.vocabulary().named(&counts.moods);
-    let body = json!({ "room": room, "seq": counts.seq, "present": counts.present, "moods": moods });
+    let body = RoomState { room: &room, seq: counts.seq, present: counts.present, moods };
     Ok(([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response())
 }
 
@@ -56,10 +72,17 @@ pub async fn live_activity(State(app): State<Arc<App>>) -> Response {
 }
 
 /// The query of a room socket.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct Joining {
+    /// Who joins; without it, the hub makes one up.
+    #[param(value_type = VisitorId, required = false)]
     visitor: Option<String>,
+    #[param(schema_with = mood_name)]
     mood: Option<String>,
+}
+
+fn mood_name() -> ObjectBuilder {
+    text_like(MOOD_RULE).description(Some("One of the hub's moods."))
 }
 
 /// `GET /rooms/{room}/socket`: joins the room for as long as the socket is open.

@@ -3,13 +3,14 @@
 //! [`server`] opens and ends everything, and [`accept`] takes connections in; [`routes`] is the table of what there is; the
 //! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
 //! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
-//! [`pages`] and [`assets`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
+//! [`pages`], [`assets`] and [`contract`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
 
 pub mod accept;
 pub mod admission;
 pub mod app;
 pub mod assets;
 pub mod bots;
+pub mod contract;
 pub mod descriptors;
 pub mod error;
 mod etag;

@@ -12,51 +12,93 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::admission::Admin;
 use super::app::App;
 use super::error::ApiError;
 use crate::clock::millis;
 use crate::history::Fault;
-use crate::history::journal::Status;
+use crate::history::journal::{Flushed, Status};
 use crate::history::lifecycle::Report;
+use crate::history::store::Migrated;
+use crate::live::Counts;
+use crate::live::room::Room;
 use crate::session::census;
+use crate::wire::mood::NamedMoods;
+use crate::wire::{RoomId, Time, VisitorId, Vocabulary};
 
 /// The most rooms, and visitors in each, that the debug page lists.
 const DEBUG_LIMIT: usize = 100;
+
+/// How the hub does.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    status: Condition,
+    /// Why it is degraded.
+    #[schema(required)]
+    reason: Option<Trouble>,
+    /// `memory-first`: nothing here comes from the database.
+    architecture: &'static str,
+    /// Distinct visitors over all rooms.
+    live_users: usize,
+    /// Page views that are not yet in the database.
+    pending_page_views: usize,
+    /// States of watch sessions that are not yet in the database.
+    pending_watch_sessions: usize,
+    /// How long the oldest of them has waited.
+    #[schema(required)]
+    oldest_unflushed_ms: Option<u64>,
+    /// When the last commit succeeded.
+    #[schema(required)]
+    last_flush: Option<Time>,
+    /// The hub's wall clock.
+    timestamp: Time,
+}
+
+/// Whether all is well.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Condition {
+    /// It is.
+    Ok,
+    /// The last commit failed, no more events are taken, or they wait too long.
+    Degraded,
+}
 
 /// `GET /health`: from memory only, so that it answers whatever the database does.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.journal.status();
     let reason = trouble(&status, app.overdue_ms);
     let degraded = reason.is_some();
-    let body = json!({
-        "status": if degraded { "degraded" } else { "ok" },
-        "reason": reason,
-        "architecture": "memory-first",
-        "liveUsers": app.hub.totals().visitors,
-        "pendingPageViews": status.pending_page_views,
-        "pendingWatchSessions": status.pending_watch_sessions,
-        "oldestUnflushedMs": status.oldest_ms,
-        "lastFlush": status.last_flush,
-        "timestamp": app.clock.wall(),
-    });
+    let body = Health {
+        status: if degraded { Condition::Degraded } else { Condition::Ok },
+        reason,
+        architecture: "memory-first",
+        live_users: app.hub.totals().visitors,
+        pending_page_views: status.pending_page_views,
+        pending_watch_sessions: status.pending_watch_sessions,
+        oldest_unflushed_ms: status.oldest_ms,
+        last_flush: status.last_flush,
+        timestamp: app.clock.wall(),
+    };
     let code = if degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 /// Why the hub is degraded, if it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Trouble {
     /// The last commit failed.
     Fault(Fault),
+    /// None has failed.
     Delay(Delay),
 }
 
 /// What is wrong although no commit has failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Delay {
     /// No more events are taken.
@@ -80,16 +122,25 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.meter.page(&app)).into_response())
 }
 
+/// What a flush did.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlushReport {
+    flushed: Flushed,
+    /// How long it took.
+    took_ms: u64,
+}
+
 /// `POST /flush`: everything that is pending goes to the database now, with who was here until now.
-pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<FlushReport>, ApiError> {
     let started = Instant::now();
     census::take(&app.room);
     let flushed = app.journal.flush().await?;
-    Ok(Json(json!({ "flushed": flushed, "tookMs": millis(started.elapsed()) })))
+    Ok(Json(FlushReport { flushed, took_ms: millis(started.elapsed()) }))
 }
 
 /// `POST /init-db`: applies the migrations that have not been applied.
-pub async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+pub async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Migrated>, ApiError> {
     app.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
 }
 
@@ -98,43 +149,82 @@ pub async fn maintain(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Repo
     Ok(Json(app.lifecycle.maintain().await?))
 }
 
+/// The memory, up to a bound.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory<'a> {
+    version: &'static str,
+    uptime_ms: u64,
+    /// Distinct visitors over all rooms.
+    live_users: usize,
+    /// Open room sockets of people.
+    sessions: usize,
+    /// Open room sockets of bots.
+    bot_sessions: usize,
+    /// Open sockets of any kind.
+    connections: usize,
+    /// How many rooms there are, which may be more than are listed.
+    room_count: usize,
+    /// At most 100, in no order.
+    rooms: Vec<RoomMemory<'a>>,
+    /// Watch sessions whose time is measured.
+    watch_clocks: usize,
+    journal: Status,
+    /// Whether no more sockets are opened.
+    stopping: bool,
+    timestamp: Time,
+}
+
+/// A room, down to the people in it.
+#[derive(Debug, Serialize, ToSchema)]
+struct RoomMemory<'a> {
+    room: &'a RoomId,
+    seq: u64,
+    present: u32,
+    moods: NamedMoods<'a>,
+    /// Open sockets, those of bots included.
+    sockets: usize,
+    /// At most 100, in no order.
+    visitors: Vec<VisitorMemory>,
+}
+
+/// Somebody in a room.
+#[derive(Debug, Serialize, ToSchema)]
+struct VisitorMemory {
+    visitor: VisitorId,
+    sessions: u32,
+}
+
 /// `GET /debug`: the memory, down to the people in the rooms, up to a bound.
-pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Json<Value> {
+pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
     let totals = app.hub.totals();
-    let vocabulary = app.hub.vocabulary();
-    let rooms: Vec<Value> = app
-        .hub
-        .rooms(DEBUG_LIMIT)
-        .iter()
-        .map(|room| {
-            let counts = room.counts();
-            let visitors: Vec<Value> = room
-                .visitors(DEBUG_LIMIT)
-                .into_iter()
-                .map(|(visitor, sessions)| json!({ "visitor": visitor, "sessions": sessions }))
-                .collect();
-            json!({
-                "room": room.id(),
-                "seq": counts.seq,
-                "present": counts.present,
-                "moods": vocabulary.named(&counts.moods),
-                "sockets": room.sessions(),
-                "visitors": visitors,
-            })
-        })
-        .collect();
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptimeMs": millis(app.clock.elapsed()),
-        "liveUsers": totals.visitors,
-        "sessions": totals.sessions,
-        "botSessions": app.hub.bots(),
-        "connections": app.sockets.len(),
-        "roomCount": totals.rooms,
-        "rooms": rooms,
-        "watchClocks": app.clocks.len(),
-        "journal": app.journal.status(),
-        "stopping": app.sockets.is_closed(),
-        "timestamp": app.clock.wall(),
-    }))
+    let rooms = app.hub.rooms(DEBUG_LIMIT);
+    let rooms: Vec<_> = rooms.iter().map(|room| (room, room.counts())).collect();
+    let memory = Memory {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: millis(app.clock.elapsed()),
+        live_users: totals.visitors,
+        sessions: totals.sessions,
+        bot_sessions: app.hub.bots(),
+        connections: app.sockets.len(),
+        room_count: totals.rooms,
+        rooms: rooms.iter().map(|(room, counts)| remember(room, counts, app.hub.vocabulary())).collect(),
+        watch_clocks: app.clocks.len(),
+        journal: app.journal.status(),
+        stopping: app.sockets.is_closed(),
+        timestamp: app.clock.wall(),
+    };
+    Json(memory).into_response()
+}
+
+fn remember<'a>(room: &'a Room, counts: &'a Counts, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
+    let visitors = room.visitors(DEBUG_LIMIT).into_iter();
+    RoomMemory {
+        room: room.id(),
+        seq: counts.seq,
+        present: counts.present,
+        moods: vocabulary.named(&counts.moods),
+        sockets: room.sessions(),
+        visitors: visitors.map(|(visitor, sessions)| VisitorMemory { visitor, sessions }).collect(),
+    }
 }

@@ -15,7 +15,7 @@ use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, events, limits, live, operate, origins, pages, stats, visitors};
+use super::{assets, contract, events, limits, live, operate, origins, pages, stats, visitors};
 use crate::panics::{Panics, Part};
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
@@ -25,7 +25,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(pages::dashboard))
         .route("/room/{room}", get(pages::room))
         .route("/assets/{file}", get(assets::asset))
-        .route("/client/{file}", get(assets::client));
+        .route("/client/{file}", get(assets::client))
+        .route("/openapi.json", get(contract::openapi))
+        .route("/asyncapi.json", get(contract::asyncapi));
     Router::new()
         .route("/rooms/{room}", get(live::room))
         .route("/rooms/{room}/socket", get(live::room_socket))

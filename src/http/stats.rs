@@ -10,12 +10,15 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::app::App;
 use super::error::ApiError;
 use super::etag::is_known;
 use super::live::query;
 use crate::history::stats::{Question, Range, Zone};
+use crate::wire::schema::one_of;
 use crate::wire::{RoomId, Time};
 
 /// A browser asks again after 5 s; an edge shares an answer for as long as it is new here, and serves
@@ -26,14 +29,35 @@ const CACHE: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30";
 const PROP_LIMIT: usize = 1024;
 
 /// The query of the stats.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct Asking {
+    #[param(schema_with = named_ranges)]
     range: Option<String>,
+    /// The first moment. Needs `to`.
+    #[param(value_type = Time, required = false)]
     from: Option<String>,
+    /// The end, at most 20 years after `from`.
+    #[param(value_type = Time, required = false)]
     to: Option<String>,
+    /// One room; without it, all.
+    #[param(value_type = RoomId, required = false)]
     room: Option<String>,
+    /// The IANA time zone of days and hours; the default is UTC.
+    #[param(value_type = Zone, required = false)]
     tz: Option<String>,
+    #[param(schema_with = prop_name)]
     prop: Option<String>,
+}
+
+fn named_ranges() -> ObjectBuilder {
+    let text = "A stretch of time that has a name; the default is 24h. Not together with from and to.";
+    one_of(Range::NAMED.map(Range::name)).description(Some(text))
+}
+
+fn prop_name() -> ObjectBuilder {
+    let text =
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(PROP_LIMIT));
+    text.description(Some("A property of page views to break down."))
 }
 
 /// `GET /unified-stats`: what the history says about a stretch of time.

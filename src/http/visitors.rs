@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::admission::admit_visitor_or_admin;
 use super::app::App;
@@ -19,8 +21,9 @@ use crate::history::store::{Erased, PersonalData};
 use crate::wire::VisitorId;
 
 /// Everything of a visitor.
-#[derive(Debug, Serialize)]
-struct Data {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VisitorData)]
+pub struct Data {
     visitor: VisitorId,
     #[serde(flatten)]
     stored: PersonalData,
@@ -29,7 +32,7 @@ struct Data {
 }
 
 /// What was erased of a visitor.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Gone {
     #[serde(flatten)]
     stored: Erased,
@@ -37,23 +40,30 @@ struct Gone {
     queued: usize,
 }
 
-/// The answer to an erasure.
-#[derive(Debug, Serialize)]
+/// An erasure is done.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Erasure {
     erased: Gone,
-    /// Told only where it is not: somebody has read for seconds, and the next maintenance empties the log.
+    /// There, and false, where somebody has read for seconds: the next maintenance empties the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     wal_truncated: Option<bool>,
+}
+
+/// A visitor's id from an address. A wrong one is refused with its rule.
+fn visitor_id(path: Result<Path<String>, PathRejection>) -> Result<VisitorId, ApiError> {
+    // What does not even decode is a wrong id like any other.
+    let id = path.map(|Path(id)| id).unwrap_or_default();
+    VisitorId::try_from(id).map_err(ApiError::BadVisitor)
 }
 
 /// `GET /visitors/{visitor}/data`: everything that is kept of them, archives included.
 pub async fn data(
     State(app): State<Arc<App>>,
-    Path(visitor): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
+    let visitor = visitor_id(path)?;
     admit_visitor_or_admin(&app, &headers, &visitor)?;
     app.journal.flush().await?;
     let stored = app.store.data_of(&visitor, &app.archives).await.map_err(Unfinished::from)?;
@@ -64,10 +74,10 @@ pub async fn data(
 /// `DELETE /visitors/{visitor}/data`: erases all of it, wherever it is.
 pub async fn erase(
     State(app): State<Arc<App>>,
-    Path(visitor): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Erasure>, ApiError> {
-    let visitor = VisitorId::try_from(visitor).map_err(ApiError::BadVisitor)?;
+    let visitor = visitor_id(path)?;
     admit_visitor_or_admin(&app, &headers, &visitor)?;
     let queued = app.journal.forget(&visitor);
     // What a flush has taken already is erased where it goes.

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::hub::Totals;
 use super::room::Room;
 use crate::sync::lock;
+use crate::wire::mood::NamedMoods;
 use crate::wire::{MoodCounts, RoomId, Time, VisitorId, Vocabulary};
 
 /// The most rooms, pages and contents that a summary lists.
@@ -111,40 +113,11 @@ pub struct LiveActivity {
 impl LiveActivity {
     /// The summary as a message; `kind` is its `type` on a socket.
     #[must_use]
-    pub fn message(&self, kind: Option<&'static str>, timestamp: Time) -> impl Serialize {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Message<R, M, W, P> {
-            #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-            kind: Option<&'static str>,
-            live_users: usize,
-            sessions: usize,
-            rooms: Vec<R>,
-            moods: M,
-            watching: Vec<W>,
-            pages: Vec<P>,
-            timestamp: Time,
-        }
-        #[derive(Serialize)]
-        struct InRoom<'a, M> {
-            room: &'a RoomId,
-            present: u32,
-            moods: M,
-        }
-        #[derive(Serialize)]
-        struct Watching<'a> {
-            content: &'a str,
-            count: usize,
-        }
-        #[derive(Serialize)]
-        struct Page<'a> {
-            path: &'a str,
-            count: usize,
-        }
+    pub fn message(&self, kind: Option<Kind>, timestamp: Time) -> Summary<'_> {
         let named = |counts| self.vocabulary.named(counts);
         let rooms = self.rooms.iter();
         let (watching, pages) = (self.watching.iter(), self.pages.iter());
-        Message {
+        Summary {
             kind,
             live_users: self.totals.visitors,
             sessions: self.totals.sessions,
@@ -153,10 +126,64 @@ impl LiveActivity {
                 .collect(),
             moods: named(&self.moods),
             watching: watching.map(|(content, count)| Watching { content, count: *count }).collect(),
-            pages: pages.map(|(path, count)| Page { path, count: *count }).collect(),
+            pages: pages.map(|(path, count)| OnPage { path, count: *count }).collect(),
             timestamp,
         }
     }
+}
+
+/// What is going on, over all rooms.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary<'a> {
+    /// Only on a socket.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Kind, required = false)]
+    kind: Option<Kind>,
+    /// Distinct visitors over all rooms.
+    live_users: usize,
+    /// Open room sockets of people.
+    sessions: usize,
+    /// The largest first, at most 100 of them; so are the lists below.
+    rooms: Vec<InRoom<'a>>,
+    /// People by mood, over all rooms.
+    moods: NamedMoods<'a>,
+    /// What people watch now.
+    watching: Vec<Watching<'a>>,
+    /// The pages that people are on.
+    pages: Vec<OnPage<'a>>,
+    /// The hub's wall clock.
+    timestamp: Time,
+}
+
+/// The `type` of a summary on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The only one there is.
+    LiveActivity,
+}
+
+/// How many are in a room.
+#[derive(Debug, Serialize, ToSchema)]
+struct InRoom<'a> {
+    room: &'a RoomId,
+    present: u32,
+    moods: NamedMoods<'a>,
+}
+
+/// How many watch something.
+#[derive(Debug, Serialize, ToSchema)]
+struct Watching<'a> {
+    content: &'a str,
+    count: usize,
+}
+
+/// How many are on a page.
+#[derive(Debug, Serialize, ToSchema)]
+struct OnPage<'a> {
+    path: &'a str,
+    count: usize,
 }
 
 /// What one session attends to: the page it saw last and what it plays.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::activity::LiveActivity;
+use super::activity::{Kind, LiveActivity};
 use super::audience::{Audience, Place};
 use super::hub::Hub;
 use super::outlet::Outlet;
@@ -90,7 +90,7 @@ impl Feed {
     }
 
     fn summary(&self, activity: &LiveActivity) -> Frame {
-        Frame::text(&activity.message(Some("live-activity"), self.clock.wall()))
+        Frame::text(&activity.message(Some(Kind::LiveActivity), self.clock.wall()))
     }
 }
 

@@ -76,6 +76,18 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every code.
+    pub const ALL: [Self; 8] = [
+        Self::Protocol,
+        Self::Unsupported,
+        Self::NotUtf8,
+        Self::TokenEnded,
+        Self::Policy,
+        Self::TooBig,
+        Self::Restarting,
+        Self::Overloaded,
+    ];
+
     /// The number on the wire.
     #[must_use]
     pub fn number(self) -> u16 {

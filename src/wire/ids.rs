@@ -9,14 +9,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::schema::{schema, text_like};
+
 /// A name did not match the rule of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must match {0}")]
 pub struct BadName(&'static str);
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
-        $(#[$doc])*
+    ($text:literal, $name:ident, $rule:literal, $check:expr) => {
+        #[doc = concat!($text, "\n\nMatches `", $rule, "`.")]
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
@@ -46,6 +48,8 @@ macro_rules! name {
             }
         }
 
+        schema!($name, text_like($rule).description(Some($text)));
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -55,7 +59,7 @@ macro_rules! name {
 }
 
 name! {
-    /// A breathing room's name: `[a-z0-9][a-z0-9-]{0,63}`.
+    "A breathing room's name.",
     RoomId, "[a-z0-9][a-z0-9-]{0,63}", |name| {
         matches!(name.len(), 1..=64)
             && !name.starts_with(b"-")
@@ -64,7 +68,7 @@ name! {
 }
 
 name! {
-    /// A person, by an opaque id of their own choosing: `[A-Za-z0-9_-]{1,64}`.
+    "A person, by an opaque id of their own choosing.",
     VisitorId, "[A-Za-z0-9_-]{1,64}", |name| {
         matches!(name.len(), 1..=64)
             && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::code::ErrorCode;
@@ -38,7 +39,7 @@ pub enum ClientMessage {
 }
 
 /// A page view: a fact with an id, which counts once however often it is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PageView {
     /// Makes it idempotent.
@@ -56,7 +57,7 @@ pub struct PageView {
 }
 
 /// The state of a watch session, sent when it changes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Watch {
     /// The watch session's id.
@@ -80,7 +81,7 @@ pub struct Watch {
 }
 
 /// The states of a watch session. Where two messages have the same `at`, the larger one holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchState {
     /// Time stands still.
@@ -186,12 +187,13 @@ struct TokenBody {
 }
 
 /// What the hub sends on a room socket.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ServerMessage<'a> {
     /// The first message on every socket.
+    #[serde(rename_all = "camelCase")]
     Welcome {
-        /// [`PROTOCOL`](super::PROTOCOL).
+        /// The protocol's version.
         protocol: u32,
         /// This socket's name.
         session: SessionId,
@@ -219,7 +221,8 @@ pub enum ServerMessage<'a> {
         /// People by mood.
         moods: NamedMoods<'a>,
     },
-    /// Every event up to `up_to` is committed, or was refused by an error that named it.
+    /// Every event up to this `ref` is committed, or was refused by an error that named it.
+    #[serde(rename_all = "camelCase")]
     Ack {
         /// The highest such `ref`.
         up_to: Ref,

@@ -1,4 +1,4 @@
-//! The words that go over the network: names, moods, messages, codes and ready frames.
+//! The words that go over the network: names, moods, messages, codes, ready frames, and their schemas.
 //!
 //! Everything here is a pure value with its rules, checked once when it is parsed, so that the rest
 //! of the house never meets a bad one. This module imports nothing of ours; `docs/protocol.md`
@@ -10,6 +10,7 @@ pub mod ids;
 pub mod message;
 pub mod mood;
 pub mod parse;
+pub mod schema;
 pub mod value;
 
 pub use code::{CloseCode, ErrorCode};

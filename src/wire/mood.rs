@@ -12,6 +12,9 @@ pub const DEFAULT_MOODS: &str = "calm,gratitude,presence,joy,love,peace,hope,tir
 /// The most moods that a vocabulary may hold. It bounds every frame and every room's counts.
 pub const MOODS_LIMIT: usize = 64;
 
+/// What a mood's name must match.
+pub const MOOD_RULE: &str = "[a-z][a-z0-9-]{0,31}";
+
 /// One mood of the hub's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mood(u8);
@@ -26,7 +29,7 @@ impl Mood {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadVocabulary {
     /// A mood's name breaks the rule for names.
-    #[error("mood {0:?} must match [a-z][a-z0-9-]{{0,31}}")]
+    #[error("mood {0:?} must match {MOOD_RULE}")]
     Name(String),
     /// A mood is listed twice.
     #[error("mood {0:?} is listed twice")]

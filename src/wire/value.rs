@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// The largest integer that every JSON reader keeps exactly: 2^53 − 1 (RFC 8259, section 6).
-const SAFE_INTEGER: u64 = (1 << 53) - 1;
+pub(super) const SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// The last millisecond of the year 9999, the end of what calendars here can show.
-const END_OF_TIME: u64 = 253_402_300_799_999;
+pub(super) const END_OF_TIME: u64 = 253_402_300_799_999;
 
 /// A value broke the rule of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

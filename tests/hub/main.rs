@@ -12,6 +12,7 @@
 mod audit;
 mod bad_input;
 mod bots;
+mod contract;
 mod disk;
 mod entry;
 mod erasure;

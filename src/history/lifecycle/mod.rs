@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 pub use plan::{BadRetention, Retention, quarters_from};
 
@@ -35,7 +36,8 @@ const INTERVAL: Duration = Duration::from_hours(1);
 const ORDERS: usize = 16;
 
 /// The steps of a run, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(as = MaintenanceStep)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Old rollups of quarter hours go; counts days.
@@ -82,7 +84,7 @@ impl Step {
 }
 
 /// How a step went.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepReport {
     /// How long it took.
@@ -94,8 +96,9 @@ pub struct StepReport {
 }
 
 /// What a run did.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = MaintenanceReport)]
 pub struct Report {
     /// How long it took.
     pub took_ms: u64,

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
+use utoipa::ToSchema;
 
 use super::{Answer, Question, Range, ReadError};
 use crate::clock::Clock;
@@ -77,12 +78,15 @@ pub struct Served {
     pub etag: String,
 }
 
-#[derive(Serialize)]
+/// The answer as it is sent.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+pub struct Stats<'a> {
     #[serde(flatten)]
     answer: &'a Answer,
+    /// When it was made.
     generated_at: Time,
+    /// Whether it was there already.
     cached: bool,
 }
 
@@ -197,7 +201,7 @@ impl Answers {
         let version = store.version(question.room.as_ref());
         let answer = store.ask(question, now, meter).await?;
         let body = |cached| {
-            let body = Body { answer: &answer, generated_at: now, cached };
+            let body = Stats { answer: &answer, generated_at: now, cached };
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
         };
         let digest = Sha256::digest(serde_json::to_vec(&answer).unwrap_or_default());

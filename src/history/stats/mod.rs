@@ -11,8 +11,9 @@ pub mod window;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-pub use answers::{Answers, Served};
+pub use answers::{Answers, Served, Stats};
 pub use window::{BadRange, BadZone, Range, Step, Zone};
 
 use crate::wire::{RoomId, Time};
@@ -44,7 +45,7 @@ impl Question {
 }
 
 /// What the history says.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// As asked.
@@ -79,7 +80,7 @@ pub struct Answer {
 }
 
 /// Figures of one stretch of time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Pages seen.
@@ -99,7 +100,7 @@ pub struct Totals {
 }
 
 /// One bucket of the series.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Point {
     /// When it begins.
@@ -112,7 +113,7 @@ pub struct Point {
 }
 
 /// The stretch before.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Previous {
     /// Its first moment.
     pub from: Time,
@@ -123,7 +124,7 @@ pub struct Previous {
 }
 
 /// A page, and how often it was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
     /// Its path.
@@ -133,7 +134,7 @@ pub struct Page {
 }
 
 /// Something to watch, and how long it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Content {
     /// What.
@@ -145,7 +146,7 @@ pub struct Content {
 }
 
 /// Where page views came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Referrer {
     /// The host, without `www.`.
@@ -155,7 +156,7 @@ pub struct Referrer {
 }
 
 /// Page views by the values of a property.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Breakdown {
     /// The property.
     pub key: String,
@@ -164,7 +165,7 @@ pub struct Breakdown {
 }
 
 /// A property's value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PropValue {
     /// As text; of a long one only its beginning.

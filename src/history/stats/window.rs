@@ -9,9 +9,12 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::history::calendar::{DAY_MS, HOUR_MS, Level, QUARTER_MS, time, timestamp};
 use crate::wire::Time;
+use crate::wire::schema::{one_of, schema};
 
 /// The longest stretch that may be asked about, in milliseconds: 20 years.
 const LONGEST_MS: u64 = 20 * 366 * DAY_MS;
@@ -77,6 +80,11 @@ impl Serialize for Range {
     }
 }
 
+schema!(Range, {
+    let custom = Self::Between { from: Time::from_millis(0), to: Time::END };
+    one_of(Self::NAMED.iter().chain([&custom]).map(|range| range.name()))
+});
+
 /// Two moments are no stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadRange {
@@ -131,8 +139,10 @@ impl Serialize for Zone {
     }
 }
 
+schema!(Zone, ObjectBuilder::new().schema_type(Type::String).description(Some("An IANA time zone.")));
+
 /// How long a bucket is, by the clocks of the zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// An hour.

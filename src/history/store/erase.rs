@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 
 use super::commit;
 use super::mentions::{self, Mentions};
@@ -33,7 +34,7 @@ const ROWS_PER_SLICE: u32 = if cfg!(test) { 3 } else { 2_000 };
 const READERS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What was erased.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Erased {
     /// Page views in the tables.

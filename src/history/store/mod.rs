@@ -39,6 +39,7 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
+use utoipa::ToSchema;
 
 pub use commit::Changes;
 pub use erase::Erased;
@@ -69,7 +70,7 @@ const READERS: u32 = 4;
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
 /// The migrations that a call applied, and the newest there is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Migrated {
     /// Versions that were applied just now.
     pub applied: Vec<i64>,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use sqlx::SqliteConnection;
+use utoipa::ToSchema;
 
 use super::{LifecycleError, Store};
 use crate::history::calendar::Month;
@@ -38,7 +39,7 @@ pub struct Archive {
 }
 
 /// How many rows of a month.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MonthRows {
     /// Which month.
     pub month: Month,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sqlx::Connection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::names::{self, Dictionary};
@@ -22,7 +23,7 @@ use crate::wire::VisitorId;
 const ROWS_PER_PAGE: u32 = 2_000;
 
 /// Everything of one visitor, in the order in which it happened.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PersonalData {
     /// Pages seen.

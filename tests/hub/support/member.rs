@@ -11,6 +11,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
 use super::PATIENCE;
+use super::contract::SOCKETS;
 
 pub struct Member {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -82,7 +83,11 @@ impl Member {
         loop {
             let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
             match message {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => {
+                    let message = serde_json::from_str(&text).unwrap();
+                    SOCKETS.expect(&message);
+                    return Ok(message);
+                }
                 Some(Ok(Message::Close(frame))) => {
                     return Err(Ending::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }

@@ -1,5 +1,6 @@
 //! The vocabulary of the tests: a hub, its members, requests, rows, and patience.
 
+pub mod contract;
 pub mod member;
 pub mod program;
 pub mod request;

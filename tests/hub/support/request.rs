@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::contract::HTTP;
 use super::{ADMIN, PATIENCE};
 
 pub struct Request {
@@ -66,6 +67,7 @@ impl Request {
 
     pub async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(&self.address).await?;
+        let (method, path) = (self.request.method().to_string(), self.request.uri().to_string());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(self.request).await?;
@@ -73,7 +75,9 @@ impl Request {
         let body = body.collect().await?.to_bytes();
         connection.abort();
         let text = String::from_utf8(body.into())?;
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, text })
+        let answer = Answer { status: head.status.as_u16(), headers: head.headers, text };
+        HTTP.expect(&method, &path, &answer);
+        Ok(answer)
     }
 }
 

@@ -1,0 +1,192 @@
+//! What is said on the sockets, as AsyncAPI 3.0: the hub is the application, so what it tells it sends.
+//!
+//! Payloads are the schemas of the types that are sent and parsed; a message that is added to one of their
+//! enums is in the document without a word here.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::path::ParameterIn;
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use super::DESCRIPTION;
+use super::endpoint::{Schemas, collect};
+use crate::http::live::Joining;
+use crate::live::activity::{Kind, Summary};
+use crate::wire::message::ServerMessage;
+use crate::wire::schema::reference;
+use crate::wire::{
+    BEARER_SUBPROTOCOL, ClientMessage, CloseCode, MESSAGE_LIMIT, PageView, Ref, RoomId, SUBPROTOCOL,
+    VisitorId, Watch,
+};
+
+/// The version of the WebSocket bindings.
+const BINDING: &str = "0.1.0";
+
+/// The document.
+pub(super) fn document() -> Value {
+    let from_hub = messages(&json(&ServerMessage::schema()), "From the hub");
+    let from_client = messages(&json(&ClientMessage::schema()), "From the client");
+    let activity = live_activity();
+    let (told, heard) = (names(&from_hub), names(&from_client));
+    let live = ["live-activity".to_owned(), "error".to_owned()];
+    let mut all = from_hub;
+    all.extend(from_client);
+    all.insert(live[0].clone(), activity);
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "breathing-room",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": DESCRIPTION,
+            "license": { "name": env!("CARGO_PKG_LICENSE") },
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "room": room(&[told.as_slice(), &heard].concat()),
+            "live": live_channel(&live),
+        },
+        "operations": {
+            "tellRoom": operation("send", "room", &told),
+            "hearRoom": operation("receive", "room", &heard),
+            "tellLive": operation("send", "live", &live),
+        },
+        "components": { "messages": all, "schemas": schemas() },
+    })
+}
+
+fn room(messages: &[String]) -> Value {
+    let query: Map<String, Value> = Joining::into_params(|| Some(ParameterIn::Query))
+        .iter()
+        .map(|parameter| (parameter.name.clone(), json(&parameter.schema)))
+        .collect();
+    json!({
+        "address": "/rooms/{room}/socket",
+        "title": "One visitor's socket in one room",
+        "description": format!("Presence is the open socket: there is no join message, and no heartbeat. A client's \
+            message is text of at most {MESSAGE_LIMIT} bytes."),
+        "parameters": { "room": { "description": "The room's name: see the schema RoomId." } },
+        "messages": on(messages),
+        "bindings": { "ws": {
+            "method": "GET",
+            "query": { "type": "object", "properties": query },
+            "headers": { "type": "object", "properties": {
+                "Sec-WebSocket-Protocol": {
+                    "type": "string",
+                    "description": format!("`{SUBPROTOCOL}`, and from browsers `{BEARER_SUBPROTOCOL}{{token}}`, which \
+                        is not echoed."),
+                },
+                "Authorization": {
+                    "type": "string",
+                    "description": "`Bearer` and a visitor's token, where the hub asks for one.",
+                },
+            } },
+            "bindingVersion": BINDING,
+        } },
+        "x-subprotocols": [SUBPROTOCOL],
+        "x-close-codes": close_codes(),
+    })
+}
+
+fn live_channel(messages: &[String]) -> Value {
+    json!({
+        "address": "/live",
+        "title": "The live activity over all rooms",
+        "description": "Told at once and then on change, at most once a second. There is nothing to say here.",
+        "messages": on(messages),
+        "bindings": { "ws": { "method": "GET", "bindingVersion": BINDING } },
+        "x-close-codes": close_codes(),
+    })
+}
+
+/// Why the hub closes a socket, by number; some numbers have two reasons.
+fn close_codes() -> Map<String, Value> {
+    let mut codes = Map::new();
+    for code in CloseCode::ALL {
+        let reasons = codes.entry(code.number().to_string()).or_insert_with(|| json!([]));
+        if let Value::Array(reasons) = reasons {
+            reasons.push(code.reason().into());
+        }
+    }
+    codes
+}
+
+/// The messages of a tagged enum, by their types.
+fn messages(variants: &Value, summary: &str) -> Map<String, Value> {
+    let variants = variants["oneOf"].as_array().into_iter().flatten();
+    let message = |payload: &Value| {
+        let name = type_of(payload)?;
+        let examples: Vec<_> =
+            example(name).map(|example| json!({ "payload": example })).into_iter().collect();
+        let message = json!({ "name": name, "summary": summary, "payload": payload, "examples": examples });
+        Some((name.to_owned(), message))
+    };
+    variants.filter_map(message).collect()
+}
+
+/// The one `type` that a payload may have, where it stands in its schema or in a part of it.
+fn type_of(payload: &Value) -> Option<&str> {
+    let own = payload.pointer("/properties/type/enum/0").and_then(Value::as_str);
+    own.or_else(|| payload["allOf"].as_array()?.iter().find_map(type_of))
+}
+
+/// The summary, which on a socket has a `type`.
+fn live_activity() -> Value {
+    let named = json!({ "type": "object", "required": ["type"] });
+    let payload = json!({ "allOf": [named, json(&reference(&Summary::name()))] });
+    json!({ "name": "live-activity", "summary": "From the hub", "payload": payload })
+}
+
+/// What a client may say, as it may stand on the wire.
+fn example(kind: &str) -> Option<Value> {
+    const ID: &str = "019a9d0e-7f00-7000-8000-000000000001";
+    match kind {
+        "mood" => Some(json!({ "type": kind, "mood": "calm" })),
+        "page-view" => {
+            Some(json!({ "type": kind, "ref": 1, "id": ID, "path": "/garden", "props": { "plan": "free" } }))
+        }
+        "watch" => Some(json!({
+            "type": kind, "ref": 2, "id": ID, "content": "morning-sit", "state": "playing", "watchedMs": 0,
+        })),
+        _ => None,
+    }
+}
+
+fn names(messages: &Map<String, Value>) -> Vec<String> {
+    messages.keys().cloned().collect()
+}
+
+/// References to the messages of these names.
+fn on(names: &[String]) -> Map<String, Value> {
+    let reference =
+        |name: &String| (name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
+    names.iter().map(reference).collect()
+}
+
+fn operation(action: &str, channel: &str, messages: &[String]) -> Value {
+    let reference = |name| json!({ "$ref": format!("#/channels/{channel}/messages/{name}") });
+    json!({
+        "action": action,
+        "channel": { "$ref": format!("#/channels/{channel}") },
+        "messages": messages.iter().map(reference).collect::<Vec<_>>(),
+    })
+}
+
+/// All that payloads and queries refer to.
+fn schemas() -> Value {
+    let mut schemas = Schemas::new();
+    collect::<ServerMessage>(&mut schemas);
+    collect::<Summary>(&mut schemas);
+    collect::<Kind>(&mut schemas);
+    collect::<PageView>(&mut schemas);
+    collect::<Watch>(&mut schemas);
+    collect::<Ref>(&mut schemas);
+    collect::<RoomId>(&mut schemas);
+    collect::<VisitorId>(&mut schemas);
+    collect::<ClientMessage>(&mut schemas);
+    json(&schemas)
+}
+
+#[expect(clippy::unreachable, reason = "schemas are plain JSON")]
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|problem| unreachable!("schemas are plain JSON: {problem}"))
+}

@@ -1,0 +1,129 @@
+//! The contract for machines: that it holds all that there is, and nothing else.
+//!
+//! That real answers and messages are as documented is tested with each of them, in `support::contract`.
+
+use std::collections::HashSet;
+
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::support::contract::{HTTP, SOCKETS};
+use crate::support::request::Answer;
+use crate::support::{Hub, Request};
+
+/// Every `.route(…)` of the table, as its methods and its address.
+fn routes() -> HashSet<(String, String)> {
+    let table = include_str!("../../src/http/routes.rs");
+    let mut found = HashSet::new();
+    for route in table.split(".route(\"").skip(1) {
+        let (path, handlers) = route.split_once("\", ").unwrap();
+        let handlers = handlers.split(".route(").next().unwrap().split(".method_not").next().unwrap();
+        for method in ["get", "post", "put", "patch", "delete", "any"] {
+            let call = format!("{method}(");
+            if handlers.starts_with(&call) || handlers.contains(&format!(".{call}")) {
+                found.insert((method.to_uppercase(), path.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_route_is_documented_and_every_documented_one_is_a_route() {
+    let routes = routes();
+    assert!(routes.len() > 20, "{routes:?}");
+    assert_eq!(routes, HTTP.operations());
+}
+
+#[test]
+fn whatever_is_referred_to_is_there() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    for document in [&HTTP.document, &SOCKETS.document] {
+        let mut found = Vec::new();
+        references(document, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            assert!(document.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_methods_of_each_address_are_those_that_are_documented() {
+    let hub = Hub::start().await;
+    for (path, methods) in HTTP.document["paths"].as_object().unwrap() {
+        let methods: HashSet<_> =
+            methods.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
+        let path = path.replace("{room}", "lobby").replace("{visitor}", "ann").replace("{file}", "x");
+        let answer = Request::new(&hub.address, "PATCH", &path).send().await;
+        answer.expect_error(405, "method-not-allowed");
+        let allowed = answer.header("allow").split(',').filter(|method| *method != "HEAD");
+        assert_eq!(allowed.map(str::to_owned).collect::<HashSet<_>>(), methods, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn both_documents_are_for_all_and_sent_once() {
+    let hub = Hub::start().await;
+    for (path, version) in
+        [("/openapi.json", ("openapi", "3.1.0")), ("/asyncapi.json", ("asyncapi", "3.0.0"))]
+    {
+        let document = hub.get(path).header("origin", "https://example.org").send().await;
+        assert_eq!(document.expect(200)[version.0], version.1);
+        assert_eq!(document.header("access-control-allow-origin"), "*");
+        assert_eq!(document.header("cache-control"), "no-cache");
+        let again = hub.get(path).header("if-none-match", document.header("etag")).send().await;
+        assert_eq!((again.status, again.header("etag")), (304, document.header("etag")));
+    }
+}
+
+#[tokio::test]
+async fn the_examples_are_taken() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let mut last = 0;
+    for name in SOCKETS.document["channels"]["room"]["messages"].as_object().unwrap().keys() {
+        let examples = SOCKETS.document["components"]["messages"][name]["examples"].as_array();
+        for example in examples.into_iter().flatten() {
+            last = example["payload"]["ref"].as_u64().unwrap_or(last);
+            ann.say(example["payload"].clone()).await;
+        }
+    }
+    ann.expect_moods(json!({ "calm": 1 })).await;
+    ann.expect_ack(last).await;
+    assert!(hub.get("/live-activity").send().await.expect(200)["watching"][0]["content"].is_string());
+    ann.settle().await; // its error is the only one
+}
+
+fn answer(status: u16, body: &Value) -> Answer {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Answer { status, headers, text: body.to_string() }
+}
+
+#[test]
+#[should_panic(expected = "418 to GET /rooms/lobby is not documented")]
+fn a_status_that_is_not_documented_is_found() {
+    HTTP.expect("GET", "/rooms/lobby", &answer(418, &json!({})));
+}
+
+#[test]
+#[should_panic(expected = "200 to GET /rooms/lobby?x is not as documented")]
+fn an_answer_with_a_wrong_field_is_found() {
+    let room = json!({ "room": "Lobby", "seq": 0, "present": 0, "moods": {} });
+    HTTP.expect("GET", "/rooms/lobby?x", &answer(200, &room));
+}
+
+#[test]
+#[should_panic(expected = "presence is not as documented")]
+fn a_message_with_a_wrong_field_is_found() {
+    SOCKETS.expect(&json!({ "type": "presence", "seq": 1, "present": 1, "moods": { "calm": 0 } }));
+}

@@ -15,6 +15,7 @@ mod figure;
 mod floor;
 mod grow;
 mod guard;
+mod hostile;
 mod http;
 mod member;
 mod process;
@@ -28,7 +29,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
@@ -48,6 +49,7 @@ const BENCH: &str = "--bench";
 /// Measures the hub. Each figure is the median of all rounds, or the 99th percentile over all of them.
 #[derive(Debug, Parser)]
 #[command(name = "load")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct Args {
     /// Scenarios to run; without it, all of them
     #[arg(long, value_delimiter = ',', value_name = "SCENARIOS",
@@ -71,6 +73,12 @@ struct Args {
     /// Print docs/cost.md, and nothing else
     #[arg(long, conflicts_with = "grow")]
     cost: bool,
+    /// Put good members beside hostile ones, and do nothing else
+    #[arg(long, conflicts_with_all = ["grow", "cost"])]
+    hostile: bool,
+    /// How long the hostile ones go on
+    #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    hostile_for: Duration,
 }
 
 /// Closed standard output is no reason to end.
@@ -119,6 +127,9 @@ fn measure(args: &Args) -> Outcome<bool> {
     report::print_machine();
     if args.grow {
         return grow::print(&args.hub).map(|()| true);
+    }
+    if args.hostile {
+        return hostile::run(&args.hub, args.hostile_for);
     }
     let mut table = Table::default();
     let mut right = true;

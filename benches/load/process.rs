@@ -31,10 +31,23 @@ pub(crate) enum Subject {
 /// Settings of the hub that a scenario changes, as in `FLUSH_INTERVAL`.
 pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 
+/// Where the log is, if it is in a file.
+const LOG: &str = "log";
+
 impl Subject {
     /// Starts it on a free port, with an empty database, and waits until it is open.
     pub(crate) fn start(&self, settings: Settings<'_>) -> Outcome<Server> {
+        self.start_in(TempDir::new()?, settings, Stdio::inherit())
+    }
+
+    /// The same, with its log in a file.
+    pub(crate) fn start_logged(&self, settings: Settings<'_>) -> Outcome<Server> {
         let folder = TempDir::new()?;
+        let log = fs::File::create(folder.path().join(LOG))?;
+        self.start_in(folder, settings, log.into())
+    }
+
+    fn start_in(&self, folder: TempDir, settings: Settings<'_>, log: Stdio) -> Outcome<Server> {
         let mut command = match self {
             Self::Hub(program) => {
                 let mut hub = Command::new(program);
@@ -52,7 +65,7 @@ impl Subject {
                 floor
             }
         };
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
         guard::watch_over(child.id());
         let stdout = child.stdout.take();
         let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), folder };
@@ -87,6 +100,11 @@ impl Drop for Server {
 impl Server {
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("hub.db")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Outcome<String> {
+        Ok(fs::read_to_string(self.folder.path().join(LOG))?)
     }
 
     /// The CPU time that each thread has had, in nanoseconds.

@@ -32,6 +32,8 @@ const AT_ONCE: usize = 128;
 
 pub(crate) struct Swarm {
     server: SocketAddr,
+    /// How many addresses its members have.
+    addresses: u32,
     poll: Poll,
     events: Events,
     /// By token; those who have left are `None`.
@@ -42,8 +44,14 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     pub(crate) fn new(server: SocketAddr) -> Outcome<Self> {
+        Self::from_addresses(server, 1)
+    }
+
+    /// One whose members come from so many addresses, in turn.
+    pub(crate) fn from_addresses(server: SocketAddr, addresses: u32) -> Outcome<Self> {
         Ok(Self {
             server,
+            addresses,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             members: Vec::new(),
@@ -55,7 +63,7 @@ impl Swarm {
     /// Begins to join, and returns the new member's number.
     pub(crate) fn join(&mut self, room: &str, visitor: &str, mood: Option<&str>) -> Outcome<usize> {
         let who = self.members.len();
-        let mut stream = connect(self.server)?;
+        let mut stream = connect(self.server, self.addresses)?;
         self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
         let request = wire::upgrade(room, visitor, mood);
         self.tally.bytes_out += request.len();
@@ -97,6 +105,11 @@ impl Swarm {
         }
         member.queue(CLOSE, &1000_u16.to_be_bytes(), &mut self.tally);
         member.flush()
+    }
+
+    /// The connection breaks.
+    pub(crate) fn break_off(&mut self, who: usize) {
+        self.members[who] = None;
     }
 
     /// Waits for something to happen, takes it in, and tells `hear` who heard what.
@@ -198,10 +211,11 @@ impl Swarm {
 
 /// Begins to connect, from an address and port of this tool's own choice: the kernel looks longer and
 /// longer for a free port, where thousands are taken or were lately.
-fn connect(server: SocketAddr) -> Outcome<TcpStream> {
+fn connect(server: SocketAddr, addresses: u32) -> Outcome<TcpStream> {
     let number = CONNECTED.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = (number / PORTS).to_be_bytes();
-    let port = u16::try_from(FIRST_PORT + number % PORTS)?;
+    let (turn, address) = (number / addresses, number % addresses);
+    let [_, _, high, low] = (turn / PORTS * addresses + address).to_be_bytes();
+    let port = u16::try_from(FIRST_PORT + turn % PORTS)?;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;

@@ -21,11 +21,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
 use super::app::App;
-use super::descriptors::{AcceptErrors, Descriptors, turn_away};
+use super::descriptors::{AcceptErrors, Descriptors, FULL, TOO_MANY, turn_away};
 use super::limits::Peer;
 use super::routes::router;
 use crate::panics::Part;
 use crate::session::meter::Limit;
+use crate::session::{ConnectionPermit, TooMuch};
 
 /// How long a peer has to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,8 +50,8 @@ impl Acceptor {
     /// Takes connections in from now on.
     #[must_use]
     pub fn start(listener: TcpListener, app: &Arc<App>) -> Self {
-        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
-        let accept = accept(listener, Arc::clone(app), connections.clone(), stop.clone());
+        let (connections, stop) = (app.connections.clone(), CancellationToken::new());
+        let accept = accept(listener, Arc::clone(app), stop.clone());
         Self { accept: AbortOnDropHandle::new(app.meter.panics().spawn(accept)), connections, stop }
     }
 
@@ -64,7 +65,7 @@ impl Acceptor {
 }
 
 /// Accepts connections, whatever happens.
-async fn accept(listener: TcpListener, app: Arc<App>, connections: TaskTracker, stop: CancellationToken) {
+async fn accept(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
     let limit = app.config.descriptors.map_or(usize::MAX, Descriptors::connections);
     let router = router(Arc::clone(&app));
     let mut errors = AcceptErrors::new(app.meter.accept_errors());
@@ -76,17 +77,29 @@ async fn accept(listener: TcpListener, app: Arc<App>, connections: TaskTracker, 
                 continue;
             }
         };
-        if connections.len() + app.sockets.len() >= limit {
+        if app.connections.len() + app.sockets.len() >= limit {
             app.refusals.limited(Limit::Descriptors);
-            turn_away(stream);
+            turn_away(stream, FULL);
             continue;
         }
+        let Ok(permit) = permit(&app, peer.ip()) else {
+            turn_away(stream, TOO_MANY);
+            continue;
+        };
         let service = TowerToHyperService::new(router.clone());
-        let (panics, stop) = (app.meter.panics().clone(), stop.clone());
-        connections.spawn(async move {
-            panics.catch(Part::Request, connection(stream, peer.ip(), service, stop)).await
-        });
+        let connection = connection(stream, peer.ip(), service, stop.clone());
+        let panics = app.meter.panics().clone();
+        drop(app.connections.spawn(async move {
+            panics.catch(Part::Request, connection).await;
+            drop(permit);
+        }));
     }
+}
+
+/// Behind a proxy all connections are the proxy's, and it is the proxy's business how many there are.
+fn permit(app: &Arc<App>, peer: IpAddr) -> Result<Option<ConnectionPermit>, TooMuch> {
+    let has_proxy = app.config.client_ip_header.is_some();
+    if has_proxy { Ok(None) } else { app.sockets.connect(peer.into()).map(Some) }
 }
 
 /// Serves one connection until it ends, or until `stop` and then for as long as its running request.

@@ -45,6 +45,8 @@ pub struct App {
     pub archives: Archives,
     /// All open sockets.
     pub sockets: Arc<Sockets>,
+    /// The tasks of all connections that are no sockets.
+    pub connections: TaskTracker,
     /// The tasks of all sessions.
     pub sessions: TaskTracker,
     /// What room sessions need.

@@ -26,10 +26,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a connection gets for which there is no descriptor.
-const FULL: &[u8] =
+pub const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\
     Retry-After: 5\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: come back in a while\"}}";
+
+/// What a connection gets from whose address there are too many.
+pub const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 89\r\n\
+    Retry-After: 10\r\nConnection: close\r\n\r\n\
+    {\"error\":{\"code\":\"too-many\",\"message\":\"too many connections are open from your address\"}}";
 
 /// How many files the process may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +82,12 @@ impl Descriptors {
     }
 }
 
-/// Tells a connection that there is no place for it, as far as that goes without waiting.
-pub fn turn_away(stream: TcpStream) {
+/// Tells a connection why there is no place for it, as far as that goes without waiting.
+pub fn turn_away(stream: TcpStream, answer: &[u8]) {
     let Ok(mut stream) = stream.into_std() else { return };
     // With the request unread, the answer would be lost to a reset.
     let _ = stream.read(&mut [0; 4096]);
-    let _ = stream.write(FULL);
+    let _ = stream.write(answer);
 }
 
 /// Errors of accepting, which are waited out.
@@ -134,12 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_as_long_as_it_says() {
-        let answer = str::from_utf8(FULL).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
-        let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(body["error"]["code"], "full");
+    fn the_answers_are_as_long_as_they_say() {
+        for (answer, code) in [(FULL, "full"), (TOO_MANY, "too-many")] {
+            let answer = str::from_utf8(answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{}", body.len());
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["error"]["code"], code);
+        }
     }
 
     #[tokio::test]

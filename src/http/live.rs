@@ -3,6 +3,7 @@
 //! Nothing here waits for the database, so that presence goes on whatever that does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -10,6 +11,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tracing::debug;
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::{IntoParams, ToSchema};
@@ -27,6 +29,9 @@ use crate::token::Claims;
 use crate::wire::mood::{MOOD_RULE, NamedMoods};
 use crate::wire::schema::text_like;
 use crate::wire::{RoomId, VisitorId};
+
+/// How long a peer has to take the answer that opens its socket.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A room's name from an address. A wrong one is refused with its rule.
 pub(super) fn room_id(path: Result<Path<String>, PathRejection>) -> Result<RoomId, ApiError> {
@@ -150,12 +155,13 @@ where
     let answer = handshake.answer();
     let (sessions, panics) = (app.sessions.clone(), app.meter.panics().clone());
     let opening = async move {
-        match handshake.connection().await {
+        match timeout(UPGRADE_TIMEOUT, handshake.connection()).await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
-            Ok((stream, read_already)) => {
+            Ok(Ok((stream, read_already))) => {
                 drop(sessions.spawn(session(Socket::new(stream, read_already, admission))));
             }
-            Err(error) => debug!(%error, "a socket's connection ended before it was open"),
+            Ok(Err(error)) => debug!(%error, "a socket's connection ended before it was open"),
+            Err(_) => debug!("nobody took the answer that opens a socket"),
         }
     };
     app.sessions.spawn(async move { panics.catch(Part::Session, opening).await });

@@ -38,6 +38,7 @@ pub struct HttpMeter {
 struct Gauges {
     connections: Gauge,
     connections_limit: Gauge,
+    http_connections: Gauge,
     unsent: Gauge,
     sessions: Gauge,
     bots: Gauge,
@@ -104,6 +105,10 @@ impl Gauges {
         Self {
             connections: describe("breathing_room_connections", "Open sockets of all kinds"),
             connections_limit: describe("breathing_room_connections_limit", "Sockets that may be open"),
+            http_connections: describe(
+                "breathing_room_http_connections",
+                "Open connections that are no sockets, the one that asks included",
+            ),
             unsent: describe("breathing_room_unsent_bytes", "Bytes that wait for peers to take them"),
             sessions: describe("breathing_room_sessions", "Open room sockets of people"),
             bots: describe("breathing_room_bot_sessions", "Open room sockets of known bots"),
@@ -142,6 +147,7 @@ impl HttpMeter {
         let gauges = &self.gauges;
         gauges.connections.set(app.sockets.len() as f64);
         gauges.connections_limit.set(app.sockets.limit() as f64);
+        gauges.http_connections.set(app.connections.len() as f64);
         gauges.unsent.set(app.sockets.unsent() as f64);
         gauges.sessions.set(totals.sessions as f64);
         gauges.bots.set(app.hub.bots() as f64);

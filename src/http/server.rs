@@ -31,7 +31,7 @@ use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub, audit};
-use crate::session::{Sockets, WatchClocks, census, room};
+use crate::session::{Sockets, WatchClocks, census, room, stall_limit};
 use crate::token::BadKeys;
 use crate::wire::CloseCode;
 
@@ -41,6 +41,10 @@ const BACKLOG: u32 = 4096;
 
 /// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
 const SEND_BUFFER: usize = 32 * 1024;
+
+/// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
+#[cfg(target_os = "linux")]
+const AFTER_THE_SWEEP: Duration = Duration::from_secs(2);
 
 /// How long a request's body may be on its way.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,6 +96,22 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Sets what all connections inherit.
+fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
+    // The kernel would let each grow to megabytes.
+    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)?;
+    // The sweep looks after sockets only. The kernel ends whoever asks for something else and does not take
+    // it, and what it still keeps for sockets that were cut off.
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from((stall_limit + AFTER_THE_SWEEP).as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stall_limit;
+    Ok(())
+}
+
 /// A hub whose database is open, ready to serve.
 #[derive(Debug)]
 pub struct Server {
@@ -99,6 +119,7 @@ pub struct Server {
     flush: JoinHandle<()>,
     lifecycle: JoinHandle<()>,
     seat_hold: Duration,
+    stall_limit: Duration,
     /// What runs beside the sessions: the sweep over sockets and old watch clocks, and the census.
     rounds: AbortOnDropHandle<()>,
 }
@@ -180,6 +201,7 @@ impl Server {
             lifecycle,
             archives,
             sockets,
+            connections: TaskTracker::new(),
             sessions: TaskTracker::new(),
             room,
             clock,
@@ -188,7 +210,8 @@ impl Server {
             meter: meters.http,
             overdue_ms: millis(overdue),
         });
-        Ok(Self { app, flush, lifecycle: keeping, seat_hold: session.seat_hold, rounds })
+        let stall_limit = stall_limit(session.ping_interval);
+        Ok(Self { app, flush, lifecycle: keeping, seat_hold: session.seat_hold, stall_limit, rounds })
     }
 
     /// Who is here, for the program that the hub is part of.
@@ -212,8 +235,7 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        // Sockets inherit it; the kernel would let each grow to megabytes.
-        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(ServeError::Listener)?;
+        set_up(&listener, self.stall_limit).map_err(ServeError::Listener)?;
         let acceptor = Acceptor::start(listener, &self.app);
         let panics = self.app.meter.panics().clone();
         let has_panicked = tokio::select! {
@@ -225,7 +247,7 @@ impl Server {
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, lifecycle, seat_hold, rounds } = self;
+        let Self { app, flush, lifecycle, seat_hold, rounds, .. } = self;
         let signalled = Instant::now();
         if !seat_hold.is_zero() {
             app.hub.keep_holds();

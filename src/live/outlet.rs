@@ -149,11 +149,12 @@ impl Outlet {
         }
     }
 
-    /// Ends the connection at once. The socket's task sees its end.
-    pub fn kill(&self) {
-        lock(&self.unsent).break_off();
+    /// Ends the connection at once. The socket's task sees its end. Says whether it had not ended yet.
+    pub fn kill(&self) -> bool {
+        let was_alive = lock(&self.unsent).break_off();
         // It fails where the peer was faster, which is as good.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
+        was_alive
     }
 
     /// Tells the peer that nothing more will come; reading goes on.
@@ -238,7 +239,10 @@ impl Unsent {
         let taken = match stream.try_write(frames) {
             Ok(taken) => taken,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return self.break_off(),
+            Err(_) => {
+                self.break_off();
+                return;
+            }
         };
         if let Some(rest @ [_, ..]) = frames.get(taken..) {
             self.tail.extend_from_slice(rest);
@@ -268,10 +272,11 @@ impl Unsent {
         }
     }
 
-    fn break_off(&mut self) {
-        self.phase = Phase::Broken;
+    /// Says whether it was not broken yet.
+    fn break_off(&mut self) -> bool {
         self.tail = BytesMut::new();
         self.newest = None;
+        std::mem::replace(&mut self.phase, Phase::Broken) != Phase::Broken
     }
 }
 

@@ -1,4 +1,5 @@
-//! Limits per address: how many sockets it may have open, and how often it may open one or post.
+//! Limits per address: how many sockets and connections it may have open, and how often it may open a socket
+//! or post.
 //!
 //! They are far above what a class behind one router does, and far below what takes the hub from others.
 //! What is remembered of an address goes with its last socket, or within seconds.
@@ -21,7 +22,7 @@ use crate::sync::lock;
 /// How much one address, or one socket, may do. Ten seconds' worth of a rate may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sockets that one address may have open.
+    /// Sockets that one address may have open, and as many connections that are none yet.
     pub sockets: NonZeroU32,
     /// Sockets a second that one address may open.
     pub opened: NonZeroU32,
@@ -48,6 +49,9 @@ pub enum TooMuch {
     /// As many sockets are open from it as may be.
     #[error("too many sockets are open from your address")]
     Open,
+    /// As many connections are open from it as may be.
+    #[error("too many connections are open from your address")]
+    Connected,
     /// It opens sockets too fast.
     #[error("your address opens sockets too fast: wait a moment")]
     Opened,
@@ -60,11 +64,18 @@ pub enum TooMuch {
 #[derive(Debug)]
 pub struct Addresses {
     most: u32,
-    /// Open sockets of each address that has any. O(1), once when a socket opens and once when it ends.
-    open: Mutex<HashMap<Address, u32>>,
+    sockets: Open,
+    connections: Open,
     opened: Limiter,
     posts: Limiter,
 }
+
+/// How many each address has open, where it has any.
+#[derive(Debug, Default)]
+struct Open(
+    /// O(1), once when one opens and once when it ends.
+    Mutex<HashMap<Address, u32>>,
+);
 
 type Limiter = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
 
@@ -86,7 +97,8 @@ impl Addresses {
         };
         Self {
             most: limits.sockets.get(),
-            open: Mutex::default(),
+            sockets: Open::default(),
+            connections: Open::default(),
             opened: limiter(limits.opened),
             posts: limiter(limits.posts),
         }
@@ -98,23 +110,25 @@ impl Addresses {
     /// The address does too much.
     pub fn enter(&self, address: Address) -> Result<(), TooMuch> {
         self.opened.check_key(&address).map_err(|_| TooMuch::Opened)?;
-        let mut open = lock(&self.open);
-        let sockets = open.entry(address).or_default();
-        if *sockets >= self.most {
-            return Err(TooMuch::Open);
-        }
-        *sockets += 1;
-        Ok(())
+        if self.sockets.add(address, self.most) { Ok(()) } else { Err(TooMuch::Open) }
     }
 
     /// A socket has ended.
     pub fn exit(&self, address: Address) {
-        if let Entry::Occupied(mut entry) = lock(&self.open).entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+        self.sockets.remove(address);
+    }
+
+    /// A connection opens. What is counted here, [`disconnect`](Self::disconnect) takes back.
+    ///
+    /// # Errors
+    /// The address does too much.
+    pub fn connect(&self, address: Address) -> Result<(), TooMuch> {
+        if self.connections.add(address, self.most) { Ok(()) } else { Err(TooMuch::Connected) }
+    }
+
+    /// A connection has ended, or has become a socket.
+    pub fn disconnect(&self, address: Address) {
+        self.connections.remove(address);
     }
 
     /// A post comes.
@@ -136,13 +150,38 @@ impl Addresses {
     /// How many addresses are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.open).len().max(self.opened.len()).max(self.posts.len())
+        let open = self.sockets.len().max(self.connections.len());
+        open.max(self.opened.len()).max(self.posts.len())
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Open {
+    /// One more, if there are fewer than `most`.
+    fn add(&self, address: Address, most: u32) -> bool {
+        let mut open = lock(&self.0);
+        let count = open.entry(address).or_default();
+        let fits = *count < most;
+        *count += u32::from(fits);
+        fits
+    }
+
+    fn remove(&self, address: Address) {
+        if let Entry::Occupied(mut entry) = lock(&self.0).entry(address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.0).len()
     }
 }
 
@@ -194,6 +233,18 @@ mod tests {
         assert_eq!((addresses.post(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
         clock.advance(Duration::from_secs(1));
         assert_eq!(addresses.post(address(1)), Ok(()));
+    }
+
+    #[test]
+    fn as_many_connections_may_be_open_besides() {
+        let (addresses, _) = addresses();
+        for _ in 0..12 {
+            assert_eq!(addresses.connect(address(1)), Ok(()));
+        }
+        assert_eq!(addresses.connect(address(1)), Err(TooMuch::Connected));
+        assert_eq!((addresses.connect(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
+        addresses.disconnect(address(1));
+        assert_eq!(addresses.connect(address(1)), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Limit {
     VisitorRooms,
     /// Open sockets of one address.
     AddressSockets,
+    /// Open connections of one address that are no sockets.
+    AddressConnections,
     /// Sockets a second that one address opens.
     AddressSocketRate,
     /// Posts a second of one address.
@@ -36,11 +38,12 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
         Self::AddressSockets,
+        Self::AddressConnections,
         Self::AddressSocketRate,
         Self::AddressPostRate,
         Self::MessageRate,
@@ -54,6 +57,7 @@ impl Limit {
             Self::Rooms => "rooms",
             Self::VisitorRooms => "visitor-rooms",
             Self::AddressSockets => "address-sockets",
+            Self::AddressConnections => "address-connections",
             Self::AddressSocketRate => "address-socket-rate",
             Self::AddressPostRate => "address-post-rate",
             Self::MessageRate => "message-rate",
@@ -67,8 +71,32 @@ impl From<TooMuch> for Limit {
     fn from(limit: TooMuch) -> Self {
         match limit {
             TooMuch::Open => Self::AddressSockets,
+            TooMuch::Connected => Self::AddressConnections,
             TooMuch::Opened => Self::AddressSocketRate,
             TooMuch::Posts => Self::AddressPostRate,
+        }
+    }
+}
+
+/// Why the sweep cuts a socket off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CutOff {
+    /// The peer was not heard, not even after a ping.
+    Silent,
+    /// The peer takes nothing of what waits for it.
+    Stalled,
+    /// The peer does not answer a close.
+    Unclosed,
+}
+
+impl CutOff {
+    const ALL: [Self; 3] = [Self::Silent, Self::Stalled, Self::Unclosed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::Unclosed => "unclosed",
         }
     }
 }
@@ -81,6 +109,7 @@ pub struct Meter(Arc<Counters>);
 struct Counters {
     refused: HashMap<ErrorCode, Counter>,
     limited: HashMap<Limit, Counter>,
+    cut_off: HashMap<CutOff, Counter>,
     samples_lost: Counter,
     panics: Panics,
 }
@@ -91,15 +120,19 @@ impl Meter {
     pub fn register() -> Self {
         const REFUSED: &str = "breathing_room_refused_total";
         const LIMITED: &str = "breathing_room_limited_total";
+        const CUT_OFF: &str = "breathing_room_cut_off_total";
         const SAMPLES_LOST: &str = "breathing_room_presence_samples_lost_total";
         describe_counter!(REFUSED, "Messages and events refused, by the error code of the answer");
         describe_counter!(LIMITED, "What was refused or cut off, by the limit that it met");
+        describe_counter!(CUT_OFF, "Sockets that were dead, and in which way");
         describe_counter!(SAMPLES_LOST, "Presence samples for which the journal had no room");
         let refused = ErrorCode::ALL.map(|code| (code, counter!(REFUSED, "reason" => code.as_str())));
         let limited = Limit::ALL.map(|limit| (limit, counter!(LIMITED, "limit" => limit.as_str())));
+        let cut_off = CutOff::ALL.map(|why| (why, counter!(CUT_OFF, "because" => why.as_str())));
         Self(Arc::new(Counters {
             refused: HashMap::from(refused),
             limited: HashMap::from(limited),
+            cut_off: HashMap::from(cut_off),
             samples_lost: counter!(SAMPLES_LOST),
             panics: Panics::register(),
         }))
@@ -123,6 +156,13 @@ impl Meter {
     #[must_use]
     pub fn panics(&self) -> &Panics {
         &self.0.panics
+    }
+
+    /// A socket was dead in this way.
+    pub fn cut_off(&self, because: CutOff) {
+        if let Some(counter) = self.0.cut_off.get(&because) {
+            counter.increment(1);
+        }
     }
 
     /// So many presence samples will not be in the history.

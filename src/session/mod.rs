@@ -22,7 +22,7 @@ pub mod watch_clock;
 pub use address::Address;
 pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
-pub use sockets::{Admission, Refused, Sockets};
+pub use sockets::{Admission, ConnectionPermit, Refused, Sockets, stall_limit};
 pub use upgrade::{Handshake, UpgradeError, offered_token};
 pub use watch_clock::WatchClocks;
 

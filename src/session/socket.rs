@@ -111,7 +111,10 @@ impl Socket {
                     return Poll::Ready(Incoming::Ended(End::Lost));
                 }
             };
-            self.outlet.heard();
+            // A pong between the parts of a message is no sign of life: messages have to end.
+            if message.is_text() || message.is_binary() || self.is_between_messages() {
+                self.outlet.heard();
+            }
             if let Message::Close(frame) = message {
                 self.stage = Stage::ClosedByPeer;
                 // Whoever only answers the hub's own close does not mean to leave.
@@ -134,6 +137,10 @@ impl Socket {
                 (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }
         }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.reader.as_ref().is_none_or(|reader| reader.boundary.is_between_messages())
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {

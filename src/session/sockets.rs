@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::Config;
 use super::address::Address;
 use super::limits::{Addresses, TooMuch};
-use super::meter::{Limit, Meter};
+use super::meter::{CutOff, Limit, Meter};
 use super::pace::{Pace, Tempo, Verdict};
 use crate::clock::Clock;
 use crate::live::Outlet;
@@ -26,10 +26,10 @@ use crate::sync::lock;
 use crate::wire::frame::Frame;
 use crate::wire::{CloseCode, Time};
 
-/// How long a peer has to answer a ping.
+/// How long a peer has to answer a ping, or as long as the ping interval, where that is less.
 const PONG_WAIT: Duration = Duration::from_secs(8);
 
-/// A socket that takes nothing of what waits for it is closed after this.
+/// A peer that takes nothing of what waits for it is cut off after this, or twice the ping interval.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a peer has to answer a close frame.
@@ -81,6 +81,13 @@ struct Open {
     outlet: Arc<Outlet>,
     /// When the token ends that it was opened with.
     end: Time,
+}
+
+/// A connection that is no socket yet. Dropping it lets the next one come from its address.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    sockets: Arc<Sockets>,
+    address: Address,
 }
 
 /// A place for one socket. Dropping it gives the place back.
@@ -144,6 +151,16 @@ impl Sockets {
         posted.inspect_err(|limit| self.turn_down(*limit))
     }
 
+    /// Lets a connection from this address come, or not.
+    ///
+    /// # Errors
+    /// The address has too many that are no sockets.
+    pub fn connect(self: &Arc<Self>, address: Address) -> Result<ConnectionPermit, TooMuch> {
+        let connected = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.connect(address));
+        connected.inspect_err(|limit| self.turn_down(*limit))?;
+        Ok(ConnectionPermit { sockets: Arc::clone(self), address })
+    }
+
     fn turn_down(&self, limit: TooMuch) {
         self.meter.limited(limit.into());
         self.turned_down.fetch_add(1, Ordering::Relaxed);
@@ -201,14 +218,18 @@ impl Sockets {
                         outlet.close(CloseCode::TokenEnded);
                     }
                     let vitals = outlet.sweep();
-                    let in_the_way = excess > 0 && vitals.stuck > 1;
-                    if in_the_way {
+                    let mut dead = patience.judge(vitals);
+                    if excess > 0 && vitals.stuck > 1 {
                         excess = excess.saturating_sub(vitals.unsent);
                         self.meter.limited(Limit::BytesInFlight);
+                        dead = Some(CutOff::Stalled);
                     }
-                    if in_the_way || patience.is_over(vitals) {
-                        debug!(?vitals, "cutting off a socket");
-                        outlet.kill();
+                    if let Some(because) = dead {
+                        // Its session may take more than a pass to end.
+                        if outlet.kill() {
+                            debug!(?because, ?vitals, "cutting off a socket");
+                            self.meter.cut_off(because);
+                        }
                         continue;
                     }
                     unsent += vitals.unsent;
@@ -255,7 +276,9 @@ impl Sockets {
     /// Cuts off whoever is still there.
     pub fn kill_all(&self) {
         self.places.close();
-        lock(&self.open).iter().for_each(|(_, open)| open.outlet.kill());
+        for (_, open) in lock(&self.open).iter() {
+            open.outlet.kill();
+        }
     }
 
     fn chunk(&self, from: usize) -> Option<Vec<(Arc<Outlet>, Time)>> {
@@ -296,6 +319,14 @@ impl Admission {
     }
 }
 
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        if let Some(addresses) = &self.sockets.addresses {
+            addresses.disconnect(self.address);
+        }
+    }
+}
+
 impl Drop for Admission {
     fn drop(&mut self) {
         if let Some(key) = self.key {
@@ -306,6 +337,12 @@ impl Drop for Admission {
         }
         self.sockets.places.add_permits(1);
     }
+}
+
+/// How long a peer may take nothing of what waits for it.
+#[must_use]
+pub fn stall_limit(ping_interval: Duration) -> Duration {
+    STALL_LIMIT.min(ping_interval * 2)
 }
 
 /// The limits of patience, in passes of the sweep.
@@ -331,15 +368,19 @@ impl Patience {
             interval,
             ping_after,
             dead_after: ping_after.saturating_add(passes(PONG_WAIT.min(ping_interval))),
-            stalled_after: passes(STALL_LIMIT),
+            stalled_after: passes(stall_limit(ping_interval)),
             close_wait: passes(CLOSE_WAIT),
         }
     }
 
-    fn is_over(self, vitals: Vitals) -> bool {
-        vitals.silent > self.dead_after
-            || vitals.stuck > self.stalled_after
-            || vitals.closing > self.close_wait
+    /// What is dead about a socket, if anything is.
+    fn judge(self, vitals: Vitals) -> Option<CutOff> {
+        let signs = [
+            (CutOff::Stalled, vitals.stuck > self.stalled_after),
+            (CutOff::Unclosed, vitals.closing > self.close_wait),
+            (CutOff::Silent, vitals.silent > self.dead_after),
+        ];
+        signs.into_iter().find_map(|(because, is_so)| is_so.then_some(because))
     }
 }
 
@@ -358,6 +399,7 @@ mod tests {
         let quick = Patience::new(Duration::from_millis(500));
         assert_eq!(quick.interval, Duration::from_millis(20));
         assert_eq!((quick.ping_after, quick.dead_after), (25, 50));
+        assert_eq!((quick.stalled_after, quick.close_wait), (50, 100));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use breathing_room::clock::Clock;
 use breathing_room::config::Config;
 use breathing_room::session::Limits;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use uuid::Uuid;
@@ -69,6 +69,32 @@ async fn one_address_has_so_many_sockets_and_leaves_the_others_alone() {
     assert_eq!(upgrade(&hub, "192.0.2.7").await.status, 101, "it comes from another address");
     ann.leave().await;
     eventually(async || hub.get("/live").upgrade().send().await.status == 101, "the place is free").await;
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
+    let hub = Hub::with(|config| {
+        config.session.limits = Some(Limits { sockets: few(3), ..Limits::DEFAULT });
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(&hub.address).await.unwrap());
+    }
+    let mut refused = String::new();
+    TcpStream::connect(&hub.address).await.unwrap().read_to_string(&mut refused).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("too-many"), "{refused}");
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut elsewhere = elsewhere.connect(hub.address.parse().unwrap()).await.unwrap();
+    elsewhere.write_all(b"GET /health HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    elsewhere.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(silent);
+    let is_free = async || hub.get("/health").try_send().await.is_ok_and(|answer| answer.status == 200);
+    eventually(is_free, "the places are free").await;
+    assert!(met(&hub, "address-connections").await > 0);
 }
 
 #[tokio::test]

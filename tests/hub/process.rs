@@ -1,9 +1,7 @@
-//! The program: how it starts, how it stops, and what survives a kill.
+//! The program: how it starts, how it stops, and how many files it takes.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -139,67 +137,6 @@ async fn a_second_signal_ends_at_once() {
     crate::support::eventually(draining, "the hub drains").await;
     hub.signal("INT").await;
     assert_eq!(hub.wait().await.code(), Some(130));
-}
-
-/// Kill -9 at random moments: what was acked is there, and whoever sends again gets to exactly once.
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_loses_nothing_that_was_acked() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = [("FLUSH_INTERVAL", "20ms"), ("RATE_LIMITS", "off")];
-    let mut all: Vec<String> = Vec::new();
-    let mut unacked: Vec<String> = Vec::new();
-    for round in 0..6 {
-        let hub = Program::start(folder.path(), &settings).await;
-        let mut ann = hub.join("lobby", "ann").await;
-        // What was not acked before the kill is sent again, with new refs and the same ids.
-        let mut sent = std::mem::take(&mut unacked);
-        for id in &sent {
-            ann.view_page(id.parse().unwrap(), "/again").await;
-        }
-        let kill_after = Duration::from_millis(rand::rng().random_range(20..300));
-        let mut acked = 0;
-        let talk = async {
-            loop {
-                let id = Uuid::new_v4();
-                all.push(id.to_string());
-                sent.push(id.to_string());
-                ann.view_page(id, &format!("/{round}")).await;
-                if sent.len().is_multiple_of(16) {
-                    acked = ann.expect("ack").await["upTo"].as_u64().unwrap();
-                }
-            }
-        };
-        let _ = tokio::time::timeout(kill_after, talk).await;
-        hub.signal("KILL").await;
-        hub.wait().await;
-        while let Ok(message) = ann.next().await {
-            if message["type"] == "ack" {
-                acked = message["upTo"].as_u64().unwrap();
-            }
-        }
-        let (known, unknown) = sent.split_at(usize::try_from(acked).unwrap());
-        let stored = stored_ids(folder.path()).await;
-        for id in known {
-            assert!(stored.contains(id), "round {round}: {id} was acked");
-        }
-        unacked = unknown.to_vec();
-    }
-    let hub = Program::start(folder.path(), &settings).await;
-    let mut ann = hub.join("lobby", "ann").await;
-    for id in &unacked {
-        ann.view_page(id.parse().unwrap(), "/again").await;
-    }
-    ann.expect_ack(unacked.len() as u64).await;
-    let stored = stored_ids(folder.path()).await;
-    assert_eq!(stored.len(), all.len(), "each exactly once");
-    assert_eq!(stored, all.into_iter().collect());
-}
-
-async fn stored_ids(folder: &std::path::Path) -> BTreeSet<String> {
-    let stored = rows(&folder.join("hub.db"), "SELECT json_quote(id) FROM page_views").await;
-    let ids: BTreeSet<String> = stored.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-    assert_eq!(ids.len(), stored.len());
-    ids
 }
 
 #[tokio::test]

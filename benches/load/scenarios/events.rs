@@ -130,8 +130,16 @@ fn check(server: &Server) -> Outcome {
     Ok(())
 }
 
-/// Asks the hub's database while the hub runs.
+/// Asks the hub's database for one row, while the hub runs.
 pub(crate) fn query<T>(server: &Server, sql: &'static str) -> Outcome<T>
+where
+    T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
+{
+    query_all(server, sql)?.pop().ok_or_else(|| "no row".into())
+}
+
+/// The same for all rows.
+pub(crate) fn query_all<T>(server: &Server, sql: &'static str) -> Outcome<Vec<T>>
 where
     T: for<'row> sqlx::FromRow<'row, sqlx::sqlite::SqliteRow> + Send + Unpin,
 {
@@ -139,6 +147,6 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut connection = SqliteConnection::connect_with(&options).await?;
-        Ok(sqlx::query_as(sql).fetch_one(&mut connection).await?)
+        Ok(sqlx::query_as(sql).fetch_all(&mut connection).await?)
     })
 }

@@ -172,6 +172,11 @@ impl Member {
         self.socket.send(message).await.unwrap();
     }
 
+    /// Says something to a hub that may be gone.
+    pub async fn try_say(&mut self, message: Value) -> Result<(), Error> {
+        self.socket.send(Message::Text(message.to_string().into())).await
+    }
+
     pub async fn set_mood(&mut self, mood: Option<&str>) {
         self.say(json!({ "type": "mood", "mood": mood })).await;
     }

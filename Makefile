@@ -1,6 +1,6 @@
 # What the README and .ci/run call. Everything else is plain cargo and npm.
 
-.PHONY: run test browser-test contract-test web bench cost audit format
+.PHONY: run test browser-test contract-test web bench cost audit autobahn fuzz format
 
 # Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address.
 run: web
@@ -57,6 +57,19 @@ audit:
 	cargo deny --locked check --deny warnings licenses sources bans
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --locked check advisories; \
 	else echo "advisories were not checked: their database cannot be reached"; fi
+
+# Autobahn's WebSocket test suite against the echo example, in about ten minutes; needs Python 2.7.
+autobahn:
+	tests/autobahn/run
+
+# Bytes of a fuzzer's making for one part that takes bytes from outside; fuzz/README.md has the list.
+TARGET = message
+SECONDS = 600
+fuzz:
+	cargo fuzz --version || cargo install --locked cargo-fuzz
+	mkdir -p fuzz/corpus/$(TARGET)
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(TARGET) fuzz/corpus/$(TARGET) fuzz/seeds/$(TARGET) -- \
+		-dict=fuzz/dictionary -max_total_time=$(SECONDS)
 
 format:
 	cargo fmt --all

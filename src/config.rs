@@ -19,7 +19,7 @@ use crate::http::AllowedOrigins;
 use crate::session::Limits;
 use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
-use crate::wire::{RoomId, Time, VisitorId, Vocabulary};
+use crate::wire::{MESSAGE_LIMIT, RoomId, Time, VisitorId, Vocabulary};
 use crate::{history, http, live, session, token};
 
 /// A self-hosted presence hub: who is here now, in what mood, and what they looked at.
@@ -303,6 +303,7 @@ impl From<Settings> for Config {
                 seat_hold: settings.seat_hold,
                 ping_interval: settings.ping_interval,
                 max_connections: settings.max_connections,
+                message_limit: MESSAGE_LIMIT,
                 limits: is_limited.then_some(Limits {
                     sockets: settings.address_sockets,
                     opened: settings.address_socket_rate,

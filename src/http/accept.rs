@@ -2,11 +2,13 @@
 //!
 //! Nothing that goes wrong with one connection, or with accepting, keeps the next one out.
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -14,19 +16,19 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics::Counter;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
-use super::app::App;
-use super::descriptors::{AcceptErrors, Descriptors, FULL, TOO_MANY, turn_away};
+use super::descriptors::{AcceptErrors, FULL, TOO_MANY, turn_away};
 use super::limits::Peer;
-use super::routes::router;
-use crate::panics::Part;
-use crate::session::meter::Limit;
-use crate::session::{ConnectionPermit, TooMuch};
+use crate::panics::{Panics, Part};
+use crate::session::meter::{Limit, Meter};
+use crate::session::{ConnectionPermit, Sockets, TooMuch};
 
 /// How long a peer has to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,8 +36,57 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest request head, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
+/// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
+const SEND_BUFFER: usize = 32 * 1024;
+
+/// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
+#[cfg(target_os = "linux")]
+const AFTER_THE_SWEEP: Duration = Duration::from_secs(2);
+
 /// How long a running request has to end.
 const CONNECTION_END: Duration = Duration::from_secs(1);
+
+/// How many may come in, and what is counted of those who may not.
+#[derive(Debug)]
+pub struct Door {
+    /// The most connections, those with a socket on them included.
+    pub limit: usize,
+    /// Whether a proxy is in front: then all connections are the proxy's, and how many is its business.
+    pub has_proxy: bool,
+    /// How long somebody may take nothing of what waits for them.
+    pub stall_limit: Duration,
+    /// All open sockets.
+    pub sockets: Arc<Sockets>,
+    /// The tasks of all connections that are no sockets.
+    pub connections: TaskTracker,
+    /// Counts who was turned away.
+    pub refusals: Meter,
+    /// Counts what could not be accepted.
+    pub errors: Counter,
+    /// What becomes of a connection that panics, and of accepting.
+    pub panics: Panics,
+}
+
+impl Door {
+    fn permit(&self, peer: IpAddr) -> Result<Option<ConnectionPermit>, TooMuch> {
+        if self.has_proxy { Ok(None) } else { self.sockets.connect(peer.into()).map(Some) }
+    }
+}
+
+/// Sets what all connections inherit.
+fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
+    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)?;
+    // The sweep looks after sockets only. The kernel ends whoever asks for something else and does not take
+    // it, and what it still keeps for sockets that were cut off.
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from((stall_limit + AFTER_THE_SWEEP).as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stall_limit;
+    Ok(())
+}
 
 /// Takes connections in and lets them go.
 #[derive(Debug)]
@@ -47,12 +98,16 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes connections in from now on.
-    #[must_use]
-    pub fn start(listener: TcpListener, app: &Arc<App>) -> Self {
-        let (connections, stop) = (app.connections.clone(), CancellationToken::new());
-        let accept = accept(listener, Arc::clone(app), stop.clone());
-        Self { accept: AbortOnDropHandle::new(app.meter.panics().spawn(accept)), connections, stop }
+    /// Takes connections in from now on, and has the router answer what is asked on them.
+    ///
+    /// # Errors
+    /// The listener takes no options.
+    pub fn start(listener: TcpListener, router: Router, door: Door) -> io::Result<Self> {
+        set_up(&listener, door.stall_limit)?;
+        let (connections, stop, panics) =
+            (door.connections.clone(), CancellationToken::new(), door.panics.clone());
+        let accept = panics.spawn(accept(listener, router, door, stop.clone()));
+        Ok(Self { accept: AbortOnDropHandle::new(accept), connections, stop })
     }
 
     /// Accepts no more, and lets running requests finish, for a moment.
@@ -65,10 +120,8 @@ impl Acceptor {
 }
 
 /// Accepts connections, whatever happens.
-async fn accept(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
-    let limit = app.config.descriptors.map_or(usize::MAX, Descriptors::connections);
-    let router = router(Arc::clone(&app));
-    let mut errors = AcceptErrors::new(app.meter.accept_errors());
+async fn accept(listener: TcpListener, router: Router, door: Door, stop: CancellationToken) {
+    let mut errors = AcceptErrors::new(door.errors.clone());
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -77,36 +130,30 @@ async fn accept(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
                 continue;
             }
         };
-        if app.connections.len() + app.sockets.len() >= limit {
-            app.refusals.limited(Limit::Descriptors);
+        if door.connections.len() + door.sockets.len() >= door.limit {
+            door.refusals.limited(Limit::Descriptors);
             turn_away(stream, FULL);
             continue;
         }
-        let Ok(permit) = permit(&app, peer.ip()) else {
+        let Ok(permit) = door.permit(peer.ip()) else {
             turn_away(stream, TOO_MANY);
             continue;
         };
         let service = TowerToHyperService::new(router.clone());
         let connection = connection(stream, peer.ip(), service, stop.clone());
-        let panics = app.meter.panics().clone();
-        drop(app.connections.spawn(async move {
+        let panics = door.panics.clone();
+        drop(door.connections.spawn(async move {
             panics.catch(Part::Request, connection).await;
             drop(permit);
         }));
     }
 }
 
-/// Behind a proxy all connections are the proxy's, and it is the proxy's business how many there are.
-fn permit(app: &Arc<App>, peer: IpAddr) -> Result<Option<ConnectionPermit>, TooMuch> {
-    let has_proxy = app.config.client_ip_header.is_some();
-    if has_proxy { Ok(None) } else { app.sockets.connect(peer.into()).map(Some) }
-}
-
 /// Serves one connection until it ends, or until `stop` and then for as long as its running request.
 async fn connection(
     stream: TcpStream,
     peer: IpAddr,
-    router: TowerToHyperService<axum::Router>,
+    router: TowerToHyperService<Router>,
     stop: CancellationToken,
 ) {
     // Small messages must not wait for each other. It fails only where the peer is gone.

@@ -36,6 +36,20 @@ pub struct Posting {
     durable: Option<String>,
 }
 
+impl Posting {
+    /// Whether the answer is to wait for the commit.
+    ///
+    /// # Errors
+    /// It is neither true nor false.
+    pub fn is_durable(&self) -> Result<bool, ApiError> {
+        match self.durable.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
+        }
+    }
+}
+
 /// What an event over HTTP has besides the socket's fields.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct Sender {
@@ -86,11 +100,7 @@ async fn take<T: DeserializeOwned>(
     body: Body,
     event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Response, ApiError> {
-    let durable = match query(posting)?.durable.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(ApiError::BadParameter { name: "durable", rule: "must be true or false" }),
-    };
+    let durable = query(posting)?.is_durable()?;
     let claims = admission::claims(app, headers)?;
     let text = read(app, headers, body).await?;
     let is_bot = app.bots.sent(headers);
@@ -132,8 +142,11 @@ async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<String, ApiE
         .map_err(|_| ApiError::BadBody(Problem { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() }))
 }
 
-/// All events of a body, or what is wrong with the first bad one.
-fn events<T: DeserializeOwned>(
+/// All events of a body, or what is wrong with the first bad one. `event` makes one of its fields.
+///
+/// # Errors
+/// The body is neither an object nor an array of at most 100, or one of its events is refused.
+pub fn events<T: DeserializeOwned>(
     text: &str,
     is_bot: bool,
     arrived: Time,

@@ -12,6 +12,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::{IntoParams, ToSchema};
@@ -21,14 +22,14 @@ use super::app::App;
 use super::error::ApiError;
 use crate::history::event::Who;
 use crate::live::NoPlace;
-use crate::panics::Part;
+use crate::panics::{Panics, Part};
 use crate::session::meter::Limit;
 use crate::session::room::RoomSession;
 use crate::session::{Address, Admission, Handshake, Socket, viewer};
 use crate::token::Claims;
 use crate::wire::mood::{MOOD_RULE, NamedMoods};
 use crate::wire::schema::text_like;
-use crate::wire::{RoomId, VisitorId};
+use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
 
 /// How long a peer has to take the answer that opens its socket.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +91,26 @@ fn mood_name() -> ObjectBuilder {
     text_like(MOOD_RULE).description(Some("One of the hub's moods."))
 }
 
+impl Joining {
+    /// Who joins; somebody new, where nobody is named.
+    ///
+    /// # Errors
+    /// The id breaks its rule.
+    pub fn visitor(&self) -> Result<VisitorId, ApiError> {
+        let id = self.visitor.as_deref().map(VisitorId::try_from).transpose();
+        Ok(id.map_err(ApiError::BadVisitor)?.unwrap_or_else(VisitorId::random))
+    }
+
+    /// In what mood.
+    ///
+    /// # Errors
+    /// The vocabulary does not have it.
+    pub fn mood(&self, vocabulary: &Vocabulary) -> Result<Option<Mood>, ApiError> {
+        let find = |name: &str| vocabulary.find(name).ok_or(ApiError::UnknownMood);
+        self.mood.as_deref().map(find).transpose()
+    }
+}
+
 /// `GET /rooms/{room}/socket`: joins the room for as long as the socket is open.
 pub async fn room_socket(
     State(app): State<Arc<App>>,
@@ -103,16 +124,12 @@ pub async fn room_socket(
     let joining = query(joining)?;
     let room = room_id(path)?;
     let claims = claims.as_ref().map(|claims| claims.opening(&room)).transpose()?;
-    let visitor = match (claims, joining.visitor) {
-        (Some(claims), _) => claims.visitor.clone(),
-        (None, Some(id)) => VisitorId::try_from(id).map_err(ApiError::BadVisitor)?,
-        (None, None) => VisitorId::random(),
+    let visitor = match claims {
+        Some(claims) => claims.visitor.clone(),
+        None => joining.visitor()?,
     };
     let end = claims.map(Claims::ends);
-    let mood = match joining.mood {
-        Some(name) => Some(app.hub.vocabulary().find(&name).ok_or(ApiError::UnknownMood)?),
-        None => None,
-    };
+    let mood = joining.mood(app.hub.vocabulary())?;
     app.hub.check_place(&room, &visitor).inspect_err(|no_place| {
         app.refusals.limited(match no_place {
             NoPlace::RoomsFull => Limit::Rooms,
@@ -122,7 +139,7 @@ pub async fn room_socket(
     let admission = app.sockets.admit(address)?;
     let who = Who { room, visitor, is_bot: app.bots.sent(request.headers()) };
     let context = Arc::clone(&app.room);
-    Ok(open(&app, admission, handshake, move |socket| {
+    Ok(open(&app.sessions, app.meter.panics(), admission, handshake, move |socket| {
         if let Some(end) = end {
             socket.set_end(end);
         }
@@ -139,12 +156,15 @@ pub async fn live_socket(
     let handshake = Handshake::check(&mut request)?;
     let admission = app.sockets.admit(address)?;
     let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
-    Ok(open(&app, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
+    Ok(open(&app.sessions, app.meter.panics(), admission, handshake, |socket| {
+        viewer::run(feed, socket, refusals)
+    }))
 }
 
-/// Answers the handshake and runs `session` on the socket that it opens.
-fn open<F>(
-    app: &App,
+/// Answers the handshake and runs `session` on the socket that it opens, as one of `sessions`.
+pub fn open<F>(
+    sessions: &TaskTracker,
+    panics: &Panics,
     admission: Admission,
     handshake: Handshake,
     session: impl FnOnce(Socket) -> F + Send + 'static,
@@ -153,17 +173,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let answer = handshake.answer();
-    let (sessions, panics) = (app.sessions.clone(), app.meter.panics().clone());
+    let (tracker, panics) = (sessions.clone(), panics.clone());
     let opening = async move {
         match timeout(UPGRADE_TIMEOUT, handshake.connection()).await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
             Ok(Ok((stream, read_already))) => {
-                drop(sessions.spawn(session(Socket::new(stream, read_already, admission))));
+                drop(tracker.spawn(session(Socket::new(stream, read_already, admission))));
             }
             Ok(Err(error)) => debug!(%error, "a socket's connection ended before it was open"),
             Err(_) => debug!("nobody took the answer that opens a socket"),
         }
     };
-    app.sessions.spawn(async move { panics.catch(Part::Session, opening).await });
+    sessions.spawn(async move { panics.catch(Part::Session, opening).await });
     answer
 }

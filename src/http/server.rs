@@ -8,19 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use super::accept::Acceptor;
+use super::accept::{Acceptor, Door};
 use super::admission::AdminToken;
 use super::app::App;
 use super::bots::Bots;
+use super::descriptors::Descriptors;
 use super::limits::Bodies;
 use super::meter::Meters;
+use super::routes::router;
 use super::seats;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
@@ -38,13 +39,6 @@ use crate::wire::CloseCode;
 /// Connections that may wait to be accepted. Beyond it the kernel drops them, and peers try again after
 /// a second; the system's own limit (`net.core.somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;
-
-/// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
-const SEND_BUFFER: usize = 32 * 1024;
-
-/// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
-#[cfg(target_os = "linux")]
-const AFTER_THE_SWEEP: Duration = Duration::from_secs(2);
 
 /// How long a request's body may be on its way.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,22 +88,6 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-/// Sets what all connections inherit.
-fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
-    // The kernel would let each grow to megabytes.
-    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)?;
-    // The sweep looks after sockets only. The kernel ends whoever asks for something else and does not take
-    // it, and what it still keeps for sockets that were cut off.
-    #[cfg(target_os = "linux")]
-    {
-        let millis = u32::try_from((stall_limit + AFTER_THE_SWEEP).as_millis()).unwrap_or(u32::MAX);
-        rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?;
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = stall_limit;
-    Ok(())
 }
 
 /// A hub whose database is open, ready to serve.
@@ -235,9 +213,20 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        set_up(&listener, self.stall_limit).map_err(ServeError::Listener)?;
-        let acceptor = Acceptor::start(listener, &self.app);
-        let panics = self.app.meter.panics().clone();
+        let app = &self.app;
+        let panics = app.meter.panics().clone();
+        let door = Door {
+            limit: app.config.descriptors.map_or(usize::MAX, Descriptors::connections),
+            has_proxy: app.config.client_ip_header.is_some(),
+            stall_limit: self.stall_limit,
+            sockets: Arc::clone(&app.sockets),
+            connections: app.connections.clone(),
+            refusals: app.refusals.clone(),
+            errors: app.meter.accept_errors(),
+            panics: panics.clone(),
+        };
+        let acceptor =
+            Acceptor::start(listener, router(Arc::clone(app)), door).map_err(ServeError::Listener)?;
         let has_panicked = tokio::select! {
             () = shutdown => false,
             () = panics.fatal() => true,

@@ -66,7 +66,7 @@ pub async fn unified_stats(
     asking: Result<Query<Asking>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let question = question(query(asking)?)?;
+    let question = Question::try_from(query(asking)?)?;
     let served = app.answers.get(&question).await?;
     let headers_out = [(CACHE_CONTROL, CACHE.to_owned()), (ETAG, served.etag.clone())];
     if is_known(&headers, &served.etag) {
@@ -75,32 +75,36 @@ pub async fn unified_stats(
     Ok((headers_out, [(CONTENT_TYPE, "application/json")], served.body).into_response())
 }
 
-fn question(asking: Asking) -> Result<Question, ApiError> {
-    let bad = |name, rule| ApiError::BadParameter { name, rule };
-    let range = match (asking.range.as_deref(), asking.from, asking.to) {
-        (None, None, None) => Range::Day,
-        (Some(name), None, None) => {
-            Range::find(name).ok_or_else(|| bad("range", "must be 24h, 7d, 30d or 12mo"))?
+impl TryFrom<Asking> for Question {
+    type Error = ApiError;
+
+    fn try_from(asking: Asking) -> Result<Self, ApiError> {
+        let bad = |name, rule| ApiError::BadParameter { name, rule };
+        let range = match (asking.range.as_deref(), asking.from, asking.to) {
+            (None, None, None) => Range::Day,
+            (Some(name), None, None) => {
+                Range::find(name).ok_or_else(|| bad("range", "must be 24h, 7d, 30d or 12mo"))?
+            }
+            (None, Some(from), Some(to)) => {
+                let (from, to) = (moment("from", &from)?, moment("to", &to)?);
+                Range::between(from, to).map_err(|rule| ApiError::BadRange { name: "to", rule })?
+            }
+            (Some(_), _, _) => return Err(bad("range", "cannot be given together with from and to")),
+            (None, Some(_), None) => return Err(bad("to", "is missing beside from")),
+            (None, None, Some(_)) => return Err(bad("from", "is missing beside to")),
+        };
+        let room = asking.room.map(RoomId::try_from).transpose().map_err(ApiError::BadRoom)?;
+        let zone = match asking.tz {
+            None => Zone::default(),
+            Some(name) => {
+                Zone::find(&name).map_err(|_| bad("tz", "must be an IANA time zone such as Europe/Berlin"))?
+            }
+        };
+        if asking.prop.as_ref().is_some_and(|prop| prop.is_empty() || prop.len() > PROP_LIMIT) {
+            return Err(bad("prop", "must be the name of a property, of 1 to 1024 bytes"));
         }
-        (None, Some(from), Some(to)) => {
-            let (from, to) = (moment("from", &from)?, moment("to", &to)?);
-            Range::between(from, to).map_err(|rule| ApiError::BadRange { name: "to", rule })?
-        }
-        (Some(_), _, _) => return Err(bad("range", "cannot be given together with from and to")),
-        (None, Some(_), None) => return Err(bad("to", "is missing beside from")),
-        (None, None, Some(_)) => return Err(bad("from", "is missing beside to")),
-    };
-    let room = asking.room.map(RoomId::try_from).transpose().map_err(ApiError::BadRoom)?;
-    let zone = match asking.tz {
-        None => Zone::default(),
-        Some(name) => {
-            Zone::find(&name).map_err(|_| bad("tz", "must be an IANA time zone such as Europe/Berlin"))?
-        }
-    };
-    if asking.prop.as_ref().is_some_and(|prop| prop.is_empty() || prop.len() > PROP_LIMIT) {
-        return Err(bad("prop", "must be the name of a property, of 1 to 1024 bytes"));
+        Ok(Self { range, room, zone, prop: asking.prop })
     }
-    Ok(Question { range, room, zone, prop: asking.prop })
 }
 
 fn moment(name: &'static str, text: &str) -> Result<Time, ApiError> {
@@ -115,7 +119,7 @@ mod tests {
     fn ask(query: &str) -> Result<Question, String> {
         let uri = format!("/?{query}").parse().unwrap();
         let asking = Query::<Asking>::try_from_uri(&uri).unwrap().0;
-        question(asking).map_err(|error| error.to_string())
+        Question::try_from(asking).map_err(|error| error.to_string())
     }
 
     #[test]

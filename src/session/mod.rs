@@ -28,6 +28,8 @@ pub use watch_clock::WatchClocks;
 
 use std::time::Duration;
 
+use crate::wire::MESSAGE_LIMIT;
+
 /// What sessions are told by the configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -39,6 +41,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// The most sockets that may be open at once.
     pub max_connections: usize,
+    /// The longest message that may come on one, in bytes: the protocol's, where that is what is spoken.
+    pub message_limit: usize,
     /// What one address and one socket may do; none where rate limits are off.
     pub limits: Option<Limits>,
     /// The most bytes that may wait for all peers together.
@@ -52,6 +56,7 @@ impl Default for Config {
             seat_hold: Duration::from_secs(15),
             ping_interval: Duration::from_secs(25),
             max_connections: 15_000,
+            message_limit: MESSAGE_LIMIT,
             limits: Some(Limits::DEFAULT),
             max_bytes_in_flight: 64 * 1024 * 1024,
         }

@@ -65,6 +65,7 @@ pub struct RoomSession {
 enum Wake {
     Message(Utf8Bytes),
     TooFast(Utf8Bytes),
+    Binary,
     Committed(Epoch),
     Ended(End),
 }
@@ -114,6 +115,7 @@ impl RoomSession {
             match ready!(self.poll_wake(cx)) {
                 Wake::Message(text) => self.take(&text),
                 Wake::TooFast(text) => self.refuse(&ClientMessage::too_fast(&text)),
+                Wake::Binary => self.socket.outlet().close(CloseCode::Unsupported),
                 Wake::Committed(epoch) => self.ack(epoch),
                 Wake::Ended(end) => self.leave(end),
             }
@@ -142,6 +144,7 @@ impl RoomSession {
         self.socket.poll_next(cx).map(|incoming| match incoming {
             Incoming::Text(text) => Wake::Message(text),
             Incoming::TooFast(text) => Wake::TooFast(text),
+            Incoming::Binary(_) => Wake::Binary,
             Incoming::Ended(end) => Wake::Ended(end),
         })
     }

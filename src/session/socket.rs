@@ -20,7 +20,7 @@ use super::boundary::Boundary;
 use super::pace::{Pace, Verdict};
 use super::sockets::Admission;
 use crate::live::Outlet;
-use crate::wire::{CloseCode, MESSAGE_LIMIT, Time};
+use crate::wire::{CloseCode, Time};
 
 /// Room for several messages, so that a peer that sends many costs few reads.
 const READ_BUFFER: usize = 2048;
@@ -64,6 +64,8 @@ pub enum Incoming {
     Text(Utf8Bytes),
     /// A text message that came too fast: to be refused.
     TooFast(Utf8Bytes),
+    /// A binary message, however fast it came.
+    Binary(Bytes),
     /// Nothing more will come.
     Ended(End),
 }
@@ -83,7 +85,7 @@ impl Socket {
     pub fn new(stream: TcpStream, read_already: Bytes, mut admission: Admission) -> Self {
         let outlet = Arc::new(Outlet::new(stream));
         admission.opened(&outlet);
-        let reader = (!read_already.is_empty()).then(|| Reader::new(read_already));
+        let reader = (!read_already.is_empty()).then(|| Reader::new(read_already, admission.message_limit()));
         Self { outlet, reader, stage: Stage::Open, pace: Pace::default(), admission }
     }
 
@@ -129,8 +131,8 @@ impl Socket {
                     self.outlet.close(CloseCode::Policy);
                     return Poll::Ready(Incoming::Ended(End::Lost));
                 }
-                (Message::Binary(_), _) => self.outlet.close(CloseCode::Unsupported),
-                (Message::Text(_), _) if self.outlet.is_closing() => {}
+                (Message::Text(_) | Message::Binary(_), _) if self.outlet.is_closing() => {}
+                (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
                 (Message::Text(text), Verdict::Good) => return Poll::Ready(Incoming::Text(text)),
                 (Message::Text(text), Verdict::TooFast) => return Poll::Ready(Incoming::TooFast(text)),
                 // Pings are answered by tungstenite; pongs were for the sweep.
@@ -154,7 +156,8 @@ impl Socket {
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
                 ready!(self.outlet.reading().poll_read_ready(cx))?;
             }
-            let reader = self.reader.get_or_insert_with(|| Reader::new(Bytes::new()));
+            let new_reader = || Reader::new(Bytes::new(), self.admission.message_limit());
+            let reader = self.reader.get_or_insert_with(new_reader);
             match reader.read(&self.outlet) {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     reader.has_more = false;
@@ -219,12 +222,12 @@ impl Socket {
 }
 
 impl Reader {
-    fn new(read_already: Bytes) -> Box<Self> {
+    fn new(read_already: Bytes, message_limit: usize) -> Box<Self> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_message_size(Some(MESSAGE_LIMIT))
-            .max_frame_size(Some(MESSAGE_LIMIT));
+            .max_message_size(Some(message_limit))
+            .max_frame_size(Some(message_limit));
         let mut boundary = Boundary::default();
         boundary.advance(&read_already);
         let has_more = !read_already.is_empty();

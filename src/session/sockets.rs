@@ -61,6 +61,7 @@ pub struct Sockets {
     /// Places for sockets; closed when no more may open.
     places: Semaphore,
     limit: usize,
+    message_limit: usize,
     /// None where rate limits are off, as is the tempo.
     addresses: Option<Addresses>,
     tempo: Option<Tempo>,
@@ -106,6 +107,7 @@ impl Sockets {
         Arc::new(Self {
             places: Semaphore::new(limit),
             limit,
+            message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| Addresses::new(limits, &clock)),
             tempo: config.limits.map(|limits| Tempo::new(limits.messages)),
             clock,
@@ -306,6 +308,12 @@ impl Admission {
         if let Some(open) = self.key.and_then(|key| open.get_mut(key)) {
             open.end = end;
         }
+    }
+
+    /// The longest message that may come on the socket, in bytes.
+    #[must_use]
+    pub fn message_limit(&self) -> usize {
+        self.sockets.message_limit
     }
 
     /// A message has come on the socket, whose pace this is.

@@ -28,6 +28,10 @@ async fn refuse_all(socket: &mut Socket, meter: &Meter) {
         let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
             Incoming::Text(_) => only_tells(),
             Incoming::TooFast(text) => ClientMessage::too_fast(&text),
+            Incoming::Binary(_) => {
+                socket.outlet().close(CloseCode::Unsupported);
+                continue;
+            }
             Incoming::Ended(_) => return,
         };
         meter.refused(refusal.code);

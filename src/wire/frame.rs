@@ -21,7 +21,19 @@ impl Frame {
     pub fn text(message: &impl Serialize) -> Self {
         let json = serde_json::to_vec(message)
             .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
-        Self::format(Format::message(json, OpCode::Data(Data::Text), true))
+        Self::plain(json)
+    }
+
+    /// A text message as it is.
+    #[must_use]
+    pub fn plain(text: impl Into<Bytes>) -> Self {
+        Self::format(Format::message(text, OpCode::Data(Data::Text), true))
+    }
+
+    /// A binary message. The protocol of rooms has none.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self::format(Format::message(bytes, OpCode::Data(Data::Binary), true))
     }
 
     /// A ping without payload.

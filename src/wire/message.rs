@@ -339,6 +339,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_quotes_little_of_what_it_refuses() {
+        let fields =
+            |deep: &str| format!(r#"{{"type":"page-view","ref":3,"id":"{ID}","path":"/","props":{deep}}}"#);
+        let deep = format!(r#"{{"{}":{}{}}}"#, "x".repeat(3000), "[".repeat(200), "]".repeat(200));
+        let (code, message, reference) = refusal(&fields(&deep));
+        assert_eq!((code, reference), (ErrorCode::BadField, Some(3)));
+        assert!(message.starts_with("props") && message.len() < 512, "{message}");
+    }
+
+    #[test]
     fn what_came_too_fast_keeps_its_ref_where_it_has_a_good_one() {
         let reference = |text| ClientMessage::too_fast(text).reference.map(|Ref(number)| number);
         assert_eq!(reference(r#"{"type":"watch","ref":9}"#), Some(9));

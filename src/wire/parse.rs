@@ -51,7 +51,7 @@ fn problem(text: &str, path: &str, error: &serde_json::Error) -> Problem {
     match serde_json::from_str::<IgnoredAny>(text) {
         Err(syntax) => Problem::json(&rule(&syntax)),
         Ok(_) if path == "." => Problem { code: ErrorCode::BadField, message: rule(error) },
-        Ok(_) => Problem::field(path, &rule(error)),
+        Ok(_) => Problem::field(&short(path), &rule(error)),
     }
 }
 

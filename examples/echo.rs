@@ -1,0 +1,89 @@
+//! Echo: the hub's own way from a connection to a message and back, with nothing of rooms on it.
+//!
+//! It accepts, shakes hands, reads frames, keeps limits and writes as the hub does, and sends every message back.
+//! Autobahn's fuzzing client talks to it (`make autobahn`), and so does `tests/hub/echo.rs`.
+//!
+//! ```sh
+//! LISTEN=127.0.0.1:9001 cargo run --release --example echo
+//! ```
+
+#![expect(clippy::print_stdout, reason = "the address goes to whoever started this")]
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use breathing_room::clock::Clock;
+use breathing_room::http::accept::{Acceptor, Door};
+use breathing_room::http::error::ApiError;
+use breathing_room::http::live::open;
+use breathing_room::panics::Panics;
+use breathing_room::session::socket::Incoming;
+use breathing_room::session::{Config, Handshake, Socket, Sockets, meter, stall_limit};
+use breathing_room::wire::frame::Frame;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+/// The longest message: of Autobahn's.
+const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address: SocketAddr = std::env::var("LISTEN").as_deref().unwrap_or("127.0.0.1:9001").parse()?;
+    let listener = breathing_room::listen(address)?;
+    println!("echoes on ws://{}/", listener.local_addr()?);
+    serve(listener).await?;
+    Ok(())
+}
+
+/// Sends back whatever comes, on any path, for as long as it is polled.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(listener: TcpListener) -> io::Result<()> {
+    let config = Config {
+        message_limit: MESSAGE_LIMIT,
+        limits: None,
+        max_bytes_in_flight: usize::MAX,
+        ..Config::default()
+    };
+    let (clock, meter, panics) = (Clock::system(), meter::Meter::register(), Panics::register());
+    let sockets = Sockets::new(&config, clock.clone(), meter.clone());
+    let door = Door {
+        limit: usize::MAX,
+        has_proxy: false,
+        stall_limit: stall_limit(config.ping_interval),
+        sockets: Arc::clone(&sockets),
+        connections: TaskTracker::new(),
+        refusals: meter,
+        errors: metrics::Counter::noop(),
+        panics: panics.clone(),
+    };
+    let sessions = TaskTracker::new();
+    let router = Router::new().fallback({
+        let sockets = Arc::clone(&sockets);
+        async move |mut request: Request| -> Result<_, ApiError> {
+            let handshake = Handshake::check(&mut request)?;
+            let admission = sockets.admit(Ipv4Addr::UNSPECIFIED.into())?;
+            Ok(open(&sessions, &panics, admission, handshake, echo))
+        }
+    });
+    let _acceptor = Acceptor::start(listener, router, door)?;
+    sockets.sweep(config.ping_interval, &clock).await;
+    Ok(())
+}
+
+async fn echo(mut socket: Socket) {
+    loop {
+        let back = match poll_fn(|cx| socket.poll_next(cx)).await {
+            Incoming::Text(text) | Incoming::TooFast(text) => Frame::plain(text),
+            Incoming::Binary(bytes) => Frame::binary(bytes),
+            Incoming::Ended(_) => break,
+        };
+        socket.outlet().send(&back);
+    }
+    poll_fn(|cx| socket.poll_finish(cx)).await;
+}

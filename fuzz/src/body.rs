@@ -1,0 +1,48 @@
+//! Bodies of events: taken whole, or refused whole with the index and the field of the first bad one.
+//!
+//! What was taken is written as records and read back as the same facts.
+
+use breathing_room::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use breathing_room::http::error::ApiError;
+use breathing_room::http::events::events;
+use breathing_room::wire::parse::Problem;
+use breathing_room::wire::{ErrorCode, Time};
+
+use super::message::REFUSAL_LIMIT;
+use super::record;
+
+pub fn check(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let view = |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView);
+    let watch = |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch);
+    for now in [Time::from_millis(1_800_000_000_000), Time::END] {
+        judge(text, events(text, false, now, bad_body(view)));
+        judge(text, events(text, true, now, bad_body(watch)));
+    }
+}
+
+fn bad_body<T>(
+    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
+) -> impl Fn(Who, T, Time) -> Result<Event, ApiError> {
+    move |who, fields, at| event(who, fields, at).map_err(ApiError::BadBody)
+}
+
+fn judge(text: &str, outcome: Result<Batch, ApiError>) {
+    let is_array = text.trim_start().starts_with('[');
+    match outcome {
+        Ok(batch) => {
+            assert!(if is_array { batch.len() <= 100 } else { batch.len() == 1 });
+            record::survives(&batch);
+        }
+        Err(ApiError::BadBody(Problem { code, message })) => {
+            assert!(message.len() <= REFUSAL_LIMIT, "{} bytes: {message}", message.len());
+            assert!(matches!(code, ErrorCode::BadJson | ErrorCode::BadField), "{message}");
+            if is_array && code == ErrorCode::BadField {
+                let index = message.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
+                let index = index.and_then(|(index, _)| index.parse().ok());
+                assert!(index.is_some_and(|index: u8| index < 100) || message.starts_with("array: "));
+            }
+        }
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -1,0 +1,67 @@
+//! The queries of HTTP: read into questions that can be answered, or refused with 400 and the parameter's name.
+//!
+//! A question's window is whole buckets without gaps, whatever stretch and zone were asked for.
+
+use axum::extract::Query;
+use axum::http::Uri;
+use breathing_room::history::stats::window::Window;
+use breathing_room::history::stats::{Question, Zone};
+use breathing_room::http::error::ApiError;
+use breathing_room::http::events::Posting;
+use breathing_room::http::live::Joining;
+use breathing_room::http::stats::Asking;
+use breathing_room::wire::mood::DEFAULT_MOODS;
+use breathing_room::wire::{Time, Vocabulary};
+
+/// The wall time of every question: 2027.
+const NOW: u64 = 1_800_000_000_000;
+
+/// The most buckets: months of 20 years, hours of nine days, and cut ones.
+const BUCKETS: usize = 300;
+
+pub fn check(bytes: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/?", bytes].concat()) else { return };
+    if let Ok(Query(asking)) = Query::<Asking>::try_from_uri(&uri) {
+        match Question::try_from(asking) {
+            Ok(question) => answerable(&question),
+            Err(error) => refused(&error),
+        }
+    }
+    if let Ok(Query(joining)) = Query::<Joining>::try_from_uri(&uri) {
+        let vocabulary = Vocabulary::parse(DEFAULT_MOODS).expect("moods");
+        match joining.visitor() {
+            Ok(visitor) => assert!((1..=64).contains(&visitor.as_str().len())),
+            Err(error) => refused(&error),
+        }
+        let mood = joining.mood(&vocabulary);
+        let _ = mood.map(|mood| mood.map(|mood| vocabulary.name(mood))).inspect_err(refused);
+    }
+    if let Ok(Query(posting)) = Query::<Posting>::try_from_uri(&uri) {
+        let _ = posting.is_durable().inspect_err(refused);
+    }
+}
+
+fn answerable(question: &Question) {
+    let zone = Zone::find(&question.zone.to_string());
+    assert_eq!(zone.as_ref(), Ok(&question.zone), "a zone has one name");
+    assert!(question.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
+    assert!(question.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
+    let Window { whole, buckets, previous, .. } =
+        Window::new(question.range, &question.zone, Time::from_millis(NOW));
+    assert!((1..=BUCKETS).contains(&buckets.len()), "{} buckets", buckets.len());
+    assert_eq!(buckets.first().map(|bucket| bucket.from), Some(whole.from));
+    assert_eq!(buckets.last().map(|bucket| bucket.to), Some(whole.to));
+    assert!(buckets.iter().all(|bucket| bucket.from < bucket.to));
+    assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+    assert!(previous.to == whole.from && previous.millis() <= whole.millis());
+}
+
+fn refused(error: &ApiError) {
+    let (status, _) = error.status_and_code();
+    let message = error.to_string();
+    assert_eq!(status, 400, "{message}");
+    let (name, rule) = message.split_once(": ").expect("a name and a rule");
+    assert!(!rule.is_empty() && message.len() <= 128, "{message}");
+    let names = ["range", "from", "to", "room", "tz", "prop", "visitor", "mood", "durable"];
+    assert!(names.contains(&name), "{message}");
+}

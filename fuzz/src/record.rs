@@ -1,0 +1,25 @@
+//! A line of an import or of an archive: a fact, or refused; and every fact comes back as it was.
+
+use breathing_room::history::event::Batch;
+use breathing_room::history::record::Record;
+
+pub fn check(bytes: &[u8]) {
+    let Ok(record) = serde_json::from_slice::<Record>(bytes) else { return };
+    let mut batch = Batch::default();
+    if record.add_to(&mut batch).is_ok() {
+        assert_eq!(batch.len(), 1);
+        assert!(!batch.months().is_empty());
+        survives(&batch);
+    }
+}
+
+/// All facts of a batch, written as lines and read back.
+pub fn survives(batch: &Batch) {
+    let mut back = Batch::default();
+    for record in Record::of(batch) {
+        let line = serde_json::to_string(&record).expect("JSON");
+        let read: Record = serde_json::from_str(&line).expect("a record");
+        read.add_to(&mut back).expect("good properties");
+    }
+    assert_eq!(&back, batch);
+}

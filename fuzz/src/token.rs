@@ -1,0 +1,36 @@
+//! Tokens: what no key has signed is never good, and what one has signed is read or refused.
+
+use std::sync::LazyLock;
+
+use breathing_room::token::{BadToken, Key, Secret, Tokens};
+use breathing_room::wire::Time;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::value::RawValue;
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
+    let key = Key::secret(&Secret::new(SECRET.to_owned())).expect("a long secret");
+    Tokens::new(vec![key], Some("rooms".to_owned()))
+});
+
+pub fn check(bytes: &[u8]) {
+    let now = Time::from_millis(1_800_000_000_000);
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    assert!(TOKENS.verify(text, now).is_err(), "nobody has signed {text}");
+    let Ok(claims) = serde_json::from_str::<&RawValue>(text) else { return };
+    match TOKENS.verify(&signed(claims), now) {
+        Ok(claims) => {
+            assert!(claims.ends() > now);
+            assert!(claims.of(&claims.visitor).is_ok());
+            assert!(claims.room.as_ref().is_none_or(|room| claims.opening(room).is_ok()));
+        }
+        Err(bad) => assert!(!matches!(bad, BadToken::Signature | BadToken::Visitor | BadToken::NoneWanted)),
+    }
+}
+
+/// A token that claims this.
+fn signed(claims: &RawValue) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
+}

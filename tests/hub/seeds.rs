@@ -1,0 +1,21 @@
+//! The fuzz targets' seeds: whatever a fuzzer is to hold, holds for the bytes that it begins with.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+#[test]
+fn what_the_fuzz_targets_ask_for_holds_for_their_seeds() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for (name, check) in targets::TARGETS {
+        let files: Vec<_> =
+            fs::read_dir(seeds.join(name)).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(!files.is_empty(), "{name} has seeds");
+        for file in files {
+            println!("{}", file.display());
+            check(&fs::read(&file).unwrap());
+        }
+    }
+}

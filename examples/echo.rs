@@ -50,7 +50,8 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
         max_bytes_in_flight: usize::MAX,
         ..Config::default()
     };
-    let (clock, meter, panics) = (Clock::system(), meter::Meter::register(), Panics::register());
+    let (clock, panics) = (Clock::system(), Panics::register());
+    let meter = meter::Meter::register(&panics);
     let sockets = Sockets::new(&config, clock.clone(), meter.clone());
     let door = Door {
         limit: usize::MAX,

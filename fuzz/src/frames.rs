@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use breathing_room::clock::Clock;
+use breathing_room::panics::Panics;
 use breathing_room::session::boundary::Boundary;
 use breathing_room::session::meter::Meter;
 use breathing_room::session::socket::Incoming;
@@ -37,7 +38,7 @@ thread_local! {
 
 static SOCKETS: LazyLock<Arc<Sockets>> = LazyLock::new(|| {
     let config = Config { message_limit: MESSAGE_LIMIT, limits: None, ..Config::default() };
-    Sockets::new(&config, Clock::system(), Meter::register())
+    Sockets::new(&config, Clock::system(), Meter::register(&Panics::register()))
 });
 
 /// What was said on a socket, and what it was answered.

@@ -43,9 +43,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Registers the counters with the recorder that is current.
+    /// Registers the counters with the recorder that is current; panics are counted by `panics`.
     #[must_use]
-    pub fn register() -> Self {
+    pub fn register(panics: &Panics) -> Self {
         const QUEUED: &str = "breathing_room_events_queued_total";
         const BOTS: &str = "breathing_room_bot_events_total";
         const COMMITTED: &str = "breathing_room_events_committed_total";
@@ -75,7 +75,7 @@ impl Meter {
             stats_stale: counter!(STATS, "result" => "stale"),
             stats_errors: counter!(STATS, "result" => "error"),
             lifecycle: LifecycleMeter::register(),
-            panics: Panics::register(),
+            panics: panics.clone(),
             query_seconds: QUERIES.map(|query| (query, histogram!(QUERY, "query" => query))),
         }
     }

@@ -72,14 +72,14 @@ impl Meters {
             .set_buckets_for_metric(Matcher::Suffix("_flush_events".into()), &FLUSH_EVENTS)?
             .build_recorder();
         Ok(with_local_recorder(&recorder, || {
-            let gauges = Gauges::register();
+            let (gauges, panics) = (Gauges::register(), Panics::register());
             describe_counter!(REQUESTS, "HTTP requests by route and status");
             describe_counter!(ACCEPT_ERRORS, "Connections that could not be accepted");
             (
                 (gauges, counter!(ACCEPT_ERRORS)),
-                live::meter::Meter::register(),
-                history::meter::Meter::register(),
-                session::meter::Meter::register(),
+                live::meter::Meter::register(&panics),
+                history::meter::Meter::register(&panics),
+                session::meter::Meter::register(&panics),
             )
         }))
         .map(|((gauges, accept_errors), live, history, session)| Self {

@@ -111,6 +111,7 @@ mod tests {
     use super::super::hub::{Hold, NoPlace};
     use super::super::meter::Meter;
     use super::*;
+    use crate::panics::Panics;
     use crate::wire::{RoomId, VisitorId};
 
     fn id(name: &str) -> VisitorId {
@@ -123,7 +124,7 @@ mod tests {
 
     /// Ann, Bob and Carol in the lobby, Ann calm and in the garden too.
     fn hub() -> (Arc<Hub>, Vec<Hold>) {
-        let hub = Hub::new(Config::default(), Clock::system(), Meter::register());
+        let hub = Hub::new(Config::default(), Clock::system(), Meter::register(&Panics::register()));
         let calm = hub.vocabulary().find("calm");
         let garden = RoomId::try_from("garden").unwrap();
         let places =

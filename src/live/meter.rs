@@ -28,9 +28,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Registers the counters with the recorder that is current.
+    /// Registers the counters with the recorder that is current; panics are counted by `panics`.
     #[must_use]
-    pub fn register() -> Self {
+    pub fn register(panics: &Panics) -> Self {
         describe_counter!("breathing_room_joins_total", "Sessions that joined a room");
         describe_counter!("breathing_room_leaves_total", "Sessions that left a room or were lost");
         describe_counter!("breathing_room_publishes_total", "Room states published");
@@ -43,7 +43,7 @@ impl Meter {
             publishes: counter!("breathing_room_publishes_total"),
             deliveries: counter!("breathing_room_deliveries_total"),
             audits: counter!("breathing_room_audits_total"),
-            panics: Panics::register(),
+            panics: panics.clone(),
             differences: Kept::ALL.map(|of| counter!(DIFFERENCES, "of" => of.as_str())),
         }
     }

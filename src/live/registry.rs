@@ -243,12 +243,18 @@ mod tests {
     use super::super::meter::Meter;
     use super::super::outlet::Outlet;
     use super::*;
+    use crate::panics::Panics;
     use crate::wire::Vocabulary;
 
     const NOW: Duration = Duration::from_secs(1);
 
     fn room(name: &str) -> Room {
-        Room::new(RoomId::try_from(name).unwrap(), Vocabulary::default(), Meter::register(), NOW)
+        Room::new(
+            RoomId::try_from(name).unwrap(),
+            Vocabulary::default(),
+            Meter::register(&Panics::register()),
+            NOW,
+        )
     }
 
     fn id(name: &str) -> RoomId {

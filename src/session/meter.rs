@@ -115,9 +115,9 @@ struct Counters {
 }
 
 impl Meter {
-    /// Registers the counters with the recorder that is current.
+    /// Registers the counters with the recorder that is current; panics are counted by `panics`.
     #[must_use]
-    pub fn register() -> Self {
+    pub fn register(panics: &Panics) -> Self {
         const REFUSED: &str = "breathing_room_refused_total";
         const LIMITED: &str = "breathing_room_limited_total";
         const CUT_OFF: &str = "breathing_room_cut_off_total";
@@ -134,7 +134,7 @@ impl Meter {
             limited: HashMap::from(limited),
             cut_off: HashMap::from(cut_off),
             samples_lost: counter!(SAMPLES_LOST),
-            panics: Panics::register(),
+            panics: panics.clone(),
         }))
     }
 

@@ -242,6 +242,7 @@ mod tests {
     use super::*;
     use crate::history::{self, journal};
     use crate::live;
+    use crate::panics::Panics;
     use crate::session::{Config, Sockets};
     use crate::wire::{RoomId, VisitorId};
 
@@ -282,9 +283,9 @@ mod tests {
     }
 
     fn context(meter: Meter) -> Arc<Context> {
-        let clock = Clock::system();
-        let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register());
-        let (journal, _) = journal::open(10, clock.clone(), history::meter::Meter::register());
+        let (clock, panics) = (Clock::system(), meter.panics());
+        let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register(panics));
+        let (journal, _) = journal::open(10, clock.clone(), history::meter::Meter::register(panics));
         let (clocks, leave_grace) = (Arc::default(), Duration::ZERO);
         Arc::new(Context { hub, journal, clocks, clock, tokens: None, meter, leave_grace })
     }
@@ -311,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_one_session_with_1011_and_no_other() {
         let recorder = Recorder::default();
-        let meter = metrics::with_local_recorder(&recorder, Meter::register);
+        let meter = metrics::with_local_recorder(&recorder, || Meter::register(&Panics::register()));
         let context = context(meter.clone());
         let sockets = Sockets::new(&Config::default(), Clock::system(), meter);
         let mut ann = join(&context, &sockets, "ann").await;

@@ -397,6 +397,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::panics::Panics;
 
     #[test]
     fn the_sweep_is_patient_in_passes() {
@@ -413,7 +414,7 @@ mod tests {
     #[tokio::test]
     async fn places_are_counted_and_end_with_the_hub() {
         let config = Config { max_connections: 2, ..Config::default() };
-        let sockets = Sockets::new(&config, Clock::system(), Meter::register());
+        let sockets = Sockets::new(&config, Clock::system(), Meter::register(&Panics::register()));
         let address = Ipv4Addr::LOCALHOST.into();
         let first = sockets.admit(address).unwrap();
         let _second = sockets.admit(address).unwrap();

@@ -3,7 +3,6 @@
 //! Nothing here waits for the database, so that presence goes on whatever that does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -11,7 +10,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use utoipa::openapi::schema::ObjectBuilder;
@@ -30,9 +28,6 @@ use crate::token::Claims;
 use crate::wire::mood::{MOOD_RULE, NamedMoods};
 use crate::wire::schema::text_like;
 use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
-
-/// How long a peer has to take the answer that opens its socket.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A room's name from an address. A wrong one is refused with its rule.
 pub(super) fn room_id(path: Result<Path<String>, PathRejection>) -> Result<RoomId, ApiError> {
@@ -175,13 +170,12 @@ where
     let answer = handshake.answer();
     let (tracker, panics) = (sessions.clone(), panics.clone());
     let opening = async move {
-        match timeout(UPGRADE_TIMEOUT, handshake.connection()).await {
+        match handshake.connection().await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
-            Ok(Ok((stream, read_already))) => {
+            Ok((stream, read_already)) => {
                 drop(tracker.spawn(session(Socket::new(stream, read_already, admission))));
             }
-            Ok(Err(error)) => debug!(%error, "a socket's connection ended before it was open"),
-            Err(_) => debug!("nobody took the answer that opens a socket"),
+            Err(error) => debug!(%error, "a socket's connection ended before it was open"),
         }
     };
     sessions.spawn(async move { panics.catch(Part::Session, opening).await });

@@ -114,9 +114,9 @@ async fn live(address: SocketAddr, kind: &'static Kind, connecting: Arc<Semaphor
     if kind.reads != Reads::Everything {
         socket.set_recv_buffer_size(2_048).unwrap();
     }
+    let began = Instant::now();
     let mut stream = socket.connect(address).await.unwrap();
     drop(turn);
-    let began = Instant::now();
     let (mut reading, mut writing) = stream.split();
     let talk = async {
         let mut second = interval(Duration::from_secs(1));

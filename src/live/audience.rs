@@ -1,9 +1,9 @@
 //! The audience: those who are told every new state of one thing.
 //!
 //! A delivery goes over all members in chunks. One chunk is written at once. A crowd is told by
-//! threads of its own, so that the system shares the cores between them and everybody else, and a
-//! large crowd by as many as there are cores. Members may come and go during a delivery: whoever comes
-//! was told a state at least as new by their first message.
+//! threads of its own, so that the system shares the cores between them and everybody else; a large
+//! crowd by one for each core but one, which is left to the others. Members may come and go during a
+//! delivery: whoever comes was told a state at least as new by their first message.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -75,7 +75,7 @@ impl Audience {
         // Not tasks: to yield between chunks moves a task from core to core, which costs more than a thread.
         let cores = Handle::current().metrics().num_workers();
         let mut threads = JoinSet::new();
-        for _ in 0..(crowd / SHARE).clamp(1, cores) {
+        for _ in 0..(crowd / SHARE).min(cores - 1).max(1) {
             let (audience, state) = (self.clone(), state.clone());
             threads.spawn_blocking(move || audience.deliver_chunks(seq, &state));
         }

@@ -59,20 +59,22 @@ impl Panics {
         self.counters.iter().filter(|(of, _)| *of == part).for_each(|(_, counter)| counter.increment(1));
     }
 
-    /// What `work` comes to, or none where it panicked.
-    pub async fn catch<T>(&self, part: Part, work: impl Future<Output = T>) -> Option<T> {
+    /// What `work` comes to, or none where it panicked. Not an `async fn`, which would hold `work` more than once.
+    pub fn catch<F: Future>(&self, part: Part, work: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let panics = self.clone();
         // What it has left behind is looked at through locks only, which are blind to poison.
-        AssertUnwindSafe(work).catch_unwind().await.inspect_err(|_| self.count(part)).ok()
+        let caught = AssertUnwindSafe(work).catch_unwind();
+        caught.map(move |result| result.inspect_err(|_| panics.count(part)).ok())
     }
 
     /// Spawns a task that the hub cannot do without.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        let panics = self.clone();
-        tokio::spawn(async move {
-            if panics.catch(Part::Task, task).await.is_none() {
-                panics.stop.cancel();
+        let stop = self.stop.clone();
+        tokio::spawn(self.catch(Part::Task, task).map(move |done| {
+            if done.is_none() {
+                stop.cancel();
             }
-        })
+        }))
     }
 
     /// Ready when such a task has panicked.

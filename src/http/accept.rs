@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -141,11 +142,8 @@ async fn accept(listener: TcpListener, router: Router, door: Door, stop: Cancell
         };
         let service = TowerToHyperService::new(router.clone());
         let connection = connection(stream, peer.ip(), service, stop.clone());
-        let panics = door.panics.clone();
-        drop(door.connections.spawn(async move {
-            panics.catch(Part::Request, connection).await;
-            drop(permit);
-        }));
+        let connection = door.panics.catch(Part::Request, connection);
+        drop(door.connections.spawn(connection.map(move |_| drop(permit))));
     }
 }
 

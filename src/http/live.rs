@@ -168,7 +168,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let answer = handshake.answer();
-    let (tracker, panics) = (sessions.clone(), panics.clone());
+    let tracker = sessions.clone();
     let opening = async move {
         match handshake.connection().await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
@@ -178,6 +178,6 @@ where
             Err(error) => debug!(%error, "a socket's connection ended before it was open"),
         }
     };
-    sessions.spawn(async move { panics.catch(Part::Session, opening).await });
+    sessions.spawn(panics.catch(Part::Session, opening));
     answer
 }

@@ -8,7 +8,6 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::admission::AdminToken;
-use super::bots::Bots;
 use super::limits::Bodies;
 use super::meter::HttpMeter;
 use crate::clock::Clock;
@@ -25,8 +24,6 @@ pub struct App {
     pub config: Config,
     /// The admin's token, configured or made.
     pub admin_token: AdminToken,
-    /// Who only looks like somebody.
-    pub bots: Bots,
     /// Room for bodies.
     pub bodies: Bodies,
     /// Who is here.

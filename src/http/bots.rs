@@ -3,19 +3,18 @@
 //! A bot may do everything and counts nowhere. Whoever says nothing of itself is no bot: load tools and
 //! other people's clients do not.
 
+use std::sync::LazyLock;
+
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 
-/// What is known of bots. Made once: it is one large regular expression.
-#[derive(Debug, Default)]
-pub struct Bots(isbot::Bots);
+/// What is known of bots: one large regular expression, made once.
+static BOTS: LazyLock<isbot::Bots> = LazyLock::new(isbot::Bots::default);
 
-impl Bots {
-    /// Whether the sender of these headers is a known bot.
-    #[must_use]
-    pub fn sent(&self, headers: &HeaderMap) -> bool {
-        headers.get(USER_AGENT).is_some_and(|agent| self.0.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
-    }
+/// Whether a known bot has sent these headers.
+#[must_use]
+pub fn sent(headers: &HeaderMap) -> bool {
+    headers.get(USER_AGENT).is_some_and(|agent| BOTS.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
 }
 
 #[cfg(test)]
@@ -26,10 +25,9 @@ mod tests {
 
     #[test]
     fn bots_are_known_and_browsers_are_not() {
-        let bots = Bots::default();
         let sent = |agent: &str| {
             let agent = HeaderValue::from_bytes(agent.as_bytes()).unwrap();
-            bots.sent(&HeaderMap::from_iter([(USER_AGENT, agent)]))
+            sent(&HeaderMap::from_iter([(USER_AGENT, agent)]))
         };
         for bot in [
             "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
@@ -50,6 +48,6 @@ mod tests {
         ] {
             assert!(!sent(browser), "{browser}");
         }
-        assert!(!bots.sent(&HeaderMap::new()));
+        assert!(!super::sent(&HeaderMap::new()));
     }
 }

@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::admission;
 use super::app::App;
+use super::bots;
 use super::error::ApiError;
 use super::live::query;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
@@ -103,7 +104,7 @@ async fn take<T: DeserializeOwned>(
     let durable = query(posting)?.is_durable()?;
     let claims = admission::claims(app, headers)?;
     let text = read(app, headers, body).await?;
-    let is_bot = app.bots.sent(headers);
+    let is_bot = bots::sent(headers);
     let event = |who: Who, fields, at| {
         if let Some(claims) = &claims {
             claims.of(&who.visitor)?.opening(&who.room)?;

@@ -17,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::admission;
 use super::app::App;
+use super::bots;
 use super::error::ApiError;
 use crate::history::event::Who;
 use crate::live::NoPlace;
@@ -132,7 +133,7 @@ pub async fn room_socket(
         });
     })?;
     let admission = app.sockets.admit(address)?;
-    let who = Who { room, visitor, is_bot: app.bots.sent(request.headers()) };
+    let who = Who { room, visitor, is_bot: bots::sent(request.headers()) };
     let context = Arc::clone(&app.room);
     Ok(open(&app.sessions, app.meter.panics(), admission, handshake, move |socket| {
         if let Some(end) = end {

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use super::accept::{Acceptor, Door};
 use super::admission::AdminToken;
 use super::app::App;
-use super::bots::Bots;
 use super::descriptors::Descriptors;
 use super::limits::Bodies;
 use super::meter::Meters;
@@ -170,7 +169,6 @@ impl Server {
             admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
             bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),
             config: http,
-            bots: Bots::default(),
             feed: Feed::new(Arc::clone(&hub), clock.clone()),
             hub,
             journal,

@@ -91,28 +91,78 @@ async fn a_full_volume_keeps_events_up_to_the_bound_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_volume_that_takes_no_writes_is_a_fault_until_it_does() {
-    for fault in ["read-only", "broken"] {
-        let folder = tempfile::tempdir().unwrap();
-        let faults = Faults::in_folder(folder.path());
-        let hub = faults.start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
-        let mut ann = ann(&hub).await;
-        faults.set(fault);
-        let taken = fill_queue(&mut ann).await;
-        expect_health(&hub, "disk-error").await;
-        expect_live_presence(&hub, &mut ann).await;
-        faults.set("");
-        ann.expect_ack(taken).await;
-        expect_recovery(&hub).await;
-        assert_eq!(views(folder.path()).await, taken, "{fault}");
-    }
+async fn a_volume_that_fails_is_a_fault_until_it_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Faults::in_folder(folder.path());
+    let hub = Program::start(folder.path(), &[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
+    let mut ann = ann(&hub).await;
+    faults.set("broken");
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "disk-error").await;
+    expect_live_presence(&hub, &mut ann).await;
+    faults.set("");
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(folder.path()).await, taken);
+}
+
+/// As Linux does to a volume that has failed, under a file that is open.
+#[tokio::test]
+async fn a_volume_that_turns_read_only_is_told_so() {
+    let Some(volume) = Volume::mount("4m") else { return };
+    let beside = tempfile::tempdir().unwrap();
+    let faults = Faults::in_folder(beside.path());
+    let hub = volume.start(&[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
+    let mut ann = ann(&hub).await;
+    volume.run("mount --bind . . && mount -o remount,bind,ro $PWD");
+    faults.set("read-only");
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "read-only").await;
+    expect_live_presence(&hub, &mut ann).await;
+    faults.set("");
+    volume.run("mount -o remount,bind,rw $PWD");
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(stats["totals"]["pageViews"], taken);
+}
+
+#[tokio::test]
+async fn a_volume_that_comes_back_read_only_is_told_so() {
+    let Some(volume) = Volume::mount("4m") else { return };
+    volume.run("mkdir data");
+    let url = format!("sqlite://{}/data/hub.db", volume.path().display());
+    let settings = [OFTEN, SMALL_QUEUE, ("DATABASE_URL", &url)];
+    let hub = volume.start(&settings).await;
+    let mut ann = ann(&hub).await;
+    volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "read-only").await;
+    expect_live_presence(&hub, &mut ann).await;
+    volume.run("mount -o remount,bind,rw $PWD/data");
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
+    let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
+    assert_eq!(stats["totals"]["pageViews"], taken);
+    drop(ann);
+    hub.signal("TERM").await;
+    hub.wait().await;
+
+    volume.run("mount -o remount,bind,ro $PWD/data");
+    let ended = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+    assert!(ended.stderr.contains("hub.db cannot be written: Read-only file system"), "{ended:?}");
+    let url = format!("sqlite://{}/data/new.db", volume.path().display());
+    let ended = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+    assert!(ended.stderr.contains("new.db cannot be written: Read-only file system"), "{ended:?}");
 }
 
 #[tokio::test]
 async fn a_slow_disk_is_felt_by_acks_only() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::in_folder(folder.path());
-    let hub = faults.start(folder.path(), &[OFTEN]).await;
+    let hub = Program::start(folder.path(), &[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
     let mut ann = ann(&hub).await;
     faults.set("slow");
     let began = Instant::now();
@@ -125,6 +175,11 @@ async fn a_slow_disk_is_felt_by_acks_only() {
     assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 1);
     ann.expect_ack(reference).await;
     assert!(began.elapsed() >= Duration::from_secs(2), "an ack is on disk");
+    let taken = fill_queue(&mut ann).await;
+    expect_health(&hub, "queue-full").await;
+    faults.set("");
+    ann.expect_ack(taken).await;
+    expect_recovery(&hub).await;
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, eventually, open};
+use crate::support::{Hub, clock, eventually, open};
 
 #[tokio::test]
 async fn a_locked_database_loses_nothing_and_recovers() {
@@ -59,12 +59,37 @@ async fn a_full_disk_loses_nothing_and_recovers() {
     )
     .await;
     eventually(async || hub.get("/health").send().await.status == 503, "health is degraded").await;
+    // A trigger's words are for the log: only SQLite's own codes have names.
+    assert_eq!(hub.get("/health").send().await.expect(503)["reason"], "database-error");
     assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [0]); // all or nothing
     sqlx::query("DROP TRIGGER disk_full").execute(&mut other).await.unwrap();
     ann.expect_ack(6).await;
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [5]);
     assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [1]);
     assert_eq!(hub.get("/health").send().await.expect(200)["status"], "ok");
+}
+
+#[tokio::test]
+async fn events_that_wait_too_long_degrade_health() {
+    let clock = clock();
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.history.flush_interval = Duration::from_hours(1);
+    });
+    let hub = hub.await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let reason = async || {
+        let answer = hub.get("/health").send().await;
+        answer.expect(if answer.text.contains("degraded") { 503 } else { 200 })["reason"].clone()
+    };
+    ann.view_page(Uuid::new_v4(), "/").await;
+    ann.settle().await;
+    clock.advance(Duration::from_secs(2 * 3600 + 10));
+    assert_eq!(reason().await, Value::Null);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(reason().await, "overdue");
+    hub.flush().await;
+    assert_eq!(reason().await, Value::Null);
 }
 
 #[tokio::test]

@@ -37,6 +37,9 @@ pub enum OpenError {
     /// The file is nothing to write to.
     #[error("{0}. It was not changed. Move it away to begin anew, or put a backup in its place")]
     Unfit(Unfit),
+    /// The file, its folder or its volume takes no writes.
+    #[error("{0}")]
+    ReadOnly(Unfit),
     /// SQLite cannot open or write the file.
     #[error("cannot open the database {}: {source}", path.display())]
     File {
@@ -91,6 +94,7 @@ impl CommitError {
             Self::File(Unfit::Gone { .. } | Unfit::Moved { .. }) => Fault::FileGone,
             Self::File(Unfit::Foreign { .. }) => Fault::Foreign,
             Self::File(Unfit::Damaged { .. }) => Fault::Damaged,
+            Self::File(Unfit::ReadOnly { .. }) => Fault::ReadOnly,
             Self::File(Unfit::Unreadable { source, .. }) | Self::Database(source) => match code(source) {
                 Some(5 | 6) => Fault::Locked,
                 Some(8) => Fault::ReadOnly,

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::time::Instant;
@@ -39,6 +41,14 @@ pub enum Unfit {
     Moved {
         /// Where it was.
         path: PathBuf,
+    },
+    /// The file, its folder or its volume takes no writes.
+    #[error("the database {} cannot be written: {source}", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// Its pages do not hang together.
     #[error("the database {} is damaged ({what})", path.display())]
@@ -133,6 +143,11 @@ impl Place {
         if file == Some(found) { Ok(()) } else { Err(Unfit::Moved { path: self.0.path.clone() }) }
     }
 
+    /// What keeps everybody from writing to the file, where something does.
+    pub(super) async fn refusal(&self) -> Option<Unfit> {
+        refusal(self.0.path.clone()).await
+    }
+
     async fn look(&self) -> Result<Identity, Unfit> {
         let shared = Arc::clone(&self.0);
         // A volume that hangs must not hang the worker, and everybody on it.
@@ -141,6 +156,20 @@ impl Place {
         let found = found.map_err(|source| Unfit::Gone { path: self.0.path.clone(), source })?;
         Ok(Identity { device: found.dev(), inode: found.ino() })
     }
+}
+
+/// What keeps everybody from writing to a file or beside it, where something does. SQLite calls a volume that turned
+/// read-only an I/O error, or says that it cannot open the file.
+pub(super) async fn refusal(path: PathBuf) -> Option<Unfit> {
+    let ask = move || {
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        // Asked, not tried: to close a file of our own would let go of SQLite's locks on it.
+        let is_refusal = |error: &Errno| matches!(*error, Errno::ROFS | Errno::ACCESS | Errno::PERM);
+        let refused = |place| access(place, Access::WRITE_OK).err().filter(is_refusal);
+        let source = refused(path.as_path()).or_else(|| refused(folder))?.into();
+        Some(Unfit::ReadOnly { path, source })
+    };
+    tokio::task::spawn_blocking(ask).await.ok()?
 }
 
 /// Looks through a file, without a change to it: is it a database of a hub's, and whole? A new file may be empty.

@@ -98,6 +98,9 @@ impl Store {
             std::fs::create_dir_all(folder)
                 .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
         }
+        if let Some(refusal) = file::refusal(path.clone()).await {
+            return Err(OpenError::ReadOnly(refusal));
+        }
         file::examine(&path, true).await?;
         let mut writer = options
             .clone()
@@ -156,6 +159,15 @@ impl Store {
     /// # Errors
     /// The database is locked, full, gone or broken. Nothing has changed.
     pub async fn commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
+        match self.try_commit(batch).await {
+            Err(error @ CommitError::Database(_)) => {
+                Err(self.place.refusal().await.map_or(error, CommitError::File))
+            }
+            result => result,
+        }
+    }
+
+    async fn try_commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
         let mut transaction = self.begin().await?;
         let changes = commit::store(&mut transaction, batch).await?;
         transaction.commit().await?;

@@ -27,10 +27,6 @@ pub struct Ended {
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_breathing-room");
 
-fn command(settings: &[(&str, &str)]) -> Command {
-    set_up(Command::new(PROGRAM), settings)
-}
-
 fn set_up(mut command: Command, settings: &[(&str, &str)]) -> Command {
     let settings: HashMap<_, _> = settings.iter().copied().collect();
     command
@@ -75,7 +71,13 @@ impl Program {
 
     /// Runs the program until it ends by itself.
     pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
-        let mut child = command(settings).args(arguments).spawn().unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        Self::run_as(command, settings).await
+    }
+
+    async fn run_as(command: Command, settings: &[(&str, &str)]) -> Ended {
+        let mut child = set_up(command, settings).spawn().unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
         let ended = timeout(PATIENCE, async {
             child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
@@ -138,10 +140,9 @@ impl Faults {
         Self { library, file: folder.join("faults") }
     }
 
-    pub async fn start(&self, folder: &Path, settings: &[(&str, &str)]) -> Program {
-        let (library, file) = (self.library.to_str().unwrap(), self.file.to_str().unwrap());
-        let settings = [&[("LD_PRELOAD", library), ("FAULTS", file)], settings].concat();
-        Program::start(folder, &settings).await
+    /// What a hub has to be started with.
+    pub fn settings(&self) -> [(&str, &str); 2] {
+        [("LD_PRELOAD", self.library.to_str().unwrap()), ("FAULTS", self.file.to_str().unwrap())]
     }
 
     /// From now on the disk has this fault, or none.
@@ -188,10 +189,23 @@ impl Volume {
         assert!(self.enter().arg(line).status().unwrap().success(), "{line}");
     }
 
-    pub async fn start(&self, settings: &[(&str, &str)]) -> Program {
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn hub(&self) -> Command {
         let mut command = self.enter();
         command.arg(format!("exec '{PROGRAM}'"));
-        Program::start_as(command.into(), self.folder.path(), settings).await
+        command.into()
+    }
+
+    pub async fn start(&self, settings: &[(&str, &str)]) -> Program {
+        Program::start_as(self.hub(), self.path(), settings).await
+    }
+
+    /// Runs a hub until it ends by itself.
+    pub async fn run_hub(&self, settings: &[(&str, &str)]) -> Ended {
+        Program::run_as(self.hub(), settings).await
     }
 }
 

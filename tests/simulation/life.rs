@@ -83,13 +83,18 @@ impl<'w> Life<'w> {
         self.world.is_broken || self.is_locked
     }
 
-    /// What must hold after every step.
-    pub async fn check(&mut self) {
+    /// Lets everything happen that can happen now.
+    pub async fn rest(&self) {
         if self.is_locked {
             settle().await;
         } else {
             self.hub.rest().await;
         }
+    }
+
+    /// What must hold after every step.
+    pub async fn check(&mut self) {
+        self.rest().await;
         self.collect_posts().await;
         self.check_presence();
         let status = self.hub.journal();

@@ -62,8 +62,8 @@ const USUAL: [(Step, u64); 18] = [
     (Step::MendDisk, 4),
     (Step::Lock, 3),
     (Step::Unlock, 10),
-    (Step::Stop, 2),
-    (Step::Kill, 2),
+    (Step::Stop, 1),
+    (Step::Kill, 1),
 ];
 
 /// The kinds of steps that a seed knows, each with its weight.
@@ -275,9 +275,7 @@ impl Life<'_> {
         };
         self.world.say(&format!("{millis} ms pass"));
         self.pass(millis).await;
-        if !self.is_locked {
-            self.hub.rest().await;
-        }
+        self.rest().await;
         self.listen_all().await;
     }
 

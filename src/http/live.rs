@@ -3,6 +3,7 @@
 //! Nothing here waits for the database, so that presence goes on whatever that does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -10,6 +11,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use utoipa::openapi::schema::ObjectBuilder;
@@ -29,6 +31,9 @@ use crate::token::Claims;
 use crate::wire::mood::{MOOD_RULE, NamedMoods};
 use crate::wire::schema::text_like;
 use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
+
+/// How long a peer has to take the answer that opens its socket, before somebody else may have the place.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A room's name from an address. A wrong one is refused with its rule.
 pub(super) fn room_id(path: Result<Path<String>, PathRejection>) -> Result<RoomId, ApiError> {
@@ -171,14 +176,59 @@ where
     let answer = handshake.answer();
     let tracker = sessions.clone();
     let opening = async move {
-        match handshake.connection().await {
+        match timeout(UPGRADE_TIMEOUT, handshake.connection()).await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
-            Ok((stream, read_already)) => {
+            Ok(Ok((stream, read_already))) => {
                 drop(tracker.spawn(session(Socket::new(stream, read_already, admission))));
             }
-            Err(error) => debug!(%error, "a socket's connection ended before it was open"),
+            Ok(Err(error)) => debug!(%error, "a socket's connection ended before it was open"),
+            Err(_) => debug!("nobody took the answer that opens a socket"),
         }
     };
     sessions.spawn(panics.catch(Part::Session, opening));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::task::yield_now;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::session::meter::Meter;
+    use crate::session::{Config, Sockets};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_whose_answer_nobody_takes_gives_its_place_back() {
+        const UPGRADE: &str = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let panics = Panics::register();
+        let sockets = Sockets::new(&Config::default(), Clock::system(), Meter::register(&panics));
+        let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
+        let service = service_fn(move |mut request| {
+            let handshake = Handshake::check(&mut request).unwrap();
+            let admission = admitting.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+            let answer = open(&sessions, &panics, admission, handshake, async |_| panic!("it is not open"));
+            async { Ok::<_, Infallible>(answer) }
+        });
+        // Less than the answer has room in between.
+        let (mut peer, stream) = duplex(64);
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+        peer.write_all(UPGRADE.as_bytes()).await.unwrap();
+        while sockets.is_empty() {
+            yield_now().await;
+        }
+        sleep(UPGRADE_TIMEOUT - Duration::from_millis(1)).await;
+        assert_eq!(sockets.len(), 1);
+        sleep(Duration::from_millis(2)).await;
+        assert_eq!(sockets.len(), 0);
+    }
 }

@@ -76,7 +76,10 @@ impl Door {
 
 /// Sets what all connections inherit.
 fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
-    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)?;
+    let socket = SockRef::from(listener);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    // Small messages must not wait for each other.
+    socket.set_tcp_nodelay(true)?;
     // The sweep looks after sockets only. The kernel ends whoever asks for something else and does not take
     // it, and what it still keeps for sockets that were cut off.
     #[cfg(target_os = "linux")]
@@ -154,8 +157,6 @@ async fn connection(
     router: TowerToHyperService<Router>,
     stop: CancellationToken,
 ) {
-    // Small messages must not wait for each other. It fails only where the peer is gone.
-    let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -172,5 +173,25 @@ async fn connection(
     };
     if let Err(error) = ended {
         debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_what_the_listener_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        set_up(&listener, Duration::from_secs(30)).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        // Linux doubles it, for its own needs.
+        assert!(
+            (SEND_BUFFER..=2 * SEND_BUFFER).contains(&SockRef::from(&stream).send_buffer_size().unwrap())
+        );
+        #[cfg(target_os = "linux")]
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), 32_000);
     }
 }

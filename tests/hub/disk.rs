@@ -60,6 +60,25 @@ async fn fill_queue(ann: &mut Member) -> u64 {
     ann.expect_error("overloaded").await["ref"].as_u64().unwrap() - 1
 }
 
+/// Something fails, for this reason, and is mended. Presence goes on meanwhile, and what was taken is acked in the
+/// end: returns how many events that were.
+async fn endure(
+    hub: &Program,
+    ann: &mut Member,
+    fail: impl FnOnce(),
+    reason: &str,
+    mend: impl FnOnce(),
+) -> u64 {
+    fail();
+    let taken = fill_queue(ann).await;
+    expect_health(hub, reason).await;
+    expect_live_presence(hub, ann).await;
+    mend();
+    ann.expect_ack(taken).await;
+    expect_recovery(hub).await;
+    taken
+}
+
 async fn views(folder: &Path) -> u64 {
     rows(&folder.join("hub.db"), "SELECT count(*) FROM page_views").await[0].as_u64().unwrap()
 }
@@ -96,13 +115,7 @@ async fn a_volume_that_fails_is_a_fault_until_it_does_not() {
     let faults = Faults::in_folder(folder.path());
     let hub = Program::start(folder.path(), &[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
     let mut ann = ann(&hub).await;
-    faults.set("broken");
-    let taken = fill_queue(&mut ann).await;
-    expect_health(&hub, "disk-error").await;
-    expect_live_presence(&hub, &mut ann).await;
-    faults.set("");
-    ann.expect_ack(taken).await;
-    expect_recovery(&hub).await;
+    let taken = endure(&hub, &mut ann, || faults.set("broken"), "disk-error", || faults.set("")).await;
     assert_eq!(views(folder.path()).await, taken);
 }
 
@@ -114,15 +127,15 @@ async fn a_volume_that_turns_read_only_is_told_so() {
     let faults = Faults::in_folder(beside.path());
     let hub = volume.start(&[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
     let mut ann = ann(&hub).await;
-    volume.run("mount --bind . . && mount -o remount,bind,ro $PWD");
-    faults.set("read-only");
-    let taken = fill_queue(&mut ann).await;
-    expect_health(&hub, "read-only").await;
-    expect_live_presence(&hub, &mut ann).await;
-    faults.set("");
-    volume.run("mount -o remount,bind,rw $PWD");
-    ann.expect_ack(taken).await;
-    expect_recovery(&hub).await;
+    let fail = || {
+        volume.run("mount --bind . . && mount -o remount,bind,ro $PWD");
+        faults.set("read-only");
+    };
+    let mend = || {
+        volume.run("mount -o remount,bind,rw $PWD");
+        faults.set("");
+    };
+    let taken = endure(&hub, &mut ann, fail, "read-only", mend).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
     assert_eq!(stats["totals"]["pageViews"], taken);
 }
@@ -135,13 +148,10 @@ async fn a_volume_that_comes_back_read_only_is_told_so() {
     let settings = [OFTEN, SMALL_QUEUE, ("DATABASE_URL", &url)];
     let hub = volume.start(&settings).await;
     let mut ann = ann(&hub).await;
-    volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
-    let taken = fill_queue(&mut ann).await;
-    expect_health(&hub, "read-only").await;
-    expect_live_presence(&hub, &mut ann).await;
-    volume.run("mount -o remount,bind,rw $PWD/data");
-    ann.expect_ack(taken).await;
-    expect_recovery(&hub).await;
+    let fail =
+        || volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
+    let mend = || volume.run("mount -o remount,bind,rw $PWD/data");
+    let taken = endure(&hub, &mut ann, fail, "read-only", mend).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
     assert_eq!(stats["totals"]["pageViews"], taken);
     drop(ann);
@@ -205,13 +215,8 @@ async fn a_volume_that_is_gone_and_comes_back_loses_nothing() {
     fs::create_dir(&there).unwrap();
     let hub = Program::start(&there, &[OFTEN, SMALL_QUEUE]).await;
     let mut ann = ann(&hub).await;
-    fs::rename(&there, &away).unwrap();
-    let taken = fill_queue(&mut ann).await;
-    expect_health(&hub, "file-gone").await;
-    expect_live_presence(&hub, &mut ann).await;
-    fs::rename(&away, &there).unwrap();
-    ann.expect_ack(taken).await;
-    expect_recovery(&hub).await;
+    let (fail, mend) = (|| fs::rename(&there, &away).unwrap(), || fs::rename(&away, &there).unwrap());
+    let taken = endure(&hub, &mut ann, fail, "file-gone", mend).await;
     assert_eq!(views(&there).await, taken);
 }
 

@@ -226,9 +226,9 @@ mod tests {
         while sockets.is_empty() {
             yield_now().await;
         }
-        sleep(UPGRADE_TIMEOUT - Duration::from_millis(1)).await;
+        sleep(UPGRADE_TIMEOUT.mul_f64(0.99)).await;
         assert_eq!(sockets.len(), 1);
-        sleep(Duration::from_millis(2)).await;
+        sleep(UPGRADE_TIMEOUT.mul_f64(0.02)).await;
         assert_eq!(sockets.len(), 0);
     }
 }

@@ -194,7 +194,7 @@ impl Window {
         let days_ago =
             |days: i64| today.checked_sub(days.days()).map_or(now, |date| start_of_day(date, &zone));
         let (from, to, step) = match range {
-            Range::Day => (floor_hour(now.minus(DAY_MS), &zone), end, Step::Hour),
+            Range::Day => (start_of_hour(now.minus(DAY_MS), &zone), end, Step::Hour),
             Range::Week => (days_ago(7), end, Step::Hour),
             Range::Month => (days_ago(30), end, Step::Day),
             Range::Year => {
@@ -221,7 +221,7 @@ fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
     let mut from = whole.from;
     while from < whole.to {
         let next = match step {
-            Step::Hour => floor_hour(from, zone).plus(HOUR_MS),
+            Step::Hour => start_of_hour(from, zone).plus(HOUR_MS),
             Step::Day => {
                 local(from, zone).date().tomorrow().map_or(whole.to, |date| start_of_day(date, zone))
             }
@@ -230,8 +230,9 @@ fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
                 next.map_or(whole.to, |date| start_of_day(date, zone))
             }
         };
-        // Time goes on, whatever a zone's history says.
-        let to = next.max(from.plus(QUARTER_MS)).min(whole.to);
+        // Some clocks were 20 or 40 minutes from those of UTC until the 1970s. And time goes on, whatever a
+        // zone's history says.
+        let to = Level::Quarter.ceil(next).max(from.plus(QUARTER_MS)).min(whole.to);
         buckets.push(Stretch { from, to });
         from = to;
     }
@@ -243,15 +244,14 @@ fn local(at: Time, zone: &TimeZone) -> Zoned {
 }
 
 /// The start of the hour by the zone's clocks, which may be half an hour from that of UTC.
-fn floor_hour(at: Time, zone: &TimeZone) -> Time {
+fn start_of_hour(at: Time, zone: &TimeZone) -> Time {
     let local = local(at, zone);
-    let into_hour = u64::from(local.minute().unsigned_abs()) * 60_000 + at.millis() % 60_000;
-    Level::Quarter.floor(at.minus(into_hour))
+    let seconds = u64::from(local.minute().unsigned_abs()) * 60 + u64::from(local.second().unsigned_abs());
+    at.minus(seconds * 1_000 + at.millis() % 1_000)
 }
 
 fn start_of_day(date: Date, zone: &TimeZone) -> Time {
-    let start = date.to_zoned(zone.clone()).map_or(Time::from_millis(0), |start| time(start.timestamp()));
-    Level::Quarter.floor(start)
+    date.to_zoned(zone.clone()).map_or(Time::from_millis(0), |start| time(start.timestamp()))
 }
 
 #[cfg(test)]
@@ -308,6 +308,18 @@ mod tests {
         assert_eq!(day.whole.from, at("2026-11-19T09:30:00Z"));
         let month = window(Range::Month, "Asia/Kathmandu", "2026-11-20T10:20:00Z");
         assert_eq!(month.whole.from, at("2026-10-20T18:15:00Z"));
+    }
+
+    #[test]
+    fn clocks_that_were_no_quarters_from_those_of_utc_have_hours_and_days_all_the_same() {
+        for zone in ["Pacific/Kiritimati", "Africa/Monrovia"] {
+            let range = Range::between(at("1970-01-20T00:00:00Z"), at("1970-01-27T00:00:00Z")).unwrap();
+            let hours = hours(&window(range, zone, "2026-11-20T10:20:00Z"));
+            assert!(hours[1..hours.len() - 1].iter().all(|hours| *hours == 1), "{zone}: {hours:?}");
+            let range = Range::between(at("1970-03-02T00:00:00Z"), at("1970-04-02T00:00:00Z")).unwrap();
+            let days = window(range, zone, "2026-11-20T10:20:00Z").buckets;
+            assert!(days[1..days.len() - 1].iter().all(|day| day.millis() == DAY_MS), "{zone}: {days:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@
 use std::io;
 use std::net::Shutdown;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
@@ -26,8 +25,6 @@ const CLOGGED: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Outlet {
     stream: TcpStream,
-    /// Sweeps since the peer was last heard.
-    silent: AtomicU32,
     /// This lock *is* the ownership of the socket's writes: frames of two writers must not mix, so
     /// it is held over the (non-blocking) write. One socket, one lock: nobody else waits for it.
     unsent: Mutex<Unsent>,
@@ -36,6 +33,8 @@ pub struct Outlet {
 #[derive(Debug)]
 struct Unsent {
     phase: Phase,
+    /// Sweeps since the peer was last heard.
+    silent: u32,
     /// The newest state that was written or is in the tail.
     seq: u64,
     /// Most sockets never have one, and there are many sockets.
@@ -61,7 +60,7 @@ enum Phase {
     Corked,
     Open,
     /// A close frame was the last to go in, so many sweeps ago.
-    Closing(u32),
+    Closing(u16),
     /// The kernel refused a write, or the socket was shut down.
     Broken,
 }
@@ -83,8 +82,8 @@ impl Outlet {
     /// Takes over all writing to `stream`. No state leaves before [`open`](Self::open).
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        let unsent = Unsent { phase: Phase::Corked, seq: 0, backlog: None, drainer: None };
-        Self { stream, silent: AtomicU32::new(0), unsent: Mutex::new(unsent) }
+        let unsent = Unsent { phase: Phase::Corked, silent: 0, seq: 0, backlog: None, drainer: None };
+        Self { stream, unsent: Mutex::new(unsent) }
     }
 
     /// The socket, for reading only.
@@ -212,13 +211,13 @@ impl Outlet {
 
     /// The peer was heard.
     pub fn heard(&self) {
-        self.silent.store(0, Ordering::Relaxed);
+        lock(&self.unsent).silent = 0;
     }
 
     /// One sweep has come by: counts it and says how the socket does.
     pub fn sweep(&self) -> Vitals {
-        let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
         let mut unsent = lock(&self.unsent);
+        unsent.silent += 1;
         let (mut stuck, waiting) = (0, unsent.tail().len());
         if let Some(backlog) = unsent.backlog.as_mut().filter(|_| waiting > 0) {
             backlog.stuck += 1;
@@ -226,12 +225,12 @@ impl Outlet {
         }
         let closing = match &mut unsent.phase {
             Phase::Closing(sweeps) => {
-                *sweeps += 1;
-                *sweeps
+                *sweeps = sweeps.saturating_add(1);
+                u32::from(*sweeps)
             }
             Phase::Corked | Phase::Open | Phase::Broken => 0,
         };
-        Vitals { silent, stuck, closing, unsent: waiting }
+        Vitals { silent: unsent.silent, stuck, closing, unsent: waiting }
     }
 }
 

@@ -72,11 +72,7 @@ async fn a_full_disk_loses_nothing_and_recovers() {
 #[tokio::test]
 async fn events_that_wait_too_long_degrade_health() {
     let clock = clock();
-    let hub = Hub::with(|config| {
-        config.clock = clock.clone();
-        config.history.flush_interval = Duration::from_hours(1);
-    });
-    let hub = hub.await;
+    let hub = Hub::at(&clock).await;
     let mut ann = hub.join("lobby", "ann").await;
     let reason = async || {
         let answer = hub.get("/health").send().await;

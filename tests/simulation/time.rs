@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BEAT: Duration = Duration::from_millis(1);
 
 /// Turns of the runtime after which everything is done that was to do: each polls every task that was woken, and
-/// then the sockets and the timers. Fewer were enough for 500 stories.
+/// then the sockets and the timers. Six were enough for 500 stories.
 const TURNS: usize = 8;
 
 /// A runtime in which time stands still.

@@ -64,6 +64,7 @@ impl From<Unfit> for OpenError {
         match unfit {
             // A lock or a permission: nothing is wrong with the file.
             Unfit::Unreadable { path, source } => Self::File { path, source },
+            unfit @ Unfit::ReadOnly { .. } => Self::ReadOnly(unfit),
             unfit => Self::Unfit(unfit),
         }
     }

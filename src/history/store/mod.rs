@@ -99,7 +99,7 @@ impl Store {
                 .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
         }
         if let Some(refusal) = file::refusal(path.clone()).await {
-            return Err(OpenError::ReadOnly(refusal));
+            return Err(refusal.into());
         }
         file::examine(&path, true).await?;
         let mut writer = options
@@ -160,7 +160,7 @@ impl Store {
     /// The database is locked, full, gone or broken. Nothing has changed.
     pub async fn commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
         match self.try_commit(batch).await {
-            Err(error @ CommitError::Database(_)) => {
+            Err(error @ (CommitError::Database(_) | CommitError::File(Unfit::Unreadable { .. }))) => {
                 Err(self.place.refusal().await.map_or(error, CommitError::File))
             }
             result => result,

@@ -22,7 +22,7 @@ use breathing_room::http::error::ApiError;
 use breathing_room::http::live::open;
 use breathing_room::panics::Panics;
 use breathing_room::session::socket::Incoming;
-use breathing_room::session::{Config, Handshake, Socket, Sockets, meter, stall_limit};
+use breathing_room::session::{Config, Handshake, Socket, Sockets, meter, stall_limit, sweep};
 use breathing_room::wire::frame::Frame;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -73,7 +73,7 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
         }
     });
     let _acceptor = Acceptor::start(listener, router, door)?;
-    sockets.sweep(config.ping_interval, &clock).await;
+    sweep::run(&sockets, config.ping_interval, &clock).await;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use breathing_room::panics::Panics;
 use breathing_room::session::boundary::Boundary;
 use breathing_room::session::meter::Meter;
 use breathing_room::session::socket::Incoming;
+use breathing_room::session::upgrade::Upgraded;
 use breathing_room::session::{Config, Socket, Sockets};
 use breathing_room::wire::CloseCode;
 use breathing_room::wire::frame::Frame;
@@ -106,7 +107,8 @@ async fn in_pieces(listener: &TcpListener, early: &[u8], pieces: impl Iterator<I
     let (stream, _) = listener.accept().await.expect("a connection");
     peer.set_nodelay(true).and_then(|()| stream.set_nodelay(true)).expect("small segments");
     let admission = SOCKETS.admit(Ipv4Addr::LOCALHOST.into()).expect("a place");
-    let mut socket = Socket::new(stream, Bytes::copy_from_slice(early), admission);
+    let connection = Upgraded { read_already: Bytes::copy_from_slice(early), ..stream.into() };
+    let mut socket = Socket::new(connection, admission);
     let mut talk = Talk::default();
     for piece in pieces {
         if poll_fn(|cx| Poll::Ready(poll_talk(&mut socket, &mut talk, cx))).await.is_ready() {

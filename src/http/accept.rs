@@ -29,7 +29,7 @@ use super::descriptors::{AcceptErrors, FULL, TOO_MANY, turn_away};
 use super::limits::Peer;
 use crate::panics::{Panics, Part};
 use crate::session::meter::{Limit, Meter};
-use crate::session::{ConnectionPermit, Sockets, TooMuch};
+use crate::session::{ConnectionPermit, Sockets, TooMuch, Upgradable};
 
 /// How long a peer has to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,7 +163,8 @@ async fn connection(
         request.extensions_mut().insert(Peer(peer));
         router.call(request.map(Body::new))
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection =
+        pin!(http.serve_connection(TokioIo::new(Upgradable::from(stream)), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {

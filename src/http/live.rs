@@ -32,7 +32,7 @@ use crate::wire::mood::{MOOD_RULE, NamedMoods};
 use crate::wire::schema::text_like;
 use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
 
-/// How long a peer has to take the answer that opens its socket, before somebody else may have the place.
+/// How long a peer has to take earlier answers, before somebody else may have its socket's place.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A room's name from an address. A wrong one is refused with its rule.
@@ -176,13 +176,11 @@ where
     let answer = handshake.answer();
     let tracker = sessions.clone();
     let opening = async move {
-        match timeout(UPGRADE_TIMEOUT, handshake.connection()).await {
+        match timeout(UPGRADE_TIMEOUT, handshake.upgraded()).await {
             // In a task of its own: this one carries what the upgrade needed for as long as it lives.
-            Ok(Ok((stream, read_already))) => {
-                drop(tracker.spawn(session(Socket::new(stream, read_already, admission))));
-            }
+            Ok(Ok(connection)) => drop(tracker.spawn(session(Socket::new(connection, admission)))),
             Ok(Err(error)) => debug!(%error, "a socket's connection ended before it was open"),
-            Err(_) => debug!("nobody took the answer that opens a socket"),
+            Err(_) => debug!("nobody took what was to be sent before a socket opens"),
         }
     };
     sessions.spawn(panics.catch(Part::Session, opening));

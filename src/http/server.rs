@@ -31,7 +31,7 @@ use crate::history::stats::Answers;
 use crate::history::store::OpenError;
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub, audit};
-use crate::session::{Sockets, WatchClocks, census, room, stall_limit};
+use crate::session::{Sockets, WatchClocks, census, room, stall_limit, sweep};
 use crate::token::BadKeys;
 use crate::wire::CloseCode;
 
@@ -159,7 +159,7 @@ impl Server {
         let rounds = AbortOnDropHandle::new(panics.spawn({
             let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
             async move {
-                let sweep = sockets.sweep(session.ping_interval, &room.clock);
+                let sweep = sweep::run(&sockets, session.ping_interval, &room.clock);
                 let forgetting = forget_idle(&room.clocks, &room.clock);
                 tokio::join!(sweep, forgetting, census::run(&room), audit::run(&room.hub, &room.clock));
             }

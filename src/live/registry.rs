@@ -238,6 +238,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::super::meter::Meter;
@@ -275,7 +276,8 @@ mod tests {
 
     async fn outlet() -> Arc<Outlet> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Arc::new(Outlet::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()))
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Arc::new(Outlet::new(stream, BytesMut::new()))
     }
 
     #[tokio::test]

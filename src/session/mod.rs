@@ -1,8 +1,8 @@
 //! Sessions: one per socket, and the only place where the live side and the history meet.
 //!
 //! [`upgrade`] turns an HTTP request into a [`socket`]; [`room`] and [`viewer`] are what is said on
-//! it. [`sockets`] knows all open sockets, finds the dead ones, and closes all at the end; [`limits`] and
-//! [`pace`] say how much of it one address or one socket may have. [`census`] tells the history who was here.
+//! it. [`sockets`] knows all open sockets and closes them at the end, [`sweep`] finds the dead ones; [`limits`]
+//! and [`pace`] say how much of it one address or one socket may have. [`census`] tells the history who was here.
 
 pub mod acks;
 pub mod address;
@@ -15,6 +15,7 @@ pub mod pace;
 pub mod room;
 pub mod socket;
 pub mod sockets;
+pub mod sweep;
 pub mod upgrade;
 pub mod viewer;
 pub mod watch_clock;
@@ -22,8 +23,9 @@ pub mod watch_clock;
 pub use address::Address;
 pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
-pub use sockets::{Admission, ConnectionPermit, Refused, Sockets, stall_limit};
-pub use upgrade::{Handshake, UpgradeError, offered_token};
+pub use sockets::{Admission, ConnectionPermit, Refused, Sockets};
+pub use sweep::stall_limit;
+pub use upgrade::{Handshake, Upgradable, UpgradeError, offered_token};
 pub use watch_clock::WatchClocks;
 
 use std::time::Duration;

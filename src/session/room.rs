@@ -231,7 +231,6 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use bytes::Bytes;
     use futures_util::{SinkExt, StreamExt};
     use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
     use tokio::net::{TcpListener, TcpStream};
@@ -297,7 +296,7 @@ mod tests {
         let admission = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
         let who = Who { room, visitor, is_bot: false };
-        let socket = Socket::new(stream, Bytes::new(), admission);
+        let socket = Socket::new(stream.into(), admission);
         tokio::spawn(RoomSession::join(Arc::clone(context), socket, &who, None));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
         assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));

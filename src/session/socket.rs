@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -19,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::boundary::Boundary;
 use super::pace::{Pace, Verdict};
 use super::sockets::Admission;
+use super::upgrade::Upgraded;
 use crate::live::Outlet;
 use crate::wire::{CloseCode, Time};
 
@@ -80,10 +83,11 @@ pub enum End {
 }
 
 impl Socket {
-    /// Speaks WebSocket on a connection whose handshake is done; `read_already` came behind it.
+    /// Speaks WebSocket on a connection whose handshake is done.
     #[must_use]
-    pub fn new(stream: TcpStream, read_already: Bytes, mut admission: Admission) -> Self {
-        let outlet = Arc::new(Outlet::new(stream));
+    pub fn new(connection: Upgraded, mut admission: Admission) -> Self {
+        let Upgraded { stream, answer, read_already } = connection;
+        let outlet = Arc::new(Outlet::new(stream, answer));
         admission.opened(&outlet);
         let reader = (!read_already.is_empty()).then(|| Reader::new(read_already, admission.message_limit()));
         Self { outlet, reader, stage: Stage::Open, pace: Pace::default(), admission }
@@ -185,6 +189,7 @@ impl Socket {
                     if let Some(mut reader) = self.reader.take()
                         && self.stage == Stage::ClosedByPeer
                     {
+                        self.outlet.end_with_next();
                         reader.echo_close(&self.outlet);
                     }
                     self.stage = Stage::Draining;
@@ -264,10 +269,23 @@ struct Wire<'a> {
 
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.outlet.reading().try_read(buffer)?;
+        let read = try_read(self.outlet.reading(), buffer)?;
         self.boundary.advance(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
+}
+
+/// Reads what has come. What does not fill the buffer was all there is, so that the next attempt waits
+/// for the kernel instead of asking it in vain: `try_read` with what tokio's `poll_read` does.
+fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut taken = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let (read, _) = recv(stream, &mut *buffer, RecvFlags::empty())?;
+        taken = Some(read);
+        // Whatever comes from now on makes it ready again: tokio forgets only what it knew before.
+        if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    taken.map_or_else(|| result.map(|()| 0), Ok)
 }
 
 impl Write for Wire<'_> {

@@ -1,8 +1,7 @@
-//! All open sockets: how many there may be, which of them are dead, and how they end together.
+//! All open sockets: how many there may be, and how they end together.
 //!
-//! One sweep passes all sockets at a steady pace and counts passes instead of reading clocks: a peer
-//! that was silent for some passes is pinged, and one that stays silent, takes nothing of what
-//! waits for it, or does not answer a close, is cut off. Only the end of a token is a time.
+//! A socket is admitted before its handshake is answered, and has a place from then on until its session
+//! has ended. Then the [sweep](super::sweep) looks after it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,35 +10,24 @@ use std::time::Duration;
 use rand::seq::SliceRandom;
 use slab::Slab;
 use tokio::sync::{Semaphore, TryAcquireError};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use super::Config;
 use super::address::Address;
 use super::limits::{Addresses, TooMuch};
-use super::meter::{CutOff, Limit, Meter};
+use super::meter::{Limit, Meter};
 use super::pace::{Pace, Tempo, Verdict};
 use crate::clock::Clock;
 use crate::live::Outlet;
-use crate::live::outlet::Vitals;
 use crate::sync::lock;
-use crate::wire::frame::Frame;
 use crate::wire::{CloseCode, Time};
-
-/// How long a peer has to answer a ping, or as long as the ping interval, where that is less.
-const PONG_WAIT: Duration = Duration::from_secs(8);
-
-/// A peer that takes nothing of what waits for it is cut off after this, or twice the ping interval.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long a peer has to answer a close frame.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 /// How often is logged that addresses were turned down.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// Sockets that are passed between two yields.
-const CHUNK: usize = 256;
+/// Sockets that are passed between two yields: if all of them are pinged, two milliseconds of writing.
+const CHUNK: usize = 512;
 
 /// A socket cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +168,19 @@ impl Sockets {
         self.unsent.load(Ordering::Relaxed)
     }
 
+    pub(super) fn set_unsent(&self, bytes: usize) {
+        self.unsent.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes more than allowed waited for their peers at the last pass.
+    pub(super) fn excess(&self) -> usize {
+        self.unsent().saturating_sub(self.unsent_limit)
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// How many places are taken.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -198,57 +199,22 @@ impl Sockets {
         self.places.is_closed()
     }
 
-    /// Passes all sockets again and again and cuts off the dead, for as long as it is polled.
-    pub async fn sweep(&self, ping_interval: Duration, clock: &Clock) {
-        let patience = Patience::new(ping_interval);
-        let ping = Frame::ping();
-        let mut logged = Instant::now();
-        let mut pass = interval(patience.interval);
-        // After a pause of the whole machine, peers get their time to answer.
-        pass.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            pass.tick().await;
-            let now = clock.wall();
-            let mut excess = self.unsent().saturating_sub(self.unsent_limit);
-            if excess > 0 {
-                warn!(unsent = self.unsent(), "too many bytes wait for peers: cutting off who takes nothing");
-            }
-            let (mut from, mut unsent) = (0, 0);
-            while let Some(chunk) = self.chunk(from) {
-                for (outlet, end) in &chunk {
-                    if *end <= now {
-                        outlet.close(CloseCode::TokenEnded);
-                    }
-                    let vitals = outlet.sweep();
-                    let mut dead = patience.judge(vitals);
-                    if excess > 0 && vitals.stuck > 1 {
-                        excess = excess.saturating_sub(vitals.unsent);
-                        self.meter.limited(Limit::BytesInFlight);
-                        dead = Some(CutOff::Stalled);
-                    }
-                    if let Some(because) = dead {
-                        // Its session may take more than a pass to end.
-                        if outlet.kill() {
-                            debug!(?because, ?vitals, "cutting off a socket");
-                            self.meter.cut_off(because);
-                        }
-                        continue;
-                    }
-                    unsent += vitals.unsent;
-                    if vitals.silent == patience.ping_after {
-                        outlet.send(&ping);
-                    }
-                }
-                from += CHUNK;
-                tokio::task::yield_now().await;
-            }
-            self.unsent.store(unsent, Ordering::Relaxed);
-            self.look_after_addresses(&mut logged);
-        }
+    /// Looks at one chunk of all sockets and at the ends of their tokens, and returns those about which
+    /// something is to be done, with what that is. None after the last chunk.
+    pub(super) fn pass<T>(
+        &self,
+        chunk: usize,
+        mut judge: impl FnMut(&Outlet, Time) -> Option<T>,
+    ) -> Option<Vec<(Arc<Outlet>, T)>> {
+        let open = lock(&self.open);
+        let from = chunk * CHUNK;
+        let keys = from..open.capacity().min(from + CHUNK);
+        let mut due = |open: &Open| judge(&open.outlet, open.end).map(|due| (Arc::clone(&open.outlet), due));
+        (!keys.is_empty()).then(|| keys.filter_map(|key| open.get(key)).filter_map(&mut due).collect())
     }
 
     /// Forgets who has gone, and tells of those who were turned down.
-    fn look_after_addresses(&self, logged: &mut Instant) {
+    pub(super) fn look_after_addresses(&self, logged: &mut Instant) {
         if let Some(addresses) = &self.addresses {
             addresses.forget_idle();
         }
@@ -281,13 +247,6 @@ impl Sockets {
         for (_, open) in lock(&self.open).iter() {
             open.outlet.kill();
         }
-    }
-
-    fn chunk(&self, from: usize) -> Option<Vec<(Arc<Outlet>, Time)>> {
-        let open = lock(&self.open);
-        let keys = from..open.capacity().min(from + CHUNK);
-        let found = keys.clone().filter_map(|key| open.get(key));
-        (!keys.is_empty()).then(|| found.map(|open| (Arc::clone(&open.outlet), open.end)).collect())
     }
 }
 
@@ -347,69 +306,12 @@ impl Drop for Admission {
     }
 }
 
-/// How long a peer may take nothing of what waits for it.
-#[must_use]
-pub fn stall_limit(ping_interval: Duration) -> Duration {
-    STALL_LIMIT.min(ping_interval * 2)
-}
-
-/// The limits of patience, in passes of the sweep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patience {
-    interval: Duration,
-    ping_after: u32,
-    dead_after: u32,
-    stalled_after: u32,
-    close_wait: u32,
-}
-
-impl Patience {
-    /// A pass a second, or more often where pings are.
-    fn new(ping_interval: Duration) -> Self {
-        let interval = (ping_interval / 25).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let passes = |time: Duration| {
-            let passes = time.as_nanos().div_ceil(interval.as_nanos());
-            u32::try_from(passes).unwrap_or(u32::MAX).max(1)
-        };
-        let ping_after = passes(ping_interval);
-        Self {
-            interval,
-            ping_after,
-            dead_after: ping_after.saturating_add(passes(PONG_WAIT.min(ping_interval))),
-            stalled_after: passes(stall_limit(ping_interval)),
-            close_wait: passes(CLOSE_WAIT),
-        }
-    }
-
-    /// What is dead about a socket, if anything is.
-    fn judge(self, vitals: Vitals) -> Option<CutOff> {
-        let signs = [
-            (CutOff::Stalled, vitals.stuck > self.stalled_after),
-            (CutOff::Unclosed, vitals.closing > self.close_wait),
-            (CutOff::Silent, vitals.silent > self.dead_after),
-        ];
-        signs.into_iter().find_map(|(because, is_so)| is_so.then_some(because))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
     use crate::panics::Panics;
-
-    #[test]
-    fn the_sweep_is_patient_in_passes() {
-        let patience = Patience::new(Duration::from_secs(25));
-        assert_eq!(patience.interval, Duration::from_secs(1));
-        assert_eq!((patience.ping_after, patience.dead_after), (25, 33));
-        assert_eq!((patience.stalled_after, patience.close_wait), (30, 2));
-        let quick = Patience::new(Duration::from_millis(500));
-        assert_eq!(quick.interval, Duration::from_millis(20));
-        assert_eq!((quick.ping_after, quick.dead_after), (25, 50));
-        assert_eq!((quick.stalled_after, quick.close_wait), (50, 100));
-    }
 
     #[tokio::test]
     async fn places_are_counted_and_end_with_the_hub() {

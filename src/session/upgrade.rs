@@ -1,11 +1,13 @@
 //! The upgrade: from an HTTP request to a TCP stream that speaks WebSocket (RFC 6455, section 4.2).
 //!
-//! Checks the opening handshake and builds its answer. It knows HTTP headers and nothing of what is
-//! said on the socket afterwards.
+//! Checks the opening handshake, builds its answer, and keeps that back: it leaves together with the
+//! first message. It knows HTTP headers and nothing of what is said on the socket afterwards.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -13,6 +15,7 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -20,6 +23,9 @@ use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
+
+/// How the answer begins that opens a socket.
+const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 ";
 
 /// The request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,16 +88,77 @@ impl Handshake {
         response
     }
 
-    /// Waits until the answer was sent and returns the connection, with what the peer has sent already.
+    /// Waits until the connection is the socket's.
     ///
     /// # Errors
-    /// The connection ended before, or is not a plain TCP connection.
-    pub async fn connection(self) -> io::Result<(TcpStream, Bytes)> {
+    /// The connection ended before, or is not [`Upgradable`].
+    pub async fn upgraded(self) -> io::Result<Upgraded> {
         let upgraded = self.upgrade.await.map_err(io::Error::other)?;
         let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
-            .map_err(|_| io::Error::other("not a TCP connection of this server"))?;
-        Ok((parts.io.into_inner(), parts.read_buf))
+            .downcast::<TokioIo<Upgradable>>()
+            .map_err(|_| io::Error::other("not a connection of this server"))?;
+        let Upgradable { stream, answer } = parts.io.into_inner();
+        Ok(Upgraded { stream, answer, read_already: parts.read_buf })
+    }
+}
+
+/// A connection that speaks HTTP and may become a socket. It keeps the answer that makes it one, which
+/// then leaves with the first message: one write and one packet less for everybody who comes.
+#[derive(Debug)]
+pub struct Upgradable {
+    stream: TcpStream,
+    answer: BytesMut,
+}
+
+/// A connection that speaks WebSocket from now on.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The answer that opens the socket, still to be sent.
+    pub answer: BytesMut,
+    /// What the peer has sent behind its request.
+    pub read_already: Bytes,
+}
+
+impl From<TcpStream> for Upgradable {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream, answer: BytesMut::new() }
+    }
+}
+
+impl From<TcpStream> for Upgraded {
+    /// A connection whose answer was sent.
+    fn from(stream: TcpStream) -> Self {
+        Self { stream, answer: BytesMut::new(), read_already: Bytes::new() }
+    }
+}
+
+impl AsyncRead for Upgradable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Upgradable {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.answer.is_empty() && !bytes.starts_with(SWITCHING_PROTOCOLS) {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        self.answer.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -115,6 +182,9 @@ fn is_key(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn check(change: impl FnOnce(&mut Request<()>)) -> Result<Handshake, UpgradeError> {
@@ -183,5 +253,21 @@ mod tests {
         assert_eq!(with(SEC_WEBSOCKET_VERSION, "8"), Some(UpgradeError::Version));
         assert_eq!(without(SEC_WEBSOCKET_KEY), Some(UpgradeError::Key));
         assert_eq!(with(SEC_WEBSOCKET_KEY, "short=="), Some(UpgradeError::Key));
+    }
+
+    #[tokio::test]
+    async fn the_answer_that_opens_a_socket_is_kept_and_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut connection = Upgradable::from(listener.accept().await.unwrap().0);
+        let (other, opening) = ("HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n");
+        for bytes in [other, opening, "\r\n"] {
+            connection.write_all(bytes.as_bytes()).await.unwrap();
+        }
+        assert_eq!(connection.answer, format!("{opening}\r\n"));
+        drop(connection);
+        let mut read = String::new();
+        peer.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, other);
     }
 }

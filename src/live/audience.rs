@@ -85,7 +85,7 @@ impl Audience {
     fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {
         let mut told = 0;
         while let Some(chunk) = self.next_chunk() {
-            told += chunk.iter().map(|outlet| u64::from(outlet.publish(seq, state))).sum::<u64>();
+            told += chunk.into_iter().map(|outlet| u64::from(outlet.publish(seq, state))).sum::<u64>();
         }
         told
     }

@@ -3,7 +3,7 @@
 //! A change publishes at once where none was published lately. Otherwise it waits for a window to open,
 //! and then until the room is quiet, but never longer than to the window's end, which is not
 //! re-armed. Windows grow with the room, so that a room costs a bounded share of the CPU whatever
-//! the churn. A room has a task only while a window is to come.
+//! the churn. A room has a task only while it has something to publish.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,20 +55,24 @@ struct State {
     published: u64,
     /// When the newest state began.
     changed: Instant,
-    /// Whether the task runs that will look at the room again.
-    is_watched: bool,
+    /// When the next state may be published.
+    window: Window,
+    /// Whether the task runs that publishes what is new.
+    is_publishing: bool,
 }
 
 impl Room {
     /// An empty room, made at `now`.
     #[must_use]
     pub fn new(id: RoomId, vocabulary: Vocabulary, meter: Meter, now: Duration) -> Self {
+        let began = Instant::now();
         let state = State {
             presence: Presence::new(vocabulary.zero()),
             tally: Tally::new(now, vocabulary.names().count()),
             published: 0,
-            changed: Instant::now(),
-            is_watched: false,
+            changed: began,
+            window: Window::at_once(began),
+            is_publishing: false,
         };
         Self { id, vocabulary, meter, audience: Audience::default(), state: Mutex::new(state) }
     }
@@ -144,10 +148,14 @@ impl Room {
         if state.presence.seq() > before {
             let after = state.presence.present();
             state.tally.change(present, after);
-            state.changed = Instant::now();
-            if !state.is_watched {
-                state.is_watched = true;
-                drop(self.meter.panics.spawn(Arc::clone(self).publish_until_quiet()));
+            let now = Instant::now();
+            state.changed = now;
+            if !state.is_publishing {
+                state.is_publishing = true;
+                if state.window.opens <= now {
+                    state.window = Window::at_once(now);
+                }
+                drop(self.meter.panics.spawn(Arc::clone(self).publish_news()));
             }
         }
         (result, state.counts())
@@ -172,9 +180,12 @@ impl Room {
         tally.take(now, presence.present(), presence.moods().iter())
     }
 
-    async fn publish_until_quiet(self: Arc<Self>) {
-        while let Some(counts) = self.next_to_publish() {
-            let window = Window::after(Instant::now(), self.audience.len());
+    async fn publish_news(self: Arc<Self>) {
+        while self.has_news() {
+            while let Some(moment) = self.not_before() {
+                sleep_until(moment).await;
+            }
+            let counts = self.next_to_publish();
             let state = Frame::text(&ServerMessage::Presence {
                 seq: counts.seq,
                 present: counts.present,
@@ -183,38 +194,39 @@ impl Room {
             let told = self.audience.deliver(counts.seq, &state).await;
             self.meter.publishes.increment(1);
             self.meter.deliveries.increment(told);
-            sleep_until(window.opens).await;
-            while let Some(moment) = self.not_before(window) {
-                sleep_until(moment).await;
-            }
         }
     }
 
-    /// The newest state, or none where it is published: then nobody watches the room any more.
-    fn next_to_publish(&self) -> Option<Counts> {
+    /// Whether there is something to publish. If not, nobody is publishing any more.
+    fn has_news(&self) -> bool {
         let mut state = lock(&self.state);
-        state.is_watched = state.has_news();
-        state.is_watched.then(|| {
-            state.published = state.presence.seq();
-            state.counts()
-        })
+        state.is_publishing = state.presence.seq() > state.published;
+        state.is_publishing
     }
 
-    /// When to look again, if there is something to publish and it should wait.
-    fn not_before(&self, window: Window) -> Option<Instant> {
-        let state = lock(&self.state);
-        let moment = window.closes.min(state.changed + QUIET);
-        (state.has_news() && moment > Instant::now()).then_some(moment)
+    /// When to look again, if it is too early to publish.
+    fn not_before(&self) -> Option<Instant> {
+        let (state, now) = (lock(&self.state), Instant::now());
+        let moment = match state.window {
+            Window { opens, .. } if opens > now => opens,
+            Window { closes, .. } => closes.min(state.changed + QUIET),
+        };
+        (moment > now).then_some(moment)
+    }
+
+    /// The newest state, which is published from now on.
+    fn next_to_publish(&self) -> Counts {
+        let members = self.audience.len();
+        let mut state = lock(&self.state);
+        state.published = state.presence.seq();
+        state.window = Window::after(Instant::now(), members);
+        state.counts()
     }
 }
 
 impl State {
     fn pass(&mut self, now: Duration) {
         self.tally.pass(now, self.presence.present(), self.presence.moods().iter());
-    }
-
-    fn has_news(&self) -> bool {
-        self.presence.seq() > self.published
     }
 
     fn counts(&self) -> Counts {
@@ -234,6 +246,11 @@ struct Window {
 }
 
 impl Window {
+    /// The window of a room in which nothing was published lately.
+    fn at_once(now: Instant) -> Self {
+        Self { opens: now, closes: now }
+    }
+
     /// The window after a state that went to so many members. A delivery to one costs about 5 µs of one
     /// core, so that a room takes a tenth of it at most, and one that never rests half a hundredth while
     /// it has no more than a thousand members; both up to where windows are longest.

@@ -14,7 +14,7 @@ pub(crate) const ROOMS: usize = 1_000;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) static SCENARIO: Scenario =
-    Scenario { name: "idle", has_floor: false, rounds: (1, 1), run: |subject, scale| run(subject, scale) };
+    Scenario { name: "idle", has_floor: false, rounds: (2, 1), run: |subject, scale| run(subject, scale) };
 
 static RSS: Figure = Figure {
     scenario: "idle",

@@ -11,11 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method};
-use axum::middleware::Next;
-use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use tokio::sync::Semaphore;
@@ -23,7 +21,7 @@ use tokio::time::timeout;
 
 use super::app::App;
 use super::error::ApiError;
-use crate::session::Address;
+use crate::session::{Address, TooMuch};
 
 /// The longest body, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -52,16 +50,11 @@ fn told(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
 }
 
 /// Refuses posts from an address that posts too fast.
-pub async fn posts(
-    State(app): State<Arc<App>>,
-    address: Address,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    if request.method() == Method::POST {
-        app.sockets.admit_post(address)?;
-    }
-    Ok(next.run(request).await)
+///
+/// # Errors
+/// It does.
+pub fn check_post(app: &App, address: Address, method: &Method) -> Result<(), TooMuch> {
+    if method == Method::POST { app.sockets.admit_post(address) } else { Ok(()) }
 }
 
 /// Room for the bodies that are on their way.

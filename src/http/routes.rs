@@ -2,21 +2,19 @@
 //!
 //! Nothing is decided here; who may see what is the handlers' business.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
 
 use super::app::App;
 use super::error::ApiError;
 use super::{assets, contract, events, limits, live, operate, origins, pages, stats, visitors};
 use crate::panics::{Panics, Part};
+use crate::session::Address;
 
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
 pub fn router(app: Arc<App>) -> Router {
@@ -49,46 +47,39 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(files)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
-        .layer(from_fn_with_state(Arc::clone(&app), limits::posts))
-        .layer(CatchPanicLayer::custom(Panicked(app.meter.panics().clone())))
-        .layer(from_fn_with_state(Arc::clone(&app), count))
+        .layer(from_fn_with_state(Arc::clone(&app), answer))
         .with_state(app)
 }
 
-/// Answers for a handler that panicked.
-#[derive(Debug, Clone)]
-struct Panicked(Panics);
-
-impl ResponseForPanic for Panicked {
-    type ResponseBody = Body;
-
-    fn response_for_panic(&mut self, _: Box<dyn Any + Send>) -> Response {
-        self.0.count(Part::Request);
-        ApiError::Panic.into_response()
-    }
-}
-
-/// Counts every answer by the route's pattern, so that names in addresses make no new counters.
-async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Answers every request, and counts the answers by the route's pattern, so that names in addresses make no
+/// new counters. One layer for all: each layer costs a request some allocations.
+async fn answer(State(app): State<Arc<App>>, address: Address, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let answer = match limits::check_post(&app, address, request.method()) {
+        Ok(()) => unless_it_panics(app.meter.panics(), next.run(request)).await,
+        Err(too_much) => Err(too_much.into()),
+    };
+    let response = answer.into_response();
     app.meter.answered(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
     response
+}
+
+async fn unless_it_panics(
+    panics: &Panics,
+    handler: impl Future<Output = Response>,
+) -> Result<Response, ApiError> {
+    panics.catch(Part::Request, handler).await.ok_or(ApiError::Panic)
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
-    use hyper::service::Service;
-    use hyper_util::service::TowerToHyperService;
 
     use super::*;
 
     #[tokio::test]
     async fn a_handler_that_panics_answers_500_in_json() {
-        let panicking = Router::new().route("/", get(async || -> () { panic!("a test") }));
-        let panicking = panicking.layer(CatchPanicLayer::custom(Panicked(Panics::register())));
-        let answer = TowerToHyperService::new(panicking).call(Request::new(Body::empty())).await.unwrap();
+        let answer = unless_it_panics(&Panics::register(), async { panic!("a test") }).await.into_response();
         assert_eq!(answer.status(), 500);
         let body = to_bytes(answer.into_body(), 1_000).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();

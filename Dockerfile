@@ -10,8 +10,9 @@ RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts
 COPY web .
 RUN npm run build
 
-# The image brings gcc and libc's headers, which is all that the bundled SQLite and aws-lc need.
+# The image brings gcc and libc's headers, which is all that the bundled SQLite and aws-lc need; jemalloc needs make.
 FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
 COPY --from=web /build/web/app/dist web/app/dist

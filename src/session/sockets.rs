@@ -296,9 +296,8 @@ impl Drop for ConnectionPermit {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            lock(&self.sockets.open).try_remove(key);
-        }
+        let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
+        drop(open); // not under the lock: it is often the last hold on the connection, and closes it
         if let Some(addresses) = &self.sockets.addresses {
             addresses.exit(self.address);
         }

@@ -26,7 +26,7 @@ use crate::wire::{CloseCode, Time};
 /// How often is logged that addresses were turned down.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// Sockets that are passed between two yields: if all of them are pinged, two milliseconds of writing.
+/// Sockets that are passed between two yields: if all of them are pinged, three milliseconds of writing.
 const CHUNK: usize = 512;
 
 /// A socket cannot be opened.

@@ -78,12 +78,13 @@ enum Due {
 
 impl Pass {
     fn judge(&mut self, vitals: Vitals, end: Time) -> Option<Due> {
-        if let Some(because) = self.patience.judge(vitals) {
-            return Some(Due::CutOff(because));
-        }
+        // First, because the bytes of whoever is dead anyway are free too.
         if self.excess > 0 && vitals.stuck > 1 {
             self.excess = self.excess.saturating_sub(vitals.unsent);
             return Some(Due::Shed);
+        }
+        if let Some(because) = self.patience.judge(vitals) {
+            return Some(Due::CutOff(because));
         }
         self.unsent += vitals.unsent;
         if end <= self.now {
@@ -171,5 +172,18 @@ mod tests {
         assert_eq!(quick.interval, Duration::from_millis(20));
         assert_eq!((quick.ping_after, quick.dead_after), (25, 50));
         assert_eq!((quick.stalled_after, quick.close_wait), (50, 100));
+    }
+
+    #[test]
+    fn too_much_is_shed_until_it_is_no_more_whoever_it_waits_for() {
+        let patience = Patience::new(Duration::from_secs(25));
+        let mut pass = Pass { patience, now: Time::from_millis(0), excess: 15, unsent: 0 };
+        let waiting = |stuck| Vitals { silent: 1, stuck, closing: 0, unsent: 10 };
+        let mut judge = |stuck| pass.judge(waiting(stuck), Time::END);
+        assert_eq!(judge(1), None, "it may still take it");
+        assert_eq!(judge(31), Some(Due::Shed), "it is dead anyway, and its bytes count");
+        assert_eq!([judge(2), judge(2)], [Some(Due::Shed), None]);
+        assert_eq!(judge(31), Some(Due::CutOff(CutOff::Stalled)));
+        assert_eq!(pass.unsent, 20);
     }
 }

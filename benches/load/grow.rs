@@ -85,7 +85,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     })?;
     let size = sockets / rooms;
     swarm.agree(u32::try_from(size)?)?;
-    let join = micros(server.cpu()?.since(&before)) / sockets as f64;
+    let join = micros(server.cpu()?.saturating_sub(before)) / sockets as f64;
     let idle = idle::watch(&server, &mut swarm, empty, QUIET)?;
 
     let (before, began) = (server.cpu()?, Instant::now());
@@ -95,8 +95,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
         swarm.run_until(Instant::now() + pause(size))?;
     }
     let pings = began.elapsed().mul_f64(idle.cpu / 100.0);
-    let delivery =
-        micros(server.cpu()?.since(&before).saturating_sub(pings)) / (STEPS * at_once * size) as f64;
+    let delivery = micros(server.cpu()?.saturating_sub(before + pings)) / (STEPS * at_once * size) as f64;
     let mut latencies = Vec::with_capacity(SINGLE);
     for single in 0..SINGLE {
         let room = single % rooms;

@@ -1,9 +1,8 @@
-//! The process that is measured: the hub or the floor, its end, and what /proc says of it.
+//! The process that is measured: the hub or the floor, its end, and what the kernel says of it.
 //!
-//! CPU time is the scheduler's own count in nanoseconds, over all threads. Memory is what is resident,
+//! CPU time is the process's own clock, in nanoseconds and over all threads. Memory is what is resident,
 //! everything counted. Nothing here knows what the process does.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,6 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::Outcome;
@@ -107,17 +108,10 @@ impl Server {
         Ok(fs::read_to_string(self.folder.path().join(LOG))?)
     }
 
-    /// The CPU time that each thread has had, in nanoseconds.
-    pub(crate) fn cpu(&self) -> Outcome<Cpu> {
-        let mut threads = BTreeMap::new();
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let thread = thread?;
-            // A thread may end between the two calls.
-            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
-            let time = text.split(' ').next().unwrap_or_default().parse()?;
-            threads.insert(thread.file_name().to_string_lossy().into_owned(), time);
-        }
-        Ok(Cpu(threads))
+    /// The CPU time that it has had, over all threads, those included that have ended.
+    pub(crate) fn cpu(&self) -> Outcome<Duration> {
+        let process = Pid::from_raw(i32::try_from(self.child.id())?);
+        Ok(clock_gettime(clock_getcpuclockid(process)?)?.into())
     }
 
     pub(crate) fn memory(&self) -> Outcome<Memory> {
@@ -128,18 +122,6 @@ impl Server {
             kib.map(|kib| kib * 1024.0).ok_or_else(|| format!("no {name} in smaps_rollup"))
         };
         Ok(Memory { rss: bytes("Rss:")?, pss: bytes("Pss:")? })
-    }
-}
-
-/// What [`Server::cpu`] has read.
-pub(crate) struct Cpu(BTreeMap<String, u64>);
-
-impl Cpu {
-    /// The CPU time since an earlier reading. What a thread used that has ended meanwhile is lost;
-    /// the hub's workers and its database's threads do not end.
-    pub(crate) fn since(&self, earlier: &Self) -> Duration {
-        let used = |(thread, now): (&String, &u64)| now - earlier.0.get(thread).unwrap_or(&0);
-        Duration::from_nanos(self.0.iter().map(used).sum())
     }
 }
 

@@ -1,16 +1,19 @@
 //! The audience: those who are told every new state of one thing.
 //!
-//! A delivery goes over all members in chunks. One chunk is written at once. A crowd is told by
-//! threads of its own, so that the system shares the cores between them and everybody else; a large
-//! crowd by one for each core but one, which is left to the others. Members may come and go during a
-//! delivery: whoever comes was told a state at least as new by their first message.
+//! A delivery goes over all members in chunks. One chunk is written at once. For a crowd, the thread
+//! leaves its worker's other tasks to another one, so that the system shares the cores between them. A
+//! large crowd is told by threads of its own on all cores, which give way to everybody else. Members
+//! may come and go during a delivery: whoever comes was told a state at least as new by their first
+//! message.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, Builder};
 
 use slab::Slab;
-use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use super::outlet::Outlet;
 use crate::sync::lock;
@@ -19,14 +22,18 @@ use crate::wire::frame::Frame;
 /// Members per chunk: about a millisecond of writing, which a worker may take from its other tasks.
 const CHUNK: usize = 256;
 
-/// From so many members on, each so many get a thread: about ten milliseconds of writing.
+/// A crowd of at least two such shares is large. Each gets a thread, as long as there are cores. A share
+/// is some ten milliseconds of writing; to make a thread takes a two hundredth of it.
 const SHARE: usize = 2_048;
 
-/// The members. Cloning shares them.
-#[derive(Debug, Clone, Default)]
+/// How nice (`sched(7)`) those threads are: whoever else wants a core gets it at once, and nine tenths of it.
+const NICENESS: i32 = 10;
+
+/// The members.
+#[derive(Debug, Default)]
 pub struct Audience(
     /// Joins, leaves and deliveries touch it for a chunk's length at most; writes happen outside.
-    Arc<Mutex<Members>>,
+    Mutex<Members>,
 );
 
 #[derive(Debug, Default)]
@@ -66,20 +73,30 @@ impl Audience {
 
     /// Tells every member the state `seq` and returns for how many it was news. One delivery at a
     /// time: its owner waits for the end of the last one.
-    pub async fn deliver(&self, seq: u64, state: &Frame) -> u64 {
+    pub fn deliver(&self, seq: u64, state: &Frame) -> u64 {
         lock(&self.0).cursor = 0;
-        let crowd = self.len();
-        if crowd <= CHUNK {
-            return self.deliver_chunks(seq, state);
+        match self.len() {
+            ..=CHUNK => self.deliver_chunks(seq, state),
+            // Not a task that yields between chunks: it moves from core to core, which costs more than a thread.
+            crowd => aside(|| match crowd / SHARE {
+                ..=1 => self.deliver_chunks(seq, state),
+                shares => self.deliver_by_threads(shares, seq, state),
+            }),
         }
-        // Not tasks: to yield between chunks moves a task from core to core, which costs more than a thread.
-        let cores = Handle::current().metrics().num_workers();
-        let mut threads = JoinSet::new();
-        for _ in 0..(crowd / SHARE).min(cores - 1).max(1) {
-            let (audience, state) = (self.clone(), state.clone());
-            threads.spawn_blocking(move || audience.deliver_chunks(seq, &state));
-        }
-        threads.join_all().await.into_iter().sum()
+    }
+
+    fn deliver_by_threads(&self, shares: usize, seq: u64, state: &Frame) -> u64 {
+        let (cores, told) = (Handle::current().metrics().num_workers(), AtomicU64::new(0));
+        let share = || {
+            give_way();
+            told.fetch_add(self.deliver_chunks(seq, state), Ordering::Relaxed);
+        };
+        thread::scope(|scope| {
+            let spawn = |_| Builder::new().name("crowd".to_owned()).spawn_scoped(scope, share);
+            (0..cores.min(shares)).map(spawn).take_while(Result::is_ok).for_each(drop);
+        });
+        // Nothing is left to do, unless the system had no thread to give.
+        told.into_inner() + self.deliver_chunks(seq, state)
     }
 
     fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {
@@ -99,5 +116,65 @@ impl Audience {
         let keys = Range { start: members.cursor, end: end.min(members.cursor + CHUNK) };
         members.cursor = keys.end;
         Some(keys.filter_map(|key| members.outlets.get(key).cloned()).collect())
+    }
+}
+
+/// Does long work on this thread, while another one looks after the worker's other tasks. Where tokio has but
+/// one thread, as in tests, they wait.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
+    }
+}
+
+/// Makes this thread a nice one, for as long as it lives.
+fn give_way() {
+    // By thread on Linux only. It fails where the process is nicer already, which is as good.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_member_of_a_large_crowd_is_told_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (audience, mut peers) = (Audience::default(), Vec::new());
+        for _ in 0..64 {
+            peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let outlet = Arc::new(Outlet::new(listener.accept().await.unwrap().0, BytesMut::new()));
+            outlet.open(0, &Frame::text(&"welcome"));
+            // As large a crowd as it takes, with few sockets.
+            for _ in 0..2 * SHARE / 64 {
+                audience.enter(Arc::clone(&outlet));
+            }
+        }
+        let state = Frame::text(&"state");
+        assert_eq!(tokio::spawn(async move { audience.deliver(1, &state) }).await.unwrap(), 64);
+        for mut peer in peers {
+            let mut read = Vec::new();
+            peer.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, [Frame::text(&"welcome").bytes(), Frame::text(&"state").bytes()].concat());
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_that_gives_way_is_nicer_than_others() {
+        use rustix::process::getpriority_process;
+        let others = getpriority_process(None).unwrap();
+        let nicer = thread::spawn(|| {
+            give_way();
+            getpriority_process(Some(rustix::thread::gettid())).unwrap()
+        });
+        assert_eq!(nicer.join().unwrap(), others.max(NICENESS));
+        assert_eq!(getpriority_process(None).unwrap(), others);
     }
 }

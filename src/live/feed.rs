@@ -85,7 +85,7 @@ impl Feed {
                 state.seq += 1;
                 state.seq
             };
-            self.audience.deliver(seq, &self.summary(&activity)).await;
+            self.audience.deliver(seq, &self.summary(&activity));
         }
     }
 

@@ -106,7 +106,7 @@ pub(super) fn live(hub: &Subject, people: usize) -> Outcome<Day> {
         }
     }
     swarm.run_until(began + LENGTH)?;
-    let (took, cpu, now) = (began.elapsed(), server.cpu()?.since(&before), swarm.tally);
+    let (took, cpu, now) = (began.elapsed(), server.cpu()?.saturating_sub(before), swarm.tally);
     let flushes = counter(&server, "breathing_room_flush_duration_seconds_count")? - flushes;
     check(&server, &mut swarm, &done)?;
 

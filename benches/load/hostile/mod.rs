@@ -127,7 +127,7 @@ fn watch(server: &Server, good: &mut Good, echo: &Echo, name: &str, time: Durati
     echo.take();
     let (cpu, began) = (server.cpu()?, Instant::now());
     let latencies = good.live_until(began + time)?;
-    let cpu = server.cpu()?.since(&cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    let cpu = server.cpu()?.saturating_sub(cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
     let (rss, metrics) = (server.memory()?.rss, metrics(server)?);
     let gauge = |name: &str| metrics.get(name).copied().unwrap_or_default();
     let (sockets, connections) =

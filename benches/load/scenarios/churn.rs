@@ -73,7 +73,7 @@ fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
     leave(&mut swarm, &mut members)?;
     let last_change = Instant::now();
     let agreed = swarm.agree(present)?.duration_since(last_change);
-    let cpu = server.cpu()?.since(&before);
+    let cpu = server.cpu()?.saturating_sub(before);
 
     let state = swarm.common_state()?;
     if state.present != present || swarm.here().count() != MEMBERS - 2 {

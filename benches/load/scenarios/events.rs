@@ -65,7 +65,7 @@ fn measure(subject: &Subject, id: fn() -> Uuid) -> Outcome<(f64, f64)> {
     let took = began.elapsed();
     // What the flush does after the ack is the page views' too.
     swarm.run_until(Instant::now() + Duration::from_millis(100))?;
-    let cpu = server.cpu()?.since(&before);
+    let cpu = server.cpu()?.saturating_sub(before);
     check(&server)?;
     let all = (SOCKETS * EACH) as f64;
     Ok((micros(cpu) / all, micros(took) / all))

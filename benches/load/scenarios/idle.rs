@@ -70,7 +70,7 @@ pub(crate) fn watch(server: &Server, swarm: &mut Swarm, empty: Memory, quiet: Du
     let full = server.memory()?;
     let (before, began, pings) = (server.cpu()?, Instant::now(), swarm.tally.pings);
     swarm.run_until(began + quiet)?;
-    let cpu = server.cpu()?.since(&before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
     let (sockets, pings) = (swarm.here().count(), swarm.tally.pings - pings);
     if pings < sockets {
         return Err(format!("{pings} pings to {sockets} sockets in {quiet:?}: not a whole round").into());

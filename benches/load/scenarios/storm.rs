@@ -58,7 +58,7 @@ fn run(subject: &Subject, _: Scale) -> Outcome<Vec<Sample>> {
     swarm.until("the last one is in", |tally| tally.welcomed == PEOPLE)?;
     let last_in = Instant::now();
     let agreed = swarm.agree(u32::try_from(PEOPLE)?)?;
-    let cpu = server.cpu()?.since(&before);
+    let cpu = server.cpu()?.saturating_sub(before);
     swarm.common_state()?;
     Ok(vec![
         FRAMES.is(swarm.tally.texts as f64 / PEOPLE as f64),

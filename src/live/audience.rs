@@ -27,6 +27,7 @@ const CHUNK: usize = 256;
 const SHARE: usize = 2_048;
 
 /// How nice (`sched(7)`) those threads are: whoever else wants a core gets it at once, and nine tenths of it.
+#[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
 /// The members.

@@ -9,21 +9,21 @@
 
 #![expect(clippy::print_stdout, reason = "the address goes to whoever started this")]
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::Request;
+use axum::response::IntoResponse;
 use breathing_room::clock::Clock;
 use breathing_room::http::accept::{Acceptor, Door};
 use breathing_room::http::error::ApiError;
-use breathing_room::http::live::open;
+use breathing_room::http::sockets::open;
 use breathing_room::panics::Panics;
 use breathing_room::session::socket::Incoming;
 use breathing_room::session::{Config, Handshake, Socket, Sockets, meter, stall_limit, sweep};
 use breathing_room::wire::frame::Frame;
+use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -64,15 +64,18 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
         panics: panics.clone(),
     };
     let sessions = TaskTracker::new();
-    let router = Router::new().fallback({
+    let service = service_fn({
         let sockets = Arc::clone(&sockets);
-        async move |mut request: Request| -> Result<_, ApiError> {
-            let handshake = Handshake::check(&mut request)?;
-            let admission = sockets.admit(Ipv4Addr::UNSPECIFIED.into())?;
-            Ok(open(&sessions, &panics, admission, handshake, echo))
+        move |request| {
+            let handshake = Handshake::check(&request).map_err(ApiError::from);
+            let opened = handshake.and_then(|handshake| {
+                let admission = sockets.admit(Ipv4Addr::UNSPECIFIED.into())?;
+                Ok(open(&sessions, admission, handshake, echo))
+            });
+            ready(Ok(opened.into_response()))
         }
     });
-    let _acceptor = Acceptor::start(listener, router, door)?;
+    let _acceptor = Acceptor::start(listener, service, door)?;
     sweep::run(&sockets, config.ping_interval, &clock).await;
     Ok(())
 }

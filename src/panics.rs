@@ -5,7 +5,7 @@
 //! that was only missing would be found out by the people.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::panic::{AssertUnwindSafe, PanicHookInfo};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -65,6 +65,11 @@ impl Panics {
         // What it has left behind is looked at through locks only, which are blind to poison.
         let caught = AssertUnwindSafe(work).catch_unwind();
         caught.map(move |result| result.inspect_err(|_| panics.count(part)).ok())
+    }
+
+    /// The same of work that does not wait.
+    pub fn shield<T>(&self, part: Part, work: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(part)).ok()
     }
 
     /// Spawns a task that the hub cannot do without.

@@ -8,7 +8,7 @@ use breathing_room::history::stats::window::Window;
 use breathing_room::history::stats::{Question, Zone};
 use breathing_room::http::error::ApiError;
 use breathing_room::http::events::Posting;
-use breathing_room::http::live::Joining;
+use breathing_room::http::sockets::Joining;
 use breathing_room::http::stats::Asking;
 use breathing_room::wire::mood::DEFAULT_MOODS;
 use breathing_room::wire::{Time, Vocabulary};

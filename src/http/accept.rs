@@ -2,21 +2,21 @@
 //!
 //! Nothing that goes wrong with one connection, or with accepting, keeps the next one out.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use metrics::Counter;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,7 +29,7 @@ use super::descriptors::{AcceptErrors, FULL, TOO_MANY, turn_away};
 use super::limits::Peer;
 use crate::panics::{Panics, Part};
 use crate::session::meter::{Limit, Meter};
-use crate::session::{ConnectionPermit, Sockets, TooMuch, Upgradable};
+use crate::session::{ConnectionPermit, Opening, Sockets, TooMuch, Upgradable};
 
 /// How long a peer has to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +74,25 @@ impl Door {
     }
 }
 
+/// What answers requests.
+pub trait Answer:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + Unpin>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answer for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + Unpin>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Sets what all connections inherit.
 fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
@@ -102,15 +121,15 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes connections in from now on, and has the router answer what is asked on them.
+    /// Takes connections in from now on, and has `service` answer what is asked on them.
     ///
     /// # Errors
     /// The listener takes no options.
-    pub fn start(listener: TcpListener, router: Router, door: Door) -> io::Result<Self> {
+    pub fn start<S: Answer>(listener: TcpListener, service: S, door: Door) -> io::Result<Self> {
         set_up(&listener, door.stall_limit)?;
         let (connections, stop, panics) =
             (door.connections.clone(), CancellationToken::new(), door.panics.clone());
-        let accept = panics.spawn(accept(listener, router, door, stop.clone()));
+        let accept = panics.spawn(accept(listener, service, door, stop.clone()));
         Ok(Self { accept: AbortOnDropHandle::new(accept), connections, stop })
     }
 
@@ -124,8 +143,9 @@ impl Acceptor {
 }
 
 /// Accepts connections, whatever happens.
-async fn accept(listener: TcpListener, router: Router, door: Door, stop: CancellationToken) {
+async fn accept(listener: TcpListener, service: impl Answer, door: Door, stop: CancellationToken) {
     let mut errors = AcceptErrors::new(door.errors.clone());
+    let http = http();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -143,43 +163,99 @@ async fn accept(listener: TcpListener, router: Router, door: Door, stop: Cancell
             turn_away(stream, TOO_MANY);
             continue;
         };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = connection(stream, peer.ip(), service, stop.clone());
+        let connection = connection(http.clone(), stream, peer.ip(), service.clone(), stop.clone());
         let connection = door.panics.catch(Part::Request, connection);
         drop(door.connections.spawn(connection.map(move |_| drop(permit))));
     }
 }
 
-/// Serves one connection until it ends, or until `stop` and then for as long as its running request.
-async fn connection(
-    stream: TcpStream,
-    peer: IpAddr,
-    router: TowerToHyperService<Router>,
-    stop: CancellationToken,
-) {
+/// How HTTP is spoken.
+fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    http
+}
+
+/// Serves one connection until it ends or is a socket's, or until `stop` and then for as long as its running
+/// request.
+async fn connection(
+    http: http1::Builder,
+    stream: TcpStream,
+    peer: IpAddr,
+    service: impl Answer,
+    stop: CancellationToken,
+) {
+    let opening = Opening::default();
+    let with_extensions = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        router.call(request.map(Body::new))
+        request.extensions_mut().insert(opening.clone());
+        service.call(request)
     });
-    let mut connection =
-        pin!(http.serve_connection(TokioIo::new(Upgradable::from(stream)), service).with_upgrades());
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+    let mut connection = http.serve_connection(TokioIo::new(Upgradable::from(stream)), with_extensions);
+    let over = tokio::select! {
+        biased;
+        over = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Ok(over),
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
+            pin::Pin::new(&mut connection).graceful_shutdown();
+            timeout(CONNECTION_END, poll_fn(|cx| connection.poll_without_shutdown(cx))).await
         }
     };
-    if let Err(error) = ended {
-        debug!(%error, "a connection ended early");
+    match over {
+        Ok(Ok(())) => {
+            if let Some(open) = opening.take() {
+                let Parts { io, read_buf, .. } = connection.into_parts();
+                open(io.into_inner().upgrade(read_buf));
+            }
+        }
+        Ok(Err(error)) => debug!(%error, "a connection ended early"),
+        Err(_) => debug!("a request was not answered before the end"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+    use std::net::Ipv4Addr;
+
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::http::sockets::open;
+    use crate::session::{Config, Handshake, Socket};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_has_a_place_when_its_peer_has_taken_all_that_comes_before() {
+        const BEFORE: &str = "GET /before HTTP/1.1\r\n\r\n";
+        const UPGRADE: &str = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let sockets = Sockets::new(&Config::default(), Clock::system(), Meter::register(&Panics::register()));
+        let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
+        let service = service_fn(move |request: Request<Incoming>| {
+            ready(Ok(if request.uri().path() == "/before" {
+                Body::from(vec![b' '; 64 * 1024]).into_response()
+            } else {
+                let handshake = Handshake::check(&request).unwrap();
+                let admission = admitting.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+                open(&sessions, admission, handshake, async |_open: Socket| pending().await)
+            }))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        tokio::spawn(connection(http(), stream, address.ip(), service, CancellationToken::new()));
+        // The answers are more than the kernel keeps for a peer that reads nothing.
+        peer.write_all((BEFORE.repeat(200) + UPGRADE).as_bytes()).await.unwrap();
+        sleep(Duration::from_secs(1)).await; // this clock stands until nothing else is to be done
+        assert!(sockets.is_empty());
+        let mut buffer = vec![0; 64 * 1024];
+        while sockets.is_empty() {
+            assert_ne!(peer.read(&mut buffer).await.unwrap(), 0);
+        }
+    }
 
     #[tokio::test]
     async fn connections_inherit_what_the_listener_has() {

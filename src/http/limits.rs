@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{Extensions, HeaderMap, HeaderName, Method};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use tokio::sync::Semaphore;
@@ -34,12 +34,17 @@ impl FromRequestParts<Arc<App>> for Address {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        let header = app.config.client_ip_header.as_ref();
-        let told = header.and_then(|header| told(&parts.headers, header));
-        let peer = parts.extensions.get().map(|Peer(peer)| *peer);
-        // Every connection has a peer; all that had none would share their limits.
-        Ok(told.or(peer).unwrap_or(IpAddr::from([0; 4])).into())
+        Ok(address(app, &parts.headers, &parts.extensions))
     }
+}
+
+/// Whose request it is.
+pub fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Address {
+    let header = app.config.client_ip_header.as_ref();
+    let told = header.and_then(|header| told(headers, header));
+    let peer = extensions.get().map(|Peer(peer)| *peer);
+    // Every connection has a peer; all that had none would share their limits.
+    told.or(peer).unwrap_or(IpAddr::from([0; 4])).into()
 }
 
 /// The address that the nearest proxy tells: the last one in the list, where it is one.

@@ -22,6 +22,9 @@ const FLUSH_EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
 
 const REQUESTS: &str = "breathing_room_http_requests_total";
 
+/// Where sockets are opened: most answers are from here, so that their counters are kept ready.
+const SOCKETS: [&str; 2] = [super::sockets::ROOM, super::sockets::ACTIVITY];
+
 const ACCEPT_ERRORS: &str = "breathing_room_accept_errors_total";
 
 /// The recorder of one hub, and what HTTP counts. Cloning shares it.
@@ -29,6 +32,7 @@ const ACCEPT_ERRORS: &str = "breathing_room_accept_errors_total";
 pub struct HttpMeter {
     recorder: Arc<PrometheusRecorder>,
     gauges: Gauges,
+    opened: [(&'static str, Counter); 2],
     accept_errors: Counter,
     panics: Panics,
 }
@@ -75,17 +79,19 @@ impl Meters {
             let (gauges, panics) = (Gauges::register(), Panics::register());
             describe_counter!(REQUESTS, "HTTP requests by route and status");
             describe_counter!(ACCEPT_ERRORS, "Connections that could not be accepted");
+            let opened = SOCKETS.map(|route| (route, requests(route, StatusCode::SWITCHING_PROTOCOLS)));
             (
-                (gauges, counter!(ACCEPT_ERRORS)),
+                (gauges, opened, counter!(ACCEPT_ERRORS)),
                 live::meter::Meter::register(&panics),
                 history::meter::Meter::register(&panics),
                 session::meter::Meter::register(&panics),
             )
         }))
-        .map(|((gauges, accept_errors), live, history, session)| Self {
+        .map(|((gauges, opened, accept_errors), live, history, session)| Self {
             http: HttpMeter {
                 recorder: Arc::new(recorder),
                 gauges,
+                opened,
                 accept_errors,
                 panics: live.panics.clone(),
             },
@@ -123,10 +129,10 @@ impl Gauges {
 impl HttpMeter {
     /// A request to `route` was answered.
     pub fn answered(&self, route: &str, status: StatusCode) {
-        with_local_recorder(&*self.recorder, || {
-            let (route, status) = (route.to_owned(), status.as_str().to_owned());
-            counter!(REQUESTS, "route" => route, "status" => status).increment(1);
-        });
+        match self.opened.iter().find(|(of, _)| status == StatusCode::SWITCHING_PROTOCOLS && *of == route) {
+            Some((_, opened)) => opened.increment(1),
+            None => with_local_recorder(&*self.recorder, || requests(route, status).increment(1)),
+        }
     }
 
     /// Counts connections that could not be accepted.
@@ -157,6 +163,11 @@ impl HttpMeter {
         gauges.oldest.set(status.oldest_ms.unwrap_or_default() as f64 / 1000.0);
         self.recorder.handle().render()
     }
+}
+
+/// The counter of these answers, of the recorder that is current.
+fn requests(route: &str, status: StatusCode) -> Counter {
+    counter!(REQUESTS, "route" => route.to_owned(), "status" => status.as_str().to_owned())
 }
 
 impl fmt::Debug for HttpMeter {

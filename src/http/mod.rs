@@ -1,7 +1,7 @@
 //! HTTP: the only part that knows all others, and the only one that nobody knows.
 //!
 //! [`server`] opens and ends everything, and [`accept`] takes connections in; [`routes`] is the table of what there is; the
-//! handlers stand in files by whom they ask: [`live`] the memory, [`events`] the journal,
+//! handlers stand in files by whom they ask: [`live`] and [`sockets`] the memory, [`events`] the journal,
 //! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
 //! [`pages`], [`assets`] and [`contract`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
 
@@ -24,6 +24,7 @@ pub mod pages;
 pub mod routes;
 pub mod seats;
 pub mod server;
+pub mod sockets;
 pub mod stats;
 pub mod visitors;
 

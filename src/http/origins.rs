@@ -11,7 +11,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, UPGRADE, VARY,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::Url;
@@ -131,29 +131,62 @@ const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
+/// What becomes of a request by its `Origin`.
+#[derive(Debug)]
+pub struct Verdict {
+    origin: Option<HeaderValue>,
+    /// Whether it may ask; none where it has no origin.
+    is_allowed: Option<bool>,
+}
+
+impl Verdict {
+    /// Judges a request by these headers.
+    #[must_use]
+    pub fn of(allowed: &AllowedOrigins, headers: &HeaderMap) -> Self {
+        let origin = headers.get(ORIGIN).cloned();
+        let is_allowed = origin.as_ref().map(|origin| allowed.allow_request(headers, origin));
+        Self { origin, is_allowed }
+    }
+
+    /// Lets through who may ask.
+    ///
+    /// # Errors
+    /// A page of another site asks for more than it could see anyway.
+    pub fn check<B>(&self, request: &http::Request<B>) -> Result<(), ApiError> {
+        // A browser sends these without asking before, and shows a page no more than it may read.
+        let is_harmless = || {
+            matches!(*request.method(), Method::GET | Method::HEAD)
+                && !request.headers().contains_key(UPGRADE)
+        };
+        if self.is_allowed == Some(false) && !is_harmless() { Err(ApiError::Origin) } else { Ok(()) }
+    }
+
+    /// Tells browsers which pages may read the answer.
+    pub fn tell(self, response: &mut Response) {
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        if let (Some(origin), Some(true)) = (self.origin, self.is_allowed) {
+            // Never `*`: beacons bring credentials, though the hub has no use for them.
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        }
+    }
+}
+
 /// Lets through who may ask, and tells browsers which pages may read the answer.
 pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let origin = headers.get(ORIGIN).cloned();
-    let is_allowed = origin.as_ref().map(|origin| app.config.allowed_origins.allow_request(headers, origin));
+    let verdict = Verdict::of(&app.config.allowed_origins, request.headers());
     let asks_before =
-        request.method() == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    // A browser sends these without asking before, and shows a page no more than it may read.
-    let is_harmless =
-        matches!(*request.method(), Method::GET | Method::HEAD) && !headers.contains_key(UPGRADE);
-    let mut response = match is_allowed {
-        Some(false) if !is_harmless => ApiError::Origin.into_response(),
-        Some(true) if asks_before => (StatusCode::NO_CONTENT, PREFLIGHT).into_response(),
-        _ => next.run(request).await,
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = match verdict.check(&request) {
+        Err(foreign) => foreign.into_response(),
+        Ok(()) if asks_before && verdict.is_allowed.is_some() => {
+            (StatusCode::NO_CONTENT, PREFLIGHT).into_response()
+        }
+        Ok(()) => next.run(request).await,
     };
-    let headers = response.headers_mut();
-    headers.append(VARY, HeaderValue::from_static("Origin"));
-    if let (Some(origin), Some(true)) = (origin, is_allowed) {
-        // Never `*`: beacons bring credentials, though the hub has no use for them.
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-    }
+    verdict.tell(&mut response);
     response
 }
 

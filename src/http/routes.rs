@@ -2,22 +2,60 @@
 //!
 //! Nothing is decided here; who may see what is the handlers' business.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::Either;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, contract, events, limits, live, operate, origins, pages, stats, visitors};
+use super::{assets, contract, events, limits, live, operate, origins, pages, sockets, stats, visitors};
 use crate::panics::{Panics, Part};
 use crate::session::Address;
 
+/// All that is answered: requests for sockets at once, everything else by the router.
+#[derive(Debug, Clone)]
+pub struct Front {
+    app: Arc<App>,
+    router: TowerToHyperService<Router>,
+}
+
+impl Front {
+    /// What `app` answers.
+    #[must_use]
+    pub fn new(app: Arc<App>) -> Self {
+        Self { router: TowerToHyperService::new(router(Arc::clone(&app))), app }
+    }
+}
+
+impl Service<hyper::Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<
+        Ready<Result<Response, Infallible>>,
+        <TowerToHyperService<Router> as Service<Request>>::Future,
+    >;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        match sockets::answer(&self.app, &request) {
+            Some(response) => Either::Left(ready(Ok(response))),
+            None => Either::Right(self.router.call(request.map(Body::new))),
+        }
+    }
+}
+
 /// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
-pub fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>) -> Router {
     // Files are the same for everybody, wherever their page comes from.
     let files = Router::new()
         .route("/", get(pages::dashboard))
@@ -28,9 +66,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/asyncapi.json", get(contract::asyncapi));
     Router::new()
         .route("/rooms/{room}", get(live::room))
-        .route("/rooms/{room}/socket", get(live::room_socket))
+        .route("/rooms/{room}/socket", get(sockets::room))
         .route("/live-activity", get(live::live_activity))
-        .route("/live", get(live::live_socket))
+        .route("/live", get(sockets::activity))
         .route("/unified-stats", get(stats::unified_stats))
         .route("/page-view", post(events::page_view))
         .route("/watch-session", post(events::watch_session))

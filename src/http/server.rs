@@ -20,7 +20,7 @@ use super::app::App;
 use super::descriptors::Descriptors;
 use super::limits::Bodies;
 use super::meter::Meters;
-use super::routes::router;
+use super::routes::Front;
 use super::seats;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
@@ -224,7 +224,7 @@ impl Server {
             panics: panics.clone(),
         };
         let acceptor =
-            Acceptor::start(listener, router(Arc::clone(app)), door).map_err(ServeError::Listener)?;
+            Acceptor::start(listener, Front::new(Arc::clone(app)), door).map_err(ServeError::Listener)?;
         let has_panicked = tokio::select! {
             () = shutdown => false,
             () = panics.fatal() => true,

@@ -23,6 +23,12 @@ use crate::wire::frame::Frame;
 /// With this many unsent bytes a socket is clogged: its task reads no more until they are gone.
 const CLOGGED: usize = 16 * 1024;
 
+/// `MSG_MORE`: the kernel waits for more before it sends a packet, or for the end.
+#[cfg(target_os = "linux")]
+const WITH_THE_END: SendFlags = SendFlags::MORE;
+#[cfg(not(target_os = "linux"))]
+const WITH_THE_END: SendFlags = SendFlags::empty(); // in two packets
+
 /// The sending half of a socket, shared by its session and by whoever publishes to it.
 #[derive(Debug)]
 pub struct Outlet {
@@ -137,9 +143,19 @@ impl Outlet {
 
     /// Sends the bytes of whole frames, after all that went in before.
     pub fn send_bytes(&self, frames: &[u8]) {
+        self.send_with(SendFlags::empty(), frames);
+    }
+
+    /// The same of the last ones, behind which the connection is dropped at once: they leave in one packet with
+    /// its end.
+    pub fn send_last(&self, frames: &[u8]) {
+        self.send_with(WITH_THE_END, frames);
+    }
+
+    fn send_with(&self, flags: SendFlags, frames: &[u8]) {
         let mut unsent = lock(&self.unsent);
         if matches!(unsent.phase, Phase::Corked | Phase::Open) {
-            unsent.write(&self.stream, frames);
+            unsent.write_with(flags, &self.stream, frames);
         }
     }
 
@@ -161,13 +177,6 @@ impl Outlet {
         // It fails where the peer was faster, which is as good.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
         was_alive
-    }
-
-    /// Holds back what comes next, which is the last, so that it leaves in one packet with the connection's
-    /// end, which follows at once.
-    pub fn end_with_next(&self) {
-        #[cfg(target_os = "linux")]
-        let _ = rustix::net::sockopt::set_tcp_cork(&self.stream, true); // without it, in two packets
     }
 
     /// Tells the peer that nothing more will come; reading goes on.
@@ -250,15 +259,19 @@ impl Unsent {
         self.backlog.as_ref().map_or(&[], |backlog| &backlog.tail)
     }
 
-    /// Writes what the kernel takes at once and keeps the rest.
     fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
+        self.write_with(SendFlags::empty(), stream, frames);
+    }
+
+    /// Writes what the kernel takes at once and keeps the rest.
+    fn write_with(&mut self, flags: SendFlags, stream: &TcpStream, frames: &[u8]) {
         if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.tail.is_empty()) {
             backlog.tail.extend_from_slice(frames);
             return;
         }
         // Past tokio's record of what is ready, which is one cache line more to miss for each member of a
         // crowd. Draining goes by it.
-        let taken = match send(stream, frames, SendFlags::empty()) {
+        let taken = match send(stream, frames, flags) {
             Ok(taken) => taken,
             Err(Errno::AGAIN) => 0,
             Err(_) => {

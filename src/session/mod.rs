@@ -25,7 +25,7 @@ pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
 pub use sockets::{Admission, ConnectionPermit, Refused, Sockets};
 pub use sweep::stall_limit;
-pub use upgrade::{Handshake, Upgradable, UpgradeError, offered_token};
+pub use upgrade::{Handshake, Opening, Upgradable, UpgradeError, offered_token};
 pub use watch_clock::WatchClocks;
 
 use std::time::Duration;

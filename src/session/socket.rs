@@ -189,7 +189,6 @@ impl Socket {
                     if let Some(mut reader) = self.reader.take()
                         && self.stage == Stage::ClosedByPeer
                     {
-                        self.outlet.end_with_next();
                         reader.echo_close(&self.outlet);
                     }
                     self.stage = Stage::Draining;
@@ -241,12 +240,12 @@ impl Reader {
     }
 
     fn read(&mut self, outlet: &Outlet) -> Result<Message, Error> {
-        self.frames.read(&mut Wire { outlet, boundary: &mut self.boundary })
+        self.frames.read(&mut Wire { outlet, boundary: &mut self.boundary, is_ending: false })
     }
 
     fn echo_close(&mut self, outlet: &Outlet) {
         // tungstenite says that the connection is closed now, which is no error.
-        let _ = self.frames.flush(&mut Wire { outlet, boundary: &mut self.boundary });
+        let _ = self.frames.flush(&mut Wire { outlet, boundary: &mut self.boundary, is_ending: true });
     }
 }
 
@@ -265,6 +264,8 @@ fn blame(error: &Error) -> Option<CloseCode> {
 struct Wire<'a> {
     outlet: &'a Outlet,
     boundary: &'a mut Boundary,
+    /// What is written now is the last.
+    is_ending: bool,
 }
 
 impl Read for Wire<'_> {
@@ -291,7 +292,8 @@ fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 impl Write for Wire<'_> {
     /// Takes everything at once. With a write buffer of 0, what comes is always whole frames.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.outlet.send_bytes(frames);
+        let send = if self.is_ending { Outlet::send_last } else { Outlet::send_bytes };
+        send(self.outlet, frames);
         Ok(frames.len())
     }
 

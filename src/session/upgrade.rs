@@ -3,8 +3,10 @@
 //! Checks the opening handshake, builds its answer, and keeps that back: it leaves together with the
 //! first message. It knows HTTP headers and nothing of what is said on the socket afterwards.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -12,13 +14,12 @@ use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::sync::lock;
 use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
@@ -26,6 +27,30 @@ const WEBSOCKET_VERSION: &str = "13";
 
 /// How the answer begins that opens a socket.
 const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 ";
+
+/// What becomes of a connection whose request opens a socket: an extension of every request, by which its
+/// handler tells its connection. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Opening(
+    /// Set and taken by one connection's own task: nobody ever waits for it.
+    Arc<Mutex<Option<Open>>>,
+);
+
+type Open = Box<dyn FnOnce(Upgraded) + Send>;
+
+impl Opening {
+    /// What to do with the connection, where a request has opened a socket.
+    #[must_use]
+    pub fn take(&self) -> Option<impl FnOnce(Upgraded) + use<>> {
+        lock(&self.0).take()
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opening")
+    }
+}
 
 /// The request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,15 +71,15 @@ pub enum UpgradeError {
 pub struct Handshake {
     accept: HeaderValue,
     subprotocol: bool,
-    upgrade: OnUpgrade,
+    opening: Opening,
 }
 
 impl Handshake {
-    /// Checks the request's part of the handshake and takes the connection from it.
+    /// Checks the request's part of the handshake.
     ///
     /// # Errors
     /// The request does not open a WebSocket, and why.
-    pub fn check<B>(request: &mut Request<B>) -> Result<Self, UpgradeError> {
+    pub fn check<B>(request: &Request<B>) -> Result<Self, UpgradeError> {
         let headers = request.headers();
         let has_token = |name, token| items(headers, name).any(|item| item.eq_ignore_ascii_case(token));
         let asks = has_token(&CONNECTION, "upgrade") && has_token(&UPGRADE, "websocket");
@@ -70,35 +95,29 @@ impl Handshake {
         }
         let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| UpgradeError::Key)?;
         let subprotocol = items(headers, &SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL);
-        Ok(Self { accept, subprotocol, upgrade: hyper::upgrade::on(request) })
+        let opening = request.extensions().get().cloned().unwrap_or_default();
+        Ok(Self { accept, subprotocol, opening })
     }
 
-    /// The answer that opens the socket, once it has been sent.
+    /// Makes the connection a socket's, which `open` is given as soon as it is, and returns the answer
+    /// that says so. Where the connection ends before, `open` is dropped.
     #[must_use]
-    pub fn answer<B: Default>(&self) -> Response<B> {
+    pub fn accept<B: Default>(self, open: impl FnOnce(Upgraded) + Send + 'static) -> Response<B> {
+        *lock(&self.opening.0) = Some(Box::new(open));
+        self.answer()
+    }
+
+    fn answer<B: Default>(self) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
         if self.subprotocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         response
-    }
-
-    /// Waits until the connection is the socket's.
-    ///
-    /// # Errors
-    /// The connection ended before, or is not [`Upgradable`].
-    pub async fn upgraded(self) -> io::Result<Upgraded> {
-        let upgraded = self.upgrade.await.map_err(io::Error::other)?;
-        let parts = upgraded
-            .downcast::<TokioIo<Upgradable>>()
-            .map_err(|_| io::Error::other("not a connection of this server"))?;
-        let Upgradable { stream, answer } = parts.io.into_inner();
-        Ok(Upgraded { stream, answer, read_already: parts.read_buf })
     }
 }
 
@@ -108,6 +127,15 @@ impl Handshake {
 pub struct Upgradable {
     stream: TcpStream,
     answer: BytesMut,
+}
+
+impl Upgradable {
+    /// The connection as a socket's, with what was read behind the request.
+    #[must_use]
+    pub fn upgrade(self, read_already: Bytes) -> Upgraded {
+        let Self { stream, answer } = self;
+        Upgraded { stream, answer, read_already }
+    }
 }
 
 /// A connection that speaks WebSocket from now on.
@@ -196,7 +224,7 @@ mod tests {
             .body(())
             .unwrap();
         change(&mut request);
-        Handshake::check(&mut request)
+        Handshake::check(&request)
     }
 
     #[test]

@@ -10,6 +10,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::code::CloseCode;
 
+/// Room for the longest message that is sent often, a welcome, so that it is not moved while it is written.
+const TYPICAL: usize = 512;
+
 /// A whole frame, ready to be written. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame(Bytes);
@@ -19,7 +22,8 @@ impl Frame {
     #[must_use]
     #[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
     pub fn text(message: &impl Serialize) -> Self {
-        let json = serde_json::to_vec(message)
+        let mut json = Vec::with_capacity(TYPICAL);
+        serde_json::to_writer(&mut json, message)
             .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
         Self::plain(json)
     }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::DESCRIPTION;
 use super::endpoint::{Schemas, collect};
-use crate::http::live::Joining;
+use crate::http::sockets::Joining;
 use crate::live::activity::{Kind, Summary};
 use crate::wire::message::ServerMessage;
 use crate::wire::schema::reference;

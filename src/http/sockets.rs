@@ -1,0 +1,195 @@
+//! What opens a socket: somebody joins a room, or listens to the live activity.
+//!
+//! Nothing here waits. So a request that asks for a socket is answered at once, beside the router, whose layers
+//! and futures would be a third of the way; one that is odd in any way goes through the router, to the same
+//! two functions. Sockets are what most of the hub's requests are for.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::UPGRADE;
+use axum::http::{self, Method};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio_util::task::TaskTracker;
+use utoipa::IntoParams;
+use utoipa::openapi::schema::ObjectBuilder;
+
+use super::admission;
+use super::app::App;
+use super::bots;
+use super::error::ApiError;
+use super::limits::address;
+use super::live::{query, room_id};
+use super::origins::Verdict;
+use crate::history::event::Who;
+use crate::live::NoPlace;
+use crate::panics::Part;
+use crate::session::meter::Limit;
+use crate::session::room::RoomSession;
+use crate::session::{Admission, Handshake, Socket, viewer};
+use crate::token::Claims;
+use crate::wire::mood::MOOD_RULE;
+use crate::wire::schema::text_like;
+use crate::wire::{Mood, RoomId, VisitorId, Vocabulary};
+
+/// The address of a room's socket.
+pub const ROOM: &str = "/rooms/{room}/socket";
+
+/// The address of the live activity's.
+pub const ACTIVITY: &str = "/live";
+
+/// The query of a room socket.
+#[derive(Debug, Deserialize, IntoParams)]
+pub struct Joining {
+    /// Who joins; without it, the hub makes one up.
+    #[param(value_type = VisitorId, required = false)]
+    visitor: Option<String>,
+    #[param(schema_with = mood_name)]
+    mood: Option<String>,
+}
+
+fn mood_name() -> ObjectBuilder {
+    text_like(MOOD_RULE).description(Some("One of the hub's moods."))
+}
+
+impl Joining {
+    /// Who joins; somebody new, where nobody is named.
+    ///
+    /// # Errors
+    /// The id breaks its rule.
+    pub fn visitor(&self) -> Result<VisitorId, ApiError> {
+        let id = self.visitor.as_deref().map(VisitorId::try_from).transpose();
+        Ok(id.map_err(ApiError::BadVisitor)?.unwrap_or_else(VisitorId::random))
+    }
+
+    /// In what mood.
+    ///
+    /// # Errors
+    /// The vocabulary does not have it.
+    pub fn mood(&self, vocabulary: &Vocabulary) -> Result<Option<Mood>, ApiError> {
+        let find = |name: &str| vocabulary.find(name).ok_or(ApiError::UnknownMood);
+        self.mood.as_deref().map(find).transpose()
+    }
+}
+
+/// What a socket may be asked for.
+enum Wanted {
+    Room(RoomId),
+    Activity,
+}
+
+impl Wanted {
+    /// What a request plainly asks for, if it is a socket.
+    fn of<B>(request: &http::Request<B>) -> Option<Self> {
+        if request.method() != Method::GET || !request.headers().contains_key(UPGRADE) {
+            return None;
+        }
+        match request.uri().path() {
+            ACTIVITY => Some(Self::Activity),
+            path => {
+                let name = path.strip_prefix("/rooms/")?.strip_suffix("/socket")?;
+                RoomId::try_from(name).ok().map(Self::Room)
+            }
+        }
+    }
+
+    /// The pattern of its address.
+    fn route(&self) -> &'static str {
+        match self {
+            Self::Room(_) => ROOM,
+            Self::Activity => ACTIVITY,
+        }
+    }
+
+    fn open<B>(self, app: &Arc<App>, request: &http::Request<B>) -> Result<Response, ApiError> {
+        match self {
+            Self::Room(room) => join(app, Ok(room), request),
+            Self::Activity => listen(app, request),
+        }
+    }
+}
+
+/// Answers a request that plainly asks for a socket.
+pub fn answer<B>(app: &Arc<App>, request: &http::Request<B>) -> Option<Response> {
+    let wanted = Wanted::of(request)?;
+    let (route, verdict) = (wanted.route(), Verdict::of(&app.config.allowed_origins, request.headers()));
+    let answer = match verdict.check(request) {
+        Ok(()) => app.meter.panics().shield(Part::Request, || wanted.open(app, request)),
+        Err(foreign) => Some(Err(foreign)),
+    };
+    let mut response = answer.unwrap_or(Err(ApiError::Panic)).into_response();
+    verdict.tell(&mut response);
+    app.meter.answered(route, response.status());
+    Some(response)
+}
+
+/// `GET /rooms/{room}/socket`: joins the room for as long as the socket is open.
+pub async fn room(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    join(&app, room_id(path), &request)
+}
+
+/// `GET /live`: the live activity, at once and then on change.
+pub async fn activity(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    listen(&app, &request)
+}
+
+fn join<B>(
+    app: &Arc<App>,
+    room: Result<RoomId, ApiError>,
+    request: &http::Request<B>,
+) -> Result<Response, ApiError> {
+    let handshake = Handshake::check(request)?;
+    let claims = admission::claims(app, request.headers())?;
+    let joining: Joining = query(Query::try_from_uri(request.uri()))?;
+    let room = room?;
+    let claims = claims.as_ref().map(|claims| claims.opening(&room)).transpose()?;
+    let visitor = match claims {
+        Some(claims) => claims.visitor.clone(),
+        None => joining.visitor()?,
+    };
+    let end = claims.map(Claims::ends);
+    let mood = joining.mood(app.hub.vocabulary())?;
+    app.hub.check_place(&room, &visitor).inspect_err(|no_place| {
+        app.refusals.limited(match no_place {
+            NoPlace::RoomsFull => Limit::Rooms,
+            NoPlace::TooManyRooms => Limit::VisitorRooms,
+        });
+    })?;
+    let admission = app.sockets.admit(address(app, request.headers(), request.extensions()))?;
+    let who = Who { room, visitor, is_bot: bots::sent(request.headers()) };
+    let context = Arc::clone(&app.room);
+    Ok(open(&app.sessions, admission, handshake, move |socket| {
+        if let Some(end) = end {
+            socket.set_end(end);
+        }
+        RoomSession::join(context, socket, &who, mood)
+    }))
+}
+
+fn listen<B>(app: &Arc<App>, request: &http::Request<B>) -> Result<Response, ApiError> {
+    let handshake = Handshake::check(request)?;
+    let admission = app.sockets.admit(address(app, request.headers(), request.extensions()))?;
+    let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
+    Ok(open(&app.sessions, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
+}
+
+/// Answers the handshake and runs `session` on the socket that it opens, as one of `sessions`.
+pub fn open<F>(
+    sessions: &TaskTracker,
+    admission: Admission,
+    handshake: Handshake,
+    session: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let sessions = sessions.clone();
+    // In a task of its own: the connection's carries what HTTP needs for as long as it lives.
+    handshake.accept(move |connection| drop(sessions.spawn(session(Socket::new(connection, admission)))))
+}

@@ -105,6 +105,7 @@ fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
     {
         let millis = u32::try_from((stall_limit + AFTER_THE_SWEEP).as_millis()).unwrap_or(u32::MAX);
         rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?;
+        super::defer::defer_accept(listener)?;
     }
     #[cfg(not(target_os = "linux"))]
     let _ = stall_limit;
@@ -261,7 +262,8 @@ mod tests {
     async fn connections_inherit_what_the_listener_has() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         set_up(&listener, Duration::from_secs(30)).unwrap();
-        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        peer.write_all(b"G").await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());
         // Linux doubles it, for its own needs.

@@ -11,6 +11,8 @@ pub mod app;
 pub mod assets;
 pub mod bots;
 pub mod contract;
+#[cfg(target_os = "linux")]
+mod defer;
 pub mod descriptors;
 pub mod error;
 mod etag;

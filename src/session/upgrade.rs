@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode, Version};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -24,6 +26,9 @@ use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
+
+/// What a request for a socket is expected to take, in bytes.
+const FIRST_READ: usize = 1024;
 
 /// How the answer begins that opens a socket.
 const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 ";
@@ -126,6 +131,8 @@ impl Handshake {
 #[derive(Debug)]
 pub struct Upgradable {
     stream: TcpStream,
+    /// Nothing was read yet.
+    is_new: bool,
     answer: BytesMut,
 }
 
@@ -133,7 +140,7 @@ impl Upgradable {
     /// The connection as a socket's, with what was read behind the request.
     #[must_use]
     pub fn upgrade(self, read_already: Bytes) -> Upgraded {
-        let Self { stream, answer } = self;
+        let Self { stream, answer, .. } = self;
         Upgraded { stream, answer, read_already }
     }
 }
@@ -151,7 +158,7 @@ pub struct Upgraded {
 
 impl From<TcpStream> for Upgradable {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, answer: BytesMut::new() }
+        Self { stream, is_new: true, answer: BytesMut::new() }
     }
 }
 
@@ -168,6 +175,14 @@ impl AsyncRead for Upgradable {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if mem::take(&mut self.is_new) {
+            // As a rule the request has come already, before tokio has heard of it.
+            let room = buffer.initialize_unfilled_to(FIRST_READ.min(buffer.remaining()));
+            if let Ok((read @ 1.., _)) = recv(&self.stream, room, RecvFlags::empty()) {
+                buffer.advance(read);
+                return Poll::Ready(Ok(()));
+            }
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

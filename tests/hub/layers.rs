@@ -80,6 +80,14 @@ fn sql_stands_in_the_store_and_the_stats_only() {
 }
 
 #[test]
+fn one_file_is_unsafe() {
+    let is_unsafe = |text: &str| text.contains("unsafe_code") || text.contains("unsafe {");
+    let found: Vec<_> =
+        sources().into_iter().filter(|(_, text)| is_unsafe(text)).map(|(path, _)| path).collect();
+    assert_eq!(found, [Path::new("http/defer.rs")]);
+}
+
+#[test]
 fn no_file_is_two_files() {
     for (path, text) in sources() {
         let lines = code(&text).lines().count();

@@ -77,12 +77,14 @@ async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
         config.session.limits = Some(Limits { sockets: few(3), ..Limits::DEFAULT });
     })
     .await;
-    let mut silent = Vec::new();
-    for _ in 0..3 {
-        silent.push(TcpStream::connect(&hub.address).await.unwrap());
-    }
+    let begin = async || {
+        let mut peer = TcpStream::connect(&hub.address).await.unwrap();
+        peer.write_all(b"G").await.unwrap(); // the kernel keeps whoever says nothing for a second
+        peer
+    };
+    let slow = [begin().await, begin().await, begin().await];
     let mut refused = String::new();
-    TcpStream::connect(&hub.address).await.unwrap().read_to_string(&mut refused).await.unwrap();
+    begin().await.read_to_string(&mut refused).await.unwrap();
     assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("too-many"), "{refused}");
     let elsewhere = TcpSocket::new_v4().unwrap();
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -91,7 +93,7 @@ async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
     let mut answer = String::new();
     elsewhere.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    drop(silent);
+    drop(slow);
     let is_free = async || hub.get("/health").try_send().await.is_ok_and(|answer| answer.status == 200);
     eventually(is_free, "the places are free").await;
     assert!(met(&hub, "address-connections").await > 0);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::support::member::Ending;
@@ -152,11 +153,14 @@ async fn a_hub_that_is_started_again_finds_its_history() {
     assert_eq!(stats["totals"]["pageViews"], json!(1));
 }
 
-/// Connections that say nothing, until the hub holds so many or turns them away.
-async fn silent(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
+/// Connections that begin to ask and go no further, until the hub holds so many or turns them away.
+async fn slow(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
     let mut streams = Vec::new();
     for _ in 0..count {
-        streams.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        // Some are turned away at once, and cannot say it.
+        let _ = stream.write_all(b"G").await;
+        streams.push(stream);
     }
     streams
 }
@@ -173,7 +177,7 @@ async fn it_takes_as_many_descriptors_as_it_may_and_says_when_they_are_gone() {
     }
     let full = hub.get("/rooms/lobby/socket").upgrade().send().await;
     full.expect_error(503, "full");
-    let crowd = silent(&hub.address, 80).await;
+    let crowd = slow(&hub.address, 80).await;
     let turned_away = async || match hub.get("/health").try_send().await {
         Ok(answer) => answer.status == 503 && answer.expect_error(503, "full").contains("full"),
         Err(_) => false,
@@ -203,7 +207,7 @@ async fn errors_of_accepting_neither_spin_nor_end_it() {
         prlimit(Some(hub.id()), Resource::Nofile, limit).unwrap();
     };
     allow(0);
-    let waiting = silent(&hub.address, 20).await;
+    let waiting = slow(&hub.address, 20).await;
     let began = Instant::now();
     for _ in 0..20 {
         ann.settle().await; // who is here goes on

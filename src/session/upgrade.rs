@@ -30,6 +30,9 @@ const WEBSOCKET_VERSION: &str = "13";
 /// What a request for a socket is expected to take, in bytes.
 const FIRST_READ: usize = 1024;
 
+/// Room for the answer and a welcome behind it, in bytes, so that neither is moved.
+const FIRST_PACKET: usize = 1024;
+
 /// How the answer begins that opens a socket.
 const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 ";
 
@@ -191,6 +194,9 @@ impl AsyncWrite for Upgradable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.answer.is_empty() && !bytes.starts_with(SWITCHING_PROTOCOLS) {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        if self.answer.is_empty() {
+            self.answer.reserve(FIRST_PACKET);
         }
         self.answer.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))

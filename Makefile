@@ -1,6 +1,6 @@
 # What the README and .ci/run call. Everything else is plain cargo and npm.
 
-.PHONY: run test browser-test contract-test simulation web bench cost audit autobahn fuzz format
+.PHONY: run test browser-test contract-test simulation program web bench cost audit autobahn fuzz format
 
 # Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address.
 run: web
@@ -35,16 +35,19 @@ SEEDS = 2000
 simulation:
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 SEEDS=$(SEEDS) cargo test --locked --test simulation
 
+# The program that the browser and the contract test start: that of the hub's tests, since in a plain build the
+# dependencies have other features and would be built once more.
+program:
+	cargo test --locked --test hub --no-run
+
 # Real people in a real Chromium, which CHROMIUM names, or which is found or, by root on Debian, installed.
 # A part of it: make browser-test ARGS=rooms
-browser-test:
-	cargo build --locked
+browser-test: program
 	cd web && npx vitest run --config tests/vitest.config.ts $(ARGS)
 
 # Whatever /openapi.json says that may be asked, asked of a real hub, good and bad. Python is found or, by root on
 # Debian, installed. With other requests: make contract-test SEED=2
-contract-test: web
-	cargo build --locked
+contract-test: web program
 	tests/contract/run $(ARGS)
 
 # What the hub takes, as one table beside the floor, in under five minutes; needs 20,000 open files.

@@ -268,3 +268,14 @@ async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
     }
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn a_room_is_the_same_however_its_address_is_written() {
+    let hub = Hub::start().await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let bob = hub.join("l%6Fbby", "bob").await; // goes through the router
+    assert_eq!(bob.welcome["room"], "lobby");
+    ann.expect_present(2).await;
+    let opened = r#"breathing_room_http_requests_total{route="/rooms/{room}/socket",status="101"}"#;
+    assert_eq!(hub.metric(opened).await, 2.0);
+}

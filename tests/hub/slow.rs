@@ -18,6 +18,9 @@ use tokio::time::{interval, timeout};
 
 use crate::support::{PATIENCE, Program, eventually};
 
+/// They come so often in turn.
+const WAVES: usize = 4;
+
 /// Of each kind, unless `PEERS` says otherwise.
 const PEERS: usize = 300;
 
@@ -212,9 +215,13 @@ async fn slow_and_dead_peers_end_by_their_rules_and_free_all_that_they_held() {
     let hub = Program::start(folder.path(), &settings).await;
     hub.get("/unified-stats?range=7d").send().await.expect(200);
 
-    // The allocator keeps what the first wave needs, so the next two are compared.
-    wave(&hub, peers, BODY).await;
-    let (memory, files) = wave(&hub, peers, HEAD).await;
+    // What a wave takes at most differs by some percent with how its peers fall together, so that the last one is
+    // held against the largest before it.
+    let (mut memory, mut files) = wave(&hub, peers, BODY).await;
+    for _ in 2..WAVES {
+        let (now, left) = wave(&hub, peers, HEAD).await;
+        (memory, files) = (memory.max(now), left);
+    }
     let (memory_again, files_again) = wave(&hub, peers, HEAD).await;
     assert!(files_again <= files + 12, "but for the database's, all files are closed");
     assert!(memory_again as f64 <= memory as f64 * 1.1, "{memory_again} kB after {memory} kB");
@@ -226,8 +233,8 @@ async fn slow_and_dead_peers_end_by_their_rules_and_free_all_that_they_held() {
     };
     let (silent, stalled, unclosed) = (cut_off("silent"), cut_off("stalled"), cut_off("unclosed"));
     println!("cut off: {silent} silent, {stalled} stalled, {unclosed} unclosed");
-    assert_eq!(unclosed, 3 * peers);
+    assert_eq!(unclosed, WAVES * peers);
     // Where the machine is so busy that the sweep is late, the kernel ends those who do not read.
-    assert!((3 * 3 * peers..=3 * 5 * peers).contains(&(silent + stalled)), "{silent} and {stalled}");
-    assert!(silent >= 3 * 3 * peers, "{silent}");
+    assert!((WAVES * 3 * peers..=WAVES * 5 * peers).contains(&(silent + stalled)), "{silent} and {stalled}");
+    assert!(silent >= WAVES * 3 * peers, "{silent}");
 }

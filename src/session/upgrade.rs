@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -15,8 +14,7 @@ use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::{Request, Response, StatusCode, Version};
-use rustix::net::{RecvFlags, recv};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -26,9 +24,6 @@ use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
-
-/// What a request for a socket is expected to take, in bytes.
-const FIRST_READ: usize = 1024;
 
 /// Room for the answer and a welcome behind it, in bytes, so that neither is moved.
 const FIRST_PACKET: usize = 1024;
@@ -63,7 +58,7 @@ impl fmt::Debug for Opening {
 /// The request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeError {
-    /// No request for an upgrade to WebSocket, or not over HTTP/1.1.
+    /// No request for an upgrade to WebSocket, or not by GET over HTTP/1.1.
     #[error("this address speaks WebSocket: connect with an upgrade request")]
     NotWebSocket,
     /// Another protocol version than 13.
@@ -91,7 +86,7 @@ impl Handshake {
         let headers = request.headers();
         let has_token = |name, token| items(headers, name).any(|item| item.eq_ignore_ascii_case(token));
         let asks = has_token(&CONNECTION, "upgrade") && has_token(&UPGRADE, "websocket");
-        if !asks || request.version() < Version::HTTP_11 {
+        if !asks || request.method() != Method::GET || request.version() < Version::HTTP_11 {
             return Err(UpgradeError::NotWebSocket);
         }
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
@@ -134,8 +129,6 @@ impl Handshake {
 #[derive(Debug)]
 pub struct Upgradable {
     stream: TcpStream,
-    /// Nothing was read yet.
-    is_new: bool,
     answer: BytesMut,
 }
 
@@ -143,7 +136,7 @@ impl Upgradable {
     /// The connection as a socket's, with what was read behind the request.
     #[must_use]
     pub fn upgrade(self, read_already: Bytes) -> Upgraded {
-        let Self { stream, answer, .. } = self;
+        let Self { stream, answer } = self;
         Upgraded { stream, answer, read_already }
     }
 }
@@ -161,7 +154,7 @@ pub struct Upgraded {
 
 impl From<TcpStream> for Upgradable {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, is_new: true, answer: BytesMut::new() }
+        Self { stream, answer: BytesMut::new() }
     }
 }
 
@@ -178,14 +171,6 @@ impl AsyncRead for Upgradable {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if mem::take(&mut self.is_new) {
-            // As a rule the request has come already, before tokio has heard of it.
-            let room = buffer.initialize_unfilled_to(FIRST_READ.min(buffer.remaining()));
-            if let Ok((read @ 1.., _)) = recv(&self.stream, room, RecvFlags::empty()) {
-                buffer.advance(read);
-                return Poll::Ready(Ok(()));
-            }
-        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -296,6 +281,8 @@ mod tests {
             })
             .err()
         };
+        let head = check(|request| *request.method_mut() = Method::HEAD).err();
+        assert_eq!(head, Some(UpgradeError::NotWebSocket));
         assert_eq!(without(CONNECTION), Some(UpgradeError::NotWebSocket));
         assert_eq!(without(UPGRADE), Some(UpgradeError::NotWebSocket));
         assert_eq!(with(UPGRADE, "h2c"), Some(UpgradeError::NotWebSocket));

@@ -1,12 +1,11 @@
-//! What cargo must know before it compiles: which folders go into the binary.
+//! What cargo must know before it compiles: which folder goes into the binary.
 //!
-//! `sqlx::migrate!` reads the migrations at compile time, and `http::assets` takes in what Vite built. Where
-//! nobody built that, an empty folder stands in, and the hub's pages say how to.
+//! `http::assets` takes in what Vite built. Where nobody built that, an empty folder stands in, and the hub's
+//! pages say how to.
 
 fn main() -> std::io::Result<()> {
     const PAGES: &str = "web/app/dist";
     std::fs::create_dir_all(PAGES)?;
-    println!("cargo:rerun-if-changed=migrations");
     println!("cargo:rerun-if-changed={PAGES}");
     Ok(())
 }

@@ -70,7 +70,16 @@ impl From<Unfit> for OpenError {
     }
 }
 
-/// A batch could not be committed. Nothing of it was; the same batch may be tried again.
+impl From<CommitError> for OpenError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Database(error) => Self::Begin(error),
+            CommitError::File(unfit) => unfit.into(),
+        }
+    }
+}
+
+/// A batch could not be committed: nothing of it is in the file at the path, and it may be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// SQLite did not take it.

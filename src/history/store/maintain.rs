@@ -155,6 +155,8 @@ impl Store {
     /// # Errors
     /// The database did not do it.
     pub async fn checkpoint(&self) -> Result<bool, LifecycleError> {
+        // Only where the file at the path is the hub's.
+        drop(self.connection().await?);
         // On a connection of its own: copying does not hold up the writer.
         let options = self.writer.connect_options().as_ref().clone().create_if_missing(false);
         let mut connection = options.connect().await?;

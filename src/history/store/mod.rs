@@ -14,6 +14,7 @@ mod file;
 mod insert;
 mod maintain;
 mod mentions;
+mod migrations;
 mod months;
 pub(super) mod names;
 mod partition;
@@ -57,8 +58,6 @@ use versions::Versions;
 
 use super::event::Batch;
 use crate::wire::RoomId;
-
-static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// How long the writer waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -111,6 +110,8 @@ impl Store {
             // What is deleted or overwritten leaves no copy in the page.
             .pragma("secure_delete", "FAST")
             .busy_timeout(BUSY_TIMEOUT);
+        // From now on a file that is missing is gone, and none is made in its place.
+        let reopen = writer.clone().create_if_missing(false);
         if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
             // A file keeps this from its beginning. Told again, it would be a write, which a lock holds up.
             writer = writer
@@ -118,8 +119,6 @@ impl Store {
                 .pragma("application_id", APPLICATION_ID.to_string());
         }
         let not_opened = |source| OpenError::File { path: path.clone(), source };
-        // From now on a file that is missing is gone, and none is made in its place.
-        let reopen = writer.clone().create_if_missing(false);
         let place = Place::new(path.clone());
         let writer = pool(1, &place).connect_with(writer).await.map_err(not_opened)?;
         writer.set_connect_options(reopen);
@@ -144,10 +143,11 @@ impl Store {
     /// Applies the migrations that have not been applied.
     ///
     /// # Errors
-    /// One failed, or the file has migrations that this version does not know.
-    pub async fn migrate(&self) -> Result<Migrated, MigrateError> {
+    /// One failed, or the file has migrations that this version does not know, or is none to write to.
+    pub async fn migrate(&self) -> Result<Migrated, OpenError> {
+        drop(self.connection().await?);
         let before = applied(&self.writer).await?;
-        MIGRATIONS.run(&self.writer).await?;
+        Migrator::with_migrations(migrations::all()).run(&self.writer).await?;
         let mut after = applied(&self.writer).await?;
         let current = after.last().copied().unwrap_or_default();
         after.retain(|version| !before.contains(version));
@@ -197,7 +197,11 @@ impl Store {
         let mut connection = self.connection().await?;
         let file = self.place.file();
         // A transaction that reads first and then writes may fail for good; this one locks at once.
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await {
+            // One that was opened while the volume was read-only would stay so.
+            connection.close_on_drop();
+            return Err(error.into());
+        }
         Ok(Transaction { connection, place: self.place.clone(), file, is_over: false })
     }
 

@@ -84,11 +84,13 @@ impl<'a> Texts<'a> {
             self.visitors.insert(view.who.visitor.as_str());
             self.shared.extend([view.who.room.as_str(), view.path.as_str()]);
             self.shared.extend(view.title.as_ref().map(crate::wire::value::Label::as_str));
-            if let Some(referrer) = &view.referrer
-                && self.shared.insert(referrer.as_str())
-                && let Some(host) = referrer_host(referrer.as_str())
-            {
-                self.hosts.insert(referrer.as_str(), host);
+            if let Some(referrer) = view.referrer.as_ref().map(crate::wire::value::Label::as_str) {
+                self.shared.insert(referrer);
+                if !self.hosts.contains_key(referrer)
+                    && let Some(host) = referrer_host(referrer)
+                {
+                    self.hosts.insert(referrer, host);
+                }
             }
             self.properties.extend(properties(view).flat_map(|(key, value)| [key, value]));
         }

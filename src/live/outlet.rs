@@ -196,12 +196,6 @@ impl Outlet {
         lock(&self.unsent).tail().len() >= CLOGGED
     }
 
-    /// Whether everything that went in was taken by the kernel.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        lock(&self.unsent).tail().is_empty()
-    }
-
     /// Writes the tail as the socket takes it. Ready when a tail has been drained; pending while
     /// there is none. To be polled by the socket's task only.
     ///
@@ -215,18 +209,16 @@ impl Outlet {
             }
             return Poll::Pending;
         }
-        while !unsent.tail().is_empty() {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(unsent.tail()) {
-                Ok(taken) => unsent.taken(&self.stream, taken),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    unsent.break_off();
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
+        unsent.poll_drained(&self.stream, cx)
+    }
+
+    /// Ready when the kernel has taken everything that went in, or the socket was given up. To be polled by the
+    /// socket's task only.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.unsent).poll_drained(&self.stream, cx)
     }
 
     /// The peer was heard.
@@ -287,6 +279,21 @@ impl Unsent {
                 drainer.wake();
             }
         }
+    }
+
+    fn poll_drained(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.tail().is_empty() {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_write(self.tail()) {
+                Ok(taken) => self.taken(stream, taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    self.break_off();
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes the state that waits, where nothing is in its way any more. Then no backlog is left.
@@ -359,9 +366,7 @@ mod tests {
     /// All that the peer reads until the end, while the outlet drains.
     async fn read_all(outlet: Outlet, mut peer: TcpStream) -> Vec<u8> {
         let drain = async {
-            while !outlet.is_drained() {
-                poll_fn(|cx| outlet.poll_drain(cx)).await.unwrap();
-            }
+            poll_fn(|cx| outlet.poll_drained(cx)).await.unwrap();
             drop(outlet);
         };
         let mut read = Vec::new();
@@ -421,6 +426,17 @@ mod tests {
         assert!(outlet.is_closing());
         let expected = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
         assert_eq!(read_all(outlet, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_socket_that_was_given_up() {
+        let (outlet, _peer) = connected().await;
+        outlet.open(0, &Frame::text(&"x".repeat(1 << 20)));
+        let drained = poll_fn(|cx| outlet.poll_drained(cx));
+        let kill = async { assert!(outlet.kill()) };
+        let (drained, ()) = tokio::join!(biased; drained, kill);
+        drained.unwrap();
+        poll_fn(|cx| outlet.poll_drained(cx)).await.unwrap();
     }
 
     #[tokio::test]

@@ -194,10 +194,8 @@ impl Socket {
                     self.stage = Stage::Draining;
                 }
                 Stage::Draining => {
-                    while !self.outlet.is_drained() {
-                        if ready!(self.outlet.poll_drain(cx)).is_err() {
-                            return Poll::Ready(());
-                        }
+                    if ready!(self.outlet.poll_drained(cx)).is_err() {
+                        return Poll::Ready(());
                     }
                     if !self.outlet.is_closing() {
                         return Poll::Ready(());

@@ -14,6 +14,7 @@ use breathing_room::http::Descriptors;
 use breathing_room::panics;
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::Serve(settings) => match run(*settings) {
+        Command::Serve(settings) => match serve(*settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(&format!("error: {failure}"), 1),
         },
@@ -59,7 +60,14 @@ async fn finish(command: impl Future<Output = Result<Outcome, command::Failure>>
     }
 }
 
-#[tokio::main]
+fn serve(settings: Settings) -> Result<(), Failure> {
+    let runtime = Runtime::new().map_err(|error| format!("cannot start any threads: {error}"))?;
+    let result = runtime.block_on(run(settings));
+    // A volume that hangs keeps a thread for good, but not the program.
+    runtime.shutdown_background();
+    result
+}
+
 async fn run(settings: Settings) -> Result<(), Failure> {
     start_logging(&settings)?;
     panics::log_all();

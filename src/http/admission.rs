@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_a_visitors_own_opens_to_the_visitors_own_token() {
-        let secret = Secret::new("a secret of more than thirty-two bytes".to_owned());
+        let secret = Secret::from("a secret of more than thirty-two bytes".to_owned());
         let tokens = Tokens::new(vec![Key::secret(&secret).unwrap()], None);
         let [ann, bob] = ["ann", "bob"].map(|name| VisitorId::try_from(name).unwrap());
         let expires = Time::from_millis(1_000_000);

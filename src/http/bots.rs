@@ -9,7 +9,12 @@ use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 
 /// What is known of bots: one large regular expression, made once.
-static BOTS: LazyLock<isbot::Bots> = LazyLock::new(isbot::Bots::default);
+static BOTS: LazyLock<isbot::Bots> = LazyLock::new(|| {
+    let mut bots = isbot::Bots::default();
+    // What Android's apps say, React Native's too, where they say nothing of their own.
+    bots.remove(&["okhttp"]);
+    bots
+});
 
 /// Whether a known bot has sent these headers.
 #[must_use]
@@ -43,6 +48,7 @@ mod tests {
              Safari/537.36",
             "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
              Version/18.5 Mobile/15E148 Safari/604.1",
+            "okhttp/4.12.0",
             "our-app é/1.0",
             "",
         ] {

@@ -14,8 +14,8 @@ use super::app::App;
 use crate::panics::Panics;
 use crate::{history, live, session};
 
-/// Bounds of the flush histogram, in seconds: from one fsync to a disk in trouble.
-const FLUSH_SECONDS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+/// Bounds of what takes time, in seconds: from one fsync to a disk in trouble, and to months put into archives.
+const SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0];
 
 /// Bounds of the flush size, in events.
 const FLUSH_EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
@@ -72,7 +72,7 @@ impl Meters {
     /// The bounds of a histogram are empty, which they are not.
     pub fn register() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &FLUSH_SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Suffix("_flush_events".into()), &FLUSH_EVENTS)?
             .build_recorder();
         Ok(with_local_recorder(&recorder, || {
@@ -144,6 +144,11 @@ impl HttpMeter {
     #[must_use]
     pub fn panics(&self) -> &Panics {
         &self.panics
+    }
+
+    /// Sums up what was measured since the last time, which would be kept until somebody looks.
+    pub fn sum_up(&self) {
+        self.recorder.handle().run_upkeep();
     }
 
     /// All counters in Prometheus' text format, version 0.0.4.

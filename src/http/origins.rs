@@ -3,20 +3,15 @@
 //! A page of a foreign site may open no socket and post nothing; what is to be read, it may not read. Whoever sends
 //! no `Origin` is no page of another site, and is not this file's business.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, UPGRADE, VARY,
 };
 use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
-use super::app::App;
 use super::error::ApiError;
 
 /// From which sites browsers may come: as long as a request matches one of these.
@@ -161,6 +156,14 @@ impl Verdict {
         if self.is_allowed == Some(false) && !is_harmless() { Err(ApiError::Origin) } else { Ok(()) }
     }
 
+    /// What a browser is told that asks before it does something.
+    pub fn preflight<B>(&self, request: &http::Request<B>) -> Option<Response> {
+        let asks_before = self.is_allowed.is_some()
+            && request.method() == Method::OPTIONS
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        asks_before.then(|| (StatusCode::NO_CONTENT, PREFLIGHT).into_response())
+    }
+
     /// Tells browsers which pages may read the answer.
     pub fn tell(self, response: &mut Response) {
         let headers = response.headers_mut();
@@ -172,22 +175,6 @@ impl Verdict {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
         }
     }
-}
-
-/// Lets through who may ask, and tells browsers which pages may read the answer.
-pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let verdict = Verdict::of(&app.config.allowed_origins, request.headers());
-    let asks_before =
-        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = match verdict.check(&request) {
-        Err(foreign) => foreign.into_response(),
-        Ok(()) if asks_before && verdict.is_allowed.is_some() => {
-            (StatusCode::NO_CONTENT, PREFLIGHT).into_response()
-        }
-        Ok(()) => next.run(request).await,
-    };
-    verdict.tell(&mut response);
-    response
 }
 
 #[cfg(test)]

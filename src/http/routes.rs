@@ -19,7 +19,8 @@ use hyper_util::service::TowerToHyperService;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, contract, events, limits, live, operate, origins, pages, sockets, stats, visitors};
+use super::origins::Verdict;
+use super::{assets, contract, events, limits, live, operate, pages, sockets, stats, visitors};
 use crate::panics::{Panics, Part};
 use crate::session::Address;
 
@@ -63,7 +64,9 @@ fn router(app: Arc<App>) -> Router {
         .route("/assets/{file}", get(assets::asset))
         .route("/client/{file}", get(assets::client))
         .route("/openapi.json", get(contract::openapi))
-        .route("/asyncapi.json", get(contract::asyncapi));
+        .route("/asyncapi.json", get(contract::asyncapi))
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(from_fn_with_state(Arc::clone(&app), answer_file));
     Router::new()
         .route("/rooms/{room}", get(live::room))
         .route("/rooms/{room}/socket", get(sockets::room))
@@ -80,25 +83,44 @@ fn router(app: Arc<App>) -> Router {
         .route("/maintain", post(operate::maintain))
         .route("/visitors/{visitor}/data", get(visitors::data).delete(visitors::erase))
         .route("/debug", get(operate::debug))
-        .method_not_allowed_fallback(async || ApiError::Method)
-        .layer(from_fn_with_state(Arc::clone(&app), origins::check))
-        .merge(files)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(Arc::clone(&app), answer))
+        .merge(files)
         .with_state(app)
 }
 
-/// Answers every request, and counts the answers by the route's pattern, so that names in addresses make no
-/// new counters. One layer for all: each layer costs a request some allocations.
+/// Answers everything but files. Whatever comes of it, pages of allowed origins may read it.
 async fn answer(State(app): State<Arc<App>>, address: Address, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let answer = match limits::check_post(&app, address, request.method()) {
-        Ok(()) => unless_it_panics(app.meter.panics(), next.run(request)).await,
-        Err(too_much) => Err(too_much.into()),
+    let verdict = Verdict::of(&app.config.allowed_origins, request.headers());
+    let route = route(&request);
+    let answer = async {
+        limits::check_post(&app, address, request.method())?;
+        verdict.check(&request)?;
+        match verdict.preflight(&request) {
+            Some(preflight) => Ok(preflight),
+            None => unless_it_panics(app.meter.panics(), next.run(request)).await,
+        }
     };
-    let response = answer.into_response();
-    app.meter.answered(route.as_ref().map_or("none", MatchedPath::as_str), response.status());
+    let mut response = answer.await.into_response();
+    verdict.tell(&mut response);
+    count(&app, route.as_ref(), response)
+}
+
+/// Answers with a file, which is the same for all, and which caches may keep so.
+async fn answer_file(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = route(&request);
+    let answer = unless_it_panics(app.meter.panics(), next.run(request)).await;
+    count(&app, route.as_ref(), answer.into_response())
+}
+
+fn route(request: &Request) -> Option<MatchedPath> {
+    request.extensions().get().cloned()
+}
+
+/// Counts answers by the route's pattern, so that names in addresses make no new counters.
+fn count(app: &App, route: Option<&MatchedPath>, response: Response) -> Response {
+    app.meter.answered(route.map_or("none", MatchedPath::as_str), response.status());
     response
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -19,7 +18,7 @@ use super::admission::AdminToken;
 use super::app::App;
 use super::descriptors::Descriptors;
 use super::limits::Bodies;
-use super::meter::Meters;
+use super::meter::{HttpMeter, Meters};
 use super::routes::Front;
 use super::seats;
 use crate::clock::{Clock, millis};
@@ -93,12 +92,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
-    flush: JoinHandle<()>,
-    lifecycle: JoinHandle<()>,
+    flush: AbortOnDropHandle<()>,
+    lifecycle: AbortOnDropHandle<()>,
     seat_hold: Duration,
     stall_limit: Duration,
-    /// What runs beside the sessions: the sweep over sockets and old watch clocks, and the census.
+    /// What runs beside the sessions: the sweep over sockets, tidying, the census and the audit.
     rounds: AbortOnDropHandle<()>,
+    /// Makes answers about the history anew.
+    renewals: AbortOnDropHandle<()>,
 }
 
 /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -139,10 +140,11 @@ impl Server {
             meter: meters.history.lifecycle.clone(),
         };
         let panics = meters.http.panics().clone();
-        let keeping = panics.spawn(lifecycle::run(orders, keeper));
+        let keeping = AbortOnDropHandle::new(panics.spawn(lifecycle::run(orders, keeper)));
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
-        tokio::spawn(answers.clone().keep_new(journal.committed()));
+        let renewals = AbortOnDropHandle::new(tokio::spawn(answers.clone().keep_new(journal.committed())));
         let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
+        let flush = AbortOnDropHandle::new(flush);
         let hub = Hub::new(live, clock.clone(), meters.live);
         seats::hold(&hub, &store, &clock, session.seat_hold).await;
         let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
@@ -157,11 +159,11 @@ impl Server {
             leave_grace: session.leave_grace,
         });
         let rounds = AbortOnDropHandle::new(panics.spawn({
-            let (sockets, room) = (Arc::clone(&sockets), Arc::clone(&room));
+            let (sockets, room, meter) = (Arc::clone(&sockets), Arc::clone(&room), meters.http.clone());
             async move {
                 let sweep = sweep::run(&sockets, session.ping_interval, &room.clock);
-                let forgetting = forget_idle(&room.clocks, &room.clock);
-                tokio::join!(sweep, forgetting, census::run(&room), audit::run(&room.hub, &room.clock));
+                let tidying = tidy(&room.clocks, &room.clock, &meter);
+                tokio::join!(sweep, tidying, census::run(&room), audit::run(&room.hub, &room.clock));
             }
         }));
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
@@ -187,7 +189,15 @@ impl Server {
             overdue_ms: millis(overdue),
         });
         let stall_limit = stall_limit(session.ping_interval);
-        Ok(Self { app, flush, lifecycle: keeping, seat_hold: session.seat_hold, stall_limit, rounds })
+        Ok(Self {
+            app,
+            flush,
+            lifecycle: keeping,
+            seat_hold: session.seat_hold,
+            stall_limit,
+            rounds,
+            renewals,
+        })
     }
 
     /// Who is here, for the program that the hub is part of.
@@ -234,7 +244,7 @@ impl Server {
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, lifecycle, seat_hold, rounds, .. } = self;
+        let Self { app, flush, lifecycle, seat_hold, rounds, renewals, .. } = self;
         let signalled = Instant::now();
         if !seat_hold.is_zero() {
             app.hub.keep_holds();
@@ -243,8 +253,12 @@ impl Server {
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
         end_sessions(&app, signalled + SESSIONS_DEADLINE).await;
         acceptor.end().await;
+        // Somebody may have come in at the last moment.
+        cut_off(&app).await;
         // They hold the journal too, and the last census is the one that nobody comes after.
         drop(rounds);
+        // Nobody is left to ask for what the last commit changes.
+        drop(renewals);
         census::take(&app.room);
 
         let seats = if seat_hold.is_zero() { Vec::new() } else { seats::of(&app.hub, &app.clock, seat_hold) };
@@ -274,7 +288,13 @@ async fn end_sessions(app: &App, deadline: Instant) {
         app.sockets.close_all(CloseCode::Restarting, CLOSE_SPREAD).await;
         app.sessions.wait().await;
     };
-    if timeout_at(deadline, closed).await.is_err() {
+    let _ = timeout_at(deadline, closed).await;
+    cut_off(app).await;
+}
+
+/// Ends the sessions that are left, if any are.
+async fn cut_off(app: &App) {
+    if !app.sessions.is_empty() {
         warn!(sockets = app.sockets.len(), "cutting off the sockets that are left");
         app.sockets.kill_all();
         let _ = timeout(CUT_OFF_END, app.sessions.wait()).await;
@@ -287,11 +307,12 @@ fn make_admin_token() -> AdminToken {
     token
 }
 
-async fn forget_idle(clocks: &WatchClocks, clock: &Clock) {
+async fn tidy(clocks: &WatchClocks, clock: &Clock, meter: &HttpMeter) {
     let mut minute = interval(Duration::from_mins(1));
     loop {
         minute.tick().await;
         clocks.forget_idle(clock.elapsed());
+        meter.sum_up();
     }
 }
 

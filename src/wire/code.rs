@@ -77,13 +77,14 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Protocol,
         Self::Unsupported,
         Self::NotUtf8,
         Self::TokenEnded,
         Self::Policy,
         Self::TooBig,
+        Self::Internal,
         Self::Restarting,
         Self::Overloaded,
     ];

@@ -111,8 +111,8 @@ impl ClientMessage {
     /// The [`Refusal`] to send back: the text is no JSON object, its type is unknown, or a field is
     /// missing or wrong.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let head: Head = parse::object(text).map_err(|problem| refuse(problem, None))?;
-        let reference = head.reference();
+        let head: Head = parse::object(text).map_err(|problem| refuse(problem, Ref::find(text)))?;
+        let reference = Ref::read(&head.reference);
         let refuse = |problem| refuse(problem, reference.as_ref().ok().copied());
         match head.kind.as_str() {
             "mood" => {
@@ -142,11 +142,10 @@ impl ClientMessage {
     /// The refusal of a message that came too fast, whatever it says.
     #[must_use]
     pub fn too_fast(text: &str) -> Refusal {
-        let head = parse::object::<Head>(text);
         Refusal {
             code: ErrorCode::TooFast,
             message: "too many messages: wait a moment, then send it again".to_owned(),
-            reference: head.ok().and_then(|head| head.reference().ok()),
+            reference: Ref::find(text),
         }
     }
 }
@@ -164,13 +163,26 @@ struct Head {
     reference: serde_json::Value,
 }
 
-impl Head {
-    fn reference(&self) -> Result<Ref, Problem> {
-        match self.reference.as_u64().map(Whole::try_from) {
-            Some(Ok(number)) if number.get() > 0 => Ok(Ref(number.get())),
-            _ if self.reference.is_null() => Err(Problem::field("ref", "is missing")),
+/// What is looked for in a message without a good type.
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(rename = "ref", default)]
+    reference: serde_json::Value,
+}
+
+impl Ref {
+    fn read(json: &serde_json::Value) -> Result<Self, Problem> {
+        match json.as_u64().map(Whole::try_from) {
+            Some(Ok(number)) if number.get() > 0 => Ok(Self(number.get())),
+            _ if json.is_null() => Err(Problem::field("ref", "is missing")),
             _ => Err(Problem::field("ref", "must be a whole number from 1 to 2^53 - 1")),
         }
+    }
+
+    /// That of a message, whatever else it says.
+    fn find(text: &str) -> Option<Self> {
+        let found: Reference = parse::object(text).ok()?;
+        Self::read(&found.reference).ok()
     }
 }
 
@@ -293,6 +305,8 @@ mod tests {
         let with = |fields: &str| format!(r#"{{"type":"page-view","ref":3,{fields}}}"#);
         let cases = [
             (r#"{"mood":"calm"}"#.to_owned(), "missing field `type`", None),
+            (r#"{"ref":3,"path":"/a"}"#.to_owned(), "missing field `type`", Some(3)),
+            (r#"{"type":5,"ref":3}"#.to_owned(), "type: invalid type", Some(3)),
             (r#"{"type":"mood"}"#.to_owned(), "missing field `mood`", None),
             (r#"{"type":"mood","mood":5}"#.to_owned(), "mood: invalid type", None),
             (with(r#""path":"/a""#), "missing field `id`", Some(3)),

@@ -1,9 +1,11 @@
 //! Who may come in: tokens, and the sites whose pages may ask.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breathing_room::config::Config;
 use breathing_room::http::AllowedOrigins;
+use breathing_room::session::Limits;
 use breathing_room::token::{Claims, Secret};
 use breathing_room::wire::{RoomId, Time, VisitorId};
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use crate::support::{Hub, Member, Program, Request, START, clock};
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
 fn secret() -> Secret {
-    Secret::new(SECRET.to_owned())
+    Secret::from(SECRET.to_owned())
 }
 
 /// A hub that asks for tokens and goes by the tests' clock.
@@ -292,6 +294,27 @@ async fn a_browser_that_asks_before_is_told_what_it_may_do() {
         expect_unreadable(&refused);
     }
     ask("/page-view").send().await.expect_error(405, "method-not-allowed");
+}
+
+#[tokio::test]
+async fn refusals_are_readable_too() {
+    let origins = AllowedOrigins::parse(APP).unwrap();
+    let hub = Hub::with(|config| {
+        config.http.allowed_origins = origins;
+        config.session.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
+    })
+    .await;
+    let unknown = from(APP, hub.get("/nowhere")).await;
+    unknown.expect_error(404, "not-found");
+    expect_readable(&unknown, APP);
+    let too_fast = loop {
+        let answer = from(APP, hub.post("/presence")).await;
+        if answer.status == 429 {
+            break answer;
+        }
+    };
+    expect_readable(&too_fast, APP);
+    assert_eq!(too_fast.header("access-control-expose-headers"), "Retry-After");
 }
 
 #[tokio::test]

@@ -9,9 +9,12 @@ export function whileVisible(every: number, work: () => Promise<void>): void {
     clearTimeout(timer);
     if (running || document.hidden) return;
     running = true;
-    await work();
-    running = false;
-    timer = setTimeout(run, every);
+    try {
+      await work();
+    } finally {
+      running = false;
+      timer = setTimeout(run, every);
+    }
   }
 
   document.addEventListener("visibilitychange", () => void run());

@@ -23,7 +23,8 @@ test:
 	cd web && npm test
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- --deny warnings
-	RUST_TEST_THREADS=8 cargo test --locked
+	RUST_TEST_THREADS=8 cargo test --locked --lib --bins --examples --test hub
+	cargo test --locked --doc
 	$(MAKE) simulation
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
 	$(MAKE) contract-test
@@ -33,7 +34,7 @@ test:
 # them: make simulation SEEDS=100000
 SEEDS = 2000
 simulation:
-	CARGO_PROFILE_TEST_OPT_LEVEL=1 SEEDS=$(SEEDS) cargo test --locked --test simulation
+	SEEDS=$(SEEDS) cargo test --locked --config profile.dev.package.breathing-room.opt-level=1 --test simulation
 
 # The program that the browser and the contract test start: that of the hub's tests, since in a plain build the
 # dependencies have other features and would be built once more.

@@ -13,8 +13,8 @@
 //!                  └────► history: journal ─► flush ─► store (SQLite) ─► stats ─► http
 //! ```
 //!
-//! The modules in reading order, each of which imports only those above it (`tests/hub/layers.rs` holds
-//! that, and `live` and `history` do not know each other):
+//! The modules in reading order. Up to `session` each imports only those above it, and `live` and `history` do not
+//! know each other (`tests/hub/layers.rs` holds that):
 //!
 //! - [`wire`]: the words that go over the network;
 //! - [`clock`]: wall time and monotonic time, which tests set;

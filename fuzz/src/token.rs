@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
 static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
-    let key = Key::secret(&Secret::new(SECRET.to_owned())).expect("a long secret");
+    let key = Key::secret(&Secret::from(SECRET.to_owned())).expect("a long secret");
     Tokens::new(vec![key], Some("rooms".to_owned()))
 });
 

@@ -1,6 +1,6 @@
 //! `check`: the rollups against a recount of the facts.
 //!
-//! It changes nothing, and a hub may go on meanwhile.
+//! It changes none of the history, and a hub of the same version may go on meanwhile.
 
 use super::{Failure, Outcome, say};
 use crate::config::CheckSettings;

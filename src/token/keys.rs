@@ -97,21 +97,16 @@ impl Config {
     }
 }
 
-impl Secret {
+impl From<String> for Secret {
     /// A secret, of which nothing is checked yet: what is wrong must not be shown by a command line's error.
-    #[must_use]
-    pub fn new(text: String) -> Self {
+    fn from(text: String) -> Self {
         Self(text)
-    }
-
-    pub(super) fn bytes(&self) -> Result<&[u8], BadKeys> {
-        if self.0.len() < SECRET_MIN { Err(BadKeys::ShortSecret) } else { Ok(self.0.as_bytes()) }
     }
 }
 
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
+impl Secret {
+    pub(super) fn bytes(&self) -> Result<&[u8], BadKeys> {
+        if self.0.len() < SECRET_MIN { Err(BadKeys::ShortSecret) } else { Ok(self.0.as_bytes()) }
     }
 }
 

@@ -18,7 +18,7 @@ fn now() -> Time {
 }
 
 fn secret() -> Secret {
-    Secret::new(SECRET.to_owned())
+    Secret::from(SECRET.to_owned())
 }
 
 /// A hub that shares the secret.
@@ -265,7 +265,7 @@ fn rsa_1024() -> Value {
 #[test]
 fn settings_that_contradict_each_other_stop_the_start() {
     let config = |secret: Option<&str>, jwks: Option<&str>, audience: Option<&str>| Config {
-        secret: secret.map(str::to_owned).map(Secret::new),
+        secret: secret.map(str::to_owned).map(Secret::from),
         jwks: jwks.map(Into::into),
         audience: audience.map(str::to_owned),
     };

@@ -6,8 +6,11 @@
 run: web
 	cargo run --release --locked
 
-# The pages and the client library, as the hub takes them in.
-web: web/node_modules/.package-lock.json
+# The pages and the client library, as the hub takes them in; built anew where something has changed, since the hub
+# is then built anew too.
+web: web/app/dist/index.html
+
+web/app/dist/index.html: web/node_modules/.package-lock.json $(shell find web/app web/client -type f -not -path '*/dist/*')
 	cd web && npm run build
 
 # What npm writes last: it is older than the lock file where something has to be installed.
@@ -16,9 +19,7 @@ web/node_modules/.package-lock.json: web/package-lock.json
 
 # Formatting, types, lints, all tests, and the documentation, each without a warning. The tests of the hub wait more than
 # they work: eight at once take less than half of the time.
-test:
-	cd web && npm ci
-	cd web && npm run build
+test: web
 	cd web && npm run check
 	cd web && npm test
 	cargo fmt --all --check

@@ -35,7 +35,7 @@ pub struct Meter {
     pub stats_stale: Counter,
     /// Answers that could not be made.
     pub stats_errors: Counter,
-    /// Answers that panicked.
+    /// What becomes of an answer that panics.
     pub panics: Panics,
     query_seconds: [(&'static str, Histogram); 7],
     /// What the lifecycle task counts.

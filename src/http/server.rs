@@ -307,6 +307,7 @@ fn make_admin_token() -> AdminToken {
     token
 }
 
+/// Forgets once a minute what nobody will ask for.
 async fn tidy(clocks: &WatchClocks, clock: &Clock, meter: &HttpMeter) {
     let mut minute = interval(Duration::from_mins(1));
     loop {

@@ -23,7 +23,7 @@ pub struct Meter {
     pub audits: Counter,
     /// What becomes of a task that panics.
     pub panics: Panics,
-    /// Counts that they found wrong, in the order of [`Kept::ALL`].
+    /// Counts that audits found wrong, in the order of [`Kept::ALL`].
     differences: [Counter; Kept::ALL.len()],
 }
 

@@ -152,7 +152,7 @@ impl Meter {
         }
     }
 
-    /// Sessions that panicked.
+    /// What becomes of a session that panics.
     #[must_use]
     pub fn panics(&self) -> &Panics {
         &self.0.panics

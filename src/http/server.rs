@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -92,8 +93,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
-    flush: AbortOnDropHandle<()>,
-    lifecycle: AbortOnDropHandle<()>,
+    flush: JoinHandle<()>,
+    lifecycle: JoinHandle<()>,
     seat_hold: Duration,
     stall_limit: Duration,
     /// What runs beside the sessions: the sweep over sockets, tidying, the census and the audit.
@@ -140,11 +141,10 @@ impl Server {
             meter: meters.history.lifecycle.clone(),
         };
         let panics = meters.http.panics().clone();
-        let keeping = AbortOnDropHandle::new(panics.spawn(lifecycle::run(orders, keeper)));
+        let keeping = panics.spawn(lifecycle::run(orders, keeper));
         let (journal, drain) = journal::open(history.queue_limit, clock.clone(), meters.history);
         let renewals = AbortOnDropHandle::new(tokio::spawn(answers.clone().keep_new(journal.committed())));
         let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
-        let flush = AbortOnDropHandle::new(flush);
         let hub = Hub::new(live, clock.clone(), meters.live);
         seats::hold(&hub, &store, &clock, session.seat_hold).await;
         let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
@@ -267,7 +267,9 @@ impl Server {
         // task, which drops what it does.
         let (store, pending) = (app.store.clone(), app.journal.status().pending());
         drop(app);
+        let flushing = flush.abort_handle();
         if timeout_at(signalled + DEADLINE, flush).await.is_err() {
+            flushing.abort(); // or it would try again for ever
             return Err(ServeError::Unflushed(pending));
         }
         let _ = timeout_at(signalled + DEADLINE, lifecycle).await;

@@ -19,6 +19,8 @@
 //! - [`wire`]: the words that go over the network;
 //! - [`clock`]: wall time and monotonic time, which tests set;
 //! - [`panics`]: whom a panic takes along, and where it is counted;
+//! - [`address`]: where a request or a socket comes from;
+//! - [`quota`]: how much of a shared resource one address may hold;
 //! - [`token`]: who may come in where, and until when;
 //! - [`live`]: who is here now;
 //! - [`history`]: what happened;
@@ -42,6 +44,7 @@
 // No panic on input: the lints in Cargo.toml, and this one, which clippy.toml cannot turn off for tests.
 #![cfg_attr(not(test), deny(clippy::string_slice))]
 
+pub mod address;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -49,6 +52,7 @@ pub mod history;
 pub mod http;
 pub mod live;
 pub mod panics;
+pub mod quota;
 pub mod session;
 mod sync;
 pub mod token;

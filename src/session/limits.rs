@@ -14,8 +14,8 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use super::address::Address;
 use super::pace::BURST_SECONDS;
+use crate::address::Address;
 use crate::clock::Clock;
 use crate::sync::lock;
 

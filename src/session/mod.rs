@@ -5,7 +5,6 @@
 //! and [`pace`] say how much of it one address or one socket may have. [`census`] tells the history who was here.
 
 pub mod acks;
-pub mod address;
 pub mod boundary;
 pub mod census;
 pub mod events;
@@ -20,7 +19,6 @@ pub mod upgrade;
 pub mod viewer;
 pub mod watch_clock;
 
-pub use address::Address;
 pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
 pub use sockets::{Admission, ConnectionPermit, Refused, Sockets};
@@ -30,6 +28,7 @@ pub use watch_clock::WatchClocks;
 
 use std::time::Duration;
 
+pub use crate::address::Address;
 use crate::wire::MESSAGE_LIMIT;
 
 /// What sessions are told by the configuration.

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::Config;
-use super::address::Address;
 use super::limits::{Addresses, TooMuch};
 use super::meter::{Limit, Meter};
 use super::pace::{Pace, Tempo, Verdict};
+use crate::address::Address;
 use crate::clock::Clock;
 use crate::live::Outlet;
 use crate::sync::lock;

@@ -4,13 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each part and what it may import of ours. `http` and the top level may import everything.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("wire", &["wire"]),
     ("panics.rs", &[]),
+    ("address.rs", &[]),
+    ("quota.rs", &["address", "sync"]),
     ("token", &["wire", "token", "clock"]),
     ("live", &["wire", "live", "clock", "panics", "sync"]),
-    ("history", &["wire", "history", "clock", "panics", "sync"]),
-    ("session", &["wire", "token", "live", "history", "session", "clock", "panics", "sync"]),
+    ("history", &["wire", "history", "clock", "panics", "sync", "address", "quota"]),
+    (
+        "session",
+        &["wire", "token", "live", "history", "session", "clock", "panics", "sync", "address", "quota"],
+    ),
 ];
 
 /// What of the history a session may know: how to append, and when it is committed.

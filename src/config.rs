@@ -15,7 +15,8 @@ use crate::clock::Clock;
 use crate::command::moment::moment;
 use crate::command::{Format, Kind, Renamed};
 use crate::history::Retention;
-use crate::http::AllowedOrigins;
+use crate::http::forwarded::address_header;
+use crate::http::{AllowedOrigins, PublicUrl};
 use crate::session::Limits;
 use crate::wire::ids::BadName;
 use crate::wire::mood::DEFAULT_MOODS;
@@ -190,6 +191,10 @@ pub struct Settings {
     /// Sites whose pages may connect: origins, separated by commas; self, localhost, or * for all
     #[arg(long, env, value_name = "LIST", default_value = AllowedOrigins::DEFAULT, value_parser = AllowedOrigins::parse)]
     pub allowed_origins: AllowedOrigins,
+    /// The hub's own address as browsers see it, such as https://hub.example.org: the origin that self stands
+    /// for; without it, that of the request's Host
+    #[arg(long, env, value_name = "ORIGIN", value_parser = PublicUrl::parse)]
+    pub public_url: Option<PublicUrl>,
     /// Most sockets open at once
     #[arg(long, env, value_name = "SOCKETS", default_value = "15000", value_parser = at_least_one)]
     pub max_connections: usize,
@@ -199,9 +204,9 @@ pub struct Settings {
     /// Limits per address, socket and visitor, which are the settings below; off for load tests
     #[arg(long, env, value_name = "SWITCH", default_value = "on")]
     pub rate_limits: Switch,
-    /// Header in which a proxy in front tells whose request it is, such as Fly-Client-IP; without one, the
-    /// limits per address go by who connects
-    #[arg(long, env, value_name = "HEADER")]
+    /// Header in which a proxy in front tells whose request it is: a list of addresses, such as Fly-Client-IP or
+    /// X-Forwarded-For, or Forwarded; without one, the limits per address go by who connects
+    #[arg(long, env, value_name = "HEADER", value_parser = address_header)]
     pub client_ip_header: Option<HeaderName>,
     /// Most sockets open at once from one address (of IPv6, one /64)
     #[arg(long, env, value_name = "SOCKETS", default_value_t = Limits::DEFAULT.sockets)]
@@ -282,6 +287,7 @@ impl From<Settings> for Config {
                 dashboard: settings.dashboard,
                 metrics: settings.metrics,
                 allowed_origins: settings.allowed_origins,
+                public_url: settings.public_url,
                 frame_ancestors: settings.frame_ancestors,
                 client_ip_header: settings.client_ip_header,
                 descriptors: None,
@@ -394,6 +400,8 @@ mod tests {
             ("--retention", "400d"),
             ("--message-rate", "0"),
             ("--client-ip-header", "no header"),
+            ("--client-ip-header", "Cookie"),
+            ("--public-url", "hub.example.org"),
             ("--moods", "Calm"),
             ("--dashboard", "friends"),
             ("--admin-token", ""),

@@ -8,8 +8,10 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::admission::AdminToken;
+use super::hourly::Hourly;
 use super::limits::Bodies;
 use super::meter::HttpMeter;
+use super::origins::Origins;
 use crate::clock::Clock;
 use crate::history::archive::Archives;
 use crate::history::stats::Answers;
@@ -22,6 +24,10 @@ use crate::session::{Sockets, WatchClocks, meter, room};
 pub struct App {
     /// Who may see what.
     pub config: Config,
+    /// From which sites browsers may come.
+    pub origins: Origins,
+    /// When was logged that a proxy tells no address.
+    pub untold: Hourly,
     /// The admin's token, configured or made.
     pub admin_token: AdminToken,
     /// Room for bodies.

@@ -28,13 +28,13 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// What a connection gets for which there is no descriptor.
 pub const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\
-    Retry-After: 5\r\nConnection: close\r\n\r\n\
+    Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: come back in a while\"}}";
 
 /// What a connection gets from whose address there are too many.
 pub const TOO_MANY: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 89\r\n\
-    Retry-After: 10\r\nConnection: close\r\n\r\n\
+    Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 10\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"too-many\",\"message\":\"too many connections are open from your address\"}}";
 
 /// How many files the process may have open.
@@ -145,6 +145,7 @@ mod tests {
             let answer = str::from_utf8(answer).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{}", body.len());
+            assert!(head.contains("\r\nAccess-Control-Allow-Origin: *\r\n"), "{head}");
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!(body["error"]["code"], code);
         }

@@ -101,8 +101,8 @@ async fn take<T: DeserializeOwned>(
     body: Body,
     event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Response, ApiError> {
-    let durable = query(posting)?.is_durable()?;
     let claims = admission::claims(app, headers)?;
+    let durable = query(posting)?.is_durable()?;
     let text = read(app, headers, body).await?;
     let is_bot = bots::sent(headers);
     let event = |who: Who, fields, at| {

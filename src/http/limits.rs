@@ -6,21 +6,23 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, Method};
+use axum::http::{Extensions, HeaderMap, Method};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::app::App;
 use super::error::ApiError;
+use super::forwarded::told_address;
 use crate::session::{Address, TooMuch};
 
 /// The longest body, in bytes.
@@ -40,18 +42,16 @@ impl FromRequestParts<Arc<App>> for Address {
 
 /// Whose request it is.
 pub fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Address {
-    let header = app.config.client_ip_header.as_ref();
-    let told = header.and_then(|header| told(headers, header));
+    let told = app.config.client_ip_header.as_ref().and_then(|header| {
+        let told = told_address(headers, header);
+        if told.is_none() && app.untold.due(&[], app.clock.elapsed()).is_some() {
+            warn!(%header, "no address can be read from CLIENT_IP_HEADER: limits go by the proxy's own address");
+        }
+        told
+    });
     let peer = extensions.get().map(|Peer(peer)| *peer);
     // Every connection has a peer; all that had none would share their limits.
     told.or(peer).unwrap_or(IpAddr::from([0; 4])).into()
-}
-
-/// The address that the nearest proxy tells: the last one in the list, where it is one.
-fn told(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
-    let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
-    let nearest = value.rsplit(',').next()?.trim();
-    nearest.parse().or_else(|_| nearest.parse().map(|address: SocketAddr| address.ip())).ok()
 }
 
 /// Refuses posts from an address that posts too fast.
@@ -100,26 +100,7 @@ impl Bodies {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    fn told_by(values: &[&'static str]) -> Option<String> {
-        let name = HeaderName::from_static("x-forwarded-for");
-        let headers = values.iter().map(|value| (name.clone(), HeaderValue::from_static(value)));
-        told(&headers.collect(), &name).map(|address| address.to_string())
-    }
-
-    #[test]
-    fn the_nearest_proxy_is_believed() {
-        assert_eq!(told_by(&["192.0.2.1"]).as_deref(), Some("192.0.2.1"));
-        assert_eq!(told_by(&["10.0.0.1, 2001:db8::1"]).as_deref(), Some("2001:db8::1"));
-        assert_eq!(told_by(&["10.0.0.1", "192.0.2.1:1234"]).as_deref(), Some("192.0.2.1"));
-        assert_eq!(told_by(&["[2001:db8::1]:80"]).as_deref(), Some("2001:db8::1"));
-        for nothing in [&[][..], &[""], &["unknown"], &["192.0.2.1, me"]] {
-            assert_eq!(told_by(nothing), None);
-        }
-    }
 
     const LONG: Duration = Duration::from_hours(1);
 

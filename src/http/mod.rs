@@ -17,6 +17,8 @@ pub mod descriptors;
 pub mod error;
 mod etag;
 pub mod events;
+pub mod forwarded;
+pub mod hourly;
 pub mod limits;
 pub mod live;
 pub mod meter;
@@ -33,7 +35,7 @@ pub mod visitors;
 use axum::http::HeaderName;
 
 pub use descriptors::Descriptors;
-pub use origins::AllowedOrigins;
+pub use origins::{AllowedOrigins, PublicUrl};
 pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub metrics: Audience,
     /// From which sites browsers may come.
     pub allowed_origins: AllowedOrigins,
+    /// The hub's own address as browsers see it; without it, pages of the host that was asked for are its own.
+    pub public_url: Option<PublicUrl>,
     /// Who may show the room page in a frame.
     pub frame_ancestors: FrameAncestors,
     /// The header in which a proxy tells whose request it is; without one, the peer's address counts.

@@ -1,7 +1,11 @@
 //! From which sites browsers may come: the check of `Origin` and the answers of CORS.
 //!
-//! A page of a foreign site may open no socket and post nothing; what is to be read, it may not read. Whoever sends
-//! no `Origin` is no page of another site, and is not this file's business.
+//! A page of a foreign site may open no socket and post nothing; what is to be read, it may not read, but for why it
+//! was refused. Whoever sends no `Origin` is no page of another site, and is not this file's business. Origins are
+//! compared as browsers write them: scheme and host in lower case, without the port that the scheme implies.
+
+use std::str;
+use std::time::Duration;
 
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -10,9 +14,14 @@ use axum::http::header::{
 };
 use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tracing::warn;
 use url::Url;
 
+use super::Config;
 use super::error::ApiError;
+use super::forwarded::told_scheme;
+use super::hourly::Hourly;
+use super::sockets;
 
 /// From which sites browsers may come: as long as a request matches one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,20 +65,62 @@ impl AllowedOrigins {
         list.split(',').map(str::trim).map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a page of this origin may ask a hub that it called by this host.
+    /// Whether a page of this origin may ask the hub, which has this one.
     #[must_use]
-    pub fn allow(&self, origin: &str, host: &str) -> bool {
-        self.0.iter().any(|rule| match rule {
-            Rule::Any => true,
-            Rule::Own => is_own(origin, host),
-            Rule::Localhost => is_localhost(origin),
-            Rule::Exact(exact) => origin.eq_ignore_ascii_case(exact),
+    pub fn allow(&self, origin: &str, own: &Own<'_>) -> bool {
+        // What is no origin, such as `null`, is allowed where all are.
+        let origin = canonical(origin);
+        self.0.iter().any(|rule| match (rule, &origin) {
+            (Rule::Any, _) => true,
+            (_, None) => false,
+            (Rule::Own, Some(origin)) => own.is(origin),
+            (Rule::Localhost, Some(origin)) => is_localhost(origin),
+            (Rule::Exact(exact), Some(origin)) => origin == exact,
         })
     }
+}
 
-    fn allow_request(&self, headers: &HeaderMap, origin: &HeaderValue) -> bool {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        origin.to_str().is_ok_and(|origin| self.allow(origin, host))
+/// The hub's own address as browsers see it: an origin such as `https://hub.example.org`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// Reads an origin of http or https.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let is_http = |origin: &String| authority(origin).is_some();
+        let origin = canonical(text).filter(is_http).map(Self);
+        origin.ok_or_else(|| "must be an origin such as https://hub.example.org, without a path".to_owned())
+    }
+}
+
+/// The hub's own origin, as far as it is known for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own<'a> {
+    /// As it is configured.
+    Configured(&'a PublicUrl),
+    /// By the host that was asked for, and by the scheme, where that was told.
+    Called {
+        /// Of the request's `Host`.
+        host: &'a str,
+        /// `http` or `https`.
+        scheme: Option<&'static str>,
+    },
+}
+
+impl Own<'_> {
+    /// Whether it is this one.
+    fn is(&self, origin: &str) -> bool {
+        match self {
+            Self::Configured(PublicUrl(own)) => origin == own,
+            Self::Called { host, scheme } => authority(origin).is_some_and(|(of_origin, authority)| {
+                let same_host =
+                    || canonical(&format!("{of_origin}://{host}")).is_some_and(|own| own == origin);
+                scheme.is_none_or(|scheme| scheme == of_origin) && (authority == *host || same_host())
+            }),
+        }
     }
 }
 
@@ -89,25 +140,13 @@ fn canonical(text: &str) -> Option<String> {
     is_bare.then(|| if origin.is_tuple() { origin.ascii_serialization() } else { own_scheme() })
 }
 
-/// The host and port of a page that came over HTTP, and the port that its scheme implies.
+/// The scheme of a page that came over HTTP, and its host and port.
 fn authority(origin: &str) -> Option<(&str, &str)> {
-    let (scheme, authority) = origin.split_once("://")?;
-    match scheme {
-        "https" => Some((authority, ":443")),
-        "http" => Some((authority, ":80")),
-        _ => None,
-    }
-}
-
-fn is_own(origin: &str, host: &str) -> bool {
-    authority(origin).is_some_and(|(authority, port)| {
-        let host = host.strip_suffix(port).unwrap_or(host);
-        !host.is_empty() && authority.eq_ignore_ascii_case(host)
-    })
+    origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
 }
 
 fn is_localhost(origin: &str) -> bool {
-    authority(origin).is_some_and(|(authority, _)| {
+    authority(origin).is_some_and(|(_, authority)| {
         ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
             let port = authority.strip_prefix(name);
             port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
@@ -126,34 +165,81 @@ const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
+/// Judges requests by their `Origin`.
+#[derive(Debug)]
+pub struct Origins {
+    allowed: AllowedOrigins,
+    own: Option<PublicUrl>,
+    /// Whether a proxy in front tells the scheme of requests.
+    is_proxied: bool,
+    refused: Hourly,
+}
+
+impl Origins {
+    /// As it is configured.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            allowed: config.allowed_origins.clone(),
+            own: config.public_url.clone(),
+            is_proxied: config.client_ip_header.is_some(),
+            refused: Hourly::default(),
+        }
+    }
+
+    /// Judges a request; `now` is by the monotonic clock. A refused origin is logged, once an hour.
+    #[must_use]
+    pub fn judge<B>(&self, request: &http::Request<B>, now: Duration) -> Verdict {
+        let headers = request.headers();
+        let mut given = headers.get_all(ORIGIN).iter();
+        let origin = given.next().cloned();
+        // No browser sends two.
+        let is_allowed = origin.as_ref().map(|origin| given.next().is_none() && self.allow(headers, origin));
+        // A browser sends these without asking before, and shows a page no more than it may read.
+        let is_harmless = matches!(*request.method(), Method::GET | Method::HEAD)
+            && !headers.contains_key(UPGRADE)
+            && !sockets::is_address(request.uri().path());
+        let verdict = Verdict { origin, is_allowed, is_harmless };
+        if let (Some(origin), Err(_)) = (&verdict.origin, verdict.check()) {
+            self.log_refused(origin, now);
+        }
+        verdict
+    }
+
+    fn allow(&self, headers: &HeaderMap, origin: &HeaderValue) -> bool {
+        let host = headers.get(HOST).and_then(|host| str::from_utf8(host.as_bytes()).ok());
+        let scheme = if self.is_proxied { told_scheme(headers) } else { None };
+        let called = Own::Called { host: host.unwrap_or_default(), scheme };
+        let own = self.own.as_ref().map_or(called, Own::Configured);
+        origin.to_str().is_ok_and(|origin| self.allowed.allow(origin, &own))
+    }
+
+    fn log_refused(&self, origin: &HeaderValue, now: Duration) {
+        let Some(due) = self.refused.due(origin.as_bytes(), now) else { return };
+        warn!(origin = %due.text, "refused a page of this origin: ALLOWED_ORIGINS does not name it");
+        if due.is_last {
+            warn!("many origins were refused: no others are logged until an hour has passed");
+        }
+    }
+}
+
 /// What becomes of a request by its `Origin`.
 #[derive(Debug)]
 pub struct Verdict {
     origin: Option<HeaderValue>,
     /// Whether it may ask; none where it has no origin.
     is_allowed: Option<bool>,
+    /// Whether a page of any origin may ask it, and only not read the answer.
+    is_harmless: bool,
 }
 
 impl Verdict {
-    /// Judges a request by these headers.
-    #[must_use]
-    pub fn of(allowed: &AllowedOrigins, headers: &HeaderMap) -> Self {
-        let origin = headers.get(ORIGIN).cloned();
-        let is_allowed = origin.as_ref().map(|origin| allowed.allow_request(headers, origin));
-        Self { origin, is_allowed }
-    }
-
     /// Lets through who may ask.
     ///
     /// # Errors
     /// A page of another site asks for more than it could see anyway.
-    pub fn check<B>(&self, request: &http::Request<B>) -> Result<(), ApiError> {
-        // A browser sends these without asking before, and shows a page no more than it may read.
-        let is_harmless = || {
-            matches!(*request.method(), Method::GET | Method::HEAD)
-                && !request.headers().contains_key(UPGRADE)
-        };
-        if self.is_allowed == Some(false) && !is_harmless() { Err(ApiError::Origin) } else { Ok(()) }
+    pub fn check(&self) -> Result<(), ApiError> {
+        if self.is_allowed == Some(false) && !self.is_harmless { Err(ApiError::Origin) } else { Ok(()) }
     }
 
     /// What a browser is told that asks before it does something.
@@ -164,16 +250,28 @@ impl Verdict {
         asks_before.then(|| (StatusCode::NO_CONTENT, PREFLIGHT).into_response())
     }
 
-    /// Tells browsers which pages may read the answer.
+    /// Tells browsers which pages may read the answer. Why a socket or a post was refused may be read by all.
     pub fn tell(self, response: &mut Response) {
+        let is_refusal = matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+        );
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("Origin"));
-        if let (Some(origin), Some(true)) = (self.origin, self.is_allowed) {
+        let reader = match (self.origin, self.is_allowed) {
             // Never `*`: beacons bring credentials, though the hub has no use for them.
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-        }
+            (Some(origin), Some(true)) => {
+                headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+                origin
+            }
+            (Some(_), _) if is_refusal && !self.is_harmless => HeaderValue::from_static("*"),
+            _ => return,
+        };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, reader);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     }
 }
 
@@ -220,7 +318,18 @@ mod tests {
             ("self", "http://hub.example.org", HOST, true),
             ("self", "https://hub.example.org", "HUB.example.org:443", true),
             ("self", "https://hub.example.org:8443", "hub.example.org:8443", true),
+            ("self", "https://hub.example.org:443", HOST, true),
+            ("self", "https://hub.example.org:443", "hub.example.org:443", true),
+            ("self", "http://hub.example.org:80", HOST, true),
+            ("self", "HTTPS://HUB.example.org/", HOST, true),
+            ("self", "http://[2001:db8::1]:8080", "[2001:DB8:0::1]:8080", true),
+            ("self", "https://xn--bcher-kva.example", "bücher.example", true),
             ("self", "https://hub.example.org:8443", HOST, false),
+            ("self", "https://hub.example.org:0", HOST, false),
+            ("self", "https://hub.example.org", "hub.example.org.", false),
+            ("self", "wss://hub.example.org", HOST, false),
+            ("self", "https://me@hub.example.org", HOST, false),
+            ("self", "https://hub.example.org/app", HOST, false),
             ("self", "http://hub.example.org", "hub.example.org:443", false),
             ("self", "https://hub.example.org.evil.example", HOST, false),
             ("self", "https://evil.example", HOST, false),
@@ -234,9 +343,11 @@ mod tests {
             ("localhost", "http://localhost.evil.example", HOST, false),
             ("localhost", "http://localhost:1.evil.example", HOST, false),
             ("localhost", "http://127.0.0.1.evil.example", HOST, false),
-            ("localhost", "http://localhost:", HOST, false),
+            ("localhost", "http://localhost:", HOST, true),
             ("localhost", "https://hub.example.org", HOST, false),
             ("https://app.example", "https://app.example", HOST, true),
+            ("https://app.example", "https://app.example:443", HOST, true),
+            ("https://app.example", "https://App.example/", HOST, true),
             ("https://app.example", "http://app.example", HOST, false),
             ("https://app.example", "https://app.example:8443", HOST, false),
             ("https://app.example", "https://www.app.example", HOST, false),
@@ -249,7 +360,29 @@ mod tests {
         ];
         for (list, origin, host, expected) in cases {
             let allowed = AllowedOrigins::parse(list).unwrap();
-            assert_eq!(allowed.allow(origin, host), expected, "{list}: {origin} at {host}");
+            let own = Own::Called { host, scheme: None };
+            assert_eq!(allowed.allow(origin, &own), expected, "{list}: {origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn own_origin_has_a_scheme_where_it_is_known() {
+        let public = PublicUrl::parse("https://Hub.example.org:443/").unwrap();
+        let called = |scheme| Own::Called { host: "hub.example.org", scheme };
+        for (own, origin, expected) in [
+            (called(None), "http://hub.example.org", true),
+            (called(None), "https://hub.example.org", true),
+            (called(Some("https")), "https://hub.example.org", true),
+            (called(Some("https")), "http://hub.example.org", false),
+            (called(Some("http")), "https://hub.example.org", false),
+            (Own::Configured(&public), "https://hub.example.org", true),
+            (Own::Configured(&public), "http://hub.example.org", false),
+            (Own::Configured(&public), "https://other.example.org", false),
+        ] {
+            assert_eq!(AllowedOrigins::default().allow(origin, &own), expected, "{origin} at {own:?}");
+        }
+        for bad in ["", "hub.example.org", "https://hub.example.org/app", "capacitor://localhost", "*"] {
+            assert!(PublicUrl::parse(bad).is_err(), "{bad}");
         }
     }
 }

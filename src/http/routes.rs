@@ -19,7 +19,6 @@ use hyper_util::service::TowerToHyperService;
 
 use super::app::App;
 use super::error::ApiError;
-use super::origins::Verdict;
 use super::{assets, contract, events, limits, live, operate, pages, sockets, stats, visitors};
 use crate::panics::{Panics, Part};
 use crate::session::Address;
@@ -92,11 +91,11 @@ fn router(app: Arc<App>) -> Router {
 
 /// Answers everything but files. Whatever comes of it, pages of allowed origins may read it.
 async fn answer(State(app): State<Arc<App>>, address: Address, request: Request, next: Next) -> Response {
-    let verdict = Verdict::of(&app.config.allowed_origins, request.headers());
+    let verdict = app.origins.judge(&request, app.clock.elapsed());
     let route = route(&request);
     let answer = async {
+        verdict.check()?;
         limits::check_post(&app, address, request.method())?;
-        verdict.check(&request)?;
         match verdict.preflight(&request) {
             Some(preflight) => Ok(preflight),
             None => unless_it_panics(app.meter.panics(), next.run(request)).await,

@@ -18,8 +18,10 @@ use super::accept::{Acceptor, Door};
 use super::admission::AdminToken;
 use super::app::App;
 use super::descriptors::Descriptors;
+use super::hourly::Hourly;
 use super::limits::Bodies;
 use super::meter::{HttpMeter, Meters};
+use super::origins::Origins;
 use super::routes::Front;
 use super::seats;
 use crate::clock::{Clock, millis};
@@ -169,6 +171,8 @@ impl Server {
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
         let app = Arc::new(App {
             admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
+            origins: Origins::new(&http),
+            untold: Hourly::default(),
             bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),
             config: http,
             feed: Feed::new(Arc::clone(&hub), clock.clone()),

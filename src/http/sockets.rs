@@ -3,12 +3,14 @@
 //! Nothing here waits. So a request that asks for a socket is answered at once, beside the router, whose layers
 //! and futures would be a sixth of all that somebody who joins and leaves takes (docs/benchmarks.md). One that is
 //! odd in any way goes through the router, to the same two functions.
+//!
+//! The order of checks is origin, the address's limits, the token, everything else, and at last the handshake: a plain
+//! `GET` learns why a socket would be refused, and gets 426 where it would not be.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::UPGRADE;
 use axum::http::{self, Method};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -22,7 +24,6 @@ use super::bots;
 use super::error::ApiError;
 use super::limits::address;
 use super::live::{query, room_id};
-use super::origins::Verdict;
 use crate::history::event::Who;
 use crate::live::NoPlace;
 use crate::panics::Part;
@@ -74,6 +75,12 @@ impl Joining {
     }
 }
 
+/// Whether sockets are opened at the address with this path.
+#[must_use]
+pub fn is_address(path: &str) -> bool {
+    path == ACTIVITY || (path.starts_with("/rooms/") && path.ends_with("/socket"))
+}
+
 /// What a socket may be asked for.
 enum Wanted {
     Room(RoomId),
@@ -81,9 +88,9 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// What a request plainly asks for, if it is a socket.
+    /// What a request plainly asks for, if that is a socket's address.
     fn of<B>(request: &http::Request<B>) -> Option<Self> {
-        if request.method() != Method::GET || !request.headers().contains_key(UPGRADE) {
+        if request.method() != Method::GET {
             return None;
         }
         match request.uri().path() {
@@ -111,11 +118,11 @@ impl Wanted {
     }
 }
 
-/// Answers a request that plainly asks for a socket.
+/// Answers a request that plainly asks for a socket's address.
 pub fn answer<B>(app: &Arc<App>, request: &http::Request<B>) -> Option<Response> {
     let wanted = Wanted::of(request)?;
-    let (route, verdict) = (wanted.route(), Verdict::of(&app.config.allowed_origins, request.headers()));
-    let answer = match verdict.check(request) {
+    let (route, verdict) = (wanted.route(), app.origins.judge(request, app.clock.elapsed()));
+    let answer = match verdict.check() {
         Ok(()) => app.meter.panics().shield(Part::Request, || wanted.open(app, request)),
         Err(foreign) => Some(Err(foreign)),
     };
@@ -144,7 +151,8 @@ fn join<B>(
     room: Result<RoomId, ApiError>,
     request: &http::Request<B>,
 ) -> Result<Response, ApiError> {
-    let handshake = Handshake::check(request)?;
+    let address = address(app, request.headers(), request.extensions());
+    app.sockets.check_address(address)?;
     let claims = admission::claims(app, request.headers())?;
     let joining: Joining = query(Query::try_from_uri(request.uri()))?;
     let room = room?;
@@ -161,7 +169,8 @@ fn join<B>(
             NoPlace::TooManyRooms => Limit::VisitorRooms,
         });
     })?;
-    let admission = app.sockets.admit(address(app, request.headers(), request.extensions()))?;
+    let admission = app.sockets.admit(address)?;
+    let handshake = Handshake::check(request)?;
     let who = Who { room, visitor, is_bot: bots::sent(request.headers()) };
     let context = Arc::clone(&app.room);
     Ok(open(&app.sessions, admission, handshake, move |socket| {
@@ -173,8 +182,10 @@ fn join<B>(
 }
 
 fn listen<B>(app: &Arc<App>, request: &http::Request<B>) -> Result<Response, ApiError> {
+    let address = address(app, request.headers(), request.extensions());
+    app.sockets.check_address(address)?;
+    let admission = app.sockets.admit(address)?;
     let handshake = Handshake::check(request)?;
-    let admission = app.sockets.admit(address(app, request.headers(), request.extensions()))?;
     let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
     Ok(open(&app.sessions, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
 }

@@ -104,12 +104,20 @@ impl Addresses {
         }
     }
 
+    /// Somebody asks for a socket, which counts whether one is opened or not.
+    ///
+    /// # Errors
+    /// The address asks too fast, or has as many open as may be.
+    pub fn ask(&self, address: Address) -> Result<(), TooMuch> {
+        self.opened.check_key(&address).map_err(|_| TooMuch::Opened)?;
+        if self.sockets.has_room(address, self.most) { Ok(()) } else { Err(TooMuch::Open) }
+    }
+
     /// A socket opens. What is counted here, [`exit`](Self::exit) takes back.
     ///
     /// # Errors
-    /// The address does too much.
+    /// As many are open from the address as may be.
     pub fn enter(&self, address: Address) -> Result<(), TooMuch> {
-        self.opened.check_key(&address).map_err(|_| TooMuch::Opened)?;
         if self.sockets.add(address, self.most) { Ok(()) } else { Err(TooMuch::Open) }
     }
 
@@ -162,6 +170,11 @@ impl Addresses {
 }
 
 impl Open {
+    /// Whether there are fewer than `most`.
+    fn has_room(&self, address: Address, most: u32) -> bool {
+        lock(&self.0).get(&address).is_none_or(|count| *count < most)
+    }
+
     /// One more, if there are fewer than `most`.
     fn add(&self, address: Address, most: u32) -> bool {
         let mut open = lock(&self.0);
@@ -206,21 +219,24 @@ mod tests {
     #[test]
     fn so_many_sockets_may_be_open_and_so_many_opened() {
         let (addresses, clock) = addresses();
+        let open = |address| addresses.ask(address).and_then(|()| addresses.enter(address));
         for _ in 0..12 {
-            assert_eq!(addresses.enter(address(1)), Ok(()));
+            assert_eq!(open(address(1)), Ok(()));
         }
         assert_eq!(addresses.enter(address(1)), Err(TooMuch::Open));
+        assert_eq!(addresses.ask(address(1)), Err(TooMuch::Open), "which is known before the token is read");
         addresses.exit(address(1));
-        assert_eq!(addresses.enter(address(1)), Ok(()));
+        assert_eq!(open(address(1)), Ok(()));
         for _ in 0..6 {
             addresses.exit(address(1));
+            assert_eq!(addresses.ask(address(1)), Ok(()), "refused later, it counts as well");
             assert_eq!(addresses.enter(address(1)), Ok(()));
         }
         addresses.exit(address(1));
-        assert_eq!(addresses.enter(address(1)), Err(TooMuch::Opened), "20 at once, and then 2 a second");
-        assert_eq!(addresses.enter(address(2)), Ok(()), "others are not slowed down");
+        assert_eq!(open(address(1)), Err(TooMuch::Opened), "20 at once, and then 2 a second");
+        assert_eq!(open(address(2)), Ok(()), "others are not slowed down");
         clock.advance(Duration::from_millis(500));
-        assert_eq!(addresses.enter(address(1)), Ok(()));
+        assert_eq!(open(address(1)), Ok(()));
     }
 
     #[test]
@@ -251,6 +267,7 @@ mod tests {
     fn who_is_idle_is_forgotten() {
         let (addresses, clock) = addresses();
         for last in 0..=255 {
+            addresses.ask(address(last)).unwrap();
             addresses.enter(address(last)).unwrap();
             addresses.post(address(last)).unwrap();
             addresses.exit(address(last));

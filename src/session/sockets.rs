@@ -107,6 +107,16 @@ impl Sockets {
         })
     }
 
+    /// Somebody asks for a socket from this address, which counts whether they get one or not. Asked before their
+    /// token is looked at, so that whoever guesses tokens is slowed down.
+    ///
+    /// # Errors
+    /// The address asks too fast, or has as many sockets as may be.
+    pub fn check_address(&self, address: Address) -> Result<(), TooMuch> {
+        let asked = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.ask(address));
+        asked.inspect_err(|limit| self.turn_down(*limit))
+    }
+
     /// Keeps a place for a socket that is about to open, from this address.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test that draws lots says its seed")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod access;
 mod audit;
 mod bad_input;
 mod bots;

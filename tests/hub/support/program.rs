@@ -59,10 +59,20 @@ impl Program {
         Self::start_as(shell, folder, settings).await
     }
 
+    /// As above, and its log is the file `log` in the folder.
+    pub async fn start_with_log(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        Self::start_into(log.into(), Command::new(PROGRAM), folder, settings).await
+    }
+
     async fn start_as(command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_into(Stdio::null(), command, folder, settings).await
+    }
+
+    async fn start_into(log: Stdio, command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let url = format!("sqlite://{}/hub.db", folder.display());
         let settings = [&[("DATABASE_URL", url.as_str())], settings].concat();
-        let mut child = set_up(command, &settings).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = set_up(command, &settings).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.expect("an address").unwrap().expect("a line");
         let address = line.split("http://").nth(1).expect("an address to open").trim_end_matches('/');

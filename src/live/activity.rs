@@ -1,28 +1,28 @@
-//! Live activity: what people look at and watch right now, and the summary over all rooms.
+//! Live activity: what people look at and watch right now.
 //!
 //! Each session holds an [`Attention`], whose destructor takes its part back. People are
-//! counted, not sessions: two tabs on one page are one.
+//! counted, not sessions: two tabs on one page are one. Texts are kept in the order in which they are listed, so that
+//! a list costs as much as it has entries, however many texts there are.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::hub::Totals;
-use super::room::Room;
 use crate::sync::lock;
-use crate::wire::mood::NamedMoods;
-use crate::wire::{MoodCounts, RoomId, Time, VisitorId, Vocabulary};
+use crate::wire::VisitorId;
 
-/// The most rooms, pages and contents that a summary lists.
-const LIST_LIMIT: usize = 100;
+/// The most entries of a list.
+pub(super) const LIST_LIMIT: usize = 100;
+
+/// A text, and how many visitors attend to it.
+pub(super) type Attended = (Arc<str>, usize);
 
 /// What everybody looks at and watches.
 #[derive(Debug, Default)]
 pub struct Activity(
-    /// O(1) steps, and one pass for a summary.
+    /// O(log n) steps, and [`LIST_LIMIT`] entries for a list.
     Mutex<Tallies>,
 );
 
@@ -34,156 +34,66 @@ struct Tallies {
 
 /// Distinct visitors by what they attend to, each with the number of sessions that do.
 #[derive(Debug, Default)]
-struct Tally(HashMap<Arc<str>, HashMap<VisitorId, u32>>);
+struct Tally {
+    visitors: BTreeMap<Arc<str>, HashMap<VisitorId, u32>>,
+    /// The same texts, those with the most visitors first, and ties by name.
+    ranking: BTreeSet<(Reverse<usize>, Arc<str>)>,
+}
 
 impl Tally {
-    fn add(&mut self, what: &Arc<str>, visitor: &VisitorId) {
-        *self.0.entry(Arc::clone(what)).or_default().entry(visitor.clone()).or_default() += 1;
+    /// Adds a session. Returns the text as all share it who attend to it.
+    fn add(&mut self, what: &Arc<str>, visitor: &VisitorId) -> Arc<str> {
+        let entry = self.visitors.entry(Arc::clone(what));
+        let what = Arc::clone(entry.key());
+        let visitors = entry.or_default();
+        let before = visitors.len();
+        *visitors.entry(visitor.clone()).or_default() += 1;
+        let after = visitors.len();
+        self.rank(&what, before, after);
+        what
     }
 
     fn remove(&mut self, what: &Arc<str>, visitor: &VisitorId) {
-        let Some(visitors) = self.0.get_mut(what) else { return };
+        let Some(visitors) = self.visitors.get_mut(what) else { return };
+        let before = visitors.len();
         if let Some(sessions) = visitors.get_mut(visitor) {
             *sessions -= 1;
             if *sessions == 0 {
                 visitors.remove(visitor);
             }
         }
-        if visitors.is_empty() {
-            self.0.remove(what);
+        let after = visitors.len();
+        if after == 0 {
+            self.visitors.remove(what);
+        }
+        self.rank(what, before, after);
+    }
+
+    fn rank(&mut self, what: &Arc<str>, before: usize, after: usize) {
+        if before != after {
+            self.ranking.remove(&(Reverse(before), Arc::clone(what)));
+            if after > 0 {
+                self.ranking.insert((Reverse(after), Arc::clone(what)));
+            }
         }
     }
 
-    fn top(&self) -> Vec<(Arc<str>, usize)> {
-        let counted = self.0.iter().map(|(what, visitors)| (Arc::clone(what), visitors.len()));
-        top(counted.collect(), |(what, count)| (*count, Arc::clone(what)))
+    fn top(&self) -> Vec<Attended> {
+        let first = self.ranking.iter().take(LIST_LIMIT);
+        first.map(|(Reverse(count), what)| (Arc::clone(what), *count)).collect()
     }
-}
-
-/// The largest first, ties by name, and not more than [`LIST_LIMIT`].
-fn top<T, N: Ord>(mut all: Vec<T>, size_and_name: impl Fn(&T) -> (usize, N)) -> Vec<T> {
-    all.sort_by(|a, b| {
-        let (a, b) = (size_and_name(a), size_and_name(b));
-        b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1))
-    });
-    all.truncate(LIST_LIMIT);
-    all
 }
 
 impl Activity {
-    /// What is going on in `rooms` and in front of people's eyes.
-    pub(super) fn summary(
-        &self,
-        vocabulary: &Vocabulary,
-        totals: Totals,
-        rooms: &[Arc<Room>],
-    ) -> LiveActivity {
-        let mut moods = vocabulary.zero();
-        let mut listed = Vec::with_capacity(rooms.len());
-        for room in rooms {
-            let counts = room.counts();
-            moods.merge(&counts.moods);
-            listed.push((room.id().clone(), counts.present, counts.moods));
-        }
-        let listed =
-            top(listed, |(room, present, _)| (usize::try_from(*present).unwrap_or(usize::MAX), room.clone()));
-        let tallies = lock(&self.0);
-        LiveActivity {
-            vocabulary: vocabulary.clone(),
-            totals,
-            rooms: listed,
-            moods,
-            watching: tallies.watching.top(),
-            pages: tallies.pages.top(),
-        }
+    /// The pages that most people are on, at most [`LIST_LIMIT`].
+    pub(super) fn top_pages(&self) -> Vec<Attended> {
+        lock(&self.0).pages.top()
     }
-}
 
-/// A summary of everything live, as `GET /live-activity` tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveActivity {
-    vocabulary: Vocabulary,
-    totals: Totals,
-    rooms: Vec<(RoomId, u32, MoodCounts)>,
-    moods: MoodCounts,
-    watching: Vec<(Arc<str>, usize)>,
-    pages: Vec<(Arc<str>, usize)>,
-}
-
-impl LiveActivity {
-    /// The summary as a message; `kind` is its `type` on a socket.
-    #[must_use]
-    pub fn message(&self, kind: Option<Kind>, timestamp: Time) -> Summary<'_> {
-        let named = |counts| self.vocabulary.named(counts);
-        let rooms = self.rooms.iter();
-        let (watching, pages) = (self.watching.iter(), self.pages.iter());
-        Summary {
-            kind,
-            live_users: self.totals.visitors,
-            sessions: self.totals.sessions,
-            rooms: rooms
-                .map(|(room, present, moods)| InRoom { room, present: *present, moods: named(moods) })
-                .collect(),
-            moods: named(&self.moods),
-            watching: watching.map(|(content, count)| Watching { content, count: *count }).collect(),
-            pages: pages.map(|(path, count)| OnPage { path, count: *count }).collect(),
-            timestamp,
-        }
+    /// What most people watch, at most [`LIST_LIMIT`].
+    pub(super) fn top_watched(&self) -> Vec<Attended> {
+        lock(&self.0).watching.top()
     }
-}
-
-/// What is going on, over all rooms.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Summary<'a> {
-    /// Only on a socket.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Kind, required = false)]
-    kind: Option<Kind>,
-    /// Distinct visitors over all rooms.
-    live_users: usize,
-    /// Open room sockets of people.
-    sessions: usize,
-    /// The largest first, at most 100 of them; so are the lists below.
-    rooms: Vec<InRoom<'a>>,
-    /// People by mood, over all rooms.
-    moods: NamedMoods<'a>,
-    /// What people watch now.
-    watching: Vec<Watching<'a>>,
-    /// The pages that people are on.
-    pages: Vec<OnPage<'a>>,
-    /// The hub's wall clock.
-    timestamp: Time,
-}
-
-/// The `type` of a summary on a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// The only one there is.
-    LiveActivity,
-}
-
-/// How many are in a room.
-#[derive(Debug, Serialize, ToSchema)]
-struct InRoom<'a> {
-    room: &'a RoomId,
-    present: u32,
-    moods: NamedMoods<'a>,
-}
-
-/// How many watch something.
-#[derive(Debug, Serialize, ToSchema)]
-struct Watching<'a> {
-    content: &'a str,
-    count: usize,
-}
-
-/// How many are on a page.
-#[derive(Debug, Serialize, ToSchema)]
-struct OnPage<'a> {
-    path: &'a str,
-    count: usize,
 }
 
 /// What one session attends to: the page it saw last and what it plays.
@@ -206,14 +116,13 @@ impl Attention {
         if let Some(old) = self.page.take() {
             tallies.pages.remove(&old, &self.visitor);
         }
-        tallies.pages.add(&path, &self.visitor);
-        self.page = Some(path);
+        self.page = Some(tallies.pages.add(&path, &self.visitor));
     }
 
     /// The session plays `content` under this watch session.
     pub fn play(&mut self, id: Uuid, content: Arc<str>) {
         self.stop(id);
-        lock(&self.activity.0).watching.add(&content, &self.visitor);
+        let content = lock(&self.activity.0).watching.add(&content, &self.visitor);
         self.playing.push((id, content));
     }
 
@@ -242,12 +151,16 @@ impl Drop for Attention {
 mod tests {
     use super::*;
 
+    fn come(activity: &Arc<Activity>, name: &str) -> Attention {
+        Attention::new(Arc::clone(activity), VisitorId::try_from(name).unwrap())
+    }
+
     #[test]
     fn people_are_counted_once_and_leave_nothing_behind() {
         let activity = Arc::new(Activity::default());
-        let who = |name: &str| Attention::new(Arc::clone(&activity), VisitorId::try_from(name).unwrap());
-        let pages = || lock(&activity.0).pages.top();
-        let (mut tab_1, mut tab_2, mut other) = (who("ann"), who("ann"), who("bob"));
+        let pages = || activity.top_pages();
+        let (mut tab_1, mut tab_2) = (come(&activity, "ann"), come(&activity, "ann"));
+        let mut other = come(&activity, "bob");
         tab_1.look_at("/a".into());
         tab_2.look_at("/a".into());
         other.look_at("/b".into());
@@ -259,8 +172,38 @@ mod tests {
         let film = Uuid::new_v4();
         other.play(film, "film".into());
         other.play(film, "film".into());
-        assert_eq!(lock(&activity.0).watching.top(), [("film".into(), 1)]);
+        assert_eq!(activity.top_watched(), [("film".into(), 1)]);
         drop((tab_1, tab_2, other));
-        assert!(lock(&activity.0).pages.0.is_empty() && lock(&activity.0).watching.0.is_empty());
+        let Tallies { pages, watching } = &*lock(&activity.0);
+        assert!(pages.visitors.is_empty() && watching.visitors.is_empty());
+        assert!(pages.ranking.is_empty() && watching.ranking.is_empty());
+    }
+
+    #[test]
+    fn list_has_the_texts_with_the_most_visitors_and_no_more_than_its_limit() {
+        let activity = Arc::new(Activity::default());
+        let mut people = Vec::new();
+        for page in 0..2 * LIST_LIMIT {
+            for visitor in 0..=page % 3 {
+                let mut attention = come(&activity, &format!("v{page}-{visitor}"));
+                attention.look_at(format!("/{page:03}").into());
+                people.push(attention);
+            }
+        }
+        let pages = activity.top_pages();
+        assert_eq!(
+            (pages.len(), &pages[0], &pages[66]),
+            (LIST_LIMIT, &("/002".into(), 3), &("/001".into(), 2))
+        );
+        assert!(pages.is_sorted_by_key(|(path, count)| (Reverse(*count), path.clone())));
+    }
+
+    #[test]
+    fn a_text_is_kept_once_for_all_who_attend_to_it() {
+        let activity = Arc::new(Activity::default());
+        let (mut ann, mut bob) = (come(&activity, "ann"), come(&activity, "bob"));
+        ann.look_at("/a".into());
+        bob.look_at("/a".into());
+        assert!(Arc::ptr_eq(ann.page.as_ref().unwrap(), bob.page.as_ref().unwrap()));
     }
 }

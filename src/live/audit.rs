@@ -79,14 +79,17 @@ pub async fn run(hub: &Hub, clock: &Clock) {
 /// Recounts everything once, and returns what was wrong.
 pub async fn audit(hub: &Hub) -> Vec<Difference> {
     let (mut all, mut passed) = (Vec::new(), 0);
-    for room in hub.rooms(usize::MAX) {
-        let (differences, present) = room.audit(hub.now());
-        tell(hub, Some(room.id().as_str()), &differences);
-        all.extend(differences);
-        passed += 1 + present as usize;
-        if passed >= CHUNK {
-            passed = 0;
-            yield_now().await;
+    for chunk in 0.. {
+        let Some(rooms) = hub.room_chunk(chunk) else { break };
+        for room in rooms {
+            let (differences, present) = room.audit(hub.now());
+            tell(hub, Some(room.id().as_str()), &differences);
+            all.extend(differences);
+            passed += 1 + present as usize;
+            if passed >= CHUNK {
+                passed = 0;
+                yield_now().await;
+            }
         }
     }
     let differences = hub.audit_registry();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Config;
-use super::activity::{Activity, Attention, LiveActivity};
+use super::activity::{Activity, Attention};
 use super::audience::Place;
 use super::audit::Difference;
 use super::meter::Meter;
@@ -32,8 +32,8 @@ pub struct Hub {
     activity: Arc<Activity>,
     /// The hub ends: holds are not given up any more.
     is_ending: AtomicBool,
-    /// Joins and leaves change rooms and people together. Every critical section is O(1), but for one short
-    /// pass over the rooms at a census or a summary, and one over the people at an audit, which for 15,000 of
+    /// Joins and leaves change rooms and people together. Every critical section is O(1), or one chunk of a pass over
+    /// the rooms, but for one short pass over all of them at a census, and one over the people at an audit, which for 15,000 of
     /// them takes about a millisecond; deliveries and changes of mood do not come here. Taken
     /// before a room's own lock, never after it.
     registry: Mutex<Registry>,
@@ -240,12 +240,14 @@ impl Hub {
         lock(&self.registry).rooms.values().take(limit).cloned().collect()
     }
 
-    /// What is going on, over all rooms.
-    #[must_use]
-    pub fn live_activity(&self) -> LiveActivity {
-        let totals = self.totals();
-        let rooms = self.rooms(usize::MAX);
-        self.activity.summary(&self.config.moods, totals, &rooms)
+    /// The rooms of one chunk of a pass over all of them, in no order; none after the last chunk. Others may join and
+    /// leave between two chunks.
+    pub(super) fn room_chunk(&self, chunk: usize) -> Option<Vec<Arc<Room>>> {
+        lock(&self.registry).rooms.chunk(chunk)
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// Recounts who is where from the rooms, and returns what was wrong, which is right now.

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: a session takes a [`Seat`] in the [`Hub`], which is a step on the room's
 //! [`presence`], which the [`room`] publishes to its [`audience`], which writes through each member's
-//! [`outlet`]. A [`tally`] adds up who was here for how long, until the next census; an
+//! [`outlet`]. A [`summary`] of everything is made for whoever looks at all rooms. A [`tally`] adds up who was here for how long, until the next census; an
 //! [`audit`] recounts everything. This wing does not know that
 //! there is a history, or HTTP.
 
@@ -16,6 +16,8 @@ pub mod outlet;
 pub mod presence;
 mod registry;
 pub mod room;
+mod rooms;
+pub mod summary;
 pub mod tally;
 
 pub use activity::Attention;

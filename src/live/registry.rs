@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::audit::{Difference, Kept};
 use super::room::Room;
+use super::rooms::Rooms;
 use super::tally::{Sample, Tally};
 use crate::wire::{RoomId, VisitorId};
 
@@ -19,7 +20,7 @@ use crate::wire::{RoomId, VisitorId};
 #[derive(Debug)]
 pub(super) struct Registry {
     /// Rooms with somebody in them.
-    pub rooms: HashMap<RoomId, Arc<Room>>,
+    pub rooms: Rooms,
     /// Rooms in which only bots are.
     bot_rooms: HashMap<RoomId, Arc<Room>>,
     /// In how many rooms each visitor is.
@@ -57,7 +58,7 @@ impl Registry {
     /// `closed_limit` rooms that closed are remembered.
     pub(super) fn new(now: Duration, moods: usize, closed_limit: usize) -> Self {
         Self {
-            rooms: HashMap::new(),
+            rooms: Rooms::default(),
             bot_rooms: HashMap::new(),
             visitors: HashMap::new(),
             sessions: 0,
@@ -83,11 +84,10 @@ impl Registry {
     /// The room for somebody who comes; `make` makes it where there is none.
     pub(super) fn open(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
         let Self { rooms, bot_rooms, .. } = self;
-        let room = rooms.entry(id.clone()).or_insert_with(|| {
+        rooms.get_or_insert_with(id, || {
             let known = bot_rooms.remove(id);
             known.unwrap_or_else(|| Arc::new(make()))
-        });
-        Arc::clone(room)
+        })
     }
 
     /// The room for a bot; `make` makes it where there is none.
@@ -147,8 +147,8 @@ impl Registry {
         let mut whole = self.tally.take(now, count(&self.visitors), []);
         let mut closed = std::mem::take(&mut self.closed);
         let mut rooms = Vec::with_capacity(self.rooms.len() + closed.len());
-        for (id, room) in &self.rooms {
-            let mut sample = room.take_sample(now);
+        for room in self.rooms.values() {
+            let (id, mut sample) = (room.id(), room.take_sample(now));
             if let Some(before) = closed.remove(id) {
                 sample.add(&before);
             }

@@ -15,11 +15,13 @@ use crate::wire::{ClientMessage, CloseCode, ErrorCode, Refusal};
 
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
 pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
-    let listening = feed.listen(socket.outlet());
-    if meter.panics().catch(Part::Session, refuse_all(&mut socket, &meter)).await.is_none() {
+    let session = async {
+        let _listening = feed.listen(socket.outlet()).await;
+        refuse_all(&mut socket, &meter).await;
+    };
+    if meter.panics().catch(Part::Session, session).await.is_none() {
         socket.outlet().close(CloseCode::Internal);
     }
-    drop(listening);
     poll_fn(|cx| socket.poll_finish(cx)).await;
 }
 

@@ -13,6 +13,16 @@ use super::code::CloseCode;
 /// Room for the longest message that is sent often, a welcome, so that it is not moved while it is written.
 const TYPICAL: usize = 512;
 
+/// `message` as JSON.
+#[must_use]
+#[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
+pub fn json(message: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(TYPICAL);
+    serde_json::to_writer(&mut json, message)
+        .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
+    json
+}
+
 /// A whole frame, ready to be written. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame(Bytes);
@@ -20,12 +30,8 @@ pub struct Frame(Bytes);
 impl Frame {
     /// A text message with `message` as JSON.
     #[must_use]
-    #[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
     pub fn text(message: &impl Serialize) -> Self {
-        let mut json = Vec::with_capacity(TYPICAL);
-        serde_json::to_writer(&mut json, message)
-            .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
-        Self::plain(json)
+        Self::plain(json(message))
     }
 
     /// A text message as it is.

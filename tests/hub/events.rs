@@ -35,7 +35,7 @@ async fn a_page_view_is_acked_and_in_the_file() {
     assert_eq!(live["pages"], json!([{ "path": "/sit", "count": 1 }]));
     ann.leave().await;
     hub.expect_debug("sessions", 0).await;
-    assert_eq!(hub.get("/live-activity").send().await.expect(200)["pages"], json!([]));
+    hub.expect_live("pages", json!([])).await;
 }
 
 #[tokio::test]

@@ -205,6 +205,32 @@ async fn the_live_socket_tells_the_activity_at_once_and_on_change() {
     assert_eq!(hub.metric("breathing_room_sessions").await, 2.0);
 }
 
+#[tokio::test]
+async fn live_activity_has_at_most_32_kib_whatever_pages_are_called() {
+    let hub = Hub::start().await;
+    let mut people = Vec::new();
+    for n in 0..60 {
+        let mut member = hub.join("lobby", &format!("v{n}")).await;
+        // Each control character is six bytes of JSON.
+        member.view_page(uuid::Uuid::new_v4(), &format!("{}{n:02}", "\u{1}".repeat(510))).await;
+        member.settle().await;
+        people.push(member);
+    }
+    let most = "/everybody-is-here";
+    for member in &mut people[..2] {
+        member.view_page(uuid::Uuid::new_v4(), most).await;
+        member.settle().await;
+    }
+    eventually(async || hub.get("/live-activity").send().await.text.contains(most), "the page is listed")
+        .await;
+    let answer = hub.get("/live-activity").send().await;
+    assert!(answer.text.len() <= 32 * 1024, "{} bytes", answer.text.len());
+    let pages = answer.expect(200)["pages"].clone();
+    assert_eq!((&pages[0], pages.as_array().unwrap().len()), (&json!({ "path": most, "count": 2 }), 3));
+    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    assert_eq!(viewer.next().await.unwrap()["pages"], pages);
+}
+
 /// A crowd does as it likes; at the end everybody who is left agrees with a model.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {

@@ -123,7 +123,7 @@ async fn messages_in_any_order_on_any_way_store_the_same() {
 #[tokio::test]
 async fn what_is_being_watched_is_live_until_it_stops() {
     let hub = Hub::start().await;
-    let watching = async || hub.get("/live-activity").send().await.expect(200)["watching"].clone();
+    let expect = async |watching: Value| hub.expect_live("watching", watching).await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut tab = hub.join("garden", "ann").await;
     let mut bob = hub.join("garden", "bob").await;
@@ -131,13 +131,13 @@ async fn what_is_being_watched_is_live_until_it_stops() {
     tell(&mut ann, id, "playing", 0).await;
     tell(&mut tab, Uuid::new_v4(), "playing", 0).await;
     tell(&mut bob, Uuid::new_v4(), "playing", 0).await;
-    assert_eq!(watching().await, json!([{ "content": "dawn", "count": 2 }])); // people, not tabs
+    expect(json!([{ "content": "dawn", "count": 2 }])).await; // people, not tabs
     bob.leave().await;
     tab.leave().await;
     hub.expect_debug("sessions", 1).await;
-    assert_eq!(watching().await, json!([{ "content": "dawn", "count": 1 }]));
+    expect(json!([{ "content": "dawn", "count": 1 }])).await;
     tell(&mut ann, id, "paused", 0).await;
-    assert_eq!(watching().await, json!([]));
+    expect(json!([])).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use super::DESCRIPTION;
 use super::endpoint::{Schemas, collect};
 use crate::http::sockets::Joining;
-use crate::live::activity::{Kind, Summary};
+use crate::live::summary::{Kind, Summary};
 use crate::wire::message::ServerMessage;
 use crate::wire::schema::reference;
 use crate::wire::{

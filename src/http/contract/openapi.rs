@@ -23,7 +23,7 @@ use crate::http::operate::{FlushReport, Health, Memory};
 use crate::http::sockets::Joining;
 use crate::http::stats::Asking;
 use crate::http::visitors::{Data, Erasure};
-use crate::live::activity::Summary;
+use crate::live::summary::Summary;
 use crate::wire::schema::{one_of, reference};
 use crate::wire::{PageView, RoomId, Time, VisitorId, Watch};
 

@@ -147,6 +147,12 @@ impl Hub {
         eventually(async || self.debug(key).await == expected, key).await;
     }
 
+    /// Waits until the live activity, which may be a tenth of a second old, says `expected` at `key`.
+    pub async fn expect_live(&self, key: &str, expected: Value) {
+        let says = async || self.get("/live-activity").send().await.expect(200)[key] == expected;
+        eventually(says, &format!("{key}: {expected}")).await;
+    }
+
     pub fn signal(&mut self) {
         self.shutdown.take().unwrap().send(()).unwrap();
     }

@@ -214,9 +214,15 @@ pub struct Settings {
     /// Sockets a second that one address may open; ten seconds' worth may come at once
     #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.opened)]
     pub address_socket_rate: NonZeroU32,
+    /// Most sockets for the live activity (/live) open at once from one address
+    #[arg(long, env, value_name = "SOCKETS", default_value_t = Limits::DEFAULT.live)]
+    pub address_live_sockets: NonZeroU32,
     /// HTTP posts a second of one address; ten seconds' worth may come at once
     #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.posts)]
     pub address_post_rate: NonZeroU32,
+    /// Other HTTP requests a second of one address, files and /health excepted; ten seconds' worth may come at once
+    #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.reads)]
+    pub address_read_rate: NonZeroU32,
     /// Messages a second on one socket; ten seconds' worth may come at once
     #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.messages)]
     pub message_rate: NonZeroU32,
@@ -313,7 +319,9 @@ impl From<Settings> for Config {
                 limits: is_limited.then_some(Limits {
                     sockets: settings.address_sockets,
                     opened: settings.address_socket_rate,
+                    live: settings.address_live_sockets,
                     posts: settings.address_post_rate,
+                    reads: settings.address_read_rate,
                     messages: settings.message_rate,
                 }),
                 max_bytes_in_flight: if is_limited { settings.max_bytes_in_flight } else { usize::MAX },

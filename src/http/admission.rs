@@ -46,7 +46,7 @@ impl AdminToken {
 
     /// Whether the request brings it. Hashes are compared, which are all of one length: how long it takes
     /// says nothing of the token, not even its length.
-    fn is_in(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
         let same = |token: &[u8]| Sha256::digest(token).ct_eq(&Sha256::digest(&self.0));
         bearer(headers).is_some_and(|token| same(token).into())
     }

@@ -174,7 +174,7 @@ impl ApiError {
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
-            Self::TooMuch(TooMuch::Open)
+            Self::TooMuch(TooMuch::Open | TooMuch::Live)
             | Self::Sockets(Refused::TooMuch(TooMuch::Open))
             | Self::Place(NoPlace::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
             Self::TooMuch(_) | Self::Sockets(Refused::TooMuch(_)) => {

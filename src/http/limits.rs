@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Method};
+use axum::http::{Extensions, HeaderMap, Method, Request};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use tokio::sync::Semaphore;
@@ -54,12 +54,23 @@ pub fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Addre
     told.or(peer).unwrap_or(IpAddr::from([0; 4])).into()
 }
 
-/// Refuses posts from an address that posts too fast.
+/// Where the hub says how it is. It is never refused: its answer costs no more than a refusal would, and whoever looks
+/// after the hub would take a 429 for a reason to restart it.
+const HEALTH: &str = "/health";
+
+/// Refuses requests from an address that posts or asks too fast, but for the admin's.
 ///
 /// # Errors
 /// It does.
-pub fn check_post(app: &App, address: Address, method: &Method) -> Result<(), TooMuch> {
-    if method == Method::POST { app.sockets.admit_post(address) } else { Ok(()) }
+pub fn check_rate<B>(app: &App, address: Address, request: &Request<B>) -> Result<(), TooMuch> {
+    if app.admin_token.is_in(request.headers()) {
+        return Ok(());
+    }
+    match *request.method() {
+        Method::POST => app.sockets.admit_post(address),
+        _ if request.uri().path() == HEALTH => Ok(()),
+        _ => app.sockets.admit_read(address),
+    }
 }
 
 /// Room for the bodies that are on their way.

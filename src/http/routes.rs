@@ -95,7 +95,7 @@ async fn answer(State(app): State<Arc<App>>, address: Address, request: Request,
     let route = route(&request);
     let answer = async {
         verdict.check()?;
-        limits::check_post(&app, address, request.method())?;
+        limits::check_rate(&app, address, &request)?;
         match verdict.preflight(&request) {
             Some(preflight) => Ok(preflight),
             None => unless_it_panics(app.meter.panics(), next.run(request)).await,

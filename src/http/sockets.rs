@@ -184,10 +184,11 @@ fn join<B>(
 fn listen<B>(app: &Arc<App>, request: &http::Request<B>) -> Result<Response, ApiError> {
     let address = address(app, request.headers(), request.extensions());
     app.sockets.check_address(address)?;
+    let permit = app.sockets.listen(address)?;
     let admission = app.sockets.admit(address)?;
     let handshake = Handshake::check(request)?;
     let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());
-    Ok(open(&app.sessions, admission, handshake, |socket| viewer::run(feed, socket, refusals)))
+    Ok(open(&app.sessions, admission, handshake, |socket| viewer::run(feed, socket, permit, refusals)))
 }
 
 /// Answers the handshake and runs `session` on the socket that it opens, as one of `sessions`.

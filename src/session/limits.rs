@@ -1,5 +1,5 @@
-//! Limits per address: how many sockets and connections it may have open, and how often it may open a socket
-//! or post.
+//! Limits per address: how many sockets and connections it may have open, and how often it may open a socket,
+//! post or ask.
 //!
 //! They are far above what a class behind one router does, and far below what takes the hub from others.
 //! What is remembered of an address goes with its last socket, or within seconds.
@@ -26,8 +26,12 @@ pub struct Limits {
     pub sockets: NonZeroU32,
     /// Sockets a second that one address may open.
     pub opened: NonZeroU32,
+    /// Sockets that one address may have open for the live activity.
+    pub live: NonZeroU32,
     /// HTTP posts a second of one address.
     pub posts: NonZeroU32,
+    /// Other HTTP requests a second of one address.
+    pub reads: NonZeroU32,
     /// Messages a second on one socket.
     pub messages: NonZeroU32,
 }
@@ -38,7 +42,9 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         sockets: NonZeroU32::new(1_000).unwrap(),
         opened: NonZeroU32::new(100).unwrap(),
+        live: NonZeroU32::new(50).unwrap(),
         posts: NonZeroU32::new(100).unwrap(),
+        reads: NonZeroU32::new(50).unwrap(),
         messages: NonZeroU32::new(20).unwrap(),
     };
 }
@@ -55,19 +61,28 @@ pub enum TooMuch {
     /// It opens sockets too fast.
     #[error("your address opens sockets too fast: wait a moment")]
     Opened,
+    /// As many sockets for the live activity are open from it as may be.
+    #[error("too many sockets for the live activity are open from your address")]
+    Live,
     /// It posts too fast.
     #[error("your address posts too fast: wait a moment")]
     Posts,
+    /// It asks too fast.
+    #[error("your address asks too fast: wait a moment")]
+    Reads,
 }
 
 /// What all addresses do now.
 #[derive(Debug)]
 pub struct Addresses {
     most: u32,
+    most_live: u32,
     sockets: Open,
+    live: Open,
     connections: Open,
     opened: Limiter,
     posts: Limiter,
+    reads: Limiter,
 }
 
 /// How many each address has open, where it has any.
@@ -97,10 +112,13 @@ impl Addresses {
         };
         Self {
             most: limits.sockets.get(),
+            most_live: limits.live.get(),
             sockets: Open::default(),
+            live: Open::default(),
             connections: Open::default(),
             opened: limiter(limits.opened),
             posts: limiter(limits.posts),
+            reads: limiter(limits.reads),
         }
     }
 
@@ -126,6 +144,19 @@ impl Addresses {
         self.sockets.remove(address);
     }
 
+    /// A socket is for the live activity. What is counted here, [`stop_listening`](Self::stop_listening) takes back.
+    ///
+    /// # Errors
+    /// As many are open from the address as may be.
+    pub fn listen(&self, address: Address) -> Result<(), TooMuch> {
+        if self.live.add(address, self.most_live) { Ok(()) } else { Err(TooMuch::Live) }
+    }
+
+    /// A socket for the live activity has ended.
+    pub fn stop_listening(&self, address: Address) {
+        self.live.remove(address);
+    }
+
     /// A connection opens. What is counted here, [`disconnect`](Self::disconnect) takes back.
     ///
     /// # Errors
@@ -147,9 +178,17 @@ impl Addresses {
         self.posts.check_key(&address).map_err(|_| TooMuch::Posts)
     }
 
+    /// Any other request comes.
+    ///
+    /// # Errors
+    /// The address does too much.
+    pub fn read(&self, address: Address) -> Result<(), TooMuch> {
+        self.reads.check_key(&address).map_err(|_| TooMuch::Reads)
+    }
+
     /// Forgets all who have been slow enough again.
     pub fn forget_idle(&self) {
-        for limiter in [&self.opened, &self.posts] {
+        for limiter in [&self.opened, &self.posts, &self.reads] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -158,8 +197,9 @@ impl Addresses {
     /// How many addresses are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        let open = self.sockets.len().max(self.connections.len());
-        open.max(self.opened.len()).max(self.posts.len())
+        let open = [&self.sockets, &self.live, &self.connections].map(Open::len);
+        let paced = [&self.opened, &self.posts, &self.reads].map(RateLimiter::len);
+        open.into_iter().chain(paced).max().unwrap_or_default()
     }
 
     /// Whether none is.
@@ -208,7 +248,14 @@ mod tests {
     fn addresses() -> (Addresses, Clock) {
         let clock = Clock::manual(Time::from_millis(0));
         let few = |number| NonZeroU32::new(number).unwrap();
-        let limits = Limits { sockets: few(12), opened: few(2), posts: few(1), messages: few(1) };
+        let limits = Limits {
+            sockets: few(12),
+            opened: few(2),
+            live: few(3),
+            posts: few(1),
+            reads: few(1),
+            messages: few(1),
+        };
         (Addresses::new(&limits, &clock), clock)
     }
 
@@ -252,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn reads_are_a_count_of_their_own() {
+        let (addresses, clock) = addresses();
+        for _ in 0..10 {
+            assert_eq!(addresses.read(address(1)), Ok(()));
+        }
+        assert_eq!(addresses.read(address(1)), Err(TooMuch::Reads));
+        assert_eq!((addresses.read(address(2)), addresses.post(address(1))), (Ok(()), Ok(())));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(addresses.read(address(1)), Ok(()));
+    }
+
+    #[test]
+    fn sockets_for_the_live_activity_are_fewer() {
+        let (addresses, _) = addresses();
+        for _ in 0..3 {
+            assert_eq!(addresses.listen(address(1)), Ok(()));
+        }
+        assert_eq!(addresses.listen(address(1)), Err(TooMuch::Live));
+        assert_eq!((addresses.listen(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
+        addresses.stop_listening(address(1));
+        assert_eq!(addresses.listen(address(1)), Ok(()));
+    }
+
+    #[test]
     fn as_many_connections_may_be_open_besides() {
         let (addresses, _) = addresses();
         for _ in 0..12 {
@@ -270,6 +341,7 @@ mod tests {
             addresses.ask(address(last)).unwrap();
             addresses.enter(address(last)).unwrap();
             addresses.post(address(last)).unwrap();
+            addresses.read(address(last)).unwrap();
             addresses.exit(address(last));
         }
         assert_eq!(addresses.len(), 256);

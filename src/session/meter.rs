@@ -27,8 +27,12 @@ pub enum Limit {
     AddressConnections,
     /// Sockets a second that one address opens.
     AddressSocketRate,
+    /// Open sockets of one address for the live activity.
+    AddressLiveSockets,
     /// Posts a second of one address.
     AddressPostRate,
+    /// Other requests a second of one address.
+    AddressReadRate,
     /// Messages a second on one socket.
     MessageRate,
     /// Bytes that the hub keeps for others, all together.
@@ -38,14 +42,16 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
         Self::AddressSockets,
         Self::AddressConnections,
         Self::AddressSocketRate,
+        Self::AddressLiveSockets,
         Self::AddressPostRate,
+        Self::AddressReadRate,
         Self::MessageRate,
         Self::BytesInFlight,
         Self::Descriptors,
@@ -59,7 +65,9 @@ impl Limit {
             Self::AddressSockets => "address-sockets",
             Self::AddressConnections => "address-connections",
             Self::AddressSocketRate => "address-socket-rate",
+            Self::AddressLiveSockets => "address-live-sockets",
             Self::AddressPostRate => "address-post-rate",
+            Self::AddressReadRate => "address-read-rate",
             Self::MessageRate => "message-rate",
             Self::BytesInFlight => "bytes-in-flight",
             Self::Descriptors => "descriptors",
@@ -73,7 +81,9 @@ impl From<TooMuch> for Limit {
             TooMuch::Open => Self::AddressSockets,
             TooMuch::Connected => Self::AddressConnections,
             TooMuch::Opened => Self::AddressSocketRate,
+            TooMuch::Live => Self::AddressLiveSockets,
             TooMuch::Posts => Self::AddressPostRate,
+            TooMuch::Reads => Self::AddressReadRate,
         }
     }
 }

@@ -21,7 +21,7 @@ pub mod watch_clock;
 
 pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
-pub use sockets::{Admission, ConnectionPermit, Refused, Sockets};
+pub use sockets::{Admission, ConnectionPermit, ListenPermit, Refused, Sockets};
 pub use sweep::stall_limit;
 pub use upgrade::{Handshake, Opening, Upgradable, UpgradeError, offered_token};
 pub use watch_clock::WatchClocks;

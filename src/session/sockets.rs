@@ -79,6 +79,13 @@ pub struct ConnectionPermit {
     address: Address,
 }
 
+/// A socket for the live activity. Dropping it lets the next one come from its address.
+#[derive(Debug)]
+pub struct ListenPermit {
+    sockets: Arc<Sockets>,
+    address: Address,
+}
+
 /// A place for one socket. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Admission {
@@ -149,6 +156,25 @@ impl Sockets {
     pub fn admit_post(&self, address: Address) -> Result<(), TooMuch> {
         let posted = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.post(address));
         posted.inspect_err(|limit| self.turn_down(*limit))
+    }
+
+    /// Lets any other request from this address come, or not.
+    ///
+    /// # Errors
+    /// The address asks too fast.
+    pub fn admit_read(&self, address: Address) -> Result<(), TooMuch> {
+        let read = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.read(address));
+        read.inspect_err(|limit| self.turn_down(*limit))
+    }
+
+    /// Lets a socket from this address listen to the live activity, or not.
+    ///
+    /// # Errors
+    /// As many do as may.
+    pub fn listen(self: &Arc<Self>, address: Address) -> Result<ListenPermit, TooMuch> {
+        let listens = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.listen(address));
+        listens.inspect_err(|limit| self.turn_down(*limit))?;
+        Ok(ListenPermit { sockets: Arc::clone(self), address })
     }
 
     /// Lets a connection from this address come, or not.
@@ -300,6 +326,14 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(addresses) = &self.sockets.addresses {
             addresses.disconnect(self.address);
+        }
+    }
+}
+
+impl Drop for ListenPermit {
+    fn drop(&mut self) {
+        if let Some(addresses) = &self.sockets.addresses {
+            addresses.stop_listening(self.address);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::meter::Meter;
 use super::socket::{Incoming, Socket};
+use super::sockets::ListenPermit;
 use crate::live::Feed;
 use crate::panics::Part;
 use crate::wire::frame::Frame;
@@ -14,7 +15,8 @@ use crate::wire::message::ServerMessage;
 use crate::wire::{ClientMessage, CloseCode, ErrorCode, Refusal};
 
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
-pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
+/// The permit is given back with the socket's end.
+pub async fn run(feed: Arc<Feed>, mut socket: Socket, permit: ListenPermit, meter: Meter) {
     let session = async {
         let _listening = feed.listen(socket.outlet()).await;
         refuse_all(&mut socket, &meter).await;
@@ -23,6 +25,7 @@ pub async fn run(feed: Arc<Feed>, mut socket: Socket, meter: Meter) {
         socket.outlet().close(CloseCode::Internal);
     }
     poll_fn(|cx| socket.poll_finish(cx)).await;
+    drop(permit);
 }
 
 async fn refuse_all(socket: &mut Socket, meter: &Meter) {

@@ -131,6 +131,45 @@ async fn one_address_posts_so_often() {
 }
 
 #[tokio::test]
+async fn one_address_reads_so_often_but_for_health_files_and_the_admin() {
+    let clock = clock();
+    let hub = limited(&clock, |limits| limits.reads = few(1)).await;
+    let get = async |path: &str, address: &str| hub.get(path).header(HEADER, address).send().await;
+    for path in ["/rooms/lobby", "/live-activity", "/unified-stats", "/metrics", "/nowhere"].repeat(2) {
+        assert_ne!(get(path, "192.0.2.7").await.status, 429, "{path}");
+    }
+    expect_slowed_down(&get("/rooms/lobby", "192.0.2.7").await, "too-fast");
+    let erase = || hub.delete("/visitors/eve/data").header(HEADER, "192.0.2.7");
+    expect_slowed_down(&erase().send().await, "too-fast");
+    assert_eq!(met(&hub, "address-read-rate").await, 2);
+    assert_eq!(get("/rooms/lobby", "192.0.2.8").await.status, 200, "others are not slowed down");
+    for path in ["/health", "/client/breathing-room.js"] {
+        assert_eq!(get(path, "192.0.2.7").await.status, 200, "{path}");
+    }
+    erase().admin().send().await.expect(200);
+    assert_eq!(post(&hub, "192.0.2.7").await.status, 202, "posts have a rate of their own");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(get("/rooms/lobby", "192.0.2.7").await.status, 200);
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_sockets_for_the_live_activity() {
+    let hub = limited(&clock(), |limits| limits.live = few(2)).await;
+    let listen = async || Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    let (mut first, mut second) = (listen().await, listen().await);
+    for viewer in [&mut first, &mut second] {
+        assert_eq!(viewer.next().await.unwrap()["type"], "live-activity");
+    }
+    let ask = || hub.get("/live").upgrade();
+    expect_slowed_down(&ask().send().await, "too-many");
+    assert_eq!(met(&hub, "address-live-sockets").await, 1);
+    assert_eq!(ask().header(HEADER, "192.0.2.7").send().await.status, 101, "it comes from another address");
+    let _ann = hub.join("lobby", "ann").await;
+    first.leave().await;
+    eventually(async || ask().send().await.status == 101, "the place is free").await;
+}
+
+#[tokio::test]
 async fn a_header_that_is_not_configured_is_nobodys_address() {
     let hub = Hub::with(|config| {
         config.clock = clock();

@@ -65,19 +65,19 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// `id` names it in clients that are made from the document. Where a handler panics there is a 500, and where
-    /// no more connections can be held a 503.
+    /// no more connections can be held a 503; whoever asks too fast, or has too many connections, gets a 429.
     fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
         let operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
-        Self { path, method, operation, schemas: Schemas::new() }.refuses(&[500, 503])
+        Self { path, method, operation, schemas: Schemas::new() }.refuses(&[429, 500, 503])
     }
 
     pub(super) fn get(path: &'static str, id: &str, summary: &str) -> Self {
         Self::new(HttpMethod::Get, path, id, summary)
     }
 
-    /// From a page of a foreign origin, or where the address posts too fast, it is refused.
+    /// From a page of a foreign origin it is refused.
     pub(super) fn post(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Post, path, id, summary).refuses(&[403, 429])
+        Self::new(HttpMethod::Post, path, id, summary).refuses(&[403])
     }
 
     /// From a page of a foreign origin it is refused.
@@ -176,7 +176,7 @@ impl Endpoint {
     pub(super) fn opens_socket(self) -> Self {
         let headers = ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"];
         self.responds(101, "A WebSocket: see /asyncapi.json.", &[], ObjectBuilder::new(), &headers)
-            .refuses(&[400, 403, 426, 429])
+            .refuses(&[400, 403, 426])
     }
 
     /// Refuses with these statuses, as everything is refused here.

@@ -139,7 +139,7 @@ impl Hub {
 
     /// The sum of a metric over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        metric(&self.get("/metrics").send().await.text, name)
+        metric(&self.get("/metrics").admin().send().await.text, name)
     }
 
     /// Waits until the admin's view shows `expected` at `key`.

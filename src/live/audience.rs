@@ -1,19 +1,17 @@
 //! The audience: those who are told every new state of one thing.
 //!
-//! A delivery goes over all members in chunks. One chunk is written at once. For a crowd, the thread
-//! leaves its worker's other tasks to another one, so that the system shares the cores between them. A
-//! large crowd is told by threads of its own on all cores, which give way to everybody else. Members
-//! may come and go during a delivery: whoever comes was told a state at least as new by their first
-//! message.
+//! A delivery goes over all members in chunks, one of which is written at once. Between two, everybody else has a
+//! turn, and a large audience is shared by as many tasks as there are workers. They are tasks like all others: none
+//! that waits for a lock or holds one is ever kept from going on by others that are more important. Members may come
+//! and go during a delivery: whoever comes was told a state at least as new by their first message.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Builder};
 
 use slab::Slab;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinSet, yield_now};
 
 use super::outlet::Outlet;
 use crate::sync::lock;
@@ -22,48 +20,43 @@ use crate::wire::frame::Frame;
 /// Members per chunk: about a millisecond of writing, which a worker may take from its other tasks.
 const CHUNK: usize = 256;
 
-/// A crowd of at least two such shares is large. Each gets a thread, as long as there are cores. A share
-/// is some ten milliseconds of writing; to make a thread takes a two hundredth of it.
-const SHARE: usize = 2_048;
-
-/// How nice (`sched(7)`) those threads are: whoever else wants a core gets it at once, and nine tenths of it.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
 /// The members.
 #[derive(Debug, Default)]
-pub struct Audience(
-    /// Joins, leaves and deliveries touch it for a chunk's length at most; writes happen outside.
-    Mutex<Members>,
-);
+pub struct Audience(Arc<Members>);
 
-#[derive(Debug, Default)]
-struct Members {
-    outlets: Slab<Arc<Outlet>>,
-    /// Where the running delivery goes on. Keys are stable, so it passes every member once.
-    cursor: usize,
-}
+/// Joins, leaves and deliveries hold it for a chunk's length at most; writes happen outside. Keys are stable.
+type Members = Mutex<Slab<Arc<Outlet>>>;
 
 /// A member's place, to be given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(usize);
 
+/// One state on its way to all members.
+#[derive(Debug)]
+struct Delivery {
+    members: Arc<Members>,
+    /// The first member that nobody has taken over yet.
+    next: AtomicUsize,
+    seq: u64,
+    state: Frame,
+}
+
 impl Audience {
     /// Takes a new member in. It must come before the member's first state is read, so that no
     /// newer one can pass unseen.
     pub fn enter(&self, outlet: Arc<Outlet>) -> Place {
-        Place(lock(&self.0).outlets.insert(outlet))
+        Place(lock(&self.0).insert(outlet))
     }
 
     /// Lets a member go.
     pub fn exit(&self, place: Place) {
-        lock(&self.0).outlets.try_remove(place.0);
+        lock(&self.0).try_remove(place.0);
     }
 
     /// How many are told.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.0).outlets.len()
+        lock(&self.0).len()
     }
 
     /// Whether nobody is told.
@@ -74,66 +67,50 @@ impl Audience {
 
     /// Tells every member the state `seq` and returns for how many it was news. One delivery at a
     /// time: its owner waits for the end of the last one.
-    pub fn deliver(&self, seq: u64, state: &Frame) -> u64 {
-        lock(&self.0).cursor = 0;
-        match self.len() {
-            ..=CHUNK => self.deliver_chunks(seq, state),
-            // Not a task that yields between chunks: it moves from core to core, which costs more than a thread.
-            crowd => aside(|| match crowd / SHARE {
-                ..=1 => self.deliver_chunks(seq, state),
-                shares => self.deliver_by_threads(shares, seq, state),
-            }),
+    pub async fn deliver(&self, seq: u64, state: &Frame) -> u64 {
+        let (members, next) = (Arc::clone(&self.0), AtomicUsize::new(0));
+        let delivery = Arc::new(Delivery { members, next, seq, state: state.clone() });
+        let chunks = self.len().div_ceil(CHUNK);
+        let mut others = JoinSet::new();
+        for _ in 1..chunks.min(Handle::current().metrics().num_workers()) {
+            others.spawn(Arc::clone(&delivery).run());
         }
+        let mut told = delivery.run().await;
+        while let Some(ended) = others.join_next().await {
+            match ended.map_err(JoinError::try_into_panic) {
+                Ok(more) => told += more,
+                Err(Ok(panic)) => resume_unwind(panic), // as if it were this task's own
+                Err(Err(_)) => {}                       // the runtime ends
+            }
+        }
+        told
     }
+}
 
-    fn deliver_by_threads(&self, shares: usize, seq: u64, state: &Frame) -> u64 {
-        let (cores, told) = (Handle::current().metrics().num_workers(), AtomicU64::new(0));
-        let share = || {
-            give_way();
-            told.fetch_add(self.deliver_chunks(seq, state), Ordering::Relaxed);
-        };
-        thread::scope(|scope| {
-            let spawn = |_| Builder::new().name("crowd".to_owned()).spawn_scoped(scope, share);
-            (0..cores.min(shares)).map(spawn).take_while(Result::is_ok).for_each(drop);
-        });
-        // Nothing is left to do, unless the system had no thread to give.
-        told.into_inner() + self.deliver_chunks(seq, state)
-    }
-
-    fn deliver_chunks(&self, seq: u64, state: &Frame) -> u64 {
+impl Delivery {
+    /// Writes one chunk after another that no other task has taken over. Returns for how many it was news.
+    async fn run(self: Arc<Self>) -> u64 {
         let mut told = 0;
         while let Some(chunk) = self.next_chunk() {
-            told += chunk.into_iter().map(|outlet| u64::from(outlet.publish(seq, state))).sum::<u64>();
+            told +=
+                chunk.into_iter().map(|outlet| u64::from(outlet.publish(self.seq, &self.state))).sum::<u64>();
+            if self.has_more() {
+                yield_now().await;
+            }
         }
         told
     }
 
     fn next_chunk(&self) -> Option<Vec<Arc<Outlet>>> {
-        let mut members = lock(&self.0);
-        let end = members.outlets.capacity();
-        if members.cursor >= end {
-            return None;
-        }
-        let keys = Range { start: members.cursor, end: end.min(members.cursor + CHUNK) };
-        members.cursor = keys.end;
-        Some(keys.filter_map(|key| members.outlets.get(key).cloned()).collect())
+        let from = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+        let members = lock(&self.members);
+        let keys = from..members.capacity().min(from + CHUNK);
+        (!keys.is_empty()).then(|| keys.filter_map(|key| members.get(key).cloned()).collect())
     }
-}
 
-/// Does long work on this thread, while another one looks after the worker's other tasks. Where tokio has but
-/// one thread, as in tests, they wait.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => work(),
-        _ => block_in_place(work),
+    fn has_more(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < lock(&self.members).capacity()
     }
-}
-
-/// Makes this thread a nice one, for as long as it lives.
-fn give_way() {
-    // By thread on Linux only. It fails where the process is nicer already, which is as good.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 #[cfg(test)]
@@ -144,21 +121,28 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn every_member_of_a_large_crowd_is_told_once() {
+    const LARGE: usize = 4_096;
+
+    /// As large an audience as it takes, with few sockets.
+    async fn large() -> (Audience, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (audience, mut peers) = (Audience::default(), Vec::new());
         for _ in 0..64 {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
             let outlet = Arc::new(Outlet::new(listener.accept().await.unwrap().0, BytesMut::new()));
             outlet.open(0, &Frame::text(&"welcome"));
-            // As large a crowd as it takes, with few sockets.
-            for _ in 0..2 * SHARE / 64 {
+            for _ in 0..LARGE / 64 {
                 audience.enter(Arc::clone(&outlet));
             }
         }
+        (audience, peers)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn every_member_of_a_large_audience_is_told_once() {
+        let (audience, peers) = large().await;
         let state = Frame::text(&"state");
-        assert_eq!(tokio::spawn(async move { audience.deliver(1, &state) }).await.unwrap(), 64);
+        assert_eq!(tokio::spawn(async move { audience.deliver(1, &state).await }).await.unwrap(), 64);
         for mut peer in peers {
             let mut read = Vec::new();
             peer.read_to_end(&mut read).await.unwrap();
@@ -166,16 +150,31 @@ mod tests {
         }
     }
 
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_thread_that_gives_way_is_nicer_than_others() {
-        use rustix::process::getpriority_process;
-        let others = getpriority_process(None).unwrap();
-        let nicer = thread::spawn(|| {
-            give_way();
-            getpriority_process(Some(rustix::thread::gettid())).unwrap()
+    #[tokio::test]
+    async fn others_have_their_turns_during_a_delivery_to_a_large_audience() {
+        let (audience, _peers) = large().await;
+        let turns = Arc::new(AtomicUsize::new(0));
+        let others = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move {
+                loop {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+            }
         });
-        assert_eq!(nicer.join().unwrap(), others.max(NICENESS));
-        assert_eq!(getpriority_process(None).unwrap(), others);
+        assert_eq!(audience.deliver(1, &Frame::text(&"state")).await, 64);
+        others.abort();
+        assert!(turns.load(Ordering::Relaxed) >= LARGE / CHUNK - 1, "one after each chunk");
+    }
+
+    #[tokio::test]
+    async fn member_who_is_told_already_is_no_news_and_one_who_left_is_not_told() {
+        let (audience, _peers) = large().await;
+        let state = Frame::text(&"state");
+        assert_eq!((audience.deliver(2, &state).await, audience.deliver(2, &state).await), (64, 0));
+        (0..LARGE - 64).for_each(|key| audience.exit(Place(key)));
+        assert_eq!(audience.len(), 64);
+        assert_eq!(audience.deliver(3, &state).await, 1, "all of them are of the last socket");
     }
 }

@@ -77,7 +77,7 @@ impl Feed {
             let newest = self.newest().await;
             if newest.seq > told {
                 // Whoever has come with this one is not told it again.
-                self.audience.deliver(newest.seq, &newest.frame);
+                self.audience.deliver(newest.seq, &newest.frame).await;
                 told = newest.seq;
             }
             pause = pause_after(self.audience.len(), newest.frame.bytes().len());

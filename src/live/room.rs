@@ -191,7 +191,7 @@ impl Room {
                 present: counts.present,
                 moods: self.vocabulary.named(&counts.moods),
             });
-            let told = self.audience.deliver(counts.seq, &state);
+            let told = self.audience.deliver(counts.seq, &state).await;
             self.meter.publishes.increment(1);
             self.meter.deliveries.increment(told);
         }

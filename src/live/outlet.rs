@@ -23,11 +23,14 @@ use crate::wire::frame::Frame;
 /// With this many unsent bytes a socket is clogged: its task reads no more until they are gone.
 const CLOGGED: usize = 16 * 1024;
 
+/// `MSG_NOSIGNAL`: a connection that is gone is an error of this call and no signal to the process.
+const AT_ONCE: SendFlags = SendFlags::NOSIGNAL;
+
 /// `MSG_MORE`: the kernel waits for more before it sends a packet, or for the end.
 #[cfg(target_os = "linux")]
-const WITH_THE_END: SendFlags = SendFlags::MORE;
+const WITH_THE_END: SendFlags = AT_ONCE.union(SendFlags::MORE);
 #[cfg(not(target_os = "linux"))]
-const WITH_THE_END: SendFlags = SendFlags::empty(); // in two packets
+const WITH_THE_END: SendFlags = AT_ONCE; // in two packets
 
 /// The sending half of a socket, shared by its session and by whoever publishes to it.
 #[derive(Debug)]
@@ -69,8 +72,11 @@ enum Phase {
     Open,
     /// A close frame was the last to go in, so many sweeps ago.
     Closing(u16),
-    /// The kernel refused a write, or the socket was shut down.
-    Broken,
+    /// The kernel refused a write, or the hub gave the socket up: it is shut down.
+    Broken {
+        /// Whether the hub had sent its close frame before.
+        after_close: bool,
+    },
 }
 
 /// How a socket does, in sweeps. Made by [`Outlet::sweep`].
@@ -131,7 +137,7 @@ impl Outlet {
             Phase::Open | Phase::Corked => {
                 unsent.backlog.get_or_insert_default().newest = Some((seq, state.clone()));
             }
-            Phase::Closing(_) | Phase::Broken => return false,
+            Phase::Closing(_) | Phase::Broken { .. } => return false,
         }
         true
     }
@@ -143,7 +149,7 @@ impl Outlet {
 
     /// Sends the bytes of whole frames, after all that went in before.
     pub fn send_bytes(&self, frames: &[u8]) {
-        self.send_with(SendFlags::empty(), frames);
+        self.send_with(AT_ONCE, frames);
     }
 
     /// The same of the last ones, behind which the connection is dropped at once: they leave in one packet with
@@ -165,18 +171,16 @@ impl Outlet {
         if matches!(unsent.phase, Phase::Corked | Phase::Open) {
             unsent.forget_state(u64::MAX);
             unsent.write(&self.stream, Frame::close(code).bytes());
-            if unsent.phase != Phase::Broken {
+            if !matches!(unsent.phase, Phase::Broken { .. }) {
                 unsent.phase = Phase::Closing(0);
             }
         }
     }
 
-    /// Ends the connection at once. The socket's task sees its end. Says whether it had not ended yet.
+    /// Ends the connection at once. The socket's task reads what has arrived before, and then its end. Says
+    /// whether it had not ended yet.
     pub fn kill(&self) -> bool {
-        let was_alive = lock(&self.unsent).break_off();
-        // It fails where the peer was faster, which is as good.
-        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
-        was_alive
+        lock(&self.unsent).break_off(&self.stream)
     }
 
     /// Tells the peer that nothing more will come; reading goes on.
@@ -184,10 +188,11 @@ impl Outlet {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
     }
 
-    /// Whether the hub has sent its close frame or given the socket up.
+    /// Whether the hub has sent its close frame. A write that failed is no close: what the peer has said before
+    /// holds all the same.
     #[must_use]
-    pub fn is_closing(&self) -> bool {
-        matches!(lock(&self.unsent).phase, Phase::Closing(_) | Phase::Broken)
+    pub fn has_closed(&self) -> bool {
+        matches!(lock(&self.unsent).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
     }
 
     /// Whether so much waits for the peer that nothing more should be read from it.
@@ -196,28 +201,20 @@ impl Outlet {
         lock(&self.unsent).tail().len() >= CLOGGED
     }
 
-    /// Writes the tail as the socket takes it. Ready when a tail has been drained; pending while
-    /// there is none. To be polled by the socket's task only.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what the socket takes of the tail, and wakes the task when there is more to write. To be polled by
+    /// the socket's task only.
+    pub fn drain(&self, cx: &mut Context<'_>) {
         let mut unsent = lock(&self.unsent);
-        if unsent.tail().is_empty() {
-            if !unsent.drainer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                unsent.drainer = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
+        if unsent.poll_drained(&self.stream, cx).is_ready()
+            && !unsent.drainer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            unsent.drainer = Some(cx.waker().clone());
         }
-        unsent.poll_drained(&self.stream, cx)
     }
 
     /// Ready when the kernel has taken everything that went in, or the socket was given up. To be polled by the
     /// socket's task only.
-    ///
-    /// # Errors
-    /// The socket failed.
-    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         lock(&self.unsent).poll_drained(&self.stream, cx)
     }
 
@@ -240,7 +237,7 @@ impl Outlet {
                 *sweeps = sweeps.saturating_add(1);
                 u32::from(*sweeps)
             }
-            Phase::Corked | Phase::Open | Phase::Broken => 0,
+            Phase::Corked | Phase::Open | Phase::Broken { .. } => 0,
         };
         Vitals { silent: unsent.silent, stuck, closing, unsent: waiting }
     }
@@ -252,7 +249,7 @@ impl Unsent {
     }
 
     fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
-        self.write_with(SendFlags::empty(), stream, frames);
+        self.write_with(AT_ONCE, stream, frames);
     }
 
     /// Writes what the kernel takes at once and keeps the rest.
@@ -266,8 +263,9 @@ impl Unsent {
         let taken = match send(stream, frames, flags) {
             Ok(taken) => taken,
             Err(Errno::AGAIN) => 0,
+            // Whatever else it is, this peer cannot be told anything any more.
             Err(_) => {
-                self.break_off();
+                self.break_off(stream);
                 return;
             }
         };
@@ -281,19 +279,19 @@ impl Unsent {
         }
     }
 
-    fn poll_drained(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_drained(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         while !self.tail().is_empty() {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_write(self.tail()) {
+            let written = match ready!(stream.poll_write_ready(cx)) {
+                Ok(()) => stream.try_write(self.tail()), // with MSG_NOSIGNAL, as all of std
+                Err(error) => Err(error),
+            };
+            match written {
                 Ok(taken) => self.taken(stream, taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    self.break_off();
-                    return Poll::Ready(Err(error));
-                }
+                Err(_) => _ = self.break_off(stream),
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 
     /// Writes the state that waits, where nothing is in its way any more. Then no backlog is left.
@@ -322,10 +320,19 @@ impl Unsent {
         self.write_newest(stream);
     }
 
-    /// Says whether it was not broken yet.
-    fn break_off(&mut self) -> bool {
+    /// Shuts the socket down, so that its task wakes up and finds its end, whatever the peer goes on to do. Says
+    /// whether it was not broken yet.
+    fn break_off(&mut self, stream: &TcpStream) -> bool {
         self.backlog = None;
-        std::mem::replace(&mut self.phase, Phase::Broken) != Phase::Broken
+        let after_close = match self.phase {
+            Phase::Broken { .. } => return false,
+            Phase::Closing(_) => true,
+            Phase::Corked | Phase::Open => false,
+        };
+        self.phase = Phase::Broken { after_close };
+        // It fails where the peer was faster, which is as good.
+        let _ = SockRef::from(stream).shutdown(Shutdown::Both);
+        true
     }
 }
 
@@ -333,7 +340,7 @@ impl Unsent {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -366,7 +373,7 @@ mod tests {
     /// All that the peer reads until the end, while the outlet drains.
     async fn read_all(outlet: Outlet, mut peer: TcpStream) -> Vec<u8> {
         let drain = async {
-            poll_fn(|cx| outlet.poll_drained(cx)).await.unwrap();
+            poll_fn(|cx| outlet.poll_drained(cx)).await;
             drop(outlet);
         };
         let mut read = Vec::new();
@@ -423,7 +430,7 @@ mod tests {
         outlet.close(CloseCode::TooBig);
         outlet.send(&Frame::ping());
         assert!(!outlet.publish(1, &state(1)));
-        assert!(outlet.is_closing());
+        assert!(outlet.has_closed());
         let expected = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
         assert_eq!(read_all(outlet, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
     }
@@ -434,9 +441,41 @@ mod tests {
         outlet.open(0, &Frame::text(&"x".repeat(1 << 20)));
         let drained = poll_fn(|cx| outlet.poll_drained(cx));
         let kill = async { assert!(outlet.kill()) };
-        let (drained, ()) = tokio::join!(biased; drained, kill);
-        drained.unwrap();
-        poll_fn(|cx| outlet.poll_drained(cx)).await.unwrap();
+        tokio::join!(biased; drained, kill);
+        poll_fn(|cx| outlet.poll_drained(cx)).await;
+    }
+
+    #[tokio::test]
+    async fn failed_write_shuts_the_socket_down_after_what_has_arrived() {
+        let (outlet, mut peer) = connected().await;
+        outlet.open(0, &Frame::text(&"welcome"));
+        peer.write_all(b"said before").await.unwrap();
+        outlet.reading().readable().await.unwrap();
+        outlet.finish(); // from now on the kernel refuses writes with EPIPE
+        assert!(outlet.publish(1, &state(1)), "it was news, though it cannot be told");
+        assert!(!outlet.publish(2, &state(2)), "nothing is told any more");
+        assert!(!outlet.has_closed(), "a write that failed is no close of the hub");
+        let mut read = Vec::new();
+        loop {
+            outlet.reading().readable().await.unwrap();
+            match outlet.reading().try_read_buf(&mut read) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(read, b"said before", "and then the end, though the peer is still there");
+        drop(peer);
+    }
+
+    #[tokio::test]
+    async fn close_of_the_hub_holds_when_a_later_write_fails() {
+        let (outlet, _peer) = connected().await;
+        outlet.open(0, &Frame::text(&"welcome"));
+        outlet.close(CloseCode::Restarting);
+        assert!(outlet.kill());
+        assert!(outlet.has_closed());
+        assert!(!outlet.kill());
     }
 
     #[tokio::test]

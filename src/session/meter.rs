@@ -35,6 +35,10 @@ pub enum Limit {
     AddressReadRate,
     /// Messages a second on one socket.
     MessageRate,
+    /// Frames and bytes a second on one socket, beyond what its messages need.
+    FrameRate,
+    /// Frames of one message.
+    MessageFrames,
     /// Bytes that the hub keeps for others, all together.
     BytesInFlight,
     /// Open files of the process.
@@ -42,7 +46,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
@@ -53,6 +57,8 @@ impl Limit {
         Self::AddressPostRate,
         Self::AddressReadRate,
         Self::MessageRate,
+        Self::FrameRate,
+        Self::MessageFrames,
         Self::BytesInFlight,
         Self::Descriptors,
     ];
@@ -69,6 +75,8 @@ impl Limit {
             Self::AddressPostRate => "address-post-rate",
             Self::AddressReadRate => "address-read-rate",
             Self::MessageRate => "message-rate",
+            Self::FrameRate => "frame-rate",
+            Self::MessageFrames => "message-frames",
             Self::BytesInFlight => "bytes-in-flight",
             Self::Descriptors => "descriptors",
         }

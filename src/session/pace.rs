@@ -1,7 +1,8 @@
-//! The pace of one socket: how many messages a second it may send, with bursts.
+//! The pace of one socket: how many messages a second it may send, and how much may be read for them, with bursts.
 //!
-//! One word for each socket: the moment at which all that it said is paid for. A refused message has its
-//! price too, so that whoever slows down is heard again, and whoever goes on is soon ten behind.
+//! Two rate limiters (GCRA) of one word each: the moments at which all messages, and all that was read, are paid
+//! for. A refused message has its price too, so that whoever slows down is heard again, and whoever goes on is
+//! soon ten behind. Frames and reads have a price besides their bytes, so that those without payload are not free.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -19,7 +20,16 @@ pub struct Tempo {
     price: u64,
     /// What may be owed.
     credit: u64,
+    /// The bytes that one message's price pays for.
+    bytes: u64,
 }
+
+/// What may be read for each message is so many times as long as the longest one.
+const ROOM: u64 = 2;
+
+/// A frame, or a read that brought anything, counts as such a part of the longest message besides its bytes: the
+/// longest message may come in six pieces all the time.
+const OVERHEAD: u64 = 8;
 
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,32 +43,70 @@ pub enum Verdict {
 }
 
 impl Tempo {
-    /// So many messages a second.
+    /// So many messages a second, each of at most `message_limit` bytes.
     #[must_use]
-    pub fn new(per_second: NonZeroU32) -> Self {
+    pub fn new(per_second: NonZeroU32, message_limit: usize) -> Self {
         let price = (1_000_000 / u64::from(per_second.get())).max(1);
-        Self { price, credit: price * u64::from(per_second.get()) * u64::from(BURST_SECONDS.get()) }
+        let bytes = (message_limit as u64).saturating_mul(ROOM).max(1);
+        Self { price, credit: price * u64::from(per_second.get()) * u64::from(BURST_SECONDS.get()), bytes }
     }
+
+    /// What may be owed by whoever is refused, but not closed yet.
+    fn most(self) -> u64 {
+        self.credit + IGNORED * self.price
+    }
+
+    /// The price of a read.
+    fn of(self, read: Received) -> u64 {
+        let pieces = u64::from(read.frames) + 1;
+        let bytes = (read.bytes as u64).saturating_add(pieces.saturating_mul(self.bytes / ROOM / OVERHEAD));
+        bytes.saturating_mul(self.price) / self.bytes
+    }
+}
+
+/// What one read of a socket brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes.
+    pub bytes: usize,
+    /// Frames that begin in them.
+    pub frames: u32,
 }
 
 /// One socket's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
-    /// When all is paid for, in microseconds of the monotonic clock.
-    paid: u64,
+    /// When all messages are paid for, in microseconds of the monotonic clock.
+    messages: u64,
+    /// When all that was read is.
+    received: u64,
 }
 
 impl Pace {
     /// A message has come at `now`, a time of the monotonic clock.
     pub fn step(&mut self, tempo: Tempo, now: Duration) -> Verdict {
-        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        let owed = self.paid.saturating_sub(now) + tempo.price;
-        if owed > tempo.credit + IGNORED * tempo.price {
+        let now = micros(now);
+        let owed = self.messages.saturating_sub(now) + tempo.price;
+        if owed > tempo.most() {
             return Verdict::Ignored;
         }
-        self.paid = now.saturating_add(owed);
+        self.messages = now.saturating_add(owed);
         if owed > tempo.credit { Verdict::TooFast } else { Verdict::Good }
     }
+
+    /// This was read at `now`. Says whether the socket may go on: whoever sends messages of the longest length at
+    /// their pace, and as many more as are refused, may.
+    #[must_use]
+    pub fn read(&mut self, tempo: Tempo, read: Received, now: Duration) -> bool {
+        let now = micros(now);
+        let owed = self.received.saturating_sub(now).saturating_add(tempo.of(read));
+        self.received = now.saturating_add(owed);
+        owed <= tempo.most()
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -69,7 +117,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1_000);
 
     fn twenty() -> Tempo {
-        Tempo::new(NonZeroU32::new(20).unwrap())
+        Tempo::new(NonZeroU32::new(20).unwrap(), 4_096)
     }
 
     fn flood(pace: &mut Pace, now: Duration, messages: usize) -> Vec<Verdict> {
@@ -103,8 +151,38 @@ mod tests {
         assert_eq!(run(40), Some(Ignored));
     }
 
+    /// Reads at once until it is too much.
+    fn reads(bytes: usize, frames: u32) -> usize {
+        let mut pace = Pace::default();
+        (0..1_000_000).take_while(|_| pace.read(twenty(), Received { bytes, frames }, NOW)).count()
+    }
+
     #[test]
-    fn it_is_one_word() {
-        assert_eq!(size_of::<Pace>(), 8);
+    fn longest_messages_in_six_pieces_may_come_as_fast_as_messages_may_and_are_refused() {
+        let piece = |frames| Received { bytes: 4_110 / 6 + 1, frames };
+        let message =
+            |pace: &mut Pace, now| (0..6).all(|n| pace.read(twenty(), piece(u32::from(n == 0)), now));
+        let mut pace = Pace::default();
+        assert!((0..210).all(|_| message(&mut pace, NOW)), "a burst, and ten that are refused");
+        let mut pace = Pace::default();
+        let every_50_ms = |n| NOW + n * Duration::from_millis(50);
+        assert!((0..20_000).all(|n| message(&mut pace, every_50_ms(n))), "for ever");
+    }
+
+    #[test]
+    fn frames_and_reads_without_payload_are_not_free() {
+        assert_eq!(reads(6, 1), 1_670);
+        assert_eq!(reads(1, 0), 3_353);
+        assert_eq!(reads(2_048, 341), 9, "a buffer full of empty frames");
+        let mut pace = Pace::default();
+        let every_millisecond = |n| NOW + n * Duration::from_millis(1);
+        let empty = Received { bytes: 6, frames: 1 };
+        let good = (0..60_000).take_while(|n| pace.read(twenty(), empty, every_millisecond(*n))).count();
+        assert!((1_900..2_100).contains(&good), "{good} of a thousand a second");
+    }
+
+    #[test]
+    fn it_is_two_words() {
+        assert_eq!(size_of::<Pace>(), 16);
     }
 }

@@ -19,14 +19,19 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::boundary::Boundary;
-use super::pace::{Pace, Verdict};
+use super::pace::{Pace, Received, Verdict};
 use super::sockets::Admission;
 use super::upgrade::Upgraded;
 use crate::live::Outlet;
 use crate::wire::{CloseCode, Time};
 
-/// Room for several messages, so that a peer that sends many costs few reads.
+/// Room for several messages, so that a peer that sends many costs few reads. Between two reads the session lets
+/// others have their turn, when tokio's budget is used up: after 128 KiB at the latest.
 const READ_BUFFER: usize = 2048;
+
+/// What is read and ignored of a peer that the hub has closed, in bytes: more than is on its way when a well-behaved
+/// one gets the close frame.
+const DISCARDED: u32 = 256 * 1024;
 
 /// One open socket, as its session sees it. While it idles, it is a few words.
 #[derive(Debug)]
@@ -56,8 +61,8 @@ enum Stage {
     ClosedByPeer,
     /// What waits for the peer is still to be taken.
     Draining,
-    /// The hub has closed, and waits for the peer to end.
-    Discarding,
+    /// The hub has closed, and waits for the peer to end, or for so many bytes more.
+    Discarding(u32),
 }
 
 /// What comes from a socket.
@@ -110,8 +115,8 @@ impl Socket {
         loop {
             let message = match ready!(self.poll_message(cx)) {
                 Ok(message) => message,
-                Err(error) => {
-                    if let Some(code) = blame(&error) {
+                Err(code) => {
+                    if let Some(code) = code {
                         self.outlet.close(code);
                     }
                     return Poll::Ready(Incoming::Ended(End::Lost));
@@ -125,7 +130,7 @@ impl Socket {
                 self.stage = Stage::ClosedByPeer;
                 // Whoever only answers the hub's own close does not mean to leave.
                 let left =
-                    !self.outlet.is_closing() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
+                    !self.outlet.has_closed() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
                 return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
             }
             // Pings and pongs count too: they are work like any other.
@@ -135,7 +140,7 @@ impl Socket {
                     self.outlet.close(CloseCode::Policy);
                     return Poll::Ready(Incoming::Ended(End::Lost));
                 }
-                (Message::Text(_) | Message::Binary(_), _) if self.outlet.is_closing() => {}
+                (Message::Text(_) | Message::Binary(_), _) if self.outlet.has_closed() => {}
                 (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
                 (Message::Text(text), Verdict::Good) => return Poll::Ready(Incoming::Text(text)),
                 (Message::Text(text), Verdict::TooFast) => return Poll::Ready(Incoming::TooFast(text)),
@@ -149,21 +154,32 @@ impl Socket {
         self.reader.as_ref().is_none_or(|reader| reader.boundary.is_between_messages())
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
-        // A peer that sends without end must not keep its worker from everybody else.
-        let coop = ready!(poll_proceed(cx));
-        while self.outlet.poll_drain(cx)?.is_ready() {}
+    /// The next message, or the close code for what is wrong, where the peer is to be told one. Whatever happens to
+    /// writes, what has arrived is read: a peer that left and is gone has left.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Option<CloseCode>>> {
         loop {
+            // A peer that sends without end must not keep its worker from everybody else.
+            let coop = ready!(poll_proceed(cx));
+            self.outlet.drain(cx);
             if self.outlet.is_clogged() {
                 return Poll::Pending; // the drain wakes us
             }
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
-                ready!(self.outlet.reading().poll_read_ready(cx))?;
+                ready!(self.outlet.reading().poll_read_ready(cx)).map_err(|_| None)?;
             }
             let new_reader = || Reader::new(Bytes::new(), self.admission.message_limit());
             let reader = self.reader.get_or_insert_with(new_reader);
-            match reader.read(&self.outlet) {
+            let (result, received) = reader.read(&self.outlet);
+            coop.made_progress();
+            if received.is_some_and(|received| !self.admission.judge_read(&mut self.pace, received)) {
+                return Poll::Ready(Err(Some(CloseCode::Policy)));
+            }
+            match result {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    if reader.boundary.is_over() {
+                        self.admission.too_many_frames();
+                        return Poll::Ready(Err(Some(CloseCode::TooBig)));
+                    }
                     reader.has_more = false;
                     if reader.boundary.is_between_messages() {
                         self.reader = None;
@@ -171,8 +187,7 @@ impl Socket {
                 }
                 result => {
                     reader.has_more = true;
-                    coop.made_progress();
-                    return Poll::Ready(result);
+                    return Poll::Ready(result.map_err(|error| blame(&error)));
                 }
             }
         }
@@ -194,30 +209,27 @@ impl Socket {
                     self.stage = Stage::Draining;
                 }
                 Stage::Draining => {
-                    if ready!(self.outlet.poll_drained(cx)).is_err() {
-                        return Poll::Ready(());
-                    }
-                    if !self.outlet.is_closing() {
+                    ready!(self.outlet.poll_drained(cx));
+                    if !self.outlet.has_closed() {
                         return Poll::Ready(());
                     }
                     self.outlet.finish();
-                    self.stage = Stage::Discarding;
+                    self.stage = Stage::Discarding(DISCARDED);
                 }
-                Stage::Discarding => return self.poll_discard(cx),
-            }
-        }
-    }
-
-    fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut ignored = [0; 1024];
-        loop {
-            if ready!(self.outlet.reading().poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match self.outlet.reading().try_read(&mut ignored) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
+                Stage::Discarding(0) => return Poll::Ready(()),
+                Stage::Discarding(left) => {
+                    let mut ignored = [0; READ_BUFFER];
+                    // Each turn takes of tokio's budget for this task.
+                    if ready!(self.outlet.reading().poll_read_ready(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    let read = match self.outlet.reading().try_read(&mut ignored) {
+                        Ok(read @ 1..) => u32::try_from(read).unwrap_or(u32::MAX),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                        Ok(0) | Err(_) => return Poll::Ready(()),
+                    };
+                    self.stage = Stage::Discarding(left.saturating_sub(read));
+                }
             }
         }
     }
@@ -230,20 +242,24 @@ impl Reader {
             .write_buffer_size(0)
             .max_message_size(Some(message_limit))
             .max_frame_size(Some(message_limit));
-        let mut boundary = Boundary::default();
-        boundary.advance(&read_already);
-        let has_more = !read_already.is_empty();
-        let frames = WebSocketContext::from_partially_read(read_already.into(), Role::Server, Some(config));
+        let (has_more, mut boundary) = (!read_already.is_empty(), Boundary::new(message_limit));
+        let passed = boundary.advance(&read_already);
+        let begun = read_already.slice(..passed.bytes).into();
+        let frames = WebSocketContext::from_partially_read(begun, Role::Server, Some(config));
         Box::new(Self { frames, boundary, has_more })
     }
 
-    fn read(&mut self, outlet: &Outlet) -> Result<Message, Error> {
-        self.frames.read(&mut Wire { outlet, boundary: &mut self.boundary, is_ending: false })
+    /// The next message, and what was read for it.
+    fn read(&mut self, outlet: &Outlet) -> (Result<Message, Error>, Option<Received>) {
+        let mut wire = Wire { outlet, boundary: &mut self.boundary, received: None, is_ending: false };
+        let result = self.frames.read(&mut wire);
+        (result, wire.received)
     }
 
     fn echo_close(&mut self, outlet: &Outlet) {
+        let mut wire = Wire { outlet, boundary: &mut self.boundary, received: None, is_ending: true };
         // tungstenite says that the connection is closed now, which is no error.
-        let _ = self.frames.flush(&mut Wire { outlet, boundary: &mut self.boundary, is_ending: true });
+        let _ = self.frames.flush(&mut wire);
     }
 }
 
@@ -262,15 +278,23 @@ fn blame(error: &Error) -> Option<CloseCode> {
 struct Wire<'a> {
     outlet: &'a Outlet,
     boundary: &'a mut Boundary,
+    /// What was read.
+    received: Option<Received>,
     /// What is written now is the last.
     is_ending: bool,
 }
 
 impl Read for Wire<'_> {
+    /// Reads once only: tungstenite would go on for as long as bytes come that are no message.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.received.is_some() || self.boundary.is_over() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let read = try_read(self.outlet.reading(), buffer)?;
-        self.boundary.advance(buffer.get(..read).unwrap_or_default());
-        Ok(read)
+        let passed = self.boundary.advance(buffer.get(..read).unwrap_or_default());
+        self.received = Some(Received { bytes: read, frames: passed.frames });
+        // Nothing at all would be the end of the connection.
+        if read > 0 && passed.bytes == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(passed.bytes) }
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::Config;
 use super::limits::{Addresses, TooMuch};
 use super::meter::{Limit, Meter};
-use super::pace::{Pace, Tempo, Verdict};
+use super::pace::{Pace, Received, Tempo, Verdict};
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::live::Outlet;
@@ -104,7 +104,7 @@ impl Sockets {
             limit,
             message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| Addresses::new(limits, &clock)),
-            tempo: config.limits.map(|limits| Tempo::new(limits.messages)),
+            tempo: config.limits.map(|limits| Tempo::new(limits.messages, config.message_limit)),
             clock,
             meter,
             turned_down: AtomicUsize::new(0),
@@ -319,6 +319,21 @@ impl Admission {
             meter.limited(Limit::MessageRate);
         }
         verdict
+    }
+
+    /// This was read from the socket, whose pace this is. Says whether it may go on.
+    pub fn judge_read(&self, pace: &mut Pace, read: Received) -> bool {
+        let Sockets { tempo, clock, meter, .. } = &*self.sockets;
+        let is_good = tempo.is_none_or(|tempo| pace.read(tempo, read, clock.elapsed()));
+        if !is_good {
+            meter.limited(Limit::FrameRate);
+        }
+        is_good
+    }
+
+    /// A message had too many frames.
+    pub fn too_many_frames(&self) {
+        self.sockets.meter.limited(Limit::MessageFrames);
     }
 }
 

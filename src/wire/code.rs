@@ -104,15 +104,16 @@ impl CloseCode {
         }
     }
 
-    /// A few words for whoever reads a log.
+    /// What the close frame says besides: of 1008 a code for programs (`kicked` and `banned` are kept for later), of
+    /// the others a few words for whoever reads a log.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
             Self::Protocol => "protocol violation",
             Self::Unsupported => "binary messages are not supported",
             Self::NotUtf8 => "text must be UTF-8",
-            Self::TokenEnded => "the token has expired",
-            Self::Policy => "too many messages, too fast",
+            Self::TokenEnded => "token-expired",
+            Self::Policy => "rate-limit",
             Self::TooBig => "a message is at most 4096 bytes",
             Self::Internal => "the hub made a mistake: come back later",
             Self::Restarting => "restarting: come back after a random wait",

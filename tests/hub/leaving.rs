@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use breathing_room::config::Config;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::member::Ending;
-use crate::support::{Hub, Member};
+use crate::support::{Hub, Member, Program, eventually};
 
 fn grace(grace: Duration) -> impl FnOnce(&mut Config) {
     move |config| config.session.leave_grace = grace
@@ -109,4 +110,63 @@ async fn a_mass_disconnect_does_not_block_new_members() {
     members.into_iter().for_each(Member::break_off);
     let mut late = hub.join("lobby", "late").await;
     late.expect_present(1).await;
+}
+
+/// Everybody in these rooms closes with 1000 and resets the connection, with states unread. Nobody stays.
+async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Member>>) {
+    hub.signal("STOP").await;
+    let count = rooms.len();
+    for member in rooms.into_iter().flatten() {
+        member.leave_and_reset().await;
+    }
+    hub.signal("CONT").await;
+    let nobody = async || hub.metric("breathing_room_rooms").await == 0.0;
+    eventually(nobody, &format!("{count} rooms are empty")).await;
+}
+
+#[tokio::test]
+async fn close_1000_with_unread_state_leaves_at_once_whatever_became_of_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("LEAVE_GRACE", "1h"), ("RATE_LIMITS", "off")];
+    let hub = Program::start(folder.path(), &settings).await;
+    for (members, rooms) in [(2, 10), (3, 10), (10, 10), (100, 1)] {
+        let mut all = Vec::new();
+        for room in 0..rooms {
+            let mut here = Vec::new();
+            for n in 0..members {
+                here.push(hub.join(&format!("room-{room}"), &format!("v{n}")).await);
+            }
+            here[0].expect_present(members).await;
+            all.push(here);
+        }
+        expect_all_leave_at_once(&hub, all).await;
+    }
+}
+
+#[tokio::test]
+async fn two_who_leave_in_the_same_moment_leave_at_once() {
+    let hub = Hub::with(grace(Duration::from_hours(1))).await;
+    for n in 0..12 {
+        let (mut ann, bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
+        ann.expect_present(2).await;
+        ann.set_mood(Some("calm")).await;
+        // The hub, on the same thread, hears of both when both are gone.
+        tokio::join!(ann.leave_and_reset(), bob.leave_and_reset());
+        let nobody =
+            async || hub.debug("sessions").await == 0 && hub.metric("breathing_room_rooms").await == 0.0;
+        eventually(nobody, &format!("both have left, time {n}")).await;
+    }
+}
+
+#[tokio::test]
+async fn close_1000_that_answers_the_hubs_own_close_is_no_leaving() {
+    let hub = Hub::with(grace(Duration::from_hours(1))).await;
+    let mut bob = hub.join("lobby", "bob").await;
+    let mut eve = hub.join("lobby", "eve").await;
+    bob.expect_present(2).await;
+    eve.send(Message::Binary(vec![0].into())).await;
+    assert_eq!(eve.expect_close().await.0, 1003);
+    eve.write_bytes(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await; // 1000, though the hub has said 1003
+    hub.expect_debug("connections", 1).await;
+    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2, "eve is held for the grace");
 }

@@ -19,6 +19,7 @@ mod echo;
 mod entry;
 mod erasure;
 mod events;
+mod flood;
 mod flush;
 mod handbook;
 mod http;

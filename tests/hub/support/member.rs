@@ -1,5 +1,7 @@
 //! A member of a room: a client as other people would write it.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -22,6 +24,8 @@ pub struct Member {
     pub seq: u64,
     pub presence_frames: usize,
     last_ref: u64,
+    /// With what code and what reason the hub has closed.
+    closed: Option<(u16, String)>,
     /// Everything that is no state and was not asked for yet.
     inbox: Vec<Value>,
 }
@@ -74,6 +78,7 @@ impl Member {
             seq: 0,
             presence_frames: 0,
             last_ref: 0,
+            closed: None,
             inbox: Vec::new(),
         })
     }
@@ -89,6 +94,7 @@ impl Member {
                     return Ok(message);
                 }
                 Some(Ok(Message::Close(frame))) => {
+                    self.closed = frame.as_ref().map(|frame| (frame.code.into(), frame.reason.to_string()));
                     return Err(Ending::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }
                 Some(Ok(_)) => {}
@@ -160,6 +166,12 @@ impl Member {
         }
     }
 
+    /// Reads on until the hub closes, and says with what code and what reason it did.
+    pub async fn expect_close(&mut self) -> (u16, String) {
+        let end = self.expect_end().await;
+        self.closed.clone().unwrap_or_else(|| panic!("{end:?} is no close with a code"))
+    }
+
     pub async fn say(&mut self, message: Value) {
         self.say_raw(&message.to_string()).await;
     }
@@ -213,6 +225,22 @@ impl Member {
     pub async fn close(mut self, code: u16) -> Ending {
         self.send(Message::Close(Some(CloseFrame { code: code.into(), reason: "".into() }))).await;
         self.expect_end().await
+    }
+
+    /// Leaves as a client that means it, and is gone at once, whatever it was sent: its end of the connection resets
+    /// the other.
+    pub async fn leave_and_reset(mut self) {
+        let close = Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }));
+        self.stream().set_nodelay(true).unwrap(); // or the close frame might wait for an ACK, and be gone with it
+        self.send(close).await;
+        socket2::SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match self.socket.get_ref() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("a test without TLS"),
+        }
     }
 
     /// The network is gone: the connection ends without a close frame.

@@ -1,0 +1,131 @@
+//! Floods: frames without end, most of them without payload. Whoever sends them is closed, and nobody else waits
+//! meanwhile.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::support::{Hub, PATIENCE, clock};
+
+const UPGRADE: &str = "GET /rooms/lobby/socket HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Frames without payload, as a client sends them.
+const TEXT: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
+const TEXT_THAT_GOES_ON: [u8; 6] = [0x01, 0x80, 0, 0, 0, 0];
+const CONTINUATION: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
+const LAST_CONTINUATION: [u8; 6] = [0x80, 0x80, 0, 0, 0, 0];
+const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+const BINARY: [u8; 6] = [0x82, 0x80, 0, 0, 0, 0];
+
+/// Opens a socket and sends `first`, and then `frame` without end. Returns the code with which the hub has closed,
+/// and none where it lets this go on.
+fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(UPGRADE.as_bytes()).unwrap();
+    stream.write_all(first).unwrap();
+    let (frames, began) = (frame.repeat(1_000), Instant::now());
+    while stream.write_all(&frames).is_ok() {
+        if began.elapsed() > PATIENCE {
+            return None;
+        }
+    }
+    // Whatever happened to the writes, what the hub has said before is there.
+    let mut heard = Vec::new();
+    while !matches!(stream.read_to_end(&mut heard), Ok(0)) {}
+    let close = heard.windows(2).rposition(|bytes| bytes[0] == 0x88 && bytes[1] >= 2)?;
+    Some(u16::from_be_bytes([heard[close + 2], heard[close + 3]]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_frames_without_payload_are_closed_while_others_get_their_answers() {
+    for (first, frame, code) in [
+        (TEXT_THAT_GOES_ON, CONTINUATION, 1009),
+        (TEXT, PING, 1008),
+        (PONG, PONG, 1008),
+        (TEXT, TEXT, 1008),
+        (BINARY, BINARY, 1003),
+    ] {
+        let hub = Hub::start().await;
+        let (mut ann, mut bob) = (hub.join("garden", "ann").await, hub.join("garden", "bob").await);
+        let mut floods = JoinSet::new();
+        for _ in 0..4 {
+            let address = hub.address.clone();
+            floods.spawn_blocking(move || flood(&address, &first, &frame));
+        }
+        // They are answered before the floods are over, or after that; and in time.
+        let mut answers = 0;
+        while !floods.is_empty() {
+            for mood in ["calm", "joy"] {
+                ann.set_mood(Some(mood)).await;
+                bob.expect_moods(serde_json::json!({ mood: 1 })).await;
+            }
+            hub.get("/health").send().await.expect(200);
+            answers += 1;
+            while let Some(closed) = floods.try_join_next() {
+                assert_eq!(closed.unwrap(), Some(code), "{frame:x?} after {answers} answers");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await; // not to be too fast themselves
+        }
+        ann.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn message_in_more_than_64_frames_is_closed_with_1009_after_those_before_it() {
+    let hub = Hub::start().await;
+    let mut eve = hub.join("lobby", "eve").await;
+    let whole = |continuations| {
+        [&TEXT_THAT_GOES_ON[..], &CONTINUATION.repeat(continuations), &LAST_CONTINUATION].concat()
+    };
+    eve.write_bytes(&[whole(62), whole(63)].concat()).await;
+    eve.expect_error("bad-json").await; // of 64 frames, and empty
+    assert_eq!(eve.expect_close().await, (1009, "a message is at most 4096 bytes".to_owned()));
+    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"message-frames\"}").await, 1.0);
+}
+
+#[tokio::test]
+async fn frames_cost_more_than_their_bytes_and_whoever_goes_on_is_closed_with_1008() {
+    let clock = clock();
+    let hub = Hub::with(|config| config.clock = clock.clone()).await;
+    let mut eve = hub.join("lobby", "eve").await;
+    let message = [&TEXT_THAT_GOES_ON[..], &CONTINUATION.repeat(62), &LAST_CONTINUATION].concat();
+    // Far fewer messages than may come at once, by a clock that stands still.
+    let mut taken = 0;
+    let closed = loop {
+        eve.write_bytes(&message).await;
+        match eve.next().await {
+            Ok(refused) => assert_eq!(refused["code"], "bad-json"),
+            Err(_) => break eve.expect_close().await,
+        }
+        taken += 1;
+    };
+    assert_eq!(closed, (1008, "rate-limit".to_owned()));
+    assert!((25..=51).contains(&taken), "{taken} messages of 64 frames");
+    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"frame-rate\"}").await, 1.0);
+    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"message-rate\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn longest_messages_at_the_pace_of_messages_meet_no_limit() {
+    let clock = clock();
+    let hub = Hub::with(|config| config.clock = clock.clone()).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    let longest = format!("[{}]", " ".repeat(4_094));
+    for _ in 0..200 {
+        ann.say_raw(&longest).await;
+    }
+    for _ in 0..200 {
+        ann.expect_error("bad-json").await;
+    }
+    for _ in 0..100 {
+        clock.advance(Duration::from_millis(50));
+        ann.say_raw(&longest).await;
+        ann.expect_error("bad-json").await;
+    }
+}

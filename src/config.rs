@@ -176,8 +176,8 @@ pub struct Settings {
     /// Moods that may be set, in display order, separated by commas
     #[arg(long, env, value_name = "LIST", default_value = DEFAULT_MOODS, value_parser = Vocabulary::parse)]
     pub moods: Vocabulary,
-    /// Token for the admin's requests; without one, a random one is made and logged
-    #[arg(long, env, value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    /// Token for the admin's requests, of at least 16 bytes; without one, a random one is made and logged
+    #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
     /// Secret of visitors' tokens (HS256), of at least 32 bytes; with it, nobody joins or posts without a token
     #[arg(long, env, value_name = "SECRET", hide_env_values = true)]
@@ -232,9 +232,13 @@ pub struct Settings {
     /// Most bytes of requests that are being read, and as many that wait for sockets to take them
     #[arg(long, env, value_name = "BYTES", default_value = "67108864", value_parser = at_least_one)]
     pub max_bytes_in_flight: usize,
-    /// Who may see the dashboard
+    /// Who may see the dashboard and what it shows: the history and the live activity
     #[arg(long, env, value_name = "WHO", default_value = "public")]
     pub dashboard: http::Audience,
+    /// Properties of page views by whose values the history may be broken down without the admin token, separated
+    /// by commas
+    #[arg(long, env, value_name = "LIST", default_value = "", value_parser = http::PublicProps::parse)]
+    pub public_props: http::PublicProps,
     /// Who may see /metrics
     #[arg(long, env, value_name = "WHO", default_value = "public")]
     pub metrics: http::Audience,
@@ -291,6 +295,7 @@ impl From<Settings> for Config {
             http: http::Config {
                 admin_token: settings.admin_token,
                 dashboard: settings.dashboard,
+                public_props: settings.public_props,
                 metrics: settings.metrics,
                 allowed_origins: settings.allowed_origins,
                 public_url: settings.public_url,
@@ -375,10 +380,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn secret(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,7 +413,7 @@ mod tests {
             ("--public-url", "hub.example.org"),
             ("--moods", "Calm"),
             ("--dashboard", "friends"),
-            ("--admin-token", ""),
+            ("--public-props", "plan,"),
             ("--frame-ancestors", "example.org"),
             ("--allowed-origins", "example.org"),
         ] {

@@ -52,6 +52,7 @@ pub mod history;
 pub mod http;
 pub mod live;
 pub mod panics;
+pub mod private;
 pub mod quota;
 pub mod session;
 mod sync;

@@ -16,7 +16,11 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// tokio's tasks are aligned to 128 bytes, between which glibc's allocator leaves gaps: an idle socket takes a
 /// sixth less with this one (`docs/benchmarks.md`).
@@ -86,15 +90,19 @@ async fn run(settings: Settings) -> Result<(), Failure> {
 fn start_logging(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log_filter)
         .map_err(|error| format!("invalid value for RUST_LOG: {error}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_secret));
     match settings.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with(lines).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
     }
     Ok(())
+}
+
+/// Whether the log may have this, whatever `RUST_LOG` says: tungstenite logs messages whole, with the tokens that
+/// are renewed in them.
+fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("tungstenite") || *metadata.level() <= Level::INFO
 }
 
 /// SIGTERM and SIGINT.

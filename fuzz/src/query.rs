@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
     }
     if let Ok(Query(joining)) = Query::<Joining>::try_from_uri(&uri) {
         let vocabulary = Vocabulary::parse(DEFAULT_MOODS).expect("moods");
-        match joining.visitor() {
+        match joining.visitor(None) {
             Ok(visitor) => assert!((1..=64).contains(&visitor.as_str().len())),
             Err(error) => refused(&error),
         }

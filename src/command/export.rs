@@ -16,6 +16,7 @@ use crate::config::ExportSettings;
 use crate::history::Store;
 use crate::history::calendar::Month;
 use crate::history::record::Record;
+use crate::private;
 use crate::wire::{RoomId, Time};
 
 /// How an export is written.
@@ -188,7 +189,13 @@ impl Part {
         let mut here = OsString::from(path);
         here.push(".part");
         let here = PathBuf::from(here);
-        Ok(Self { file: File::create(&here)?, here, goal: path.to_path_buf(), is_complete: false })
+        // One that was left behind may be another's to read.
+        if let Err(error) = fs::remove_file(&here)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        Ok(Self { file: private::create_new(&here)?, here, goal: path.to_path_buf(), is_complete: false })
     }
 
     fn complete(mut self) -> io::Result<()> {

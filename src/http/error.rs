@@ -95,6 +95,12 @@ pub enum ApiError {
     /// The admin's token is missing or wrong.
     #[error("this needs Authorization: Bearer with the admin token")]
     Unauthorized,
+    /// Values of a property may be about people.
+    #[error(
+        "prop: a breakdown by this property needs Authorization: Bearer with the admin token, unless the hub's \
+         PUBLIC_PROPS names it"
+    )]
+    PrivateProp,
     /// The hub asks for tokens, and this has none.
     #[error("this needs a token: Authorization: Bearer, or on a socket the subprotocol bearer.{{token}}")]
     NoToken,
@@ -163,7 +169,7 @@ impl ApiError {
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
             Self::Upgrade(UpgradeError::Key) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
             Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
-            Self::Unauthorized | Self::NoToken | Self::BadToken(_) => {
+            Self::Unauthorized | Self::PrivateProp | Self::NoToken | Self::BadToken(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthorized")
             }
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),

@@ -7,15 +7,21 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Audience;
 use super::app::App;
 use super::error::ApiError;
+use crate::address::Address;
 use crate::wire::RoomId;
 use crate::wire::mood::NamedMoods;
+
+/// What is for the admin only, no cache may keep.
+pub(super) const PRIVATE: &str = "private, no-store";
 
 /// A room's name from an address. A wrong one is refused with its rule.
 pub(super) fn room_id(path: Result<Path<String>, PathRejection>) -> Result<RoomId, ApiError> {
@@ -55,8 +61,14 @@ pub async fn room(
 }
 
 /// `GET /live-activity`: what is going on, over all rooms.
-pub async fn live_activity(State(app): State<Arc<App>>) -> Response {
+pub async fn live_activity(
+    State(app): State<Arc<App>>,
+    address: Address,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    app.config.dashboard.admit(&app, &headers, address)?;
+    let cache = if app.config.dashboard == Audience::Admin { PRIVATE } else { "no-store" };
     let newest = app.feed.newest().await;
-    let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")];
-    (headers, newest.json.clone()).into_response()
+    let headers = [(CACHE_CONTROL, cache), (CONTENT_TYPE, "application/json")];
+    Ok((headers, newest.json.clone()).into_response())
 }

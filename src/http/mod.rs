@@ -38,14 +38,17 @@ pub use descriptors::Descriptors;
 pub use origins::{AllowedOrigins, PublicUrl};
 pub use pages::FrameAncestors;
 pub use server::{ServeError, Server, listen, serve};
+pub use stats::PublicProps;
 
 /// What HTTP is told by the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// The admin's token; without one, a random one is made at start and logged.
     pub admin_token: Option<String>,
-    /// Who may see the dashboard.
+    /// Who may see the dashboard, and what it shows: the history and the live activity.
     pub dashboard: Audience,
+    /// By which properties everybody may break page views down who may see the history.
+    pub public_props: PublicProps,
     /// Who may see `/metrics`.
     pub metrics: Audience,
     /// From which sites browsers may come.

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::admission::Admin;
 use super::app::App;
 use super::error::ApiError;
+use crate::address::Address;
 use crate::clock::millis;
 use crate::history::Fault;
 use crate::history::journal::{Flushed, Status};
@@ -117,8 +118,12 @@ fn trouble(status: &Status, overdue_ms: u64) -> Option<Trouble> {
 }
 
 /// `GET /metrics`: all counters, for Prometheus.
-pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    app.config.metrics.admit(&app, &headers)?;
+pub async fn metrics(
+    State(app): State<Arc<App>>,
+    address: Address,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    app.config.metrics.admit(&app, &headers, address)?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.meter.page(&app)).into_response())
 }
 

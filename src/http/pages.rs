@@ -7,14 +7,18 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, IF_NONE_MATCH, REFERRER_POLICY, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, IF_NONE_MATCH, REFERRER_POLICY, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::Audience;
 use super::app::App;
 use super::assets::{Keep, serve};
 use super::error::ApiError;
 use super::live::room_id;
+use crate::address::Address;
 
 /// What there is to see where the pages were not built before the hub.
 const NOT_BUILT: &str = "The hub runs, but it was built without its pages.
@@ -61,16 +65,26 @@ fn is_origin(source: &str) -> bool {
 }
 
 /// `GET /`: the dashboard. Where it is the admin's, whoever has no token gets a page that asks for it.
-pub async fn dashboard(State(app): State<Arc<App>>, mut request: HeaderMap) -> Response {
-    if app.config.dashboard.admit(&app, &request).is_ok() {
-        return page("index.html", &request, "'none'");
+pub async fn dashboard(
+    State(app): State<Arc<App>>,
+    address: Address,
+    mut request: HeaderMap,
+) -> Result<Response, ApiError> {
+    let is_public = app.config.dashboard == Audience::Public;
+    // Whoever brings no token has not tried any.
+    if is_public || request.contains_key(AUTHORIZATION) {
+        match app.config.dashboard.admit(&app, &request, address) {
+            Ok(()) => return Ok(page("index.html", &request, "'none'")),
+            Err(ApiError::Unauthorized) => {}
+            Err(paced) => return Err(paced),
+        }
     }
     // A refusal is never "not modified".
     request.remove(IF_NONE_MATCH);
     let mut asking = page("token.html", &request, "'none'");
     *asking.status_mut() = StatusCode::UNAUTHORIZED;
     asking.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    asking
+    Ok(asking)
 }
 
 /// `GET /room/{room}`: a page that joins the room.

@@ -15,7 +15,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use super::accept::{Acceptor, Door};
-use super::admission::AdminToken;
+use super::admission::{AdminToken, ShortToken};
 use super::app::App;
 use super::descriptors::Descriptors;
 use super::hourly::Hourly;
@@ -62,6 +62,9 @@ pub enum ServeError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The admin token cannot be used.
+    #[error(transparent)]
+    AdminToken(#[from] ShortToken),
     /// The tokens' keys cannot be used.
     #[error(transparent)]
     Tokens(#[from] BadKeys),
@@ -124,6 +127,7 @@ impl Server {
     /// The database cannot be used.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         let Config { http, live, history, mut session, token, clock } = config;
+        let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
         let tokens = token.open()?;
         let meters = Meters::register()?;
         if let Some(descriptors) = http.descriptors {
@@ -170,7 +174,7 @@ impl Server {
         }));
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
         let app = Arc::new(App {
-            admin_token: http.admin_token.clone().map_or_else(make_admin_token, AdminToken::new),
+            admin_token: admin_token.unwrap_or_else(make_admin_token),
             origins: Origins::new(&http),
             untold: Hourly::default(),
             bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),

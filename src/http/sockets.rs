@@ -29,7 +29,7 @@ use crate::live::NoPlace;
 use crate::panics::Part;
 use crate::session::meter::Limit;
 use crate::session::room::RoomSession;
-use crate::session::{Admission, Handshake, Socket, viewer};
+use crate::session::{Admission, Handshake, Socket, offered_visitor, viewer};
 use crate::token::Claims;
 use crate::wire::mood::MOOD_RULE;
 use crate::wire::schema::text_like;
@@ -44,7 +44,7 @@ pub const ACTIVITY: &str = "/live";
 /// The query of a room socket.
 #[derive(Debug, Deserialize, IntoParams)]
 pub struct Joining {
-    /// Who joins; without it, the hub makes one up.
+    /// Who joins, unless a subprotocol `visitor.{id}` or a token says so; without any, the hub makes one up.
     #[param(value_type = VisitorId, required = false)]
     visitor: Option<String>,
     #[param(schema_with = mood_name)]
@@ -56,12 +56,12 @@ fn mood_name() -> ObjectBuilder {
 }
 
 impl Joining {
-    /// Who joins; somebody new, where nobody is named.
+    /// Who joins: whom the subprotocol names, or the query; somebody new, where neither does.
     ///
     /// # Errors
     /// The id breaks its rule.
-    pub fn visitor(&self) -> Result<VisitorId, ApiError> {
-        let id = self.visitor.as_deref().map(VisitorId::try_from).transpose();
+    pub fn visitor(&self, offered: Option<&str>) -> Result<VisitorId, ApiError> {
+        let id = offered.or(self.visitor.as_deref()).map(VisitorId::try_from).transpose();
         Ok(id.map_err(ApiError::BadVisitor)?.unwrap_or_else(VisitorId::random))
     }
 
@@ -159,7 +159,7 @@ fn join<B>(
     let claims = claims.as_ref().map(|claims| claims.opening(&room)).transpose()?;
     let visitor = match claims {
         Some(claims) => claims.visitor.clone(),
-        None => joining.visitor()?,
+        None => joining.visitor(offered_visitor(request.headers()))?,
     };
     let end = claims.map(Claims::ends);
     let mood = joining.mood(app.hub.vocabulary())?;
@@ -185,6 +185,7 @@ fn listen<B>(app: &Arc<App>, request: &http::Request<B>) -> Result<Response, Api
     let address = address(app, request.headers(), request.extensions());
     app.sockets.check_address(address)?;
     let permit = app.sockets.listen(address)?;
+    app.config.dashboard.admit(app, request.headers(), address)?;
     let admission = app.sockets.admit(address)?;
     let handshake = Handshake::check(request)?;
     let (feed, refusals) = (Arc::clone(&app.feed), app.refusals.clone());

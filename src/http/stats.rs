@@ -13,10 +13,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
+use super::Audience;
 use super::app::App;
 use super::error::ApiError;
 use super::etag::is_known;
-use super::live::query;
+use super::live::{PRIVATE, query};
+use crate::address::Address;
 use crate::history::stats::{Question, Range, Zone};
 use crate::wire::schema::one_of;
 use crate::wire::{RoomId, Time};
@@ -27,6 +29,38 @@ const CACHE: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30";
 
 /// The longest name of a property, in bytes: no event has a longer one.
 const PROP_LIMIT: usize = 1024;
+
+/// The properties of page views whose values anybody may see. Values may be about people, so that by default there
+/// are none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublicProps(Vec<String>);
+
+impl PublicProps {
+    /// Reads the names of properties, separated by commas.
+    ///
+    /// # Errors
+    /// One is empty or too long.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        if list.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+        if names.iter().all(|name| is_prop(name)) {
+            Ok(Self(names))
+        } else {
+            Err("must be names of properties of 1 to 1024 bytes, separated by commas".to_owned())
+        }
+    }
+
+    /// Whether this property is one of them.
+    fn has(&self, prop: &str) -> bool {
+        self.0.iter().any(|public| public == prop)
+    }
+}
+
+fn is_prop(name: &str) -> bool {
+    (1..=PROP_LIMIT).contains(&name.len())
+}
 
 /// The query of the stats.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -57,18 +91,32 @@ fn named_ranges() -> ObjectBuilder {
 fn prop_name() -> ObjectBuilder {
     let text =
         ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(PROP_LIMIT));
-    text.description(Some("A property of page views to break down."))
+    text.description(Some(
+        "A property of page views to break down: for the admin, unless PUBLIC_PROPS names it.",
+    ))
 }
 
 /// `GET /unified-stats`: what the history says about a stretch of time.
 pub async fn unified_stats(
     State(app): State<Arc<App>>,
+    address: Address,
     asking: Result<Query<Asking>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let question = Question::try_from(query(asking)?)?;
+    let mut audience = app.config.dashboard;
+    audience.admit(&app, &headers, address)?;
+    let asking = query(asking)?;
+    if asking.prop.as_ref().is_some_and(|prop| !app.config.public_props.has(prop)) {
+        audience = Audience::Admin;
+        audience.admit(&app, &headers, address).map_err(|error| match error {
+            ApiError::Unauthorized => ApiError::PrivateProp,
+            other => other,
+        })?;
+    }
+    let question = Question::try_from(asking)?;
     let served = app.answers.get(&question).await?;
-    let headers_out = [(CACHE_CONTROL, CACHE.to_owned()), (ETAG, served.etag.clone())];
+    let cache = if audience == Audience::Admin { PRIVATE } else { CACHE };
+    let headers_out = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
     if is_known(&headers, &served.etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
     }
@@ -100,7 +148,7 @@ impl TryFrom<Asking> for Question {
                 Zone::find(&name).map_err(|_| bad("tz", "must be an IANA time zone such as Europe/Berlin"))?
             }
         };
-        if asking.prop.as_ref().is_some_and(|prop| prop.is_empty() || prop.len() > PROP_LIMIT) {
+        if asking.prop.as_deref().is_some_and(|prop| !is_prop(prop)) {
             return Err(bad("prop", "must be the name of a property, of 1 to 1024 bytes"));
         }
         Ok(Self { range, room, zone, prop: asking.prop })
@@ -120,6 +168,16 @@ mod tests {
         let uri = format!("/?{query}").parse().unwrap();
         let asking = Query::<Asking>::try_from_uri(&uri).unwrap().0;
         Question::try_from(asking).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn public_props_are_names_separated_by_commas() {
+        let props = PublicProps::parse("plan, utm_source").unwrap();
+        assert!(props.has("plan") && props.has("utm_source") && !props.has("email") && !props.has(""));
+        assert_eq!(PublicProps::parse(" "), Ok(PublicProps::default()));
+        for bad in ["plan,", ",", &"x".repeat(1025)] {
+            assert!(PublicProps::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -13,9 +13,10 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::admission::admit_visitor_or_admin;
+use super::admission::Asker;
 use super::app::App;
 use super::error::ApiError;
+use crate::address::Address;
 use crate::history::lifecycle::Unfinished;
 use crate::history::store::{Erased, PersonalData};
 use crate::wire::VisitorId;
@@ -60,11 +61,13 @@ fn visitor_id(path: Result<Path<String>, PathRejection>) -> Result<VisitorId, Ap
 /// `GET /visitors/{visitor}/data`: everything that is kept of them, archives included.
 pub async fn data(
     State(app): State<Arc<App>>,
+    address: Address,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
+    let asker = Asker::of(&app, &headers, address)?;
     let visitor = visitor_id(path)?;
-    admit_visitor_or_admin(&app, &headers, &visitor)?;
+    asker.may_have(&visitor)?;
     app.journal.flush().await?;
     let stored = app.store.data_of(&visitor, &app.archives).await.map_err(Unfinished::from)?;
     let pending = app.journal.pending_of(&visitor);
@@ -74,11 +77,13 @@ pub async fn data(
 /// `DELETE /visitors/{visitor}/data`: erases all of it, wherever it is.
 pub async fn erase(
     State(app): State<Arc<App>>,
+    address: Address,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Erasure>, ApiError> {
+    let asker = Asker::of(&app, &headers, address)?;
     let visitor = visitor_id(path)?;
-    admit_visitor_or_admin(&app, &headers, &visitor)?;
+    asker.may_have(&visitor)?;
     let queued = app.journal.forget(&visitor);
     // What a flush has taken already is erased where it goes.
     app.journal.flush().await?;

@@ -49,6 +49,9 @@ impl Limits {
     };
 }
 
+/// Requests a second of one address that lack a good admin token. Nobody sets it: the right token always passes.
+const ADMIN_FAILURES: NonZeroU32 = NonZeroU32::MIN;
+
 /// An address does too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TooMuch {
@@ -64,6 +67,9 @@ pub enum TooMuch {
     /// As many sockets for the live activity are open from it as may be.
     #[error("too many sockets for the live activity are open from your address")]
     Live,
+    /// It has tried too often to be the admin.
+    #[error("your address has brought no good admin token too often: wait a moment")]
+    AdminFailures,
     /// It posts too fast.
     #[error("your address posts too fast: wait a moment")]
     Posts,
@@ -83,6 +89,7 @@ pub struct Addresses {
     opened: Limiter,
     posts: Limiter,
     reads: Limiter,
+    admin_failures: Limiter,
 }
 
 /// How many each address has open, where it has any.
@@ -119,6 +126,7 @@ impl Addresses {
             opened: limiter(limits.opened),
             posts: limiter(limits.posts),
             reads: limiter(limits.reads),
+            admin_failures: limiter(ADMIN_FAILURES),
         }
     }
 
@@ -186,9 +194,17 @@ impl Addresses {
         self.reads.check_key(&address).map_err(|_| TooMuch::Reads)
     }
 
+    /// Somebody asks for what is the admin's, without a good token.
+    ///
+    /// # Errors
+    /// The address has done so too often.
+    pub fn fail_as_admin(&self, address: Address) -> Result<(), TooMuch> {
+        self.admin_failures.check_key(&address).map_err(|_| TooMuch::AdminFailures)
+    }
+
     /// Forgets all who have been slow enough again.
     pub fn forget_idle(&self) {
-        for limiter in [&self.opened, &self.posts, &self.reads] {
+        for limiter in [&self.opened, &self.posts, &self.reads, &self.admin_failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -198,7 +214,7 @@ impl Addresses {
     #[must_use]
     pub fn len(&self) -> usize {
         let open = [&self.sockets, &self.live, &self.connections].map(Open::len);
-        let paced = [&self.opened, &self.posts, &self.reads].map(RateLimiter::len);
+        let paced = [&self.opened, &self.posts, &self.reads, &self.admin_failures].map(RateLimiter::len);
         open.into_iter().chain(paced).max().unwrap_or_default()
     }
 

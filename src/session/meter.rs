@@ -33,6 +33,8 @@ pub enum Limit {
     AddressPostRate,
     /// Other requests a second of one address.
     AddressReadRate,
+    /// Requests of one address that lack a good admin token.
+    AdminFailures,
     /// Messages a second on one socket.
     MessageRate,
     /// Frames and bytes a second on one socket, beyond what its messages need.
@@ -46,7 +48,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
@@ -56,6 +58,7 @@ impl Limit {
         Self::AddressLiveSockets,
         Self::AddressPostRate,
         Self::AddressReadRate,
+        Self::AdminFailures,
         Self::MessageRate,
         Self::FrameRate,
         Self::MessageFrames,
@@ -74,6 +77,7 @@ impl Limit {
             Self::AddressLiveSockets => "address-live-sockets",
             Self::AddressPostRate => "address-post-rate",
             Self::AddressReadRate => "address-read-rate",
+            Self::AdminFailures => "admin-failures",
             Self::MessageRate => "message-rate",
             Self::FrameRate => "frame-rate",
             Self::MessageFrames => "message-frames",
@@ -92,6 +96,7 @@ impl From<TooMuch> for Limit {
             TooMuch::Live => Self::AddressLiveSockets,
             TooMuch::Posts => Self::AddressPostRate,
             TooMuch::Reads => Self::AddressReadRate,
+            TooMuch::AdminFailures => Self::AdminFailures,
         }
     }
 }

@@ -177,7 +177,9 @@ impl RoomSession {
             }
             ClientMessage::Token(token) => {
                 let end = self.context.end_of(&token, seat).map_err(|bad| bad_token(&bad))?;
-                self.socket.set_end(end);
+                if !self.socket.renew(end) {
+                    return Err(bad_token(&BadToken::Sooner));
+                }
             }
         }
         Ok(())

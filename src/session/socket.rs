@@ -109,6 +109,11 @@ impl Socket {
         self.admission.set_end(end);
     }
 
+    /// Moves the socket's end to another time, unless that is sooner, and says whether it did.
+    pub fn renew(&self, end: Time) -> bool {
+        self.admission.renew(end)
+    }
+
     /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is
     /// read, so that a peer that does not read cannot make the hub pile up answers.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {

@@ -177,6 +177,15 @@ impl Sockets {
         Ok(ListenPermit { sockets: Arc::clone(self), address })
     }
 
+    /// Somebody at this address asks for what is the admin's, without a good token.
+    ///
+    /// # Errors
+    /// The address has done so too often.
+    pub fn count_admin_failure(&self, address: Address) -> Result<(), TooMuch> {
+        let failed = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.fail_as_admin(address));
+        failed.inspect_err(|limit| self.turn_down(*limit))
+    }
+
     /// Lets a connection from this address come, or not.
     ///
     /// # Errors
@@ -303,6 +312,13 @@ impl Admission {
         if let Some(open) = self.key.and_then(|key| open.get_mut(key)) {
             open.end = end;
         }
+    }
+
+    /// Moves the end of the socket to another time, unless that is sooner, and says whether it did.
+    pub fn renew(&self, end: Time) -> bool {
+        let mut open = lock(&self.sockets.open);
+        let open = self.key.and_then(|key| open.get_mut(key)).filter(|open| open.end <= end);
+        open.map(|open| open.end = end).is_some()
     }
 
     /// The longest message that may come on the socket, in bytes.

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::sync::lock;
-use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL};
+use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
@@ -200,6 +200,12 @@ impl AsyncWrite for Upgradable {
 #[must_use]
 pub fn offered_token(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
+}
+
+/// The visitor's id that is offered as a subprotocol. It is never echoed.
+#[must_use]
+pub fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
+    items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
 }
 
 /// The items of a header that is a comma-separated list.

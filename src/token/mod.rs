@@ -53,6 +53,9 @@ pub enum BadToken {
     /// Its time is over.
     #[error("has expired")]
     Expired,
+    /// It would end what the one before lets go on.
+    #[error("exp: ends before the token that it would replace, which goes on to hold")]
+    Sooner,
     /// It was made for something else than this hub.
     #[error("aud: is for another audience")]
     Audience,

@@ -28,5 +28,8 @@ pub const SUBPROTOCOL: &str = "breathing-room.v1";
 /// How a browser, which cannot set headers, offers its token: as a subprotocol with this before it.
 pub const BEARER_SUBPROTOCOL: &str = "bearer.";
 
+/// How a client offers the visitor's id, so that it stands in no address: as a subprotocol with this before it.
+pub const VISITOR_SUBPROTOCOL: &str = "visitor.";
+
 /// The longest message that a client may send, in bytes.
 pub const MESSAGE_LIMIT: usize = 4096;

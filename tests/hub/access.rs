@@ -1,17 +1,22 @@
 //! Access: the order of checks, what a page learns of a refusal, and origins as proxies pass them on.
 
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
 
 use axum::http::HeaderName;
-use breathing_room::http::{AllowedOrigins, PublicUrl};
+use breathing_room::clock::Clock;
+use breathing_room::http::{AllowedOrigins, Audience, PublicProps, PublicUrl};
 use breathing_room::session::Limits;
 use breathing_room::token::{Claims, Secret};
 use breathing_room::wire::{Time, VisitorId};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use uuid::Uuid;
 
 use crate::support::request::Answer;
-use crate::support::{Hub, Member, Program, Request, START, clock};
+use crate::support::{ADMIN, Hub, Member, Program, Request, START, clock};
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 const APP: &str = "https://app.example.org";
@@ -268,4 +273,243 @@ async fn forwarded_tells_addresses_apart() {
     }
     ask("for=\"[2001:db8::1]:4711\"").send().await.expect_error(429, "too-fast");
     ask("for=\"[2001:db8:1::1]\"").send().await.expect_error(426, "upgrade-required");
+}
+
+// The admin's
+
+const PRIVATE: &str = "private, no-store";
+
+#[tokio::test]
+async fn admins_dashboard_covers_the_history_and_the_live_activity() {
+    let hub = Hub::with(|config| config.http.dashboard = Audience::Admin).await;
+    hub.see("ann", "/").await;
+    for path in ["/unified-stats?range=24h", "/live-activity"] {
+        hub.get(path).send().await.expect_error(401, "unauthorized");
+        let wrong = hub.get(path).header("authorization", "Bearer no-admins-token-at-all");
+        wrong.send().await.expect_error(401, "unauthorized");
+        let answer = hub.get(path).admin().send().await;
+        answer.expect(200);
+        assert_eq!(answer.header("cache-control"), PRIVATE, "{path}");
+    }
+    hub.get("/unified-stats?range=1y").send().await.expect_error(401, "unauthorized");
+    let offer = |offer: &str| hub.get("/live").upgrade().header("sec-websocket-protocol", offer);
+    for refused in [
+        hub.get("/live"),
+        hub.get("/live").upgrade(),
+        offer("breathing-room.v1"),
+        offer("breathing-room.v1, bearer.no-admins-token-at-all"),
+    ] {
+        let refused = refused.send().await;
+        assert!(refused.expect_error(401, "unauthorized").contains("admin token"));
+    }
+    hub.get("/live").admin().send().await.expect_error(426, "upgrade-required");
+    assert_eq!(hub.get("/live").upgrade().admin().send().await.status, 101);
+    let offered = offer(&format!("breathing-room.v1, bearer.{ADMIN}")).send().await;
+    assert_eq!((offered.status, offered.header("sec-websocket-protocol")), (101, "breathing-room.v1"));
+    // A room is as public as it was, and so is how the hub does.
+    assert_eq!(hub.get("/rooms/lobby").send().await.header("cache-control"), "public, max-age=5");
+    hub.get("/health").send().await.expect(200);
+    hub.join("lobby", "ann").await.leave().await;
+}
+
+#[tokio::test]
+async fn breakdown_by_a_property_is_the_admins_unless_it_is_public() {
+    let hub = Hub::with(|config| config.http.public_props = PublicProps::parse("plan, lang").unwrap()).await;
+    let mut view = page_view("ann");
+    view["props"] = json!({ "plan": "free", "email": "ann@example.org" });
+    hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    let values = |answer: &Answer| answer.expect(200)["prop"]["values"][0]["value"].clone();
+    let refused = hub.get("/unified-stats?prop=email").send().await;
+    assert!(refused.expect_error(401, "unauthorized").contains("PUBLIC_PROPS"), "{}", refused.text);
+    assert!(!refused.text.contains("ann@example.org"));
+    let told = hub.get("/unified-stats?prop=email").admin().send().await;
+    assert_eq!((values(&told), told.header("cache-control")), (json!("ann@example.org"), PRIVATE));
+    let public = hub.get("/unified-stats?prop=plan").send().await;
+    assert_eq!(values(&public), "free");
+    assert!(public.header("cache-control").starts_with("public"), "{public:?}");
+    // Though the answer is kept, it is not told to others.
+    hub.get("/unified-stats?prop=email").send().await.expect_error(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn failed_admin_calls_are_paced_and_the_right_token_always_passes() {
+    let clock = clock();
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.http.dashboard = Audience::Admin;
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+        let one = NonZeroU32::MIN;
+        config.session.limits = Some(Limits { posts: one, ..Limits::DEFAULT });
+    })
+    .await;
+    let guess = |request: Request, address: &str| {
+        request.header(HEADER, address).header("authorization", "Bearer no-admins-token-at-all")
+    };
+    for path in ["/debug", "/unified-stats", "/live-activity", "/visitors/ann/data", "/"] {
+        for request in [hub.get(path), Request::new(&hub.address, "HEAD", path)] {
+            assert_eq!(guess(request, "192.0.2.1").send().await.status, 401, "{path}");
+        }
+    }
+    for paced in [hub.post("/flush"), hub.get("/live-activity"), hub.get("/"), hub.get("/visitors/ann/data")]
+    {
+        let paced = guess(paced, "192.0.2.1").send().await;
+        paced.expect_error(429, "too-fast");
+        assert_eq!(paced.header("retry-after"), "10");
+    }
+    assert_eq!(
+        guess(hub.get("/debug"), "192.0.2.2").send().await.status,
+        401,
+        "another address is not slowed down"
+    );
+    for _ in 0..20 {
+        hub.post("/flush").admin().header(HEADER, "192.0.2.1").send().await.expect(200);
+        hub.get("/debug").admin().header(HEADER, "192.0.2.1").send().await.expect(200);
+    }
+    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"admin-failures\"}").await, 4.0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(guess(hub.get("/debug"), "192.0.2.1").send().await.status, 401);
+    // Whoever only opens the page has not tried any token.
+    for _ in 0..20 {
+        assert_eq!(hub.get("/").header(HEADER, "192.0.2.3").send().await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn short_admin_token_stops_the_start_with_one_line() {
+    for token in ["", "a", "fifteen-letters"] {
+        let ended = Program::run(&[], &[("ADMIN_TOKEN", token)]).await;
+        let line = "error: ADMIN_TOKEN: must have at least 16 bytes\n";
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), line), "{ended:?}");
+    }
+}
+
+// Visitors
+
+#[tokio::test]
+async fn visitor_is_offered_as_a_subprotocol_and_not_echoed() {
+    let hub = Hub::start().await;
+    let join = async |offer: &str, query: &str| {
+        let member =
+            Member::join_saying(("sec-websocket-protocol", offer), &hub.address, "lobby", query).await;
+        member.welcome["visitor"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(join("breathing-room.v1, visitor.ann", "").await, "ann");
+    assert_eq!(join("visitor.ann, breathing-room.v1", "visitor=bob&mood=calm").await, "ann");
+    assert_eq!(join("breathing-room.v1", "visitor=bob").await, "bob", "the query stays");
+    let offer =
+        |offer: &str| hub.get("/rooms/lobby/socket").upgrade().header("sec-websocket-protocol", offer);
+    for (offered, echoed) in [("breathing-room.v1, visitor.ann", "breathing-room.v1"), ("visitor.ann", "")] {
+        let answer = offer(offered).send().await;
+        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, echoed));
+    }
+    for bad in ["visitor.", "visitor.a~b", &format!("visitor.{}", "x".repeat(65))] {
+        offer(&format!("breathing-room.v1, {bad}")).send().await.expect_error(400, "bad-visitor");
+    }
+}
+
+#[tokio::test]
+async fn visitor_of_a_token_wins_over_every_other_and_foreign_credentials_do_not_hinder() {
+    let hub = strict().await;
+    let token = bearer("ann").replacen("Bearer ", "bearer.", 1);
+    let offer = format!("breathing-room.v1, visitor.bob, {token}");
+    let url = format!("ws://{}/rooms/lobby/socket?visitor=cat", hub.address);
+    for foreign in ["Basic YTpi", "Bearer of-the-proxy"] {
+        let mut request = url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", offer.parse().unwrap());
+        request.headers_mut().insert("authorization", foreign.parse().unwrap());
+        let ann = Member::connect(request).await.unwrap().welcomed().await;
+        assert_eq!(ann.welcome["visitor"], "ann");
+    }
+}
+
+// Files
+
+#[tokio::test]
+async fn files_are_their_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("made/by-the-hub");
+    let clock = Clock::manual(Time::from_millis(1_706_600_000_000)); // January 2024
+    let url = format!("sqlite://{}/hub.db", inner.display());
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.history.database_url = url.clone();
+    })
+    .await;
+    hub.see("ann", "/").await;
+    for name in ["hub.db", "hub.db-wal", "hub.db-shm"] {
+        assert_eq!(mode(&inner.join(name)), 0o600, "{name}");
+    }
+    let (out, report) = (inner.join("out.jsonl"), folder.path().join("report"));
+    let settings = [("DATABASE_URL", url.as_str())];
+    let exported = Program::run(&["export", "--out", out.to_str().unwrap()], &settings).await;
+    assert_eq!((exported.code, mode(&out)), (Some(0), 0o600), "{exported:?}");
+    let arguments = ["import", out.to_str().unwrap(), "--report", report.to_str().unwrap()];
+    let imported = Program::run(&arguments, &settings).await;
+    assert_eq!((imported.code, mode(&report)), (Some(0), 0o600), "{imported:?}");
+    clock.advance(Duration::from_hours(24 * 500));
+    assert_eq!(hub.maintain().await["archived"][0]["month"], "2024-01");
+    let archives = inner.join("archive");
+    let mut modes: Vec<_> =
+        std::fs::read_dir(&archives).unwrap().map(|file| mode(&file.unwrap().path())).collect();
+    modes.extend([
+        mode(&archives) & !0o100,
+        mode(&inner) & !0o100,
+        mode(&folder.path().join("made")) & !0o100,
+    ]);
+    assert_eq!(
+        modes, [0o600; 5],
+        "an archive and its checksum, and three folders, which are entered besides"
+    );
+    // What is there already keeps its mode.
+    std::fs::set_permissions(&report, PermissionsExt::from_mode(0o640)).unwrap();
+    let imported = Program::run(&arguments, &settings).await;
+    assert_eq!((imported.code, mode(&report)), (Some(0), 0o640), "{imported:?}");
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+// Logs
+
+#[tokio::test]
+async fn no_log_level_prints_tokens_or_visitors() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("TOKEN_SECRET", SECRET),
+        ("DASHBOARD", "admin"),
+        ("RUST_LOG", "trace,tungstenite=trace,tungstenite::protocol=trace"),
+    ];
+    let hub = Program::start_with_log(folder.path(), &settings).await;
+    let mut tokens = Vec::new();
+    for hours in ["1h", "2h", "3h"] {
+        let made =
+            Program::run(&["token", "--visitor", "ann-of-the-test", "--expires", hours], &settings).await;
+        tokens.push(made.stdout.trim_end().to_owned());
+    }
+    let join = async |header: (&'static str, String)| {
+        Member::join_saying((header.0, &header.1), &hub.address, "lobby", "").await
+    };
+    let mut ann = join(("authorization", format!("Bearer {}", tokens[0]))).await;
+    let offer = format!("breathing-room.v1, visitor.ann-of-the-test, bearer.{}", tokens[1]);
+    let mut tab = join(("sec-websocket-protocol", offer)).await;
+    tab.say(json!({ "type": "token", "token": tokens[2] })).await;
+    tab.settle().await;
+    ann.say(json!({ "type": "token", "token": "no-token-at-all" })).await;
+    ann.expect_error("bad-field").await;
+    for path in ["/debug", "/unified-stats", "/visitors/ann-of-the-test/data"] {
+        hub.get(path).admin().send().await.expect(200);
+    }
+    let wrong = hub.get("/debug").header("authorization", "Bearer no-admins-token-at-all");
+    wrong.send().await.expect_error(401, "unauthorized");
+    ann.leave().await;
+    hub.signal("TERM").await;
+    hub.wait().await;
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("DEBUG") && log.contains("stopped"), "the level is what was asked for: {log}");
+    let secrets = tokens.iter().map(String::as_str);
+    for secret in secrets.chain([ADMIN, SECRET, "no-token-at-all", "no-admins-token", "ann-of-the-test"]) {
+        let told = log.lines().find(|line| line.contains(secret));
+        assert_eq!(told, None, "{secret}");
+    }
 }

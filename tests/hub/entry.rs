@@ -155,6 +155,15 @@ async fn a_socket_ends_with_its_token_unless_a_new_one_comes_in_time() {
     }
     ann.say(say(token("ann", None, 600))).await;
     ann.settle().await;
+    // The time of an old one does not come back.
+    ann.say(say(token("ann", None, 599))).await;
+    let refused = ann.expect_error("bad-field").await;
+    assert!(
+        refused["message"].as_str().unwrap().starts_with("token: exp: ends before the token"),
+        "{refused}"
+    );
+    ann.say(say(token("ann", None, 600))).await;
+    ann.settle().await;
     bob.settle().await;
     clock.advance(Duration::from_millis(1));
     assert_eq!(bob.expect_end().await, Ending::Closed(1008));

@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each part and what it may import of ours. `http` and the top level may import everything.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("wire", &["wire"]),
     ("panics.rs", &[]),
+    ("private.rs", &[]),
     ("address.rs", &[]),
     ("quota.rs", &["address", "sync"]),
     ("token", &["wire", "token", "clock"]),
     ("live", &["wire", "live", "clock", "panics", "sync"]),
-    ("history", &["wire", "history", "clock", "panics", "sync", "address", "quota"]),
+    ("history", &["wire", "history", "clock", "panics", "private", "sync", "address", "quota"]),
     (
         "session",
         &["wire", "token", "live", "history", "session", "clock", "panics", "sync", "address", "quota"],

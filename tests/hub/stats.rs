@@ -14,7 +14,7 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 async fn ask(hub: &Hub, query: &str) -> Value {
-    hub.get(&format!("/unified-stats?{query}")).send().await.expect(200)
+    hub.get(&format!("/unified-stats?{query}")).admin().send().await.expect(200)
 }
 
 async fn see(hub: &Hub, visitor: &str, room: &str, path: &str, at: u64) {

@@ -59,6 +59,24 @@ test("two people see each other and each other's moods", async () => {
   expect(await anns.page.locator("#lights > *").count()).toBe(2);
 });
 
+test("who comes, and in what mood, stands in no address", async () => {
+  const page = await ann.tab();
+  const addresses: string[] = [];
+  page.on("request", (request) => addresses.push(request.url()));
+  page.on("websocket", (socket) => addresses.push(socket.url()));
+  await page.goto(`${hub.url}/room/${room}`);
+  await page.getByText("You are here.").waitFor();
+  await page.getByRole("radio", { name: /^hope/ }).check();
+  await page.reload();
+  await page.getByText("You are here.").waitFor();
+  await expect.poll(() => hub.get(`/rooms/${room}`)).toMatchObject({ present: 1, moods: { hope: 1 } });
+  const visitor = await page.evaluate(() => localStorage.getItem("breathing-room:visitor"));
+  expect(visitor).toMatch(/^[0-9a-f]{32}$/);
+  const socket = `${hub.url.replace("http", "ws")}/rooms/${room}/socket`;
+  expect(addresses.filter((address) => address.startsWith("ws"))).toEqual([socket, socket]);
+  expect(addresses.filter((address) => address.includes(visitor!) || address.includes("hope"))).toEqual([]);
+});
+
 test("two tabs of one person count once, and closing one of two people leaves the other", async () => {
   const anns = await enter(ann);
   const bobs = await enter(bob);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::fields::Refusal;
 use crate::command::{Failure, Outcome, note, say};
+use crate::private;
 
 /// Refused rows that are printed.
 const PRINTED: usize = 20;
@@ -26,7 +27,7 @@ pub(super) struct Report {
 impl Report {
     /// With a file for all refused rows, where one is named.
     pub(super) fn new(path: Option<&Path>) -> Result<Self, Failure> {
-        let create = |path: &Path| match File::create(path) {
+        let create = |path: &Path| match private::create(path) {
             Ok(file) => Ok((path.to_path_buf(), BufWriter::new(file))),
             Err(error) => Err(Failure::output(path, error)),
         };

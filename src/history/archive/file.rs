@@ -2,7 +2,7 @@
 //!
 //! What is hashed is what is on the disk, that is, what is compressed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use super::{Archives, FileError, Written, aside, remove};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
 use crate::history::record::Record;
+use crate::private;
 
 /// Lines that are read at once. Few in tests, so that there are many slices.
 pub const LINES: usize = if cfg!(test) { 3 } else { 2_000 };
@@ -40,13 +41,13 @@ impl Draft {
         let folder = archives.folder.clone();
         let path = archives.draft(month);
         let file = aside(path.clone(), move |path| {
-            fs::create_dir_all(&folder)?;
+            private::create_folder(&folder)?;
             if let Some(parent) = folder.canonicalize()?.parent() {
                 // The folder itself must not be lost with the power.
                 File::open(parent)?.sync_all()?;
             }
             remove(path)?;
-            File::create_new(path)
+            private::create_new(path)
         })
         .await?;
         let out = GzEncoder::new(Hashing::new(BufWriter::new(file)), Compression::default());

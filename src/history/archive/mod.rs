@@ -14,6 +14,7 @@ pub use file::{Draft, LINES, Source, checksum, fact};
 
 use super::Store;
 use super::calendar::Month;
+use crate::private;
 
 /// The end of a draft's name.
 const DRAFT: &str = ".new";
@@ -201,7 +202,7 @@ fn line(path: &Path, checksum: &str) -> String {
 }
 
 fn put_checksum(path: &Path, checksum: &str) -> io::Result<()> {
-    let mut file = File::create(beside(path))?;
+    let mut file = private::create(&beside(path))?;
     file.write_all(line(path, checksum).as_bytes())?;
     file.sync_all()
 }

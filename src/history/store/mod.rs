@@ -57,6 +57,7 @@ use file::{APPLICATION_ID, Identity, Place};
 use versions::Versions;
 
 use super::event::Batch;
+use crate::private;
 use crate::wire::RoomId;
 
 /// How long the writer waits for a lock that another process holds.
@@ -94,7 +95,7 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         let (options, path) = file(url)?;
         if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
-            std::fs::create_dir_all(folder)
+            private::create_folder(folder)
                 .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
         }
         if let Some(refusal) = file::refusal(path.clone()).await {
@@ -118,6 +119,8 @@ impl Store {
                 .auto_vacuum(SqliteAutoVacuum::Incremental)
                 .pragma("application_id", APPLICATION_ID.to_string());
         }
+        // SQLite gives its log the mode of the file. What keeps a file from being made, SQLite says better.
+        drop(private::create_new(&path));
         let not_opened = |source| OpenError::File { path: path.clone(), source };
         let place = Place::new(path.clone());
         let writer = pool(1, &place).connect_with(writer).await.map_err(not_opened)?;

@@ -16,7 +16,7 @@ use crate::wire::message::ServerMessage;
 use crate::wire::schema::reference;
 use crate::wire::{
     BEARER_SUBPROTOCOL, ClientMessage, CloseCode, MESSAGE_LIMIT, PageView, Ref, RoomId, SUBPROTOCOL,
-    VisitorId, Watch,
+    VISITOR_SUBPROTOCOL, VisitorId, Watch,
 };
 
 /// The version of the WebSocket bindings.
@@ -72,8 +72,8 @@ fn room(messages: &[String]) -> Value {
             "headers": { "type": "object", "properties": {
                 "Sec-WebSocket-Protocol": {
                     "type": "string",
-                    "description": format!("`{SUBPROTOCOL}`, and from browsers `{BEARER_SUBPROTOCOL}{{token}}`, which \
-                        is not echoed."),
+                    "description": format!("`{SUBPROTOCOL}`; `{VISITOR_SUBPROTOCOL}{{id}}` for the visitor's id; and from \
+                        browsers `{BEARER_SUBPROTOCOL}{{token}}`. Only the first is echoed."),
                 },
                 "Authorization": {
                     "type": "string",
@@ -91,7 +91,9 @@ fn live_channel(messages: &[String]) -> Value {
     json!({
         "address": "/live",
         "title": "The live activity over all rooms",
-        "description": "Told at once and then on change, at most once a second. There is nothing to say here.",
+        "description": "Told at once and then on change, at most once a second. There is nothing to say here. Where the \
+            dashboard is the admin's, so is this: with `Authorization: Bearer`, or from a browser with the subprotocol \
+            `bearer.` and the admin's token, percent-encoded.",
         "messages": on(messages),
         "bindings": { "ws": { "method": "GET", "bindingVersion": BINDING } },
         "x-close-codes": close_codes(),

@@ -97,7 +97,7 @@ impl Endpoint {
 
     pub(super) fn only_for(mut self, who: Who) -> Self {
         self.operation = self.operation.securities(Some(who.requirements()));
-        self.refuses(&[401])
+        self.refuses(&[401, 429])
     }
 
     /// A name in the address, which is refused where it breaks its rule.

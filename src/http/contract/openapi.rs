@@ -84,7 +84,9 @@ fn live() -> Vec<Endpoint> {
             .answers_for_a_while::<RoomState>(200, "Who is here, and in what moods."),
         Endpoint::get("/rooms/{room}/socket", "roomSocket", "Joins the room while the socket is open")
             .says(
-                "A browser offers its token as the subprotocol `bearer.{token}`, beside `breathing-room.v1`.",
+                "A browser offers its token as the subprotocol `bearer.{token}`, beside `breathing-room.v1`, and the \
+                 visitor's id, where it should stand in no address, as `visitor.{id}`. Without an upgrade this is \
+                 checked in the same way, and answered with 426 where a socket would be opened.",
             )
             .named::<RoomId>("room")
             .asks::<Joining>()
@@ -92,8 +94,11 @@ fn live() -> Vec<Endpoint> {
             .only_for(Who::PerhapsVisitor)
             .opens_socket(),
         Endpoint::get("/live-activity", "liveActivity", "What is going on, over all rooms")
+            .only_for(Who::PerhapsAdmin)
             .answers_for_a_while::<Summary>(200, "At most 100 rooms, pages and contents, the largest first."),
         Endpoint::get("/live", "liveSocket", "The live activity on a socket, at once and then on change")
+            .says("A browser offers the admin's token as the subprotocol `bearer.{token}`, percent-encoded.")
+            .only_for(Who::PerhapsAdmin)
             .opens_socket(),
     ]
 }
@@ -127,6 +132,8 @@ fn one_or_many(event: RefOr<Schema>) -> RefOr<Schema> {
 fn history() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/unified-stats", "stats", "What the history says about a stretch of time")
+            .says("A breakdown by a property is for the admin, unless the hub's PUBLIC_PROPS names it.")
+            .only_for(Who::PerhapsAdmin)
             .asks::<Asking>()
             .knows::<Time>()
             .knows::<Zone>()

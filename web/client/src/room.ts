@@ -48,7 +48,7 @@ export class RoomHandle extends EventTarget implements Room {
   /** Of other rooms or visitors, which is not this socket's to say. */
   #leftovers: Kept[] = [];
   #playing = new Set<WatchSession>();
-  /** Whether the hub must be told the mood in a message, because the address did not. */
+  /** Whether the hub must be told the mood. */
   #moodUntold: boolean;
   /** The hub has too much to do: until this timer is over, events stay in the outbox. */
   #hold: ReturnType<typeof setTimeout> | undefined;
@@ -113,11 +113,8 @@ export class RoomHandle extends EventTarget implements Room {
     const alive = await whoIsAlive();
     this.#leftovers = wantsPrivacy() ? [] : this.#outbox.adopt(alive, this.room, this.visitor);
     const url = new URL(`rooms/${this.room}/socket`, this.#hub.replace(/^http/, "ws"));
-    url.searchParams.set("visitor", this.visitor);
-    // A mood that the hub does not know would close the door. So it goes into the address only after the
-    // hub has taken it once.
-    if (this.mood !== null && !this.#moodUntold) url.searchParams.set("mood", this.mood);
-    return [url, token ? [PROTOCOL, `bearer.${token}`] : [PROTOCOL]];
+    // Proxies log addresses, so none holds the visitor's id or mood: the mood is sent after the welcome.
+    return [url, [PROTOCOL, `visitor.${this.visitor}`, ...(token ? [`bearer.${token}`] : [])]];
   }
 
   /** Gets a token, and a new one before it ends: a hub that waited in vain would close for good. */
@@ -153,7 +150,7 @@ export class RoomHandle extends EventTarget implements Room {
       this.#outbox.lost();
       clearTimeout(this.#hold);
       this.#hold = undefined;
-      if (before === "connecting" && this.mood !== null) this.#moodUntold = true;
+      if (this.mood !== null) this.#moodUntold = true;
     }
     this.#emit("state");
     if (before === "open" || state === "open") this.#emit("presence");

@@ -26,7 +26,7 @@ export class Member {
 
   constructor(
     readonly socket: WebSocket,
-    readonly query: URLSearchParams,
+    /** Path and query. */
     readonly path: string,
     readonly protocols: string[],
   ) {
@@ -37,12 +37,17 @@ export class Member {
     this.closed = new Promise((resolve) => socket.on("close", resolve));
   }
 
+  /** Whom the client says it is. */
+  get visitor(): string | undefined {
+    return this.protocols.find((protocol) => protocol.startsWith("visitor."))?.slice("visitor.".length);
+  }
+
   say(message: object): void {
     this.socket.send(JSON.stringify(message));
   }
 
   welcome(more: object = {}): void {
-    const visitor = this.query.get("visitor");
+    const { visitor } = this;
     const moods = { calm: 1 };
     this.say({ type: "welcome", visitor, present: 3, moods, vocabulary: ["calm", "joy"], ...more });
   }
@@ -71,9 +76,8 @@ export class TestHub {
     const sockets = new WebSocketServer({ noServer: true });
     server.on("upgrade", (request, stream, head) => {
       sockets.handleUpgrade(request, stream, head, (socket) => {
-        const { pathname, searchParams } = new URL(request.url!, this.address);
         const offered = request.headers["sec-websocket-protocol"]?.split(",").map((item) => item.trim());
-        this.members.push(new Member(socket, searchParams, pathname, offered ?? []));
+        this.members.push(new Member(socket, request.url!, offered ?? []));
         this.#news();
       });
     });

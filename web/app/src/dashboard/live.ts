@@ -1,5 +1,7 @@
 // The live activity over its socket, for as long as the page is there.
 
+import { protocols } from "../admin";
+
 export interface Activity {
   liveUsers: number;
   sessions: number;
@@ -20,7 +22,7 @@ export function follow(show: (activity: Activity | null) => void): void {
 
   function connect(): void {
     clearTimeout(timer);
-    const opened = new WebSocket(new URL("/live", location.href.replace(/^http/, "ws")));
+    const opened = new WebSocket(new URL("/live", location.href.replace(/^http/, "ws")), protocols());
     socket = opened;
     opened.onmessage = ({ data }) => {
       tries = 0;

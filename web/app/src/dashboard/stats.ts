@@ -1,5 +1,7 @@
 // The history as `GET /unified-stats` tells it, and how it is asked for.
 
+import { authorization } from "../admin";
+
 export const RANGES = {
   "24h": "24 hours",
   "7d": "7 days",
@@ -60,7 +62,7 @@ export function statsPath({ range, room }: Question, timeZone: string): string {
 export async function fetchStats(question: Question, signal: AbortSignal): Promise<Stats> {
   const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
   const path = statsPath(question, timeZone || "UTC");
-  const answer = await fetch(path, { signal }).catch((error: unknown) => {
+  const answer = await fetch(path, { signal, headers: authorization() }).catch((error: unknown) => {
     throw signal.aborted ? error : new Error("The hub does not answer.");
   });
   const body: unknown = await answer.json().catch(() => null);

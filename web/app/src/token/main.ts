@@ -1,24 +1,22 @@
 // Asks for the admin token, and shows the dashboard in its own place when the hub takes it.
 
+import { adminToken, authorization, keepAdminToken } from "../admin";
 import { element, setText } from "../dom";
-import { keep, kept } from "../kept";
-
-const TOKEN = "breathing-room:admin-token";
 
 async function open(token: string): Promise<void> {
   let answer: Response;
   try {
-    answer = await fetch("/", { headers: { authorization: `Bearer ${token}` } });
+    answer = await fetch("/", { headers: authorization(token) });
   } catch {
     // Also a token that no header can hold.
     return refuse("The hub does not answer, or this is no token.");
   }
   if (answer.status === 401) {
-    keep("sessionStorage", TOKEN, null);
+    keepAdminToken(null);
     return refuse("This is not the hub's admin token.");
   }
   if (!answer.ok) return refuse(`The hub answered with ${answer.status}.`);
-  keep("sessionStorage", TOKEN, token);
+  keepAdminToken(token);
   const page = await answer.text();
   document.open();
   document.write(page);
@@ -36,5 +34,5 @@ element("form").addEventListener("submit", (event) => {
   void open(element<HTMLInputElement>("token").value.trim());
 });
 
-const before = kept("sessionStorage", TOKEN);
+const before = adminToken();
 if (before !== null) void open(before);

@@ -158,6 +158,9 @@ pub struct Settings {
     /// Most events that may wait; beyond, new ones are refused until a flush
     #[arg(long, env, value_name = "EVENTS", default_value = "50000", value_parser = at_least_one)]
     pub queue_limit: usize,
+    /// Most bytes of memory that waiting events may take; beyond, new ones are refused until a flush
+    #[arg(long, env, value_name = "BYTES", default_value = "67108864", value_parser = at_least_one)]
+    pub queue_bytes: usize,
     /// How long raw rows stay in the database after their month: so many months, or forever
     #[arg(long, env, value_name = "MONTHS", default_value_t)]
     pub retention: Retention,
@@ -312,6 +315,7 @@ impl From<Settings> for Config {
                 database_url: settings.database_url,
                 flush_interval: settings.flush_interval,
                 queue_limit: settings.queue_limit,
+                queue_bytes: settings.queue_bytes,
                 retention: settings.retention,
                 archive_dir: settings.archive_dir,
             },
@@ -406,6 +410,7 @@ mod tests {
             ("--flush-interval", "0s"),
             ("--leave-grace", "25h"),
             ("--queue-limit", "0"),
+            ("--queue-bytes", "64MB"),
             ("--retention", "400d"),
             ("--message-rate", "0"),
             ("--client-ip-header", "no header"),

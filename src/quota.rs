@@ -76,6 +76,12 @@ impl Quota {
         lock(&self.held).total
     }
 
+    /// Whether nothing is left but the reserve, if there is one: newcomers find next to nothing.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() >= self.limit - self.reserve()
+    }
+
     /// How many addresses hold something: how many are remembered.
     #[must_use]
     pub fn addresses(&self) -> usize {
@@ -138,9 +144,13 @@ impl Quota {
         holder.filter(|_| self.sharing == Sharing::Fair)
     }
 
+    fn reserve(&self) -> u64 {
+        if self.sharing == Sharing::Fair { self.limit / RESERVE } else { 0 }
+    }
+
     /// Whether an address may hold `mine` where all together would hold `total`.
     fn is_fair(&self, mine: u64, total: u64) -> bool {
-        let free = (self.limit - self.limit / RESERVE).saturating_sub(total);
+        let free = (self.limit - self.reserve()).saturating_sub(total);
         mine <= free || mine <= (self.limit / FLOOR).max(1)
     }
 }

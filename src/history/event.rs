@@ -25,6 +25,12 @@ const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
 pub const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
+/// What a text takes in memory besides its bytes: two counters or a length, and what the allocator rounds up.
+const TEXT_BYTES: usize = 32;
+
+/// What a room's sample of a census takes in memory: two maps have room for more than they hold.
+const SAMPLE_BYTES: usize = 768;
+
 /// Where something happened, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {
@@ -34,6 +40,22 @@ pub struct Who {
     pub visitor: VisitorId,
     /// Whether the visitor is a known bot, which is kept and counts nowhere.
     pub is_bot: bool,
+}
+
+impl Who {
+    fn texts(&self) -> usize {
+        text(self.room.as_str()) + text(self.visitor.as_str())
+    }
+}
+
+/// What a text takes in memory.
+fn text(text: &str) -> usize {
+    TEXT_BYTES + text.len()
+}
+
+/// What a fact takes in memory in a list that grows, half of whose room may be empty.
+fn entry<T>() -> usize {
+    2 * size_of::<T>()
 }
 
 /// One event of either kind.
@@ -65,6 +87,13 @@ impl PageViewFact {
     pub fn new(who: Who, view: PageView, arrived: Time) -> Result<Self, Problem> {
         let PageView { id, path, title, referrer, at, props } = view;
         Ok(Self { who, id, path, title, referrer, at: within_limits(at, arrived)?, props })
+    }
+
+    fn bytes(&self) -> usize {
+        let optional = [&self.title, &self.referrer].into_iter().flatten();
+        let optional: usize = optional.map(|label| text(label.as_str())).sum();
+        let props = self.props.as_ref().map_or(0, |props| text(props.as_json()));
+        entry::<Self>() + self.who.texts() + text(self.path.as_str()) + optional + props
     }
 }
 
@@ -127,6 +156,17 @@ impl WatchFact {
         self.watched_ms = self.watched_ms.max(millis(total));
         self.seen_at = self.seen_at.plus(millis(since));
         self
+    }
+
+    /// Only what the hub can go on measuring: what else was told of the watch session is queued already.
+    #[must_use]
+    pub fn measurable(self) -> Self {
+        Self { position_ms: None, duration_ms: None, props: None, ..self }
+    }
+
+    fn bytes(&self) -> usize {
+        let props = self.props.as_ref().map_or(0, |(_, props)| text(props.as_json()));
+        entry::<Self>() + self.who.texts() + text(self.content.as_str()) + props
     }
 
     /// What both tell of the same watch session: a join of semilattices, part by part. Where two
@@ -192,6 +232,13 @@ pub struct Census {
     pub rooms: BTreeMap<RoomId, Sample>,
 }
 
+impl Census {
+    fn bytes(&self) -> usize {
+        let rooms: usize = self.rooms.keys().map(|room| SAMPLE_BYTES + text(room.as_str())).sum();
+        entry::<Self>() + SAMPLE_BYTES + rooms
+    }
+}
+
 /// Who was present in one room, or over all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -255,6 +302,26 @@ impl Batch {
         self.page_views.len() + self.watches.len() + self.samples()
     }
 
+    /// About how many bytes of memory they take: their texts, their fixed size and what each of both costs
+    /// beside that. What facts share counts for each of them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let views = self.page_views.iter().map(PageViewFact::bytes);
+        let watches = self.watches.iter().map(WatchFact::bytes);
+        views.chain(watches).chain(self.censuses.iter().map(Census::bytes)).sum()
+    }
+
+    /// Takes facts from the front, of each kind in their order, until they are so many bytes.
+    #[must_use]
+    pub fn split_front(&mut self, bytes: usize) -> Self {
+        let mut left = bytes;
+        Self {
+            page_views: front(&mut self.page_views, &mut left, PageViewFact::bytes),
+            watches: front(&mut self.watches, &mut left, WatchFact::bytes),
+            censuses: front(&mut self.censuses, &mut left, Census::bytes),
+        }
+    }
+
     /// Samples of all censuses.
     #[must_use]
     pub fn samples(&self) -> usize {
@@ -298,6 +365,16 @@ impl Batch {
     }
 }
 
+fn front<T>(facts: &mut Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut is_taken = |fact: &T| {
+        let is_taken = *left > 0;
+        *left = left.saturating_sub(bytes(fact));
+        is_taken
+    };
+    let count = facts.iter().take_while(|fact| is_taken(fact)).count();
+    facts.drain(..count).collect()
+}
+
 impl FromIterator<Self> for Batch {
     fn from_iter<I: IntoIterator<Item = Self>>(batches: I) -> Self {
         let mut all = Self::default();
@@ -311,5 +388,45 @@ impl FromIterator<Event> for Batch {
         let mut batch = Self::default();
         events.into_iter().for_each(|event| batch.push(event));
         batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(number: u128, path: usize) -> PageViewFact {
+        let who = Who { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false };
+        let (path, at) = ("x".repeat(path).try_into().unwrap(), Time::from_millis(1));
+        let id = Uuid::from_u128(number);
+        PageViewFact { who, id, path, title: None, referrer: None, at, props: None }
+    }
+
+    #[test]
+    fn an_event_weighs_its_texts_and_its_fixed_size() {
+        let fixed = 2 * size_of::<PageViewFact>() + 3 * TEXT_BYTES + 2;
+        assert_eq!(view(1, 100).bytes(), fixed + 100);
+        let title = view(1, 100).title.insert("ü".repeat(10).try_into().unwrap()).clone();
+        assert_eq!(
+            PageViewFact { title: Some(title), ..view(1, 100) }.bytes(),
+            fixed + 100 + TEXT_BYTES + 20
+        );
+        let batch = Batch { page_views: vec![view(1, 1), view(2, 2)], ..Batch::default() };
+        assert_eq!(batch.bytes(), 2 * fixed + 3);
+    }
+
+    #[test]
+    fn a_batch_is_split_in_its_order_into_slices_of_so_many_bytes_and_one_event_at_least() {
+        let views: Vec<_> = (0..10).map(|number| view(number, 500)).collect();
+        let each = views[0].bytes();
+        let whole = Batch { page_views: views, ..Batch::default() };
+        for (bytes, sizes) in [(1, vec![1; 10]), (3 * each, vec![3, 3, 3, 1]), (usize::MAX, vec![10])] {
+            let (mut rest, mut parts) = (whole.clone(), Vec::new());
+            while !rest.is_empty() {
+                parts.push(rest.split_front(bytes));
+            }
+            assert_eq!(parts.iter().map(Batch::len).collect::<Vec<_>>(), sizes);
+            assert_eq!(Batch::from_iter(parts), whole);
+        }
     }
 }

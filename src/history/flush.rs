@@ -1,9 +1,9 @@
 //! The flush task: the one that writes what happened.
 //!
 //! It wakes at every interval, when the journal is a quarter full, and when somebody asks; it closes
-//! the open epoch and commits it in one transaction. A batch that fails stays, in order, in front of
-//! everything newer, and is tried again after growing waits. When nobody can append any more, it
-//! flushes what is left and ends.
+//! the open epoch and commits it, in one transaction, or, where it is large, in several. What fails stays, in
+//! order, in front of everything newer, and is tried again after growing waits. When nobody can append any more,
+//! it flushes what is left and ends.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::event::Batch;
-use super::journal::{Drain, Epoch, FlushError, Flushed, Request};
+use super::journal::{Drain, Epoch, FlushError, Flushed, Reply, Request};
 use super::store::{CommitError, Store};
 
 /// The first wait after a failure; it doubles with each further one.
@@ -19,6 +19,10 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 
 /// The longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// How many bytes of events a transaction commits: as many as bound what it copies of them, and enough that most
+/// flushes are one transaction.
+const SLICE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the task woke up.
 enum Wake {
@@ -32,30 +36,50 @@ enum Wake {
 
 /// Drains the journal into the store until nobody can append any more and all is committed.
 pub async fn run(drain: Drain, store: Store, interval: Duration) {
-    Flusher { drain, store, kept: None, failures: 0 }.run(interval).await;
+    Flusher { drain, store, kept: None, failures: 0, waiting: Vec::new() }.run(interval).await;
 }
 
 struct Flusher {
     drain: Drain,
     store: Store,
-    /// The batch that could not be committed yet.
-    kept: Option<(Epoch, Batch)>,
+    /// The epoch that could not be committed yet.
+    kept: Option<Taken>,
     /// How often in a row it could not.
     failures: u32,
+    /// Who waits for the next flush. Each has appended something, or reads what is kept of one visitor, which is paced.
+    waiting: Vec<Reply>,
+}
+
+/// An epoch that is to be committed: the transaction that is next, and what comes after it.
+struct Taken {
+    epoch: Epoch,
+    slice: Batch,
+    rest: Batch,
+}
+
+impl Taken {
+    fn len(&self) -> usize {
+        self.slice.len() + self.rest.len()
+    }
 }
 
 impl Flusher {
     async fn run(mut self, interval: Duration) {
         let mut due = Instant::now() + interval;
         loop {
-            match self.next(due).await {
-                Wake::Due => drop(self.flush().await),
-                // The wait after a failure is for the database's sake: only people cut it short.
-                Wake::Asked(Request::Soon) if self.failures > 0 => continue,
-                Wake::Asked(request) => self.serve(request).await,
+            let mut is_due = match self.next(due).await {
+                Wake::Due => true,
+                Wake::Asked(request) => self.note(request),
                 Wake::Closed => break,
+            };
+            // One flush serves all who ask before it begins.
+            while let Some(request) = self.drain.try_request() {
+                is_due |= self.note(request);
             }
-            due = Instant::now() + self.wait_after_failure().unwrap_or(interval);
+            if is_due {
+                self.serve().await;
+                due = Instant::now() + self.wait_after_failure().unwrap_or(interval);
+            }
         }
         while self.flush().await.is_err() {
             sleep_until(Instant::now() + self.wait_after_failure().unwrap_or(RETRY_MIN)).await;
@@ -69,51 +93,71 @@ impl Flusher {
         }
     }
 
-    /// One flush serves all who ask before it begins.
-    async fn serve(&mut self, first: Request) {
-        let mut waiting = Vec::new();
-        let mut request = Some(first);
-        while let Some(asked) = request {
-            if let Request::Now(reply) = asked {
-                waiting.push(reply);
+    /// Whether a request is served now. The wait after a failure is for the database's sake: only the admin cuts it
+    /// short.
+    fn note(&mut self, request: Request) -> bool {
+        match request {
+            Request::Soon => self.failures == 0,
+            Request::Join(reply) => {
+                self.waiting.push(reply);
+                self.failures == 0
             }
-            request = self.drain.try_request();
+            Request::Force(reply) => {
+                self.waiting.push(reply);
+                true
+            }
         }
+    }
+
+    /// Flushes, and tells all who wait.
+    async fn serve(&mut self) {
         let result = self.flush().await.map_err(|error| FlushError::NotCommitted(error.to_string()));
-        for reply in waiting {
+        for reply in self.waiting.drain(..) {
             // Whoever hung up does not want to know.
             let _ = reply.send(result.clone());
         }
     }
 
-    /// Commits the kept batch, where there is one, and then everything that is pending.
+    /// Commits the kept epoch, where there is one, and then everything that is pending.
     async fn flush(&mut self) -> Result<Flushed, CommitError> {
         let mut total = Flushed::default();
-        if let Some((epoch, batch)) = self.kept.take() {
-            total += self.commit(epoch, batch).await?;
+        if let Some(taken) = self.kept.take() {
+            total += self.commit(taken).await?;
         }
-        if let Some((epoch, batch)) = self.drain.take() {
-            total += self.commit(epoch, batch).await?;
+        if let Some((epoch, rest)) = self.drain.take() {
+            total += self.commit(Taken { epoch, slice: Batch::default(), rest }).await?;
         }
         Ok(total)
     }
 
-    async fn commit(&mut self, epoch: Epoch, batch: Batch) -> Result<Flushed, CommitError> {
+    /// Commits an epoch in slices, a transaction for each. What a commit copies goes with the slice.
+    async fn commit(&mut self, mut taken: Taken) -> Result<Flushed, CommitError> {
         let started = Instant::now();
+        let mut flushed = Flushed::default();
         self.drain.committing();
-        if let Err(error) = self.store.commit(&batch).await {
-            self.failures += 1;
-            let (events, tries) = (batch.len(), self.failures);
-            warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: kept, and tried again");
-            self.drain.failed(error.fault(), error.to_string());
-            self.kept = Some((epoch, batch));
-            return Err(error);
+        loop {
+            if taken.slice.is_empty() {
+                taken.slice = taken.rest.split_front(SLICE_BYTES);
+            }
+            if let Err(error) = self.store.commit(&taken.slice).await {
+                self.failures += 1;
+                let (events, tries) = (taken.len(), self.failures);
+                warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: kept, and tried again");
+                self.drain.failed(error.fault(), error.to_string());
+                self.kept = Some(taken);
+                return Err(error);
+            }
+            if self.failures > 0 {
+                info!(events = taken.slice.len(), tries = self.failures, "the database takes batches again");
+            }
+            self.failures = 0;
+            flushed += self.drain.committed_part(&std::mem::take(&mut taken.slice));
+            if taken.rest.is_empty() {
+                break;
+            }
         }
-        if self.failures > 0 {
-            info!(events = batch.len(), tries = self.failures, "the database takes batches again");
-        }
-        self.failures = 0;
-        Ok(self.drain.committed(epoch, started.elapsed()))
+        self.drain.committed(taken.epoch, flushed, started.elapsed());
+        Ok(flushed)
     }
 
     fn wait_after_failure(&self) -> Option<Duration> {

@@ -2,25 +2,32 @@
 //!
 //! An event belongs to the epoch that is open when it comes. A flush closes that epoch and commits
 //! it whole, so that "this event is on disk" is "its epoch is committed": one number for
-//! everybody, and no bookkeeping per event. The journal is bounded; where it is full, it says so.
+//! everybody, and no bookkeeping per event. The journal is bounded in events and in bytes, and an address has a
+//! quota of both; where there is no room, it says so.
 
-use std::ops::AddAssign;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::capacity::{Capacity, Full, Holdings, Limits, Size};
 use super::event::{Batch, Event};
 use super::fault::Fault;
 use super::meter::Meter;
+pub use super::status::{Flushed, Status};
+use crate::address::Address;
 use crate::clock::{Clock, millis};
 use crate::sync::lock;
 use crate::wire::{Time, VisitorId};
 
 /// Flushes that may be asked for before the flush task has looked.
 const REQUESTS: usize = 64;
+
+/// How long a flush is waited for by whoever does not force one. What is queued is written later all the same.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A batch's number. Rises by one with every batch that a flush takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, ToSchema)]
@@ -34,90 +41,18 @@ impl Epoch {
     }
 }
 
-/// The journal is full: nothing was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the event queue is full: send it again later")]
-pub struct Full;
-
 /// Why a flush that somebody waits for did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlushError {
-    /// The commit failed. The events are kept and will be tried again.
+    /// The commit failed, for the reason that the database gave. The events are kept and will be tried again.
     #[error("the events are queued, but the database did not take them yet; they will be tried again: {0}")]
     NotCommitted(String),
+    /// The commit failed or was not done in time. For those who need not know the database's reasons.
+    #[error("the events are queued, but not in the database yet; they will be tried again")]
+    Pending,
     /// The hub is past its last flush.
     #[error("the hub has stopped")]
     Stopped,
-}
-
-/// What a flush brought to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Flushed {
-    /// Page views.
-    pub page_views: usize,
-    /// States of watch sessions.
-    pub watch_sessions: usize,
-    /// Presence samples, which are the hub's own and which nobody asks for.
-    #[serde(skip)]
-    pub presence: usize,
-}
-
-impl Flushed {
-    fn of(batch: &Batch) -> Self {
-        Self {
-            page_views: batch.page_views.len(),
-            watch_sessions: batch.watches.len(),
-            presence: batch.samples(),
-        }
-    }
-
-    fn len(self) -> usize {
-        self.page_views + self.watch_sessions + self.presence
-    }
-}
-
-impl AddAssign for Flushed {
-    fn add_assign(&mut self, other: Self) {
-        self.page_views += other.page_views;
-        self.watch_sessions += other.watch_sessions;
-        self.presence += other.presence;
-    }
-}
-
-/// How the journal does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = JournalStatus)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// Page views that are not yet in the database.
-    pub pending_page_views: usize,
-    /// States of watch sessions that are not yet in the database.
-    pub pending_watch_sessions: usize,
-    /// Presence samples that are not yet in the database.
-    pub pending_presence: usize,
-    /// The most events that may be pending.
-    pub limit: usize,
-    /// The epoch that is open.
-    pub epoch: Epoch,
-    /// How long the oldest pending event has waited, in milliseconds.
-    pub oldest_ms: Option<u64>,
-    /// When the last commit succeeded.
-    pub last_flush: Option<Time>,
-    /// Whether a batch is being committed.
-    pub is_committing: bool,
-    /// What was wrong at the last commit, until one succeeds again.
-    pub fault: Option<Fault>,
-    /// The same in the database's words.
-    pub failing: Option<String>,
-}
-
-impl Status {
-    /// Events that are not yet in the database.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        self.pending_page_views + self.pending_watch_sessions + self.pending_presence
-    }
 }
 
 /// The way into the journal. Cloning shares it; when the last one is dropped, the flush task flushes
@@ -144,13 +79,19 @@ pub struct Drain {
 pub enum Request {
     /// The journal is a quarter full.
     Soon,
-    /// Somebody waits for everything that is pending now.
-    Now(oneshot::Sender<Result<Flushed, FlushError>>),
+    /// Somebody waits for everything that is pending now. While the database takes nothing, they wait for the next
+    /// try.
+    Join(Reply),
+    /// The same, but the next try is at once.
+    Force(Reply),
 }
+
+/// Where the result of a flush goes.
+pub type Reply = oneshot::Sender<Result<Flushed, FlushError>>;
 
 #[derive(Debug)]
 struct Shared {
-    limit: usize,
+    capacity: Capacity,
     clock: Clock,
     meter: Meter,
     /// Held for O(1), for one append of at most a request's events, or, when somebody asks for a visitor's,
@@ -163,67 +104,73 @@ struct Shared {
 struct Queue {
     epoch: Epoch,
     open: Batch,
+    /// What the events of the open epoch hold of the capacity, those that were forgotten included.
+    open_holdings: Holdings,
     /// When the oldest event of the open epoch came, by the monotonic clock.
     open_since: Option<Duration>,
     /// Counts and age of the batch that a flush has taken and not yet committed.
     taken: Flushed,
+    taken_holdings: Holdings,
     taken_since: Option<Duration>,
     last_flush: Option<Time>,
     is_committing: bool,
     failing: Option<(Fault, String)>,
 }
 
-impl Queue {
-    fn pending(&self) -> usize {
-        self.open.weight() + self.taken.len()
-    }
-}
-
-/// A journal for at most `limit` pending events, and the end that drains it.
+/// A journal for at most so many pending events and bytes, and the end that drains it.
 #[must_use]
-pub fn open(limit: usize, clock: Clock, meter: Meter) -> (Journal, Drain) {
+pub fn open(limits: Limits, clock: Clock, meter: Meter) -> (Journal, Drain) {
     let (requests, receiver) = mpsc::channel(REQUESTS);
     // Epoch 0 is the empty time before the first event, and committed.
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
     let (committed, _) = watch::channel(Epoch::default());
-    let shared = Arc::new(Shared { limit, clock, meter, queue: Mutex::new(queue), committed });
+    let shared = Arc::new(Shared {
+        capacity: Capacity::new(limits),
+        clock,
+        meter,
+        queue: Mutex::new(queue),
+        committed,
+    });
     (Journal { shared: Arc::clone(&shared), requests }, Drain { shared, requests: receiver })
 }
 
 impl Journal {
-    /// Takes one event and says in which epoch it is.
+    /// Takes one event from an address and says in which epoch it is.
     ///
     /// # Errors
-    /// The journal is full; nothing was taken.
-    pub fn append(&self, event: Event) -> Result<Epoch, Full> {
-        self.append_all(Batch::from_iter([event]))
+    /// There is no room for it; nothing was taken.
+    pub fn append(&self, from: Address, event: Event) -> Result<Epoch, Full> {
+        self.append_all(from, Batch::from_iter([event]))
     }
 
-    /// Takes all events or none and says in which epoch they are.
+    /// Takes all events of an address, or of the hub itself, or none, and says in which epoch they are.
     ///
     /// # Errors
     /// There is no room for all of them; nothing was taken.
-    pub fn append_all(&self, batch: Batch) -> Result<Epoch, Full> {
-        let free = |queue: &Queue| self.shared.limit.saturating_sub(queue.pending());
+    pub fn append_all(&self, from: impl Into<Option<Address>>, batch: Batch) -> Result<Epoch, Full> {
+        let (capacity, size) = (&self.shared.capacity, Size::of(&batch));
         let (epoch, pending) = {
             let mut queue = lock(&self.shared.queue);
-            if batch.weight() > free(&queue) {
-                return Err(Full);
-            }
+            capacity.take(&mut queue.open_holdings, from.into(), size)?;
             self.put(&mut queue, batch);
-            (queue.epoch, queue.open.weight())
+            (queue.epoch, queue.open_holdings.total())
         };
-        if pending >= self.shared.limit / 4 {
+        if capacity.is_worth_a_flush(pending) {
             // A channel full of requests is request enough.
             let _ = self.requests.try_send(Request::Soon);
         }
         Ok(epoch)
     }
 
-    /// Takes what the hub itself has measured, full or not: there is at most one such event for each
-    /// event of a client that was taken.
+    /// Takes what the hub itself has measured, full or not, as long as no more than twice the limits is pending:
+    /// many sockets may end at once. What is not taken is counted.
     pub fn append_measured(&self, event: Event) {
-        self.put(&mut lock(&self.shared.queue), Batch::from_iter([event]));
+        let batch = Batch::from_iter([event]);
+        let mut queue = lock(&self.shared.queue);
+        match self.shared.capacity.take_measured(&mut queue.open_holdings, Size::of(&batch)) {
+            Ok(()) => self.put(&mut queue, batch),
+            Err(_) => self.shared.meter.measures_lost.increment(1),
+        }
     }
 
     fn put(&self, queue: &mut Queue, batch: Batch) {
@@ -259,13 +206,29 @@ impl Journal {
         views.count() + queue.open.watches.iter().filter(|watch| watch.who.visitor == *visitor).count()
     }
 
-    /// Flushes everything that is pending now, together with all others who ask meanwhile.
+    /// Flushes everything that is pending now, together with all others who ask meanwhile. Where the database takes
+    /// nothing, waits for its next try, for at most 10 s.
+    ///
+    /// # Errors
+    /// The commit failed, or took longer; the events are kept and will be tried again.
+    pub async fn flush(&self) -> Result<Flushed, FlushError> {
+        match timeout(PATIENCE, self.ask(Request::Join)).await {
+            Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
+            Ok(result) => result,
+        }
+    }
+
+    /// Flushes everything that is pending now, however often the database did not take it. For the admin.
     ///
     /// # Errors
     /// The commit failed; the events are kept and will be tried again.
-    pub async fn flush(&self) -> Result<Flushed, FlushError> {
+    pub async fn force_flush(&self) -> Result<Flushed, FlushError> {
+        self.ask(Request::Force).await
+    }
+
+    async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<Flushed, FlushError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Now(reply)).await.map_err(|_| FlushError::Stopped)?;
+        self.requests.send(request(reply)).await.map_err(|_| FlushError::Stopped)?;
         answer.await.map_err(|_| FlushError::Stopped)?
     }
 
@@ -305,7 +268,10 @@ impl Shared {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
             pending_presence: queue.open.samples() + queue.taken.presence,
-            limit: self.limit,
+            limit: self.capacity.limits().events,
+            pending_bytes: self.capacity.bytes(),
+            limit_bytes: self.capacity.limits().bytes,
+            is_full: self.capacity.is_full(),
             epoch: queue.epoch,
             oldest_ms: oldest.map(age),
             last_flush: queue.last_flush,
@@ -339,6 +305,7 @@ impl Drain {
         let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));
         queue.epoch = epoch.next();
         queue.taken = Flushed::of(&batch);
+        queue.taken_holdings = std::mem::take(&mut queue.open_holdings);
         queue.taken_since = queue.open_since.take();
         Some((epoch, batch))
     }
@@ -348,24 +315,31 @@ impl Drain {
         lock(&self.shared.queue).is_committing = true;
     }
 
-    /// The taken batch is on disk, and `took` was its flush's length. Tells everybody who waits.
+    /// A part of the taken batch is on disk.
     #[must_use]
-    pub fn committed(&self, epoch: Epoch, took: Duration) -> Flushed {
-        let flushed = {
+    pub fn committed_part(&self, part: &Batch) -> Flushed {
+        let flushed = Flushed::of(part);
+        lock(&self.shared.queue).taken -= flushed;
+        let meter = &self.shared.meter;
+        meter.page_views_committed.increment(flushed.page_views as u64);
+        meter.watches_committed.increment(flushed.watch_sessions as u64);
+        flushed
+    }
+
+    /// All parts of the taken batch are on disk, and `took` was the time of a flush in which so much was committed.
+    /// Tells everybody who waits.
+    pub fn committed(&self, epoch: Epoch, flushed: Flushed, took: Duration) {
+        {
             let mut queue = lock(&self.shared.queue);
+            self.shared.capacity.release(&mut queue.taken_holdings);
             queue.taken_since = None;
             queue.is_committing = false;
             queue.last_flush = Some(self.shared.clock.wall());
             queue.failing = None;
-            std::mem::take(&mut queue.taken)
-        };
-        let meter = &self.shared.meter;
-        meter.page_views_committed.increment(flushed.page_views as u64);
-        meter.watches_committed.increment(flushed.watch_sessions as u64);
-        meter.flush_seconds.record(took.as_secs_f64());
-        meter.flush_events.record(flushed.len() as f64);
+        }
+        self.shared.meter.flush_seconds.record(took.as_secs_f64());
+        self.shared.meter.flush_events.record(flushed.len() as f64);
         self.shared.committed.send_replace(epoch);
-        flushed
     }
 
     /// The taken batch is not on disk, and why.

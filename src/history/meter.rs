@@ -21,6 +21,8 @@ pub struct Meter {
     pub page_views_committed: Counter,
     /// Watch states that were committed, resent ones included.
     pub watches_committed: Counter,
+    /// What the hub has measured of watch sessions and the journal had no room for.
+    pub measures_lost: Counter,
     /// Flushes that did not commit.
     pub flush_failures: Counter,
     /// How long flushes took, in seconds.
@@ -50,6 +52,7 @@ impl Meter {
         const BOTS: &str = "breathing_room_bot_events_total";
         const COMMITTED: &str = "breathing_room_events_committed_total";
         const FAILURES: &str = "breathing_room_flush_failures_total";
+        const MEASURES: &str = "breathing_room_watch_measures_lost_total";
         const STATS: &str = "breathing_room_stats_answers_total";
         const QUERY: &str = "breathing_room_stats_query_duration_seconds";
         const QUERIES: [&str; 7] = ["plan", "activity", "tops", "presence", "previous", "props", "texts"];
@@ -58,6 +61,10 @@ impl Meter {
         describe_counter!(QUEUED, "Events taken into the journal");
         describe_counter!(BOTS, "Events of known bots taken into the journal, which count nowhere else");
         describe_counter!(COMMITTED, "Events committed to the database, resent ones included");
+        describe_counter!(
+            MEASURES,
+            "The hub's own measures of watch sessions for which the journal had no room"
+        );
         describe_counter!(FAILURES, "Flushes that did not commit; their batch is kept");
         describe_histogram!("breathing_room_flush_duration_seconds", Unit::Seconds, "Time per flush");
         describe_histogram!("breathing_room_flush_events", "Events per flush");
@@ -67,6 +74,7 @@ impl Meter {
             bot_events: counter!(BOTS),
             page_views_committed: counter!(COMMITTED, "kind" => "page-view"),
             watches_committed: counter!(COMMITTED, "kind" => "watch"),
+            measures_lost: counter!(MEASURES),
             flush_failures: counter!(FAILURES),
             flush_seconds: histogram!("breathing_room_flush_duration_seconds"),
             flush_events: histogram!("breathing_room_flush_events"),

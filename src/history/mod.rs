@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod calendar;
+pub mod capacity;
 pub mod event;
 pub mod fault;
 pub mod flush;
@@ -15,6 +16,7 @@ pub mod meter;
 pub mod record;
 pub mod rollup;
 pub mod stats;
+pub mod status;
 pub mod store;
 
 pub use fault::Fault;
@@ -34,6 +36,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// The most events that may be pending.
     pub queue_limit: usize,
+    /// The most bytes of memory that they may take.
+    pub queue_bytes: usize,
     /// How long raw rows stay in the database after their month is over.
     pub retention: Retention,
     /// The folder of archives; without one, `archive` beside the database.
@@ -46,6 +50,7 @@ impl Default for Config {
             database_url: "sqlite://data/breathing-room.db".to_owned(),
             flush_interval: Duration::from_secs(30),
             queue_limit: 50_000,
+            queue_bytes: 64 * 1024 * 1024,
             retention: Retention::default(),
             archive_dir: None,
         }

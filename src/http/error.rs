@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::history::journal::{FlushError, Full};
+use crate::history::capacity::Full;
+use crate::history::journal::FlushError;
 use crate::history::lifecycle::Unfinished;
 use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;

@@ -22,6 +22,7 @@ use super::bots;
 use super::error::ApiError;
 use super::live::query;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::session::Address;
 use crate::session::meter::Limit;
 use crate::wire::parse::{self, Problem};
 use crate::wire::{ErrorCode, RoomId, Time, VisitorId};
@@ -76,27 +77,34 @@ pub struct Committed {
 pub async fn page_view(
     State(app): State<Arc<App>>,
     posting: Result<Query<Posting>, QueryRejection>,
+    address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, &headers, body, |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView))
-        .await
+    take(&app, posting, address, &headers, body, |who, view, at| {
+        PageViewFact::new(who, view, at).map(Event::PageView)
+    })
+    .await
 }
 
 /// `POST /watch-session`.
 pub async fn watch_session(
     State(app): State<Arc<App>>,
     posting: Result<Query<Posting>, QueryRejection>,
+    address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, &headers, body, |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch))
-        .await
+    take(&app, posting, address, &headers, body, |who, watch, at| {
+        WatchFact::new(who, watch, at).map(Event::Watch)
+    })
+    .await
 }
 
 async fn take<T: DeserializeOwned>(
     app: &App,
     posting: Result<Query<Posting>, QueryRejection>,
+    address: Address,
     headers: &HeaderMap,
     body: Body,
     event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
@@ -117,8 +125,11 @@ async fn take<T: DeserializeOwned>(
         }
     })?;
     let count = batch.len();
-    app.journal.append_all(batch).inspect_err(|_| app.refusals.refused(ErrorCode::Overloaded))?;
-    if durable {
+    app.journal.append_all(address, batch).inspect_err(|full| {
+        app.refusals.refused(ErrorCode::Overloaded);
+        app.refusals.limited((*full).into());
+    })?;
+    if durable && count > 0 {
         app.journal.flush().await?;
         return Ok(Json(Committed { committed: count }).into_response());
     }

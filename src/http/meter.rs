@@ -49,6 +49,8 @@ struct Gauges {
     people: Gauge,
     rooms: Gauge,
     pending: Gauge,
+    pending_bytes: Gauge,
+    pending_bytes_limit: Gauge,
     oldest: Gauge,
 }
 
@@ -121,6 +123,14 @@ impl Gauges {
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
             rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
             pending: describe("breathing_room_events_pending", "Events not yet in the database"),
+            pending_bytes: describe(
+                "breathing_room_events_pending_bytes",
+                "Memory that events take which are not yet in the database",
+            ),
+            pending_bytes_limit: describe(
+                "breathing_room_events_pending_bytes_limit",
+                "Memory that such events may take",
+            ),
             oldest: describe("breathing_room_oldest_unflushed_seconds", "Age of the oldest such event"),
         }
     }
@@ -165,6 +175,8 @@ impl HttpMeter {
         gauges.people.set(totals.visitors as f64);
         gauges.rooms.set(totals.rooms as f64);
         gauges.pending.set(status.pending() as f64);
+        gauges.pending_bytes.set(status.pending_bytes as f64);
+        gauges.pending_bytes_limit.set(status.limit_bytes as f64);
         gauges.oldest.set(status.oldest_ms.unwrap_or_default() as f64 / 1000.0);
         self.recorder.handle().render()
     }

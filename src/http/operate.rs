@@ -109,7 +109,7 @@ enum Delay {
 }
 
 fn trouble(status: &Status, overdue_ms: u64) -> Option<Trouble> {
-    let delay = if status.pending() >= status.limit {
+    let delay = if status.is_full {
         Some(Delay::QueueFull)
     } else {
         status.oldest_ms.filter(|age| *age > overdue_ms).map(|_| Delay::Overdue)
@@ -140,7 +140,7 @@ pub struct FlushReport {
 pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<FlushReport>, ApiError> {
     let started = Instant::now();
     census::take(&app.room);
-    let flushed = app.journal.flush().await?;
+    let flushed = app.journal.force_flush().await?;
     Ok(Json(FlushReport { flushed, took_ms: millis(started.elapsed()) }))
 }
 

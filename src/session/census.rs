@@ -36,7 +36,7 @@ pub fn take(context: &Context) {
     let census = event::Census { id: Uuid::now_v7(), at, hub: told(vocabulary, &whole), rooms };
     let batch = Batch { censuses: vec![census], ..Batch::default() };
     let count = batch.samples();
-    let taken = context.journal.append_all(batch);
+    let taken = context.journal.append_all(None, batch);
     let lost = untold + taken.map_or(count, |_| 0);
     if lost > 0 {
         let of = count + untold;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::acks::Acks;
 use super::room;
+use crate::address::Address;
 use crate::history::Epoch;
 use crate::history::event::{Event, PageViewFact, WatchFact, Who};
 use crate::live::Attention;
@@ -25,6 +26,7 @@ pub struct Events {
     context: Arc<room::Context>,
     session: SessionId,
     who: Who,
+    address: Address,
     /// Bots have none: they are not seen.
     attention: Option<Attention>,
     acks: Acks,
@@ -39,12 +41,13 @@ pub struct Events {
 impl Events {
     /// No events yet.
     #[must_use]
-    pub fn new(context: Arc<room::Context>, session: SessionId, who: Who) -> Self {
+    pub fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
         let attention = (!who.is_bot).then(|| context.hub.attention(&who.visitor));
         Self {
             context,
             session,
             who,
+            address,
             attention,
             acks: Acks::default(),
             commit: None,
@@ -92,7 +95,7 @@ impl Events {
         self.playing.retain(|(playing, _)| playing.id() != id);
         let plays = self.context.clocks.tell(self.session, id, fact.state_at(), now);
         if plays {
-            self.playing.push((fact, now));
+            self.playing.push((fact.measurable(), now));
         }
         match &mut self.attention {
             Some(attention) if plays => attention.play(id, content),
@@ -114,11 +117,10 @@ impl Events {
 
     /// Queues the event. Only events that were taken use up their `ref`.
     fn append(&mut self, reference: Ref, event: Event) -> Result<(), Refusal> {
-        let epoch = self
-            .context
-            .journal
-            .append(event)
-            .map_err(|full| refuse(ErrorCode::Overloaded, full.to_string(), reference))?;
+        let epoch = self.context.journal.append(self.address, event).map_err(|full| {
+            self.context.meter.limited(full.into());
+            refuse(ErrorCode::Overloaded, full.to_string(), reference)
+        })?;
         self.last_ref = Some(reference);
         self.acks.queued(epoch, reference);
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use metrics::{Counter, counter, describe_counter};
 
 use super::limits::TooMuch;
+use crate::history::capacity::Full;
 use crate::panics::Panics;
 use crate::wire::ErrorCode;
 
@@ -41,6 +42,10 @@ pub enum Limit {
     FrameRate,
     /// Frames of one message.
     MessageFrames,
+    /// Events that wait to be written, all together.
+    Queue,
+    /// Events of one address that wait to be written.
+    AddressQueue,
     /// Bytes that the hub keeps for others, all together.
     BytesInFlight,
     /// Open files of the process.
@@ -48,7 +53,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
@@ -62,6 +67,8 @@ impl Limit {
         Self::MessageRate,
         Self::FrameRate,
         Self::MessageFrames,
+        Self::Queue,
+        Self::AddressQueue,
         Self::BytesInFlight,
         Self::Descriptors,
     ];
@@ -81,6 +88,8 @@ impl Limit {
             Self::MessageRate => "message-rate",
             Self::FrameRate => "frame-rate",
             Self::MessageFrames => "message-frames",
+            Self::Queue => "queue",
+            Self::AddressQueue => "address-queue",
             Self::BytesInFlight => "bytes-in-flight",
             Self::Descriptors => "descriptors",
         }
@@ -97,6 +106,15 @@ impl From<TooMuch> for Limit {
             TooMuch::Posts => Self::AddressPostRate,
             TooMuch::Reads => Self::AddressReadRate,
             TooMuch::AdminFailures => Self::AdminFailures,
+        }
+    }
+}
+
+impl From<Full> for Limit {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Queue => Self::Queue,
+            Full::Address => Self::AddressQueue,
         }
     }
 }

@@ -162,7 +162,10 @@ impl RoomSession {
 
     fn obey(&mut self, message: ClientMessage) -> Result<(), Refusal> {
         let Some(seat) = &self.seat else { return Ok(()) };
-        let new_events = || Box::new(Events::new(Arc::clone(&self.context), self.id, who_sits(seat)));
+        let new_events = || {
+            let (context, address) = (Arc::clone(&self.context), self.socket.address());
+            Box::new(Events::new(context, self.id, who_sits(seat), address))
+        };
         match message {
             ClientMessage::Mood(None) => seat.set_mood(None),
             ClientMessage::Mood(Some(name)) => {
@@ -241,9 +244,11 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
+    use crate::history::capacity::Limits;
     use crate::history::{self, journal};
     use crate::live;
     use crate::panics::Panics;
+    use crate::quota::Sharing;
     use crate::session::{Config, Sockets};
     use crate::wire::{RoomId, VisitorId};
 
@@ -285,8 +290,9 @@ mod tests {
 
     fn context(meter: Meter) -> Arc<Context> {
         let (clock, panics) = (Clock::system(), meter.panics());
+        let limits = Limits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
         let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register(panics));
-        let (journal, _) = journal::open(10, clock.clone(), history::meter::Meter::register(panics));
+        let (journal, _) = journal::open(limits, clock.clone(), history::meter::Meter::register(panics));
         let (clocks, leave_grace) = (Arc::default(), Duration::ZERO);
         Arc::new(Context { hub, journal, clocks, clock, tokens: None, meter, leave_grace })
     }

@@ -22,6 +22,7 @@ use super::boundary::Boundary;
 use super::pace::{Pace, Received, Verdict};
 use super::sockets::Admission;
 use super::upgrade::Upgraded;
+use crate::address::Address;
 use crate::live::Outlet;
 use crate::wire::{CloseCode, Time};
 
@@ -112,6 +113,12 @@ impl Socket {
     /// Moves the socket's end to another time, unless that is sooner, and says whether it did.
     pub fn renew(&self, end: Time) -> bool {
         self.admission.renew(end)
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.admission.address()
     }
 
     /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is

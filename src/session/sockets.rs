@@ -321,6 +321,12 @@ impl Admission {
         open.map(|open| open.end = end).is_some()
     }
 
+    /// Where the socket comes from.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
     /// The longest message that may come on the socket, in bytes.
     #[must_use]
     pub fn message_limit(&self) -> usize {

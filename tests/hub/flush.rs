@@ -89,6 +89,67 @@ async fn events_that_wait_too_long_degrade_health() {
 }
 
 #[tokio::test]
+async fn durable_posts_join_the_next_try_of_a_failing_flush_and_are_told_no_reasons() {
+    let hub = Hub::start().await;
+    let mut other = open(&hub.file()).await;
+    let failing = "CREATE TRIGGER failing BEFORE INSERT ON activity_rollups BEGIN SELECT RAISE(ROLLBACK, 'a secret'); END";
+    sqlx::query(failing).execute(&mut other).await.unwrap();
+    let failures = async || hub.metric("breathing_room_flush_failures_total").await;
+    let post = |durable: bool| {
+        let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "ann", "room": "lobby" });
+        hub.post(&format!("/page-view?durable={durable}")).json(&view)
+    };
+    post(false).send().await.expect(202);
+    // The waits have grown to 2 s and more.
+    eventually(async || failures().await >= 4.0, "it fails again and again").await;
+    let before = failures().await;
+    let mut answers = Vec::new();
+    for n in 1..=30 {
+        answers.push(tokio::spawn(post(true).send()));
+        let is_pending = async || hub.get("/health").send().await.expect(503)["pendingPageViews"] == n + 1;
+        eventually(is_pending, "it is queued").await;
+    }
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        let message = answer.expect_error(503, "not-committed");
+        assert_eq!(answer.header("retry-after"), "5");
+        assert!(message.contains("queued") && !message.contains("secret"), "{message}");
+    }
+    let tries = failures().await - before;
+    assert!(tries <= 5.0, "{tries} tries for 30 posts");
+    // The admin may force one, and is told why it failed.
+    let before = failures().await;
+    let forced = hub.post("/flush").admin().send().await.expect_error(503, "not-committed");
+    assert!(forced.contains("a secret") && failures().await > before, "{forced}");
+    sqlx::query("DROP TRIGGER failing").execute(&mut other).await.unwrap();
+    hub.flush().await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [31]);
+}
+
+#[tokio::test]
+async fn a_large_epoch_is_committed_in_slices_and_acked_when_all_are() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let text = "x".repeat(1000);
+    let mut ann = hub.join("lobby", "ann").await;
+    let first = ann.view_page(Uuid::new_v4(), "/").await;
+    ann.settle().await;
+    for _ in 0..130 {
+        let view = |_| {
+            let id = Uuid::new_v4();
+            json!({ "id": id, "path": "/", "title": text, "referrer": text, "visitor": "bob", "room": "lobby" })
+        };
+        let views: Value = (0..25).map(view).collect();
+        hub.post("/page-view").json(&views).send().await.expect(202);
+    }
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [0]);
+    let flushed = hub.post("/flush").admin().send().await.expect(200);
+    assert_eq!(flushed["flushed"], json!({ "pageViews": 3_251, "watchSessions": 0 }));
+    ann.expect_ack(first).await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [3_251]);
+    assert_eq!(hub.metric("breathing_room_flush_events_count").await, 1.0);
+}
+
+#[tokio::test]
 async fn one_flush_serves_all_who_wait() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let posts = (0..40).map(|n| {

@@ -20,8 +20,8 @@ const LAYERS: [(&str, &[&str]); 9] = [
 ];
 
 /// What of the history a session may know: how to append, and when it is committed.
-const SESSIONS_HISTORY: [&str; 4] =
-    ["history::event", "history::journal", "history::{Epoch", "history::Epoch"];
+const SESSIONS_HISTORY: [&str; 5] =
+    ["history::capacity", "history::event", "history::journal", "history::{Epoch", "history::Epoch"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

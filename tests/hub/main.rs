@@ -31,6 +31,7 @@ mod limits;
 mod pages;
 mod presence;
 mod process;
+mod quotas;
 mod rooms;
 mod seats;
 mod seeds;

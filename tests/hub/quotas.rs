@@ -1,0 +1,151 @@
+//! Quotas: what one address may fill of what all share, and what is left for others.
+
+use axum::http::HeaderName;
+use breathing_room::config::Config;
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use crate::support::request::Answer;
+use crate::support::{Hub, Member, eventually, open};
+
+const HEADER: &str = "fly-client-ip";
+
+/// A hub behind a proxy, with the usual limits but for this, whose database another program has locked.
+async fn stuck(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
+    let hub = Hub::with(|config| {
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+        change(config);
+    })
+    .await;
+    let mut lock = open(&hub.file()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+    (hub, lock)
+}
+
+/// Some page views, whose titles and referrers have so many bytes.
+fn views(count: usize, bytes: usize) -> Value {
+    let text = "x".repeat(bytes);
+    let view = |_| json!({ "id": Uuid::new_v4(), "path": "/", "title": text, "referrer": text, "visitor": "eve", "room": "lobby" });
+    (0..count).map(view).collect()
+}
+
+async fn post(hub: &Hub, address: &str, views: &Value) -> Answer {
+    hub.post("/page-view").header(HEADER, address).json(views).send().await
+}
+
+/// Posts of one address until one is refused; how many were taken.
+async fn fill(hub: &Hub, address: &str, views: impl Fn() -> Value) -> u64 {
+    let mut taken = 0;
+    loop {
+        let answer = post(hub, address, &views()).await;
+        match answer.status {
+            202 => taken += 1,
+            _ => {
+                answer.expect_error(503, "overloaded");
+                assert_eq!(answer.header("retry-after"), "5");
+                return taken;
+            }
+        }
+    }
+}
+
+async fn limited(hub: &Hub, limit: &str) -> u64 {
+    let page = hub.get("/metrics").send().await.text;
+    let name = format!("breathing_room_limited_total{{limit=\"{limit}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
+}
+
+#[tokio::test]
+async fn one_address_at_full_pace_leaves_room_for_the_events_of_others() {
+    let (hub, mut lock) = stuck(|_| ()).await;
+    let taken = fill(&hub, "192.0.2.1", || views(100, 0)).await;
+    assert_eq!(taken, 218, "7/16 of 50,000 events, in hundreds");
+    for _ in 0..20 {
+        post(&hub, "192.0.2.1", &views(100, 0)).await.expect_error(503, "overloaded");
+        assert_eq!(post(&hub, "198.51.100.1", &views(1, 1000)).await.status, 202);
+    }
+    assert_eq!(limited(&hub, "address-queue").await, 21);
+    assert_eq!(limited(&hub, "queue").await, 0);
+    // What was committed no longer counts.
+    sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+    eventually(async || post(&hub, "192.0.2.1", &views(100, 0)).await.status == 202, "it may post again")
+        .await;
+    hub.flush().await;
+    assert_eq!(hub.metric("breathing_room_events_pending_bytes").await, 0.0);
+}
+
+#[tokio::test]
+async fn fifty_addresses_at_full_pace_leave_room_for_the_events_of_others() {
+    let (hub, _lock) = stuck(|_| ()).await;
+    let mut taken = 0;
+    for round in 0..12 {
+        for last in 0..50 {
+            let answer = post(&hub, &format!("192.0.2.{last}"), &views(100, 0)).await;
+            assert!(matches!(answer.status, 202 | 503), "{answer:?}");
+            taken += u32::from(answer.status == 202);
+        }
+        assert_eq!(post(&hub, "198.51.100.1", &views(5, 1000)).await.status, 202, "round {round}");
+    }
+    assert!((400..=438).contains(&taken), "{taken} of 100 events each");
+}
+
+#[tokio::test]
+async fn journal_is_bounded_in_bytes() {
+    let (hub, mut lock) = stuck(|config| {
+        config.history.queue_bytes = 1024 * 1024;
+        config.session.limits = None;
+    })
+    .await;
+    let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
+    assert!((30..=45).contains(&taken), "{taken} times some 25 KB");
+    let [pending, limit] =
+        ["breathing_room_events_pending_bytes", "breathing_room_events_pending_bytes_limit"];
+    let (pending, limit) = (hub.metric(pending).await, hub.metric(limit).await);
+    assert!(pending <= limit && limit == 1_048_576.0 && pending > limit - 60_000.0, "{pending}");
+    assert_eq!(limited(&hub, "queue").await, 1);
+    sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+    hub.flush().await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [taken * 10]);
+}
+
+#[tokio::test]
+async fn full_bytes_are_told_as_queue_full() {
+    let hub = Hub::with(|config| {
+        config.history.flush_interval = std::time::Duration::from_hours(1);
+        config.history.queue_bytes = 1;
+    })
+    .await;
+    post(&hub, "192.0.2.1", &views(1, 0)).await.expect_error(503, "overloaded");
+    let mut ann = hub.join("lobby", "ann").await;
+    let refused = ann.view_page(Uuid::new_v4(), "/").await;
+    assert_eq!(ann.expect_error("overloaded").await["ref"], refused);
+    assert_eq!(limited(&hub, "queue").await, 2);
+}
+
+#[tokio::test]
+async fn one_address_leaves_room_for_the_bytes_of_others() {
+    let (hub, _lock) = stuck(|config| config.history.queue_bytes = 1024 * 1024).await;
+    let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
+    assert!((13..=20).contains(&taken), "{taken}");
+    for _ in 0..20 {
+        post(&hub, "192.0.2.1", &views(10, 1000)).await.expect_error(503, "overloaded");
+        assert_eq!(post(&hub, "198.51.100.1", &views(1, 1000)).await.status, 202);
+    }
+}
+
+#[tokio::test]
+async fn sockets_of_an_address_share_its_quota() {
+    let (hub, _lock) = stuck(|config| config.history.queue_limit = 64).await;
+    let (mut eve, mut mallory) = (hub.join("lobby", "eve").await, hub.join("lobby", "mallory").await);
+    for n in 0..28 {
+        let member: &mut Member = if n % 2 == 0 { &mut eve } else { &mut mallory };
+        member.view_page(Uuid::new_v4(), "/").await;
+    }
+    eve.settle().await;
+    let refused = mallory.view_page(Uuid::new_v4(), "/").await;
+    let error = mallory.expect_error("overloaded").await;
+    assert_eq!(error["ref"], refused);
+    assert!(error["message"].as_str().unwrap().contains("address"), "{error}");
+    assert_eq!(post(&hub, "198.51.100.1", &views(10, 0)).await.status, 202);
+}

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{Outcome, complain};
 
 /// Beyond this something hangs.
-const LONGEST: Duration = Duration::from_mins(20);
+const LONGEST: Duration = Duration::from_mins(45);
 
 /// The server that runs, or 0.
 static RUNNING: AtomicI32 = AtomicI32::new(0);

@@ -76,9 +76,16 @@ struct Args {
     /// Put good members beside hostile ones, and do nothing else
     #[arg(long, conflicts_with_all = ["grow", "cost"])]
     hostile: bool,
-    /// How long the hostile ones go on
+    /// How long the hostile ones go on, each time
     #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     hostile_for: Duration,
+    /// From how many addresses they come, a run for each number
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_value = "1,50",
+          value_parser = clap::value_parser!(u8).range(1..=200))]
+    addresses: Vec<u8>,
+    /// Only attacks whose names contain one of these; without it, all of them
+    #[arg(long, value_delimiter = ',', value_name = "PARTS OF NAMES")]
+    attacks: Vec<String>,
 }
 
 /// Closed standard output is no reason to end.
@@ -129,7 +136,8 @@ fn measure(args: &Args) -> Outcome<bool> {
         return grow::print(&args.hub).map(|()| true);
     }
     if args.hostile {
-        return hostile::run(&args.hub, args.hostile_for);
+        let (addresses, only) = (args.addresses.clone(), args.attacks.clone());
+        return hostile::run(&args.hub, &hostile::Plan { time: args.hostile_for, addresses, only });
     }
     let mut table = Table::default();
     let mut right = true;

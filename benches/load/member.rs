@@ -6,6 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::mem;
 
+use mio::Registry;
 use mio::net::TcpStream;
 
 use crate::Outcome;
@@ -92,6 +93,11 @@ impl Member {
             }
         }
         Ok(())
+    }
+
+    /// Nothing is heard of the socket any more; what is said goes out where the socket takes it at once.
+    pub(crate) fn stop_reading(&mut self, registry: &Registry) -> Outcome {
+        Ok(registry.deregister(&mut self.stream)?)
     }
 
     /// The socket is writable.

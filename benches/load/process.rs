@@ -99,6 +99,11 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("hub.db")
     }

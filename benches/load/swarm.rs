@@ -39,6 +39,8 @@ pub(crate) struct Swarm {
     /// By token; those who have left are `None`.
     members: Vec<Option<Member>>,
     buffer: Vec<u8>,
+    /// What a request to join becomes before it is sent.
+    dress: fn(String, &str) -> String,
     pub(crate) tally: Tally,
 }
 
@@ -56,8 +58,14 @@ impl Swarm {
             events: Events::with_capacity(1024),
             members: Vec::new(),
             buffer: vec![0; 32 * 1024],
+            dress: |request, _| request,
             tally: Tally::default(),
         })
+    }
+
+    /// The same, whose requests to join are changed so, by the visitor who joins.
+    pub(crate) fn dressed(self, dress: fn(String, &str) -> String) -> Self {
+        Self { dress, ..self }
     }
 
     /// Begins to join, and returns the new member's number.
@@ -65,7 +73,7 @@ impl Swarm {
         let who = self.members.len();
         let mut stream = connect(self.server, self.addresses)?;
         self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
-        let request = wire::upgrade(room, visitor, mood);
+        let request = (self.dress)(wire::upgrade(room, visitor, mood), visitor);
         self.tally.bytes_out += request.len();
         self.members.push(Some(Member::new(stream, request)));
         Ok(who)
@@ -105,6 +113,19 @@ impl Swarm {
         }
         member.queue(CLOSE, &1000_u16.to_be_bytes(), &mut self.tally);
         member.flush()
+    }
+
+    /// Whatever comes for this member from now on stays in its socket.
+    pub(crate) fn stop_reading(&mut self, who: usize) -> Outcome {
+        let member = self.members[who].as_mut().ok_or("somebody who has left reads")?;
+        member.stop_reading(self.poll.registry())
+    }
+
+    /// Closes with 1000 and the connection at once, whatever is unread in it.
+    pub(crate) fn leave_unread(&mut self, who: usize) -> Outcome {
+        self.leave(who)?;
+        self.members[who] = None;
+        Ok(())
     }
 
     /// The connection breaks.

@@ -1,16 +1,17 @@
 //! The kinds of hostile peers, and how many of each come how fast.
 //!
 //! The rates are what two cores can take that the hub shares with the tool: what is looked at is whether the hub
-//! bounds what each of them costs, and not how much of a machine a flood can fill.
+//! bounds what each of them costs, and not how much of a machine a flood can fill. Those that stay come first, so
+//! that from one address they have their places before the others fill it up.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use crate::wire::{self, BINARY, CLOSE, PING, PONG, TEXT};
-
-use super::good::ROOMS;
+use super::words::{
+    CHUNK, SHORT, answer_as_path, bot, chunked, empty_frames, frame, get, handshake, listener, long_activity,
+    long_names, long_page_view, long_post, malformed, new_question, new_watch, one_byte_chunks, own_data,
+    page_view, post, refused_join, socket, unended, with_pings,
+};
+use crate::wire::{PONG, TEXT};
 
 /// One kind of hostile peer.
 pub(super) struct Attack {
@@ -18,101 +19,240 @@ pub(super) struct Attack {
     /// What the n-th peer of this kind says at once.
     pub(super) says: fn(u32) -> Vec<u8>,
     pub(super) then: Then,
-    /// Otherwise it reads nothing, ever.
-    pub(super) reads: bool,
+    pub(super) reads: Reads,
     /// So many come at once, each time this has passed.
     pub(super) come: (u32, Duration),
     /// No more than so many are open.
     pub(super) most: usize,
     /// It ends by itself after this.
     pub(super) life: Duration,
-    /// It takes part when one address floods.
-    pub(super) floods: bool,
 }
 
 /// What a peer does when it has said what it says.
 pub(super) enum Then {
     /// Waits for its end.
     Wait,
-    /// Says this so often a second.
-    Repeat(fn() -> Vec<u8>, u32),
+    /// The n-th says this so often a second.
+    Repeat(fn(u32) -> Vec<u8>, u32),
+}
+
+/// How a peer takes what the hub sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    All,
+    /// So many bytes at most, fifty times a second.
+    Slowly(usize),
+    Nothing,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_hours(1);
+const TICK: Duration = Duration::from_millis(20);
 
 /// A peer that reads, waits, and stays until the hub ends it.
 const PEER: Attack = Attack {
     name: "",
     says: |_| Vec::new(),
     then: Then::Wait,
-    reads: true,
+    reads: Reads::All,
     come: (1, SECOND),
     most: 5_000,
     life: LONG,
-    floods: false,
 };
 
-pub(super) static ATTACKS: [Attack; 19] = [
+/// A pong each second, so that the sweep hears a peer that answers no ping.
+const PONGS: Then = Then::Repeat(|_| frame(PONG, b""), 1);
+
+pub(super) static ATTACKS: &[Attack] = &[
+    Attack {
+        name: "empty continuations without end",
+        says: unended,
+        then: Then::Repeat(|_| empty_frames(0x00), 50),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "empty messages without end",
+        says: socket,
+        then: Then::Repeat(|_| empty_frames(0x81), 50),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "empty pings without end",
+        says: socket,
+        then: Then::Repeat(|_| empty_frames(0x89), 50),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "empty pongs without end",
+        says: socket,
+        then: Then::Repeat(|_| empty_frames(0x8a), 50),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "paths that look like an answer",
+        says: socket,
+        then: Then::Repeat(|_| answer_as_path(), 1),
+        come: (10, TICK),
+        most: 100,
+        ..PEER
+    },
+    Attack {
+        name: "pipelined `/live-activity`, read slowly",
+        then: Then::Repeat(|_| get("/live-activity").repeat(10), 20),
+        reads: Reads::Slowly(2_048),
+        come: (5, SECOND),
+        most: 20,
+        ..PEER
+    },
+    Attack {
+        name: "new watch sessions, paused",
+        says: socket,
+        then: Then::Repeat(|_| new_watch(&["paused"]), 19),
+        come: (10, TICK),
+        most: 300,
+        ..PEER
+    },
+    Attack {
+        name: "new watch sessions, played and ended",
+        says: socket,
+        then: Then::Repeat(|_| new_watch(&["playing", "ended"]), 9),
+        come: (10, TICK),
+        most: 50,
+        ..PEER
+    },
+    Attack {
+        name: "rooms, pages and contents with long names",
+        says: long_names,
+        then: Then::Repeat(long_activity, 1),
+        come: (10, TICK),
+        most: 100,
+        ..PEER
+    },
+    Attack { name: "`/live` listeners", says: listener, then: PONGS, come: (4, TICK), most: 700, ..PEER },
+    Attack {
+        name: "page views of 3.6 KB",
+        says: socket,
+        then: Then::Repeat(|_| long_page_view(), 19),
+        come: (5, TICK),
+        most: 50,
+        ..PEER
+    },
+    Attack {
+        name: "posts of 64 KB of them",
+        then: Then::Repeat(long_post, 10),
+        come: (10, SECOND),
+        most: 10,
+        ..PEER
+    },
+    Attack {
+        name: "posts of 100 page views",
+        then: Then::Repeat(|n| post(n, 100, SHORT, "", ""), 10),
+        come: (10, SECOND),
+        most: 10,
+        ..PEER
+    },
+    Attack {
+        name: "durable posts",
+        then: Then::Repeat(|n| post(n, 1, SHORT, "?durable=true", ""), 5),
+        come: (10, SECOND),
+        most: 10,
+        ..PEER
+    },
+    Attack {
+        name: "posts from a page of another origin",
+        then: Then::Repeat(|n| post(n, 1, SHORT, "", "Origin: https://evil.example\r\n"), 10),
+        come: (5, SECOND),
+        most: 5,
+        ..PEER
+    },
+    Attack {
+        name: "own data, asked for",
+        then: Then::Repeat(|n| own_data("GET", n), 20),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "own data, erased",
+        then: Then::Repeat(|n| own_data("DELETE", n), 20),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack {
+        name: "bodies in chunks of one byte",
+        then: Then::Repeat(one_byte_chunks, 5),
+        come: (4, SECOND),
+        most: 4,
+        ..PEER
+    },
+    Attack { name: "bodies that never come", says: chunked, come: (2, TICK), most: 1_500, ..PEER },
+    Attack {
+        name: "bodies of a byte a second",
+        says: chunked,
+        then: Then::Repeat(|_| CHUNK.to_vec(), 1),
+        come: (2, TICK),
+        most: 1_500,
+        ..PEER
+    },
+    Attack { name: "joins with a bad token", says: refused_join, come: (1, TICK), life: SECOND, ..PEER },
     Attack {
         name: "messages at full speed, until closed",
         says: socket,
-        then: Then::Repeat(|| frame(TEXT, br#"{"type":"mood","mood":"joy"}"#), 500),
+        then: Then::Repeat(|_| frame(TEXT, br#"{"type":"mood","mood":"joy"}"#), 500),
         come: (20, SECOND),
-        floods: true,
         ..PEER
     },
     Attack {
         name: "page views, as fast as allowed",
         says: socket,
-        then: Then::Repeat(|| frame(TEXT, page_view().as_bytes()), 19),
+        then: Then::Repeat(|_| page_view(), 19),
         come: (5, SECOND),
         most: 50,
-        floods: true,
         ..PEER
     },
-    Attack { name: "posts", then: Then::Repeat(post, 40), come: (2, SECOND), most: 10, floods: true, ..PEER },
+    Attack {
+        name: "posts",
+        then: Then::Repeat(|n| post(n, 1, SHORT, "", ""), 4),
+        come: (5, SECOND),
+        most: 10,
+        ..PEER
+    },
     Attack {
         name: "questions",
-        then: Then::Repeat(|| get("/live-activity"), 30),
+        then: Then::Repeat(|_| get("/live-activity"), 30),
         come: (2, SECOND),
         most: 10,
-        floods: true,
         ..PEER
     },
     Attack {
         name: "questions about the history, each a new one",
-        then: Then::Repeat(new_question, 10),
+        then: Then::Repeat(|_| new_question(), 10),
         come: (2, SECOND),
         most: 10,
-        floods: true,
         ..PEER
     },
-    Attack {
-        name: "connections that break at once",
-        come: (10, Duration::from_millis(20)),
-        life: Duration::ZERO,
-        floods: true,
-        ..PEER
-    },
-    Attack {
-        name: "connections without a word",
-        come: (20, Duration::from_millis(50)),
-        floods: true,
-        ..PEER
-    },
+    Attack { name: "connections that break at once", come: (10, TICK), life: Duration::ZERO, ..PEER },
+    Attack { name: "connections without a word", come: (20, Duration::from_millis(50)), ..PEER },
     Attack {
         name: "sockets, as many as allowed",
         says: socket,
         come: (10, Duration::from_millis(50)),
-        floods: true,
         ..PEER
     },
     Attack {
         name: "bots in the good rooms that never read",
         says: |n| with_pings(&bot(n)),
-        then: Then::Repeat(|| frame(PONG, b""), 1),
-        reads: false,
+        then: PONGS,
+        reads: Reads::Nothing,
         come: (10, SECOND),
         most: 200,
         ..PEER
@@ -120,14 +260,14 @@ pub(super) static ATTACKS: [Attack; 19] = [
     Attack {
         name: "messages byte by byte",
         says: |n| [socket(n), vec![0x81, 0xfe, 0x0f, 0xa0, 1, 2, 3, 4]].concat(),
-        then: Then::Repeat(|| vec![b'x'], 1),
+        then: Then::Repeat(|_| vec![b'x'], 1),
         come: (10, SECOND),
         ..PEER
     },
     Attack {
         name: "messages that never end, with pongs",
         says: |n| [socket(n), vec![0x01, 0x81, 0, 0, 0, 0, b'{']].concat(),
-        then: Then::Repeat(|| frame(PONG, b""), 1),
+        then: PONGS,
         come: (10, SECOND),
         ..PEER
     },
@@ -141,12 +281,12 @@ pub(super) static ATTACKS: [Attack; 19] = [
     Attack {
         name: "broken and deep JSON",
         says: socket,
-        then: Then::Repeat(|| [frame(TEXT, b"{\"type\":"), frame(TEXT, &b"[".repeat(4_000))].concat(), 9),
+        then: Then::Repeat(|_| [frame(TEXT, b"{\"type\":"), frame(TEXT, &b"[".repeat(4_000))].concat(), 9),
         come: (2, SECOND),
         most: 20,
         ..PEER
     },
-    Attack { name: "half-open sockets", says: socket, reads: false, come: (15, SECOND), ..PEER },
+    Attack { name: "half-open sockets", says: socket, reads: Reads::Nothing, come: (15, SECOND), ..PEER },
     Attack {
         name: "reconnect storms, 300 at once",
         says: socket,
@@ -170,98 +310,15 @@ pub(super) static ATTACKS: [Attack; 19] = [
     Attack {
         name: "heads byte by byte",
         says: |_| b"GET / HTTP/1.1\r\nHost: hub\r\nX: ".to_vec(),
-        then: Then::Repeat(|| vec![b'x'], 1),
+        then: Then::Repeat(|_| vec![b'x'], 1),
         come: (3, Duration::from_millis(100)),
         ..PEER
     },
     Attack {
         name: "answers that nobody takes",
         says: |_| get("/unified-stats?range=7d").repeat(20),
-        reads: false,
+        reads: Reads::Nothing,
         come: (1, Duration::from_millis(200)),
         ..PEER
     },
 ];
-
-/// Opens a socket in one of ten rooms of their own.
-fn socket(number: u32) -> Vec<u8> {
-    wire::upgrade(&format!("pit-{}", number % 10), &format!("bad-{number}"), None).into_bytes()
-}
-
-/// Opens one in a room of the good members, as somebody who is told and not counted.
-fn bot(number: u32) -> Vec<u8> {
-    let room = format!("room-{}", number as usize % ROOMS);
-    let request = wire::upgrade(&room, &format!("bot-{number}"), None);
-    request.replace("Host: hub\r\n", "Host: hub\r\nUser-Agent: Googlebot/2.1\r\n").into_bytes()
-}
-
-/// Something to answer, as much as is allowed.
-fn with_pings(request: &[u8]) -> Vec<u8> {
-    [request, &frame(PING, &[b'x'; 125]).repeat(150)].concat()
-}
-
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    wire::masked(&mut frame, opcode, payload);
-    frame
-}
-
-fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: hub\r\n\r\n").into_bytes()
-}
-
-fn new_question() -> Vec<u8> {
-    get(&format!("/unified-stats?range=30d&room=r-{}", Uuid::now_v7()))
-}
-
-fn page_view() -> String {
-    /// They only have to rise on each socket.
-    static REFS: AtomicU32 = AtomicU32::new(1);
-    let (id, reference) = (Uuid::now_v7(), REFS.fetch_add(1, Ordering::Relaxed));
-    format!(r#"{{"type":"page-view","ref":{reference},"id":"{id}","path":"/flood"}}"#)
-}
-
-fn post() -> Vec<u8> {
-    let id = Uuid::now_v7();
-    let body = format!(r#"{{"id":"{id}","path":"/flood","visitor":"bad","room":"pit-0"}}"#);
-    let length = body.len();
-    format!("POST /page-view HTTP/1.1\r\nHost: hub\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
-}
-
-/// Whatever RFC 6455 forbids, or the hub.
-fn malformed(number: u32) -> Vec<u8> {
-    let frames: [&[u8]; 14] = [
-        &[0x83, 0x80, 0, 0, 0, 0], // an opcode that is reserved
-        &[0xc1, 0x80, 0, 0, 0, 0], // a reserved bit
-        &[0x81, 0x01, b'x'],       // no mask
-        &[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], // a huge length
-        &[0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], // an impossible one
-        &[0x81, 0xfe, 0xff, 0xff, 0, 0, 0, 0], // over the limit
-        &[0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28], // no UTF-8
-        &[0x80, 0x80, 0, 0, 0, 0], // the end of nothing
-        &[0x01, 0x80, 0, 0, 0, 0, 0x81, 0x80, 0, 0, 0, 0], // a message inside another
-        &[0x09, 0x80, 0, 0, 0, 0], // half a ping
-        &[0x89, 0xfe, 0x00, 0x80, 0, 0, 0, 0], // a long ping
-        &[0x82, 0x80, 0, 0, 0, 0], // binary
-        &[0x88, 0x81, 0, 0, 0, 0, 0x03], // half a close code
-        &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xed], // a code that nobody may send
-    ];
-    let bad = frames[number as usize % frames.len()];
-    [socket(number), bad.to_vec(), frame(BINARY, b"more"), frame(CLOSE, b"")].concat()
-}
-
-/// Requests that open nothing.
-fn handshake(number: u32) -> Vec<u8> {
-    let good = wire::upgrade("pit-0", "bad", None);
-    let bad = match number % 8 {
-        0 => good.replace("Version: 13", "Version: 8"),
-        1 => good.replace("dGhl", "!"),
-        2 => good.replace("Upgrade: websocket", "Upgrade: h2c"),
-        3 => good.replace("pit-0", "The%20Pit"),
-        4 => good.replace("HTTP/1.1", "HTTP/9.9"),
-        5 => "\x16\x03\x01\x02\x00\x01\x00\x01\x03\x03".repeat(20),
-        6 => good.replace("\r\n", "\n").replace(": ", ""),
-        _ => good.replace("visitor=bad", &format!("visitor={}", "x".repeat(5_000))),
-    };
-    bad.into_bytes()
-}

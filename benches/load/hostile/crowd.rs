@@ -1,6 +1,6 @@
 //! The hostile peers at work: one thread of low priority, which opens, says, repeats and lets go.
 //!
-//! Each kind has addresses of its own, or all have the same one. Nothing that happens to them is a failure.
+//! They come from so many addresses in turn, every kind from each. Nothing that happens to them is a failure.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
-use super::attacks::{ATTACKS, Attack, Then};
+use super::attacks::{Attack, Reads, Then};
 use crate::Outcome;
 
 /// How often each peer is looked at.
@@ -40,23 +40,14 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// All kinds, each from addresses of its own.
-    pub(super) fn of_all_kinds(server: SocketAddr) -> Self {
-        Self::start(server, false)
-    }
-
-    /// Those who flood, all from one address.
-    pub(super) fn from_one_address(server: SocketAddr) -> Self {
-        Self::start(server, true)
-    }
-
-    fn start(server: SocketAddr, one_address: bool) -> Self {
+    /// Peers of these kinds, from so many addresses.
+    pub(super) fn start(server: SocketAddr, attacks: Vec<&'static Attack>, addresses: u8) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             // Of this thread alone.
             rustix::process::nice(NICE)?;
-            let mut peers = Peers::new(server, one_address)?;
+            let mut peers = Peers::new(server, attacks, addresses)?;
             while !stopping.load(Ordering::Relaxed) {
                 peers.tick()?;
             }
@@ -74,7 +65,8 @@ impl Crowd {
 
 struct Peers {
     server: SocketAddr,
-    one_address: bool,
+    attacks: Vec<&'static Attack>,
+    addresses: u8,
     poll: Poll,
     events: Events,
     /// By token.
@@ -88,6 +80,8 @@ struct Peers {
 
 struct Peer {
     kind: usize,
+    /// Among those of its kind.
+    number: u32,
     stream: TcpStream,
     born: Instant,
     unsent: Vec<u8>,
@@ -95,16 +89,17 @@ struct Peer {
 }
 
 impl Peers {
-    fn new(server: SocketAddr, one_address: bool) -> Outcome<Self> {
+    fn new(server: SocketAddr, attacks: Vec<&'static Attack>, addresses: u8) -> Outcome<Self> {
         Ok(Self {
             server,
-            one_address,
+            addresses,
             poll: Poll::new()?,
             events: Events::with_capacity(4_096),
             open: slab::Slab::new(),
-            here: vec![0; ATTACKS.len()],
-            next: vec![Instant::now(); ATTACKS.len()],
-            done: vec![Done::default(); ATTACKS.len()],
+            here: vec![0; attacks.len()],
+            next: vec![Instant::now(); attacks.len()],
+            done: vec![Done::default(); attacks.len()],
+            attacks,
             buffer: vec![0; 64 * 1024],
         })
     }
@@ -129,7 +124,9 @@ impl Peers {
         for event in &self.events {
             let Some(peer) = self.open.get_mut(event.token().0) else { continue };
             let is_over = event.is_error()
-                || (ATTACKS[peer.kind].reads && event.is_readable() && !peer.read(&mut self.buffer))
+                || (self.attacks[peer.kind].reads == Reads::All
+                    && event.is_readable()
+                    && !peer.read(&mut self.buffer))
                 || event.is_read_closed()
                 || (event.is_writable() && !peer.write());
             if is_over {
@@ -148,10 +145,11 @@ impl Peers {
     /// Whoever is due comes.
     fn come(&mut self) -> Outcome {
         let now = Instant::now();
-        for (kind, attack) in ATTACKS.iter().enumerate() {
-            if (self.one_address && !attack.floods) || self.next[kind] > now {
+        for kind in 0..self.attacks.len() {
+            if self.next[kind] > now {
                 continue;
             }
+            let attack = self.attacks[kind];
             let (count, every) = attack.come;
             self.next[kind] = (self.next[kind] + every).max(now);
             for _ in 0..count {
@@ -165,13 +163,14 @@ impl Peers {
 
     fn open(&mut self, kind: usize, attack: &Attack) -> Outcome {
         let number = self.done[kind].opened;
-        let address = if self.one_address { [127, 2, 0, 1] } else { [127, 2, 1, u8::try_from(kind + 1)?] };
+        let address = [127, 2, 0, u8::try_from((number + kind) % usize::from(self.addresses))? + 1];
         let Some(mut stream) = connect(self.server, address, attack.reads)? else { return Ok(()) };
         let entry = self.open.vacant_entry();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(entry.key()), interest)?;
-        let unsent = (attack.says)(u32::try_from(number)?);
-        entry.insert(Peer { kind, stream, born: Instant::now(), unsent, said: 0 });
+        let number = u32::try_from(number)?;
+        let unsent = (attack.says)(number);
+        entry.insert(Peer { kind, number, stream, born: Instant::now(), unsent, said: 0 });
         self.here[kind] += 1;
         self.done[kind].opened += 1;
         Ok(())
@@ -179,21 +178,25 @@ impl Peers {
 
     /// Everybody goes on with what they do, or has lived for long enough.
     fn go_on(&mut self) {
-        let Self { open, here, done, .. } = self;
+        let Self { open, here, done, attacks, buffer, .. } = self;
         open.retain(|_, peer| {
-            let attack = &ATTACKS[peer.kind];
+            let attack = attacks[peer.kind];
             let age = peer.born.elapsed();
             if age >= attack.life {
                 here[peer.kind] -= 1;
                 return false;
+            }
+            if let Reads::Slowly(bytes) = attack.reads {
+                // Whoever has ended is found by its event.
+                let _ = peer.stream.read(&mut buffer[..bytes]);
             }
             if let Then::Repeat(words, rate) = attack.then {
                 let due = u32::try_from(age.as_millis()).unwrap_or(u32::MAX) / 10 * rate / 100;
                 while peer.said < due && peer.unsent.is_empty() {
                     peer.said += 1;
                     done[peer.kind].said += 1;
-                    peer.unsent = words();
-                    peer.write(); // who has ended is found by its event
+                    peer.unsent = words(peer.number);
+                    peer.write();
                 }
             }
             true
@@ -226,11 +229,11 @@ impl Peer {
 }
 
 /// Begins to connect. When it is dropped, it breaks; where there is no port, it does not even begin.
-fn connect(server: SocketAddr, address: [u8; 4], reads: bool) -> Outcome<Option<TcpStream>> {
+fn connect(server: SocketAddr, address: [u8; 4], reads: Reads) -> Outcome<Option<TcpStream>> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    if !reads {
+    if reads != Reads::All {
         socket.set_recv_buffer_size(2_048)?;
     }
     if socket.bind(&SocketAddr::from((address, 0)).into()).is_err() {

@@ -1,8 +1,10 @@
 //! The good members: a thousand people in twenty rooms, each from an address that few others share.
 //!
 //! One after the other changes mood, and the time is taken until each in the room is told. All see pages,
-//! and remember which were acked. Some break off and come back, some leave and come back. Whatever the hub does
-//! to one of them that it should not is a failure.
+//! and remember which were acked. Some break off and come back, some leave in groups and come back. Whatever the hub
+//! does to one of them that it should not is a failure.
+
+mod leave;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use self::leave::Leaving;
+use super::tokens::{token, with_token};
 use crate::Outcome;
 use crate::figure::millis;
 use crate::state::{self, State};
@@ -28,9 +32,6 @@ const ADDRESSES: u32 = 100;
 const PROBE: Duration = Duration::from_millis(50);
 const PAGE_VIEW: Duration = Duration::from_millis(5);
 const BREAK: Duration = Duration::from_millis(100);
-const LEAVE: Duration = Duration::from_millis(250);
-/// Whoever leaves is away for so long.
-const AWAY: Duration = Duration::from_millis(700);
 /// Longer than the hub waits until it flushes.
 const LAST_ACKS: Duration = Duration::from_secs(45);
 
@@ -41,6 +42,9 @@ pub(super) struct Good {
     swarm: Swarm,
     people: People,
     clock: Clock,
+    /// Those who leave together now, and how often a group has begun to.
+    leaving: Option<Leaving>,
+    groups: usize,
 }
 
 /// When the next of each is due.
@@ -58,6 +62,8 @@ struct People {
     probe: Probe,
     /// Milliseconds until somebody was told of a mood.
     latencies: Vec<f64>,
+    /// Milliseconds until somebody was told that a group has left.
+    leaves: Vec<f64>,
     acked: Vec<Uuid>,
     /// Who was welcomed again, and has to say again what was not acked.
     back: Vec<usize>,
@@ -110,7 +116,8 @@ fn is_due(next: &mut Instant, every: Duration, now: Instant) -> bool {
 
 impl Good {
     pub(super) fn join(server: SocketAddr) -> Outcome<Self> {
-        let mut swarm = Swarm::from_addresses(server, ADDRESSES)?;
+        let mut swarm = Swarm::from_addresses(server, ADDRESSES)?
+            .dressed(|request, visitor| with_token(&request, &token(visitor)));
         swarm.join_all(MEMBERS, |index| Newcomer {
             room: room(index),
             visitor: format!("good-{index}"),
@@ -129,6 +136,7 @@ impl Good {
             by_socket: (0..MEMBERS).collect(),
             probe: Probe::default(),
             latencies: Vec::new(),
+            leaves: Vec::new(),
             acked: Vec::new(),
             back: Vec::new(),
             refused: 0,
@@ -138,12 +146,11 @@ impl Good {
         }
         let now = Instant::now();
         let clock = Clock { probe: now, page_view: now, break_off: now, leave: now };
-        Ok(Self { swarm, people, clock })
+        Ok(Self { swarm, people, clock, leaving: None, groups: 0 })
     }
 
-    /// Lives until a moment, and says how long each change took to each member.
-    pub(super) fn live_until(&mut self, moment: Instant) -> Outcome<Vec<f64>> {
-        let mut returning: VecDeque<(Instant, usize)> = VecDeque::new();
+    /// Lives until a moment.
+    pub(super) fn live_until(&mut self, moment: Instant) -> Outcome {
         let mut number = 0;
         loop {
             let now = Instant::now();
@@ -161,22 +168,18 @@ impl Good {
                 number += 1;
                 self.break_off(1 + number * 11 % (MEMBERS - 1))?;
             }
-            if is_due(&mut self.clock.leave, LEAVE, now) {
-                number += 1;
-                let leaver = LOOKED_AT * IN_A_ROOM + number * 13 % (MEMBERS - LOOKED_AT * IN_A_ROOM);
-                if self.leave(leaver)? {
-                    returning.push_back((now + AWAY, leaver));
-                }
+            if is_due(&mut self.clock.leave, leave::EVERY, now) {
+                self.begin_to_leave()?;
             }
-            while let Some((_, who)) = returning.pop_front_if(|(when, _)| *when <= now) {
-                self.come_back(who)?;
-            }
+            self.go_on_leaving()?;
             self.turn(self.clock.page_view.saturating_duration_since(now))?;
         }
-        for (_, who) in returning {
-            self.come_back(who)?;
-        }
-        Ok(std::mem::take(&mut self.people.latencies))
+        Ok(())
+    }
+
+    /// How long each change took to each member, and each group that left, since this was last asked, in milliseconds.
+    pub(super) fn take_times(&mut self) -> (Vec<f64>, Vec<f64>) {
+        (std::mem::take(&mut self.people.latencies), std::mem::take(&mut self.people.leaves))
     }
 
     /// Waits for something to happen, and takes it in.
@@ -246,8 +249,9 @@ impl Good {
     /// The network of this member changes: the hub sees nothing for a moment.
     fn break_off(&mut self, who: usize) -> Outcome {
         let member = &mut self.people.members[who];
-        let is_probed = who / IN_A_ROOM == self.people.probe.room;
-        if is_probed || who.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
+        let is_looked_at = who / IN_A_ROOM == self.people.probe.room
+            || self.leaving.as_ref().is_some_and(|leaving| leaving.concerns(who));
+        if is_looked_at || who.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
             return Ok(());
         }
         if let Some(socket) = member.socket.take() {
@@ -255,17 +259,6 @@ impl Good {
             self.come_back(who)?;
         }
         Ok(())
-    }
-
-    fn leave(&mut self, who: usize) -> Outcome<bool> {
-        let member = &mut self.people.members[who];
-        if who.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
-            return Ok(false);
-        }
-        let Some(socket) = member.socket.take() else { return Ok(false) };
-        member.is_welcomed = false;
-        self.swarm.leave(socket)?;
-        Ok(true)
     }
 
     fn come_back(&mut self, who: usize) -> Outcome {
@@ -278,6 +271,7 @@ impl Good {
 
     /// Waits until everybody has been told the truth and every event is acked.
     pub(super) fn settle(&mut self) -> Outcome<Settled> {
+        self.stop_leaving()?;
         let deadline = Instant::now() + LAST_ACKS;
         let mut wrong = String::from("nobody was asked");
         while Instant::now() < deadline {

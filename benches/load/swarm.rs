@@ -39,8 +39,8 @@ pub(crate) struct Swarm {
     /// By token; those who have left are `None`.
     members: Vec<Option<Member>>,
     buffer: Vec<u8>,
-    /// What a request to join becomes before it is sent.
-    dress: fn(String, &str) -> String,
+    /// Changes a visitor's request to join before it is sent.
+    prepare: fn(String, &str) -> String,
     pub(crate) tally: Tally,
 }
 
@@ -58,14 +58,14 @@ impl Swarm {
             events: Events::with_capacity(1024),
             members: Vec::new(),
             buffer: vec![0; 32 * 1024],
-            dress: |request, _| request,
+            prepare: |request, _| request,
             tally: Tally::default(),
         })
     }
 
-    /// The same, whose requests to join are changed so, by the visitor who joins.
-    pub(crate) fn dressed(self, dress: fn(String, &str) -> String) -> Self {
-        Self { dress, ..self }
+    /// The same, whose requests to join are changed by this before they are sent; it is given the visitor too.
+    pub(crate) fn preparing(self, prepare: fn(String, &str) -> String) -> Self {
+        Self { prepare, ..self }
     }
 
     /// Begins to join, and returns the new member's number.
@@ -73,7 +73,7 @@ impl Swarm {
         let who = self.members.len();
         let mut stream = connect(self.server, self.addresses)?;
         self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
-        let request = (self.dress)(wire::upgrade(room, visitor, mood), visitor);
+        let request = (self.prepare)(wire::upgrade(room, visitor, mood), visitor);
         self.tally.bytes_out += request.len();
         self.members.push(Some(Member::new(stream, request)));
         Ok(who)

@@ -34,6 +34,8 @@ pub(super) enum Then {
     Wait,
     /// The n-th says this so often a second.
     Repeat(fn(u32) -> Vec<u8>, u32),
+    /// Says this as fast as the hub takes it.
+    Flood(fn() -> Vec<u8>),
 }
 
 /// How a peer takes what the hub sends.
@@ -67,7 +69,7 @@ pub(super) static ATTACKS: &[Attack] = &[
     Attack {
         name: "empty continuations without end",
         says: unended,
-        then: Then::Repeat(|_| empty_frames(0x00), 50),
+        then: Then::Flood(|| empty_frames(0x00)),
         come: (4, SECOND),
         most: 4,
         ..PEER
@@ -75,7 +77,7 @@ pub(super) static ATTACKS: &[Attack] = &[
     Attack {
         name: "empty messages without end",
         says: socket,
-        then: Then::Repeat(|_| empty_frames(0x81), 50),
+        then: Then::Flood(|| empty_frames(0x81)),
         come: (4, SECOND),
         most: 4,
         ..PEER
@@ -83,7 +85,7 @@ pub(super) static ATTACKS: &[Attack] = &[
     Attack {
         name: "empty pings without end",
         says: socket,
-        then: Then::Repeat(|_| empty_frames(0x89), 50),
+        then: Then::Flood(|| empty_frames(0x89)),
         come: (4, SECOND),
         most: 4,
         ..PEER
@@ -91,7 +93,7 @@ pub(super) static ATTACKS: &[Attack] = &[
     Attack {
         name: "empty pongs without end",
         says: socket,
-        then: Then::Repeat(|_| empty_frames(0x8a), 50),
+        then: Then::Flood(|| empty_frames(0x8a)),
         come: (4, SECOND),
         most: 4,
         ..PEER

@@ -20,6 +20,9 @@ use crate::Outcome;
 /// How often each peer is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What one peer of a flood says at once, at most, before it is another's turn.
+const FLOOD: usize = 16;
+
 /// The good members go first where there are too few cores.
 const NICE: i32 = 5;
 
@@ -123,12 +126,12 @@ impl Peers {
         let mut ended = Vec::new();
         for event in &self.events {
             let Some(peer) = self.open.get_mut(event.token().0) else { continue };
+            let attack = self.attacks[peer.kind];
             let is_over = event.is_error()
-                || (self.attacks[peer.kind].reads == Reads::All
-                    && event.is_readable()
-                    && !peer.read(&mut self.buffer))
+                || (attack.reads == Reads::All && event.is_readable() && !peer.read(&mut self.buffer))
                 || event.is_read_closed()
-                || (event.is_writable() && !peer.write());
+                || (event.is_writable() && !peer.write())
+                || !peer.flood(attack, &mut self.done[peer.kind]);
             if is_over {
                 ended.push(event.token().0);
             }
@@ -190,6 +193,7 @@ impl Peers {
                 // Whoever has ended is found by its event.
                 let _ = peer.stream.read(&mut buffer[..bytes]);
             }
+            peer.flood(attack, &mut done[peer.kind]);
             if let Then::Repeat(words, rate) = attack.then {
                 let due = u32::try_from(age.as_millis()).unwrap_or(u32::MAX) / 10 * rate / 100;
                 while peer.said < due && peer.unsent.is_empty() {
@@ -214,6 +218,24 @@ impl Peer {
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
         }
+    }
+
+    /// Fills the socket, where that is the attack, and says whether it is still there.
+    fn flood(&mut self, attack: &Attack, done: &mut Done) -> bool {
+        let Then::Flood(words) = attack.then else { return true };
+        for _ in 0..FLOOD {
+            if self.unsent.is_empty() {
+                self.unsent = words();
+                done.said += 1;
+            }
+            if !self.write() {
+                return false;
+            }
+            if !self.unsent.is_empty() {
+                break;
+            }
+        }
+        true
     }
 
     /// Writes what the socket takes, and says whether it is still there.

@@ -117,7 +117,7 @@ fn is_due(next: &mut Instant, every: Duration, now: Instant) -> bool {
 impl Good {
     pub(super) fn join(server: SocketAddr) -> Outcome<Self> {
         let mut swarm = Swarm::from_addresses(server, ADDRESSES)?
-            .dressed(|request, visitor| with_token(&request, &token(visitor)));
+            .preparing(|request, visitor| with_token(&request, &token(visitor)));
         swarm.join_all(MEMBERS, |index| Newcomer {
             room: room(index),
             visitor: format!("good-{index}"),

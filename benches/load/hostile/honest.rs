@@ -44,7 +44,7 @@ impl Answer {
 /// Clients of one kind, who go on until this is dropped.
 pub(super) struct Clients {
     answers: Receiver<Answer>,
-    _stop: Sender<()>,
+    stop: Sender<()>,
 }
 
 impl Clients {
@@ -93,7 +93,7 @@ impl Clients {
                 });
             }
         });
-        Self { answers, _stop: stop }
+        Self { answers, stop }
     }
 
     /// What has been answered since this was last asked.
@@ -103,8 +103,8 @@ impl Clients {
 
     /// No more is asked; what is still to be answered.
     pub(super) fn stop(self) -> Vec<Answer> {
-        let Self { answers, _stop } = self;
-        drop(_stop);
+        let Self { answers, stop } = self;
+        drop(stop);
         // Ends when the last thread has ended, each of which has an end.
         answers.iter().collect()
     }

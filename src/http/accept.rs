@@ -3,19 +3,21 @@
 //! Nothing that goes wrong with one connection, or with accepting, keeps the next one out.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::ready;
 use std::io;
 use std::net::IpAddr;
-use std::pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use hyper::Request;
+use futures_util::future::Either;
 use hyper::body::Incoming;
-use hyper::server::conn::http1::{self, Parts};
+use hyper::header::HOST;
+use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::Counter;
 use socket2::SockRef;
@@ -26,10 +28,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
 use super::descriptors::{AcceptErrors, FULL, TOO_MANY, turn_away};
+use super::error::ApiError;
 use super::limits::Peer;
 use crate::panics::{Panics, Part};
 use crate::session::meter::{Limit, Meter};
-use crate::session::{ConnectionPermit, Opening, Sockets, TooMuch, Upgradable};
+use crate::session::{ConnectionPermit, Sockets, TooMuch};
 
 /// How long a peer has to send its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -186,30 +189,35 @@ async fn connection(
     service: impl Answer,
     stop: CancellationToken,
 ) {
-    let opening = Opening::default();
-    let with_extensions = service_fn(|mut request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if !names_one_host(&request) {
+            return Either::Left(ready(Ok(ApiError::Host.into_response())));
+        }
         request.extensions_mut().insert(Peer(peer));
-        request.extensions_mut().insert(opening.clone());
-        service.call(request)
+        Either::Right(service.call(request))
     });
-    let mut connection = http.serve_connection(TokioIo::new(Upgradable::from(stream)), with_extensions);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let over = tokio::select! {
         biased;
-        over = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Ok(over),
+        over = connection.as_mut() => Ok(over),
         () = stop.cancelled() => {
-            pin::Pin::new(&mut connection).graceful_shutdown();
-            timeout(CONNECTION_END, poll_fn(|cx| connection.poll_without_shutdown(cx))).await
+            connection.as_mut().graceful_shutdown();
+            timeout(CONNECTION_END, connection).await
         }
     };
     match over {
-        Ok(Ok(())) => {
-            if let Some(open) = opening.take() {
-                let Parts { io, read_buf, .. } = connection.into_parts();
-                open(io.into_inner().upgrade(read_buf));
-            }
-        }
+        Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "a connection ended early"),
         Err(_) => debug!("a request was not answered before the end"),
+    }
+}
+
+/// Whether a request says once whom it asks, as RFC 9112 (section 3.2) has it: whoever reads two may read them in
+/// another order than the proxy in front.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() < Version::HTTP_11,
+        count => count == 1,
     }
 }
 
@@ -221,6 +229,7 @@ mod tests {
     use axum::body::Body;
     use axum::response::IntoResponse;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::yield_now;
     use tokio::time::sleep;
 
     use super::*;
@@ -230,8 +239,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_has_a_place_when_its_peer_has_taken_all_that_comes_before() {
-        const BEFORE: &str = "GET /before HTTP/1.1\r\n\r\n";
-        const UPGRADE: &str = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        const BEFORE: &str = "GET /before HTTP/1.1\r\nhost: hub\r\n\r\n";
+        const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let sockets = Sockets::new(&Config::default(), Clock::system(), Meter::register(&Panics::register()));
         let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
@@ -256,6 +265,35 @@ mod tests {
         while sockets.is_empty() {
             assert_ne!(peer.read(&mut buffer).await.unwrap(), 0);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn place_of_a_socket_whose_answer_is_not_taken_is_free_after_five_seconds() {
+        const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let sockets = Sockets::new(&Config::default(), Clock::system(), Meter::register(&Panics::register()));
+        let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let handshake = Handshake::check(&request).unwrap();
+            let admission = admitting.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+            ready(Ok(open(&sessions, admission, handshake, async |_open: Socket| pending().await)))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        // The peer reads nothing, and the kernel has no room for an answer.
+        stream.writable().await.unwrap();
+        while stream.try_write(&[0; 64 * 1024]).is_ok() {}
+        tokio::spawn(connection(http(), stream, address.ip(), service, CancellationToken::new()));
+        peer.write_all(UPGRADE.as_bytes()).await.unwrap();
+        while sockets.is_empty() {
+            yield_now().await;
+        }
+        sleep(Duration::from_millis(4_900)).await;
+        assert_eq!(sockets.len(), 1);
+        sleep(Duration::from_millis(200)).await;
+        assert!(sockets.is_empty());
+        drop(peer);
     }
 
     #[tokio::test]

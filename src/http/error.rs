@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
+use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -47,6 +47,9 @@ struct ErrorDetail {
 /// Why a request was refused. Its text is the answer's message.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    /// A request over HTTP/1.1 names no host, or any names two.
+    #[error("Host must be there, once")]
+    Host,
     /// No such room name.
     #[error("room: {0}")]
     BadRoom(BadName),
@@ -160,6 +163,7 @@ impl ApiError {
     #[must_use]
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
+            Self::Host => (StatusCode::BAD_REQUEST, "bad-host"),
             Self::BadRoom(_) => (StatusCode::BAD_REQUEST, "bad-room"),
             Self::BadVisitor(_) => (StatusCode::BAD_REQUEST, "bad-visitor"),
             Self::UnknownMood => (StatusCode::BAD_REQUEST, "unknown-mood"),
@@ -168,7 +172,7 @@ impl ApiError {
             }
             Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
             Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
-            Self::Upgrade(UpgradeError::Key) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
+            Self::Upgrade(UpgradeError::Key | UpgradeError::Body) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
             Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
             Self::Unauthorized | Self::PrivateProp | Self::NoToken | Self::BadToken(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthorized")
@@ -211,10 +215,8 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
             StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, SLOWED_DOWN_SECONDS)],
             StatusCode::UNAUTHORIZED => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
-            StatusCode::UPGRADE_REQUIRED => vec![
-                (UPGRADE, HeaderValue::from_static("websocket")),
-                (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
-            ],
+            // Without `Upgrade`, which HTTP/2 does not have: proxies would make a bad answer of it.
+            StatusCode::UPGRADE_REQUIRED => vec![(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))],
             _ => Vec::new(),
         }
     }

@@ -202,7 +202,15 @@ pub fn open<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let sessions = sessions.clone();
-    // In a task of its own: the connection's carries what HTTP needs for as long as it lives.
-    handshake.accept(move |connection| drop(sessions.spawn(session(Socket::new(connection, admission)))))
+    let (response, upgrading) = handshake.accept();
+    let (sessions, tracker) = (sessions.clone(), sessions);
+    let panics = admission.panics().clone();
+    let opening = panics.catch(Part::Session, async move {
+        if let Some(connection) = upgrading.complete().await {
+            // In a task of its own, which is smaller than this one.
+            drop(sessions.spawn(session(Socket::new(connection, admission))));
+        }
+    });
+    drop(tracker.spawn(opening));
+    response
 }

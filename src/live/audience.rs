@@ -115,7 +115,6 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
@@ -129,7 +128,7 @@ mod tests {
         let (audience, mut peers) = (Audience::default(), Vec::new());
         for _ in 0..64 {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-            let outlet = Arc::new(Outlet::new(listener.accept().await.unwrap().0, BytesMut::new()));
+            let outlet = Arc::new(Outlet::new(listener.accept().await.unwrap().0));
             outlet.open(0, &Frame::text(&"welcome"));
             for _ in 0..LARGE / 64 {
                 audience.enter(Arc::clone(&outlet));

@@ -93,12 +93,10 @@ pub struct Vitals {
 }
 
 impl Outlet {
-    /// Takes over all writing to `stream`, on which `unsent` is still to be sent, together with what
-    /// comes next. No state leaves before [`open`](Self::open).
+    /// Takes over all writing to `stream`. No state leaves before [`open`](Self::open).
     #[must_use]
-    pub fn new(stream: TcpStream, unsent: BytesMut) -> Self {
-        let backlog = (!unsent.is_empty()).then(|| Box::new(Backlog { tail: unsent, ..Backlog::default() }));
-        let unsent = Unsent { phase: Phase::Corked, silent: 0, seq: 0, backlog, drainer: None };
+    pub fn new(stream: TcpStream) -> Self {
+        let unsent = Unsent { phase: Phase::Corked, silent: 0, seq: 0, backlog: None, drainer: None };
         Self { stream, unsent: Mutex::new(unsent) }
     }
 
@@ -347,16 +345,12 @@ mod tests {
 
     /// An outlet and the peer's end of its socket.
     async fn connected() -> (Outlet, TcpStream) {
-        connected_with("").await
-    }
-
-    async fn connected_with(unsent: &str) -> (Outlet, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         SockRef::from(&stream).set_send_buffer_size(8 * 1024).unwrap();
         stream.writable().await.unwrap();
-        (Outlet::new(stream, BytesMut::from(unsent)), peer)
+        (Outlet::new(stream), peer)
     }
 
     fn state(seq: u64) -> Frame {
@@ -393,18 +387,6 @@ mod tests {
         assert!(outlet.publish(8, &state(8)));
         let expected = [Frame::text(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
         assert_eq!(read_all(outlet, peer).await, expected.concat());
-    }
-
-    #[tokio::test]
-    async fn what_was_still_to_be_sent_leaves_with_the_welcome() {
-        let (outlet, peer) = connected_with("answer ").await;
-        assert!(outlet.publish(1, &state(1)));
-        assert_eq!(outlet.sweep().unsent, "answer ".len());
-        outlet.open(0, &Frame::text(&"welcome"));
-        outlet.close(CloseCode::Restarting);
-        let frames = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
-        let expected = [b"answer ", frames[0].bytes(), frames[1].bytes()].concat();
-        assert_eq!(read_all(outlet, peer).await, expected);
     }
 
     #[tokio::test]

@@ -238,7 +238,6 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::super::meter::Meter;
@@ -277,7 +276,7 @@ mod tests {
     async fn outlet() -> Arc<Outlet> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        Arc::new(Outlet::new(stream, BytesMut::new()))
+        Arc::new(Outlet::new(stream))
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub use limits::{Limits, TooMuch};
 pub use socket::Socket;
 pub use sockets::{Admission, ConnectionPermit, ListenPermit, Refused, Sockets};
 pub use sweep::stall_limit;
-pub use upgrade::{Handshake, Opening, Upgradable, UpgradeError, offered_token, offered_visitor};
+pub use upgrade::{Handshake, UpgradeError, offered_token, offered_visitor};
 pub use watch_clock::WatchClocks;
 
 use std::time::Duration;

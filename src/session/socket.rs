@@ -92,8 +92,8 @@ impl Socket {
     /// Speaks WebSocket on a connection whose handshake is done.
     #[must_use]
     pub fn new(connection: Upgraded, mut admission: Admission) -> Self {
-        let Upgraded { stream, answer, read_already } = connection;
-        let outlet = Arc::new(Outlet::new(stream, answer));
+        let Upgraded { stream, read_already } = connection;
+        let outlet = Arc::new(Outlet::new(stream));
         admission.opened(&outlet);
         let reader = (!read_already.is_empty()).then(|| Reader::new(read_already, admission.message_limit()));
         Self { outlet, reader, stage: Stage::Open, pace: Pace::default(), admission }

@@ -20,6 +20,7 @@ use super::pace::{Pace, Received, Tempo, Verdict};
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::live::Outlet;
+use crate::panics::Panics;
 use crate::sync::lock;
 use crate::wire::{CloseCode, Time};
 
@@ -327,6 +328,12 @@ impl Admission {
         self.address
     }
 
+    /// What becomes of a session that panics.
+    #[must_use]
+    pub fn panics(&self) -> &Panics {
+        self.sockets.meter.panics()
+    }
+
     /// The longest message that may come on the socket, in bytes.
     #[must_use]
     pub fn message_limit(&self) -> usize {
@@ -391,7 +398,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::panics::Panics;
 
     #[tokio::test]
     async fn places_are_counted_and_end_with_the_hub() {

@@ -1,59 +1,29 @@
 //! The upgrade: from an HTTP request to a TCP stream that speaks WebSocket (RFC 6455, section 4.2).
 //!
-//! Checks the opening handshake, builds its answer, and keeps that back: it leaves together with the
-//! first message. It knows HTTP headers and nothing of what is said on the socket afterwards.
+//! Checks the opening handshake and builds its answer; hyper sends it and hands over the connection. It knows
+//! HTTP headers and nothing of what is said on the socket afterwards.
 
-use std::fmt;
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::sync::lock;
 use crate::wire::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
 
-/// Room for the answer and a welcome behind it, in bytes, so that neither is moved.
-const FIRST_PACKET: usize = 1024;
-
-/// How the answer begins that opens a socket.
-const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 ";
-
-/// What becomes of a connection whose request opens a socket: an extension of every request, by which its
-/// handler tells its connection. Cloning shares it.
-#[derive(Clone, Default)]
-pub struct Opening(
-    /// Set and taken by one connection's own task: nobody ever waits for it.
-    Arc<Mutex<Option<Open>>>,
-);
-
-type Open = Box<dyn FnOnce(Upgraded) + Send>;
-
-impl Opening {
-    /// What to do with the connection, where a request has opened a socket.
-    #[must_use]
-    pub fn take(&self) -> Option<impl FnOnce(Upgraded) + use<>> {
-        lock(&self.0).take()
-    }
-}
-
-impl fmt::Debug for Opening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Opening")
-    }
-}
+/// How long a peer has to take the answer that opens its socket, and all that was to be sent before.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,9 +34,12 @@ pub enum UpgradeError {
     /// Another protocol version than 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
-    /// The key is missing, or not 16 bytes in base64.
-    #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
+    /// The key is missing, or there are two, or it is not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key must be 16 bytes in base64, once")]
     Key,
+    /// The request announces a body, whose bytes would be taken for frames.
+    #[error("a request for a WebSocket has no body: no Content-Length, Transfer-Encoding or Expect")]
+    Body,
 }
 
 /// A good opening handshake that waits for its answer.
@@ -74,8 +47,13 @@ pub enum UpgradeError {
 pub struct Handshake {
     accept: HeaderValue,
     subprotocol: bool,
-    opening: Opening,
+    /// None where the request is not one that hyper has read.
+    connection: Option<OnUpgrade>,
 }
+
+/// A connection whose answer is on its way.
+#[derive(Debug)]
+pub struct Upgrading(Option<OnUpgrade>);
 
 impl Handshake {
     /// Checks the request's part of the handshake.
@@ -92,22 +70,24 @@ impl Handshake {
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
             return Err(UpgradeError::Version);
         }
-        let key = headers.get(SEC_WEBSOCKET_KEY).map_or(&[][..], HeaderValue::as_bytes);
-        if !is_key(key) {
+        if announces_body(headers) {
+            return Err(UpgradeError::Body);
+        }
+        let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter().map(HeaderValue::as_bytes);
+        let key = keys.next().filter(|key| is_key(key)).ok_or(UpgradeError::Key)?;
+        if keys.next().is_some() {
             return Err(UpgradeError::Key);
         }
         let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| UpgradeError::Key)?;
         let subprotocol = items(headers, &SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL);
-        let opening = request.extensions().get().cloned().unwrap_or_default();
-        Ok(Self { accept, subprotocol, opening })
+        Ok(Self { accept, subprotocol, connection: request.extensions().get().cloned() })
     }
 
-    /// Makes the connection a socket's, which `open` is given as soon as it is, and returns the answer
-    /// that says so. Where the connection ends before, `open` is dropped.
+    /// The answer that opens the socket, and the connection, which is the socket's when that is sent.
     #[must_use]
-    pub fn accept<B: Default>(self, open: impl FnOnce(Upgraded) + Send + 'static) -> Response<B> {
-        *lock(&self.opening.0) = Some(Box::new(open));
-        self.answer()
+    pub fn accept<B: Default>(mut self) -> (Response<B>, Upgrading) {
+        let upgrading = Upgrading(self.connection.take());
+        (self.answer(), upgrading)
     }
 
     fn answer<B: Default>(self) -> Response<B> {
@@ -124,20 +104,13 @@ impl Handshake {
     }
 }
 
-/// A connection that speaks HTTP and may become a socket. It keeps the answer that makes it one, which
-/// then leaves with the first message: one write and one packet less for everybody who comes.
-#[derive(Debug)]
-pub struct Upgradable {
-    stream: TcpStream,
-    answer: BytesMut,
-}
-
-impl Upgradable {
-    /// The connection as a socket's, with what was read behind the request.
-    #[must_use]
-    pub fn upgrade(self, read_already: Bytes) -> Upgraded {
-        let Self { stream, answer } = self;
-        Upgraded { stream, answer, read_already }
+impl Upgrading {
+    /// The connection, as soon as the answer is sent. None where it has ended before, or its peer does not take the
+    /// answer within five seconds: then hyper's hold on it is the last.
+    pub async fn complete(self) -> Option<Upgraded> {
+        let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
+        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some(Upgraded { stream: io.into_inner(), read_already: read_buf })
     }
 }
 
@@ -146,53 +119,13 @@ impl Upgradable {
 pub struct Upgraded {
     /// The connection.
     pub stream: TcpStream,
-    /// The answer that opens the socket, still to be sent.
-    pub answer: BytesMut,
     /// What the peer has sent behind its request.
     pub read_already: Bytes,
 }
 
-impl From<TcpStream> for Upgradable {
-    fn from(stream: TcpStream) -> Self {
-        Self { stream, answer: BytesMut::new() }
-    }
-}
-
 impl From<TcpStream> for Upgraded {
-    /// A connection whose answer was sent.
     fn from(stream: TcpStream) -> Self {
-        Self { stream, answer: BytesMut::new(), read_already: Bytes::new() }
-    }
-}
-
-impl AsyncRead for Upgradable {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Upgradable {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.answer.is_empty() && !bytes.starts_with(SWITCHING_PROTOCOLS) {
-            return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        }
-        if self.answer.is_empty() {
-            self.answer.reserve(FIRST_PACKET);
-        }
-        self.answer.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Self { stream, read_already: Bytes::new() }
     }
 }
 
@@ -206,6 +139,14 @@ pub fn offered_token(headers: &HeaderMap) -> Option<&str> {
 #[must_use]
 pub fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
+}
+
+/// Whether a request says that a body follows its head, or that it waits to send one.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let is_long = |length: &HeaderValue| length.as_bytes() != b"0";
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(EXPECT)
+        || headers.get_all(CONTENT_LENGTH).iter().any(is_long)
 }
 
 /// The items of a header that is a comma-separated list.
@@ -222,9 +163,6 @@ fn is_key(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
     use super::*;
 
     fn check(change: impl FnOnce(&mut Request<()>)) -> Result<Handshake, UpgradeError> {
@@ -297,19 +235,18 @@ mod tests {
         assert_eq!(with(SEC_WEBSOCKET_KEY, "short=="), Some(UpgradeError::Key));
     }
 
-    #[tokio::test]
-    async fn the_answer_that_opens_a_socket_is_kept_and_no_other() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut connection = Upgradable::from(listener.accept().await.unwrap().0);
-        let (other, opening) = ("HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n");
-        for bytes in [other, opening, "\r\n"] {
-            connection.write_all(bytes.as_bytes()).await.unwrap();
-        }
-        assert_eq!(connection.answer, format!("{opening}\r\n"));
-        drop(connection);
-        let mut read = String::new();
-        peer.read_to_string(&mut read).await.unwrap();
-        assert_eq!(read, other);
+    #[test]
+    fn two_keys_and_announced_bodies_are_refused() {
+        let with = |name: HeaderName, value: &'static str| {
+            check(|request| {
+                request.headers_mut().append(name, HeaderValue::from_static(value));
+            })
+            .err()
+        };
+        assert_eq!(with(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="), Some(UpgradeError::Key));
+        assert_eq!(with(CONTENT_LENGTH, "5"), Some(UpgradeError::Body));
+        assert_eq!(with(TRANSFER_ENCODING, "chunked"), Some(UpgradeError::Body));
+        assert_eq!(with(EXPECT, "100-continue"), Some(UpgradeError::Body));
+        assert_eq!(with(CONTENT_LENGTH, "0"), None, "that is no body");
     }
 }

@@ -136,7 +136,7 @@ async fn a_refused_upgrade_is_an_http_answer() {
     let socket = |rest: &str| hub.get(&format!("/rooms/{rest}"));
     let plain = socket("lobby/socket").send().await;
     plain.expect_error(426, "upgrade-required");
-    assert_eq!((plain.header("upgrade"), plain.header("sec-websocket-version")), ("websocket", "13"));
+    assert_eq!((plain.header("upgrade"), plain.header("sec-websocket-version")), ("", "13"));
     let without = |name: &'static str| socket("lobby/socket").upgrade().without(name);
     without("upgrade").send().await.expect_error(426, "upgrade-required");
     without("connection").send().await.expect_error(426, "upgrade-required");

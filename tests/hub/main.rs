@@ -22,6 +22,7 @@ mod events;
 mod flood;
 mod flush;
 mod handbook;
+mod handshake;
 mod http;
 mod kill;
 mod layers;

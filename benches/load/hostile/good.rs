@@ -249,8 +249,9 @@ impl Good {
     /// The network of this member changes: the hub sees nothing for a moment.
     fn break_off(&mut self, who: usize) -> Outcome {
         let member = &mut self.people.members[who];
-        let is_looked_at = who / IN_A_ROOM == self.people.probe.room
-            || self.leaving.as_ref().is_some_and(|leaving| leaving.concerns(who));
+        let room = who / IN_A_ROOM;
+        // Where groups leave nobody breaks off: a connection that is lost just before would be counted for the grace.
+        let is_looked_at = room == self.people.probe.room || room >= LOOKED_AT;
         if is_looked_at || who.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
             return Ok(());
         }

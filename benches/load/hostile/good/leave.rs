@@ -29,13 +29,6 @@ pub(super) struct Leaving {
     since: Instant,
 }
 
-impl Leaving {
-    /// Whether this member is in the room where it happens.
-    pub(super) fn concerns(&self, member: usize) -> bool {
-        member / IN_A_ROOM == self.room
-    }
-}
-
 impl Good {
     /// A group of the next room begins to leave, where all are there.
     pub(super) fn begin_to_leave(&mut self) -> Outcome {

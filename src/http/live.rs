@@ -44,6 +44,8 @@ pub struct RoomState<'a> {
     seq: u64,
     /// Distinct visitors in the room.
     present: u32,
+    /// How many of them have no socket now: they were lost a moment ago, or the hub has restarted.
+    held: u32,
     /// People by mood.
     moods: NamedMoods<'a>,
 }
@@ -56,7 +58,7 @@ pub async fn room(
     let room = room_id(path)?;
     let counts = app.hub.counts(&room);
     let moods = app.hub.vocabulary().named(&counts.moods);
-    let body = RoomState { room: &room, seq: counts.seq, present: counts.present, moods };
+    let body = RoomState { room: &room, seq: counts.seq, present: counts.present, held: counts.held, moods };
     Ok(([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response())
 }
 

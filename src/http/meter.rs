@@ -11,6 +11,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge, 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::app::App;
+use crate::live::Reason;
 use crate::panics::Panics;
 use crate::{history, live, session};
 
@@ -24,6 +25,8 @@ const REQUESTS: &str = "breathing_room_http_requests_total";
 
 /// Where sockets are opened: most answers are from here, so that their counters are kept ready.
 const SOCKETS: [&str; 2] = [super::sockets::ROOM, super::sockets::ACTIVITY];
+
+const HELD: &str = "breathing_room_held";
 
 const ACCEPT_ERRORS: &str = "breathing_room_accept_errors_total";
 
@@ -48,6 +51,7 @@ struct Gauges {
     bots: Gauge,
     people: Gauge,
     rooms: Gauge,
+    held: [Gauge; Reason::ALL.len()],
     pending: Gauge,
     pending_bytes: Gauge,
     pending_bytes_limit: Gauge,
@@ -110,6 +114,7 @@ impl Gauges {
             describe_gauge!(name, words);
             gauge!(name)
         };
+        describe_gauge!(HELD, "Visitors who count as present without a socket, once for each room");
         Self {
             connections: describe("breathing_room_connections", "Open sockets of all kinds"),
             connections_limit: describe("breathing_room_connections_limit", "Sockets that may be open"),
@@ -122,6 +127,7 @@ impl Gauges {
             bots: describe("breathing_room_bot_sessions", "Open room sockets of known bots"),
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
             rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
+            held: Reason::ALL.map(|reason| gauge!(HELD, "reason" => reason.as_str())),
             pending: describe("breathing_room_events_pending", "Events not yet in the database"),
             pending_bytes: describe(
                 "breathing_room_events_pending_bytes",
@@ -174,6 +180,9 @@ impl HttpMeter {
         gauges.bots.set(app.hub.bots() as f64);
         gauges.people.set(totals.visitors as f64);
         gauges.rooms.set(totals.rooms as f64);
+        for (gauge, (_, held)) in gauges.held.iter().zip(app.hub.holds()) {
+            gauge.set(held as f64);
+        }
         gauges.pending.set(status.pending() as f64);
         gauges.pending_bytes.set(status.pending_bytes as f64);
         gauges.pending_bytes_limit.set(status.limit_bytes as f64);

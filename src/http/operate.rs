@@ -186,6 +186,8 @@ struct RoomMemory<'a> {
     room: &'a RoomId,
     seq: u64,
     present: u32,
+    /// How many of them have no socket.
+    held: u32,
     moods: NamedMoods<'a>,
     /// Open sockets, those of bots included.
     sockets: usize,
@@ -223,13 +225,14 @@ pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
 }
 
 fn remember<'a>(room: &'a Room, counts: &'a Counts, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
-    let visitors = room.visitors(DEBUG_LIMIT).into_iter();
+    let visitors = room.visitors(DEBUG_LIMIT, |_| true).into_iter();
     RoomMemory {
         room: room.id(),
         seq: counts.seq,
         present: counts.present,
+        held: counts.held,
         moods: vocabulary.named(&counts.moods),
         sockets: room.sessions(),
-        visitors: visitors.map(|(visitor, sessions)| VisitorMemory { visitor, sessions }).collect(),
+        visitors: visitors.map(|(visitor, of)| VisitorMemory { visitor, sessions: of.sessions }).collect(),
     }
 }

@@ -23,7 +23,7 @@ use super::limits::Bodies;
 use super::meter::{HttpMeter, Meters};
 use super::origins::Origins;
 use super::routes::Front;
-use super::seats;
+use super::seats::Seats;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::history::archive::Archives;
@@ -31,9 +31,9 @@ use crate::history::capacity::Limits;
 use crate::history::journal::Gauge;
 use crate::history::lifecycle::{self, Keeper};
 use crate::history::stats::Answers;
-use crate::history::store::OpenError;
+use crate::history::store::{Lock, OpenError};
 use crate::history::{Store, flush, journal};
-use crate::live::{Feed, Hub, audit};
+use crate::live::{Feed, Hub, audit, hold};
 use crate::quota::Sharing;
 use crate::session::{Sockets, WatchClocks, census, room, stall_limit, sweep};
 use crate::token::BadKeys;
@@ -102,12 +102,14 @@ pub struct Server {
     app: Arc<App>,
     flush: JoinHandle<()>,
     lifecycle: JoinHandle<()>,
-    seat_hold: Duration,
+    seats: Arc<Seats>,
     stall_limit: Duration,
-    /// What runs beside the sessions: the sweep over sockets, tidying, the census and the audit.
+    /// What runs beside the sessions: the sweep over sockets, tidying, the census, the audit, and the holds.
     rounds: AbortOnDropHandle<()>,
     /// Makes answers about the history anew.
     renewals: AbortOnDropHandle<()>,
+    /// No other hub has the database until all of this has ended.
+    lock: Lock,
 }
 
 /// Serves on `listener` until `shutdown` is ready, then ends within 10 s.
@@ -136,6 +138,7 @@ impl Server {
             session.max_connections = session.max_connections.min(descriptors.sockets());
             info!(sockets = session.max_connections, files = descriptors.files(), "room for so many sockets");
         }
+        let lock = Lock::take(&history.database_url).await?;
         let store = Store::open(&history.database_url).await?;
         let answers = Answers::new(store.clone(), clock.clone(), meters.history.clone());
         store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
@@ -157,7 +160,14 @@ impl Server {
         let renewals = AbortOnDropHandle::new(tokio::spawn(answers.clone().keep_new(journal.committed())));
         let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
         let hub = Hub::new(live, clock.clone(), meters.live);
-        seats::hold(&hub, &store, &clock, session.seat_hold).await;
+        let seats = Arc::new(Seats {
+            hub: Arc::clone(&hub),
+            store: store.clone(),
+            clock: clock.clone(),
+            seat_hold: session.seat_hold,
+            leave_grace: session.leave_grace,
+        });
+        let saved = seats.restore().await;
         let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
         let clocks = Arc::new(WatchClocks::default());
         let room = Arc::new(room::Context {
@@ -171,10 +181,14 @@ impl Server {
         });
         let rounds = AbortOnDropHandle::new(panics.spawn({
             let (sockets, room, meter) = (Arc::clone(&sockets), Arc::clone(&room), meters.http.clone());
+            let seats = Arc::clone(&seats);
             async move {
                 let sweep = sweep::run(&sockets, session.ping_interval, &room.clock);
                 let tidying = tidy(&room.clocks, &room.clock, &meter);
-                tokio::join!(sweep, tidying, census::run(&room), audit::run(&room.hub, &room.clock));
+                let holds = hold::run(&room.hub);
+                let saving = seats.keep_saved(saved, history.flush_interval);
+                let audits = audit::run(&room.hub, &room.clock);
+                tokio::join!(sweep, tidying, census::run(&room), audits, holds, saving);
             }
         }));
         let overdue = history.flush_interval * 2 + Duration::from_secs(10);
@@ -202,15 +216,7 @@ impl Server {
             overdue_ms: millis(overdue),
         });
         let stall_limit = stall_limit(session.ping_interval);
-        Ok(Self {
-            app,
-            flush,
-            lifecycle: keeping,
-            seat_hold: session.seat_hold,
-            stall_limit,
-            rounds,
-            renewals,
-        })
+        Ok(Self { app, flush, lifecycle: keeping, seats, stall_limit, rounds, renewals, lock })
     }
 
     /// Who is here, for the program that the hub is part of.
@@ -257,10 +263,10 @@ impl Server {
     }
 
     async fn end(self, acceptor: Acceptor) -> Result<(), ServeError> {
-        let Self { app, flush, lifecycle, seat_hold, rounds, renewals, .. } = self;
+        let Self { app, flush, lifecycle, seats, rounds, renewals, lock: _lock, .. } = self;
         let signalled = Instant::now();
-        if !seat_hold.is_zero() {
-            app.hub.keep_holds();
+        if !seats.seat_hold.is_zero() {
+            app.hub.begin_restart();
         }
         info!(sockets = app.sockets.len(), "stopping");
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
@@ -274,7 +280,7 @@ impl Server {
         drop(renewals);
         census::take(&app.room);
 
-        let seats = if seat_hold.is_zero() { Vec::new() } else { seats::of(&app.hub, &app.clock, seat_hold) };
+        let here = seats.at_stop();
 
         // The journal ends with its last handle, and the flush task with the journal. So does the lifecycle
         // task, which drops what it does.
@@ -286,7 +292,7 @@ impl Server {
             return Err(ServeError::Unflushed(pending));
         }
         let _ = timeout_at(signalled + DEADLINE, lifecycle).await;
-        let saved = timeout_at(signalled + DEADLINE, seats::save(&store, &seats)).await;
+        let saved = timeout_at(signalled + DEADLINE, seats.save(here)).await;
         if saved.is_err() {
             warn!("no time was left to save who was here");
         }

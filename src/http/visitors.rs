@@ -84,6 +84,8 @@ pub async fn erase(
     let asker = Asker::of(&app, &headers, address)?;
     let visitor = visitor_id(path)?;
     asker.may_have(&visitor)?;
+    // Whoever is held would be saved once more.
+    app.hub.release(&visitor);
     let queued = app.journal.forget(&visitor);
     // What a flush has taken already is erased where it goes.
     app.journal.flush().await?;

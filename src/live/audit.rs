@@ -21,6 +21,8 @@ const CHUNK: usize = 1_024;
 pub enum Kept {
     /// The people in a room.
     Present,
+    /// Those of them who have no session.
+    Held,
     /// Their moods.
     Moods,
     /// Who is in how many rooms.
@@ -29,21 +31,26 @@ pub enum Kept {
     Sessions,
     /// Rooms with somebody in them.
     Rooms,
+    /// Holds by their deadlines.
+    Holds,
 }
 
 impl Kept {
     /// Everything.
-    pub const ALL: [Self; 5] = [Self::Present, Self::Moods, Self::Visitors, Self::Sessions, Self::Rooms];
+    pub const ALL: [Self; 7] =
+        [Self::Present, Self::Held, Self::Moods, Self::Visitors, Self::Sessions, Self::Rooms, Self::Holds];
 
     /// Its name in the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Present => "present",
+            Self::Held => "held",
             Self::Moods => "moods",
             Self::Visitors => "visitors",
             Self::Sessions => "sessions",
             Self::Rooms => "rooms",
+            Self::Holds => "holds",
         }
     }
 }
@@ -109,13 +116,18 @@ fn tell(hub: &Hub, room: Option<&str>, differences: &[Difference]) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::super::Config;
-    use super::super::hub::{Hold, NoPlace};
+    use super::super::hold::{Hold, Reason};
     use super::super::meter::Meter;
     use super::*;
     use crate::panics::Panics;
     use crate::wire::{RoomId, VisitorId};
+
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn id(name: &str) -> VisitorId {
         VisitorId::try_from(name).unwrap()
@@ -126,15 +138,21 @@ mod tests {
     }
 
     /// Ann, Bob and Carol in the lobby, Ann calm and in the garden too.
-    fn hub() -> (Arc<Hub>, Vec<Hold>) {
+    fn hub() -> Arc<Hub> {
         let hub = Hub::new(Config::default(), Clock::system(), Meter::register(&Panics::register()));
         let calm = hub.vocabulary().find("calm");
         let garden = RoomId::try_from("garden").unwrap();
         let places =
             [(lobby(), "ann", calm), (lobby(), "bob", None), (lobby(), "carol", None), (garden, "ann", None)];
-        let hold = |(room, visitor, mood)| hub.hold(&room, &id(visitor), mood);
-        let holds: Result<Vec<Hold>, NoPlace> = places.into_iter().map(hold).collect();
-        (Arc::clone(&hub), holds.unwrap())
+        let hold = Hold::new(Reason::Grace, Instant::now(), HOUR);
+        for (room, visitor, mood) in places {
+            hub.hold(&room, &id(visitor), mood, hold).unwrap();
+        }
+        hub
+    }
+
+    fn end_all_holds(hub: &Hub) {
+        while hub.end_hold(Instant::now() + HOUR).is_continue() {}
     }
 
     fn what(differences: &[Difference]) -> Vec<Kept> {
@@ -143,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn right_counts_are_left_alone() {
-        let (hub, _holds) = hub();
+        let hub = hub();
         let before = (hub.counts(&lobby()), hub.totals());
         assert_eq!(audit(&hub).await, []);
         assert_eq!((hub.counts(&lobby()), hub.totals()), before);
@@ -151,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn wrong_moods_are_put_right_and_published() {
-        let (hub, _holds) = hub();
+        let hub = hub();
         let (calm, joy) = (hub.vocabulary().find("calm"), hub.vocabulary().find("joy"));
         let right = hub.counts(&lobby());
         let room = hub.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
@@ -166,19 +184,19 @@ mod tests {
 
     #[tokio::test]
     async fn ghosts_are_counted_out_everywhere() {
-        let (hub, holds) = hub();
+        let hub = hub();
         let room = hub.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
         room.step(hub.now(), |presence| presence.break_people(&id("bob")));
         assert_eq!(hub.counts(&lobby()).present, 3, "bob has no session and no place, and counts");
-        assert_eq!(what(&audit(&hub).await), [Kept::Present, Kept::Visitors]);
+        assert_eq!(what(&audit(&hub).await), [Kept::Present, Kept::Held, Kept::Visitors, Kept::Holds]);
         assert_eq!((hub.counts(&lobby()).present, hub.totals().visitors), (2, 2));
-        drop(holds);
+        end_all_holds(&hub);
         assert_eq!((hub.totals().visitors, hub.totals().rooms), (0, 0), "and nobody leaves twice");
     }
 
     #[tokio::test]
     async fn a_room_of_ghosts_is_closed() {
-        let (hub, holds) = hub();
+        let hub = hub();
         for room in hub.rooms(usize::MAX) {
             for name in ["ann", "bob", "carol"] {
                 room.step(hub.now(), |presence| presence.break_people(&id(name)));
@@ -188,13 +206,28 @@ mod tests {
         assert_eq!(found.iter().filter(|of| **of == Kept::Present).count(), 2);
         assert!(found.contains(&Kept::Rooms) && found.contains(&Kept::Visitors), "{found:?}");
         assert_eq!((hub.totals().visitors, hub.totals().rooms), (0, 0));
-        drop(holds);
+        end_all_holds(&hub);
         assert_eq!(audit(&hub).await, []);
     }
 
     #[tokio::test]
+    async fn wrong_holds_are_put_right_and_end_in_time() {
+        let hub = hub();
+        let before = hub.counts(&lobby());
+        let room = hub.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
+        room.step(hub.now(), |presence| presence.break_held());
+        hub.break_registry(|registry| registry.holds.clear());
+        assert_eq!(hub.holds(), [(Reason::Grace, 0), (Reason::Restart, 0)]);
+        assert_eq!(what(&audit(&hub).await), [Kept::Held, Kept::Holds]);
+        assert_eq!(hub.counts(&lobby()), before, "which is no news for the room");
+        assert_eq!(hub.holds(), [(Reason::Grace, 4), (Reason::Restart, 0)]);
+        end_all_holds(&hub);
+        assert_eq!((hub.totals().visitors, hub.totals().rooms), (0, 0));
+    }
+
+    #[tokio::test]
     async fn wrong_totals_are_put_right() {
-        let (hub, holds) = hub();
+        let hub = hub();
         hub.break_registry(|registry| {
             registry.sessions += 1;
             registry.break_visitors(&id("ann"), &id("nobody")); // as many as before, and others
@@ -202,7 +235,7 @@ mod tests {
         assert_eq!(what(&audit(&hub).await), [Kept::Visitors, Kept::Sessions]);
         assert_eq!((hub.totals().visitors, hub.totals().sessions, hub.totals().rooms), (3, 0, 2));
         assert_eq!(audit(&hub).await, []);
-        drop(holds);
+        end_all_holds(&hub);
         assert_eq!((hub.totals().visitors, hub.totals().rooms), (0, 0));
     }
 }

@@ -1,22 +1,24 @@
 //! The hub: all rooms, and the seats that people have in them.
 //!
 //! A [`Seat`] is one session's place in a room, and giving it up is its destructor, so that no way
-//! of ending a session can leave a ghost behind. A lost session's seat becomes a [`Hold`], which
-//! keeps the visitor present until it is dropped or the visitor is back; one whose session was another
-//! hub's is a hold from the start. A bot's seat is in the audience
+//! of ending a session can leave a ghost behind. A lost session's seat leaves a [`Hold`], which keeps the
+//! visitor present until its deadline or until the visitor is back. A bot's seat is in the audience
 //! only: it is told everything and counts nowhere.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Config;
 use super::activity::{Activity, Attention};
 use super::audience::Place;
 use super::audit::Difference;
+use super::hold::{Hold, Reason};
 use super::meter::Meter;
 use super::outlet::Outlet;
-use super::presence::{HoldId, Passage, Presence};
+use super::presence::{Passage, Presence, Visitor};
 use super::registry::{Census, Registry};
 use super::room::{Counts, Room};
 use crate::clock::Clock;
@@ -30,13 +32,13 @@ pub struct Hub {
     meter: Meter,
     clock: Clock,
     activity: Arc<Activity>,
-    /// The hub ends: holds are not given up any more.
-    is_ending: AtomicBool,
+    /// The hub ends: whoever is lost from now on is held for the next one.
+    pub(super) is_ending: AtomicBool,
     /// Joins and leaves change rooms and people together. Every critical section is O(1), or one chunk of a pass over
     /// the rooms, but for one short pass over all of them at a census, and one over the people at an audit, which for 15,000 of
     /// them takes about a millisecond; deliveries and changes of mood do not come here. Taken
     /// before a room's own lock, never after it.
-    registry: Mutex<Registry>,
+    pub(super) registry: Mutex<Registry>,
 }
 
 /// There is no place in a room for a visitor.
@@ -59,6 +61,8 @@ pub struct Person {
     pub visitor: VisitorId,
     /// In what mood.
     pub mood: Option<Mood>,
+    /// Their hold, where they have no socket.
+    pub hold: Option<Hold>,
 }
 
 /// How many there are, over all rooms.
@@ -101,7 +105,12 @@ impl Hub {
         self.find_place(&lock(&self.registry), room, visitor)
     }
 
-    fn find_place(&self, registry: &Registry, room: &RoomId, visitor: &VisitorId) -> Result<(), NoPlace> {
+    pub(super) fn find_place(
+        &self,
+        registry: &Registry,
+        room: &RoomId,
+        visitor: &VisitorId,
+    ) -> Result<(), NoPlace> {
         let known = registry.rooms.get(room);
         if known.is_none() && registry.rooms.len() >= self.config.max_rooms {
             return Err(NoPlace::RoomsFull);
@@ -131,51 +140,30 @@ impl Hub {
         let now = self.clock.elapsed();
         let room = registry.open(room, || self.new_room(room, now));
         let place = room.enter(outlet);
-        let (passage, counts) = room.step(now, |presence| presence.join(visitor, mood));
-        if passage == Passage::Arrived {
-            registry.arrived(visitor, now);
-        }
+        let counts = registry.step(&room, visitor, now, |presence| presence.join(visitor, mood));
         registry.sessions += 1;
         drop(registry);
         self.meter.joins.increment(1);
         Ok((self.seat(room, visitor, place, false), counts))
     }
 
-    /// Holds a place for `visitor`, who was here before this hub began, until the hold is dropped or the
-    /// visitor is back.
-    ///
-    /// # Errors
-    /// There is no place.
-    pub fn hold(
-        self: &Arc<Self>,
-        room: &RoomId,
-        visitor: &VisitorId,
-        mood: Option<Mood>,
-    ) -> Result<Hold, NoPlace> {
-        let mut registry = lock(&self.registry);
-        self.find_place(&registry, room, visitor)?;
-        let now = self.clock.elapsed();
-        let room = registry.open(room, || self.new_room(room, now));
-        let (id, _) = room.step(now, |presence| presence.hold(visitor, mood));
-        if id.is_some() {
-            registry.arrived(visitor, now);
-        }
-        drop(registry);
-        Ok(Hold { hub: Arc::clone(self), room, visitor: visitor.clone(), id })
-    }
-
-    /// From now on whoever is lost stays present: the hub ends, and their places are the next one's business.
-    pub fn keep_holds(&self) {
-        self.is_ending.store(true, Ordering::Relaxed);
-    }
-
     /// Everybody who is in a room, in no order.
     #[must_use]
     pub fn people(&self) -> Vec<Person> {
+        self.people_who(|_| true)
+    }
+
+    pub(super) fn people_who(&self, which: impl Fn(&Visitor) -> bool) -> Vec<Person> {
         let mut people = Vec::new();
-        for room in self.rooms(usize::MAX) {
-            let here = room.people().into_iter();
-            people.extend(here.map(|(visitor, mood)| Person { room: room.id().clone(), visitor, mood }));
+        let chunks = (0..).map_while(|chunk| self.room_chunk(chunk));
+        for room in chunks.flatten() {
+            let found = room.visitors(usize::MAX, &which).into_iter();
+            people.extend(found.map(|(id, visitor)| Person {
+                room: room.id().clone(),
+                visitor: id,
+                mood: visitor.mood,
+                hold: visitor.hold(),
+            }));
         }
         people
     }
@@ -196,7 +184,7 @@ impl Hub {
         (self.seat(room, visitor, place, true), counts)
     }
 
-    fn new_room(&self, id: &RoomId, now: Duration) -> Room {
+    pub(super) fn new_room(&self, id: &RoomId, now: Duration) -> Room {
         Room::new(id.clone(), self.config.moods.clone(), self.meter.clone(), now)
     }
 
@@ -216,7 +204,7 @@ impl Hub {
     pub fn counts(&self, room: &RoomId) -> Counts {
         let found = lock(&self.registry).rooms.get(room).cloned();
         found.map_or_else(
-            || Counts { seq: 0, present: 0, moods: self.config.moods.zero() },
+            || Counts { seq: 0, present: 0, held: 0, moods: self.config.moods.zero() },
             |room| room.counts(),
         )
     }
@@ -269,22 +257,6 @@ impl Hub {
     pub fn attention(&self, visitor: &VisitorId) -> Attention {
         Attention::new(Arc::clone(&self.activity), visitor.clone())
     }
-
-    /// A step that may take somebody, and with them the room, away.
-    fn step_out(
-        &self,
-        room: &Arc<Room>,
-        visitor: &VisitorId,
-        sessions: usize,
-        step: impl FnOnce(&mut Presence) -> Passage,
-    ) {
-        let mut registry = lock(&self.registry);
-        let now = self.clock.elapsed();
-        registry.sessions -= sessions;
-        if room.step(now, step).0 == Passage::Left {
-            registry.left(visitor, room, now);
-        }
-    }
 }
 
 /// One session's place in a room. Dropping it leaves the room.
@@ -324,15 +296,14 @@ impl Seat {
         }
     }
 
-    /// The session was lost: the visitor stays present until the hold is dropped, or comes back.
-    #[must_use]
-    pub fn lose(mut self) -> Hold {
-        let mut id = None;
-        self.give_up(|presence, visitor| {
-            id = presence.lose(visitor);
-            Passage::None
-        });
-        Hold { hub: Arc::clone(&self.hub), room: Arc::clone(&self.room), visitor: self.visitor.clone(), id }
+    /// The session was lost: the visitor is held for so long, or until the restart where the hub ends.
+    pub fn lose(mut self, reason: Reason, length: Duration) {
+        let now = Instant::now();
+        let hold = match self.hub.is_ending.load(Ordering::Relaxed) {
+            false => Hold::new(reason, now, length),
+            true => Hold::new(Reason::Restart, now, Duration::MAX),
+        };
+        self.give_up(|presence, visitor| presence.lose(visitor, hold, now));
     }
 
     fn give_up(&mut self, step: impl FnOnce(&mut Presence, &VisitorId) -> Passage) {
@@ -344,34 +315,18 @@ impl Seat {
             lock(&self.hub.registry).bot_left(&self.room);
             return;
         }
-        self.hub.step_out(&self.room, &self.visitor, 1, |presence| step(presence, &self.visitor));
+        let mut registry = lock(&self.hub.registry);
+        registry.sessions -= 1;
+        let now = self.hub.clock.elapsed();
+        registry.step(&self.room, &self.visitor, now, |presence| step(presence, &self.visitor));
+        drop(registry);
         self.hub.meter.leaves.increment(1);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.give_up(Presence::leave);
-    }
-}
-
-/// A place that is held for somebody whose session was lost. Dropping it gives the place up, unless
-/// the visitor is back.
-#[derive(Debug)]
-pub struct Hold {
-    hub: Arc<Hub>,
-    room: Arc<Room>,
-    visitor: VisitorId,
-    id: Option<HoldId>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if let Some(id) = self.id
-            && !self.hub.is_ending.load(Ordering::Relaxed)
-        {
-            self.hub.step_out(&self.room, &self.visitor, 0, |presence| presence.release(&self.visitor, id));
-        }
+        self.give_up(|presence, visitor| presence.leave(visitor, Instant::now()));
     }
 }
 

@@ -10,6 +10,7 @@ pub mod activity;
 pub mod audience;
 pub mod audit;
 pub mod feed;
+pub mod hold;
 pub mod hub;
 pub mod meter;
 pub mod outlet;
@@ -22,7 +23,8 @@ pub mod tally;
 
 pub use activity::Attention;
 pub use feed::Feed;
-pub use hub::{Hold, Hub, NoPlace, Person, Seat};
+pub use hold::{Hold, Reason};
+pub use hub::{Hub, NoPlace, Person, Seat};
 pub use outlet::Outlet;
 pub use registry::Census;
 pub use room::Counts;

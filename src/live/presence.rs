@@ -1,12 +1,16 @@
 //! Presence: who is in one room, and in what mood.
 //!
-//! Pure: no clock, no sockets, no locks. Sessions come and go; what is counted is people. The state
-//! is a function of the calls made on it, which the tests hold against a naive model.
+//! Pure: no clock, no sockets, no locks. Sessions come and go; what is counted is people, of whom some are held
+//! without a session until a deadline. The state is a function of the calls made on it, which the tests hold
+//! against a naive model.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use tokio::time::Instant;
+
 use super::audit::{Difference, Kept};
+use super::hold::Hold;
 use crate::wire::{Mood, MoodCounts, VisitorId};
 
 /// The people of one room.
@@ -14,26 +18,33 @@ use crate::wire::{Mood, MoodCounts, VisitorId};
 pub struct Presence {
     visitors: HashMap<VisitorId, Visitor>,
     moods: MoodCounts,
+    /// Visitors without a session.
+    held: u32,
     seq: u64,
-    holds: u64,
 }
 
-#[derive(Debug, Default)]
-struct Visitor {
-    sessions: u32,
-    mood: Option<Mood>,
-    hold: Option<HoldId>,
+/// What is known of a visitor in a room.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Visitor {
+    /// Open sessions.
+    pub sessions: u32,
+    /// The mood in this room.
+    pub mood: Option<Mood>,
+    /// What is left when the last session is over.
+    hold: Option<Hold>,
 }
 
 impl Visitor {
+    /// The hold of a visitor who has no session.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        self.hold.filter(|_| self.sessions == 0)
+    }
+
     fn is_gone(&self) -> bool {
         self.sessions == 0 && self.hold.is_none()
     }
 }
-
-/// Names the place that is held for a visitor whose session was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HoldId(u64);
 
 /// Whether a step took somebody out of the room or brought somebody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +61,7 @@ impl Presence {
     /// An empty room. `moods` are the zero counts of the hub's vocabulary.
     #[must_use]
     pub fn new(moods: MoodCounts) -> Self {
-        Self { visitors: HashMap::new(), moods, seq: 0, holds: 0 }
+        Self { visitors: HashMap::new(), moods, held: 0, seq: 0 }
     }
 
     /// Which state this is: rises by one with every change of `present` or `moods`.
@@ -65,13 +76,19 @@ impl Presence {
         u32::try_from(self.visitors.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many of them have no session.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
     /// People by mood.
     #[must_use]
     pub fn moods(&self) -> &MoodCounts {
         &self.moods
     }
 
-    /// Whether nobody is here and no place is held.
+    /// Whether nobody is here and nobody is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.visitors.is_empty()
@@ -83,23 +100,25 @@ impl Presence {
         self.visitors.contains_key(id)
     }
 
-    /// The people here, in no order, with their moods.
-    pub fn people(&self) -> impl Iterator<Item = (&VisitorId, Option<Mood>)> {
-        self.visitors.iter().map(|(id, visitor)| (id, visitor.mood))
+    /// The hold of this visitor, where they are here without a session.
+    #[must_use]
+    pub fn hold_of(&self, id: &VisitorId) -> Option<Hold> {
+        self.visitors.get(id)?.hold()
     }
 
-    /// The people here, in no order, with the number of their open sessions.
-    pub fn visitors(&self) -> impl Iterator<Item = (&VisitorId, u32)> {
-        self.visitors.iter().map(|(id, visitor)| (id, visitor.sessions))
+    /// The people here, in no order.
+    pub fn visitors(&self) -> impl Iterator<Item = (&VisitorId, &Visitor)> {
+        self.visitors.iter()
     }
 
-    /// A session of `visitor` opens. Whoever is back needs no held place; a mood, where one is
+    /// A session of `visitor` opens. Whoever is back is not held any more; a mood, where one is
     /// given, is the last one set.
     pub fn join(&mut self, id: &VisitorId, mood: Option<Mood>) -> Passage {
         let (passage, visitor) = match self.visitors.entry(id.clone()) {
             Entry::Occupied(entry) => (Passage::None, entry.into_mut()),
             Entry::Vacant(entry) => (Passage::Arrived, entry.insert(Visitor::default())),
         };
+        self.held -= u32::from(visitor.hold().is_some());
         visitor.sessions += 1;
         visitor.hold = None;
         let moved = mood.is_some() && change_mood(&mut self.moods, visitor, mood);
@@ -115,43 +134,40 @@ impl Presence {
         }
     }
 
-    /// A session of `visitor` ends, and nothing is held for it.
-    pub fn leave(&mut self, id: &VisitorId) -> Passage {
-        if let Some(visitor) = self.visitors.get_mut(id) {
-            visitor.sessions = visitor.sessions.saturating_sub(1);
-        }
-        self.remove_if_gone(id)
+    /// A session of `visitor` ends. Nothing is held for it; what another one that was lost has left lasts until
+    /// its deadline.
+    pub fn leave(&mut self, id: &VisitorId, now: Instant) -> Passage {
+        self.step(id, now, |visitor| visitor.sessions = visitor.sessions.saturating_sub(1))
     }
 
-    /// A place is held for a visitor who has no session yet, in this mood. Whoever is here needs none.
-    pub fn hold(&mut self, id: &VisitorId, mood: Option<Mood>) -> Option<HoldId> {
-        let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return None };
-        self.holds += 1;
-        let hold = Some(HoldId(self.holds));
-        entry.insert(Visitor { sessions: 0, mood, hold });
+    /// A session of `visitor` is lost, and leaves this hold. Of two holds the one that lasts longer counts.
+    pub fn lose(&mut self, id: &VisitorId, hold: Hold, now: Instant) -> Passage {
+        self.step(id, now, |visitor| {
+            visitor.sessions = visitor.sessions.saturating_sub(1);
+            visitor.hold = Some(hold.or_longer(visitor.hold));
+        })
+    }
+
+    /// A visitor who has no session yet is held, in this mood. Whoever is here is left as they are.
+    pub fn hold(&mut self, id: &VisitorId, mood: Option<Mood>, hold: Hold) -> Passage {
+        let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return Passage::None };
+        entry.insert(Visitor { sessions: 0, mood, hold: Some(hold) });
         if let Some(mood) = mood {
             self.moods.add(mood);
         }
+        self.held += 1;
         self.seq += 1;
-        hold
+        Passage::Arrived
     }
 
-    /// A session of `visitor` is lost; the visitor's place is held until [`release`](Self::release)
-    /// or until they are back. A place that was already held is held anew.
-    pub fn lose(&mut self, id: &VisitorId) -> Option<HoldId> {
-        let visitor = self.visitors.get_mut(id)?;
-        self.holds += 1;
-        visitor.sessions = visitor.sessions.saturating_sub(1);
-        visitor.hold = Some(HoldId(self.holds));
-        visitor.hold
+    /// Ends the hold of `visitor` where it is over by `now`.
+    pub fn expire(&mut self, id: &VisitorId, now: Instant) -> Passage {
+        self.step(id, now, |_| ())
     }
 
-    /// Gives up the place held for `visitor`, unless they came back or it was held anew since.
-    pub fn release(&mut self, id: &VisitorId, hold: HoldId) -> Passage {
-        if let Some(visitor) = self.visitors.get_mut(id) {
-            visitor.hold.take_if(|held| *held == hold);
-        }
-        self.remove_if_gone(id)
+    /// Ends the hold of `visitor`, whenever its deadline is.
+    pub fn release(&mut self, id: &VisitorId, now: Instant) -> Passage {
+        self.step(id, now, |visitor| visitor.hold = None)
     }
 
     /// Recounts everything from the visitors, and returns what was wrong, which is right now. `zero` are the
@@ -161,22 +177,30 @@ impl Presence {
         self.visitors.retain(|_, visitor| !visitor.is_gone());
         let mut moods = zero;
         self.visitors.values().filter_map(|visitor| visitor.mood).for_each(|mood| moods.add(mood));
-        let differences = [
+        let held = self.visitors.values().filter(|visitor| visitor.hold().is_some()).count();
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let seen = [
             Difference::between(Kept::Present, &present, &self.present()),
             Difference::between(Kept::Moods, &self.moods, &moods),
         ];
         self.moods = moods;
-        let differences: Vec<_> = differences.into_iter().flatten().collect();
-        self.seq += u64::from(!differences.is_empty());
-        differences
+        self.seq += u64::from(seen.iter().any(Option::is_some));
+        let held = Difference::between(Kept::Held, &std::mem::replace(&mut self.held, held), &held);
+        seen.into_iter().chain([held]).flatten().collect()
     }
 
-    fn remove_if_gone(&mut self, id: &VisitorId) -> Passage {
-        let Entry::Occupied(entry) = self.visitors.entry(id.clone()) else { return Passage::None };
-        if !entry.get().is_gone() {
+    /// A step of a visitor who is here, by which they may be gone.
+    fn step(&mut self, id: &VisitorId, now: Instant, step: impl FnOnce(&mut Visitor)) -> Passage {
+        let Some(visitor) = self.visitors.get_mut(id) else { return Passage::None };
+        let was_held = visitor.hold().is_some();
+        step(visitor);
+        visitor.hold.take_if(|hold| hold.is_over(now));
+        let (is_held, is_gone) = (visitor.hold().is_some(), visitor.is_gone());
+        self.held = self.held + u32::from(is_held) - u32::from(was_held);
+        if !is_gone {
             return Passage::None;
         }
-        if let Some(mood) = entry.remove().mood {
+        if let Some(mood) = self.visitors.remove(id).and_then(|visitor| visitor.mood) {
             self.moods.remove(mood);
         }
         self.seq += 1;
@@ -211,16 +235,23 @@ impl Presence {
             (visitor.sessions, visitor.hold) = (0, None);
         }
     }
+
+    pub(super) fn break_held(&mut self) {
+        self.held += 1;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
+    use super::super::hold::Reason;
     use super::*;
     use crate::wire::Vocabulary;
 
-    /// What a room is, told as plainly as possible: a list of sessions and held places, recounted
+    /// What a room is, told as plainly as possible: a list of sessions and holds, recounted
     /// from scratch whenever somebody asks.
     #[derive(Default)]
     struct Model {
@@ -228,9 +259,11 @@ mod tests {
         moods: Vec<(VisitorId, Mood)>,
     }
 
+    #[derive(Clone, PartialEq)]
     struct Place {
         visitor: VisitorId,
-        hold: Option<HoldId>,
+        /// None is an open session.
+        hold: Option<Hold>,
     }
 
     impl Model {
@@ -240,16 +273,31 @@ mod tests {
         }
 
         fn set_mood(&mut self, id: &VisitorId, mood: Option<Mood>) {
-            if !self.places.iter().any(|place| place.visitor == *id) {
+            if !self.has(id) {
                 return;
             }
             self.moods.retain(|(other, _)| other != id);
             self.moods.extend(mood.map(|mood| (id.clone(), mood)));
         }
 
+        fn has(&self, id: &VisitorId) -> bool {
+            self.places.iter().any(|place| place.visitor == *id)
+        }
+
+        fn sessions(&self, id: &VisitorId) -> usize {
+            self.places.iter().filter(|place| place.visitor == *id && place.hold.is_none()).count()
+        }
+
         fn take_session(&mut self, id: &VisitorId) -> bool {
             let found = self.places.iter().position(|place| place.visitor == *id && place.hold.is_none());
-            found.map(|index| self.places.swap_remove(index)).is_some()
+            found.map(|index| self.places.remove(index)).is_some()
+        }
+
+        /// Everybody without a session, with the hold that lasts longest: of those, the newest.
+        fn held(&self, id: &VisitorId) -> Option<Hold> {
+            let theirs = self.places.iter().filter(|place| place.visitor == *id);
+            let hold = theirs.filter_map(|place| place.hold).max_by_key(|hold| hold.deadline);
+            hold.filter(|_| self.sessions(id) == 0)
         }
 
         fn counts(&self, vocabulary: &Vocabulary) -> (u32, MoodCounts) {
@@ -269,21 +317,27 @@ mod tests {
         Join(u8, Option<u8>),
         Mood(u8, Option<u8>),
         Leave(u8),
-        Lose(u8),
-        Release(usize),
-        Hold(u8, Option<u8>),
+        Lose(u8, usize, u8),
+        Hold(u8, Option<u8>, usize, u8),
+        Pass(u8),
+        Release(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let who = 0..6_u8;
         let mood = proptest::option::of(0..3_u8);
+        let reason = 0..Reason::ALL.len();
+        // Some holds are over when they begin.
+        let length = 0..10_u8;
         prop_oneof![
             3 => (who.clone(), mood.clone()).prop_map(|(who, mood)| Step::Join(who, mood)),
-            1 => (who.clone(), mood.clone()).prop_map(|(who, mood)| Step::Hold(who, mood)),
+            1 => (who.clone(), mood.clone(), reason.clone(), 1..10_u8)
+                .prop_map(|(who, mood, reason, length)| Step::Hold(who, mood, reason, length)),
             2 => (who.clone(), mood).prop_map(|(who, mood)| Step::Mood(who, mood)),
             2 => who.clone().prop_map(Step::Leave),
-            2 => who.prop_map(Step::Lose),
-            2 => (0..8_usize).prop_map(Step::Release),
+            2 => (who.clone(), reason, length).prop_map(|(who, reason, length)| Step::Lose(who, reason, length)),
+            2 => (1..6_u8).prop_map(Step::Pass),
+            1 => who.prop_map(Step::Release),
         ]
     }
 
@@ -295,12 +349,16 @@ mod tests {
             let vocabulary = Vocabulary::parse("calm,joy,hope").unwrap();
             let id = |who: u8| VisitorId::try_from(format!("v{who}")).unwrap();
             let mood = |n: u8| vocabulary.find(["calm", "joy", "hope"][usize::from(n)]).unwrap();
+            let mut now = Instant::now();
+            let hold = |now, reason: usize, length: u8| {
+                Hold::new(Reason::ALL[reason], now, Duration::from_secs(length.into()))
+            };
             let mut presence = Presence::new(vocabulary.zero());
             let mut model = Model::default();
-            let mut holds: Vec<(VisitorId, HoldId)> = Vec::new();
 
             for step in steps {
                 let before = (model.counts(&vocabulary), presence.seq());
+                let mut passages = 1;
                 let passage = match step {
                     Step::Join(who, with) => {
                         let (id, with) = (id(who), with.map(mood));
@@ -311,17 +369,13 @@ mod tests {
                         }
                         presence.join(&id, with)
                     }
-                    Step::Hold(who, with) => {
-                        let (id, with) = (id(who), with.map(mood));
-                        let hold = presence.hold(&id, with);
-                        let is_new = !model.places.iter().any(|place| place.visitor == id);
-                        prop_assert_eq!(hold.is_some(), is_new);
-                        if is_new {
-                            model.places.push(Place { visitor: id.clone(), hold });
+                    Step::Hold(who, with, reason, length) => {
+                        let (id, with, hold) = (id(who), with.map(mood), hold(now, reason, length));
+                        if !model.has(&id) {
+                            model.places.push(Place { visitor: id.clone(), hold: Some(hold) });
                             model.set_mood(&id, with);
                         }
-                        holds.extend(hold.map(|hold| (id, hold)));
-                        if is_new { Passage::Arrived } else { Passage::None }
+                        presence.hold(&id, with, hold)
                     }
                     Step::Mood(who, to) => {
                         model.set_mood(&id(who), to.map(mood));
@@ -332,41 +386,52 @@ mod tests {
                         if !model.take_session(&id(who)) {
                             continue; // only an open session can leave
                         }
-                        presence.leave(&id(who))
+                        presence.leave(&id(who), now)
                     }
-                    Step::Lose(who) => {
-                        let id = id(who);
+                    Step::Lose(who, reason, length) => {
+                        let (id, hold) = (id(who), hold(now, reason, length));
                         if !model.take_session(&id) {
                             continue;
                         }
-                        let hold = presence.lose(&id);
-                        model.places.retain(|place| place.visitor != id || place.hold.is_none());
-                        model.places.push(Place { visitor: id.clone(), hold });
-                        holds.extend(hold.map(|hold| (id, hold)));
-                        Passage::None
+                        model.places.push(Place { visitor: id.clone(), hold: Some(hold) });
+                        presence.lose(&id, hold, now)
                     }
-                    Step::Release(n) => {
-                        if holds.is_empty() {
-                            continue;
-                        }
-                        let (id, hold) = holds.swap_remove(n % holds.len());
-                        model.places.retain(|place| place.hold != Some(hold));
-                        presence.release(&id, hold)
+                    Step::Pass(seconds) => {
+                        now += Duration::from_secs(seconds.into());
+                        let ids: Vec<_> = presence.visitors().map(|(id, _)| id.clone()).collect();
+                        let ended = ids.iter().filter(|id| presence.expire(id, now) == Passage::Left).count();
+                        passages = ended;
+                        if ended > 0 { Passage::Left } else { Passage::None }
+                    }
+                    Step::Release(who) => {
+                        model.places.retain(|place| place.visitor != id(who) || place.hold.is_none());
+                        presence.release(&id(who), now)
                     }
                 };
+                model.places.retain(|place| place.hold.is_none_or(|hold| hold.deadline > now));
                 model.forget_the_absent();
 
                 let after = model.counts(&vocabulary);
                 prop_assert_eq!((presence.present(), presence.moods().clone()), after.clone());
                 prop_assert_eq!(presence.is_empty(), after.0 == 0);
                 // One step is one state at the most, and a state is new exactly when it differs.
-                prop_assert_eq!(presence.seq() - before.1, u64::from(after != before.0));
+                let states = if after == before.0 { 0 } else { passages as u64 };
+                prop_assert_eq!(presence.seq() - before.1, states);
                 let expected = match after.0.cmp(&before.0.0) {
                     std::cmp::Ordering::Less => Passage::Left,
                     std::cmp::Ordering::Equal => Passage::None,
                     std::cmp::Ordering::Greater => Passage::Arrived,
                 };
                 prop_assert_eq!(passage, expected);
+                // Who is held, why, and until when.
+                let mut held = 0;
+                for id in (0..6).map(id) {
+                    let hold = model.held(&id);
+                    held += u32::from(hold.is_some());
+                    prop_assert_eq!(presence.hold_of(&id), hold);
+                }
+                prop_assert_eq!(presence.held(), held);
+                prop_assert_eq!(presence.audit(vocabulary.zero()), []);
             }
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::audit::{Difference, Kept};
-use super::room::Room;
+use super::hold::Holds;
+use super::presence::{Passage, Presence};
+use super::room::{Counts, Room};
 use super::rooms::Rooms;
 use super::tally::{Sample, Tally};
 use crate::wire::{RoomId, VisitorId};
@@ -25,6 +27,8 @@ pub(super) struct Registry {
     bot_rooms: HashMap<RoomId, Arc<Room>>,
     /// In how many rooms each visitor is.
     visitors: HashMap<VisitorId, u32>,
+    /// Visitors without a socket, by the deadline of their hold.
+    pub holds: Holds,
     /// Open room sockets of people.
     pub sessions: usize,
     /// Open room sockets of bots.
@@ -61,6 +65,7 @@ impl Registry {
             rooms: Rooms::default(),
             bot_rooms: HashMap::new(),
             visitors: HashMap::new(),
+            holds: Holds::default(),
             sessions: 0,
             bots: 0,
             since: now,
@@ -101,13 +106,38 @@ impl Registry {
         })
     }
 
+    /// Takes a step on a room's presence that is about one visitor, and keeps in line what is known of all rooms.
+    /// Returns the room's state after it.
+    pub(super) fn step(
+        &mut self,
+        room: &Arc<Room>,
+        visitor: &VisitorId,
+        now: Duration,
+        step: impl FnOnce(&mut Presence) -> Passage,
+    ) -> Counts {
+        let ((before, passage, after), counts) = room.step(now, |presence| {
+            let before = presence.hold_of(visitor);
+            let passage = step(presence);
+            (before, passage, presence.hold_of(visitor))
+        });
+        if before != after {
+            self.holds.change(room.id(), visitor, before, after);
+        }
+        match passage {
+            Passage::None => {}
+            Passage::Arrived => self.arrived(visitor, now),
+            Passage::Left => self.left(visitor, room, now),
+        }
+        counts
+    }
+
     /// A visitor is in one room more.
-    pub(super) fn arrived(&mut self, visitor: &VisitorId, now: Duration) {
+    fn arrived(&mut self, visitor: &VisitorId, now: Duration) {
         self.change(now, |visitors| *visitors.entry(visitor.clone()).or_default() += 1);
     }
 
     /// A visitor is in one room less, which may have been its last one.
-    pub(super) fn left(&mut self, visitor: &VisitorId, room: &Arc<Room>, now: Duration) {
+    fn left(&mut self, visitor: &VisitorId, room: &Arc<Room>, now: Duration) {
         self.change(now, |visitors| {
             if let Entry::Occupied(mut entry) = visitors.entry(visitor.clone()) {
                 *entry.get_mut() -= 1;
@@ -172,13 +202,16 @@ impl Registry {
 
         // Sums of hashes are equal where, in any order, the same visitors are in as many rooms.
         let hash = |visitor: &VisitorId| self.visitors.hasher().hash_one(visitor);
-        let (mut sum, mut sessions) = (0_u64, 0);
+        let (mut sum, mut sessions, mut held) = (0_u64, 0, Vec::new());
         for room in self.rooms.values() {
-            room.for_each_visitor(|(visitor, open)| {
+            room.for_each_visitor(|(visitor, here)| {
                 sum = sum.wrapping_add(hash(visitor));
-                sessions += open as usize;
+                sessions += here.sessions as usize;
+                held.extend(here.hold().map(|hold| (room.id(), visitor.clone(), hold)));
             });
         }
+        let known = held.iter().filter(|(room, visitor, hold)| self.holds.has(room, visitor, *hold)).count();
+        let holds = (self.holds.len(), known);
         let kept = self.visitors.iter().map(|(visitor, rooms)| hash(visitor).wrapping_mul((*rooms).into()));
         let kept = kept.fold(0, u64::wrapping_add);
 
@@ -186,7 +219,12 @@ impl Registry {
             Difference::between(Kept::Rooms, &before, &self.rooms.len()),
             Difference::between(Kept::Visitors, &kept, &sum),
             Difference::between(Kept::Sessions, &self.sessions, &sessions),
+            Difference::between(Kept::Holds, &holds, &(held.len(), held.len())),
         ];
+        if holds != (held.len(), held.len()) {
+            self.holds.clear();
+            held.iter().for_each(|(room, visitor, hold)| self.holds.change(room, visitor, None, Some(*hold)));
+        }
         if kept != sum {
             let visitors = self.recount();
             self.change(now, |kept| *kept = visitors);
@@ -239,6 +277,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
 
     use super::super::meter::Meter;
     use super::super::outlet::Outlet;
@@ -263,14 +302,12 @@ mod tests {
 
     fn come(registry: &mut Registry, name: &str, visitor: &VisitorId) -> Arc<Room> {
         let room = registry.open(&id(name), || room(name));
-        room.step(NOW, |presence| presence.join(visitor, None));
-        registry.arrived(visitor, NOW);
+        registry.step(&room, visitor, NOW, |presence| presence.join(visitor, None));
         room
     }
 
     fn go(registry: &mut Registry, room: &Arc<Room>, visitor: &VisitorId) {
-        room.step(NOW, |presence| presence.leave(visitor));
-        registry.left(visitor, room, NOW);
+        registry.step(room, visitor, NOW, |presence| presence.leave(visitor, Instant::now()));
     }
 
     async fn outlet() -> Arc<Outlet> {

@@ -14,12 +14,12 @@ use super::audience::{Audience, Place};
 use super::audit::Difference;
 use super::meter::Meter;
 use super::outlet::Outlet;
-use super::presence::Presence;
+use super::presence::{Presence, Visitor};
 use super::tally::{Sample, Tally};
 use crate::sync::lock;
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
-use crate::wire::{Mood, MoodCounts, RoomId, VisitorId, Vocabulary};
+use crate::wire::{MoodCounts, RoomId, VisitorId, Vocabulary};
 
 /// A room in which nothing has changed for so long is quiet.
 const QUIET: Duration = Duration::from_millis(50);
@@ -31,6 +31,8 @@ pub struct Counts {
     pub seq: u64,
     /// Distinct visitors.
     pub present: u32,
+    /// How many of them have no socket. It may change while the state is the same.
+    pub held: u32,
     /// People by mood.
     pub moods: MoodCounts,
 }
@@ -89,7 +91,7 @@ impl Room {
         lock(&self.state).counts()
     }
 
-    /// Whether nobody is here and no place is held.
+    /// Whether nobody is here and nobody is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         lock(&self.state).presence.is_empty()
@@ -101,18 +103,12 @@ impl Room {
         lock(&self.state).presence.has(visitor)
     }
 
-    /// Up to `limit` of the people here, with the number of their open sessions.
+    /// Up to `limit` of the people here who are asked for.
     #[must_use]
-    pub fn visitors(&self, limit: usize) -> Vec<(VisitorId, u32)> {
+    pub fn visitors(&self, limit: usize, which: impl Fn(&Visitor) -> bool) -> Vec<(VisitorId, Visitor)> {
         let state = lock(&self.state);
-        state.presence.visitors().take(limit).map(|(id, sessions)| (id.clone(), sessions)).collect()
-    }
-
-    /// The people here, with their moods.
-    #[must_use]
-    pub fn people(&self) -> Vec<(VisitorId, Option<Mood>)> {
-        let state = lock(&self.state);
-        state.presence.people().map(|(id, mood)| (id.clone(), mood)).collect()
+        let found = state.presence.visitors().filter(|(_, visitor)| which(visitor)).take(limit);
+        found.map(|(id, visitor)| (id.clone(), *visitor)).collect()
     }
 
     /// Sockets that are told what happens here.
@@ -169,8 +165,8 @@ impl Room {
         (differences, counts.present)
     }
 
-    /// Passes everybody here, with the number of their open sessions.
-    pub(super) fn for_each_visitor(&self, visit: impl FnMut((&VisitorId, u32))) {
+    /// Passes everybody here.
+    pub(super) fn for_each_visitor(&self, visit: impl FnMut((&VisitorId, &Visitor))) {
         lock(&self.state).presence.visitors().for_each(visit);
     }
 
@@ -233,6 +229,7 @@ impl State {
         Counts {
             seq: self.presence.seq(),
             present: self.presence.present(),
+            held: self.presence.held(),
             moods: self.presence.moods().clone(),
         }
     }

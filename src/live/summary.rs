@@ -40,7 +40,8 @@ struct LiveActivity {
     pages: Vec<Attended>,
 }
 
-type Listed = (RoomId, u32, MoodCounts);
+/// With how many are present, and how many of them are held.
+type Listed = (RoomId, (u32, u32), MoodCounts);
 
 impl LiveActivity {
     /// Passes all rooms, in chunks, and lets others work in between.
@@ -50,7 +51,7 @@ impl LiveActivity {
         let mut chunk = 0;
         while let Some(passed) = hub.room_chunk(chunk) {
             rooms.extend(passed.iter().map(|room| Self::look_at(room, &mut moods)));
-            rooms.sort_by(|a: &Listed, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+            rooms.sort_by(|a: &Listed, b| (Reverse(a.1.0), &a.0).cmp(&(Reverse(b.1.0), &b.0)));
             rooms.truncate(LIST_LIMIT);
             chunk += 1;
             yield_now().await;
@@ -70,7 +71,7 @@ impl LiveActivity {
     fn look_at(room: &Room, moods: &mut MoodCounts) -> Listed {
         let counts = room.counts();
         moods.merge(&counts.moods);
-        (room.id().clone(), counts.present, counts.moods)
+        (room.id().clone(), (counts.present, counts.held), counts.moods)
     }
 
     /// Cuts each list where it has too many bytes.
@@ -205,12 +206,14 @@ pub enum Kind {
 struct InRoom<'a> {
     room: &'a RoomId,
     present: u32,
+    /// How many of them have no socket now.
+    held: u32,
     moods: NamedMoods<'a>,
 }
 
 impl<'a> InRoom<'a> {
-    fn new((room, present, moods): &'a Listed, vocabulary: &'a Vocabulary) -> Self {
-        Self { room, present: *present, moods: vocabulary.named(moods) }
+    fn new((room, (present, held), moods): &'a Listed, vocabulary: &'a Vocabulary) -> Self {
+        Self { room, present: *present, held: *held, moods: vocabulary.named(moods) }
     }
 }
 
@@ -244,12 +247,16 @@ impl<'a> OnPage<'a> {
 mod tests {
     use super::*;
     use crate::live::meter::Meter;
-    use crate::live::{Attention, Config};
+    use crate::live::{Attention, Config, Hold, Reason};
     use crate::panics::Panics;
     use crate::wire::VisitorId;
 
     fn hub(config: Config) -> Arc<Hub> {
         Hub::new(config, Clock::system(), Meter::register(&Panics::register()))
+    }
+
+    fn hold() -> Hold {
+        Hold::new(Reason::Grace, Instant::now(), Duration::from_hours(1))
     }
 
     fn attend(hub: &Hub, visitor: usize, text: &str) -> Attention {
@@ -272,7 +279,7 @@ mod tests {
             let room = RoomId::try_from(format!("{n:064}")).unwrap();
             let visitor = |mood| VisitorId::try_from(format!("{n}-{mood}")).unwrap();
             for mood in 0..64 {
-                std::mem::forget(hub.hold(&room, &visitor(mood), all[mood]).unwrap());
+                hub.hold(&room, &visitor(mood), all[mood], hold()).unwrap();
             }
         }
         let summaries = Summaries::new(hub, Clock::system());
@@ -289,18 +296,17 @@ mod tests {
         let hub = hub(Config::default());
         let calm = hub.vocabulary().find("calm");
         let visitor = |n| VisitorId::try_from(format!("v{n}")).unwrap();
-        let mut holds = Vec::new();
         for n in 0..1_500 {
             let room = RoomId::try_from(format!("r{n}")).unwrap();
             for of_three in 0..=n % 3 {
-                holds.push(hub.hold(&room, &visitor(3 * n + of_three), calm).unwrap());
+                hub.hold(&room, &visitor(3 * n + of_three), calm, hold()).unwrap();
             }
         }
         let activity = LiveActivity::collect(&hub).await;
         assert_eq!((activity.totals.visitors, activity.totals.rooms), (3_000, 1_500));
         assert_eq!(activity.moods.iter().sum::<u32>(), 3_000);
         assert_eq!(activity.rooms.len(), LIST_LIMIT);
-        assert!(activity.rooms.iter().all(|(_, present, _)| *present == 3));
+        assert!(activity.rooms.iter().all(|(_, counted, _)| *counted == (3, 3)));
     }
 
     #[tokio::test(start_paused = true)]

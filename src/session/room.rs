@@ -19,7 +19,7 @@ use super::watch_clock::WatchClocks;
 use crate::clock::Clock;
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
-use crate::live::{Hub, Seat};
+use crate::live::{Hub, Reason, Seat};
 use crate::panics::Part;
 use crate::token::{BadToken, Tokens};
 use crate::wire::frame::Frame;
@@ -199,11 +199,7 @@ impl RoomSession {
         self.events = None;
         let Some(seat) = self.seat.take() else { return };
         if end == End::Lost {
-            let (hold, grace) = (seat.lose(), self.context.leave_grace);
-            tokio::spawn(async move {
-                tokio::time::sleep(grace).await;
-                drop(hold);
-            });
+            seat.lose(Reason::Grace, self.context.leave_grace);
         }
     }
 }

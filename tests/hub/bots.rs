@@ -70,7 +70,7 @@ async fn a_room_with_only_bots_is_no_room_until_somebody_comes() {
     let mut bot = join_bot(&hub, "lobby").await;
     let mut other = join_bot(&hub, "lobby").await;
     let elsewhere = join_bot(&hub, "garden").await;
-    let nobody = json!({ "room": "lobby", "seq": 0, "present": 0, "moods": {} });
+    let nobody = json!({ "room": "lobby", "seq": 0, "present": 0, "held": 0, "moods": {} });
     assert_eq!((bot.present, bot.seq), (0, 0));
     for _ in 0..2 {
         hub.expect_live("rooms", json!([])).await;

@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::support::member::Ending;
+use crate::support::program::Ended;
+use crate::support::request::Connection;
 use crate::support::{Hub, Member, PATIENCE, Program, rows};
 
 #[tokio::test]
@@ -127,6 +129,54 @@ async fn a_storm_of_connections_waits_to_be_accepted() {
     }
 }
 
+/// A hub on this database, which ends at once.
+async fn refused(url: &str) -> Ended {
+    let ended = Program::run(&[], &[("DATABASE_URL", url), ("RUST_LOG", "error")]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
+    ended
+}
+
+#[tokio::test]
+async fn second_hub_on_one_database_stops_with_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("sqlite://{}/{name}", folder.path().display());
+    std::os::unix::fs::symlink("hub.db", folder.path().join("linked.db")).unwrap();
+    let hub = Program::start(folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    for url in [at("hub.db"), at("linked.db")] {
+        let ended = refused(&url).await;
+        assert!(ended.stderr.starts_with("error: another hub is running on the database "), "{ended:?}");
+        assert!(ended.stderr.contains("stop that one first"), "{ended:?}");
+    }
+    let reference = ann.view_page(Uuid::new_v4(), "/").await;
+    ann.expect_ack(reference).await; // the first one goes on
+
+    // Commands and backups do not take the lock.
+    for command in ["check", "export"] {
+        let ended = Program::run(&[command], &[("DATABASE_URL", &at("hub.db"))]).await;
+        assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
+    }
+    let backup = folder.path().join("backup.db");
+    let mut other = crate::support::open(&folder.path().join("hub.db")).await;
+    sqlx::query("VACUUM INTO ?1").bind(backup.to_str()).execute(&mut other).await.unwrap();
+    let beside = Program::run(&["check"], &[("DATABASE_URL", &at("backup.db"))]).await;
+    assert_eq!(beside.code, Some(0), "{beside:?}");
+}
+
+#[tokio::test]
+async fn lock_is_free_after_a_stop_and_after_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in ["TERM", "KILL"] {
+        let hub = Program::start(folder.path(), &[]).await;
+        refused(&format!("sqlite://{}/hub.db", folder.path().display())).await;
+        hub.signal(signal).await;
+        hub.wait().await;
+    }
+    assert!(folder.path().join("hub.db.lock").exists(), "the file stays, and says nothing");
+    Program::start(folder.path(), &[]).await;
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,6 +252,8 @@ async fn errors_of_accepting_neither_spin_nor_end_it() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[]).await;
     let mut ann = hub.join("lobby", "ann").await;
+    let mut open = Connection::open(&hub.address).await;
+    open.metric("breathing_room_people").await; // it is accepted with its first request
     let allow = |files| {
         let limit = Rlimit { current: Some(files), maximum: Some(1_000) };
         prlimit(Some(hub.id()), Resource::Nofile, limit).unwrap();
@@ -212,7 +264,9 @@ async fn errors_of_accepting_neither_spin_nor_end_it() {
     for _ in 0..20 {
         ann.settle().await; // who is here goes on
     }
-    tokio::time::sleep(Duration::from_millis(500)).await; // nothing happens, which has to be seen for a while
+    // It tries again and again, as a connection from before can ask it.
+    let tried = async || open.metric("breathing_room_accept_errors_total").await >= 5.0;
+    crate::support::eventually(tried, "accepting is tried again").await;
     allow(1_000);
     let mut bob = hub.join("lobby", "bob").await;
     bob.expect_present(2).await;

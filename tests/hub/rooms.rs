@@ -102,18 +102,21 @@ async fn socket_http_and_live_activity_count_the_same() {
     let room = hub.get("/rooms/lobby").send().await;
     assert_eq!(room.header("cache-control"), "public, max-age=5");
     let room = room.expect(200);
-    assert_eq!(room, json!({ "room": "lobby", "seq": ann.seq, "present": 2, "moods": { "calm": 1 } }));
+    assert_eq!(
+        room,
+        json!({ "room": "lobby", "seq": ann.seq, "present": 2, "held": 0, "moods": { "calm": 1 } })
+    );
     let live = hub.get("/live-activity").send().await.expect(200);
     assert_eq!(live["liveUsers"], 2); // ann is one person, wherever she is
     assert_eq!(live["sessions"], 4);
     assert_eq!(live["moods"], json!({ "calm": 1, "joy": 1 }));
     let rooms = json!([
-        { "room": "lobby", "present": 2, "moods": { "calm": 1 } },
-        { "room": "garden", "present": 1, "moods": { "joy": 1 } },
+        { "room": "lobby", "present": 2, "held": 0, "moods": { "calm": 1 } },
+        { "room": "garden", "present": 1, "held": 0, "moods": { "joy": 1 } },
     ]);
     assert_eq!(live["rooms"], rooms);
     let nobody = hub.get("/rooms/nobody-here").send().await.expect(200);
-    assert_eq!(nobody, json!({ "room": "nobody-here", "seq": 0, "present": 0, "moods": {} }));
+    assert_eq!(nobody, json!({ "room": "nobody-here", "seq": 0, "present": 0, "held": 0, "moods": {} }));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Seats: a deploy is not seen in the counts. Two hubs, one after the other, on the same file.
+//! Seats: neither a deploy nor a crash is seen in the counts of those who are held. Hubs, one after the other, on the
+//! same file.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::member::Ending;
-use crate::support::{Hub, Member, Program, clock, rows};
+use crate::support::{Hub, Member, Program, clock, eventually, rows};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -66,7 +67,9 @@ async fn counts_do_not_drop_at_a_restart_and_moods_are_kept() {
     // Whoever is back is counted once, and leaves when they leave.
     ann.leave().await;
     watcher.expect_present(2).await.expect_moods(json!({ "hope": 1 })).await;
-    assert_eq!(rows(&hub.file(), "SELECT count(*) FROM seats").await, [0], "seats are for one start");
+    hub.expect_held(0).await;
+    let left = async || rows(&hub.file(), "SELECT count(*) FROM seats").await == [0];
+    eventually(left, "nobody is held, and the next flush interval says so").await;
 }
 
 #[tokio::test]
@@ -126,10 +129,111 @@ async fn the_program_holds_seats_from_sigterm_to_the_next_start() {
     assert_eq!(hub.wait().await.code(), Some(0));
     let hub = Program::start(folder.path(), &[]).await;
     assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2);
-    hub.signal("KILL").await; // and a crash keeps nobody
+    // A crash keeps those who are held, but nobody who has come since.
+    let _carol = hub.join("lobby", "carol").await;
+    hub.signal("KILL").await;
     hub.wait().await;
     let hub = Program::start(folder.path(), &[]).await;
-    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 0);
+    let lobby = hub.get("/rooms/lobby").send().await.expect(200);
+    assert_eq!((&lobby["present"], &lobby["held"]), (&json!(2), &json!(2)));
+}
+
+/// Before, each restart began the hold anew: restarts closer together than `SEAT_HOLD` kept a gone visitor for ever.
+#[tokio::test]
+async fn restart_keeps_first_deadline_of_held_visitors() {
+    let clock = clock();
+    let hold = Duration::from_secs(60);
+    let mut folder = stopped(hold, &clock).await;
+    for (passed, present) in [(25, 3), (25, 3), (25, 0)] {
+        clock.advance(Duration::from_secs(passed));
+        let hub = Hub::on(folder, held(hold, &clock)).await;
+        assert_eq!(hub.debug("liveUsers").await, present, "after {passed} s more");
+        folder = hub.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("LEAVE_GRACE", "1h"), ("FLUSH_INTERVAL", "20ms")];
+    let hub = Program::start(folder.path(), &settings).await;
+    Member::join(&hub.address, "lobby", "visitor=ann&mood=calm").await.break_off();
+    let _bob = hub.join("lobby", "bob").await; // has a socket: is nowhere but in memory
+    let file = folder.path().join("hub.db");
+    let saved = "SELECT json_array(room, visitor, mood, reason) FROM seats";
+    let expected = [json!(["lobby", "ann", "calm", "grace"])];
+    eventually(async || rows(&file, saved).await == expected, "the next flush interval saves her").await;
+    let until = rows(&file, "SELECT held_until FROM seats").await[0].as_u64().unwrap();
+    let mut hub = hub;
+    for _ in 0..2 {
+        hub.signal("KILL").await;
+        hub.wait().await;
+        hub = Program::start(folder.path(), &settings).await;
+        let lobby = hub.get("/rooms/lobby").send().await.expect(200);
+        assert_eq!((&lobby["present"], &lobby["held"]), (&json!(1), &json!(1)));
+        assert_eq!(lobby["moods"], json!({ "calm": 1 }));
+    }
+    // Another hold is saved, and with it hers: as it was, but for the rounding of two clocks.
+    hub.join("lobby", "carol").await.break_off();
+    let count = "SELECT count(*) FROM seats";
+    eventually(async || rows(&file, count).await == [2], "both are saved").await;
+    let hers = "SELECT held_until FROM seats WHERE visitor = 'ann' AND reason = 'grace'";
+    let still = rows(&file, hers).await[0].as_u64().unwrap();
+    assert!((until.saturating_sub(1_000)..=until + 1_000).contains(&still), "{still}, and was {until}");
+    // Whoever is back is not held any more.
+    let ann = hub.join("lobby", "ann").await;
+    assert_eq!((ann.present, &ann.moods), (2, &json!({ "calm": 1 })));
+    eventually(async || rows(&file, count).await == [1], "she is back").await;
+}
+
+#[tokio::test]
+async fn answers_and_metrics_say_how_many_of_the_present_are_held() {
+    let clock = clock();
+    let folder = stopped(LONG, &clock).await;
+    let hub = Hub::on(folder, |config| {
+        held(LONG, &clock)(config);
+        config.session.leave_grace = LONG;
+    });
+    let hub = hub.await;
+    let mut ann = hub.join("lobby", "ann").await;
+    hub.join("lobby", "max").await.break_off();
+    hub.expect_debug("sessions", 1).await;
+    let lobby = hub.get("/rooms/lobby").send().await.expect(200);
+    assert_eq!((&lobby["present"], &lobby["held"]), (&json!(3), &json!(2)), "Bob since before, and Max");
+    let rooms = hub.get("/live-activity").send().await.expect(200)["rooms"].clone();
+    let listed = json!([
+        { "room": "lobby", "present": 3, "held": 2, "moods": { "calm": 1 } },
+        { "room": "garden", "present": 1, "held": 1, "moods": { "joy": 1 } },
+    ]);
+    assert_eq!(rooms, listed);
+    let page = hub.get("/metrics").admin().send().await.text;
+    for line in ["breathing_room_held{reason=\"grace\"} 1", "breathing_room_held{reason=\"restart\"} 2"] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    // Rooms are told what they were told before: no more, and no more often.
+    let seq = ann.seq;
+    let _max = hub.join("lobby", "max").await;
+    hub.expect_held(2).await;
+    let _eve = hub.join("lobby", "eve").await;
+    ann.expect_present(4).await;
+    assert_eq!(ann.seq, seq + 2, "Max came once, and Eve");
+    assert!(ann.welcome.get("held").is_none());
+    // An empty room holds nobody.
+    assert_eq!(hub.get("/rooms/nowhere").send().await.expect(200)["held"], 0);
+}
+
+#[tokio::test]
+async fn erased_visitor_is_not_held_any_more() {
+    let clock = clock();
+    let folder = stopped(LONG, &clock).await;
+    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    hub.expect_held(3).await;
+    hub.delete("/visitors/carol/data").admin().send().await.expect(200);
+    hub.expect_held(2).await;
+    let theirs = "SELECT count(*) FROM seats WHERE visitor = 'carol'";
+    assert_eq!(rows(&hub.file(), theirs).await, [0]);
+    let folder = hub.stop().await;
+    assert_eq!(rows(&folder.path().join("hub.db"), theirs).await, [0]);
 }
 
 #[tokio::test]

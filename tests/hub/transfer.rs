@@ -194,14 +194,16 @@ async fn an_import_waits_for_others_who_write() {
     desk.run(&["check"]).await.expect(0, "");
     assert_eq!(desk.export("all.jsonl", &[]).await.lines().count(), 180, "who only reads does not wait");
     let file = desk.write("old.csv", "id,user_id,path,timestamp\n1,ann,/,1700000000\n");
-    let release = async {
-        // Longer than SQLite itself waits.
-        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    // It says so when SQLite has waited for as long as it does, and then tries again.
+    let release = async || {
         sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     };
-    let arguments = ["import", file.as_str()];
-    let (ended, ()) = tokio::join!(desk.run(&arguments), release);
+    let url = format!("sqlite://{}", desk.path("hub.db").display());
+    let settings = [("DATABASE_URL", url.as_str())];
+    let ended =
+        Program::run_and_answer(&["import", &file], &settings, "waits for the database", release).await;
     ended.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
+    assert_eq!(ended.stderr.lines().count(), 1, "it says so once: {ended:?}");
 }
 
 /// The old worker's tables in its four kinds of files, each with the same two right rows and wrong ones.

@@ -104,15 +104,19 @@ impl Database {
         by_id
     }
 
-    /// The seats that a hub has left.
+    /// The holds that are saved.
     pub async fn seats(&mut self) -> Vec<Seat> {
-        let rows = sqlx::query("SELECT room, visitor, mood, held_until FROM seats ORDER BY room, visitor");
+        let rows = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
         let seat = |row: &sqlx::sqlite::SqliteRow| Seat {
             who: Who { room: known(&ROOMS, row.get(0)), visitor: known(&VISITORS, row.get(1)) },
             mood: row.get(2),
-            until: u64::try_from(row.get::<i64, _>(3)).expect("a time") - START,
+            reason: row.get(3),
+            until: u64::try_from(row.get::<i64, _>(4)).expect("a time") - START,
         };
-        rows.fetch_all(&mut self.reader).await.expect("seats").iter().map(seat).collect()
+        let rows = rows.fetch_all(&mut self.reader).await.expect("seats");
+        let mut seats: Vec<Seat> = rows.iter().map(seat).collect();
+        seats.sort();
+        seats
     }
 }
 

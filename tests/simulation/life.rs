@@ -4,6 +4,7 @@
 //! client is told of the database must be so at that moment.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use breathing_room::ServeError;
 use breathing_room::live::audit::audit;
@@ -27,6 +28,9 @@ const CLOSE_SPREAD: Millis = 2_000;
 /// How far time goes on then, before the hub is looked at again.
 const STOP_SLICE: Millis = 100;
 
+/// Longer than SQLite waits for another process's lock, in real time.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(2_500);
+
 /// The close code that says so.
 const RESTARTING: u16 = 1012;
 
@@ -43,6 +47,10 @@ pub struct Life<'w> {
     pub is_locked: bool,
     /// How long the hub runs.
     pub age: Millis,
+    /// The holds that are in the database, where that can be told.
+    saved: Option<Vec<Seat>>,
+    /// The hub saves its holds, which is to be looked at; with whether another process's lock may keep it from that.
+    saving: Option<bool>,
     /// Sockets that have ended: each may leave measures in a full journal.
     ended: usize,
 }
@@ -62,8 +70,8 @@ pub struct Post {
 pub enum End {
     /// The hub was stopped, and left these seats.
     Stopped(Vec<Seat>),
-    /// It was killed.
-    Killed,
+    /// It was killed, when these seats were saved.
+    Killed(Vec<Seat>),
     /// Everything is done, and nobody is left.
     Peace,
 }
@@ -73,8 +81,20 @@ impl<'w> Life<'w> {
         let hub = Hub::start(&world.file(), world.model.now(), world.knobs).await;
         let database = Database::open(&world.file()).await;
         let (tabs, posts) = (Vec::new(), Vec::new());
-        let life = Self { world, hub, database, tabs, posts, is_locked: false, age: 0, ended: 0 };
+        let mut life = Self {
+            world,
+            hub,
+            database,
+            tabs,
+            posts,
+            is_locked: false,
+            age: 0,
+            saved: None,
+            saving: Some(false), // what was over is not in the database any more
+            ended: 0,
+        };
         life.check_presence();
+        life.check_saved().await;
         life
     }
 
@@ -97,6 +117,7 @@ impl<'w> Life<'w> {
         self.rest().await;
         self.collect_posts().await;
         self.check_presence();
+        self.check_saved().await;
         let status = self.hub.journal();
         // Each socket played at most so many watch sessions, of which the hub tells its own measure.
         let measures = 3 * self.ended;
@@ -104,10 +125,32 @@ impl<'w> Life<'w> {
         assert_eq!(panics::taken(), None, "a task of the hub panicked");
     }
 
+    /// The holds that the hub has saved at its flush interval, or as soon as it could, are those that there are.
+    pub async fn check_saved(&mut self) {
+        let Some(may_fail) = self.saving.filter(|_| !self.is_locked) else { return };
+        self.saving = None;
+        let held = if self.world.knobs.seat_hold == 0 { Vec::new() } else { self.world.model.held() };
+        let (began, database) = (Instant::now(), &mut self.database);
+        let is_saved = async {
+            // It has given up before, and tries again at the next interval, where the lock was there for so long.
+            while !may_fail || began.elapsed() < LOCK_TIMEOUT {
+                if database.seats().await == held {
+                    return true;
+                }
+            }
+            false
+        };
+        let is_saved = self.hub.pulse.in_time(&format!("holds to be saved: {held:?}"), is_saved).await;
+        self.saved = is_saved.then_some(held);
+    }
+
     fn check_presence(&self) {
         let (model, live) = (&self.world.model, &self.hub.live);
         for room in ROOMS {
             assert_eq!(self.state(room), model.state(room), "the {room}: left the hub, right the model");
+            let held = model.held().into_iter().filter(|seat| seat.who.room == room).count();
+            let told = live.counts(&RoomId::try_from(room).expect("a name")).held;
+            assert_eq!(told as usize, held, "held in the {room}: left the hub, right the model");
         }
         let told: usize = live.rooms(usize::MAX).iter().map(|room| room.sessions()).sum();
         assert_eq!(told, model.totals().sessions, "left the sockets that are told of rooms, right the model");
@@ -126,9 +169,14 @@ impl<'w> Life<'w> {
 
     /// Time goes on.
     pub async fn pass(&mut self, millis: Millis) {
+        let interval = self.world.knobs.flush_interval;
+        let flushes = self.age / interval;
         self.age += millis;
         self.world.model.pass(millis);
         self.hub.pass(millis).await;
+        if self.age / interval > flushes {
+            self.saving = Some(self.is_locked || self.saving == Some(true));
+        }
     }
 
     /// Everybody who listens hears what there is, and knows the last state where there was time to tell it.
@@ -255,7 +303,7 @@ impl<'w> Life<'w> {
 
     /// The signal comes, and the hub ends in order.
     pub async fn stop(mut self) -> End {
-        self.world.model.end();
+        (self.saved, self.saving) = (None, None);
         let began = self.world.model.now();
         let listeners = self.tabs.iter().filter(|tab| tab.listens);
         let taken: Vec<Number> = listeners.flat_map(Tab::under_way).collect();
@@ -283,7 +331,7 @@ impl<'w> Life<'w> {
             }
             Err(ServeError::Unflushed(events)) if self.world.is_broken => {
                 self.world.say(&format!("  {events} events were not written"));
-                Vec::new()
+                self.database.seats().await
             }
             Err(error) => panic!("the hub did not stop well: {error}"),
         };
@@ -311,17 +359,43 @@ impl<'w> Life<'w> {
         settle().await;
     }
 
-    /// The seats that the hub left are those of everybody who was there, for as long as they should be.
+    /// The seats that the hub left are those of everybody who was there: whoever was held until the same moment as
+    /// before, and whoever was on a socket for as long as they should be.
     async fn seats(&mut self, began: Millis) -> Vec<Seat> {
-        let seats = self.database.seats().await;
-        let hold = self.world.knobs.seat_hold;
-        let people = if hold == 0 { Vec::new() } else { self.world.model.people() };
-        let seated: Vec<_> = seats.iter().map(|seat| (seat.who, seat.mood.clone())).collect();
-        assert_eq!(seated, people, "left who has a seat, right who was there");
-        let until = began + hold..=self.world.model.now() + hold;
-        assert!(seats.iter().all(|seat| until.contains(&seat.until)), "held in {until:?}: {seats:?}");
+        let (model, hold) = (&self.world.model, self.world.knobs.seat_hold);
+        let now = model.now();
+        let mut seats = self.database.seats().await;
+        seats.retain(|seat| seat.until > now); // what has ended meanwhile is nobody's
+        let mut left = seats.clone();
+        let (held, connected) = match hold {
+            0 => (Vec::new(), Vec::new()),
+            _ => (model.held(), model.connected()),
+        };
+        for seat in held {
+            let found = left.iter().position(|left| *left == seat);
+            left.swap_remove(found.unwrap_or_else(|| panic!("not as before: {seat:?} in {seats:?}")));
+        }
+        for who in connected {
+            let found = left.iter().position(|seat| seat.who == who);
+            let seat = left.swap_remove(found.unwrap_or_else(|| panic!("{who} has no seat: {seats:?}")));
+            let until = began + hold..=now + hold;
+            assert!(until.contains(&seat.until), "{who} is held in {until:?}: {seats:?}");
+            assert_eq!((seat.mood, seat.reason.as_str()), (model.mood(who), "restart"), "{who}");
+        }
+        assert_eq!(left, [], "they were not there");
         self.world.say(&format!("  {} seats are left", seats.len()));
         seats
+    }
+
+    /// The hub is killed: whoever was held at its last flush interval still is.
+    pub async fn kill(mut self) -> End {
+        let seats = self.database.seats().await;
+        if let Some(saved) = &self.saved {
+            assert_eq!(seats, *saved, "left what is saved, right the model");
+        }
+        self.world.say(&format!("the hub is killed, with {} holds saved", seats.len()));
+        self.world.salvage();
+        End::Killed(seats)
     }
 
     /// Nobody is there any more, and nothing is left of them.

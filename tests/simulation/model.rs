@@ -40,19 +40,27 @@ pub struct Totals {
     pub rooms: usize,
 }
 
-/// A seat that one hub leaves for the next.
+/// A hold that is in the database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat {
     pub who: Who,
     pub mood: Option<String>,
+    pub reason: String,
     pub until: Millis,
 }
 
 #[derive(Debug)]
 struct Place {
     who: Who,
-    /// None while a socket is open; then the moment at which the place is given up.
-    held_until: Option<Millis>,
+    /// None while a socket is open.
+    hold: Option<Hold>,
+}
+
+/// Why somebody without a socket is present, and until when.
+#[derive(Debug, Clone)]
+struct Hold {
+    reason: String,
+    until: Millis,
 }
 
 /// Everybody.
@@ -63,16 +71,14 @@ pub struct Model {
     moods: BTreeMap<Who, String>,
     /// When a room was last another than before.
     changed: BTreeMap<&'static str, Millis>,
-    /// The hub ends: no place is given up any more.
-    is_ending: bool,
 }
 
 impl Model {
-    /// A socket opens. Whoever is back needs no held place.
+    /// A socket opens. Whoever is back is not held.
     pub fn join(&mut self, who: Who, mood: Option<&str>) {
         self.change(|model| {
-            model.places.retain(|place| place.who != who || place.held_until.is_none());
-            model.places.push(Place { who, held_until: None });
+            model.places.retain(|place| place.who != who || place.hold.is_none());
+            model.places.push(Place { who, hold: None });
             model.moods.extend(mood.map(|mood| (who, mood.to_owned())));
         });
     }
@@ -82,12 +88,11 @@ impl Model {
         self.change(|model| model.close(who));
     }
 
-    /// A socket is lost; the place is held, anew where it was held already.
+    /// A socket is lost; the visitor is held, until the later moment where they were held already.
     pub fn lose(&mut self, who: Who, until: Millis) {
         self.change(|model| {
             model.close(who);
-            model.places.retain(|place| place.who != who || place.held_until.is_none());
-            model.places.push(Place { who, held_until: Some(until) });
+            model.places.push(Place { who, hold: Some(Hold { reason: "grace".to_owned(), until }) });
         });
     }
 
@@ -102,24 +107,17 @@ impl Model {
     pub fn pass(&mut self, millis: Millis) {
         self.now += millis;
         let now = self.now;
-        if !self.is_ending {
-            self.change(|model| {
-                model.places.retain(|place| place.held_until.is_none_or(|until| until > now));
-            });
-        }
+        self.change(|model| {
+            model.places.retain(|place| place.hold.as_ref().is_none_or(|hold| hold.until > now));
+        });
     }
 
-    /// The hub was told to end.
-    pub fn end(&mut self) {
-        self.is_ending = true;
-    }
-
-    /// Another hub begins, with these seats of the one before, so much later.
+    /// Another hub begins, with these holds of the one before, so much later.
     pub fn begin_again(&mut self, seats: Vec<Seat>, later: Millis) {
         *self = Self { now: self.now + later, ..Self::default() };
         let now = self.now;
-        for Seat { who, mood, until } in seats.into_iter().filter(|seat| seat.until > now) {
-            self.places.push(Place { who, held_until: Some(until) });
+        for Seat { who, mood, reason, until } in seats.into_iter().filter(|seat| seat.until > now) {
+            self.places.push(Place { who, hold: Some(Hold { reason, until }) });
             self.moods.extend(mood.map(|mood| (who, mood)));
         }
     }
@@ -144,14 +142,36 @@ impl Model {
         let present = self.present();
         Totals {
             people: present.iter().map(|who| who.visitor).collect::<BTreeSet<_>>().len(),
-            sessions: self.places.iter().filter(|place| place.held_until.is_none()).count(),
+            sessions: self.places.iter().filter(|place| place.hold.is_none()).count(),
             rooms: present.iter().map(|who| who.room).collect::<BTreeSet<_>>().len(),
         }
     }
 
-    /// Who is where, in what mood.
-    pub fn people(&self) -> Vec<(Who, Option<String>)> {
-        self.present().into_iter().map(|who| (who, self.moods.get(&who).cloned())).collect()
+    /// Who is where without a socket, why, and until when.
+    pub fn held(&self) -> Vec<Seat> {
+        let without = self.present().into_iter().filter(|who| !self.has_socket(*who));
+        without.filter_map(|who| self.seat(who)).collect()
+    }
+
+    /// Who is where on a socket.
+    pub fn connected(&self) -> Vec<Who> {
+        self.present().into_iter().filter(|who| self.has_socket(*who)).collect()
+    }
+
+    pub fn mood(&self, who: Who) -> Option<String> {
+        self.moods.get(&who).cloned()
+    }
+
+    fn has_socket(&self, who: Who) -> bool {
+        self.places.iter().any(|place| place.who == who && place.hold.is_none())
+    }
+
+    /// Of all holds of a visitor the one that lasts longest.
+    fn seat(&self, who: Who) -> Option<Seat> {
+        let holds =
+            self.places.iter().filter(|place| place.who == who).filter_map(|place| place.hold.clone());
+        let Hold { reason, until } = holds.max_by_key(|hold| hold.until)?;
+        Some(Seat { who, mood: self.mood(who), reason, until })
     }
 
     /// Whether the last state of the room must have been told by now.
@@ -164,7 +184,7 @@ impl Model {
     }
 
     fn close(&mut self, who: Who) {
-        let open = self.places.iter().position(|place| place.who == who && place.held_until.is_none());
+        let open = self.places.iter().position(|place| place.who == who && place.hold.is_none());
         self.places.swap_remove(open.expect("an open socket"));
     }
 

@@ -104,9 +104,7 @@ impl Life<'_> {
                 return Err(self.stop().await);
             }
             Step::Kill => {
-                self.world.say("the hub is killed");
-                self.world.salvage();
-                return Err(End::Killed);
+                return Err(self.kill().await);
             }
         }
         self.check().await;
@@ -325,6 +323,7 @@ impl Life<'_> {
             self.hub.rest().await;
             self.collect_posts().await;
             self.check_acks().await;
+            self.check_saved().await;
         }
     }
 

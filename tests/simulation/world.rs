@@ -70,8 +70,7 @@ impl World {
         loop {
             let seats = match time::runtime().block_on(self.live()) {
                 End::Peace => break,
-                End::Stopped(seats) => seats,
-                End::Killed => Vec::new(),
+                End::Stopped(seats) | End::Killed(seats) => seats,
             };
             let later = self.dice.below(6_000);
             self.model.begin_again(seats, later);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Failure, Outcome, progress};
+use super::{Failure, Outcome, note, progress};
 use crate::clock::Clock;
 use crate::config::ImportSettings;
 use crate::history::Store;
@@ -125,6 +125,8 @@ struct Writer {
     archives: Archives,
     /// Not before this moment.
     next: Instant,
+    /// Somebody else was writing for longer than SQLite waits, and it was said.
+    has_waited: bool,
 }
 
 impl Writer {
@@ -132,7 +134,7 @@ impl Writer {
         let store = Store::open(url).await?;
         store.begin_quarters(lifecycle::quarters_from(now)).await?;
         let archives = Archives::of(&store, archive_dir);
-        Ok(Self { store, archives, next: Instant::now() })
+        Ok(Self { store, archives, next: Instant::now(), has_waited: false })
     }
 
     /// Commits a batch, and says how many of its facts changed something.
@@ -146,7 +148,12 @@ impl Writer {
         let started = Instant::now();
         let changes = loop {
             match self.store.commit(batch).await {
-                Err(error) if error.is_busy() && started.elapsed() < PATIENCE => sleep(RETRY).await,
+                Err(error) if error.is_busy() && started.elapsed() < PATIENCE => {
+                    if !std::mem::replace(&mut self.has_waited, true) {
+                        note("waits for the database, to which another program writes");
+                    }
+                    sleep(RETRY).await;
+                }
                 result => break result?,
             }
         };

@@ -34,6 +34,20 @@ pub enum OpenError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Another hub runs on this database.
+    #[error("another hub is running on the database {}: stop that one first, or set another DATABASE_URL", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The lock that keeps other hubs from the database cannot be taken.
+    #[error("cannot lock the database {}: {source}", path.display())]
+    Lock {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The file is nothing to write to.
     #[error("{0}. It was not changed. Move it away to begin anew, or put a backup in its place")]
     Unfit(Unfit),

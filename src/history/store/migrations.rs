@@ -6,10 +6,11 @@ use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType};
 
 /// Version, description and contents, of which the file's name has the first two.
-const FILES: [(i64, &str, &str); 3] = [
+const FILES: [(i64, &str, &str); 4] = [
     (1, "history", include_str!("../../../migrations/0001_history.sql")),
     (2, "rollups", include_str!("../../../migrations/0002_rollups.sql")),
     (3, "seats", include_str!("../../../migrations/0003_seats.sql")),
+    (4, "holds", include_str!("../../../migrations/0004_holds.sql")),
 ];
 
 pub(super) fn all() -> Vec<Migration> {

@@ -12,6 +12,7 @@ mod error;
 mod facts;
 mod file;
 mod insert;
+mod lock;
 mod maintain;
 mod mentions;
 mod migrations;
@@ -47,6 +48,7 @@ pub use erase::Erased;
 pub use error::{CommitError, LifecycleError, OpenError};
 pub use facts::Facts;
 pub use file::Unfit;
+pub use lock::Lock;
 pub use maintain::Freed;
 pub use months::{Archive, MonthRows, MonthState};
 pub use person::PersonalData;
@@ -93,14 +95,7 @@ impl Store {
     /// # Errors
     /// What stands in the way, in words for whoever starts the hub.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let (options, path) = file(url)?;
-        if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
-            private::create_folder(folder)
-                .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
-        }
-        if let Some(refusal) = file::refusal(path.clone()).await {
-            return Err(refusal.into());
-        }
+        let (options, path) = prepare(url).await?;
         file::examine(&path, true).await?;
         let mut writer = options
             .clone()
@@ -259,6 +254,19 @@ impl Drop for Transaction {
         if !self.is_over {
             self.connection.close_on_drop();
         }
+    }
+}
+
+/// The file that a URL names, in a folder that is made where it is missing, and which takes writes.
+async fn prepare(url: &str) -> Result<(SqliteConnectOptions, PathBuf), OpenError> {
+    let (options, path) = file(url)?;
+    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+        private::create_folder(folder)
+            .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
+    }
+    match file::refusal(path.clone()).await {
+        Some(refusal) => Err(refusal.into()),
+        None => Ok((options, path)),
     }
 }
 

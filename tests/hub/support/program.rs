@@ -86,6 +86,38 @@ impl Program {
         Self::run_as(command, settings).await
     }
 
+    /// Runs the program until it ends by itself, and does something as soon as it has written such a line to standard
+    /// error.
+    pub async fn run_and_answer(
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+        words: &str,
+        answer: impl AsyncFnOnce(),
+    ) -> Ended {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        let mut child = set_up(command, settings).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut stderr = String::new();
+        let said = timeout(PATIENCE, async {
+            while !stderr.contains(words) {
+                let line = lines.next_line().await.unwrap();
+                stderr += &line.unwrap_or_else(|| panic!("it ended before it said {words:?}: {stderr}"));
+                stderr.push('\n');
+            }
+        });
+        said.await.expect("these words in time");
+        answer().await;
+        let mut stdout = String::new();
+        let ended = timeout(PATIENCE, async {
+            lines.get_mut().read_to_string(&mut stderr).await.unwrap();
+            child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
+            child.wait().await.unwrap()
+        });
+        let code = ended.await.expect("an end").code();
+        Ended { code, stdout, stderr }
+    }
+
     async fn run_as(command: Command, settings: &[(&str, &str)]) -> Ended {
         let mut child = set_up(command, settings).spawn().unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
@@ -170,20 +202,25 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// None, and a loud line, where the system allows no such thing.
+    /// None where the system allows no such thing: the test is skipped then, and fails where `CI=true`.
     pub fn mount(size: &str) -> Option<Self> {
+        Self::try_mount(size).inspect_err(|why| super::skip(why)).ok()
+    }
+
+    fn try_mount(size: &str) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mount =
             format!("mount -t tmpfs -o size={size} none '{}' && echo && exec cat", folder.path().display());
         let mut holder = std::process::Command::new("unshare");
         let holder = holder.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
-        let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
-        let is_mounted = holder.stdout.as_mut().unwrap().read(&mut [0]).unwrap() == 1;
-        if !is_mounted {
-            println!("SKIPPED: this system allows no mount in a namespace of its own");
-            holder.wait().unwrap();
+        holder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut holder = holder.spawn().map_err(|error| format!("cannot run unshare: {error}"))?;
+        if holder.stdout.as_mut().unwrap().read(&mut [0]).unwrap() == 1 {
+            return Ok(Self { folder, holder });
         }
-        is_mounted.then_some(Self { folder, holder })
+        let ended = holder.wait_with_output().unwrap();
+        let why = String::from_utf8_lossy(&ended.stderr).trim().replace('\n', " ");
+        Err(format!("this system allows no mount in a namespace of its own ({why})"))
     }
 
     fn enter(&self) -> std::process::Command {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -68,7 +69,7 @@ impl Request {
     pub async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(&self.address).await?;
         let (method, path) = (self.request.method().to_string(), self.request.uri().to_string());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(self.request).await?;
         let (head, body) = response.into_parts();
@@ -78,6 +79,29 @@ impl Request {
         let answer = Answer { status: head.status.as_u16(), headers: head.headers, text };
         HTTP.expect(&method, &path, &answer);
         Ok(answer)
+    }
+}
+
+/// A connection for one request after the other.
+pub struct Connection {
+    address: String,
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    pub async fn open(address: &str) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { address: address.to_owned(), sender }
+    }
+
+    /// The sum of a metric over its labels.
+    pub async fn metric(&mut self, name: &str) -> f64 {
+        let Request { request, .. } = Request::new(&self.address, "GET", "/metrics").admin();
+        let answer = timeout(PATIENCE, self.sender.send_request(request)).await.expect("an answer in time");
+        let page = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+        super::metric(std::str::from_utf8(&page).unwrap(), name)
     }
 }
 

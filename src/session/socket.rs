@@ -95,7 +95,8 @@ impl Socket {
         let Upgraded { stream, read_already } = connection;
         let outlet = Arc::new(Outlet::new(stream));
         admission.opened(&outlet);
-        let reader = (!read_already.is_empty()).then(|| Reader::new(read_already, admission.message_limit()));
+        let reader =
+            (!read_already.is_empty()).then(|| Reader::new(&read_already, admission.message_limit()));
         Self { outlet, reader, stage: Stage::Open, pace: Pace::default(), admission }
     }
 
@@ -179,7 +180,7 @@ impl Socket {
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
                 ready!(self.outlet.reading().poll_read_ready(cx)).map_err(|_| None)?;
             }
-            let new_reader = || Reader::new(Bytes::new(), self.admission.message_limit());
+            let new_reader = || Reader::new(&[], self.admission.message_limit());
             let reader = self.reader.get_or_insert_with(new_reader);
             let (result, received) = reader.read(&self.outlet);
             coop.made_progress();
@@ -248,15 +249,15 @@ impl Socket {
 }
 
 impl Reader {
-    fn new(read_already: Bytes, message_limit: usize) -> Box<Self> {
+    fn new(read_already: &[u8], message_limit: usize) -> Box<Self> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(message_limit))
             .max_frame_size(Some(message_limit));
         let (has_more, mut boundary) = (!read_already.is_empty(), Boundary::new(message_limit));
-        let passed = boundary.advance(&read_already);
-        let begun = read_already.slice(..passed.bytes).into();
+        let passed = boundary.advance(read_already);
+        let begun = read_already.get(..passed.bytes).unwrap_or_default().to_vec();
         let frames = WebSocketContext::from_partially_read(begun, Role::Server, Some(config));
         Box::new(Self { frames, boundary, has_more })
     }

@@ -37,7 +37,9 @@ fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
     }
     // Whatever happened to the writes, what the hub has said before is there.
     let mut heard = Vec::new();
-    while !matches!(stream.read_to_end(&mut heard), Ok(0)) {}
+    for _ in 0..3 {
+        let _ = stream.read_to_end(&mut heard);
+    }
     let close = heard.windows(2).rposition(|bytes| bytes[0] == 0x88 && bytes[1] >= 2)?;
     Some(u16::from_be_bytes([heard[close + 2], heard[close + 3]]))
 }

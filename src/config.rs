@@ -333,6 +333,8 @@ impl From<Settings> for Config {
                     reads: settings.address_read_rate,
                     messages: settings.message_rate,
                 }),
+                watch_clocks: session::Config::default().watch_clocks,
+                live_state: session::Config::default().live_state,
                 max_bytes_in_flight: if is_limited { settings.max_bytes_in_flight } else { usize::MAX },
             },
             token: token::Config {

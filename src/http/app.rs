@@ -12,6 +12,7 @@ use super::hourly::Hourly;
 use super::limits::Bodies;
 use super::meter::HttpMeter;
 use super::origins::Origins;
+use super::visitors::Desk;
 use crate::clock::Clock;
 use crate::history::archive::Archives;
 use crate::history::stats::Answers;
@@ -32,6 +33,8 @@ pub struct App {
     pub admin_token: AdminToken,
     /// Room for bodies.
     pub bodies: Bodies,
+    /// Whose turn it is to read or erase what is kept of a person.
+    pub desk: Desk,
     /// Who is here.
     pub hub: Arc<Hub>,
     /// The live activity.

@@ -138,6 +138,9 @@ pub enum ApiError {
     /// The address does too much.
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
+    /// Others ask for what is kept of people.
+    #[error("too many ask for what is kept of people: come back in a moment")]
+    Busy,
     /// The journal is full.
     #[error(transparent)]
     Queue(#[from] Full),
@@ -197,7 +200,7 @@ impl ApiError {
             Self::Sockets(Refused::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::Queue(_) | Self::BodiesFull => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Queue(_) | Self::BodiesFull | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
             Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")

@@ -52,6 +52,8 @@ struct Gauges {
     people: Gauge,
     rooms: Gauge,
     held: [Gauge; Reason::ALL.len()],
+    watch_clocks: Gauge,
+    live_state: Gauge,
     pending: Gauge,
     pending_bytes: Gauge,
     pending_bytes_limit: Gauge,
@@ -128,6 +130,14 @@ impl Gauges {
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
             rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
             held: Reason::ALL.map(|reason| gauge!(HELD, "reason" => reason.as_str())),
+            watch_clocks: describe(
+                "breathing_room_watch_clocks",
+                "Watch sessions that the hub measures, or has measured within the hour",
+            ),
+            live_state: describe(
+                "breathing_room_live_state_bytes",
+                "Bytes kept for the live activity and for measuring",
+            ),
             pending: describe("breathing_room_events_pending", "Events not yet in the database"),
             pending_bytes: describe(
                 "breathing_room_events_pending_bytes",
@@ -183,6 +193,8 @@ impl HttpMeter {
         for (gauge, (_, held)) in gauges.held.iter().zip(app.hub.holds()) {
             gauge.set(held as f64);
         }
+        gauges.watch_clocks.set(app.clocks.len() as f64);
+        gauges.live_state.set(app.room.live_state.used() as f64);
         gauges.pending.set(status.pending() as f64);
         gauges.pending_bytes.set(status.pending_bytes as f64);
         gauges.pending_bytes_limit.set(status.limit_bytes as f64);

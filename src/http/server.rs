@@ -24,6 +24,7 @@ use super::meter::{HttpMeter, Meters};
 use super::origins::Origins;
 use super::routes::Front;
 use super::seats::Seats;
+use super::visitors::Desk;
 use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::history::archive::Archives;
@@ -34,7 +35,7 @@ use crate::history::stats::Answers;
 use crate::history::store::{Lock, OpenError};
 use crate::history::{Store, flush, journal};
 use crate::live::{Feed, Hub, audit, hold};
-use crate::quota::Sharing;
+use crate::quota::{Quota, Sharing};
 use crate::session::{Sockets, WatchClocks, census, room, stall_limit, sweep};
 use crate::token::BadKeys;
 use crate::wire::CloseCode;
@@ -169,11 +170,12 @@ impl Server {
         });
         let saved = seats.restore().await;
         let sockets = Sockets::new(&session, clock.clone(), meters.session.clone());
-        let clocks = Arc::new(WatchClocks::default());
+        let clocks = Arc::new(WatchClocks::new(session.watch_clocks, meters.session.clone()));
         let room = Arc::new(room::Context {
             hub: Arc::clone(&hub),
             journal: journal.clone(),
             clocks: Arc::clone(&clocks),
+            live_state: Arc::new(Quota::new(session.live_state, sharing)),
             clock: clock.clone(),
             tokens,
             meter: meters.session.clone(),
@@ -197,6 +199,7 @@ impl Server {
             origins: Origins::new(&http),
             untold: Hourly::default(),
             bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),
+            desk: Desk::new(sharing),
             config: http,
             feed: Feed::new(Arc::clone(&hub), clock.clone()),
             hub,
@@ -333,7 +336,14 @@ async fn tidy(clocks: &WatchClocks, clock: &Clock, meter: &HttpMeter) {
     let mut minute = interval(Duration::from_mins(1));
     loop {
         minute.tick().await;
-        clocks.forget_idle(clock.elapsed());
+        clocks.forget_idle(clock.elapsed()).await;
+        let evicted = clocks.take_evicted();
+        if evicted > 0 {
+            warn!(
+                evicted,
+                "too many watch sessions: the hub does not measure the oldest of whoever has the most"
+            );
+        }
         meter.sum_up();
     }
 }

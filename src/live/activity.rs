@@ -16,6 +16,10 @@ use crate::wire::VisitorId;
 /// The most entries of a list.
 pub(super) const LIST_LIMIT: usize = 100;
 
+/// What a text takes besides itself that one visitor attends to: its place in the list and in the order, and the map of
+/// its visitors.
+const ENTRY_BYTES: usize = 512;
+
 /// A text, and how many visitors attend to it.
 pub(super) type Attended = (Arc<str>, usize);
 
@@ -110,13 +114,24 @@ impl Attention {
         Self { activity, visitor, page: None, playing: Vec::new() }
     }
 
+    /// How many bytes a text takes at most in the list, with its place there.
+    #[must_use]
+    pub fn bytes(text: &str) -> usize {
+        ENTRY_BYTES + text.len()
+    }
+
     /// The session is on this page now.
     pub fn look_at(&mut self, path: Arc<str>) {
+        self.look_away();
         let mut tallies = lock(&self.activity.0);
-        if let Some(old) = self.page.take() {
-            tallies.pages.remove(&old, &self.visitor);
-        }
         self.page = Some(tallies.pages.add(&path, &self.visitor));
+    }
+
+    /// The session is on no page that is known.
+    pub fn look_away(&mut self) {
+        if let Some(old) = self.page.take() {
+            lock(&self.activity.0).pages.remove(&old, &self.visitor);
+        }
     }
 
     /// The session plays `content` under this watch session.

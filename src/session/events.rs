@@ -11,11 +11,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::acks::Acks;
+use super::meter::Limit;
 use super::room;
 use crate::address::Address;
 use crate::history::Epoch;
 use crate::history::event::{Event, PageViewFact, WatchFact, Who};
 use crate::live::Attention;
+use crate::quota::Permit;
 use crate::wire::{ErrorCode, PageView, Ref, Refusal, SessionId, Time, Watch, WatchState};
 
 /// The most watch sessions that may play at once on one socket.
@@ -34,8 +36,20 @@ pub struct Events {
     commit: Option<Pin<Box<dyn Future<Output = Epoch> + Send>>>,
     last_ref: Option<Ref>,
     last_watch: Time,
-    /// The newest facts of the watch sessions that play on this socket, and when they came.
-    playing: Vec<(WatchFact, Duration)>,
+    /// What its page takes of the live state, where it is listed.
+    page: Option<Permit>,
+    /// The watch sessions that play on this socket, and are measured.
+    playing: Vec<Playing>,
+}
+
+/// A watch session that plays.
+struct Playing {
+    /// The newest fact, without what only its own message tells.
+    fact: WatchFact,
+    /// When it came.
+    since: Duration,
+    /// What this takes of the live state.
+    _permit: Permit,
 }
 
 impl Events {
@@ -53,6 +67,7 @@ impl Events {
             commit: None,
             last_ref: None,
             last_watch: Time::from_millis(0),
+            page: None,
             playing: Vec::new(),
         }
     }
@@ -67,10 +82,22 @@ impl Events {
         let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
             .map_err(|problem| refuse(problem.code, problem.message, reference))?;
         self.append(reference, Event::PageView(fact))?;
-        if let Some(attention) = &mut self.attention {
-            attention.look_at(path);
-        }
+        self.look_at(path);
         Ok(())
+    }
+
+    /// The page is listed in the live activity, unless there is no room for it.
+    fn look_at(&mut self, path: Arc<str>) {
+        let Some(attention) = &mut self.attention else { return };
+        attention.look_away();
+        self.page = None;
+        let bytes = Attention::bytes(&path);
+        self.page = self.context.live_state.try_hold(self.address, bytes as u64).ok();
+        if self.page.is_some() {
+            attention.look_at(path);
+        } else {
+            self.context.meter.limited(Limit::LiveState);
+        }
     }
 
     /// The state of a watch session.
@@ -80,7 +107,7 @@ impl Events {
     pub fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());
-        let others = self.playing.iter().filter(|(fact, _)| fact.id() != id).count();
+        let others = self.playing.iter().filter(|playing| playing.fact.id() != id).count();
         if state == WatchState::Playing && others >= PLAYING_LIMIT {
             let rule = format!("state: at most {PLAYING_LIMIT} watch sessions may play at once");
             return Err(refuse(ErrorCode::BadField, rule, reference));
@@ -92,17 +119,32 @@ impl Events {
             .map_err(|problem| refuse(problem.code, problem.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(fact.clone()))?;
-        self.playing.retain(|(playing, _)| playing.id() != id);
-        let plays = self.context.clocks.tell(self.session, id, fact.state_at(), now);
-        if plays {
-            self.playing.push((fact.measurable(), now));
+        self.playing.retain(|playing| playing.fact.id() != id);
+        if let Some(attention) = &mut self.attention {
+            attention.stop(id);
         }
-        match &mut self.attention {
-            Some(attention) if plays => attention.play(id, content),
-            Some(attention) => attention.stop(id),
-            None => {}
+        let socket = (self.address, self.session);
+        if self.context.clocks.tell(socket, id, fact.state_at(), now) {
+            self.play(fact.measurable(), content, now);
         }
         Ok(())
+    }
+
+    /// A watch session plays on this socket: it is listed and measured, unless there is no room for it. Then it has the
+    /// time that its client tells.
+    fn play(&mut self, fact: WatchFact, content: Arc<str>, now: Duration) {
+        let id = fact.id();
+        // The fact and the list may each have a text of their own.
+        let bytes = size_of::<Playing>() + content.len() + Attention::bytes(&content);
+        let Ok(permit) = self.context.live_state.try_hold(self.address, bytes as u64) else {
+            self.context.meter.limited(Limit::LiveState);
+            self.context.clocks.lose(self.session, id, now);
+            return;
+        };
+        self.playing.push(Playing { fact, since: now, _permit: permit });
+        if let Some(attention) = &mut self.attention {
+            attention.play(id, content);
+        }
     }
 
     fn check_rising(&self, reference: Ref) -> Result<(), Refusal> {
@@ -153,7 +195,7 @@ impl Drop for Events {
     /// What played on the socket no longer does, and how long it did is kept.
     fn drop(&mut self) {
         let now = self.context.clock.elapsed();
-        for (fact, since) in self.playing.drain(..) {
+        for Playing { fact, since, .. } in self.playing.drain(..) {
             if let Some(total) = self.context.clocks.lose(self.session, fact.id(), now) {
                 let fact = fact.measured(total, now.saturating_sub(since));
                 self.context.journal.append_measured(Event::Watch(fact));

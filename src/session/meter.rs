@@ -46,6 +46,12 @@ pub enum Limit {
     Queue,
     /// Events of one address that wait to be written.
     AddressQueue,
+    /// Watch clocks, all together: an address has lost one.
+    WatchClocks,
+    /// Bytes of live state: something is not listed, or not measured.
+    LiveState,
+    /// Requests for what is kept of a person.
+    PersonalData,
     /// Bytes that the hub keeps for others, all together.
     BytesInFlight,
     /// Open files of the process.
@@ -53,7 +59,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
@@ -69,6 +75,9 @@ impl Limit {
         Self::MessageFrames,
         Self::Queue,
         Self::AddressQueue,
+        Self::WatchClocks,
+        Self::LiveState,
+        Self::PersonalData,
         Self::BytesInFlight,
         Self::Descriptors,
     ];
@@ -90,6 +99,9 @@ impl Limit {
             Self::MessageFrames => "message-frames",
             Self::Queue => "queue",
             Self::AddressQueue => "address-queue",
+            Self::WatchClocks => "watch-clocks",
+            Self::LiveState => "live-state",
+            Self::PersonalData => "personal-data",
             Self::BytesInFlight => "bytes-in-flight",
             Self::Descriptors => "descriptors",
         }

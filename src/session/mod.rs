@@ -48,6 +48,10 @@ pub struct Config {
     pub limits: Option<Limits>,
     /// The most bytes that may wait for all peers together.
     pub max_bytes_in_flight: usize,
+    /// The most watch sessions that are measured, or wait for their clients to come back.
+    pub watch_clocks: usize,
+    /// The most bytes that are kept of all sockets together, besides their presence: pages, and what plays.
+    pub live_state: u64,
 }
 
 impl Default for Config {
@@ -60,6 +64,8 @@ impl Default for Config {
             message_limit: MESSAGE_LIMIT,
             limits: Some(Limits::DEFAULT),
             max_bytes_in_flight: 64 * 1024 * 1024,
+            watch_clocks: 100_000,
+            live_state: 32 * 1024 * 1024,
         }
     }
 }

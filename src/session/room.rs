@@ -21,6 +21,7 @@ use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
 use crate::live::{Hub, Reason, Seat};
 use crate::panics::Part;
+use crate::quota::Quota;
 use crate::token::{BadToken, Tokens};
 use crate::wire::frame::Frame;
 use crate::wire::message::ServerMessage;
@@ -36,6 +37,8 @@ pub struct Context {
     pub journal: Journal,
     /// How long things have played.
     pub clocks: Arc<WatchClocks>,
+    /// Bytes of what is kept of all sockets for the live activity and for measuring.
+    pub live_state: Arc<Quota>,
     /// Both clocks.
     pub clock: Clock,
     /// What makes a token good, where the hub asks for them.
@@ -289,8 +292,10 @@ mod tests {
         let limits = Limits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
         let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register(panics));
         let (journal, _) = journal::open(limits, clock.clone(), history::meter::Meter::register(panics));
-        let (clocks, leave_grace) = (Arc::default(), Duration::ZERO);
-        Arc::new(Context { hub, journal, clocks, clock, tokens: None, meter, leave_grace })
+        let clocks = Arc::new(WatchClocks::new(10, meter.clone()));
+        let live_state = Arc::new(Quota::new(10_000, Sharing::Fair));
+        let leave_grace = Duration::ZERO;
+        Arc::new(Context { hub, journal, clocks, live_state, clock, tokens: None, meter, leave_grace })
     }
 
     async fn join(context: &Arc<Context>, sockets: &Arc<Sockets>, name: &str) -> WebSocketStream<TcpStream> {

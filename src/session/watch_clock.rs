@@ -2,32 +2,60 @@
 //!
 //! Time runs while a socket is open and the newest state told is `playing`. A clock belongs to the
 //! watch session, not to the socket: a client that lost its socket and comes back goes on where it was,
-//! and two sockets that play the same session count once. Pure but for the lock around the table.
+//! and two sockets that play the same session count once. There are so many clocks; where one more is needed, the address
+//! that holds the most loses its own. Pure but for the lock around the table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use uuid::Uuid;
 
+use super::meter::{Limit, Meter};
+use crate::address::Address;
 use crate::sync::lock;
 use crate::wire::{SessionId, Time, WatchState};
 
 /// How long a clock that stands still is kept for its client to come back.
 const KEPT_IDLE: Duration = Duration::from_hours(1);
 
-/// The most clocks there are. A watch session beyond them is stored with its client's time alone.
-const CLOCKS_LIMIT: usize = 100_000;
+/// Clocks that are looked at under one lock when idle ones are forgotten: some 50 µs.
+const CHUNK: usize = 1_024;
 
-/// The clocks of all watch sessions that were heard of lately.
-#[derive(Debug, Default)]
-pub struct WatchClocks(
-    /// O(1) steps, and one pass a minute over what is bounded by [`CLOCKS_LIMIT`].
-    Mutex<HashMap<Uuid, WatchClock>>,
-);
+/// The clocks of all watch sessions that were heard of lately. One is of a fixed size, 160 bytes with its place in the
+/// order, and takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
+#[derive(Debug)]
+pub struct WatchClocks {
+    limit: usize,
+    meter: Meter,
+    /// O(log n) steps, and one chunk of a pass over all.
+    table: Mutex<Table>,
+}
 
+/// The clocks. Ordered maps, which grow and shrink without a pause in which all of them are moved.
 #[derive(Debug, Default)]
+struct Table {
+    clocks: BTreeMap<Uuid, WatchClock>,
+    /// The same by address, in the order in which each address loses them.
+    order: BTreeSet<Turn>,
+    /// How many each address holds, where it holds any.
+    held: BTreeMap<Address, usize>,
+    /// The same, those who hold the fewest first.
+    holders: BTreeSet<(usize, Address)>,
+    /// Clocks that were lost to others since that was last told.
+    evicted: usize,
+}
+
+/// When a clock is its address's next to go: those that stand still before those that play, and of them the one that
+/// was not heard of for the longest time.
+type Turn = (Address, bool, Duration, Uuid);
+
+#[derive(Debug)]
 struct WatchClock {
+    /// From where it was last heard of.
+    address: Address,
     /// Time played until `since`.
     banked: Duration,
     /// The socket on which it plays, and since when.
@@ -39,6 +67,10 @@ struct WatchClock {
 }
 
 impl WatchClock {
+    fn new(address: Address) -> Self {
+        Self { address, banked: Duration::ZERO, playing: None, newest: None, heard: Duration::ZERO }
+    }
+
     fn total(&self, now: Duration) -> Duration {
         let running = self.playing.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since));
         self.banked + running
@@ -60,49 +92,152 @@ impl WatchClock {
         self.banked = self.total(now);
         self.playing = None;
     }
+
+    fn turn(&self, id: Uuid) -> Turn {
+        (self.address, self.playing.is_some(), self.heard, id)
+    }
+
+    fn is_forgotten(&self, now: Duration) -> bool {
+        self.playing.is_none() && now.saturating_sub(self.heard) >= KEPT_IDLE
+    }
+}
+
+impl Table {
+    fn held(&self, address: Address) -> usize {
+        self.held.get(&address).copied().unwrap_or_default()
+    }
+
+    fn hold(&mut self, address: Address, count: usize) {
+        let before = self.held(address);
+        self.holders.remove(&(before, address));
+        if count == 0 {
+            self.held.remove(&address);
+        } else {
+            self.held.insert(address, count);
+            self.holders.insert((count, address));
+        }
+    }
+
+    fn insert(&mut self, id: Uuid, clock: WatchClock) {
+        self.order.insert(clock.turn(id));
+        self.hold(clock.address, self.held(clock.address) + 1);
+        self.clocks.insert(id, clock);
+    }
+
+    fn remove(&mut self, id: Uuid) -> Option<WatchClock> {
+        let clock = self.clocks.remove(&id)?;
+        self.order.remove(&clock.turn(id));
+        self.hold(clock.address, self.held(clock.address).saturating_sub(1));
+        Some(clock)
+    }
+
+    /// Makes room for a clock of this address: the address that would hold the most loses one, which is this one where
+    /// there is a tie. Nobody does where this one has none to lose, and no other has more than it would have.
+    fn evict_for(&mut self, address: Address) {
+        let Some((most, greediest)) = self.holders.last().copied() else { return };
+        let loser = if self.held(address) + 1 >= most { address } else { greediest };
+        let first = self.order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
+        if let Some((of, _, _, id)) = first
+            && of == loser
+        {
+            self.remove(id);
+            self.evicted += 1;
+        }
+    }
 }
 
 impl WatchClocks {
+    /// No clocks yet, and at most so many. Those that are lost to others are counted by `meter`.
+    #[must_use]
+    pub fn new(limit: usize, meter: Meter) -> Self {
+        Self { limit, meter, table: Mutex::default() }
+    }
+
     /// How long `id` has played until `now`, a time of the monotonic clock.
     #[must_use]
     pub fn total(&self, id: Uuid, now: Duration) -> Duration {
-        lock(&self.0).get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
+        lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
-    /// A message on `session` told that `id` was in `state` from `at` on. Says whether it plays on
-    /// this socket now.
-    pub fn tell(&self, session: SessionId, id: Uuid, (state, at): (WatchState, Time), now: Duration) -> bool {
-        let mut clocks = lock(&self.0);
-        if clocks.len() >= CLOCKS_LIMIT && !clocks.contains_key(&id) {
-            return state == WatchState::Playing;
+    /// A message on `session`, a socket of `address`, told that `id` was in `state` from `at` on. Says whether it plays
+    /// on this socket now. Where there are as many clocks as may be, the address that holds the most loses the one that
+    /// has stood still for the longest time; that watch session is stored with its client's time alone.
+    ///
+    /// `paused` and `ended` of an unknown session need a clock too: a `playing` that is older, and comes later, is old
+    /// news only to a clock.
+    pub fn tell(
+        &self,
+        (address, session): (Address, SessionId),
+        id: Uuid,
+        (state, at): (WatchState, Time),
+        now: Duration,
+    ) -> bool {
+        let mut table = lock(&self.table);
+        let known = table.remove(id);
+        if known.is_none() && table.clocks.len() >= self.limit {
+            self.meter.limited(Limit::WatchClocks);
+            table.evict_for(address);
+            if table.clocks.len() >= self.limit {
+                return state == WatchState::Playing;
+            }
         }
-        let clock = clocks.entry(id).or_default();
+        let mut clock = known.unwrap_or_else(|| WatchClock::new(address));
+        clock.address = address;
         clock.tell(session, state, at, now);
-        clock.playing.is_some_and(|(playing_on, _)| playing_on == session)
+        let plays = clock.playing.is_some_and(|(playing_on, _)| playing_on == session);
+        table.insert(id, clock);
+        plays
     }
 
     /// The socket of `session` is gone: if `id` played on it, it no longer does. Returns how long it
     /// has played, in this case.
     pub fn lose(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
-        let mut clocks = lock(&self.0);
-        let clock = clocks.get_mut(&id)?;
-        clock.playing.filter(|(playing_on, _)| *playing_on == session)?;
+        let mut table = lock(&self.table);
+        table.clocks.get(&id)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
+        let mut clock = table.remove(id)?;
         clock.stop(now);
         clock.heard = now;
-        Some(clock.banked)
+        let banked = clock.banked;
+        table.insert(id, clock);
+        Some(banked)
     }
 
-    /// Drops the clocks that have stood still for an hour.
-    pub fn forget_idle(&self, now: Duration) {
-        let mut clocks = lock(&self.0);
-        clocks.retain(|_, clock| clock.playing.is_some() || now.saturating_sub(clock.heard) < KEPT_IDLE);
-        clocks.shrink_to_fit();
+    /// Drops the clocks that have stood still for an hour, and lets others work meanwhile.
+    pub async fn forget_idle(&self, now: Duration) {
+        let mut from = Bound::Unbounded;
+        while let Some(last) = self.forget_chunk(from, now) {
+            from = Bound::Excluded(last);
+            yield_now().await;
+        }
+    }
+
+    /// Passes one chunk, and says which clock was the last of it.
+    fn forget_chunk(&self, from: Bound<Uuid>, now: Duration) -> Option<Uuid> {
+        let mut table = lock(&self.table);
+        let chunk: Vec<_> = table
+            .clocks
+            .range((from, Bound::Unbounded))
+            .take(CHUNK)
+            .map(|(id, clock)| (*id, clock.is_forgotten(now)))
+            .collect();
+        for (id, is_forgotten) in &chunk {
+            if *is_forgotten {
+                table.remove(*id);
+            }
+        }
+        chunk.last().map(|(id, _)| *id)
+    }
+
+    /// How many clocks were lost to others since this was last asked.
+    #[must_use]
+    pub fn take_evicted(&self) -> usize {
+        std::mem::take(&mut lock(&self.table).evicted)
     }
 
     /// How many clocks there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.0).len()
+        lock(&self.table).clocks.len()
     }
 
     /// Whether there are none.
@@ -114,7 +249,13 @@ impl WatchClocks {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::{any, proptest};
+    use proptest::{prop_assert, prop_assert_eq};
+
     use super::*;
+    use crate::panics::Panics;
     use WatchState::{Ended, Paused, Playing};
 
     fn at(seconds: u64) -> Duration {
@@ -125,57 +266,161 @@ mod tests {
         (state, Time::from_millis(seconds * 1000))
     }
 
+    fn clocks(limit: usize) -> WatchClocks {
+        WatchClocks::new(limit, Meter::register(&Panics::register()))
+    }
+
+    fn address(last: u8) -> Address {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    /// On a socket of the first address.
+    fn on(session: SessionId) -> (Address, SessionId) {
+        (address(1), session)
+    }
+
     #[test]
     fn pauses_do_not_count() {
-        let (clocks, id, session) = (WatchClocks::default(), Uuid::new_v4(), SessionId::new());
-        clocks.tell(session, id, told(Playing, 0), at(0));
-        clocks.tell(session, id, told(Paused, 10), at(10));
-        clocks.tell(session, id, told(Playing, 15), at(15));
+        let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
+        clocks.tell(on(session), id, told(Playing, 0), at(0));
+        clocks.tell(on(session), id, told(Paused, 10), at(10));
+        clocks.tell(on(session), id, told(Playing, 15), at(15));
         assert_eq!(clocks.total(id, at(22)), at(17));
-        clocks.tell(session, id, told(Ended, 22), at(22));
-        clocks.tell(session, id, told(Playing, 23), at(23)); // ended is final
+        clocks.tell(on(session), id, told(Ended, 22), at(22));
+        clocks.tell(on(session), id, told(Playing, 23), at(23)); // ended is final
         assert_eq!(clocks.total(id, at(99)), at(17));
     }
 
     #[test]
     fn a_lost_socket_stops_the_time_and_another_goes_on() {
-        let (clocks, id) = (WatchClocks::default(), Uuid::new_v4());
+        let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
-        clocks.tell(first, id, told(Playing, 0), at(0));
+        clocks.tell(on(first), id, told(Playing, 0), at(0));
         assert_eq!(clocks.lose(first, id, at(10)), Some(at(10)));
         assert_eq!(clocks.lose(first, id, at(12)), None);
-        clocks.tell(second, id, told(Playing, 20), at(20));
+        clocks.tell(on(second), id, told(Playing, 20), at(20));
         assert_eq!(clocks.total(id, at(25)), at(15));
     }
 
     #[test]
     fn two_sockets_that_play_the_same_count_once() {
-        let (clocks, id) = (WatchClocks::default(), Uuid::new_v4());
+        let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
-        clocks.tell(first, id, told(Playing, 0), at(0));
-        clocks.tell(second, id, told(Playing, 5), at(5)); // the first is half dead and not yet found out
+        clocks.tell(on(first), id, told(Playing, 0), at(0));
+        clocks.tell(on(second), id, told(Playing, 5), at(5)); // the first is half dead and not yet found out
         assert_eq!(clocks.lose(first, id, at(30)), None);
         assert_eq!(clocks.total(id, at(31)), at(31));
     }
 
     #[test]
     fn old_news_changes_nothing() {
-        let (clocks, id, session) = (WatchClocks::default(), Uuid::new_v4(), SessionId::new());
-        clocks.tell(session, id, told(Playing, 0), at(0));
-        clocks.tell(session, id, told(Paused, 10), at(10));
-        assert!(!clocks.tell(session, id, told(Playing, 0), at(11))); // sent again
+        let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
+        clocks.tell(on(session), id, told(Playing, 0), at(0));
+        clocks.tell(on(session), id, told(Paused, 10), at(10));
+        assert!(!clocks.tell(on(session), id, told(Playing, 0), at(11))); // sent again
         assert_eq!(clocks.total(id, at(60)), at(10));
     }
 
-    #[test]
-    fn idle_clocks_are_forgotten_and_playing_ones_kept() {
-        let (clocks, session) = (WatchClocks::default(), SessionId::new());
+    #[tokio::test]
+    async fn idle_clocks_are_forgotten_and_playing_ones_kept() {
+        let (clocks, session) = (clocks(10), SessionId::new());
         let (playing, paused) = (Uuid::new_v4(), Uuid::new_v4());
-        clocks.tell(session, playing, told(Playing, 0), at(0));
-        clocks.tell(session, paused, told(Paused, 0), at(0));
-        clocks.forget_idle(at(3_599));
+        clocks.tell(on(session), playing, told(Playing, 0), at(0));
+        clocks.tell(on(session), paused, told(Paused, 0), at(0));
+        clocks.forget_idle(at(3_599)).await;
         assert_eq!(clocks.len(), 2);
-        clocks.forget_idle(at(3_600));
+        clocks.forget_idle(at(3_600)).await;
         assert_eq!((clocks.len(), clocks.total(playing, at(3_600))), (1, at(3_600)));
+    }
+
+    #[tokio::test]
+    async fn all_chunks_are_passed_when_idle_clocks_are_forgotten() {
+        let (clocks, session) = (clocks(10_000), SessionId::new());
+        for n in 0..3 * CHUNK {
+            let state = if n % 2 == 0 { Paused } else { Playing };
+            clocks.tell(on(session), Uuid::new_v4(), told(state, 0), at(0));
+        }
+        clocks.forget_idle(at(3_600)).await;
+        assert_eq!(clocks.len(), 3 * CHUNK / 2);
+    }
+
+    #[test]
+    fn flood_of_new_ids_evicts_its_own_clocks_and_nobody_elses() {
+        let (clocks, session) = (clocks(100), SessionId::new());
+        let honest: Vec<_> = (0..10).map(|_| Uuid::new_v4()).collect();
+        for id in &honest {
+            clocks.tell((address(1), session), *id, told(Playing, 0), at(0));
+        }
+        for second in 1..1_000 {
+            clocks.tell((address(2), session), Uuid::new_v4(), told(Paused, second), at(second));
+        }
+        assert_eq!(clocks.len(), 100);
+        assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
+        assert_eq!(clocks.take_evicted(), 999 - 90);
+        assert_eq!(clocks.take_evicted(), 0);
+        // Somebody new is measured, and so is the next one of those who were here.
+        for (address, second) in [(address(3), 2_000), (address(1), 2_001)] {
+            let id = Uuid::new_v4();
+            assert!(clocks.tell((address, session), id, told(Playing, second), at(second)));
+            assert_eq!(clocks.total(id, at(second + 9)), at(9));
+        }
+        assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
+    }
+
+    #[test]
+    fn an_address_loses_what_stood_still_longest_and_what_plays_last() {
+        let (clocks, session) = (clocks(3), SessionId::new());
+        let ids = [(); 5].map(|()| Uuid::new_v4());
+        for (second, (id, state)) in
+            (0..).zip(ids.into_iter().zip([Playing, Paused, Paused, Paused, Playing]))
+        {
+            clocks.tell(on(session), id, told(state, second), at(second));
+        }
+        let kept = ids.map(|id| lock(&clocks.table).clocks.contains_key(&id));
+        assert_eq!(kept, [true, false, false, true, true]);
+    }
+
+    #[test]
+    fn where_every_address_has_one_a_newcomer_has_none() {
+        let (clocks, session) = (clocks(3), SessionId::new());
+        let ids = [(); 4].map(|()| Uuid::new_v4());
+        for (last, id) in (0..).zip(ids) {
+            let plays = clocks.tell((address(last), session), id, told(Playing, 0), at(0));
+            assert!(plays, "measured or not, it is being watched");
+        }
+        assert_eq!(ids.map(|id| clocks.total(id, at(5))), [at(5), at(5), at(5), at(0)]);
+    }
+
+    #[test]
+    fn a_clock_has_a_fixed_size() {
+        assert!(size_of::<(Uuid, WatchClock)>() <= 112, "{}", size_of::<(Uuid, WatchClock)>());
+        assert!(size_of::<Turn>() <= 48, "{}", size_of::<Turn>());
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_is_bounded_and_its_orders_agree(
+            steps in proptest::collection::vec((0..5_u8, 0..30_u128, 0..4_u8, any::<bool>()), 0..200),
+        ) {
+            let (clocks, session) = (clocks(8), SessionId::new());
+            for (second, (of, id, step, is_now)) in (0..).zip(steps) {
+                let (id, now) = (Uuid::from_u128(id), at(second));
+                let state = [Playing, Paused, Ended].get(usize::from(step)).copied();
+                let told_at = if is_now { second } else { 0 };
+                match state {
+                    Some(state) => drop(clocks.tell((address(of), session), id, told(state, told_at), now)),
+                    None => drop(clocks.lose(session, id, now)),
+                }
+                let table = lock(&clocks.table);
+                prop_assert!(table.clocks.len() <= 8);
+                let turns: BTreeSet<Turn> = table.clocks.iter().map(|(id, clock)| clock.turn(*id)).collect();
+                prop_assert_eq!(&turns, &table.order);
+                let mut held = BTreeMap::new();
+                table.clocks.values().for_each(|clock| *held.entry(clock.address).or_default() += 1);
+                prop_assert_eq!(&held, &table.held);
+                let holders: BTreeSet<_> = held.iter().map(|(address, count)| (*count, *address)).collect();
+                prop_assert_eq!(&holders, &table.holders);
+            }
+        }
     }
 }

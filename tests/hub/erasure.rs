@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::Hub;
+use crate::support::{Hub, Program, Request};
 
 /// An id that stands nowhere by chance.
 const ZOE: &str = "Zoe-5d1f0c7e";
@@ -147,4 +147,20 @@ async fn only_the_admin_sees_and_erases() {
     hub.get("/visitors/a%20b/data").admin().send().await.expect_error(400, "bad-visitor");
     hub.post(DATA).admin().send().await.expect_error(405, "method-not-allowed");
     assert_eq!(hub.delete("/visitors/nobody/data").admin().send().await.expect(200), nothing());
+}
+
+#[tokio::test]
+async fn only_an_erasure_that_did_something_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start_with_log(folder.path(), &[]).await;
+    let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": ZOE, "room": "lobby" });
+    hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    for _ in 0..5 {
+        Request::new(&hub.address, "DELETE", DATA).admin().send().await.expect(200);
+    }
+    hub.signal("TERM").await;
+    let log = folder.path().join("log");
+    assert!(hub.wait().await.success());
+    let log = fs::read_to_string(log).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("erased")).count(), 1, "{log}");
 }

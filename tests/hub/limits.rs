@@ -169,6 +169,118 @@ async fn one_address_has_so_many_sockets_for_the_live_activity() {
     eventually(async || ask().send().await.status == 101, "the place is free").await;
 }
 
+async fn join_from(hub: &Hub, address: &str, visitor: &str) -> Member {
+    Member::join_saying((HEADER, address), &hub.address, "lobby", &format!("visitor={visitor}")).await
+}
+
+async fn watch(member: &mut Member, state: &str, content: &str) {
+    let id = Uuid::new_v4();
+    let watch = json!({ "type": "watch", "id": id, "content": content, "state": state, "watchedMs": 0 });
+    member.tell(watch).await;
+}
+
+#[tokio::test]
+async fn flood_of_watch_sessions_takes_no_clock_from_another_address() {
+    let clock = clock();
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.session.watch_clocks = 10;
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+    })
+    .await;
+    let mut ann = join_from(&hub, "192.0.2.1", "ann").await;
+    watch(&mut ann, "playing", "dawn").await;
+    ann.settle().await;
+    let mut eve = join_from(&hub, "192.0.2.2", "eve").await;
+    for _ in 0..30 {
+        watch(&mut eve, "paused", "noise").await;
+    }
+    eve.settle().await;
+    let mut bob = join_from(&hub, "192.0.2.3", "bob").await;
+    watch(&mut bob, "playing", "dawn").await;
+    bob.settle().await;
+    assert_eq!(hub.debug("watchClocks").await, 10);
+    assert_eq!(hub.metric("breathing_room_watch_clocks").await, 10.0);
+    assert_eq!(met(&hub, "watch-clocks").await, 22, "21 of her own, and one for bob");
+    clock.advance(Duration::from_secs(10));
+    for member in [ann, bob, eve] {
+        member.leave().await;
+    }
+    hub.flush().await;
+    let measured =
+        "SELECT json_array(visitor, watched_ms) FROM watch_sessions WHERE watched_ms > 0 ORDER BY visitor";
+    assert_eq!(hub.rows(measured).await, [json!(["ann", 10_000]), json!(["bob", 10_000])]);
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [32], "everything is stored");
+}
+
+#[tokio::test]
+async fn live_state_of_one_address_is_bounded_in_bytes_and_its_events_are_stored() {
+    let hub = Hub::with(|config| {
+        config.session.live_state = 16 * 1024;
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+    })
+    .await;
+    let mut flood = Vec::new();
+    for n in 0..20 {
+        let mut eve = join_from(&hub, "192.0.2.2", &format!("eve{n}")).await;
+        eve.view_page(Uuid::new_v4(), &format!("/{n:02}/{}", "x".repeat(500))).await;
+        watch(&mut eve, "playing", &format!("{n:02}{}", "x".repeat(500))).await;
+        eve.settle().await;
+        flood.push(eve);
+    }
+    let mut ann = join_from(&hub, "192.0.2.1", "ann").await;
+    ann.view_page(Uuid::new_v4(), "/sunrise").await;
+    watch(&mut ann, "playing", "dawn").await;
+    ann.settle().await;
+    let live = hub.get("/live-activity").send().await.expect(200);
+    let counts = ["pages", "watching"].map(|list| live[list].as_array().unwrap().len());
+    assert!(counts.iter().all(|count| (2..8).contains(count)), "{counts:?}");
+    assert!(live["pages"].as_array().unwrap().contains(&json!({ "path": "/sunrise", "count": 1 })));
+    assert!(live["watching"].as_array().unwrap().contains(&json!({ "content": "dawn", "count": 1 })));
+    let held = hub.metric("breathing_room_live_state_bytes").await;
+    assert!((4.0 * 1024.0..=9.0 * 1024.0).contains(&held), "{held}");
+    assert!(met(&hub, "live-state").await > 20);
+    hub.flush().await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [21]);
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [21]);
+    for eve in flood {
+        eve.leave().await;
+    }
+    ann.leave().await;
+    let is_free = async || hub.metric("breathing_room_live_state_bytes").await == 0.0;
+    eventually(is_free, "all of it is given back").await;
+}
+
+#[tokio::test]
+async fn personal_data_in_parallel_leaves_the_dashboard_its_readers() {
+    let hub = Hub::start().await;
+    hub.see("eve", "/").await;
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let request =
+            if n % 2 == 0 { hub.get("/visitors/eve/data") } else { hub.delete("/visitors/bob/data") };
+        asking.spawn(request.admin().send());
+    }
+    for n in 1..5 {
+        // Always another question, which no kept answer serves.
+        let to = 1_800_000_000_000_u64 + n * 3_600_000;
+        hub.get(&format!("/unified-stats?from={}&to={to}", to - 86_400_000)).send().await.expect(200);
+    }
+    let mut refused = 0;
+    while let Some(answer) = asking.join_next().await {
+        let answer = answer.unwrap();
+        if answer.status == 503 {
+            answer.expect_error(503, "overloaded");
+            assert_eq!(answer.header("retry-after"), "5");
+            refused += 1;
+        } else {
+            answer.expect(200);
+        }
+    }
+    assert_eq!(met(&hub, "personal-data").await, refused);
+    hub.get("/visitors/eve/data").admin().send().await.expect(200);
+}
+
 #[tokio::test]
 async fn a_header_that_is_not_configured_is_nobodys_address() {
     let hub = Hub::with(|config| {

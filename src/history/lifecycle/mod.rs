@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use utoipa::ToSchema;
 
 pub use plan::{BadRetention, Retention, quarters_from};
@@ -240,6 +240,8 @@ impl Keeper {
     async fn erase(&self, visitor: &VisitorId) -> Result<Erased, LifecycleError> {
         let erased = self.store.erase(visitor, &self.archives).await;
         match &erased {
+            // Whoever asks for nobody's must not fill the log.
+            Ok(erased) if erased.is_nothing() => debug!("nothing of a visitor was there to be erased"),
             Ok(erased) => info!(?erased, "a visitor was erased"),
             Err(error) => warn!(%error, "a visitor could not be erased"),
         }

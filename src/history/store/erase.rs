@@ -50,6 +50,14 @@ pub struct Erased {
     pub wal_truncated: bool,
 }
 
+impl Erased {
+    /// Whether there was nothing to erase.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self { wal_truncated: self.wal_truncated, ..Self::default() }
+    }
+}
+
 impl Store {
     /// Erases everything of a visitor. Of somebody unknown there is nothing.
     ///

@@ -5,7 +5,7 @@
 //! what it was.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub(super) struct Answer {
     pub(super) millis: f64,
     /// The status, or what went wrong.
     pub(super) result: Result<u16, String>,
+    /// Of an answer that is no 200.
+    pub(super) body: String,
 }
 
 impl Answer {
@@ -74,7 +76,7 @@ impl Clients {
 
     fn start(
         every: Duration,
-        job: impl Fn(usize) -> (Uuid, Result<u16, String>) + Clone + Send + 'static,
+        job: impl Fn(usize) -> (Uuid, Outcome<(u16, String)>) + Clone + Send + 'static,
     ) -> Self {
         let (sender, answers) = channel();
         let (stop, stopped) = channel::<()>();
@@ -89,7 +91,12 @@ impl Clients {
                 thread::spawn(move || {
                     let began = Instant::now();
                     let (id, result) = job(number as usize);
-                    let _ = sender.send(Answer { id, millis: millis(began.elapsed()), result });
+                    let millis = millis(began.elapsed());
+                    let (result, body) = match result {
+                        Ok((status, body)) => (Ok(status), body),
+                        Err(failure) => (Err(failure.to_string()), String::new()),
+                    };
+                    let _ = sender.send(Answer { id, millis, result, body });
                 });
             }
         });
@@ -110,20 +117,18 @@ impl Clients {
     }
 }
 
-/// The status of the answer, which is read to its end.
-fn ask(server: SocketAddr, from: [u8; 4], request: &str) -> Result<u16, String> {
-    let ask = || -> Outcome<u16> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((from, 0)).into())?;
-        socket.connect_timeout(&server.into(), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        let mut stream = std::net::TcpStream::from(socket);
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let status = answer.get(9..12).ok_or("no answer")?;
-        Ok(std::str::from_utf8(status)?.parse()?)
-    };
-    ask().map_err(|failure| failure.to_string())
+/// The answer's status and, where that is not 200, its body. It is read to its end.
+fn ask(server: SocketAddr, from: [u8; 4], request: &str) -> Outcome<(u16, String)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect_timeout(&server.into(), PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).ok_or("no answer")?.parse()?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).filter(|_| status != 200);
+    Ok((status, body.unwrap_or_default().to_owned()))
 }

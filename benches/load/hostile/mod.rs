@@ -249,13 +249,16 @@ fn print_attacks(attacks: &[&Attack], done: &[Done], time: Duration) {
 }
 
 fn print_counters(metrics: &BTreeMap<String, f64>) {
-    const SHOWN: [&str; 6] = [
+    const SHOWN: [&str; 9] = [
         "_limited_total",
         "_refused_total",
         "_rejected_total",
         "_evicted_total",
         "_cut_off_total",
         "_accept_errors_total",
+        "_events_committed_total",
+        "_flush_duration_seconds_sum",
+        "_flush_duration_seconds_count",
     ];
     let shown =
         metrics.iter().filter(|(name, count)| SHOWN.iter().any(|part| name.contains(part)) && **count > 0.0);
@@ -269,7 +272,10 @@ fn print_counters(metrics: &BTreeMap<String, f64>) {
 fn print_refused(posts: &[&Answer]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for post in posts.iter().filter(|post| !post.is_ok()) {
-        let answer = post.result.as_ref().map_or_else(String::clone, ToString::to_string);
+        let answer = match &post.result {
+            Ok(status) => format!("{status} {}", post.body),
+            Err(failure) => failure.clone(),
+        };
         *counts.entry(answer).or_default() += 1;
     }
     for (answer, count) in counts {

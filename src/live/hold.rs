@@ -23,7 +23,7 @@ use crate::wire::{Mood, RoomId, VisitorId};
 const CHUNK: usize = 64;
 
 /// Where a hold is to last for longer than the clock can count.
-const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+const FAR: Duration = Duration::from_hours(24 * 365 * 30);
 
 /// Why a visitor without a socket counts as present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -299,10 +299,9 @@ impl Seat {
     /// The session was lost: the visitor is held for so long, or until the restart where the hub ends.
     pub fn lose(mut self, reason: Reason, length: Duration) {
         let now = Instant::now();
-        let hold = match self.hub.is_ending.load(Ordering::Relaxed) {
-            false => Hold::new(reason, now, length),
-            true => Hold::new(Reason::Restart, now, Duration::MAX),
-        };
+        let is_ending = self.hub.is_ending.load(Ordering::Relaxed);
+        let (reason, length) = if is_ending { (Reason::Restart, Duration::MAX) } else { (reason, length) };
+        let hold = Hold::new(reason, now, length);
         self.give_up(|presence, visitor| presence.lose(visitor, hold, now));
     }
 

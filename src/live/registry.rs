@@ -223,7 +223,9 @@ impl Registry {
         ];
         if holds != (held.len(), held.len()) {
             self.holds.clear();
-            held.iter().for_each(|(room, visitor, hold)| self.holds.change(room, visitor, None, Some(*hold)));
+            for (room, visitor, hold) in held {
+                self.holds.change(room, &visitor, None, Some(hold));
+            }
         }
         if kept != sum {
             let visitors = self.recount();

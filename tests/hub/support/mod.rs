@@ -154,8 +154,8 @@ impl Hub {
     }
 
     /// Waits until so many are held, over all rooms and for any reason.
-    pub async fn expect_held(&self, expected: u64) {
-        let held = async || self.metric("breathing_room_held").await == expected as f64;
+    pub async fn expect_held(&self, expected: u32) {
+        let held = async || self.metric("breathing_room_held").await == f64::from(expected);
         eventually(held, "so many are held").await;
     }
 

@@ -8,11 +8,14 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
 use futures_util::future::Either;
+use futures_util::{FutureExt, TryFutureExt};
 use hyper::body::Incoming;
 use hyper::header::HOST;
 use hyper::server::conn::http1;
@@ -46,6 +49,9 @@ const SEND_BUFFER: usize = 32 * 1024;
 /// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
 #[cfg(target_os = "linux")]
 const AFTER_THE_SWEEP: Duration = Duration::from_secs(2);
+
+/// After so many requests in a row that were answered with 429 a connection is closed.
+const REJECTED_LIMIT: u32 = 10;
 
 /// How long a running request has to end.
 const CONNECTION_END: Duration = Duration::from_secs(1);
@@ -180,6 +186,17 @@ fn http() -> http1::Builder {
     http
 }
 
+/// Closes a connection whose requests were answered with 429 so often in a row: whoever goes on regardless is not
+/// heard for nothing.
+fn close_after_many(rejected: &AtomicU32, mut response: Response) -> Response {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        rejected.store(0, Ordering::Relaxed);
+    } else if rejected.fetch_add(1, Ordering::Relaxed) + 1 >= REJECTED_LIMIT {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// Serves one connection until it ends or is a socket's, or until `stop` and then for as long as its running
 /// request.
 async fn connection(
@@ -189,12 +206,15 @@ async fn connection(
     service: impl Answer,
     stop: CancellationToken,
 ) {
+    let rejected = AtomicU32::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
-        if !names_one_host(&request) {
-            return Either::Left(ready(Ok(ApiError::Host.into_response())));
-        }
-        request.extensions_mut().insert(Peer(peer));
-        Either::Right(service.call(request))
+        let answer = if names_one_host(&request) {
+            request.extensions_mut().insert(Peer(peer));
+            Either::Right(service.call(request))
+        } else {
+            Either::Left(ready(Ok(ApiError::Host.into_response())))
+        };
+        answer.map_ok(|response| close_after_many(&rejected, response))
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let over = tokio::select! {

@@ -8,8 +8,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::admission::AdminToken;
+use super::body::Bodies;
 use super::hourly::Hourly;
-use super::limits::Bodies;
 use super::meter::HttpMeter;
 use super::origins::Origins;
 use super::visitors::Desk;

@@ -17,6 +17,7 @@ use crate::history::lifecycle::Unfinished;
 use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;
 use crate::live::NoPlace;
+use crate::quota::Exhausted;
 use crate::session::{Refused, TooMuch, UpgradeError};
 use crate::token::BadToken;
 use crate::wire::ids::BadName;
@@ -90,9 +91,12 @@ pub enum ApiError {
     /// The body took too long.
     #[error("the body took too long to arrive")]
     SlowBody,
+    /// The body comes in too many small pieces.
+    #[error("the body comes in too many small chunks: send it in fewer")]
+    Pieces,
     /// Too many bytes of bodies are on their way.
     #[error("the hub has too much to read: come back later")]
-    BodiesFull,
+    Bodies(#[from] Exhausted),
     /// The body is neither JSON nor text.
     #[error("Content-Type must be application/json or text/plain")]
     MediaType,
@@ -174,7 +178,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "bad-parameter")
             }
             Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
-            Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken-body"),
+            Self::BrokenBody | Self::Pieces => (StatusCode::BAD_REQUEST, "broken-body"),
             Self::Upgrade(UpgradeError::Key | UpgradeError::Body) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
             Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
             Self::Unauthorized | Self::PrivateProp | Self::NoToken | Self::BadToken(_) => {
@@ -200,7 +204,7 @@ impl ApiError {
             Self::Sockets(Refused::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::Queue(_) | Self::BodiesFull | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Queue(_) | Self::Bodies(_) | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
             Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")

@@ -22,6 +22,7 @@ use super::bots;
 use super::error::ApiError;
 use super::live::query;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::quota::Exhausted;
 use crate::session::Address;
 use crate::session::meter::Limit;
 use crate::wire::parse::{self, Problem};
@@ -111,7 +112,7 @@ async fn take<T: DeserializeOwned>(
 ) -> Result<Response, ApiError> {
     let claims = admission::claims(app, headers)?;
     let durable = query(posting)?.is_durable()?;
-    let text = read(app, headers, body).await?;
+    let text = read(app, address, headers, body).await?;
     let is_bot = bots::sent(headers);
     let event = |who: Who, fields, at| {
         if let Some(claims) = &claims {
@@ -137,7 +138,7 @@ async fn take<T: DeserializeOwned>(
 }
 
 /// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.
-async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+async fn read(app: &App, address: Address, headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
     if let Some(kind) = headers.get(CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let known = ["application/json", "text/plain"];
@@ -145,12 +146,13 @@ async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<String, ApiE
             return Err(ApiError::MediaType);
         }
     }
-    let bytes = app.bodies.read(body).await.inspect_err(|error| {
-        if matches!(error, ApiError::BodiesFull) {
-            app.refusals.limited(Limit::BytesInFlight);
-        }
+    let bytes = app.bodies.read(address, body).await.inspect_err(|error| match error {
+        ApiError::Bodies(Exhausted::Total) => app.refusals.limited(Limit::BytesInFlight),
+        ApiError::Bodies(Exhausted::Address) => app.refusals.limited(Limit::AddressBytesInFlight),
+        ApiError::Pieces => app.refusals.limited(Limit::BodyPieces),
+        _ => {}
     })?;
-    String::from_utf8(bytes.into())
+    String::from_utf8(bytes)
         .map_err(|_| ApiError::BadBody(Problem { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() }))
 }
 

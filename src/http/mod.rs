@@ -9,6 +9,7 @@ pub mod accept;
 pub mod admission;
 pub mod app;
 pub mod assets;
+pub mod body;
 pub mod bots;
 pub mod contract;
 #[cfg(target_os = "linux")]

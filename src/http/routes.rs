@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::Either;
@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, contract, events, limits, live, operate, pages, sockets, stats, visitors};
+use super::{assets, body, contract, events, limits, live, operate, pages, sockets, stats, visitors};
 use crate::panics::{Panics, Part};
 use crate::session::Address;
 
@@ -86,6 +86,7 @@ fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(Arc::clone(&app), answer))
         .merge(files)
+        .layer(from_fn(body::drain))
         .with_state(app)
 }
 

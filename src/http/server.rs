@@ -17,9 +17,9 @@ use tracing::{info, warn};
 use super::accept::{Acceptor, Door};
 use super::admission::{AdminToken, ShortToken};
 use super::app::App;
+use super::body::Bodies;
 use super::descriptors::Descriptors;
 use super::hourly::Hourly;
-use super::limits::Bodies;
 use super::meter::{HttpMeter, Meters};
 use super::origins::Origins;
 use super::routes::Front;
@@ -198,7 +198,7 @@ impl Server {
             admin_token: admin_token.unwrap_or_else(make_admin_token),
             origins: Origins::new(&http),
             untold: Hourly::default(),
-            bodies: Bodies::new(session.max_bytes_in_flight, BODY_TIMEOUT),
+            bodies: Bodies::new(session.max_bytes_in_flight, sharing, BODY_TIMEOUT),
             desk: Desk::new(sharing),
             config: http,
             feed: Feed::new(Arc::clone(&hub), clock.clone()),

@@ -54,12 +54,16 @@ pub enum Limit {
     PersonalData,
     /// Bytes that the hub keeps for others, all together.
     BytesInFlight,
+    /// Bytes of one address's request bodies that are on their way.
+    AddressBytesInFlight,
+    /// Pieces that a request's body comes in.
+    BodyPieces,
     /// Open files of the process.
     Descriptors,
 }
 
 impl Limit {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Sockets,
         Self::Rooms,
         Self::VisitorRooms,
@@ -79,6 +83,8 @@ impl Limit {
         Self::LiveState,
         Self::PersonalData,
         Self::BytesInFlight,
+        Self::AddressBytesInFlight,
+        Self::BodyPieces,
         Self::Descriptors,
     ];
 
@@ -103,6 +109,8 @@ impl Limit {
             Self::LiveState => "live-state",
             Self::PersonalData => "personal-data",
             Self::BytesInFlight => "bytes-in-flight",
+            Self::AddressBytesInFlight => "address-bytes-in-flight",
+            Self::BodyPieces => "body-pieces",
             Self::Descriptors => "descriptors",
         }
     }

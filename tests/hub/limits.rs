@@ -411,22 +411,6 @@ async fn limits_can_be_turned_off() {
 }
 
 #[tokio::test]
-async fn bodies_on_their_way_have_so_much_room() {
-    let hub = Hub::with(|config| config.session.max_bytes_in_flight = 1).await;
-    let mut slow = TcpStream::connect(&hub.address).await.unwrap();
-    let head = "POST /page-view HTTP/1.1\r\nhost: hub\r\ncontent-length: 65536\r\n\r\n[";
-    slow.write_all(head.as_bytes()).await.unwrap();
-    let refused = async || {
-        let answer = post(&hub, "192.0.2.1").await;
-        answer.status == 503 && !answer.header("retry-after").is_empty()
-    };
-    eventually(refused, "there is no room").await;
-    assert!(met(&hub, "bytes-in-flight").await > 0);
-    drop(slow);
-    eventually(async || post(&hub, "192.0.2.1").await.status == 202, "there is room again").await;
-}
-
-#[tokio::test]
 async fn whoever_takes_nothing_goes_first_where_much_waits() {
     let change = |config: &mut Config| {
         config.session.max_bytes_in_flight = 64;

@@ -12,6 +12,7 @@
 mod access;
 mod audit;
 mod bad_input;
+mod bodies;
 mod bots;
 mod contract;
 mod disk;

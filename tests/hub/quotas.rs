@@ -4,6 +4,8 @@ use axum::http::HeaderName;
 use breathing_room::config::Config;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::support::request::Answer;
@@ -148,4 +150,56 @@ async fn sockets_of_an_address_share_its_quota() {
     assert_eq!(error["ref"], refused);
     assert!(error["message"].as_str().unwrap().contains("address"), "{error}");
     assert_eq!(post(&hub, "198.51.100.1", &views(10, 0)).await.status, 202);
+}
+
+/// Begins a post of an address, whose body has this much of what it announced.
+async fn begin_post(hub: &Hub, address: &str, framing: &str, begun: &[u8]) -> TcpStream {
+    let mut peer = TcpStream::connect(&hub.address).await.unwrap();
+    let head = format!("POST /page-view HTTP/1.1\r\nhost: hub\r\n{HEADER}: {address}\r\n{framing}\r\n\r\n");
+    peer.write_all(&[head.as_bytes(), begun].concat()).await.unwrap();
+    peer
+}
+
+async fn with_room_for_bodies(bytes: usize) -> Hub {
+    Hub::with(|config| {
+        config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+        config.session.max_bytes_in_flight = bytes;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn bodies_of_one_byte_do_not_take_the_room_of_others() {
+    let hub = with_room_for_bodies(4 * 1024 * 1024).await;
+    let mut slow = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        for _ in 0..40 {
+            slow.push(begin_post(&hub, address, "transfer-encoding: chunked", b"1\r\n[\r\n").await);
+        }
+    }
+    let reading = async || hub.metric("breathing_room_http_connections").await >= 80.0;
+    eventually(reading, "all have begun").await;
+    for _ in 0..50 {
+        assert_eq!(post(&hub, "198.51.100.1", &views(10, 1000)).await.status, 202);
+    }
+    assert_eq!(limited(&hub, "bytes-in-flight").await, 0);
+}
+
+#[tokio::test]
+async fn an_address_has_so_much_room_for_bodies_on_their_way() {
+    let hub = with_room_for_bodies(1).await; // for four bodies, as there is at least
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        slow.push(begin_post(&hub, "192.0.2.1", "content-length: 65536", &[b' '; 50_000]).await);
+    }
+    let refused = async || {
+        let answer = post(&hub, "192.0.2.1", &views(10, 1000)).await;
+        answer.status == 503 && answer.header("retry-after") == "5"
+    };
+    eventually(refused, "there is no room for the address").await;
+    assert!(limited(&hub, "address-bytes-in-flight").await > 0);
+    assert_eq!(post(&hub, "192.0.2.2", &views(10, 1000)).await.status, 202);
+    drop(slow);
+    let taken = async || post(&hub, "192.0.2.1", &views(10, 1000)).await.status == 202;
+    eventually(taken, "there is room again").await;
 }

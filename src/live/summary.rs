@@ -138,7 +138,7 @@ impl Summaries {
         Self { hub, clock, turn: Semaphore::new(1), newest: Mutex::default() }
     }
 
-    /// A summary that is at most [`LIFETIME`] old.
+    /// A summary that is at most a tenth of a second old.
     pub async fn newest(&self) -> Arc<Kept> {
         if let Some(kept) = self.fresh() {
             return kept;

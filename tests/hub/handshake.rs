@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -13,6 +14,9 @@ use crate::support::{Hub, PATIENCE, Program, eventually};
 
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
+
+/// So many bytes are read at once.
+const PIECE: usize = 1_000;
 
 /// One answer: its status, its head in lower case, and its body.
 async fn read_answer(reading: &mut (impl AsyncReadExt + Unpin)) -> (u16, String, String) {
@@ -24,7 +28,11 @@ async fn read_answer(reading: &mut (impl AsyncReadExt + Unpin)) -> (u16, String,
         let head = String::from_utf8(head).unwrap().to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-        reading.read_exact(&mut body).await.unwrap();
+        // Bit by bit, so that whoever writes to a peer with a small window does so too.
+        for piece in body.chunks_mut(PIECE) {
+            reading.read_exact(piece).await.unwrap();
+            yield_now().await;
+        }
         (head[9..12].parse().unwrap(), head, String::from_utf8(body).unwrap())
     };
     timeout(PATIENCE, read).await.expect("a whole answer in time")
@@ -127,7 +135,7 @@ async fn answers_that_look_like_a_handshake_reach_a_slow_reader_whole_and_are_no
         }
         writing
     });
-    let (mut reading, mut bytes) = (BufReader::with_capacity(1_000, reading), 0);
+    let (mut reading, mut bytes) = (BufReader::with_capacity(PIECE, reading), 0);
     for answer in 0..ANSWERS {
         let (status, _, body) = read_answer(&mut reading).await;
         assert_eq!(status, 200);

@@ -194,8 +194,8 @@ pub struct Settings {
     /// Sites whose pages may connect: origins, separated by commas; self, localhost, or * for all
     #[arg(long, env, value_name = "LIST", default_value = AllowedOrigins::DEFAULT, value_parser = AllowedOrigins::parse)]
     pub allowed_origins: AllowedOrigins,
-    /// The hub's own address as browsers see it, such as https://hub.example.org: the origin that self stands
-    /// for; without it, that of the request's Host
+    /// The hub's own address as browsers see it, such as `https://hub.example.org`: the origin that self
+    /// stands for; without it, that of the request's Host
     #[arg(long, env, value_name = "ORIGIN", value_parser = PublicUrl::parse)]
     pub public_url: Option<PublicUrl>,
     /// Most sockets open at once

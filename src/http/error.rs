@@ -127,7 +127,7 @@ pub enum ApiError {
     /// Heartbeats are over.
     #[error(
         "heartbeats are over: presence is the open socket. Connect a WebSocket to \
-         /rooms/{{room}}/socket?visitor={{id}}&mood={{mood}} and keep it open"
+         /rooms/{{room}}/socket with the subprotocols breathing-room.v1 and visitor.{{id}}, and keep it open"
     )]
     Heartbeat,
     /// The request does not open a WebSocket.

@@ -14,9 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Audience;
 use super::admission::Admin;
 use super::app::App;
 use super::error::ApiError;
+use super::live::PRIVATE;
 use crate::address::Address;
 use crate::clock::millis;
 use crate::history::Fault;
@@ -124,7 +126,9 @@ pub async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     app.config.metrics.admit(&app, &headers, address)?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.meter.page(&app)).into_response())
+    let cache = if app.config.metrics == Audience::Admin { PRIVATE } else { "no-store" };
+    let headers = [(CACHE_CONTROL, cache), (CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((headers, app.meter.page(&app)).into_response())
 }
 
 /// What a flush did.
@@ -221,7 +225,7 @@ pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
         stopping: app.sockets.is_closed(),
         timestamp: app.clock.wall(),
     };
-    Json(memory).into_response()
+    ([(CACHE_CONTROL, PRIVATE)], Json(memory)).into_response()
 }
 
 fn remember<'a>(room: &'a Room, counts: &'a Counts, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {

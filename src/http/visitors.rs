@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::admission::Asker;
 use super::app::App;
 use super::error::ApiError;
+use super::live::PRIVATE;
 use crate::address::Address;
 use crate::history::lifecycle::Unfinished;
 use crate::history::store::{Erased, PersonalData};
@@ -130,7 +131,7 @@ pub async fn data(
     drop(turn);
     let json = json(&Data { visitor, stored, pending });
     let body = Bytes::from_owner(Answer { json, _place: place });
-    Ok(([(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([(CACHE_CONTROL, PRIVATE), (CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `DELETE /visitors/{visitor}/data`: erases all of it, wherever it is.

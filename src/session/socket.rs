@@ -112,6 +112,7 @@ impl Socket {
     }
 
     /// Moves the socket's end to another time, unless that is sooner, and says whether it did.
+    #[must_use]
     pub fn renew(&self, end: Time) -> bool {
         self.admission.renew(end)
     }

@@ -316,6 +316,7 @@ impl Admission {
     }
 
     /// Moves the end of the socket to another time, unless that is sooner, and says whether it did.
+    #[must_use]
     pub fn renew(&self, end: Time) -> bool {
         let mut open = lock(&self.sockets.open);
         let open = self.key.and_then(|key| open.get_mut(key)).filter(|open| open.end <= end);

@@ -291,6 +291,9 @@ async fn admins_dashboard_covers_the_history_and_the_live_activity() {
         answer.expect(200);
         assert_eq!(answer.header("cache-control"), PRIVATE, "{path}");
     }
+    for path in ["/debug", "/visitors/ann/data"] {
+        assert_eq!(hub.get(path).admin().send().await.header("cache-control"), PRIVATE, "{path}");
+    }
     hub.get("/unified-stats?range=1y").send().await.expect_error(401, "unauthorized");
     let offer = |offer: &str| hub.get("/live").upgrade().header("sec-websocket-protocol", offer);
     for refused in [

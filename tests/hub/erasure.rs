@@ -67,7 +67,7 @@ async fn all_of_a_visitor_is_given_out_and_then_erased() {
     hub.see("ann", "/new").await;
 
     let data = hub.get(DATA).admin().send().await;
-    assert_eq!(data.header("cache-control"), "no-store");
+    assert_eq!(data.header("cache-control"), "private, no-store");
     let data = data.expect(200);
     assert_eq!(
         (&data["visitor"], &data["pending"], &data["archives"]),

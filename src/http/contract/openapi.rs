@@ -169,7 +169,7 @@ fn operation() -> Vec<Endpoint> {
             .answers::<Report>(200, "How each step went."),
         Endpoint::get("/debug", "debug", "The full memory state, bounded")
             .only_for(Who::Admin)
-            .answers::<Memory>(200, "Down to the people in the rooms."),
+            .answers_for_a_while::<Memory>(200, "Down to the people in the rooms."),
     ]
 }
 

@@ -184,7 +184,7 @@ pub(super) static ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "own data, erased",
-        then: Then::Repeat(|n| own_data("DELETE", n), 20),
+        then: Then::Repeat(|n| own_data("DELETE", n + 4), 20),
         come: (4, SECOND),
         most: 4,
         ..PEER

@@ -106,7 +106,8 @@ pub(super) fn new_question() -> Vec<u8> {
     get(&format!("/unified-stats?range=30d&room=r-{}", Uuid::now_v7()))
 }
 
-/// Asks for, or erases, what is kept of one who posts, by that visitor's own token.
+/// Asks for, or erases, what is kept of one who posts, by that visitor's own token. Whoever is asked for has to keep
+/// what is posted.
 pub(super) fn own_data(method: &str, number: u32) -> Vec<u8> {
     let poster = poster(number);
     let request = format!("{method} /visitors/{poster}/data HTTP/1.1\r\nHost: hub\r\n\r\n");

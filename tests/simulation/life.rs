@@ -62,7 +62,7 @@ pub struct Post {
     pub events: Vec<Number>,
     /// The database was not at peace when it came.
     pub may_fail: bool,
-    pub answer: JoinHandle<Answer>,
+    pub answer: JoinHandle<Option<Answer>>,
 }
 
 /// How a life ended.
@@ -98,9 +98,9 @@ impl<'w> Life<'w> {
         life
     }
 
-    /// Whether commits may fail now.
+    /// Whether commits may fail now, or the hub waits after one that has.
     pub fn may_fail(&self) -> bool {
-        self.world.is_broken || self.is_locked
+        self.world.is_broken || self.is_locked || self.hub.journal().failing.is_some()
     }
 
     /// Lets everything happen that can happen now.
@@ -121,7 +121,8 @@ impl<'w> Life<'w> {
         let status = self.hub.journal();
         // Each socket played at most so many watch sessions, of which the hub tells its own measure.
         let measures = 3 * self.ended;
-        assert!(status.pending() <= status.limit + measures, "the journal is over its bound: {status:?}");
+        let most = status.limit + measures as u64;
+        assert!(status.pending() as u64 <= most, "the journal is over its bound: {status:?}");
         assert_eq!(panics::taken(), None, "a task of the hub panicked");
     }
 
@@ -232,15 +233,20 @@ impl<'w> Life<'w> {
         }
     }
 
-    /// Looks which posts were answered, all of them where nothing is in their way.
+    /// Looks which posts were answered, all of them where nothing is in their way. While commits fail they wait for the
+    /// next try, which is a matter of time.
     pub async fn collect_posts(&mut self) {
         let (done, waiting) = std::mem::take(&mut self.posts)
             .into_iter()
-            .partition(|post| !self.is_locked || post.answer.is_finished());
+            .partition(|post| !(self.is_locked || post.may_fail) || post.answer.is_finished());
         self.posts = waiting;
         for Post { what, events, may_fail, answer } in Vec::from_iter::<Vec<Post>>(done) {
-            let Answer { status, body } =
-                self.hub.pulse.in_time("an answer", answer).await.expect("an answer");
+            let answer = self.hub.pulse.in_time("an answer", answer).await.expect("an answer");
+            let Some(Answer { status, body }) = answer else {
+                assert!(may_fail && self.hub.has_stopped(), "{what} was cut off");
+                self.world.say(&format!("  {what} was cut off"));
+                continue;
+            };
             match (status, body["error"]["code"].as_str()) {
                 (200, None) => self.acked(events, &format!("{what} was answered with a commit")).await,
                 (202, None) => self.world.say(&format!("  {what} was taken")),

@@ -21,7 +21,7 @@ COPY --from=web /build/web/app/dist web/app/dist
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     cargo clean --release --locked --package breathing-room \
-    && cargo build --release --locked --bin breathing-room \
+    && cargo build --release --locked --features jemalloc --bin breathing-room \
     && install target/release/breathing-room /usr/local/bin/breathing-room
 
 # The same Debian as above, for its libc. Nothing to add: the hub opens no outgoing connections.

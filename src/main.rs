@@ -24,6 +24,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// tokio's tasks are aligned to 128 bytes, between which glibc's allocator leaves gaps: an idle socket takes a
 /// sixth less with this one (`docs/benchmarks.md`).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -73,6 +73,11 @@ fn name(path: Result<Path<String>, PathRejection>) -> String {
     path.map(|Path(name)| name).ok().filter(|name| !name.contains('/')).unwrap_or_default()
 }
 
+/// Whether the pages were built before the hub.
+pub(super) fn are_built() -> bool {
+    Files::get("index.html").is_some()
+}
+
 /// A file in the smallest form that the browser takes, or 304 where it has that already.
 pub(super) fn serve(path: &str, request: &HeaderMap, keep: Keep) -> Option<Response> {
     let kind = content_type(path)?;

@@ -12,10 +12,11 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tracing::warn;
 
 use super::Audience;
 use super::app::App;
-use super::assets::{Keep, serve};
+use super::assets::{Keep, are_built, serve};
 use super::error::ApiError;
 use super::live::room_id;
 use crate::address::Address;
@@ -26,6 +27,13 @@ const NOT_BUILT: &str = "The hub runs, but it was built without its pages.
 To have them, stop it and type in its folder:  make run
 Or, step by step:  cd web && npm ci && npm run build && cd .. && cargo build
 ";
+
+/// Warns at the start of a hub that has no pages to serve.
+pub(super) fn warn_if_missing() {
+    if !are_built() {
+        warn!("this program was built without its pages: build it with `make run` or `make release`");
+    }
+}
 
 /// Who may show the room page in a frame: the sources of a Content-Security-Policy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use super::descriptors::Descriptors;
 use super::hourly::Hourly;
 use super::meter::{HttpMeter, Meters};
 use super::origins::Origins;
+use super::pages;
 use super::routes::Front;
 use super::seats::Seats;
 use super::visitors::Desk;
@@ -133,6 +134,7 @@ impl Server {
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         let Config { http, live, history, mut session, token, clock } = config;
         let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
+        pages::warn_if_missing();
         let tokens = token.open()?;
         let meters = Meters::register()?;
         if let Some(descriptors) = http.descriptors {

@@ -175,21 +175,21 @@ mod tests {
         Size { events, bytes }
     }
 
-    fn holder(last: u8) -> Option<Address> {
-        Some(Ipv4Addr::new(192, 0, 2, last).into())
+    fn holder(last: u8) -> Address {
+        Ipv4Addr::new(192, 0, 2, last).into()
     }
 
     #[test]
     fn events_and_bytes_are_both_bounded_and_what_is_rejected_holds_nothing() {
         let capacity = Capacity::new(Limits { events: 10, bytes: 100, sharing: Sharing::FirstCome });
         let mut held = Holdings::default();
-        assert_eq!(capacity.take(&mut held, holder(1), size(1, 101)), Err(Full::Queue));
-        assert_eq!(capacity.take(&mut held, holder(1), size(11, 1)), Err(Full::Queue));
-        assert_eq!(capacity.take(&mut held, holder(1), size(10, 50)), Ok(()), "nothing was held");
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 101)), Err(Full::Queue));
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(11, 1)), Err(Full::Queue));
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(10, 50)), Ok(()), "nothing was held");
         assert_eq!(held.total(), size(10, 50));
         capacity.release(&mut held);
         assert_eq!((held.total(), capacity.bytes()), (size(0, 0), 0));
-        assert_eq!(capacity.take(&mut held, holder(1), size(1, 100)), Ok(()));
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 100)), Ok(()));
         assert!(capacity.is_full());
     }
 
@@ -197,11 +197,11 @@ mod tests {
     fn an_address_has_a_quota_of_events_and_of_bytes_and_the_hub_none() {
         let capacity = Capacity::new(Limits { events: 800, bytes: 8_000, sharing: Sharing::Fair });
         let mut held = Holdings::default();
-        assert_eq!(capacity.take(&mut held, holder(1), size(350, 1)), Ok(()));
-        assert_eq!(capacity.take(&mut held, holder(1), size(1, 1)), Err(Full::Address));
-        assert_eq!(capacity.take(&mut held, holder(2), size(1, 3_499)), Ok(()));
-        assert_eq!(capacity.take(&mut held, holder(2), size(1, 1)), Err(Full::Address));
-        assert_eq!(capacity.take(&mut held, holder(3), size(100, 1_000)), Ok(()));
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(350, 1)), Ok(()));
+        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 1)), Err(Full::Address));
+        assert_eq!(capacity.take(&mut held, Some(holder(2)), size(1, 3_499)), Ok(()));
+        assert_eq!(capacity.take(&mut held, Some(holder(2)), size(1, 1)), Err(Full::Address));
+        assert_eq!(capacity.take(&mut held, Some(holder(3)), size(100, 1_000)), Ok(()));
         assert_eq!(capacity.take(&mut held, None, size(349, 3_500)), Ok(()));
         assert_eq!(capacity.take(&mut held, None, size(1, 1)), Err(Full::Queue));
         capacity.release(&mut held);

@@ -303,7 +303,7 @@ mod tests {
         let (stream, address) = listener.accept().await.unwrap();
         // The peer reads nothing, and the kernel has no room for an answer.
         stream.writable().await.unwrap();
-        while stream.try_write(&[0; 64 * 1024]).is_ok() {}
+        while stream.try_write(&[0; 8 * 1024]).is_ok() {}
         tokio::spawn(connection(http(), stream, address.ip(), service, CancellationToken::new()));
         peer.write_all(UPGRADE.as_bytes()).await.unwrap();
         while sockets.is_empty() {

@@ -119,8 +119,8 @@ pub async fn drain(request: Request, next: Next) -> Response {
     // Who asks first sends no body after an answer, and is not told to.
     let asks_first = request.headers().contains_key(EXPECT);
     let (head, body) = request.into_parts();
-    let (lent, left) = lend(body);
-    let response = next.run(Request::from_parts(head, Body::new(lent))).await;
+    let (shared, left) = lend(body);
+    let response = next.run(Request::from_parts(head, Body::new(shared))).await;
     let left = lock(&left).take();
     if let Some(Left { body, is_begun }) = left
         && (is_begun || !asks_first)

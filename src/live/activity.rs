@@ -121,10 +121,10 @@ impl Attention {
     }
 
     /// The session is on this page now.
-    pub fn look_at(&mut self, path: Arc<str>) {
+    pub fn look_at(&mut self, path: &Arc<str>) {
         self.look_away();
         let mut tallies = lock(&self.activity.0);
-        self.page = Some(tallies.pages.add(&path, &self.visitor));
+        self.page = Some(tallies.pages.add(path, &self.visitor));
     }
 
     /// The session is on no page that is known.
@@ -135,9 +135,9 @@ impl Attention {
     }
 
     /// The session plays `content` under this watch session.
-    pub fn play(&mut self, id: Uuid, content: Arc<str>) {
+    pub fn play(&mut self, id: Uuid, content: &Arc<str>) {
         self.stop(id);
-        let content = lock(&self.activity.0).watching.add(&content, &self.visitor);
+        let content = lock(&self.activity.0).watching.add(content, &self.visitor);
         self.playing.push((id, content));
     }
 
@@ -176,17 +176,17 @@ mod tests {
         let pages = || activity.top_pages();
         let (mut tab_1, mut tab_2) = (come(&activity, "ann"), come(&activity, "ann"));
         let mut other = come(&activity, "bob");
-        tab_1.look_at("/a".into());
-        tab_2.look_at("/a".into());
-        other.look_at("/b".into());
+        tab_1.look_at(&"/a".into());
+        tab_2.look_at(&"/a".into());
+        other.look_at(&"/b".into());
         assert_eq!(pages(), [("/a".into(), 1), ("/b".into(), 1)]);
-        other.look_at("/a".into());
-        tab_1.look_at("/c".into());
+        other.look_at(&"/a".into());
+        tab_1.look_at(&"/c".into());
         assert_eq!(pages(), [("/a".into(), 2), ("/c".into(), 1)]);
 
         let film = Uuid::new_v4();
-        other.play(film, "film".into());
-        other.play(film, "film".into());
+        other.play(film, &"film".into());
+        other.play(film, &"film".into());
         assert_eq!(activity.top_watched(), [("film".into(), 1)]);
         drop((tab_1, tab_2, other));
         let Tallies { pages, watching } = &*lock(&activity.0);
@@ -201,7 +201,7 @@ mod tests {
         for page in 0..2 * LIST_LIMIT {
             for visitor in 0..=page % 3 {
                 let mut attention = come(&activity, &format!("v{page}-{visitor}"));
-                attention.look_at(format!("/{page:03}").into());
+                attention.look_at(&format!("/{page:03}").into());
                 people.push(attention);
             }
         }
@@ -217,8 +217,8 @@ mod tests {
     fn a_text_is_kept_once_for_all_who_attend_to_it() {
         let activity = Arc::new(Activity::default());
         let (mut ann, mut bob) = (come(&activity, "ann"), come(&activity, "bob"));
-        ann.look_at("/a".into());
-        bob.look_at("/a".into());
+        ann.look_at(&"/a".into());
+        bob.look_at(&"/a".into());
         assert!(Arc::ptr_eq(ann.page.as_ref().unwrap(), bob.page.as_ref().unwrap()));
     }
 }

@@ -215,7 +215,7 @@ mod tests {
         let hub = hub();
         let before = hub.counts(&lobby());
         let room = hub.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
-        room.step(hub.now(), |presence| presence.break_held());
+        room.step(hub.now(), super::super::presence::Presence::break_held);
         hub.break_registry(|registry| registry.holds.clear());
         assert_eq!(hub.holds(), [(Reason::Grace, 0), (Reason::Restart, 0)]);
         assert_eq!(what(&audit(&hub).await), [Kept::Held, Kept::Holds]);

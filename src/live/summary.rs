@@ -261,8 +261,8 @@ mod tests {
 
     fn attend(hub: &Hub, visitor: usize, text: &str) -> Attention {
         let mut attention = hub.attention(&VisitorId::try_from(format!("v{visitor}")).unwrap());
-        attention.look_at(text.into());
-        attention.play(uuid::Uuid::new_v4(), text.into());
+        attention.look_at(&text.into());
+        attention.play(uuid::Uuid::new_v4(), &text.into());
         attention
     }
 
@@ -278,8 +278,8 @@ mod tests {
             kept.push(attend(&hub, n, &format!("{}{n:03}", "\u{1}".repeat(509))));
             let room = RoomId::try_from(format!("{n:064}")).unwrap();
             let visitor = |mood| VisitorId::try_from(format!("{n}-{mood}")).unwrap();
-            for mood in 0..64 {
-                hub.hold(&room, &visitor(mood), all[mood], hold()).unwrap();
+            for (number, mood) in all.iter().enumerate().take(64) {
+                hub.hold(&room, &visitor(number), *mood, hold()).unwrap();
             }
         }
         let summaries = Summaries::new(hub, Clock::system());

@@ -82,16 +82,16 @@ impl Events {
         let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
             .map_err(|problem| refuse(problem.code, problem.message, reference))?;
         self.append(reference, Event::PageView(fact))?;
-        self.look_at(path);
+        self.look_at(&path);
         Ok(())
     }
 
     /// The page is listed in the live activity, unless there is no room for it.
-    fn look_at(&mut self, path: Arc<str>) {
+    fn look_at(&mut self, path: &Arc<str>) {
         let Some(attention) = &mut self.attention else { return };
         attention.look_away();
         self.page = None;
-        let bytes = Attention::bytes(&path);
+        let bytes = Attention::bytes(path);
         self.page = self.context.live_state.try_hold(self.address, bytes as u64).ok();
         if self.page.is_some() {
             attention.look_at(path);
@@ -125,17 +125,17 @@ impl Events {
         }
         let socket = (self.address, self.session);
         if self.context.clocks.tell(socket, id, fact.state_at(), now) {
-            self.play(fact.measurable(), content, now);
+            self.play(fact.measurable(), &content, now);
         }
         Ok(())
     }
 
     /// A watch session plays on this socket: it is listed and measured, unless there is no room for it. Then it has the
     /// time that its client tells.
-    fn play(&mut self, fact: WatchFact, content: Arc<str>, now: Duration) {
+    fn play(&mut self, fact: WatchFact, content: &Arc<str>, now: Duration) {
         let id = fact.id();
         // The fact and the list may each have a text of their own.
-        let bytes = size_of::<Playing>() + content.len() + Attention::bytes(&content);
+        let bytes = size_of::<Playing>() + content.len() + Attention::bytes(content);
         let Ok(permit) = self.context.live_state.try_hold(self.address, bytes as u64) else {
             self.context.meter.limited(Limit::LiveState);
             self.context.clocks.lose(self.session, id, now);

@@ -41,14 +41,12 @@ async fn fill(hub: &Hub, address: &str, views: impl Fn() -> Value) -> u64 {
     let mut taken = 0;
     loop {
         let answer = post(hub, address, &views()).await;
-        match answer.status {
-            202 => taken += 1,
-            _ => {
-                answer.expect_error(503, "overloaded");
-                assert_eq!(answer.header("retry-after"), "5");
-                return taken;
-            }
+        if answer.status != 202 {
+            answer.expect_error(503, "overloaded");
+            assert_eq!(answer.header("retry-after"), "5");
+            return taken;
         }
+        taken += 1;
     }
 }
 
@@ -190,7 +188,7 @@ async fn an_address_has_so_much_room_for_bodies_on_their_way() {
     let hub = with_room_for_bodies(1).await; // for four bodies, as there is at least
     let mut slow = Vec::new();
     for _ in 0..2 {
-        slow.push(begin_post(&hub, "192.0.2.1", "content-length: 65536", &[b' '; 50_000]).await);
+        slow.push(begin_post(&hub, "192.0.2.1", "content-length: 65536", &vec![b' '; 50_000]).await);
     }
     let refused = async || {
         let answer = post(&hub, "192.0.2.1", &views(10, 1000)).await;

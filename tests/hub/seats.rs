@@ -142,7 +142,7 @@ async fn the_program_holds_seats_from_sigterm_to_the_next_start() {
 #[tokio::test]
 async fn restart_keeps_first_deadline_of_held_visitors() {
     let clock = clock();
-    let hold = Duration::from_secs(60);
+    let hold = Duration::from_mins(1);
     let mut folder = stopped(hold, &clock).await;
     for (passed, present) in [(25, 3), (25, 3), (25, 0)] {
         clock.advance(Duration::from_secs(passed));

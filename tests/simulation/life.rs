@@ -373,11 +373,11 @@ impl<'w> Life<'w> {
         let mut seats = self.database.seats().await;
         seats.retain(|seat| seat.until > now); // what has ended meanwhile is nobody's
         let mut left = seats.clone();
-        let (held, connected) = match hold {
+        let (kept, connected) = match hold {
             0 => (Vec::new(), Vec::new()),
             _ => (model.held(), model.connected()),
         };
-        for seat in held {
+        for seat in kept {
             let found = left.iter().position(|left| *left == seat);
             left.swap_remove(found.unwrap_or_else(|| panic!("not as before: {seat:?} in {seats:?}")));
         }

@@ -192,15 +192,14 @@ impl Store {
 
     /// Begins a transaction on the writer.
     async fn begin(&self) -> Result<Transaction, CommitError> {
-        let mut connection = self.connection().await?;
+        let connection = self.connection().await?;
         let file = self.place.file();
+        // It is one before it has begun: whoever is dropped meanwhile must not leave it open to who comes next. Nor
+        // is a connection kept that could not begin: one that was opened while the volume was read-only would stay so.
+        let mut transaction = Transaction { connection, place: self.place.clone(), file, is_over: false };
         // A transaction that reads first and then writes may fail for good; this one locks at once.
-        if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await {
-            // One that was opened while the volume was read-only would stay so.
-            connection.close_on_drop();
-            return Err(error.into());
-        }
-        Ok(Transaction { connection, place: self.place.clone(), file, is_over: false })
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await?;
+        Ok(transaction)
     }
 
     /// The database's file.
@@ -216,7 +215,7 @@ impl Store {
     }
 }
 
-/// A transaction on the writer. Dropped before its commit, it changes nothing.
+/// A transaction on the writer, or one that is about to begin. Dropped before its commit, it changes nothing.
 struct Transaction {
     connection: PoolConnection<Sqlite>,
     place: Place,

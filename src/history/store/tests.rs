@@ -241,6 +241,26 @@ proptest! {
 }
 
 #[tokio::test]
+async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next() {
+    let file = File::new().await;
+    let seat = |visitor| Seat {
+        room: RoomId::try_from("lobby").unwrap(),
+        visitor: VisitorId::try_from(visitor).unwrap(),
+        mood: None,
+        reason: "grace".to_owned(),
+        held_until: at("2030-01-01T00:00:00Z"),
+    };
+    for waits in 0.. {
+        let is_over = crash_after(waits, file.store.save_seats(|| vec![seat("ann")])).await.is_some();
+        file.store.save_seats(|| vec![seat("bob")]).await.unwrap();
+        assert_eq!(file.store.seats().await.unwrap(), [Some(seat("bob"))], "after {waits} waits");
+        if is_over {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn facts_of_the_first_version_are_adopted() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::from_str(&url(&folder)).unwrap().create_if_missing(true);

@@ -2,8 +2,8 @@
 
 .PHONY: run release test browser-test contract-test simulation program web bench cost audit autobahn fuzz format
 
-# Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address. The hub is built
-# in a third of the time of a release, and takes more CPU; for people who use it, see release.
+# Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address. The hub is
+# hardly optimized, so that it is built sooner; what is deployed is made by release.
 run: web
 	cargo run --locked
 

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The pages and the client library. What npm installs stays in a layer of its own until the lock file changes.
+# The pages and the client library. npm's packages are in a separate layer, which is reused until the lock file changes.
 FROM node:20-bookworm-slim AS web
 WORKDIR /build/web
 COPY web/package.json web/package-lock.json ./
@@ -10,28 +10,28 @@ RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts
 COPY web .
 RUN npm run build
 
-# The image brings gcc and libc's headers, which is all that the bundled SQLite and aws-lc need; jemalloc needs make.
+# The image has gcc and libc's headers, which the bundled SQLite and aws-lc need; jemalloc also needs make.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
 COPY --from=web /build/web/app/dist web/app/dist
-# Compiled dependencies stay in the cache. The package itself is built anew each time, because cargo goes by the files'
-# times, and a checkout may be older than the cache.
+# Compiled dependencies stay in the cache. The package itself is rebuilt each time, because cargo compares the times of
+# files, and a checkout may be older than the cache.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     cargo clean --release --locked --package breathing-room \
     && cargo build --release --locked --features jemalloc --bin breathing-room \
     && install target/release/breathing-room /usr/local/bin/breathing-room
 
-# The same Debian as above, for its libc. Nothing to add: the hub opens no outgoing connections.
+# The same Debian as above, for its libc. It needs no other packages: the hub opens no outgoing connections.
 FROM debian:bookworm-slim
 RUN groupadd --gid 10001 breathing-room \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin breathing-room \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data
 COPY --from=build /usr/local/bin/breathing-room /usr/local/bin/breathing-room
 # Fly gives a volume's root to this user when it mounts it, and Docker gives a new named volume the owner of the folder
-# it covers, so no entrypoint has to start as root. A bind mount must belong to 10001. By number, for runAsNonRoot.
+# it covers, so no entrypoint has to start as root. A bind mount must belong to 10001. The user is a number for runAsNonRoot.
 USER 10001:10001
 ENV LISTEN=0.0.0.0:8080 \
     DATABASE_URL=sqlite:///data/breathing-room.db

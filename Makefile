@@ -1,9 +1,9 @@
-# What the README and .ci/run call. Everything else is plain cargo and npm.
+# The commands of the README and .ci/run. Everything else is plain cargo and npm.
 
 .PHONY: run release test browser-test contract-test simulation program web bench cost audit autobahn fuzz format
 
-# Builds, starts the hub on http://127.0.0.1:8080/ with its database in data/, and prints the address. The hub is
-# hardly optimized, so that it is built sooner; what is deployed is made by release.
+# Builds the hub, starts it on http://127.0.0.1:8080/ with its database in data/, and prints the address. The build is
+# hardly optimized, so it is faster; use `make release` to deploy.
 run: web
 	cargo run --locked
 
@@ -11,19 +11,19 @@ run: web
 release: web
 	cargo build --release --locked --features jemalloc
 
-# The pages and the client library, as the hub takes them in; built anew where something has changed, since the hub
-# is then built anew too.
+# The pages and the client library, which the hub embeds. They are built only if something has changed, because the hub
+# is then rebuilt too.
 web: web/app/dist/index.html
 
 web/app/dist/index.html: web/node_modules/.package-lock.json $(shell find web/app web/client -type f -not -path '*/dist/*')
 	cd web && npm run build
 
-# What npm writes last: it is older than the lock file where something has to be installed.
+# The last file that npm writes. If it is older than the lock file, npm has to install something.
 web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci
 
-# Formatting, types, lints, all tests, and the documentation, each without a warning. The tests of the hub wait more than
-# they work: eight at once take less than half of the time.
+# Formatting, types, lints, all tests, and the documentation, each without a warning. The hub's tests mostly wait: eight
+# at once take less than half of the time.
 test: web
 	cd web && npm run check
 	cd web && npm test
@@ -36,40 +36,40 @@ test: web
 	$(MAKE) contract-test
 	$(MAKE) browser-test
 
-# Thousands of random stories of the whole hub, within a minute; optimized, which makes them twice as fast. More of
-# them: make simulation SEEDS=100000
+# Thousands of random simulations of the whole hub, within a minute. They are optimized, which makes them twice as fast.
+# For more: make simulation SEEDS=100000
 SEEDS = 2000
 simulation:
 	SEEDS=$(SEEDS) cargo test --locked --config profile.dev.package.breathing-room.opt-level=1 --test simulation
 
-# The program that the browser and the contract test start: that of the hub's tests, since in a plain build the
-# dependencies have other features and would be built once more.
+# The program that the browser and contract tests start. It is built with the hub's tests, because a plain build has
+# other features of dependencies and would build them again.
 program:
 	cargo test --locked --test hub --no-run
 
-# Real people in a real Chromium, which CHROMIUM names, or which is found or, by root on Debian, installed.
-# A part of it: make browser-test ARGS=rooms
+# The pages in a real Chromium: the one that CHROMIUM names or the one that is installed. As root on Debian, the tests
+# install it if it is missing. To run some of the tests: make browser-test ARGS=rooms
 browser-test: program
 	cd web && npx vitest run --config tests/vitest.config.ts $(ARGS)
 
-# Whatever /openapi.json says that may be asked, asked of a real hub, good and bad. Python is found or, by root on
-# Debian, installed. With other requests: make contract-test SEED=2
+# Sends valid and invalid requests, generated from /openapi.json, to a real hub. As root on Debian, it installs Python
+# if it is missing. For other requests: make contract-test SEED=2
 contract-test: web program
 	tests/contract/run $(ARGS)
 
-# What the hub takes, as one table beside the floor, in under five minutes; needs 20,000 open files.
-# A part of it: make bench ARGS='--only fan-out,churn --quick'. How it grows: make bench ARGS=--grow.
+# Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
+# Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.
 bench: web
 	cargo bench --locked --features jemalloc --bench load -- $(ARGS)
 
-# What it costs to run, measured anew into docs/cost.md, in under five minutes.
+# Measures the cost of running the hub and writes docs/cost.md, in under five minutes.
 cost: web
 	cargo bench --locked --features jemalloc --bench load -- --cost > docs/cost.md.new
 	mv docs/cost.md.new docs/cost.md
 	cat docs/cost.md
 
-# Licences, sources, duplicate versions and known vulnerabilities of all dependencies: see deny.toml. The last ones
-# come from a database that has to be fetched; where that cannot be reached, the rest is held all the same.
+# Licences, sources, duplicate versions and known vulnerabilities of all dependencies: see deny.toml. Vulnerabilities
+# need a database from the network; if it cannot be reached, the other checks still run.
 audit:
 	cargo deny --version || cargo install --locked cargo-deny
 	cargo deny --locked check --deny warnings licenses sources bans
@@ -80,7 +80,7 @@ audit:
 autobahn:
 	tests/autobahn/run
 
-# Bytes of a fuzzer's making for one part that takes bytes from outside; fuzz/README.md has the list.
+# Fuzzes one of the parts that parse external input; fuzz/README.md lists them.
 TARGET = message
 SECONDS = 600
 fuzz:

@@ -8,12 +8,12 @@ type Cell<'a> = &'a dyn Fn(&Bill) -> String;
 
 pub(super) fn print(bills: &[Bill]) {
     say("# What it costs\n");
-    say("Printed by `make cost`, which measures it anew; do not edit it by hand.\n");
+    say("`make cost` measures and generates this page; do not edit it by hand.\n");
     say(format_args!(
-        "People are there all day, in rooms of up to {IN_A_ROOM}, and behave as in the old web app: a change of \
-         mood every\n5 minutes, a page view a minute, and every third one watches something, in sessions of \
-         15 minutes with four\nchanges of state. Each run is {} s on this machine, with time {SPEED} times as \
-         fast, the hub's flushes and pings included.\n",
+        "Visitors are present all day, in rooms of up to {IN_A_ROOM}, and behave as in the old web app: a change of \
+         mood every\n5 minutes, a page view a minute. Every third visitor watches something, in sessions of \
+         15 minutes with four changes of\nstate. Each run takes {} s on this machine and simulates time {SPEED} times \
+         as fast, including the hub's flushes and pings.\n",
         LENGTH.as_secs()
     ));
     print_measured(bills);
@@ -23,7 +23,7 @@ pub(super) fn print(bills: &[Bill]) {
 }
 
 fn print_measured(bills: &[Bill]) {
-    say("## Measured, and multiplied up to a day\n");
+    say("## Measured, extrapolated to a day\n");
     table(
         bills,
         &[
@@ -42,33 +42,33 @@ fn print_measured(bills: &[Bill]) {
 }
 
 fn print_computed(bills: &[Bill]) {
-    say("## Computed: the smallest Fly machine, a month\n");
+    say("## Computed: the smallest Fly machine, per month\n");
     table(
         bills,
         &[
-            ("memory with sockets and system", &|it| format!("{:.0} MiB", it.needed / MIB)),
-            ("shared-cpu-1x with", &|it| format!("{} MB", it.machine_mb)),
+            ("memory with kernel sockets and system", &|it| format!("{:.0} MiB", it.needed / MIB)),
+            ("memory of the shared-cpu-1x machine", &|it| format!("{} MB", it.machine_mb)),
             ("machine", &|it| dollars(it.machine)),
             ("egress, GB", &|it| format!("{:.1}", it.egress_gb)),
             ("egress", &|it| dollars(it.egress)),
-            ("volume for a month's history, GB", &|it| format!("{:.1}", it.volume_gb)),
+            ("volume for one month of history, GB", &|it| format!("{:.1}", it.volume_gb)),
             ("volume", &|it| dollars(it.volume)),
-            ("**together**", &|it| format!("**{}**", dollars(it.total()))),
+            ("**total**", &|it| format!("**{}**", dollars(it.total()))),
         ],
     );
 }
 
 fn print_old(bills: &[Bill]) {
-    say("## Beside the old design\n");
+    say("## Compared with the old design\n");
     table(
         bills,
         &[
-            ("old: heartbeats a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
-            ("old: key-value reads a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
-            ("old: key-value writes a day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
-            ("old: a month", &|it| dollars(it.old)),
-            ("new: a month", &|it| dollars(it.total())),
-            ("old to new", &|it| format!("{:.0} x", it.old / it.total())),
+            ("old: heartbeats per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: key-value reads per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: key-value writes per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: cost per month", &|it| dollars(it.old)),
+            ("new: cost per month", &|it| dollars(it.total())),
+            ("old / new", &|it| format!("{:.0} x", it.old / it.total())),
         ],
     );
 }
@@ -76,30 +76,33 @@ fn print_old(bills: &[Bill]) {
 fn print_notes() {
     say("Notes:\n");
     say(format_args!(
-        "- Measured: messages, bytes, transactions (the hub's own counter of flushes), rows, growth, CPU and memory. Each run was checked: every \
-         room's last\n  state at everybody in it, and every page view and watch session in SQLite.\n\
-         - Computed: days from runs, months of 30 days, machines, prices. The memory of a machine is the process, \
-         3.7 KB of\n  kernel for each socket and 64 MiB for the system, and no machine is filled beyond {:.0} %. \
+        "- Measured: messages, bytes, transactions (the hub's own counter of flushes), rows, growth, CPU and memory. Each run \
+         checks\n  that every visitor has the last state of the room, and that every page view and watch session is in \
+         SQLite.\n\
+         - Computed: days from runs, months of 30 days, machines, prices. The memory of a machine is that of the process, \
+         3.7 KB of\n  kernel memory for each socket, and 64 MiB for the system; at most {:.0} % of a machine is used. \
          Egress is the measured\n  bytes and 78 B for each message, for TCP, IP and acknowledgements, without TLS.",
         FULL * 100.0
     ));
     say(format_args!(
-        "- Prices: shared-cpu-1x with 256 MB {}, {} for each further GB of memory, {} for a GB of volume, {} for a \
-         GB of\n  egress (North America, Europe). The history of more than a month needs more volume.",
+        "- Prices: shared-cpu-1x with 256 MB {}, {} for each additional GB of memory, {} for a GB of volume, {} for a \
+         GB of\n  egress (North America, Europe). More than a month of history needs a larger volume.",
         dollars(price::MACHINE),
         dollars(price::MEMORY),
         dollars(price::VOLUME),
         dollars(price::EGRESS)
     ));
     say(format_args!(
-        "- The old design is not measured here: {} heartbeats for each person and day, each a key-value read \
-         ($0.50 a\n  million), a write ($5.00) and a request ($0.50). Whoever ran it reckoned \
-         about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here presence reads none.",
+        "- The old design is not measured here. It has {} heartbeats per visitor and day, each with a key-value read \
+         ($0.50 a\n  million), a write ($5.00) and a request ($0.50). Its operators estimated \
+         about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here \
+         presence reads none.",
         old::HEARTBEATS
     ));
     say(
-        "- What a change of mood costs rises with the room: everybody there is told. In one room of 10,000 the \
-         hub merges the\n  changes of half a second or more, so that at most 2 states a second leave it for everybody (computed).",
+        "- The cost of a change of mood grows with the room, because it is broadcast to all of its visitors. In one room of \
+         10,000 the hub\n  coalesces the changes of half a second or more, so it broadcasts at most 2 states a second \
+         (computed).",
     );
 }
 

@@ -1,4 +1,4 @@
-/** The unit tests of both workspaces. The tests in a real browser, in `tests/`, are not among them. */
+/** Unit tests of both workspaces. The browser tests have their own configuration in `tests/`. */
 
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";

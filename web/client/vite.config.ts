@@ -1,4 +1,4 @@
-/** Two builds: modules for bundlers, and (mode "script") one classic script for pages without one. */
+/** Two builds: modules for bundlers, and (mode "script") one classic script for pages without a bundler. */
 
 import { defineConfig } from "vite";
 
@@ -16,7 +16,7 @@ export default defineConfig(({ mode }) => ({
           }
         : { entry: ["src/index.ts", "src/react.tsx"], formats: ["es"] },
     rolldownOptions: {
-      // The React entry finds the library by its name, so that both share one copy of it.
+      // The React entry imports the library by its package name, so that both share one copy.
       external: ["@breathing-room/client", "react", "react/jsx-runtime"],
       output: { minify: true, generatedCode: { symbols: false } },
     },

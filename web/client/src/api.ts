@@ -1,31 +1,31 @@
-/** What the library offers, as types only: the words that its users read. */
+/** The public API, as types only. */
 
-/** A flat object for whatever the app wants to keep with an event; at most 1,024 bytes of JSON. */
+/** A flat object of the app's own properties of an event; at most 1,024 bytes of JSON. */
 export type Props = Record<string, string | number | boolean>;
 
-/** How the room is connected. Only while it is "open" the counts are true. */
+/** The connection state of a room. The counts are valid only while it is "open". */
 export type RoomState =
-  /** On the way in. */
+  /** Connecting, or waiting for the welcome. */
   | "connecting"
-  /** In the room; `present` and `moods` are what the hub said last. */
+  /** Joined; `present` and `moods` are the hub's newest. */
   | "open"
-  /** The connection was lost; it will be tried again by itself. */
+  /** Connection lost; the next attempt is scheduled. */
   | "waiting"
-  /** Over: after `leave()`, or because the hub does not let this visitor in. */
+  /** Final: after `leave()`, or when the hub rejects this visitor. */
   | "closed";
 
 export interface JoinOptions {
-  /** The hub's address, as in `https://hub.example.org`. Default: where the page comes from. */
+  /** The hub's address, such as `https://hub.example.org`. Default: the page's origin. */
   hub?: string | undefined;
-  /** The room: lower case letters, digits and `-`, at most 64. */
+  /** The room: lower case letters, digits and `-`, at most 64 characters. */
   room: string;
-  /** Who comes: letters, digits, `-` and `_`, at most 64. Default: a random id that the browser keeps. */
+  /** The visitor id: letters, digits, `-` and `_`, at most 64. Default: a random id stored in the browser. */
   visitor?: string | undefined;
-  /** The mood to come in with. */
+  /** The initial mood. */
   mood?: string | null | undefined;
   /**
-   * For hubs that ask for one: a JWT, or a function that gets one, which is asked at each connect and before the
-   * token ends.
+   * For hubs that require one: a JWT, or a function that returns one. The function is called at each connect and
+   * before the token expires.
    */
   token?: string | (() => string | Promise<string>) | undefined;
 }
@@ -37,48 +37,48 @@ export interface PageViewOptions {
 }
 
 export interface WatchOptions {
-  /** Length of the content. Default: that of the attached media element. */
+  /** Length of the content. Default: the length of the attached media element. */
   durationMs?: number | undefined;
   props?: Props | undefined;
 }
 
-/** A refusal, by the hub or by the library itself. */
+/** An error of the hub or of the library. */
 export interface RoomError {
-  /** The hub's error codes, or of the library `too-large`, `outbox-full`, `unknown-mood` and `connect`. */
+  /** One of the hub's error codes, or the library's `too-large`, `outbox-full`, `unknown-mood` or `connect`. */
   code: string;
-  /** For people: which field and rule, event, mood or reason it is about. */
+  /** For people: the field and rule, event, mood or reason. */
   message: string;
 }
 
 export interface RoomEvents {
-  /** `present`, `moods` or the own `mood` changed. */
+  /** `present`, `moods` or `mood` changed. */
   presence: Event;
   /** `state` changed. */
   state: Event;
-  /** Something was refused and will not be sent again. */
+  /** Something was rejected and is not sent again. */
   error: CustomEvent<RoomError>;
 }
 
-/** A place in a room. It tells by events that something changed; what it is now, read off its fields. */
+/** A joined room. Events announce changes; the fields have the current values. */
 export interface Room extends EventTarget {
   readonly room: string;
   readonly visitor: string;
   readonly state: RoomState;
-  /** Distinct people in the room, this one included; 0 while it is not known. */
+  /** Distinct visitors in the room, this one included; 0 unless the state is "open". */
   readonly present: number;
-  /** People by mood, without zeros; empty while it is not known. */
+  /** Visitors by mood, without zeros; empty unless the state is "open". */
   readonly moods: Readonly<Record<string, number>>;
-  /** The moods that may be set, in display order. */
+  /** The moods the hub accepts, in display order. */
   readonly vocabulary: readonly string[];
-  /** The own mood, as set here. */
+  /** This visitor's mood, as set here. */
   readonly mood: string | null;
 
   setMood(mood: string | null): void;
-  /** A page was seen. Default: the one that the browser shows. */
+  /** Records a page view. Default path: the current page's. */
   pageView(path?: string, options?: PageViewOptions): void;
-  /** A watch session of this content, which starts with its first `play`. */
+  /** Creates a watch session, which starts with its first `play`. */
   watch(content: string, options?: WatchOptions): Watch;
-  /** Leaves at once. A handle that has left stays closed. */
+  /** Leaves at once and for good; the state stays "closed". */
   leave(): void;
 
   addEventListener<K extends keyof RoomEvents>(
@@ -95,11 +95,11 @@ export interface Room extends EventTarget {
   removeEventListener(...all: Parameters<EventTarget["removeEventListener"]>): void;
 }
 
-/** Somebody watches or listens to something. Time counts while it plays, in hidden tabs too. */
+/** A watch session. Time counts while the content plays, in hidden tabs too. */
 export interface Watch {
-  /** Time played so far, measured by the monotonic clock. */
+  /** Time played so far, measured with the monotonic clock. */
   readonly watchedMs: number;
-  /** It plays. After `end`, a new watch session begins. */
+  /** Starts or resumes. After `end`, a new watch session begins. */
   play(positionMs?: number): void;
   pause(positionMs?: number): void;
   seek(positionMs: number): void;

@@ -1,23 +1,23 @@
-/** When to come back after a connection has ended. Pure: knows close codes, and neither sockets nor timers. */
+/** Reconnect delays: exponential backoff with full jitter. Pure: knows close codes, no sockets and no timers. */
 
-const FIRST = 500;
-const LONGEST = 30_000;
+const INITIAL = 500; // ms
+const MAX = 30_000; // ms
 
 /**
- * Milliseconds to wait before the next try, or undefined to stay away.
+ * Returns the milliseconds to wait before the next attempt, or undefined if the client must not reconnect.
  *
- * Full jitter: any moment up to a limit that doubles with every failed try, so that those who lost the
- * hub together do not come back together.
+ * Full jitter: the delay is random, from 0 to a limit that doubles with each failed attempt. Clients that lost the
+ * hub at the same time therefore do not reconnect at the same time.
  */
-export function delay(code: number, tries: number, random = Math.random): number | undefined {
+export function delay(code: number, attempts: number, random = Math.random): number | undefined {
   switch (code) {
-    case 1008: // the hub does not want us
+    case 1008: // policy violation: the hub rejects this client
       return undefined;
-    case 1012: // it restarts, and is back in a moment
+    case 1012: // the hub restarts
       return random() * 5_000;
-    case 1013: // it has too much to do
-      return LONGEST + random() * LONGEST;
+    case 1013: // the hub is overloaded
+      return MAX + random() * MAX;
     default:
-      return random() * Math.min(LONGEST, FIRST * 2 ** tries);
+      return random() * Math.min(MAX, INITIAL * 2 ** attempts);
   }
 }

@@ -1,59 +1,60 @@
 /**
- * The way to the hub: one WebSocket at a time, opened again whenever it is lost.
+ * The connection to the hub: one WebSocket at a time, with automatic reconnect.
  *
- * The only place with a WebSocket in it. It knows when to connect; what is said is its user's business.
- * While the socket is open no timer runs.
+ * The only file that uses WebSocket. It decides when to connect; its handler reads and writes the messages. No timer
+ * runs while the socket is open.
  */
 
 import type { RoomState } from "./api.js";
 import { delay } from "./backoff.js";
-import type { FromHub } from "./wire.js";
+import type { HubMessage } from "./messages.js";
 
-/** A connection that lasted so long was a good one: the next wait is a short one again. */
-const GOOD_AFTER = 10_000;
+/** After a connection of this length (ms), the backoff starts again at its shortest delay. */
+const STABLE_AFTER = 10_000;
 
-/** A close code for "lost": unlike 1000, it gives us the hub's grace to come back. */
+/** Close code of a lost connection. Unlike 1000 it starts the hub's leave grace. */
 const LOST = 4000;
 
-export interface User {
-  /** Asked before each try. */
+export interface Handler {
+  /** Returns the arguments of the WebSocket. Called before each attempt. */
   prepare(): Promise<[url: URL, protocols: string[]]>;
-  changed(state: RoomState): void;
-  /** A message came. With the first one on each socket, the welcome, the state becomes "open". */
-  received(message: FromHub): void;
-  /** This try could not even begin. */
-  failed(reason: unknown): void;
+  onState(state: RoomState): void;
+  /** Handles a message. The first one of each socket is the welcome; after it the state becomes "open". */
+  onMessage(message: HubMessage): void;
+  /** Handles an attempt that failed before the socket was created. */
+  onError(reason: unknown): void;
 }
 
 export class Connection {
-  #user: User;
+  #handler: Handler;
   #state: RoomState | undefined;
   #socket: WebSocket | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #tries = 0;
+  /** Failed attempts in a row. */
+  #failures = 0;
   #openedAt = 0;
-  /** Counts tries, so that a try that was overtaken while it was prepared goes no further. */
+  /** Number of the current attempt. A superseded attempt stops when its `prepare` is done. */
   #attempt = 0;
 
-  constructor(user: User) {
-    this.#user = user;
+  constructor(handler: Handler) {
+    this.#handler = handler;
   }
 
-  /** Tries now, unless there is a connection or it is closed for good. */
+  /** Connects now, unless the state is "open" or "closed". */
   connect(): void {
     if (this.#state === "open" || this.#state === "closed") return;
-    this.#drop(LOST);
-    this.#become("connecting");
+    this.#discard(LOST);
+    this.#setState("connecting");
     const attempt = this.#attempt;
-    this.#user
+    this.#handler
       .prepare()
       .then((target) => {
         if (attempt === this.#attempt) this.#open(new WebSocket(...target));
       })
       .catch((reason: unknown) => {
         if (attempt !== this.#attempt) return;
-        this.#user.failed(reason);
-        this.#lost(1006);
+        this.#handler.onError(reason);
+        this.#reconnect(1006);
       });
   }
 
@@ -61,52 +62,52 @@ export class Connection {
     this.#socket?.send(text);
   }
 
-  /** Gives the socket up without leaving, and comes back after a while, or when told to. */
-  lose(): void {
+  /** Closes the socket as lost. Reconnects after the backoff delay, or at the next `connect()`. */
+  reset(): void {
     if (this.#state === "closed") return;
-    this.#drop(LOST);
-    this.#lost(1006);
+    this.#discard(LOST);
+    this.#reconnect(1006);
   }
 
-  /** Leaves, for good. */
+  /** Closes the connection for good. */
   close(): void {
-    this.#drop(1000);
-    this.#become("closed");
+    this.#discard(1000);
+    this.#setState("closed");
   }
 
   #open(socket: WebSocket): void {
     this.#socket = socket;
     socket.onmessage = ({ data }) => {
-      this.#user.received(JSON.parse(data as string));
-      if (socket === this.#socket) this.#become("open");
+      this.#handler.onMessage(JSON.parse(data as string));
+      if (socket === this.#socket) this.#setState("open");
     };
-    socket.onclose = ({ code }) => this.#lost(code);
+    socket.onclose = ({ code }) => this.#reconnect(code);
   }
 
-  #drop(code: number): void {
+  #discard(code: number): void {
     this.#attempt++;
     clearTimeout(this.#timer);
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;
-    // What a socket still says after it was given up is of no interest: its end may take long.
+    // The close handshake may take long; messages that arrive during it are ignored.
     socket.onmessage = socket.onclose = null;
     socket.close(code);
   }
 
-  #lost(code: number): void {
+  #reconnect(code: number): void {
     this.#socket = undefined;
-    if (this.#state === "open" && performance.now() - this.#openedAt > GOOD_AFTER) this.#tries = 0;
-    const wait = delay(code, this.#tries++);
-    if (wait === undefined) return this.#become("closed");
+    if (this.#state === "open" && performance.now() - this.#openedAt > STABLE_AFTER) this.#failures = 0;
+    const wait = delay(code, this.#failures++);
+    if (wait === undefined) return this.#setState("closed");
     this.#timer = setTimeout(() => this.connect(), wait);
-    this.#become("waiting");
+    this.#setState("waiting");
   }
 
-  #become(state: RoomState): void {
+  #setState(state: RoomState): void {
     if (this.#state === state) return;
     this.#state = state;
     if (state === "open") this.#openedAt = performance.now();
-    this.#user.changed(state);
+    this.#handler.onState(state);
   }
 }

@@ -1,28 +1,27 @@
 /**
- * Events that the hub has not acked yet, in memory and, for the page after this one, in the store.
+ * Events without an ack, in memory and in the store. The store keeps them for the next page.
  *
- * Each event is one key of the store, so that tabs do not overwrite each other. A later state of the
- * same watch session takes the place of the earlier one, since it says all that the earlier one said.
- * An outbox belongs to one handle; when its owner is dead, the next one adopts what is left. If two do,
- * no harm is done: an event counts once however often it is sent. Knows no socket and no clock.
+ * Each event has its own key in the store, so tabs do not overwrite each other. A later state of a watch session
+ * replaces the earlier one, because it includes it. An outbox belongs to one room handle; when the owner's tab is
+ * gone, another outbox recovers its events. Two may do so: the hub deduplicates by id. Knows no socket and no clock.
  */
 
 import type { Store } from "./store.js";
 
-/** The most events that one outbox holds, and the most that the store holds for one hub. */
+/** Maximum events in one outbox, and in the store for one hub. */
 const LIMIT = 256;
 
-/** A UUID and the colon before it. */
-const ID_LENGTH = 37;
+/** A colon and a UUID, at the end of each key. */
+const SUFFIX_LENGTH = 37;
 
-/** An event as the store has it. */
-export interface Kept {
+/** An event with its key in the store. */
+export interface StoredEvent {
   key: string;
   text: string;
 }
 
-interface Entry extends Kept {
-  /** Its number on the present socket; 0 while it is unsent. */
+interface Entry extends StoredEvent {
+  /** Its `ref` on the current socket; 0 while it is unsent. */
   ref: number;
 }
 
@@ -32,7 +31,7 @@ export class Outbox {
   #store: Store;
   #prefix: string;
 
-  /** The name under which the owner is known to be alive. */
+  /** The owner's lock name. */
   readonly owner: string;
 
   constructor(store: Store, hub: string, owner: string) {
@@ -41,12 +40,12 @@ export class Outbox {
     this.owner = this.#prefix + owner;
   }
 
-  /** All that is not acked. */
+  /** All events without an ack. */
   get all(): Entry[] {
     return [...this.#entries.values()];
   }
 
-  /** Keeps the event `id`; undefined where too many are waiting already. */
+  /** Inserts or replaces the event `id`. Returns undefined if the outbox is full. */
   put(id: string, text: string): Entry | undefined {
     const key = `${this.owner}:${id}`;
     const isNew = !this.#entries.has(key);
@@ -55,59 +54,59 @@ export class Outbox {
     return this.#add(key, text);
   }
 
-  /** What is to be sent next, oldest first, so that at most so many events are on their way. */
-  next(most: number): Entry[] {
+  /** Returns the unsent events to send now, oldest first, so that at most `window` events are in flight. */
+  next(window: number): Entry[] {
     const { all } = this;
-    const id = ({ key }: Kept) => key.slice(-ID_LENGTH);
+    const id = ({ key }: StoredEvent) => key.slice(-SUFFIX_LENGTH);
     const unsent = all.filter(({ ref }) => !ref).sort((a, b) => (id(a) < id(b) ? -1 : 1));
-    return unsent.slice(0, Math.max(0, most - (all.length - unsent.length)));
+    return unsent.slice(0, Math.max(0, window - (all.length - unsent.length)));
   }
 
-  /** The message to send now, with the next `ref`. */
+  /** Assigns the next `ref` and returns the message to send. */
   message(entry: Entry): string {
     entry.ref = ++this.#lastRef;
     return `{"ref":${entry.ref},${entry.text.slice(1)}`;
   }
 
-  /** Everything up to this `ref` is on disk. */
-  acked(upTo: number): void {
-    for (const entry of this.all) if (entry.ref && entry.ref <= upTo) this.forget(entry);
+  /** Removes all events up to this `ref`: the hub has committed them. */
+  ack(upTo: number): void {
+    for (const entry of this.all) if (entry.ref && entry.ref <= upTo) this.remove(entry);
   }
 
-  /** The hub did not take it: it is sent again later, or never. */
-  refused(ref: number, sendAgain: boolean): void {
+  /** Handles a rejected event: marks it as unsent, or removes it. */
+  reject(ref: number, retry: boolean): void {
     const entry = this.all.find((entry) => entry.ref === ref);
     if (!entry) return;
-    if (sendAgain) entry.ref = 0;
-    else this.forget(entry);
+    if (retry) entry.ref = 0;
+    else this.remove(entry);
   }
 
-  /** The socket is gone: what it did not ack is to be sent on the next one. */
-  lost(): void {
+  /** Marks all events as unsent, after the socket closed. */
+  reset(): void {
     this.#lastRef = 0;
     for (const entry of this.all) entry.ref = 0;
   }
 
-  /** Drops an event, but not what has taken its place since. */
-  forget({ key, text }: Kept): void {
+  /** Removes an event, unless a later state has replaced it. */
+  remove({ key, text }: StoredEvent): void {
     if (this.#entries.get(key)?.text === text) this.#entries.delete(key);
     if (this.#store.get(key) === text) this.#store.remove(key);
   }
 
   /**
-   * Takes over what dead owners have left, if it was said by the same visitor in the same room, as the
-   * socket says that by itself. Returns the others.
+   * Recovers the events of owners whose tabs are gone. Adds those of this visitor in this room, which the socket can
+   * send. Returns the others.
    */
-  adopt(alive: ReadonlySet<string | undefined>, room: string, visitor: string): Kept[] {
-    const others: Kept[] = [];
+  recover(owners: ReadonlySet<string | undefined>, room: string, visitor: string): StoredEvent[] {
+    const others: StoredEvent[] = [];
     for (const key of this.#stored()) {
-      if (this.#entries.has(key) || alive.has(key.slice(0, -ID_LENGTH))) continue;
+      if (this.#entries.has(key) || owners.has(key.slice(0, -SUFFIX_LENGTH))) continue;
       const event = parse(this.#store.get(key));
       if (!event) {
         this.#store.remove(key);
         continue;
       }
-      // Its player is gone: what was playing must not play on through this socket.
+      // The player is gone: its watch session must not continue on this socket.
       if (event.state === "playing") Object.assign(event, { state: "paused", at: event.at + 1 });
       const text = JSON.stringify(event);
       this.#store.set(key, text);
@@ -128,16 +127,16 @@ export class Outbox {
   }
 }
 
-interface StoredEvent {
+interface EventFields {
   room: string;
   visitor: string;
   at: number;
   state?: string;
 }
 
-function parse(text: string | null | undefined): StoredEvent | undefined {
+function parse(text: string | null | undefined): EventFields | undefined {
   try {
-    return JSON.parse(text ?? "") as StoredEvent;
+    return JSON.parse(text ?? "") as EventFields;
   } catch {
     return undefined;
   }

@@ -1,4 +1,4 @@
-/** For React: a room as a provider, and what happens in it as hooks. The rest of the library knows no React. */
+/** React bindings: a provider that joins a room, and hooks. No other file knows React. */
 
 import {
   type JoinOptions,
@@ -22,7 +22,7 @@ import {
   useSyncExternalStore,
 } from "react";
 
-/** Undefined until the provider is mounted, and on servers. */
+/** Undefined before the provider is mounted, and on servers. */
 const RoomContext = createContext<Room | undefined>(undefined);
 
 export interface PresenceProviderProps extends JoinOptions {
@@ -30,8 +30,8 @@ export interface PresenceProviderProps extends JoinOptions {
 }
 
 /**
- * Is in the room for as long as it is mounted. Another `hub`, `room` or `visitor` is another place; of
- * `mood` the first value counts, of `token` the newest.
+ * Joins the room while it is mounted. A change of `hub`, `room` or `visitor` leaves and joins again. `mood` is the
+ * initial mood; of `token` the newest value is used.
  */
 export function PresenceProvider({ children, hub, room: name, visitor, mood, token }: PresenceProviderProps) {
   const [room, setRoom] = useState<Room>();
@@ -67,13 +67,13 @@ interface Snapshot {
   readonly mood: string | null;
 }
 
-/** The room as it is now. The functions change when the room does, so name them as dependencies of effects. */
+/** The current state of the room. The functions change with it, so list them as dependencies of effects. */
 export interface Presence extends Snapshot {
   setMood(mood: string | null): void;
   pageView(path?: string, options?: PageViewOptions): void;
 }
 
-const NOWHERE: Snapshot = { state: "connecting", present: 0, moods: {}, vocabulary: [], mood: null };
+const NOT_JOINED: Snapshot = { state: "connecting", present: 0, moods: {}, vocabulary: [], mood: null };
 
 export function usePresence(): Presence {
   const room = useContext(RoomContext);
@@ -90,8 +90,8 @@ export function usePresence(): Presence {
   );
   const snapshot = useSyncExternalStore(
     subscribe,
-    () => (room ? read(room) : NOWHERE),
-    () => NOWHERE,
+    () => (room ? snapshotOf(room) : NOT_JOINED),
+    () => NOT_JOINED,
   );
   return useMemo(
     () => ({
@@ -105,8 +105,8 @@ export function usePresence(): Presence {
 
 const snapshots = new WeakMap<Room, Snapshot>();
 
-/** The same object for as long as nothing changes, which is how React sees that nothing did. */
-function read(room: Room): Snapshot {
+/** Returns the same object while nothing changes, as useSyncExternalStore requires. */
+function snapshotOf(room: Room): Snapshot {
   const last = snapshots.get(room);
   const { state, present, moods, vocabulary, mood } = room;
   const now: Snapshot = { state, present, moods, vocabulary, mood };
@@ -117,11 +117,11 @@ function read(room: Room): Snapshot {
 }
 
 export interface MediaWatch extends Omit<Watch, "attach"> {
-  /** For an `<audio>` or `<video>` that is to be followed. */
+  /** The ref of the `<audio>` or `<video>` to follow. */
   readonly ref: RefCallback<HTMLMediaElement>;
 }
 
-/** A watch session of this content, which ends with the component. The options are those of the first render. */
+/** Returns a watch session that ends when the component unmounts. Only the first render's options are used. */
 export function useWatch(content: string, options?: WatchOptions): MediaWatch {
   const room = useContext(RoomContext);
   const [media, ref] = useState<HTMLMediaElement | null>(null);

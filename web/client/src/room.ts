@@ -1,6 +1,5 @@
-/** A place in a room: brings together the connection, the outbox, the watch sessions and the page. */
+/** The room handle: connects the socket, the outbox, the watch sessions and the page's lifecycle. */
 
-import { showAlive, whoIsAlive } from "./alive.js";
 import type {
   JoinOptions,
   PageViewOptions,
@@ -12,22 +11,23 @@ import type {
 } from "./api.js";
 import { delay } from "./backoff.js";
 import { Connection } from "./connection.js";
-import { body, posts } from "./handover.js";
+import { toBatches, toBody } from "./http-batch.js";
 import { randomHex, uuid } from "./id.js";
-import { type Kept, Outbox } from "./outbox.js";
+import type { ErrorMessage, HubMessage } from "./messages.js";
+import { Outbox, type StoredEvent } from "./outbox.js";
+import { liveOwners, lockOwner } from "./owner-lock.js";
 import { browserStore } from "./store.js";
-import { renewIn } from "./token.js";
-import { isVisitor, keptVisitor } from "./visitor.js";
+import { renewalDelay } from "./token.js";
+import { isVisitor, storedVisitor } from "./visitor.js";
 import { WatchSession } from "./watch.js";
-import type { FromHub, Refusal } from "./wire.js";
 
 const PROTOCOL = "breathing-room.v1";
 
-/** The hub takes messages of 4,096 bytes; what is missing is for the `ref`. */
-const MOST_BYTES = 4_070;
+/** Maximum size of an event. The hub's limit is 4,096 bytes per message; the rest is for the `ref`. */
+const MAX_BYTES = 4_070;
 
-/** So many events that waited are on their way at once, so that the hub does not find us too fast. */
-const BURST = 8;
+/** Maximum events in flight while a backlog is sent, to stay below the hub's rate limit. */
+const WINDOW = 8;
 
 export class RoomHandle extends EventTarget implements Room {
   readonly room: string;
@@ -40,20 +40,20 @@ export class RoomHandle extends EventTarget implements Room {
 
   #hub: string;
   #getToken: JoinOptions["token"];
-  /** The newest one. */
+  /** The newest token. */
   #token: string | undefined;
   #renewal: ReturnType<typeof setTimeout> | undefined;
   #connection: Connection;
   #outbox: Outbox;
-  /** Of other rooms or visitors, which is not this socket's to say. */
-  #leftovers: Kept[] = [];
+  /** Recovered events of other rooms or visitors. They are posted, because the socket cannot send them. */
+  #foreign: StoredEvent[] = [];
   #playing = new Set<WatchSession>();
-  /** Whether the hub must be told the mood. */
-  #moodUntold: boolean;
-  /** The hub has too much to do: until this timer is over, events stay in the outbox. */
-  #hold: ReturnType<typeof setTimeout> | undefined;
-  #holds = 0;
-  #die: () => void;
+  /** The mood must be sent. */
+  #moodPending: boolean;
+  /** Backoff timer after `overloaded` or `too-fast`. Nothing is sent until it fires. */
+  #pause: ReturnType<typeof setTimeout> | undefined;
+  #pauses = 0;
+  #unlock: () => void;
   #page = new AbortController();
 
   constructor({ hub = "/", room, visitor, mood = null, token }: JoinOptions) {
@@ -61,18 +61,18 @@ export class RoomHandle extends EventTarget implements Room {
     if (!/^[a-z\d][a-z\d-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
     if (visitor !== undefined && !isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
     this.room = room;
-    this.visitor = visitor ?? keptVisitor();
+    this.visitor = visitor ?? storedVisitor();
     this.mood = mood;
-    this.#moodUntold = mood !== null;
+    this.#moodPending = mood !== null;
     this.#getToken = token;
     this.#hub = new URL(hub.replace(/\/*$/, "/").replace(/^ws/, "http"), location.href).href;
     this.#outbox = new Outbox(browserStore, this.#hub, randomHex(8));
-    this.#die = showAlive(this.#outbox.owner);
+    this.#unlock = lockOwner(this.#outbox.owner);
     this.#connection = new Connection({
       prepare: () => this.#prepare(),
-      changed: (state) => this.#changed(state),
-      received: (message) => this.#received(message),
-      failed: (reason) => this.#fail("connect", String(reason)),
+      onState: (state) => this.#onState(state),
+      onMessage: (message) => this.#onMessage(message),
+      onError: (reason) => this.#fail("connect", String(reason)),
     });
     this.#followPage();
     this.#connection.connect();
@@ -83,8 +83,8 @@ export class RoomHandle extends EventTarget implements Room {
       return this.#fail("unknown-mood", mood);
     }
     this.mood = mood;
-    this.#moodUntold = true;
-    this.#tellMood();
+    this.#moodPending = true;
+    this.#sendMood();
     this.#emit("presence");
   }
 
@@ -94,7 +94,7 @@ export class RoomHandle extends EventTarget implements Room {
 
   watch(content: string, options: WatchOptions = {}): Watch {
     return new WatchSession(content, options, {
-      tell: (id, fields) => this.#record("watch", id, fields),
+      report: (id, fields) => this.#record("watch", id, fields),
       playing: this.#playing,
     });
   }
@@ -103,54 +103,54 @@ export class RoomHandle extends EventTarget implements Room {
     for (const watch of this.#playing) watch.pause();
     this.#page.abort();
     this.#connection.close();
-    this.#die();
+    this.#unlock();
   }
 
-  // Coming and going
+  // Connection and page lifecycle
 
   async #prepare(): Promise<[url: URL, protocols: string[]]> {
     const token = await this.#newToken();
-    const alive = await whoIsAlive();
-    this.#leftovers = wantsPrivacy() ? [] : this.#outbox.adopt(alive, this.room, this.visitor);
+    const owners = await liveOwners();
+    this.#foreign = wantsPrivacy() ? [] : this.#outbox.recover(owners, this.room, this.visitor);
     const url = new URL(`rooms/${this.room}/socket`, this.#hub.replace(/^http/, "ws"));
-    // Proxies log addresses, so none holds the visitor's id or mood: the mood is sent after the welcome.
+    // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
     return [url, [PROTOCOL, `visitor.${this.visitor}`, ...(token ? [`bearer.${token}`] : [])]];
   }
 
-  /** Gets a token, and a new one before it ends: a hub that waited in vain would close for good. */
+  /** Gets a token and schedules its renewal: the hub closes with 1008 if the token expires. */
   async #newToken(): Promise<string | undefined> {
     const get = this.#getToken;
     const token = (this.#token = typeof get === "function" ? await get() : get);
     clearTimeout(this.#renewal);
-    // A text is all there is; a function may have nothing to give.
+    // A fixed string cannot be renewed, and a function may return nothing.
     if (token && token !== get) {
       this.#renewal = setTimeout(() => {
         if (this.state === "open") {
           this.#newToken()
-            .then((token) => this.#say({ type: "token", token }))
-            // Where there is none, coming back is tried again and again.
-            .catch(() => this.#connection.lose());
+            .then((token) => this.#sendMessage({ type: "token", token }))
+            // Reconnects with backoff until the function returns a token.
+            .catch(() => this.#connection.reset());
         }
-      }, renewIn(token));
+      }, renewalDelay(token));
     }
     return token;
   }
 
-  #changed(state: RoomState): void {
+  #onState(state: RoomState): void {
     const before = this.state;
     this.state = state;
     if (state === "open") {
-      for (const watch of this.#playing) watch.retell();
+      for (const watch of this.#playing) watch.report();
       this.#send();
-      void this.#post([...this.#leftovers, ...this.#outbox.next(Infinity)]);
+      void this.#post([...this.#foreign, ...this.#outbox.next(Infinity)]);
     } else {
-      // What was true a moment ago may not be true now.
+      // Without a connection the last counts may be wrong.
       this.present = 0;
       this.moods = {};
-      this.#outbox.lost();
-      clearTimeout(this.#hold);
-      this.#hold = undefined;
-      if (this.mood !== null) this.#moodUntold = true;
+      this.#outbox.reset();
+      clearTimeout(this.#pause);
+      this.#pause = undefined;
+      if (this.mood !== null) this.#moodPending = true;
     }
     this.#emit("state");
     if (before === "open" || state === "open") this.#emit("presence");
@@ -160,37 +160,37 @@ export class RoomHandle extends EventTarget implements Room {
     const on = <K extends keyof WindowEventMap>(type: K, listener: (event: WindowEventMap[K]) => void) =>
       addEventListener(type, listener, { signal: this.#page.signal });
     on("online", () => this.#connection.connect());
-    on("offline", () => this.#connection.lose());
+    on("offline", () => this.#connection.reset());
     on("pagehide", ({ persisted }) => this.#hide(persisted));
     on("pageshow", ({ persisted }) => persisted && this.#show());
   }
 
-  #hide(mayComeBack: boolean): void {
+  #hide(persisted: boolean): void {
     for (const watch of [...this.#playing]) watch.suspend();
-    for (const { path, events } of posts(this.#outbox.all))
-      navigator.sendBeacon(this.#hub + path, body(events));
-    // An open socket or a lock would keep the page out of the back/forward cache. Where the page goes for
-    // good, the browser closes both.
-    if (!mayComeBack) return;
-    this.#die();
-    this.#connection.lose();
+    for (const { path, events } of toBatches(this.#outbox.all))
+      navigator.sendBeacon(this.#hub + path, toBody(events));
+    // An open socket or a held lock keeps a page out of the back/forward cache. When the page unloads, the browser
+    // closes both.
+    if (!persisted) return;
+    this.#unlock();
+    this.#connection.reset();
   }
 
   #show(): void {
-    this.#die = showAlive(this.#outbox.owner);
+    this.#unlock = lockOwner(this.#outbox.owner);
     for (const watch of [...this.#playing]) watch.resume();
     this.#connection.connect();
   }
 
-  // What is said
+  // Messages and events
 
-  #received(message: FromHub): void {
+  #onMessage(message: HubMessage): void {
     if (message.type === "ack") {
-      this.#outbox.acked(message.upTo);
-      this.#holds = 0;
+      this.#outbox.ack(message.upTo);
+      this.#pauses = 0;
       this.#send();
     } else if (message.type === "error") {
-      this.#refused(message);
+      this.#onRejected(message);
     } else {
       ({ present: this.present, moods: this.moods } = message);
       if (message.type === "presence") return this.#emit("presence");
@@ -198,43 +198,43 @@ export class RoomHandle extends EventTarget implements Room {
     }
   }
 
-  #refused({ code, message, ref }: Refusal): void {
-    const again = code === "overloaded" || code === "too-fast";
-    if (ref) this.#outbox.refused(ref, again);
-    if (!again) {
+  #onRejected({ code, message, ref }: ErrorMessage): void {
+    const retry = code === "overloaded" || code === "too-fast";
+    if (ref) this.#outbox.reject(ref, retry);
+    if (!retry) {
       this.#fail(code, message);
       return this.#send();
     }
-    if (!ref) this.#moodUntold = true;
-    this.#hold ??= setTimeout(
+    if (!ref) this.#moodPending = true;
+    this.#pause ??= setTimeout(
       () => {
-        this.#hold = undefined;
+        this.#pause = undefined;
         this.#send();
       },
-      1_000 + delay(0, this.#holds++)!,
+      1_000 + delay(0, this.#pauses++)!,
     );
   }
 
-  get #mayTell(): boolean {
-    return this.state === "open" && !this.#hold;
+  get #canSend(): boolean {
+    return this.state === "open" && !this.#pause;
   }
 
-  /** Sends what waits, as far as it may. */
+  /** Sends the pending mood, and pending events up to the window. */
   #send(): void {
-    if (!this.#mayTell) return;
-    this.#tellMood();
-    for (const entry of this.#outbox.next(BURST)) this.#connection.send(this.#outbox.message(entry));
+    if (!this.#canSend) return;
+    this.#sendMood();
+    for (const entry of this.#outbox.next(WINDOW)) this.#connection.send(this.#outbox.message(entry));
   }
 
-  #say(message: object): void {
+  #sendMessage(message: object): void {
     this.#connection.send(JSON.stringify(message));
   }
 
-  #tellMood(): void {
-    if (!this.#mayTell || !this.#moodUntold) return;
-    this.#moodUntold = false;
+  #sendMood(): void {
+    if (!this.#canSend || !this.#moodPending) return;
+    this.#moodPending = false;
     if (this.mood === null || this.vocabulary.includes(this.mood)) {
-      this.#say({ type: "mood", mood: this.mood });
+      this.#sendMessage({ type: "mood", mood: this.mood });
     } else {
       this.#fail("unknown-mood", this.mood);
       this.mood = null;
@@ -243,21 +243,21 @@ export class RoomHandle extends EventTarget implements Room {
 
   #record(type: "page-view" | "watch", id: string, fields: object): void {
     if (wantsPrivacy()) return;
-    // The type stands first: by it the outbox's texts are sorted when they are posted.
+    // `type` comes first: toBatches() reads it from the start of the text.
     const text = JSON.stringify({ type, id, room: this.room, visitor: this.visitor, ...fields });
-    if (new TextEncoder().encode(text).length > MOST_BYTES) return this.#fail("too-large", type);
+    if (new TextEncoder().encode(text).length > MAX_BYTES) return this.#fail("too-large", type);
     const entry = this.#outbox.put(id, text);
     if (!entry) return this.#fail("outbox-full", type);
-    if (this.#mayTell) this.#connection.send(this.#outbox.message(entry));
+    if (this.#canSend) this.#connection.send(this.#outbox.message(entry));
   }
 
-  /** For what the socket cannot say, or not at once without being too fast. */
-  async #post(all: Kept[]): Promise<void> {
-    for (const { path, events } of posts(all)) {
-      const address = `${this.#hub}${path}?durable=true`;
+  /** Posts events that the socket cannot send, or not without reaching the rate limit. */
+  async #post(all: StoredEvent[]): Promise<void> {
+    for (const { path, events } of toBatches(all)) {
+      const url = `${this.#hub}${path}?durable=true`;
       const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
-      const answer = await fetch(address, { method: "POST", headers, body: body(events) }).catch(() => {});
-      if (answer?.ok) for (const event of events) this.#outbox.forget(event);
+      const response = await fetch(url, { method: "POST", headers, body: toBody(events) }).catch(() => {});
+      if (response?.ok) for (const event of events) this.#outbox.remove(event);
     }
   }
 
@@ -270,7 +270,7 @@ export class RoomHandle extends EventTarget implements Room {
   }
 }
 
-/** Do Not Track or Global Privacy Control: to be present is what the visitor came for, to be counted is not. */
+/** Do Not Track or Global Privacy Control: the visitor is present, but the library records no events. */
 function wantsPrivacy(): boolean {
   return (
     navigator.doNotTrack === "1" ||

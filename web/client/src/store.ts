@@ -1,6 +1,6 @@
 /**
- * What the browser keeps for this site. Storage that is missing, forbidden or full keeps nothing and
- * throws nothing: then a page has its memory only.
+ * A key-value store in the browser. If storage is missing, forbidden or full, it stores nothing and throws nothing;
+ * the page then has its memory only.
  */
 export interface Store {
   keys(): string[];

@@ -1,16 +1,16 @@
-/** When a token is to be renewed. Pure but for the time: knows JWTs, and neither sockets nor timers. */
+/** When to renew a JWT. Pure except for the clock: no sockets and no timers. */
 
-/** Timers of hidden tabs may be a minute late, and the hub waits half a minute. */
-const BEFORE_ITS_END = 60_000;
+/** Timers of hidden tabs may fire a minute late; the hub accepts a new token for 30 s after the expiry. */
+const BEFORE_EXPIRY = 60_000;
 
-const AT_LEAST = 5_000;
+const MIN_DELAY = 5_000;
 
-/** More than a timer can hold; what is left over is as good a moment as any. */
-const TOO_MUCH = 2 ** 31;
+/** setTimeout's limit. A later expiry is taken modulo this, so the token is renewed earlier than needed. */
+const TIMER_LIMIT = 2 ** 31;
 
-/** Milliseconds until a new token should be got. */
-export function renewIn(token: string, now = Date.now()): number {
+/** Returns the milliseconds until the token must be renewed. */
+export function renewalDelay(token: string, now = Date.now()): number {
   const payload = token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/");
   const { exp } = JSON.parse(atob(payload)) as { exp: number };
-  return Math.max(AT_LEAST, (exp * 1_000 - now - BEFORE_ITS_END) % TOO_MUCH);
+  return Math.max(MIN_DELAY, (exp * 1_000 - now - BEFORE_EXPIRY) % TIMER_LIMIT);
 }

@@ -1,22 +1,22 @@
-/** Who this browser is: a random id, the same in all tabs and at the next visit. */
+/** The visitor id of this browser: random, stored, the same in all tabs. */
 
 import { randomHex } from "./id.js";
 import { browserStore } from "./store.js";
 
 const KEY = "breathing-room:visitor";
 
-/** For browsers that keep nothing: the same for all rooms of this page. */
-let ofThisPage: string | undefined;
+/** The id if nothing can be stored: the same for all rooms of this page. */
+let pageVisitor: string | undefined;
 
-export function keptVisitor(): string {
-  const kept = browserStore.get(KEY);
-  if (kept && isVisitor(kept)) return kept;
-  ofThisPage ??= randomHex(16);
-  browserStore.set(KEY, ofThisPage);
-  return ofThisPage;
+export function storedVisitor(): string {
+  const stored = browserStore.get(KEY);
+  if (stored && isVisitor(stored)) return stored;
+  pageVisitor ??= randomHex(16);
+  browserStore.set(KEY, pageVisitor);
+  return pageVisitor;
 }
 
-/** The protocol's rule; the hub refuses everything else. */
+/** Checks the protocol's rule; the hub rejects every other id. */
 export function isVisitor(text: string): boolean {
   return /^[\w-]{1,64}$/.test(text);
 }

@@ -1,19 +1,19 @@
-/** A stopwatch. By the monotonic clock, which no change of the wall clock moves and no hidden tab slows down. */
+/** A stopwatch on the monotonic clock: independent of wall clock changes and of throttling in hidden tabs. */
 export class WatchClock {
-  #banked = 0;
-  #since: number | undefined;
+  #accumulated = 0;
+  #startedAt: number | undefined;
 
-  /** Milliseconds for which it has run. */
+  /** Total running time in ms. */
   get elapsed(): number {
-    return this.#banked + (this.#since === undefined ? 0 : performance.now() - this.#since);
+    return this.#accumulated + (this.#startedAt === undefined ? 0 : performance.now() - this.#startedAt);
   }
 
   start(): void {
-    this.#since ??= performance.now();
+    this.#startedAt ??= performance.now();
   }
 
   stop(): void {
-    this.#banked = this.elapsed;
-    this.#since = undefined;
+    this.#accumulated = this.elapsed;
+    this.#startedAt = undefined;
   }
 }

@@ -1,23 +1,23 @@
-/** Watch sessions: from what a player does to what is told to the hub. Knows no socket and no storage. */
+/** Watch sessions: turns player actions into events. Knows no socket and no storage. */
 
 import type { Watch, WatchOptions } from "./api.js";
 import { uuid } from "./id.js";
 import { WatchClock } from "./watch-clock.js";
 
-/** The room, as a watch session sees it. */
-export interface Teller {
-  tell(id: string, fields: object): void;
-  /** Whatever plays, or did until the page was put aside. */
+/** What a watch session needs of its room. */
+export interface Reporter {
+  report(id: string, fields: object): void;
+  /** Sessions that play, or that play again when the page is resumed. */
   readonly playing: Set<WatchSession>;
 }
 
-const whole = (ms: number | undefined): number | undefined =>
+const toInteger = (ms: number | undefined): number | undefined =>
   Number.isFinite(ms) ? Math.round(ms!) : undefined;
 
 export class WatchSession implements Watch {
   #content: string;
   #options: WatchOptions;
-  #teller: Teller;
+  #reporter: Reporter;
   #media: HTMLMediaElement | undefined;
 
   #id = "";
@@ -25,13 +25,13 @@ export class WatchSession implements Watch {
   #state: "playing" | "paused" | "ended" | undefined;
   #clock = new WatchClock();
   #startedAt = 0;
-  #toldAt = 0;
+  #reportedAt = 0;
   #positionMs: number | undefined;
 
-  constructor(content: string, options: WatchOptions, teller: Teller) {
+  constructor(content: string, options: WatchOptions, reporter: Reporter) {
     this.#content = content;
     this.#options = options;
-    this.#teller = teller;
+    this.#reporter = reporter;
   }
 
   get watchedMs(): number {
@@ -42,8 +42,8 @@ export class WatchSession implements Watch {
     if (this.#state === "playing") return;
     if (this.#state !== "paused") this.#begin();
     this.#clock.start();
-    this.#teller.playing.add(this);
-    this.#tell("playing", positionMs);
+    this.#reporter.playing.add(this);
+    this.#report("playing", positionMs);
   }
 
   pause(positionMs?: number): void {
@@ -52,7 +52,7 @@ export class WatchSession implements Watch {
 
   seek(positionMs: number): void {
     this.#positionMs = positionMs;
-    if (this.#state === "playing") this.#tell("playing", positionMs);
+    if (this.#state === "playing") this.#report("playing", positionMs);
   }
 
   end(): void {
@@ -62,14 +62,14 @@ export class WatchSession implements Watch {
   attach(media: HTMLMediaElement): () => void {
     const play = (): void => this.play();
     const pause = (): void => {
-      if (!media.ended) this.pause(); // else `ended` follows at once
+      if (!media.ended) this.pause(); // otherwise `ended` follows
     };
     const handlers = {
       playing: play,
       pause,
-      waiting: pause, // for data
-      emptied: pause, // something else is loaded
-      seeked: () => this.retell(),
+      waiting: pause, // buffering
+      emptied: pause, // the source changes
+      seeked: () => this.report(),
       ended: () => this.end(),
     };
     this.#media = media;
@@ -83,19 +83,19 @@ export class WatchSession implements Watch {
     };
   }
 
-  /** Says again what plays and how far it is: to a new socket, or after a seek. */
-  retell(): void {
-    if (this.#state === "playing") this.#tell("playing");
+  /** Reports the current state again if it plays: on a new socket, or after a seek. */
+  report(): void {
+    if (this.#state === "playing") this.#report("playing");
   }
 
-  /** The page is put aside or gone, and what it plays with it. */
+  /** Pauses because the page is hidden for good or for the back/forward cache. */
   suspend(): void {
     this.pause();
-    this.#teller.playing.add(this); // to be resumed if the page comes back
+    this.#reporter.playing.add(this); // resumes with the page
   }
 
   resume(): void {
-    this.#teller.playing.delete(this);
+    this.#reporter.playing.delete(this);
     if (!this.#media?.paused) this.play();
   }
 
@@ -107,26 +107,26 @@ export class WatchSession implements Watch {
 
   #stop(state: "paused" | "ended", positionMs?: number): void {
     this.#clock.stop();
-    this.#teller.playing.delete(this);
-    this.#tell(state, positionMs);
+    this.#reporter.playing.delete(this);
+    this.#report(state, positionMs);
   }
 
-  #tell(
+  #report(
     state: "playing" | "paused" | "ended",
     positionMs = this.#media && this.#media.currentTime * 1000,
   ): void {
     this.#state = state;
     this.#positionMs = positionMs ?? this.#positionMs;
-    // Of two states the later one holds: so no two are told of the same millisecond.
-    this.#toldAt = Math.max(Date.now(), this.#toldAt + 1);
-    this.#teller.tell(this.#id, {
+    // The hub keeps the state with the later `at`, so `at` must differ between states.
+    this.#reportedAt = Math.max(Date.now(), this.#reportedAt + 1);
+    this.#reporter.report(this.#id, {
       content: this.#content,
       state,
       watchedMs: this.watchedMs,
       startedAt: this.#startedAt,
-      at: this.#toldAt,
-      positionMs: whole(this.#positionMs),
-      durationMs: whole(this.#options.durationMs ?? (this.#media && this.#media.duration * 1000)),
+      at: this.#reportedAt,
+      positionMs: toInteger(this.#positionMs),
+      durationMs: toInteger(this.#options.durationMs ?? (this.#media && this.#media.duration * 1000)),
       props: this.#options.props,
     });
   }

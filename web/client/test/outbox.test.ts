@@ -5,85 +5,85 @@ import type { Store } from "../src/store.js";
 
 const HUB = "https://hub.example.org/";
 
-class Shelf implements Store {
-  readonly kept = new Map<string, string>();
-  keys = (): string[] => [...this.kept.keys()];
-  get = (key: string): string | null => this.kept.get(key) ?? null;
-  set = (key: string, text: string): void => void this.kept.set(key, text);
-  remove = (key: string): void => void this.kept.delete(key);
+class MemoryStore implements Store {
+  readonly items = new Map<string, string>();
+  keys = (): string[] => [...this.items.keys()];
+  get = (key: string): string | null => this.items.get(key) ?? null;
+  set = (key: string, text: string): void => void this.items.set(key, text);
+  remove = (key: string): void => void this.items.delete(key);
 }
 
-let shelf: Shelf;
+let store: MemoryStore;
 beforeEach(() => {
-  shelf = new Shelf();
+  store = new MemoryStore();
 });
 
-const open = (owner: string, hub = HUB): Outbox => new Outbox(shelf, hub, owner);
+const open = (owner: string, hub = HUB): Outbox => new Outbox(store, hub, owner);
 const view = (more: object = {}): string =>
   JSON.stringify({ type: "page-view", room: "lobby", visitor: "ann", at: 1, ...more });
 
-/** Puts an event and sends it, as an open room does. */
+/** Puts an event and sends it, as a room does while it is open. */
 function send(outbox: Outbox, id: string, text = view()): { ref: number; id?: string } {
   return JSON.parse(outbox.message(outbox.put(id, text)!));
 }
 
-/** Sends what waits, and returns what was sent. */
-function sendAll(outbox: Outbox, most = 99): { ref: number; n?: number; state?: string; at?: number }[] {
-  return outbox.next(most).map((entry) => JSON.parse(outbox.message(entry)));
+/** Sends the unsent events and returns their messages. */
+function sendAll(outbox: Outbox, window = 99): { ref: number; n?: number; state?: string; at?: number }[] {
+  return outbox.next(window).map((entry) => JSON.parse(outbox.message(entry)));
 }
 
 describe("an event", () => {
-  test("is sent with a ref that rises from 1", () => {
+  test("is sent with refs that count from 1", () => {
     const outbox = open("a");
     expect([send(outbox, uuid()).ref, send(outbox, uuid()).ref]).toEqual([1, 2]);
   });
 
-  test("is kept until it is acked, and not longer", () => {
+  test("is removed at its ack", () => {
     const outbox = open("a");
     for (const id of [uuid(), uuid(), uuid()]) send(outbox, id);
-    outbox.acked(2);
-    expect(shelf.kept.size).toBe(1);
-    outbox.acked(3);
-    expect(shelf.kept.size).toBe(0);
-    outbox.lost();
+    outbox.ack(2);
+    expect(store.items.size).toBe(1);
+    outbox.ack(3);
+    expect(store.items.size).toBe(0);
+    outbox.reset();
     expect(sendAll(outbox)).toEqual([]);
   });
 
-  test("that was not acked is sent again on the next socket, which counts from 1", () => {
+  test("without an ack is sent again on the next socket, with refs from 1", () => {
     const outbox = open("a");
     send(outbox, uuid(1), view({ n: 1 }));
     send(outbox, uuid(2), view({ n: 2 }));
-    outbox.acked(1);
-    outbox.lost();
+    outbox.ack(1);
+    outbox.reset();
     expect(sendAll(outbox)).toMatchObject([{ ref: 1, n: 2 }]);
   });
 
-  test("that is on its way is not sent twice", () => {
+  test("in flight is not sent twice", () => {
     const outbox = open("a");
     send(outbox, uuid());
     expect(sendAll(outbox)).toEqual([]);
   });
 
-  test("made while there is no socket is sent in the order of time", () => {
+  test("recorded without a socket is sent in order of time", () => {
     const outbox = open("a");
     for (const n of [3, 1, 2]) outbox.put(uuid(n), view({ n }));
     expect(sendAll(outbox).map(({ n }) => n)).toEqual([1, 2, 3]);
   });
 
-  test("that the hub cannot take now is sent again, though later ones are acked", () => {
+  test("rejected for a retry is sent again, although later ones have an ack", () => {
     const outbox = open("a");
     send(outbox, uuid(1), view({ n: 1 }));
     send(outbox, uuid(2), view({ n: 2 }));
-    outbox.refused(1, true);
-    outbox.acked(2);
+    outbox.reject(1, true);
+    outbox.ack(2);
     expect(sendAll(outbox)).toMatchObject([{ ref: 3, n: 1 }]);
   });
 
-  test("that the hub will never take is dropped", () => {
+  test("rejected for good is removed", () => {
     const outbox = open("a");
     send(outbox, uuid());
-    outbox.refused(1, false);
-    expect(shelf.kept.size).toBe(0);
+    outbox.reject(1, false);
+    expect(store.items.size).toBe(0);
     expect(sendAll(outbox)).toEqual([]);
   });
 });
@@ -92,7 +92,7 @@ describe("a later state of the same watch session", () => {
   const id = uuid();
   const watch = (n: number) => JSON.stringify({ type: "watch", room: "lobby", visitor: "ann", at: n, n });
 
-  test("takes the place of the earlier one", () => {
+  test("replaces the earlier one", () => {
     const outbox = open("a");
     outbox.put(id, watch(1));
     outbox.put(id, watch(2));
@@ -103,139 +103,138 @@ describe("a later state of the same watch session", () => {
     const outbox = open("a");
     send(outbox, id, watch(1));
     outbox.put(id, watch(2));
-    outbox.acked(1);
-    expect([...shelf.kept.values()]).toEqual([watch(2)]);
+    outbox.ack(1);
+    expect([...store.items.values()]).toEqual([watch(2)]);
     expect(sendAll(outbox)).toMatchObject([{ ref: 2, n: 2 }]);
   });
 
-  test("survives the refusal of the earlier one", () => {
+  test("survives the rejection of the earlier one", () => {
     const outbox = open("a");
     send(outbox, id, watch(1));
     send(outbox, id, watch(2));
-    outbox.refused(1, false);
-    expect([...shelf.kept.values()]).toEqual([watch(2)]);
+    outbox.reject(1, false);
+    expect([...store.items.values()]).toEqual([watch(2)]);
   });
 });
 
-describe("bounds", () => {
-  test("no more than so many events are on their way at once", () => {
+describe("limits", () => {
+  test("the window limits events in flight", () => {
     const outbox = open("a");
     for (let n = 1; n <= 20; n++) outbox.put(uuid(n), view({ n }));
     expect(sendAll(outbox, 8)).toHaveLength(8);
     expect(sendAll(outbox, 8)).toHaveLength(0);
-    outbox.acked(3);
+    outbox.ack(3);
     expect(sendAll(outbox, 8).map(({ n }) => n)).toEqual([9, 10, 11]);
   });
 
-  test("a full outbox says so, and still takes later states", () => {
+  test("full outbox rejects new events but accepts later states", () => {
     const outbox = open("a");
     const ids = Array.from({ length: 256 }, (_, n) => uuid(n));
     for (const id of ids) expect(outbox.put(id, view())).toBeDefined();
     expect(outbox.put(uuid(), view())).toBeUndefined();
     expect(outbox.put(ids[0]!, view({ n: 2 }))).toBeDefined();
-    expect(shelf.kept.size).toBe(256);
+    expect(store.items.size).toBe(256);
   });
 
-  test("many tabs together do not fill the store either; what it does not take is still sent", () => {
+  test("the store is bounded over all tabs, and events beyond it are still sent", () => {
     for (const owner of ["a", "b", "c"]) {
       const outbox = open(owner);
       for (let n = 0; n < 200; n++) outbox.put(uuid(n), view());
       expect(sendAll(outbox)).toHaveLength(99);
     }
-    expect(shelf.kept.size).toBe(256);
+    expect(store.items.size).toBe(256);
   });
 });
 
-describe("what a dead tab has left", () => {
-  const alive = new Set<string>();
+describe("events of a closed tab", () => {
+  const noOwners = new Set<string>();
 
-  test("is adopted, sent and, once acked, gone", () => {
-    open("dead").put(uuid(1), view({ n: 1 }));
+  test("are recovered, sent and removed at the ack", () => {
+    open("closed").put(uuid(1), view({ n: 1 }));
     const outbox = open("next");
-    expect(outbox.adopt(alive, "lobby", "ann")).toEqual([]);
+    expect(outbox.recover(noOwners, "lobby", "ann")).toEqual([]);
     expect(sendAll(outbox)).toMatchObject([{ ref: 1, n: 1 }]);
-    outbox.acked(1);
-    expect(shelf.kept.size).toBe(0);
+    outbox.ack(1);
+    expect(store.items.size).toBe(0);
   });
 
-  test("goes before what the new tab says, so that the newest page comes last", () => {
+  test("are sent before those of the new tab", () => {
     const outbox = open("next");
     outbox.put(uuid(5), view({ n: 5 }));
-    open("dead").put(uuid(4), view({ n: 4 }));
-    outbox.adopt(alive, "lobby", "ann");
+    open("closed").put(uuid(4), view({ n: 4 }));
+    outbox.recover(noOwners, "lobby", "ann");
     expect(sendAll(outbox).map(({ n }) => n)).toEqual([4, 5]);
   });
 
-  test("is left alone while its tab is alive, or belongs to another hub", () => {
-    const living = open("living");
-    living.put(uuid(), view());
-    open("dead", "https://other.example.org/").put(uuid(), view());
+  test("are not recovered while the tab is open, or from another hub", () => {
+    const other = open("other");
+    other.put(uuid(), view());
+    open("closed", "https://other.example.org/").put(uuid(), view());
     const outbox = open("next");
-    outbox.adopt(new Set([living.owner]), "lobby", "ann");
+    outbox.recover(new Set([other.owner]), "lobby", "ann");
     expect(sendAll(outbox)).toEqual([]);
   });
 
-  test("may be adopted by two, and counts once", () => {
+  test("may be recovered by two outboxes", () => {
     const id = uuid();
-    open("dead").put(id, view());
+    open("closed").put(id, view());
     const [one, two] = [open("one"), open("two")];
-    for (const outbox of [one, two]) outbox.adopt(alive, "lobby", "ann");
+    for (const outbox of [one, two]) outbox.recover(noOwners, "lobby", "ann");
     expect([sendAll(one), sendAll(two)]).toMatchObject([[{ ref: 1 }], [{ ref: 1 }]]);
-    one.acked(1);
-    two.acked(1);
-    expect(shelf.kept.size).toBe(0);
+    one.ack(1);
+    two.ack(1);
+    expect(store.items.size).toBe(0);
   });
 
-  test("plays no longer", () => {
-    open("dead").put(uuid(), view({ type: "watch", state: "playing", at: 7 }));
+  test("are paused if they were playing", () => {
+    open("closed").put(uuid(), view({ type: "watch", state: "playing", at: 7 }));
     const outbox = open("next");
-    outbox.adopt(alive, "lobby", "ann");
+    outbox.recover(noOwners, "lobby", "ann");
     expect(sendAll(outbox)).toMatchObject([{ state: "paused", at: 8 }]);
-    outbox.acked(1);
-    expect(shelf.kept.size).toBe(0);
+    outbox.ack(1);
+    expect(store.items.size).toBe(0);
   });
 
-  test("in another room, or by another visitor, is not this socket's to say", () => {
-    open("dead").put(uuid(1), view({ room: "garden" }));
-    open("dead").put(uuid(2), view({ visitor: "ben" }));
+  test("of another room or visitor are returned, not sent", () => {
+    open("closed").put(uuid(1), view({ room: "garden" }));
+    open("closed").put(uuid(2), view({ visitor: "ben" }));
     const outbox = open("next");
-    const others = outbox.adopt(alive, "lobby", "ann");
+    const others = outbox.recover(noOwners, "lobby", "ann");
     expect(others.map(({ text }) => JSON.parse(text))).toMatchObject([
       { room: "garden" },
       { visitor: "ben" },
     ]);
     expect(sendAll(outbox)).toEqual([]);
-    others.forEach((event) => outbox.forget(event));
-    expect(shelf.kept.size).toBe(0);
+    others.forEach((event) => outbox.remove(event));
+    expect(store.items.size).toBe(0);
   });
 
-  test("is dropped where it is not JSON", () => {
-    const dead = open("dead");
-    dead.put(uuid(), "{");
-    expect(open("next").adopt(alive, "lobby", "ann")).toEqual([]);
-    expect(shelf.kept.size).toBe(0);
+  test("are removed if they are not JSON", () => {
+    open("closed").put(uuid(), "{");
+    expect(open("next").recover(noOwners, "lobby", "ann")).toEqual([]);
+    expect(store.items.size).toBe(0);
   });
 });
 
-test("what was committed otherwise is forgotten, but not what has taken its place", () => {
+test("event committed over HTTP is removed, unless a later state replaced it", () => {
   const outbox = open("a");
   const id = uuid();
   outbox.put(id, view({ n: 1 }));
   const posted = outbox.next(1)[0]!;
   outbox.put(id, view({ n: 2 }));
-  outbox.forget(posted);
-  expect(shelf.kept.size).toBe(1);
+  outbox.remove(posted);
+  expect(store.items.size).toBe(1);
   expect(sendAll(outbox)).toMatchObject([{ n: 2 }]);
 });
 
-test("a store that keeps nothing loses nothing while the page lives", () => {
+test("without a working store, events stay in memory", () => {
   const nothing: Store = { keys: () => [], get: () => null, set: () => {}, remove: () => {} };
   const outbox = new Outbox(nothing, HUB, "a");
   outbox.put(uuid(), view({ n: 1 }));
   expect(sendAll(outbox)).toMatchObject([{ n: 1 }]);
-  outbox.lost();
+  outbox.reset();
   expect(sendAll(outbox)).toMatchObject([{ n: 1 }]);
-  outbox.acked(1);
-  outbox.lost();
+  outbox.ack(1);
+  outbox.reset();
   expect(sendAll(outbox)).toEqual([]);
 });

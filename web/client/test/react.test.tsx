@@ -5,7 +5,7 @@ import { createRoot, type Root } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { type MediaWatch, type Presence, PresenceProvider, usePresence, useWatch } from "../src/react.js";
-import { BrowserSocket, TestHub } from "./hub.js";
+import { BrowserSocket, TestHub } from "./test-hub.js";
 
 let hub: TestHub;
 let root: Root;
@@ -37,43 +37,43 @@ const render = (children: ReactNode, room = "lobby"): void =>
 
 let presence: Presence;
 let renders = 0;
-function Shown() {
+function Counts() {
   presence = usePresence();
   renders++;
   return `${presence.state} ${presence.present}`;
 }
 
-/** Waits until the page shows this. */
+/** Waits until the page shows `text`. */
 const shows = (text: string): Promise<void> =>
   act(() => vi.waitFor(() => expect(document.body.textContent).toBe(text)));
 
-test("a mounted provider is one socket, under StrictMode too", async () => {
-  render(<Shown />);
+test("mounted provider opens one socket, under StrictMode too", async () => {
+  render(<Counts />);
   expect(document.body.textContent).toBe("connecting 0");
-  const member = await hub.member(1);
-  member.welcome();
+  const session = await hub.session(1);
+  session.welcome();
   await shows("open 3");
   expect(presence).toMatchObject({ moods: { calm: 1 }, vocabulary: ["calm", "joy"], mood: null });
   act(() => presence.setMood("joy"));
   expect(presence.mood).toBe("joy");
-  expect(await member.hears(1)).toEqual([{ type: "mood", mood: "joy" }]);
+  expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
   const before = renders;
-  render(<Shown />);
-  expect(renders - before).toBeLessThanOrEqual(2); // StrictMode renders twice, and nothing has changed
-  expect(hub.members).toHaveLength(1);
+  render(<Counts />);
+  expect(renders - before).toBeLessThanOrEqual(2); // StrictMode renders twice
+  expect(hub.sessions).toHaveLength(1);
   act(() => root.render(null));
-  expect(await member.closed).toBe(1000);
+  expect(await session.closed).toBe(1000);
 });
 
-test("another room is another socket, and the old counts are gone", async () => {
-  render(<Shown />);
-  const member = await hub.member(1);
-  member.welcome();
+test("room change opens a new socket and clears the counts", async () => {
+  render(<Counts />);
+  const session = await hub.session(1);
+  session.welcome();
   await shows("open 3");
-  render(<Shown />, "garden");
+  render(<Counts />, "garden");
   expect(document.body.textContent).toBe("connecting 0");
-  expect(await member.closed).toBe(1000);
-  expect((await hub.member(2)).path).toBe("/rooms/garden/socket");
+  expect(await session.closed).toBe(1000);
+  expect((await hub.session(2)).path).toBe("/rooms/garden/socket");
 });
 
 let watch: MediaWatch;
@@ -82,33 +82,33 @@ function Player() {
   return <audio ref={watch.ref} />;
 }
 
-test("a watch session ends with its component", async () => {
+test("watch session ends when its component unmounts", async () => {
   render(<Player />);
-  const member = await hub.member(1);
-  member.welcome();
-  await act(() => vi.waitFor(() => (watch.play(0), expect(member.heard).toHaveLength(1))));
+  const session = await hub.session(1);
+  session.welcome();
+  await act(() => vi.waitFor(() => (watch.play(0), expect(session.received).toHaveLength(1))));
   render(null);
-  expect((await member.hears(2)).map(({ state }) => state)).toEqual(["playing", "ended"]);
+  expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "ended"]);
 });
 
-test("a media element is followed", async () => {
+test("watch session follows its media element", async () => {
   render(<Player />);
-  const member = await hub.member(1);
-  member.welcome();
+  const session = await hub.session(1);
+  session.welcome();
   const audio = document.querySelector("audio")!;
   audio.dispatchEvent(new Event("playing"));
-  await member.hears(1);
+  await session.receive(1);
   audio.dispatchEvent(new Event("pause"));
-  expect((await member.hears(2)).map(({ content, state }) => [content, state])).toEqual([
+  expect((await session.receive(2)).map(({ content, state }) => [content, state])).toEqual([
     ["sunrise", "playing"],
     ["sunrise", "paused"],
   ]);
 });
 
-test("a server renders a room that nobody is in yet", () => {
+test("server rendering shows the initial state", () => {
   const html = renderToString(
     <PresenceProvider room="lobby">
-      <Shown />
+      <Counts />
       <Player />
     </PresenceProvider>,
   );

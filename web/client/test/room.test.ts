@@ -2,11 +2,11 @@
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type JoinOptions, joinRoom, type Room, type RoomError } from "../src/index.js";
-import { BrowserSocket, type Member, TestHub } from "./hub.js";
+import { BrowserSocket, type HubSession, TestHub } from "./test-hub.js";
 
 let hub: TestHub;
 const rooms: Room[] = [];
-/** Addresses and bodies: a page that goes does not wait to see what became of its beacons. */
+/** URL and body of each beacon. */
 let beacons: [string, any][] = [];
 
 beforeEach(async () => {
@@ -33,13 +33,13 @@ function join(options: Partial<JoinOptions> = {}): Room {
   return room;
 }
 
-/** Joins and is let in. */
-async function enter(options: Partial<JoinOptions> = {}): Promise<[Room, Member]> {
+/** Joins and receives the welcome. */
+async function enter(options: Partial<JoinOptions> = {}): Promise<[Room, HubSession]> {
   const room = join(options);
-  const member = await hub.member(hub.members.length + 1);
-  member.welcome();
-  await state(room, "open");
-  return [room, member];
+  const session = await hub.session(hub.sessions.length + 1);
+  session.welcome();
+  await waitForState(room, "open");
+  return [room, session];
 }
 
 function next<E extends Event>(room: Room, type: string): Promise<E> {
@@ -48,19 +48,19 @@ function next<E extends Event>(room: Room, type: string): Promise<E> {
   );
 }
 
-async function state(room: Room, wanted: Room["state"]): Promise<void> {
+async function waitForState(room: Room, wanted: Room["state"]): Promise<void> {
   while (room.state !== wanted) await next(room, "state");
 }
 
 const nextError = async (room: Room): Promise<RoomError> =>
   (await next<CustomEvent<RoomError>>(room, "error")).detail;
 
-const kept = (): any[] =>
+const stored = (): any[] =>
   Object.entries(localStorage)
     .filter(([key]) => key.startsWith("breathing-room:event:"))
     .map(([, text]) => JSON.parse(text));
 
-/** A token that ends in so many seconds, with characters that base64url has and base64 has not. */
+/** A token that expires in `seconds`. Its base64url has characters that base64 lacks. */
 function jwt(seconds: number, id = 0): string {
   const claims = JSON.stringify({ sub: "ann??>>", id, exp: Math.round(Date.now() / 1_000) + seconds });
   return `h.${btoa(claims).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}.s`;
@@ -68,14 +68,14 @@ function jwt(seconds: number, id = 0): string {
 
 const pageEvent = (type: string, persisted: boolean): Event => Object.assign(new Event(type), { persisted });
 
-describe("being in a room", () => {
-  test("is a socket, and the counts are what the hub says", async () => {
+describe("joining a room", () => {
+  test("opens a socket, and the hub's messages set the counts", async () => {
     const room = join();
     expect([room.state, room.present]).toEqual(["connecting", 0]);
-    const member = await hub.member(1);
-    expect(member.path).toBe("/rooms/lobby/socket");
-    expect(member.protocols).toEqual(["breathing-room.v1", "visitor.ann"]);
-    member.welcome();
+    const session = await hub.session(1);
+    expect(session.path).toBe("/rooms/lobby/socket");
+    expect(session.protocols).toEqual(["breathing-room.v1", "visitor.ann"]);
+    session.welcome();
     await next(room, "presence");
     expect(room).toMatchObject({
       state: "open",
@@ -83,107 +83,106 @@ describe("being in a room", () => {
       moods: { calm: 1 },
       vocabulary: ["calm", "joy"],
     });
-    member.say({ type: "presence", present: 4, moods: {} });
+    session.send({ type: "presence", present: 4, moods: {} });
     await next(room, "presence");
     expect(room).toMatchObject({ present: 4, moods: {} });
   });
 
-  test("is nothing that the page shows any longer when the socket is gone", async () => {
-    const [room, member] = await enter();
-    member.socket.terminate();
+  test("clears the counts when the socket is lost", async () => {
+    const [room, session] = await enter();
+    session.socket.terminate();
     await next(room, "presence");
     expect(room).toMatchObject({ state: "waiting", present: 0, moods: {} });
-    (await hub.member(2)).welcome();
+    (await hub.session(2)).welcome();
     await next(room, "presence");
     expect(room).toMatchObject({ state: "open", present: 3 });
   });
 
-  test("ends with a clean close when it is left, and does not begin again", async () => {
-    const [room, member] = await enter();
+  test("ends with close code 1000 on leave, for good", async () => {
+    const [room, session] = await enter();
     room.leave();
-    expect(await member.closed).toBe(1000);
+    expect(await session.closed).toBe(1000);
     dispatchEvent(new Event("online"));
     expect(room).toMatchObject({ state: "closed", present: 0 });
-    expect(hub.members).toHaveLength(1);
+    expect(hub.sessions).toHaveLength(1);
   });
 
-  test("that is left before it began opens no socket", async () => {
-    const left = join();
-    left.leave();
-    const [, member] = await enter({ visitor: "ben" });
-    expect(member.visitor).toBe("ben");
-    expect(hub.members).toHaveLength(1);
+  test("opens no socket if the room is left at once", async () => {
+    join().leave();
+    const [, session] = await enter({ visitor: "ben" });
+    expect(session.visitor).toBe("ben");
+    expect(hub.sessions).toHaveLength(1);
   });
 
-  test("ends where the hub does not want us", async () => {
-    const [room, member] = await enter();
-    member.socket.close(1008);
-    await state(room, "closed");
+  test("ends after close code 1008", async () => {
+    const [room, session] = await enter();
+    session.socket.close(1008);
+    await waitForState(room, "closed");
   });
 
-  test("is tried again at once when the browser is online again", async () => {
-    const [room, member] = await enter();
+  test("reconnects at once when the browser is online again", async () => {
+    const [room, session] = await enter();
     dispatchEvent(new Event("offline"));
     expect(room).toMatchObject({ state: "waiting", present: 0 });
     dispatchEvent(new Event("online"));
     expect(room.state).toBe("connecting");
-    expect(await member.closed).toBe(4000);
-    (await hub.member(2)).welcome();
-    await state(room, "open");
+    expect(await session.closed).toBe(4000);
+    (await hub.session(2)).welcome();
+    await waitForState(room, "open");
   });
 
-  test("is given up for the back/forward cache, and back at once after it", async () => {
-    const [room, member] = await enter();
+  test("disconnects for the back/forward cache and reconnects at once after it", async () => {
+    const [room, session] = await enter();
     dispatchEvent(pageEvent("pagehide", true));
     dispatchEvent(pageEvent("pageshow", true));
-    expect(await member.closed).toBe(4000);
-    (await hub.member(2)).welcome();
-    await state(room, "open");
+    expect(await session.closed).toBe(4000);
+    (await hub.session(2)).welcome();
+    await waitForState(room, "open");
   });
 
-  test("needs a good room and visitor", () => {
+  test("throws for an invalid room or visitor", () => {
     for (const room of ["", "Lobby", "-a", "a b", "x".repeat(65)])
       expect(() => join({ room })).toThrow(TypeError);
     for (const visitor of ["", "a b", "x".repeat(65)]) expect(() => join({ visitor })).toThrow(TypeError);
   });
 
-  test("is for the same visitor at the next visit", async () => {
+  test("uses the stored visitor id", async () => {
     const room = join({ visitor: undefined });
     expect(room.visitor).toMatch(/^[0-9a-f]{32}$/);
     expect(join({ visitor: undefined }).visitor).toBe(room.visitor);
   });
 
-  test("works in a browser that keeps nothing", async () => {
+  test("works without storage", async () => {
     vi.stubGlobal("localStorage", undefined);
-    const [room, member] = await enter({ visitor: undefined });
+    const [room, session] = await enter({ visitor: undefined });
     expect(join({ visitor: undefined }).visitor).toBe(room.visitor);
     room.pageView("/a");
-    expect(await member.hears(1)).toMatchObject([{ type: "page-view" }]);
+    expect(await session.receive(1)).toMatchObject([{ type: "page-view" }]);
   });
 });
 
 describe("a token", () => {
-  test("is offered as one more subprotocol", async () => {
-    const [, member] = await enter({ token: "a.b.c" });
-    expect(member.protocols).toEqual(["breathing-room.v1", "visitor.ann", "bearer.a.b.c"]);
+  test("is offered as a subprotocol", async () => {
+    const [, session] = await enter({ token: "a.b.c" });
+    expect(session.protocols).toEqual(["breathing-room.v1", "visitor.ann", "bearer.a.b.c"]);
   });
 
-  test("is asked for anew at each connect", async () => {
+  test("is requested at each connect", async () => {
     let asked = 0;
-    const [, member] = await enter({ token: async () => jwt(3_600, ++asked) });
-    member.socket.terminate();
-    expect((await hub.member(2)).protocols).toContain(`bearer.${jwt(3_600, 2)}`);
+    const [, session] = await enter({ token: async () => jwt(3_600, ++asked) });
+    session.socket.terminate();
+    expect((await hub.session(2)).protocols).toContain(`bearer.${jwt(3_600, 2)}`);
   });
 
-  test("that cannot be had is told, and asked for again", async () => {
+  test("request that fails is an error event, and is repeated", async () => {
     let asked = 0;
     const token = jwt(3_600);
     const room = join({ token: () => (asked++ ? token : Promise.reject(new Error("no session"))) });
     expect(await nextError(room)).toEqual({ code: "connect", message: "Error: no session" });
-    expect((await hub.member(1)).protocols).toContain(`bearer.${token}`);
+    expect((await hub.session(1)).protocols).toContain(`bearer.${token}`);
   });
 
-  test("is followed by another one before it ends, on the same socket", async () => {
+  test("is renewed before its expiry, on the same socket", async () => {
     const tokens = [jwt(65.05, 1), jwt(65.05, 2), jwt(3_600, 3)];
     let asked = 0;
     let tick!: () => void;
@@ -193,18 +192,18 @@ describe("a token", () => {
       return 0 as never;
     });
     let lastWait = 0;
-    const [, member] = await enter({ token: () => tokens[asked++]! });
+    const [, session] = await enter({ token: () => tokens[asked++]! });
     for (const token of tokens.slice(1)) {
       expect(lastWait).toBeLessThan(6_000);
       tick();
-      expect((await member.hears(asked - 1)).at(-1)).toEqual({ type: "token", token });
+      expect((await session.receive(asked - 1)).at(-1)).toEqual({ type: "token", token });
     }
     expect(lastWait).toBeGreaterThan(3_500_000);
     timers.mockRestore();
-    expect(hub.members).toHaveLength(1);
+    expect(hub.sessions).toHaveLength(1);
   });
 
-  test("of which no other can be had is tried on a new socket", async () => {
+  test("renewal that fails reconnects", async () => {
     let asked = 0;
     let tick!: () => void;
     const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation((what) => {
@@ -212,25 +211,25 @@ describe("a token", () => {
       return 0 as never;
     });
     const token = () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65));
-    const [room, member] = await enter({ token });
+    const [room, session] = await enter({ token });
     timers.mockRestore();
     tick();
-    expect(await member.closed).toBe(4000);
+    expect(await session.closed).toBe(4000);
     expect(room.state).toBe("waiting");
-    expect((await hub.member(2)).protocols).toContain(`bearer.${jwt(65)}`);
+    expect((await hub.session(2)).protocols).toContain(`bearer.${jwt(65)}`);
   });
 
-  test("that is a text is all there is: no timer waits for its end", async () => {
+  test("given as a string is not renewed", async () => {
     const timers = vi.spyOn(globalThis, "setTimeout");
-    const [, member] = await enter({ token: jwt(1) });
+    const [, session] = await enter({ token: jwt(1) });
     expect(timers.mock.calls.filter(([what]) => String(what).includes("newToken"))).toEqual([]);
-    expect(member.heard).toEqual([]);
+    expect(session.received).toEqual([]);
   });
 
-  test("comes with what is posted", async () => {
+  test("is sent with posted events", async () => {
     const [before, first] = await enter({ room: "garden" });
     before.pageView("/garden");
-    await first.hears(1);
+    await first.receive(1);
     first.socket.terminate();
     before.leave();
     await enter({ token: "a.b.c" });
@@ -240,94 +239,94 @@ describe("a token", () => {
 });
 
 describe("a mood", () => {
-  test("is told, cleared, and kept through a reconnect", async () => {
-    const [room, member] = await enter();
+  test("is sent, cleared, and sent again after a reconnect", async () => {
+    const [room, session] = await enter();
     room.setMood("joy");
     expect(room.mood).toBe("joy");
     room.setMood(null);
     room.setMood("calm");
-    expect((await member.hears(3)).map(({ mood }) => mood)).toEqual(["joy", null, "calm"]);
-    member.socket.terminate();
-    const back = await hub.member(2);
+    expect((await session.receive(3)).map(({ mood }) => mood)).toEqual(["joy", null, "calm"]);
+    session.socket.terminate();
+    const back = await hub.session(2);
     back.welcome();
-    expect(await back.hears(1)).toEqual([{ type: "mood", mood: "calm" }]);
+    expect(await back.receive(1)).toEqual([{ type: "mood", mood: "calm" }]);
     expect(back.path).toBe("/rooms/lobby/socket");
   });
 
-  test("to come in with is told after the welcome, once it is known to be one of the hub's", async () => {
-    const [, member] = await enter({ mood: "joy" });
-    expect(member.path).toBe("/rooms/lobby/socket");
-    expect(await member.hears(1)).toEqual([{ type: "mood", mood: "joy" }]);
+  test("given to joinRoom is sent after the welcome", async () => {
+    const [, session] = await enter({ mood: "joy" });
+    expect(session.path).toBe("/rooms/lobby/socket");
+    expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
   });
 
-  test("that the hub does not have is refused here", async () => {
+  test("outside the vocabulary is rejected by the library", async () => {
     const room = join({ mood: "grumpy" });
-    const refused = nextError(room);
-    const member = await hub.member(1);
-    member.welcome();
-    expect((await refused).code).toBe("unknown-mood");
+    const rejected = nextError(room);
+    const session = await hub.session(1);
+    session.welcome();
+    expect((await rejected).code).toBe("unknown-mood");
     expect(room.mood).toBeNull();
     const again = nextError(room);
     room.setMood("grumpier");
     expect((await again).code).toBe("unknown-mood");
     room.setMood("calm");
-    expect(await member.hears(1)).toEqual([{ type: "mood", mood: "calm" }]);
+    expect(await session.receive(1)).toEqual([{ type: "mood", mood: "calm" }]);
   });
 
-  test("cleared while the socket was gone is cleared after it", async () => {
-    const [room, member] = await enter({ mood: "joy" });
-    await member.hears(1);
-    member.socket.terminate();
-    await state(room, "waiting");
+  test("cleared without a connection is cleared after the reconnect", async () => {
+    const [room, session] = await enter({ mood: "joy" });
+    await session.receive(1);
+    session.socket.terminate();
+    await waitForState(room, "waiting");
     room.setMood(null);
-    const back = await hub.member(2);
+    const back = await hub.session(2);
     back.welcome();
-    expect(await back.hears(1)).toEqual([{ type: "mood", mood: null }]);
+    expect(await back.receive(1)).toEqual([{ type: "mood", mood: null }]);
   });
 });
 
 describe("an event", () => {
-  test("is told at once, with its time, and kept until the ack", async () => {
-    const [room, member] = await enter();
+  test("is sent at once, with its time, and stored until the ack", async () => {
+    const [room, session] = await enter();
     room.pageView("/a", { title: "A", props: { n: 1 } });
-    const [heard] = await member.hears(1);
-    expect(heard).toMatchObject({ type: "page-view", ref: 1, path: "/a", title: "A", props: { n: 1 } });
-    expect(Math.abs(Date.now() - (heard!.at as number))).toBeLessThan(5_000);
-    expect(kept()).toMatchObject([{ id: heard!.id, room: "lobby", visitor: "ann" }]);
-    member.say({ type: "ack", upTo: 1 });
-    await vi.waitFor(() => expect(kept()).toEqual([]));
+    const [received] = await session.receive(1);
+    expect(received).toMatchObject({ type: "page-view", ref: 1, path: "/a", title: "A", props: { n: 1 } });
+    expect(Math.abs(Date.now() - (received!.at as number))).toBeLessThan(5_000);
+    expect(stored()).toMatchObject([{ id: received!.id, room: "lobby", visitor: "ann" }]);
+    session.send({ type: "ack", upTo: 1 });
+    await vi.waitFor(() => expect(stored()).toEqual([]));
   });
 
-  test("that was not acked is sent again after a reconnect: a new ref, the same id", async () => {
-    const [room, member] = await enter();
+  test("without an ack is sent again after a reconnect, with a new ref and the same id", async () => {
+    const [room, session] = await enter();
     room.pageView("/a");
     room.pageView("/b");
-    const [a, b] = await member.hears(2);
-    member.say({ type: "ack", upTo: 1 });
-    await vi.waitFor(() => expect(kept()).toHaveLength(1));
-    member.socket.terminate();
-    await state(room, "waiting");
+    const [a, b] = await session.receive(2);
+    session.send({ type: "ack", upTo: 1 });
+    await vi.waitFor(() => expect(stored()).toHaveLength(1));
+    session.socket.terminate();
+    await waitForState(room, "waiting");
     room.pageView("/c");
-    const back = await hub.member(2);
+    const back = await hub.session(2);
     back.welcome();
-    const heard = await back.hears(2);
-    expect(heard).toMatchObject([
+    const received = await back.receive(2);
+    expect(received).toMatchObject([
       { ref: 1, id: b!.id, path: "/b" },
       { ref: 2, path: "/c" },
     ]);
-    expect(heard.map(({ id }) => id)).not.toContain(a!.id);
+    expect(received.map(({ id }) => id)).not.toContain(a!.id);
   });
 
-  test("of the page before this one is sent first", async () => {
+  test("of the previous page is sent first", async () => {
     const before = join();
     before.pageView("/before");
     before.leave();
-    const [room, member] = await enter();
+    const [room, session] = await enter();
     room.pageView("/now");
-    expect((await member.hears(2)).map(({ path }) => path)).toEqual(["/before", "/now"]);
+    expect((await session.receive(2)).map(({ path }) => path)).toEqual(["/before", "/now"]);
   });
 
-  test("from another room is posted, and gone when it is committed", async () => {
+  test("of another room is posted and then removed", async () => {
     const before = join({ room: "garden" });
     before.pageView("/before");
     before.leave();
@@ -337,73 +336,73 @@ describe("an event", () => {
       path: "/page-view?durable=true",
       body: [{ room: "garden", visitor: "ann" }],
     });
-    await vi.waitFor(() => expect(kept()).toEqual([]));
+    await vi.waitFor(() => expect(stored()).toEqual([]));
   });
 
-  test("beyond the first few that waited is posted, all of them at once", async () => {
+  test("beyond the window is posted, all in one request", async () => {
     const room = join();
     for (let n = 0; n < 50; n++) room.pageView(`/${n}`);
-    const member = await hub.member(1);
-    member.welcome();
-    const heard = (await member.hears(8)).map(({ path }) => path);
+    const session = await hub.session(1);
+    session.welcome();
+    const received = (await session.receive(8)).map(({ path }) => path);
     const [post] = await hub.posted(1);
     const posted = post!.body.map(({ path }) => path);
-    expect(new Set([...heard, ...posted]).size).toBe(50);
-    expect([heard.length, posted.length]).toEqual([8, 42]);
-    await vi.waitFor(() => expect(kept()).toHaveLength(8));
-    member.say({ type: "ack", upTo: 8 });
-    await vi.waitFor(() => expect(kept()).toEqual([]));
+    expect(new Set([...received, ...posted]).size).toBe(50);
+    expect([received.length, posted.length]).toEqual([8, 42]);
+    await vi.waitFor(() => expect(stored()).toHaveLength(8));
+    session.send({ type: "ack", upTo: 8 });
+    await vi.waitFor(() => expect(stored()).toEqual([]));
   });
 
-  test("that the hub will not take is dropped and told", async () => {
-    const [room, member] = await enter();
+  test("that the hub rejects is removed, with an error event", async () => {
+    const [room, session] = await enter();
     room.pageView("");
-    await member.hears(1);
-    member.say({ type: "error", ref: 1, code: "bad-field", message: "path: must not be empty" });
+    await session.receive(1);
+    session.send({ type: "error", ref: 1, code: "bad-field", message: "path: must not be empty" });
     expect(await nextError(room)).toEqual({ code: "bad-field", message: "path: must not be empty" });
-    expect(kept()).toEqual([]);
+    expect(stored()).toEqual([]);
   });
 
-  test.each(["overloaded", "too-fast"])("that is refused as %s waits and is sent again", async (code) => {
-    const [room, member] = await enter();
+  test.each(["overloaded", "too-fast"])("rejected as %s is sent again after a pause", async (code) => {
+    const [room, session] = await enter();
     room.pageView("/a");
-    const [first] = await member.hears(1);
-    member.say({ type: "error", ref: 1, code, message: "" });
+    const [first] = await session.receive(1);
+    session.send({ type: "error", ref: 1, code, message: "" });
     await new Promise((resolve) => setTimeout(resolve, 100));
-    room.pageView("/b"); // has to wait as well
-    expect(member.heard).toHaveLength(1);
-    const [, a, b] = await member.hears(3);
+    room.pageView("/b"); // waits as well
+    expect(session.received).toHaveLength(1);
+    const [, a, b] = await session.receive(3);
     expect([a, b]).toMatchObject([
       { ref: 2, id: first!.id },
       { ref: 3, path: "/b" },
     ]);
   });
 
-  test("over 4 KiB is refused here, and nothing is cut", async () => {
-    const [room, member] = await enter();
-    const refused = nextError(room);
+  test("over 4 KiB is rejected by the library", async () => {
+    const [room, session] = await enter();
+    const rejected = nextError(room);
     room.pageView("/a", { title: "é".repeat(2_000) });
-    expect((await refused).code).toBe("too-large");
+    expect((await rejected).code).toBe("too-large");
     room.pageView("/b");
-    expect((await member.hears(1))[0]!.path).toBe("/b");
-    expect(kept()).toHaveLength(1);
+    expect((await session.receive(1))[0]!.path).toBe("/b");
+    expect(stored()).toHaveLength(1);
   });
 
-  test("is not made where the visitor wants privacy; presence stays", async () => {
+  test("is not recorded with Do Not Track; presence works", async () => {
     vi.spyOn(navigator, "doNotTrack", "get").mockReturnValue("1");
-    const [room, member] = await enter();
+    const [room, session] = await enter();
     room.pageView("/a");
     room.watch("sunrise").play();
     room.setMood("joy");
-    expect(await member.hears(1)).toEqual([{ type: "mood", mood: "joy" }]);
-    expect(kept()).toEqual([]);
+    expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
+    expect(stored()).toEqual([]);
   });
 
-  test("that is left when the page goes is handed to a beacon, and kept", async () => {
-    const [room, member] = await enter();
+  test("without an ack is sent by a beacon on pagehide, and stays stored", async () => {
+    const [room, session] = await enter();
     room.pageView("/a");
     room.watch("sunrise").play();
-    await member.hears(2);
+    await session.receive(2);
     dispatchEvent(pageEvent("pagehide", false));
     expect(beacons).toMatchObject([
       [`${hub.address}/page-view`, [{ path: "/a", room: "lobby", visitor: "ann" }]],
@@ -412,21 +411,21 @@ describe("an event", () => {
         [{ content: "sunrise", state: "paused", room: "lobby", visitor: "ann" }],
       ],
     ]);
-    expect(kept()).toHaveLength(2);
+    expect(stored()).toHaveLength(2);
   });
 });
 
-describe("a watch session that plays", () => {
-  test("is told again after a reconnect, under the same id", async () => {
-    const [room, member] = await enter();
+describe("a playing watch session", () => {
+  test("is sent again after a reconnect, with the same id", async () => {
+    const [room, session] = await enter();
     room.watch("sunrise", { durationMs: 60_000 }).play(0);
-    const [first] = await member.hears(1);
-    member.say({ type: "ack", upTo: 1 });
-    await vi.waitFor(() => expect(kept()).toEqual([]));
-    member.socket.terminate();
-    const back = await hub.member(2);
+    const [first] = await session.receive(1);
+    session.send({ type: "ack", upTo: 1 });
+    await vi.waitFor(() => expect(stored()).toEqual([]));
+    session.socket.terminate();
+    const back = await hub.session(2);
     back.welcome();
-    const [again] = await back.hears(1);
+    const [again] = await back.receive(1);
     expect(again).toMatchObject({
       type: "watch",
       ref: 1,
@@ -439,21 +438,21 @@ describe("a watch session that plays", () => {
     expect(again!.at).toBeGreaterThan(first!.at as number);
   });
 
-  test("pauses while its page is put aside, and goes on after it", async () => {
+  test("pauses in the back/forward cache and resumes after it", async () => {
     const [room] = await enter();
     room.watch("sunrise").play();
     dispatchEvent(pageEvent("pagehide", true));
-    expect(kept()).toMatchObject([{ state: "paused" }]);
+    expect(stored()).toMatchObject([{ state: "paused" }]);
     dispatchEvent(pageEvent("pageshow", true));
-    const back = await hub.member(2);
+    const back = await hub.session(2);
     back.welcome();
-    expect((await back.hears(1))[0]).toMatchObject({ state: "playing" });
+    expect((await back.receive(1))[0]).toMatchObject({ state: "playing" });
   });
 
-  test("is paused by leaving", async () => {
-    const [room, member] = await enter();
+  test("is paused by leave()", async () => {
+    const [room, session] = await enter();
     room.watch("sunrise").play();
     room.leave();
-    expect((await member.hears(2)).map(({ state }) => state)).toEqual(["playing", "paused"]);
+    expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "paused"]);
   });
 });

@@ -1,13 +1,13 @@
 // @vitest-environment happy-dom
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { BrowserSocket, TestHub } from "./hub.js";
+import { BrowserSocket, TestHub } from "./test-hub.js";
 
 let hub: TestHub;
 
 beforeEach(async () => {
   vi.stubGlobal("WebSocket", BrowserSocket);
-  vi.resetModules(); // the script runs anew on each page
+  vi.resetModules(); // the script runs once per page
   localStorage.clear();
   hub = await TestHub.open();
 });
@@ -18,7 +18,7 @@ afterEach(async () => {
   vi.restoreAllMocks();
 });
 
-/** Runs the script as the page's own `<script src data-…>`. */
+/** Runs the script as a `<script src data-…>` element. */
 async function run(data: Record<string, string>) {
   const script = document.createElement("script");
   vi.spyOn(script, "src", "get").mockReturnValue(`${hub.address}/below/client/breathing-room.js`);
@@ -27,19 +27,19 @@ async function run(data: Record<string, string>) {
   return import("../src/script.js");
 }
 
-test("two lines join a room of the script's own hub and show who is there", async () => {
+test("script tag joins a room of its own hub and shows the counts", async () => {
   document.body.innerHTML = '<b data-breathing-room="present"></b> <i data-breathing-room="state"></i>';
   const { room } = await run({ room: "lobby", visitor: "ann", pageView: "" });
-  const member = await hub.member(1);
-  expect(member.path).toBe("/below/rooms/lobby/socket");
-  member.welcome();
+  const session = await hub.session(1);
+  expect(session.path).toBe("/below/rooms/lobby/socket");
+  session.welcome();
   await vi.waitFor(() => expect(document.body.textContent).toBe("3 open"));
-  expect(await member.hears(1)).toMatchObject([{ type: "page-view", path: location.pathname }]);
+  expect(await session.receive(1)).toMatchObject([{ type: "page-view", path: location.pathname }]);
   room!.leave();
   expect(document.body.textContent).toBe(" closed");
 });
 
-test("without a room it joins none", async () => {
+test("script tag without data-room does not join", async () => {
   const { joinRoom, room } = await run({});
   expect(room).toBeUndefined();
   expect(joinRoom).toBeTypeOf("function");

@@ -1,4 +1,4 @@
-/** What pages have to load, measured on what a build makes now, whatever lies in `dist`. */
+/** Bundle sizes, measured on a fresh build instead of `dist`. */
 
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -7,9 +7,9 @@ import { build, type Rollup } from "vite";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The sizes in bytes, gzipped as small as gzip can, of all files of one build. */
+/** The size in bytes of each file of a build, gzipped at level 9. */
 async function sizes(mode: string): Promise<Record<string, number>> {
-  vi.stubEnv("NODE_ENV", "production"); // as the build has it; for tests React's JSX is another one
+  vi.stubEnv("NODE_ENV", "production"); // as in a build; vitest's default selects React's development JSX
   const [{ output }] = (await build({
     root,
     mode,
@@ -24,14 +24,14 @@ async function sizes(mode: string): Promise<Record<string, number>> {
   );
 }
 
-test("the module is at most 4 KB, and React finds nothing of it in its own entry", async () => {
+test("module is at most 4 KB, and the React entry does not include it", async () => {
   const built = await sizes("production");
   expect(Object.keys(built).sort()).toEqual(["index.js", "react.js"]);
   expect(built["index.js"]).toBeLessThanOrEqual(4_000);
   expect(built["react.js"]).toBeLessThanOrEqual(1_000);
 });
 
-test("the script is one file of at most 4 KiB", async () => {
+test("script is one file of at most 4 KiB", async () => {
   const built = await sizes("script");
   expect(Object.keys(built)).toEqual(["breathing-room.js"]);
   expect(built["breathing-room.js"]).toBeLessThanOrEqual(4_096);

@@ -10,7 +10,7 @@ function clockAt(time: { now: number }): WatchClock {
   return new WatchClock();
 }
 
-test("time counts between start and stop only", () => {
+test("clock runs only between start and stop", () => {
   const time = { now: 1_000 };
   const clock = clockAt(time);
   expect(clock.elapsed).toBe(0);
@@ -25,7 +25,7 @@ test("time counts between start and stop only", () => {
   expect(clock.elapsed).toBe(300);
 });
 
-test("to start or stop twice changes nothing", () => {
+test("start and stop are idempotent", () => {
   const time = { now: 0 };
   const clock = clockAt(time);
   clock.stop();
@@ -38,7 +38,7 @@ test("to start or stop twice changes nothing", () => {
   expect(clock.elapsed).toBe(20);
 });
 
-test("the wall clock may be set to whatever it likes", async () => {
+test("wall clock changes have no effect", async () => {
   const clock = new WatchClock();
   const { now } = Date;
   clock.start();

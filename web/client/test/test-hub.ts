@@ -1,10 +1,10 @@
-/** A real WebSocket server that says what a test tells it to: the other end of the library's sockets. */
+/** A WebSocket and HTTP server that plays the hub. Tests script its messages. */
 
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { WebSocket, WebSocketServer } from "ws";
 
-/** A WebSocket for Node that takes its failures as calmly as a browser's: what matters is the close event. */
+/** Node's WebSocket with browser behavior: a failure is a close event, not an exception. */
 export class BrowserSocket extends WebSocket {
   constructor(url: URL, protocols: string[]) {
     super(url, protocols);
@@ -12,17 +12,17 @@ export class BrowserSocket extends WebSocket {
   }
 }
 
-export interface Heard {
+export interface ClientMessage {
   type: string;
   ref: number;
   [field: string]: unknown;
 }
 
-/** One socket, as the hub sees it. */
-export class Member {
-  readonly heard: Heard[] = [];
+/** The hub's end of one socket. */
+export class HubSession {
+  readonly received: ClientMessage[] = [];
   readonly closed: Promise<number>;
-  #news: () => void = () => {};
+  #notify: () => void = () => {};
 
   constructor(
     readonly socket: WebSocket,
@@ -31,45 +31,45 @@ export class Member {
     readonly protocols: string[],
   ) {
     socket.on("message", (data) => {
-      this.heard.push(JSON.parse(String(data)));
-      this.#news();
+      this.received.push(JSON.parse(String(data)));
+      this.#notify();
     });
     this.closed = new Promise((resolve) => socket.on("close", resolve));
   }
 
-  /** Whom the client says it is. */
+  /** The visitor id that the client offers. */
   get visitor(): string | undefined {
     return this.protocols.find((protocol) => protocol.startsWith("visitor."))?.slice("visitor.".length);
   }
 
-  say(message: object): void {
+  send(message: object): void {
     this.socket.send(JSON.stringify(message));
   }
 
   welcome(more: object = {}): void {
     const { visitor } = this;
     const moods = { calm: 1 };
-    this.say({ type: "welcome", visitor, present: 3, moods, vocabulary: ["calm", "joy"], ...more });
+    this.send({ type: "welcome", visitor, present: 3, moods, vocabulary: ["calm", "joy"], ...more });
   }
 
-  /** Waits until so many messages have come, and returns them. */
-  async hears(count: number): Promise<Heard[]> {
-    while (this.heard.length < count) await new Promise<void>((resolve) => (this.#news = resolve));
-    return this.heard;
+  /** Waits until at least `count` messages have arrived, and returns all. */
+  async receive(count: number): Promise<ClientMessage[]> {
+    while (this.received.length < count) await new Promise<void>((resolve) => (this.#notify = resolve));
+    return this.received;
   }
 }
 
-export interface Post {
+export interface PostRequest {
   path: string;
   headers: IncomingHttpHeaders;
   body: any[];
 }
 
 export class TestHub {
-  readonly members: Member[] = [];
-  readonly posts: Post[] = [];
+  readonly sessions: HubSession[] = [];
+  readonly posts: PostRequest[] = [];
   #server: Server;
-  #news: () => void = () => {};
+  #notify: () => void = () => {};
 
   private constructor(server: Server) {
     this.#server = server;
@@ -77,16 +77,16 @@ export class TestHub {
     server.on("upgrade", (request, stream, head) => {
       sockets.handleUpgrade(request, stream, head, (socket) => {
         const offered = request.headers["sec-websocket-protocol"]?.split(",").map((item) => item.trim());
-        this.members.push(new Member(socket, request.url!, offered ?? []));
-        this.#news();
+        this.sessions.push(new HubSession(socket, request.url!, offered ?? []));
+        this.#notify();
       });
     });
     server.on("request", async (request, response) => {
       const text = (await request.toArray()).join("");
       response.setHeader("access-control-allow-origin", "*").end("{}");
-      if (request.method !== "POST") return; // happy-dom asks first, where browsers do not
+      if (request.method !== "POST") return; // happy-dom sends a preflight here, browsers do not
       this.posts.push({ path: request.url!, headers: request.headers, body: JSON.parse(text) });
-      this.#news();
+      this.#notify();
     });
   }
 
@@ -101,24 +101,24 @@ export class TestHub {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** The member that comes as number `count`, counted from 1. */
-  async member(count: number): Promise<Member> {
-    await this.#until(() => this.members.length >= count);
-    return this.members[count - 1]!;
+  /** Waits for the session number `count`, counted from 1. */
+  async session(count: number): Promise<HubSession> {
+    await this.#until(() => this.sessions.length >= count);
+    return this.sessions[count - 1]!;
   }
 
-  async posted(count: number): Promise<Post[]> {
+  async posted(count: number): Promise<PostRequest[]> {
     await this.#until(() => this.posts.length >= count);
     return this.posts;
   }
 
   async close(): Promise<void> {
-    for (const { socket } of this.members) socket.terminate();
+    for (const { socket } of this.sessions) socket.terminate();
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
-  async #until(happened: () => boolean): Promise<void> {
-    while (!happened()) await new Promise<void>((resolve) => (this.#news = resolve));
+  async #until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => (this.#notify = resolve));
   }
 }

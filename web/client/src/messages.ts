@@ -1,6 +1,6 @@
-/** What the hub says on a socket, as types: the part of the protocol that this library reads. */
+/** Types of the hub's messages, as far as this library reads them. */
 
-export type FromHub = Welcome | Presence | Ack | Refusal;
+export type HubMessage = Welcome | Presence | Ack | ErrorMessage;
 
 interface Counts {
   present: number;
@@ -22,7 +22,7 @@ interface Ack {
   upTo: number;
 }
 
-export interface Refusal {
+export interface ErrorMessage {
   type: "error";
   code: string;
   message: string;

@@ -1,4 +1,4 @@
-// Builds the three pages into dist/, and lays the client library beside them, ready for the hub to take in.
+// Builds the three pages and the client library into dist/. The hub embeds this folder.
 
 import { copyFileSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,11 +9,11 @@ import { type Plugin, build, defineConfig } from "vite";
 const here = dirname(fileURLToPath(import.meta.url));
 const out = join(here, "dist");
 
-/** The client library, built before: a script that is whole, and a module that may have parts. */
+/** The client library's build: a single-file script, and a module that may have chunks. */
 const client = join(here, "../client/dist");
 
-/** Below this, in bytes, compressing saves nothing that counts. */
-const SMALL = 512;
+/** Files below this many bytes are not compressed: the gain is negligible. */
+const MIN_COMPRESSED = 512;
 
 function files(folder: string): string[] {
   return readdirSync(folder).flatMap((name) => {
@@ -22,7 +22,7 @@ function files(folder: string): string[] {
   });
 }
 
-/** Lays down what other people's pages load from the hub: the library as a script, and as one module. */
+/** Adds the client library for other sites: as a script, and as a single-file module. */
 async function addClient(): Promise<void> {
   const lib = { entry: join(client, "index.js"), formats: ["es" as const], fileName: () => "breathing-room.mjs" };
   const outDir = join(out, "client");
@@ -30,16 +30,16 @@ async function addClient(): Promise<void> {
   copyFileSync(join(client, "breathing-room.js"), join(outDir, "breathing-room.js"));
 }
 
-/** Adds the client library, then a `.br` and a `.gz` to every file, so that the hub never compresses. */
-function readyToServe(): Plugin {
+/** Adds the client library, then a `.br` and a `.gz` of each file, so that the hub never compresses. */
+function prepareForHub(): Plugin {
   return {
-    name: "ready-to-serve",
+    name: "prepare-for-hub",
     apply: "build",
     async closeBundle() {
       await addClient();
       for (const file of files(out)) {
         const content = readFileSync(file);
-        if (content.length < SMALL) continue;
+        if (content.length < MIN_COMPRESSED) continue;
         const params = { [constants.BROTLI_PARAM_SIZE_HINT]: content.length };
         writeFileSync(`${file}.br`, brotliCompressSync(content, { params }));
         writeFileSync(`${file}.gz`, gzipSync(content, { level: 9 }));
@@ -54,12 +54,12 @@ export default defineConfig({
     outDir: out,
     emptyOutDir: true,
     target: "es2022",
-    // The Content-Security-Policy allows nothing inline, data: addresses included.
+    // The Content-Security-Policy allows neither inline code nor data: URLs.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     rolldownOptions: {
       input: ["index.html", "room.html", "token.html"].map((page) => join(here, page)),
     },
   },
-  plugins: [readyToServe()],
+  plugins: [prepareForHub()],
 });

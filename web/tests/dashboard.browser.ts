@@ -1,4 +1,4 @@
-// The dashboard, against a real hub with a real history.
+// The dashboard of a real hub with a history.
 
 import { randomUUID } from "node:crypto";
 import type { Browser, Page } from "playwright-core";
@@ -6,11 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { average, count, duration } from "../app/src/dashboard/format";
 import type { Health } from "../app/src/dashboard/health";
 import { RANGES, type Range, type Stats, statsPath } from "../app/src/dashboard/stats";
-import { NO_HUB, Person, launch } from "./support/browser";
+import { UNREACHABLE, User, launch } from "./support/user";
 import { eventually } from "./support/eventually";
 import { Hub } from "./support/hub";
-import { RoomPage } from "./support/room";
-import { Site, view } from "./support/site";
+import { RoomPage } from "./support/room-page";
+import { EmbeddingSite, pageView } from "./support/embedding-site";
 
 const ZONE = "Europe/Berlin";
 const MINUTE = 60_000;
@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 afterAll(() => browser.close());
 
-/** The rows of a table by its caption: each its name, then its numbers. */
+/** Returns the cell texts of the table with this caption, row by row. */
 async function rows(page: Page, caption: string): Promise<string[][]> {
   const lines = page.getByRole("table", { name: caption, exact: true }).locator("tbody tr");
   return await lines.evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent.trim())));
@@ -31,29 +31,29 @@ async function rows(page: Page, caption: string): Promise<string[][]> {
 
 describe("now", () => {
   let hub: Hub;
-  let site: Site;
+  let site: EmbeddingSite;
 
   beforeAll(async () => {
     hub = await Hub.start({ LEAVE_GRACE: "200ms" });
-    site = await Site.of(hub.url);
+    site = await EmbeddingSite.start(hub.url);
   });
   afterAll(async () => {
     site.close();
     await hub.dispose();
   });
 
-  test("is live, and says so when it is not", async () => {
-    const [ann, bob, viewer] = await Promise.all([Person.come(browser), Person.come(browser), Person.come(browser)]);
+  test("shows live activity, and no data without a connection", async () => {
+    const [ann, bob, viewer] = await Promise.all([User.create(browser), User.create(browser), User.create(browser)]);
     const page = await viewer.open(hub.url);
     const people = page.locator("#live-users");
     await people.filter({ hasText: /^0$/ }).waitFor();
-    await page.getByText("Nobody is in a room.").waitFor();
+    await page.getByText("All rooms are empty.").waitFor();
 
-    const anns = await RoomPage.enter(ann, hub.url, "garden");
-    await anns.pick("hope");
-    const bobs = await site.visit(bob);
-    await view(bobs, "/somewhere");
-    await bobs.evaluate(() => {
+    const annPage = await RoomPage.open(ann, hub.url, "garden");
+    await annPage.pick("hope");
+    const bobPage = await site.visit(bob);
+    await pageView(bobPage, "/somewhere");
+    await bobPage.evaluate(() => {
       BreathingRoom.room.watch("tone").attach(document.querySelector("audio")!);
       return document.querySelector("audio")!.play();
     });
@@ -65,44 +65,44 @@ describe("now", () => {
     expect(await page.getByRole("link", { name: "garden" }).getAttribute("href")).toBe("/room/garden");
 
     await hub.kill();
-    await page.getByText("Not connected to the hub. Trying again…").waitFor();
+    await page.getByText("Not connected to the hub. Reconnecting…").waitFor();
     await people.filter({ hasText: /^–$/ }).waitFor();
-    expect(await page.getByText("Not known while there is no connection.").count()).toBe(4);
+    expect(await page.getByText("Not available without a connection.").count()).toBe(4);
     await hub.start();
     await people.filter({ hasText: /^2$/ }).waitFor();
-    await Promise.all([ann.goes(NO_HUB), bob.goes(NO_HUB), viewer.goes(NO_HUB)]);
+    await Promise.all([ann.close(UNREACHABLE), bob.close(UNREACHABLE), viewer.close(UNREACHABLE)]);
   });
 
-  test("the hub's state is told", async () => {
-    const viewer = await Person.come(browser);
+  test("shows the hub's health", async () => {
+    const viewer = await User.create(browser);
     const page = await viewer.open(hub.url);
-    await page.getByText(/The hub is well · .* · nothing waits/).waitFor();
-    await viewer.goes();
+    await page.getByText(/The hub is healthy · .* · nothing pending/).waitFor();
+    await viewer.close();
   });
 });
 
 describe("history", () => {
   let hub: Hub;
-  let viewer: Person;
+  let viewer: User;
   let page: Page;
   const posted = { views: 0, viewsInGarden: 0, watches: 0 };
 
   beforeAll(async () => {
     hub = await Hub.start({ LEAVE_GRACE: "0s" });
     await generate();
-    await somebodyComesAndGoes();
-    viewer = await Person.come(browser, { timezoneId: ZONE });
+    await visitOnce();
+    viewer = await User.create(browser, { timezoneId: ZONE });
     page = await viewer.open(hub.url);
   });
   afterAll(async () => {
     try {
-      await viewer.goes();
+      await viewer.close();
     } finally {
       await hub.dispose();
     }
   });
 
-  /** Page views of the last year, more of them lately, and what was watched in the last hours. */
+  /** Stores page views of the last year, denser towards now, and watch sessions of the last hours. */
   async function generate(): Promise<void> {
     const now = Date.now();
     const ages = Array.from({ length: 90 }, (_, n) => 5 * MINUTE + 330 * DAY * (n / 90) ** 4);
@@ -132,13 +132,13 @@ describe("history", () => {
     posted.watches = watches.length;
   }
 
-  async function somebodyComesAndGoes(): Promise<void> {
-    const ann = await Person.come(browser);
-    const anns = await RoomPage.enter(ann, hub.url);
-    await anns.pick("calm");
-    await anns.expectMood("calm", 1);
+  async function visitOnce(): Promise<void> {
+    const ann = await User.create(browser);
+    const annPage = await RoomPage.open(ann, hub.url);
+    await annPage.pick("calm");
+    await annPage.expectMood("calm", 1);
     posted.views++;
-    await ann.goes();
+    await ann.close();
     await eventually(async () => {
       await hub.flush();
       const { totals, moods } = await hub.get<Stats>(statsPath({ range: "24h", room: "" }, ZONE));
@@ -148,7 +148,7 @@ describe("history", () => {
     });
   }
 
-  /** Waits for the history that was asked for last, and checks that the page shows the hub's own numbers. */
+  /** Waits for the history of the last query, and checks it against the hub's response. */
   async function expectHistory(range: Range, room: string): Promise<Stats> {
     const stats = await hub.get<Stats>(statsPath({ range, room }, ZONE));
     const totals: [keyof Stats["totals"], (value: number) => string][] = [
@@ -174,8 +174,8 @@ describe("history", () => {
     return stats;
   }
 
-  /** How much of each chart is painted in more than the colours of its axes. */
-  async function painted(): Promise<number[]> {
+  /** Counts the colourful pixels of each chart; axes and grid are grey. */
+  async function colourfulPixels(): Promise<number[]> {
     return await page.locator("#charts canvas").evaluateAll((canvases) =>
       canvases.map((canvas) => {
         const { width, height } = canvas as HTMLCanvasElement;
@@ -190,12 +190,12 @@ describe("history", () => {
     );
   }
 
-  test.each(Object.keys(RANGES) as Range[])("%s shows the numbers of /unified-stats, and drawn charts", async (range) => {
+  test.each(Object.keys(RANGES) as Range[])("%s shows the numbers of /unified-stats and draws the charts", async (range) => {
     await page.getByRole("radio", { name: range }).check();
     const stats = await expectHistory(range, "");
     expect(stats.totals.watchSessions).toBe(posted.watches);
     if (range === "12mo") expect(stats.totals.pageViews).toBe(posted.views);
-    const [present, views, watched, moods] = await painted();
+    const [present, views, watched, moods] = await colourfulPixels();
     expect({ present, views, watched, moods }).toEqual({
       present: expect.toSatisfy((pixels) => pixels > 20),
       views: expect.toSatisfy((pixels) => pixels > 50),
@@ -211,7 +211,7 @@ describe("history", () => {
     await table.getByText("Numbers").click();
   });
 
-  test("can be of one room, and the page's address says so", async () => {
+  test("room filter is part of the page's URL", async () => {
     await page.getByRole("radio", { name: "12mo" }).check();
     const input = page.getByLabel("Room");
     await input.fill("garden");
@@ -226,21 +226,21 @@ describe("history", () => {
     await expectHistory("12mo", "");
   });
 
-  test("the periods are chosen by keyboard", async () => {
+  test("period can be chosen by keyboard", async () => {
     await page.getByRole("radio", { name: "12mo" }).focus();
     await page.keyboard.press("ArrowLeft");
     expect(await page.getByRole("radio", { name: "30d" }).isChecked()).toBe(true);
     await expectHistory("30d", "");
   });
 
-  test("comparisons are told in words too", async () => {
+  test("comparison has a text for screen readers", async () => {
     await page.getByRole("radio", { name: "7d" }).check();
     await expectHistory("7d", "");
-    const told = await page.locator("[data-total=pageViews] .heard").textContent();
-    expect(told).toMatch(/in the 7 days before$/);
+    const text = await page.locator("[data-total=pageViews] .visually-hidden").textContent();
+    expect(text).toMatch(/in the 7 days before$/);
   });
 
-  test("nothing jumps while it comes in", async () => {
+  test("loading causes no layout shift", async () => {
     const shifted = await viewer.tab();
     await shifted.addInitScript(() => {
       const shifts: string[] = [];
@@ -255,29 +255,29 @@ describe("history", () => {
       await shifted.setViewportSize(viewport);
       await shifted.goto(hub.url);
       await shifted.locator('#history[aria-busy="false"] canvas').first().waitFor();
-      await shifted.getByText("The hub is well").waitFor();
+      await shifted.getByText("The hub is healthy").waitFor();
       expect(await shifted.evaluate(() => (window as unknown as { shifts: string[] }).shifts)).toEqual([]);
     }
     await shifted.close();
   });
 
-  test("says what is wrong when the history does not come, and tries again when asked", async () => {
-    const other = await Person.come(browser, { timezoneId: ZONE });
+  test("shows an error if the history fails, with a retry button", async () => {
+    const other = await User.create(browser, { timezoneId: ZONE });
     await other.context.route("**/unified-stats*", (route) =>
       route.fulfill({ status: 503, json: { error: { code: "history-unavailable", message: "the disk is gone" } } }),
     );
     page = await other.open(hub.url);
-    await page.getByText("The hub says: the disk is gone. There is no history to show.").waitFor();
+    await page.getByText("The hub reports: the disk is gone. There is no history to show.").waitFor();
     expect(await page.locator("[data-total=pageViews] .value").textContent()).toBe("–");
     await other.context.unroute("**/unified-stats*");
     await page.getByRole("button", { name: "Try again" }).click();
     await expectHistory("24h", "");
-    await other.goes(/503/);
+    await other.close(/503/);
   });
 });
 
-describe("for the admin only", () => {
-  /** With signs that no subprotocol may have. */
+describe("with DASHBOARD=admin", () => {
+  /** With characters that a subprotocol must not contain. */
   const TOKEN = "a+token/of=(24) 'bytes'!";
   let hub: Hub;
   beforeAll(async () => {
@@ -285,8 +285,8 @@ describe("for the admin only", () => {
   });
   afterAll(() => hub.dispose());
 
-  test("it asks for the token, and keeps it for the session", async () => {
-    const admin = await Person.come(browser);
+  test("asks for the token and stores it for the tab", async () => {
+    const admin = await User.create(browser);
     const page = await admin.open(hub.url);
     const token = page.getByLabel("The dashboard of this hub needs the admin token.");
     await token.fill("a guess");
@@ -294,19 +294,19 @@ describe("for the admin only", () => {
     await page.getByText("This is not the hub's admin token.").waitFor();
     await token.fill(TOKEN);
     await page.keyboard.press("Enter");
-    // What the page shows is the admin's too: it brings the token to the socket and to the history.
-    const isThere = async (): Promise<void> => {
+    // The page's data need the token too.
+    const expectDashboard = async (): Promise<void> => {
       await page.locator("#live-users").filter({ hasText: /^0$/ }).waitFor();
       await page.locator("[data-total=pageViews] .value").filter({ hasText: /^0$/ }).waitFor();
     };
-    await isThere();
+    await expectDashboard();
     await page.reload();
-    await isThere();
+    await expectDashboard();
     for (const path of ["/live-activity", "/unified-stats"]) expect((await fetch(hub.url + path)).status).toBe(401);
     expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("bytes");
     const other = await admin.open(hub.url);
     await other.getByLabel("The dashboard of this hub needs the admin token.").waitFor();
-    // A browser tells of every 401, also of one that was to be expected.
-    await admin.goes(/401/);
+    // A browser logs every 401, also an expected one.
+    await admin.close(/401/);
   });
 });

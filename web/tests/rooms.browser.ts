@@ -1,16 +1,16 @@
-// People in a room, as they see each other.
+// The room page with several visitors.
 
 import type { Browser } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { Person, launch } from "./support/browser";
+import { User, launch } from "./support/user";
 import { Hub } from "./support/hub";
-import { RoomPage } from "./support/room";
+import { RoomPage } from "./support/room-page";
 
 let browser: Browser;
 let hub: Hub;
-let ann: Person;
-let bob: Person;
-/** Each test has its own, so that nobody who is still missed from the one before is counted. */
+let ann: User;
+let bob: User;
+/** A new room per test, so that visitors in the leave grace of the previous test do not count. */
 let room: string;
 let rooms = 0;
 
@@ -23,43 +23,43 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   room = `room-${++rooms}`;
-  [ann, bob] = await Promise.all([Person.come(browser), Person.come(browser)]);
+  [ann, bob] = await Promise.all([User.create(browser), User.create(browser)]);
 });
 afterEach(async () => {
-  await Promise.all([ann.goes(), bob.goes()]);
+  await Promise.all([ann.close(), bob.close()]);
 });
 
-function enter(person: Person): Promise<RoomPage> {
-  return RoomPage.enter(person, hub.url, room);
+function open(user: User): Promise<RoomPage> {
+  return RoomPage.open(user, hub.url, room);
 }
 
-/** Somebody whose connection breaks, and who is seen to leave when the grace for such is over. */
-async function strangerIsLost(witness: RoomPage, left: number): Promise<void> {
-  const stranger = await Person.come(browser);
-  const strangers = await enter(stranger);
-  await witness.expectPresent(left + 1);
-  await strangers.page.close();
-  await witness.expectPresent(left);
-  await stranger.goes();
+/** Joins and disconnects a third visitor, and waits until `observer` sees `remaining` visitors after the leave grace. */
+async function joinAndDisconnect(observer: RoomPage, remaining: number): Promise<void> {
+  const stranger = await User.create(browser);
+  const strangerPage = await open(stranger);
+  await observer.expectPresent(remaining + 1);
+  await strangerPage.page.close();
+  await observer.expectPresent(remaining);
+  await stranger.close();
 }
 
-test("two people see each other and each other's moods", async () => {
-  const anns = await enter(ann);
-  await anns.expectPresent(1);
-  const bobs = await enter(bob);
-  await Promise.all([anns.expectPresent(2), bobs.expectPresent(2)]);
-  await anns.pick("calm");
-  await Promise.all([anns.expectMood("calm", 1), bobs.expectMood("calm", 1)]);
-  await bobs.pick("joy");
-  await Promise.all([anns.expectMood("joy", 1), bobs.expectMood("joy", 1)]);
-  await bobs.pick("calm");
-  await Promise.all([anns.expectMood("calm", 2), anns.expectMood("joy", 0)]);
-  await anns.pick("rather not say");
-  await Promise.all([anns.expectMood("calm", 1), bobs.expectMood("calm", 1)]);
-  expect(await anns.page.locator("#lights > *").count()).toBe(2);
+test("two visitors see each other and their moods", async () => {
+  const annPage = await open(ann);
+  await annPage.expectPresent(1);
+  const bobPage = await open(bob);
+  await Promise.all([annPage.expectPresent(2), bobPage.expectPresent(2)]);
+  await annPage.pick("calm");
+  await Promise.all([annPage.expectMood("calm", 1), bobPage.expectMood("calm", 1)]);
+  await bobPage.pick("joy");
+  await Promise.all([annPage.expectMood("joy", 1), bobPage.expectMood("joy", 1)]);
+  await bobPage.pick("calm");
+  await Promise.all([annPage.expectMood("calm", 2), annPage.expectMood("joy", 0)]);
+  await annPage.pick("rather not say");
+  await Promise.all([annPage.expectMood("calm", 1), bobPage.expectMood("calm", 1)]);
+  expect(await annPage.page.locator("#lights > *").count()).toBe(2);
 });
 
-test("who comes, and in what mood, stands in no address", async () => {
+test("no URL contains the visitor id or the mood", async () => {
   const page = await ann.tab();
   const addresses: string[] = [];
   page.on("request", (request) => addresses.push(request.url()));
@@ -77,39 +77,39 @@ test("who comes, and in what mood, stands in no address", async () => {
   expect(addresses.filter((address) => address.includes(visitor!) || address.includes("hope"))).toEqual([]);
 });
 
-test("two tabs of one person count once, and closing one of two people leaves the other", async () => {
-  const anns = await enter(ann);
-  const bobs = await enter(bob);
-  await anns.expectPresent(2);
-  await anns.seen();
-  const second = await enter(bob);
+test("two tabs of one visitor count once, until both are closed", async () => {
+  const annPage = await open(ann);
+  const bobPage = await open(bob);
+  await annPage.expectPresent(2);
+  await annPage.shownCounts();
+  const second = await open(bob);
   await second.expectPresent(2);
   expect(await hub.get(`/rooms/${room}`)).toMatchObject({ present: 2 });
   await second.page.close();
-  await strangerIsLost(anns, 2);
-  await bobs.page.close();
-  await anns.expectPresent(1);
-  expect(await anns.seen()).toEqual(["2", "3", "2", "1"]);
+  await joinAndDisconnect(annPage, 2);
+  await bobPage.page.close();
+  await annPage.expectPresent(1);
+  expect(await annPage.shownCounts()).toEqual(["2", "3", "2", "1"]);
 });
 
-test("a reload is not seen by the other, and keeps the mood", async () => {
-  const anns = await enter(ann);
-  const bobs = await enter(bob);
-  await bobs.pick("hope");
-  await Promise.all([anns.expectPresent(2), anns.expectMood("hope", 1)]);
-  await anns.seen();
-  await bobs.page.reload();
-  await bobs.expectPresent(2);
-  // Whoever breaks off after the reload is missed; so the grace of the reload is over too.
-  await strangerIsLost(anns, 2);
-  expect(await anns.seen()).toEqual(["2", "3", "2"]);
-  await anns.expectMood("hope", 1);
-  await expect.poll(() => bobs.page.getByRole("radio", { name: /^hope/ }).isChecked()).toBe(true);
+test("reload does not change the count and keeps the mood", async () => {
+  const annPage = await open(ann);
+  const bobPage = await open(bob);
+  await bobPage.pick("hope");
+  await Promise.all([annPage.expectPresent(2), annPage.expectMood("hope", 1)]);
+  await annPage.shownCounts();
+  await bobPage.page.reload();
+  await bobPage.expectPresent(2);
+  // The leave grace of a later disconnect has passed, so the grace of the reload has too.
+  await joinAndDisconnect(annPage, 2);
+  expect(await annPage.shownCounts()).toEqual(["2", "3", "2"]);
+  await annPage.expectMood("hope", 1);
+  await expect.poll(() => bobPage.page.getByRole("radio", { name: /^hope/ }).isChecked()).toBe(true);
 });
 
-test("the rhythm can be chosen by keyboard and is kept", async () => {
-  const { page } = await enter(ann);
-  await page.locator("#breath-words").filter({ hasText: /^(breathe in|hold|breathe out)$/ }).waitFor();
+test("rhythm can be chosen by keyboard and survives a reload", async () => {
+  const { page } = await open(ann);
+  await page.locator("#breath-text").filter({ hasText: /^(breathe in|hold|breathe out)$/ }).waitFor();
   await page.getByRole("radio", { name: "4-7-8" }).focus();
   await page.keyboard.press("ArrowRight");
   await page.reload();
@@ -117,15 +117,15 @@ test("the rhythm can be chosen by keyboard and is kept", async () => {
   await page.getByText("hold for 4, breathe out for 4").waitFor({ state: "attached" });
 });
 
-test("a mood can be chosen by keyboard", async () => {
-  const anns = await enter(ann);
-  await anns.page.getByRole("radio", { name: "rather not say" }).focus();
-  await anns.page.keyboard.press("ArrowLeft");
-  await anns.expectMood("sad", 1);
+test("mood can be chosen by keyboard", async () => {
+  const annPage = await open(ann);
+  await annPage.page.getByRole("radio", { name: "rather not say" }).focus();
+  await annPage.page.keyboard.press("ArrowLeft");
+  await annPage.expectMood("sad", 1);
 });
 
-test("the circle moves, but not for those who asked for less motion", async () => {
-  const { page } = await enter(ann);
+test("circle is animated, except with reduced motion", async () => {
+  const { page } = await open(ann);
   const moving = (): Promise<number> => page.evaluate(() => document.querySelector("#circle")!.getAnimations().length);
   expect(await moving()).toBe(1);
   expect(await page.locator("#progress").isVisible()).toBe(false);
@@ -134,23 +134,23 @@ test("the circle moves, but not for those who asked for less motion", async () =
   expect(await page.locator("#progress").isVisible()).toBe(true);
 });
 
-test("screen readers hear what changes, but not each of many changes", async () => {
-  const anns = await enter(ann);
-  const heard = anns.page.getByRole("status");
-  await heard.filter({ hasText: "You are here. You are the only one here." }).waitFor();
-  await anns.page.evaluate(() => {
+test("live region announces changes, throttled", async () => {
+  const annPage = await open(ann);
+  const region = annPage.page.getByRole("status");
+  await region.filter({ hasText: "You are here. You are the only one here." }).waitFor();
+  await annPage.page.evaluate(() => {
     const region = document.querySelector("#announcer")!;
-    const heard: [number, string][] = [];
-    new MutationObserver(() => heard.push([performance.now(), region.textContent])).observe(region, { childList: true });
-    Object.assign(window, { heard });
+    const announced: [number, string][] = [];
+    new MutationObserver(() => announced.push([performance.now(), region.textContent])).observe(region, { childList: true });
+    Object.assign(window, { announced });
   });
-  const bobs = await enter(bob);
+  const bobPage = await open(bob);
   for (const mood of ["calm", "joy", "love", "peace"]) {
-    await bobs.pick(mood);
-    await anns.expectMood(mood, 1);
+    await bobPage.pick(mood);
+    await annPage.expectMood(mood, 1);
   }
-  await heard.filter({ hasText: "2 people breathe here: 1 peace." }).waitFor();
-  const changes = await anns.page.evaluate(() => (window as unknown as { heard: [number, string][] }).heard);
+  await region.filter({ hasText: "2 people breathe here: 1 peace." }).waitFor();
+  const changes = await annPage.page.evaluate(() => (window as unknown as { announced: [number, string][] }).announced);
   const times = changes.map(([at]) => at);
   for (const [index, at] of times.slice(1).entries()) expect(at - times[index]!).toBeGreaterThanOrEqual(4_900);
 });

@@ -1,4 +1,4 @@
-// The tests in a real browser against a real hub. `make test` builds both first.
+// Tests in a real browser against a real hub. `make test` builds both first.
 
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -8,7 +8,7 @@ export default defineConfig({
   test: {
     include: ["*.browser.ts"],
     globalSetup: "support/chromium.ts",
-    // Two browsers at once; more would only make each other wait.
+    // More than two browsers would only slow each other down.
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,

@@ -1,6 +1,6 @@
-// The little that the pages need of the document.
+// DOM helpers.
 
-/** The element with this id, which the page's HTML has. */
+/** Returns the element with this id. Throws if the page has none. */
 export function element<T extends HTMLElement = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
   if (!found) throw new Error(`the page has no #${id}`);
@@ -9,19 +9,19 @@ export function element<T extends HTMLElement = HTMLElement>(id: string): T {
 
 type Child = Node | string;
 
-/** A new element with attributes and children. Text stays text, whatever stands in it. */
+/** Creates an element with attributes and children. Strings become text nodes and are never parsed as HTML. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Record<string, string> = {},
   ...children: Child[]
 ): HTMLElementTagNameMap[K] {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const created = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  created.append(...children);
+  return created;
 }
 
-/** Sets a text where it differs, so that screen readers and selections are left alone. */
+/** Sets the text only if it differs, so that screen readers and selections are not disturbed. */
 export function setText(target: HTMLElement, text: string): void {
   if (target.textContent !== text) target.textContent = text;
 }

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { bucketWords, dataOf } from "../src/dashboard/chart";
-import { moodsPicture, presentPicture, viewsPicture, watchedPicture } from "../src/dashboard/charts";
+import { bucketText, toAligned } from "../src/dashboard/chart";
+import { moodsData, presentData, viewsData, watchedData } from "../src/dashboard/charts";
 import { Dates, age, average, change, count, duration, plural } from "../src/dashboard/format";
-import { type Health, healthWords } from "../src/dashboard/health";
-import { questionOf } from "../src/dashboard/history";
+import { type Health, healthText } from "../src/dashboard/health";
+import { parseQuery } from "../src/dashboard/history";
 import { type Bucket, type Stats, type Totals, statsPath } from "../src/dashboard/stats";
 import { byCount } from "../src/moods";
 
@@ -21,8 +21,8 @@ const totals: Totals = {
 };
 
 function bucket(hour: number, part: Partial<Bucket>): Bucket {
-  const nothing = Object.fromEntries(Object.keys(totals).map((key) => [key, 0])) as unknown as Totals;
-  return { ...nothing, moods: {}, at: START + hour * HOUR, ...part };
+  const zeros = Object.fromEntries(Object.keys(totals).map((key) => [key, 0])) as unknown as Totals;
+  return { ...zeros, moods: {}, at: START + hour * HOUR, ...part };
 }
 
 const stats: Stats = {
@@ -47,7 +47,7 @@ const stats: Stats = {
 };
 
 describe("numbers", () => {
-  test("read well", () => {
+  test("are formatted", () => {
     expect(count(1234567)).toBe("1,234,567");
     expect([0, 0.01234, 2.345, 1234.5].map(average)).toEqual(["0", "0.012", "2.3", "1,235"]);
     expect([0, 20_000, 45 * 60_000, 200 * 60_000, 250 * HOUR].map(duration)).toEqual([
@@ -61,16 +61,16 @@ describe("numbers", () => {
     expect([plural(1, "room", "rooms"), plural(0, "room", "rooms")]).toEqual(["1 room", "0 rooms"]);
   });
 
-  test("are compared in signs and in words", () => {
-    expect(change(112, 100)).toEqual({ sign: "+12 %", words: "12 percent more than" });
-    expect(change(50, 100)).toEqual({ sign: "−50 %", words: "50 percent less than" });
-    expect(change(1001, 1000).sign).toBe("±0 %");
-    expect(change(0, 0).sign).toBe("as before");
-    expect(change(3, 0).sign).toBe("none before");
+  test("are compared, with a text for screen readers", () => {
+    expect(change(112, 100)).toEqual({ short: "+12 %", spoken: "12 percent more than" });
+    expect(change(50, 100)).toEqual({ short: "−50 %", spoken: "50 percent less than" });
+    expect(change(1001, 1000).short).toBe("±0 %");
+    expect(change(0, 0).short).toBe("as before");
+    expect(change(3, 0).short).toBe("none before");
   });
 });
 
-test("dates are those of the time zone", () => {
+test("dates use the time zone", () => {
   const dates = new Dates("Europe/Berlin");
   expect(dates.bucket(START, "hour")).toBe("Tue 3 Nov, 14:00");
   expect(dates.bucket(START, "day")).toBe("Tue 3 Nov");
@@ -80,60 +80,60 @@ test("dates are those of the time zone", () => {
   expect(new Dates("Asia/Tokyo").time(START)).toBe("22:00");
 });
 
-describe("pictures", () => {
-  test("say in a sentence what they show", () => {
-    expect(presentPicture(stats).summary).toBe("On average 1.3. Most: 4, Tue 3 Nov, 15:00.");
-    expect(viewsPicture(stats).summary).toBe("12 page views by 5 visitors. Most: 9, Tue 3 Nov, 15:00.");
-    expect(watchedPicture(stats).summary).toBe("1 h 30 min in 2 sessions. Most: 45 min, Tue 3 Nov, 15:00.");
-    expect(moodsPicture(stats).summary).toBe("Mostly calm 57 %, joy 43 %.");
+describe("chart data", () => {
+  test("have a summary", () => {
+    expect(presentData(stats).summary).toBe("On average 1.3. Most: 4, Tue 3 Nov, 15:00.");
+    expect(viewsData(stats).summary).toBe("12 page views by 5 visitors. Most: 9, Tue 3 Nov, 15:00.");
+    expect(watchedData(stats).summary).toBe("1 h 30 min in 2 sessions. Most: 45 min, Tue 3 Nov, 15:00.");
+    expect(moodsData(stats).summary).toBe("Mostly calm 57 %, joy 43 %.");
   });
 
-  test("say in a line what stands under the pointer", () => {
-    expect(bucketWords(presentPicture(stats), 1)).toBe("Tue 3 Nov, 15:00 · average 2.5 · peak 4");
-    expect(bucketWords(moodsPicture(stats), 0)).toBe("Tue 3 Nov, 14:00 · calm 1 · joy 0.5");
-    expect(bucketWords(moodsPicture(stats), 1)).toBe("Tue 3 Nov, 15:00");
+  test("have a text for each bucket", () => {
+    expect(bucketText(presentData(stats), 1)).toBe("Tue 3 Nov, 15:00 · average 2.5 · peak 4");
+    expect(bucketText(moodsData(stats), 0)).toBe("Tue 3 Nov, 14:00 · calm 1 · joy 0.5");
+    expect(bucketText(moodsData(stats), 1)).toBe("Tue 3 Nov, 15:00");
   });
 
-  test("draw each bucket at its middle, also the last one, which is not over", () => {
-    const [x, average, peak] = dataOf(presentPicture(stats));
+  test("place each bucket at its middle, including the unfinished last one", () => {
+    const [x, average, peak] = toAligned(presentData(stats));
     expect(x).toEqual([0.5, 1.5, 2.25].map((hours) => (START + hours * HOUR) / 1000));
     expect([average, peak]).toEqual([[1, 2.5, 0], [2, 4, 0]]);
   });
 
-  test("stack moods, the largest at the bottom, and draw the top first", () => {
-    const picture = moodsPicture(stats);
-    expect(picture.lines.map((line) => line.label)).toEqual(["calm", "joy"]);
-    expect(picture.lines[1]?.values).toEqual([0.5, 0, 0.5]);
-    const [, highest, lowest] = dataOf(picture);
+  test("stack moods with the largest at the bottom, drawn last", () => {
+    const data = moodsData(stats);
+    expect(data.series.map(({ label }) => label)).toEqual(["calm", "joy"]);
+    expect(data.series[1]?.values).toEqual([0.5, 0, 0.5]);
+    const [, highest, lowest] = toAligned(data);
     expect([highest, lowest]).toEqual([[1.5, 0, 0.5], [1, 0, 0]]);
   });
 
-  test("put the rarest of many moods into one band", () => {
+  test("merge the rarest moods into one band", () => {
     const moods = Object.fromEntries(["a", "b", "c", "d", "e", "f", "g", "h"].map((mood, index) => [mood, HOUR * (9 - index)]));
-    const picture = moodsPicture({ ...stats, moods, series: [bucket(0, { moods })], to: START + HOUR });
-    expect(picture.lines.map((line) => line.label)).toEqual(["a", "b", "c", "d", "e", "f", "others"]);
-    expect(picture.lines.at(-1)?.values).toEqual([3 + 2]);
+    const data = moodsData({ ...stats, moods, series: [bucket(0, { moods })], to: START + HOUR });
+    expect(data.series.map(({ label }) => label)).toEqual(["a", "b", "c", "d", "e", "f", "others"]);
+    expect(data.series.at(-1)?.values).toEqual([3 + 2]);
   });
 });
 
-test("the address of the page is the question, whatever stands in it", () => {
-  expect(questionOf("?range=7d&room=garden")).toEqual({ range: "7d", room: "garden" });
-  expect(questionOf("?range=toString&room=No!")).toEqual({ range: "24h", room: "" });
-  expect(questionOf("")).toEqual({ range: "24h", room: "" });
+test("page URL is parsed into a stats query, with defaults for invalid parts", () => {
+  expect(parseQuery("?range=7d&room=garden")).toEqual({ range: "7d", room: "garden" });
+  expect(parseQuery("?range=toString&room=No!")).toEqual({ range: "24h", room: "" });
+  expect(parseQuery("")).toEqual({ range: "24h", room: "" });
   expect(statsPath({ range: "30d", room: "garden" }, "Europe/Berlin")).toBe(
     "/unified-stats?range=30d&tz=Europe%2FBerlin&room=garden",
   );
 });
 
-test("the hub's health is one line", () => {
-  const well: Health = { status: "ok", pendingPageViews: 0, pendingWatchSessions: 0, lastFlush: START, timestamp: START + 9_000 };
-  expect(healthWords(well)).toBe("The hub is well · last written 9 s ago · nothing waits");
-  const ill: Health = { ...well, status: "degraded", pendingPageViews: 3, lastFlush: null, oldestUnflushedMs: 240_000 };
-  expect(healthWords(ill)).toBe(
-    "The hub is degraded · nothing written yet · 3 events wait to be written, the oldest for 4 min",
+test("health is formatted in one line", () => {
+  const healthy: Health = { status: "ok", pendingPageViews: 0, pendingWatchSessions: 0, lastFlush: START, timestamp: START + 9_000 };
+  expect(healthText(healthy)).toBe("The hub is healthy · last saved 9 s ago · nothing pending");
+  const degraded: Health = { ...healthy, status: "degraded", pendingPageViews: 3, lastFlush: null, oldestUnflushedMs: 240_000 };
+  expect(healthText(degraded)).toBe(
+    "The hub is degraded · nothing saved yet · 3 events pending, the oldest for 4 min",
   );
 });
 
-test("moods are ranked by people, and by name where these are equal", () => {
+test("moods are sorted by count, then by name", () => {
   expect(byCount({ sad: 1, joy: 2, calm: 1, hope: 0 })).toEqual([["joy", 2], ["calm", 1], ["sad", 1]]);
 });

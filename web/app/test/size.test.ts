@@ -1,4 +1,4 @@
-// What a page weighs, as built. `npm run build` comes first.
+// Script sizes of the built pages. Needs `npm run build`.
 
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
@@ -6,22 +6,22 @@ import { expect, test } from "vitest";
 
 const built = (path: string): Buffer => readFileSync(new URL(`../dist/${path}`, import.meta.url));
 
-/** All scripts of a page, compressed each by itself, as they are sent. */
-function weight(page: string): number {
+/** Total size in bytes of a page's scripts, each gzipped at level 9. */
+function scriptSize(page: string): number {
   const scripts = new Set(built(page).toString().match(/\/assets\/[^"]+\.js/g));
   expect(scripts.size).toBeGreaterThan(0);
   return [...scripts].reduce((sum, path) => sum + gzipSync(built(path.slice(1)), { level: 9 }).length, 0);
 }
 
-test("the dashboard's script is at most 60 KB", () => {
-  expect(weight("index.html")).toBeLessThanOrEqual(60_000);
+test("dashboard scripts are at most 60 KB", () => {
+  expect(scriptSize("index.html")).toBeLessThanOrEqual(60_000);
 });
 
-test("the room's is at most 15 KB, for it is opened on the go", () => {
-  expect(weight("room.html")).toBeLessThanOrEqual(15_000);
+test("room page scripts are at most 15 KB", () => {
+  expect(scriptSize("room.html")).toBeLessThanOrEqual(15_000);
 });
 
-test("nothing is inline, so that the policy can be strict", () => {
+test("pages have no inline code, as the Content-Security-Policy requires", () => {
   for (const page of ["index.html", "room.html", "token.html"]) {
     expect(built(page).toString()).not.toMatch(/<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)|data:/);
   }

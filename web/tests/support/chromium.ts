@@ -1,4 +1,4 @@
-// Finds Chromium once for all tests; installs it where that is easy, or says in one line how.
+// Finds Chromium once for all tests. Installs it as root on Debian; otherwise fails with instructions.
 
 import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync } from "node:fs";
@@ -14,8 +14,8 @@ declare module "vitest" {
 const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 
 function find(name: string): string | undefined {
-  const places = (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name));
-  return places.find((path) => {
+  const paths = (process.env.PATH ?? "").split(delimiter).map((folder) => join(folder, name));
+  return paths.find((path) => {
     try {
       accessSync(path, constants.X_OK);
       return true;
@@ -25,9 +25,9 @@ function find(name: string): string | undefined {
   });
 }
 
-/** Debian's own package, without a question. */
+/** Installs Debian's package without prompts. */
 function install(): void {
-  // Where one of the machine's sources does not answer, the package may be there all the same.
+  // The result of the update is ignored: the package may be available although one source failed.
   spawnSync("apt-get", ["-q", "update"], { stdio: "inherit" });
   spawnSync("apt-get", ["-q", "install", "--yes", "--no-install-recommends", "chromium"], { stdio: "inherit" });
 }
@@ -37,7 +37,7 @@ function chromium(): string {
   const found = (): string | undefined => NAMES.map(find).find((path) => path !== undefined);
   if (!found() && process.getuid?.() === 0 && existsSync("/etc/debian_version")) install();
   const path = found();
-  if (!path) throw new Error("no Chromium found: install it (Debian: apt-get install chromium) or name it in CHROMIUM");
+  if (!path) throw new Error("no Chromium found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path");
   return path;
 }
 

@@ -1,9 +1,9 @@
 import { vi } from "vitest";
 
-/** Long enough for the slowest machine, short enough to find out. */
-export const PATIENCE = 20_000;
+/** Timeout of all waits, in ms. */
+export const TIMEOUT = 20_000;
 
-/** Asks again and again until `check` throws no more. */
+/** Repeats `check` until it does not throw. */
 export function eventually<T>(check: () => T | Promise<T>): Promise<T> {
-  return vi.waitFor(check, { timeout: PATIENCE, interval: 50 });
+  return vi.waitFor(check, { timeout: TIMEOUT, interval: 50 });
 }

@@ -1,4 +1,4 @@
-// A real hub: the program that cargo built, in a process of its own, which can be killed.
+// A real hub in its own process: the binary that cargo built.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,30 +9,30 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { DatabaseSync } from "@photostructure/sqlite";
 
-const PROGRAM = process.env.HUB ?? fileURLToPath(new URL("../../../target/debug/breathing-room", import.meta.url));
+const BINARY = process.env.HUB ?? fileURLToPath(new URL("../../../target/debug/breathing-room", import.meta.url));
 
 export const ADMIN = "the-admins-token";
 
 export class Hub {
   readonly #folder = mkdtempSync(join(tmpdir(), "breathing-room-"));
   readonly #settings: Record<string, string>;
-  #program: ChildProcess | undefined;
+  #process: ChildProcess | undefined;
   #port = 0;
 
   private constructor(settings: Record<string, string>) {
     this.#settings = settings;
   }
 
-  /** A hub with a database of its own, on a free port. */
+  /** Starts a hub with a new database on a free port. */
   static async start(settings: Record<string, string> = {}): Promise<Hub> {
     const hub = new Hub(settings);
     await hub.start();
     return hub;
   }
 
-  /** Starts it again, on the same port and the same database. */
+  /** Starts the process, after the first time with the same port and database. */
   async start(): Promise<void> {
-    const program = spawn(PROGRAM, {
+    const child = spawn(BINARY, {
       env: {
         LISTEN: `127.0.0.1:${this.#port}`,
         DATABASE_URL: `sqlite://${this.#folder}/hub.db`,
@@ -43,13 +43,13 @@ export class Hub {
       },
       stdio: ["ignore", "pipe", "inherit"],
     });
-    this.#program = program;
-    process.once("exit", () => program.kill("SIGKILL"));
-    const ended = once(program, "exit").then(() => {
-      throw new Error(`the hub did not start; is ${PROGRAM} built? (cargo build)`);
+    this.#process = child;
+    process.once("exit", () => child.kill("SIGKILL"));
+    const exited = once(child, "exit").then(() => {
+      throw new Error(`the hub did not start; is ${BINARY} built? (cargo build)`);
     });
-    const [line] = (await Promise.race([once(createInterface(program.stdout!), "line"), ended])) as [string];
-    ended.catch(() => undefined);
+    const [line] = (await Promise.race([once(createInterface(child.stdout!), "line"), exited])) as [string];
+    exited.catch(() => undefined);
     this.#port = Number(new URL(line.slice(line.indexOf("http"))).port);
   }
 
@@ -61,61 +61,61 @@ export class Hub {
     return `http://127.0.0.1:${this.#port}`;
   }
 
-  /** kill -9: no goodbye, no last flush. */
+  /** Kills the process with SIGKILL: no graceful shutdown, no last flush. */
   async kill(): Promise<void> {
-    await this.#end("SIGKILL");
+    await this.#stop("SIGKILL");
   }
 
-  /** Ends the hub and everything it kept. */
+  /** Kills the process and deletes its database. */
   async dispose(): Promise<void> {
-    await this.#end("SIGKILL");
+    await this.#stop("SIGKILL");
     rmSync(this.#folder, { recursive: true });
   }
 
-  async #end(signal: NodeJS.Signals): Promise<void> {
-    const program = this.#program;
-    this.#program = undefined;
-    if (!program || program.exitCode !== null || program.signalCode !== null) return;
-    const ended = once(program, "exit");
-    program.kill(signal);
-    await ended;
+  async #stop(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#process;
+    this.#process = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, "exit");
+    child.kill(signal);
+    await exited;
   }
 
   async get<T>(path: string): Promise<T> {
-    return (await this.#ask(path, {})) as T;
+    return (await this.#request(path, {})) as T;
   }
 
-  /** Posts events, and waits until they are committed. */
+  /** Posts events and waits for the commit. */
   async post(path: "/page-view" | "/watch-session", events: object[]): Promise<void> {
     const headers = { "content-type": "application/json" };
-    await this.#ask(`${path}?durable=true`, { method: "POST", headers, body: JSON.stringify(events) });
+    await this.#request(`${path}?durable=true`, { method: "POST", headers, body: JSON.stringify(events) });
   }
 
-  /** Tells facts of any age, as an export has them. */
+  /** Imports records of any age, in the export format. */
   async import(records: object[]): Promise<void> {
-    const file = join(this.#folder, "facts.jsonl");
+    const file = join(this.#folder, "events.jsonl");
     writeFileSync(file, records.map((record) => JSON.stringify(record)).join("\n"));
-    const program = spawn(PROGRAM, ["import", file], {
+    const child = spawn(BINARY, ["import", file], {
       env: { DATABASE_URL: `sqlite://${this.#folder}/hub.db` },
       stdio: ["ignore", "ignore", "inherit"],
     });
-    const [code] = (await once(program, "exit")) as [number | null];
-    if (code !== 0) throw new Error(`the import ended with ${code}`);
+    const [code] = (await once(child, "exit")) as [number | null];
+    if (code !== 0) throw new Error(`the import failed with exit code ${code}`);
   }
 
-  /** Writes everything that is pending. */
+  /** Flushes pending events to the database. */
   async flush(): Promise<void> {
-    await this.#ask("/flush", { method: "POST", headers: { authorization: `Bearer ${ADMIN}` } });
+    await this.#request("/flush", { method: "POST", headers: { authorization: `Bearer ${ADMIN}` } });
   }
 
-  async #ask(path: string, request: RequestInit): Promise<unknown> {
-    const answer = await fetch(this.url + path, request);
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${text}`);
+  async #request(path: string, init: RequestInit): Promise<unknown> {
+    const response = await fetch(this.url + path, init);
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
     return JSON.parse(text);
   }
 
-  /** What the sqlite3 shell would show. */
+  /** Queries the database file. */
   rows<T>(query: string): T[] {
     const database = new DatabaseSync(join(this.#folder, "hub.db"), { readOnly: true });
     try {

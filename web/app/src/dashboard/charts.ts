@@ -1,13 +1,13 @@
-// What the four charts show of the history.
+// The four charts of the history.
 
 import { element } from "../dom";
 import { moodVariable } from "../moods";
-import { Chart, type Line, type Picture } from "./chart";
+import { Chart, type ChartData, type Series } from "./chart";
 import { Dates, average, count, duration, plural } from "./format";
-import { type Stats, ends } from "./stats";
+import { type Stats, bucketEnds } from "./stats";
 
-/** More bands than this nobody tells apart; the rest is one. */
-const MOST_MOODS = 6;
+/** Maximum bands; the other moods share one. More could not be distinguished. */
+const MAX_MOODS = 6;
 
 export class Charts {
   readonly #present: Chart;
@@ -16,26 +16,26 @@ export class Charts {
   readonly #moods: Chart;
 
   constructor() {
-    const place = element("charts");
-    this.#present = new Chart(place, "People present", "Nobody was here in this time.");
-    this.#views = new Chart(place, "Page views and visitors", "No page was seen in this time.");
-    this.#watched = new Chart(place, "Minutes watched", "Nothing was watched in this time.");
-    this.#moods = new Chart(place, "Moods", "Nobody set a mood in this time.");
+    const container = element("charts");
+    this.#present = new Chart(container, "People present", "No people were here in this period.");
+    this.#views = new Chart(container, "Page views and visitors", "No page views in this period.");
+    this.#watched = new Chart(container, "Minutes watched", "Nothing was watched in this period.");
+    this.#moods = new Chart(container, "Moods", "No moods were set in this period.");
   }
 
-  wait(): void {
-    for (const chart of this.#all()) chart.wait();
+  showLoading(): void {
+    for (const chart of this.#all()) chart.showLoading();
   }
 
-  say(words: string): void {
-    for (const chart of this.#all()) chart.say(words);
+  showMessage(text: string): void {
+    for (const chart of this.#all()) chart.showMessage(text);
   }
 
   show(stats: Stats): void {
-    this.#present.show(presentPicture(stats));
-    this.#views.show(viewsPicture(stats));
-    this.#watched.show(watchedPicture(stats));
-    this.#moods.show(moodsPicture(stats));
+    this.#present.show(presentData(stats));
+    this.#views.show(viewsData(stats));
+    this.#watched.show(watchedData(stats));
+    this.#moods.show(moodsData(stats));
   }
 
   #all(): Chart[] {
@@ -43,12 +43,12 @@ export class Charts {
   }
 }
 
-function common(stats: Stats): Pick<Picture, "edges" | "step" | "dates" | "timeZone"> {
-  const edges = [...stats.series.map((bucket) => bucket.at), ends(stats).at(-1) ?? stats.to];
+function commonData(stats: Stats): Pick<ChartData, "edges" | "step" | "dates" | "timeZone"> {
+  const edges = [...stats.series.map((bucket) => bucket.at), bucketEnds(stats).at(-1) ?? stats.to];
   return { edges, step: stats.step, dates: new Dates(stats.tz), timeZone: stats.tz };
 }
 
-/** "most on Mon 3 Nov: 12", of whatever is the most. */
+/** Returns " Most: 12, Mon 3 Nov." for the largest value, or nothing. */
 function most(stats: Stats, values: number[], format: (value: number) => string): string {
   const largest = Math.max(0, ...values);
   if (largest === 0) return "";
@@ -56,72 +56,72 @@ function most(stats: Stats, values: number[], format: (value: number) => string)
   return ` Most: ${format(largest)}, ${new Dates(stats.tz).bucket(at, stats.step)}.`;
 }
 
-export function presentPicture(stats: Stats): Picture {
+export function presentData(stats: Stats): ChartData {
   const peaks = stats.series.map((bucket) => bucket.peakPresent);
   return {
-    ...common(stats),
+    ...commonData(stats),
     summary: `On average ${average(stats.totals.averagePresent)}.${most(stats, peaks, count)}`,
-    lines: [
+    series: [
       { label: "Average", colour: "--chart-1", kind: "area", values: stats.series.map((b) => b.averagePresent) },
       { label: "Peak", colour: "--chart-2", kind: "line", values: peaks },
     ],
     format: average,
-    whole: false,
+    integer: false,
   };
 }
 
-export function viewsPicture(stats: Stats): Picture {
+export function viewsData(stats: Stats): ChartData {
   const views = stats.series.map((bucket) => bucket.pageViews);
   const { pageViews, visitors } = stats.totals;
-  const told = `${plural(pageViews, "page view", "page views")} by ${plural(visitors, "visitor", "visitors")}.`;
+  const total = `${plural(pageViews, "page view", "page views")} by ${plural(visitors, "visitor", "visitors")}.`;
   return {
-    ...common(stats),
-    summary: told + most(stats, views, count),
-    lines: [
+    ...commonData(stats),
+    summary: total + most(stats, views, count),
+    series: [
       { label: "Page views", colour: "--chart-1", kind: "bars", values: views },
       { label: "Visitors", colour: "--chart-2", kind: "line", values: stats.series.map((b) => b.visitors) },
     ],
     format: count,
-    whole: true,
+    integer: true,
   };
 }
 
-export function watchedPicture(stats: Stats): Picture {
+export function watchedData(stats: Stats): ChartData {
   const minutes = stats.series.map((bucket) => bucket.watchedMs / 60_000);
   const { watchedMs, watchSessions } = stats.totals;
-  const told = `${duration(watchedMs)} in ${plural(watchSessions, "session", "sessions")}.`;
+  const total = `${duration(watchedMs)} in ${plural(watchSessions, "session", "sessions")}.`;
   return {
-    ...common(stats),
-    summary: told + most(stats, minutes, (value) => duration(value * 60_000)),
-    lines: [{ label: "Minutes", colour: "--chart-3", kind: "bars", values: minutes }],
+    ...commonData(stats),
+    summary: total + most(stats, minutes, (value) => duration(value * 60_000)),
+    series: [{ label: "Minutes", colour: "--chart-3", kind: "bars", values: minutes }],
     format: average,
-    whole: false,
+    integer: false,
   };
 }
 
-/** Person-time in each mood, over the length of the bucket: how many people were in it on average. */
-export function moodsPicture(stats: Stats): Picture {
-  const until = ends(stats);
+/** Average number of people in each mood: person-time divided by the bucket's length. */
+export function moodsData(stats: Stats): ChartData {
+  const ends = bucketEnds(stats);
   const people = (mood: string): number[] =>
-    stats.series.map((bucket, index) => (bucket.moods[mood] ?? 0) / (until[index]! - bucket.at));
+    stats.series.map((bucket, index) => (bucket.moods[mood] ?? 0) / (ends[index]! - bucket.at));
   const ranked = Object.entries(stats.moods)
     .filter(([, ms]) => ms > 0)
     .sort(([, a], [, b]) => b - a);
-  const lines: Line[] = ranked
-    .slice(0, MOST_MOODS)
+  const series: Series[] = ranked
+    .slice(0, MAX_MOODS)
     .map(([mood]) => ({ label: mood, colour: moodVariable(mood), kind: "stack", values: people(mood) }));
-  const rest = ranked.slice(MOST_MOODS).map(([mood]) => people(mood));
+  const rest = ranked.slice(MAX_MOODS).map(([mood]) => people(mood));
   if (rest.length > 0) {
-    const values = stats.series.map((_, index) => rest.reduce((sum, one) => sum + one[index]!, 0));
-    lines.push({ label: "others", colour: "--mood-none", kind: "stack", values });
+    const values = stats.series.map((_, index) => rest.reduce((sum, values) => sum + values[index]!, 0));
+    series.push({ label: "others", colour: "--mood-none", kind: "stack", values });
   }
   const all = ranked.reduce((sum, [, ms]) => sum + ms, 0);
   const shares = ranked.slice(0, 3).map(([mood, ms]) => `${mood} ${Math.round((ms / all) * 100)} %`);
   return {
-    ...common(stats),
+    ...commonData(stats),
     summary: shares.length > 0 ? `Mostly ${shares.join(", ")}.` : "No moods.",
-    lines: lines.length > 0 ? lines : [{ label: "none", colour: "--mood-none", kind: "stack", values: people("") }],
+    series: series.length > 0 ? series : [{ label: "none", colour: "--mood-none", kind: "stack", values: people("") }],
     format: average,
-    whole: false,
+    integer: false,
   };
 }

@@ -1,24 +1,24 @@
-// Numbers, durations and dates as people read them. Pure; the language is the page's.
+// Formats numbers, durations and dates in the page's language. Pure.
 
 import type { Step } from "./stats";
 
 const LANGUAGE = "en-GB";
-const whole = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 });
+const integer = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 1 });
 const small = new Intl.NumberFormat(LANGUAGE, { maximumSignificantDigits: 2 });
 
-/** A number of things. */
+/** Formats a count. */
 export function count(number: number): string {
-  return whole.format(number);
+  return integer.format(number);
 }
 
-/** An average, with the digits that say something: those of a small hub are small. */
+/** Formats an average; small ones get two significant digits. */
 export function average(number: number): string {
-  const format = number >= 100 ? whole : number >= 1 ? tenth : small;
+  const format = number >= 100 ? integer : number >= 1 ? tenth : small;
   return format.format(number);
 }
 
-/** A length of time, in its two largest units. */
+/** Formats a duration in its two largest units. */
 export function duration(ms: number): string {
   const minutes = Math.round(ms / 60_000);
   if (ms > 0 && minutes === 0) return "< 1 min";
@@ -27,7 +27,7 @@ export function duration(ms: number): string {
   return hours < 100 ? `${hours} h ${minutes % 60} min` : `${count(hours)} h`;
 }
 
-/** How long ago something was, or for how long it has waited. */
+/** Formats an age in its largest unit. */
 export function age(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 120) return `${seconds} s`;
@@ -36,29 +36,29 @@ export function age(ms: number): string {
 }
 
 export interface Change {
-  /** For the eyes. */
-  sign: string;
-  /** For the ears: "12 percent more than". */
-  words: string;
+  /** The visible text, such as "+12 %". */
+  short: string;
+  /** The text for screen readers, such as "12 percent more than". */
+  spoken: string;
 }
 
-/** How a number compares with the one of the period before. */
+/** Compares a number with the previous period's. */
 export function change(now: number, before: number): Change {
-  if (before === 0) return now === 0 ? { sign: "as before", words: "as many as" } : { sign: "none before", words: "none" };
+  if (before === 0) return now === 0 ? { short: "as before", spoken: "as many as" } : { short: "none before", spoken: "none" };
   const percent = Math.round(((now - before) / before) * 100);
-  if (percent === 0) return { sign: "±0 %", words: "about the same as" };
+  if (percent === 0) return { short: "±0 %", spoken: "about the same as" };
   const size = count(Math.abs(percent));
   return percent > 0
-    ? { sign: `+${size} %`, words: `${size} percent more than` }
-    : { sign: `−${size} %`, words: `${size} percent less than` };
+    ? { short: `+${size} %`, spoken: `${size} percent more than` }
+    : { short: `−${size} %`, spoken: `${size} percent less than` };
 }
 
-/** One of something, or several. */
-export function plural(number: number, one: string, several: string): string {
-  return `${count(number)} ${number === 1 ? one : several}`;
+/** Formats a count with its noun. */
+export function plural(number: number, one: string, many: string): string {
+  return `${count(number)} ${number === 1 ? one : many}`;
 }
 
-/** Dates and times in a time zone. */
+/** Formats dates and times in a time zone. */
 export class Dates {
   readonly #format: (options: Intl.DateTimeFormatOptions) => (at: number) => string;
   readonly time: (at: number) => string;
@@ -79,7 +79,7 @@ export class Dates {
     this.monthOfYear = this.#format({ month: "long", year: "numeric" });
   }
 
-  /** A bucket of the history, by its start. */
+  /** Formats a bucket by its start. */
   bucket(at: number, step: Step): string {
     switch (step) {
       case "hour":
@@ -91,7 +91,7 @@ export class Dates {
     }
   }
 
-  /** From when to when; the end itself is not in it. */
+  /** Formats a period; `to` is exclusive. */
   span(from: number, to: number): string {
     return to - from <= 36 * 3_600_000
       ? `${this.day(from)}, ${this.time(from)} – ${this.day(to)}, ${this.time(to)}`

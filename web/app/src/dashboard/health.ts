@@ -1,8 +1,8 @@
-// How the hub is: asked every now and then while somebody looks.
+// The hub's health, polled while the page is visible.
 
 import { element, setText } from "../dom";
 import { age, plural } from "./format";
-import { whileVisible } from "./visible";
+import { pollWhileVisible } from "./poll";
 
 export interface Health {
   status: "ok" | "degraded";
@@ -13,40 +13,35 @@ export interface Health {
   timestamp: number;
 }
 
-const EVERY = 15_000; // ms
+const INTERVAL = 15_000; // ms
 
-/** The hub's state in one line. */
-export function healthWords(health: Health): string {
-  const pending = health.pendingPageViews + health.pendingWatchSessions;
-  const written =
-    health.lastFlush === null
-      ? "nothing written yet"
-      : `last written ${age(health.timestamp - health.lastFlush)} ago`;
-  const waiting = pending === 0 ? "nothing waits" : `${plural(pending, "event waits", "events wait")} to be written`;
-  const oldest =
-    pending > 0 && typeof health.oldestUnflushedMs === "number"
-      ? `, the oldest for ${age(health.oldestUnflushedMs)}`
-      : "";
-  const state = health.status === "ok" ? "The hub is well" : "The hub is degraded";
-  return `${state} · ${written} · ${waiting}${oldest}`;
+/** The health in one line. */
+export function healthText(health: Health): string {
+  const count = health.pendingPageViews + health.pendingWatchSessions;
+  const saved =
+    health.lastFlush === null ? "nothing saved yet" : `last saved ${age(health.timestamp - health.lastFlush)} ago`;
+  const pending = count === 0 ? "nothing pending" : `${plural(count, "event", "events")} pending`;
+  const { oldestUnflushedMs } = health;
+  const oldest = count > 0 && typeof oldestUnflushedMs === "number" ? `, the oldest for ${age(oldestUnflushedMs)}` : "";
+  const state = health.status === "ok" ? "The hub is healthy" : "The hub is degraded";
+  return `${state} · ${saved} · ${pending}${oldest}`;
 }
 
-/** Asks now, besides. */
-export async function askHealth(): Promise<void> {
+export async function refreshHealth(): Promise<void> {
   try {
-    // Degraded comes as 503, with the same body.
+    // A degraded hub responds with 503 and the same body.
     const health = (await (await fetch("/health")).json()) as Health;
-    show(health.status, healthWords(health));
+    show(health.status, healthText(health));
   } catch {
-    show("gone", "The hub does not answer.");
+    show("unreachable", "The hub does not respond.");
   }
 }
 
-function show(state: "ok" | "degraded" | "gone", words: string): void {
+function show(state: "ok" | "degraded" | "unreachable", text: string): void {
   element("health").className = `health ${state}`;
-  setText(element("health-words"), words);
+  setText(element("health-text"), text);
 }
 
-export function watchHealth(): void {
-  whileVisible(EVERY, askHealth);
+export function pollHealth(): void {
+  pollWhileVisible(INTERVAL, refreshHealth);
 }

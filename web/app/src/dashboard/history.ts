@@ -1,73 +1,73 @@
-// The history: what is asked for, when it is asked again, and what is said when no answer comes.
+// The history section: its query, periodic refresh and errors.
 
 import { element, h, setText } from "../dom";
 import { Charts } from "./charts";
 import { Dates, count, duration } from "./format";
+import { pollWhileVisible } from "./poll";
 import { Ranking } from "./ranking";
-import { type Question, RANGES, type Range, type Stats, fetchStats } from "./stats";
+import { RANGES, type Range, type Stats, type StatsQuery, fetchStats } from "./stats";
 import { Tiles } from "./tiles";
-import { whileVisible } from "./visible";
 
-const EVERY = 60_000; // ms
-const MOST = 8;
+const INTERVAL = 60_000; // ms
+const MAX_ROWS = 8;
 const ROOM = /^([a-z0-9][a-z0-9-]{0,63})?$/;
 
 export class History {
   readonly #tiles = new Tiles();
   readonly #charts = new Charts();
-  readonly #pages = ranking("Top pages", ["Page", "Views"], "No page was seen in this time.");
-  readonly #content = ranking("Top content", ["Content", "Sessions", "Time"], "Nothing was watched in this time.");
-  readonly #referrers = ranking("Top referrers", ["Referrer", "Views"], "Nobody came by a link from elsewhere.");
-  #question = questionOf(location.search);
-  #shown: Question | undefined;
-  #asking = new AbortController();
+  readonly #pages = ranking("Top pages", ["Page", "Views"], "No page views in this period.");
+  readonly #content = ranking("Top content", ["Content", "Sessions", "Time"], "Nothing was watched in this period.");
+  readonly #referrers = ranking("Top referrers", ["Referrer", "Views"], "No views from other sites in this period.");
+  #query = parseQuery(location.search);
+  #shown: StatsQuery | undefined;
+  #request = new AbortController();
 
   constructor() {
     const input = element<HTMLInputElement>("room-filter");
-    input.value = this.#question.room;
-    element("ranges").append(...Object.keys(RANGES).map((range) => this.#tab(range as Range)));
+    input.value = this.#query.room;
+    element("ranges").append(...Object.keys(RANGES).map((range) => this.#rangeButton(range as Range)));
     element("ranges").addEventListener("change", (event) => {
-      this.#ask({ ...this.#question, range: (event.target as HTMLInputElement).value as Range });
+      this.#setQuery({ ...this.#query, range: (event.target as HTMLInputElement).value as Range });
     });
-    input.addEventListener("change", () => this.#filter(input));
-    // The browser's own ways of choosing: one of the list, or the cross that empties it.
-    input.addEventListener("input", () => (input.value === "" || isListed(input.value)) && this.#filter(input));
+    input.addEventListener("change", () => this.#setRoom(input));
+    // A choice from the datalist, or a click on the browser's clear button.
+    input.addEventListener("input", () => (input.value === "" || isListed(input.value)) && this.#setRoom(input));
     element("retry").addEventListener("click", () => void this.#load());
-    whileVisible(EVERY, () => this.#load());
+    pollWhileVisible(INTERVAL, () => this.#load());
   }
 
-  #tab(range: Range): HTMLElement {
+  #rangeButton(range: Range): HTMLElement {
     const input = h("input", { type: "radio", name: "range", value: range });
-    input.checked = range === this.#question.range;
+    input.checked = range === this.#query.range;
     return h("label", {}, input, h("span", { title: `The last ${RANGES[range]}` }, range));
   }
 
-  #filter(input: HTMLInputElement): void {
-    if (input.reportValidity()) this.#ask({ ...this.#question, room: input.value });
+  #setRoom(input: HTMLInputElement): void {
+    if (input.reportValidity()) this.#setQuery({ ...this.#query, room: input.value });
   }
 
-  #ask(question: Question): void {
-    if (same(question, this.#question)) return;
-    this.#question = question;
-    const query = new URLSearchParams({ range: question.range, ...(question.room && { room: question.room }) });
-    history.replaceState(null, "", `?${query}`);
-    setText(element("notice"), `Asking for the last ${RANGES[question.range]}…`);
+  #setQuery(query: StatsQuery): void {
+    if (isSame(query, this.#query)) return;
+    this.#query = query;
+    const params = new URLSearchParams({ range: query.range, ...(query.room && { room: query.room }) });
+    history.replaceState(null, "", `?${params}`);
+    setText(element("notice"), `Loading the last ${RANGES[query.range]}…`);
     void this.#load();
   }
 
   async #load(): Promise<void> {
-    this.#asking.abort();
-    const asking = (this.#asking = new AbortController());
-    const question = this.#question;
+    this.#request.abort();
+    const request = (this.#request = new AbortController());
+    const query = this.#query;
     element("history").setAttribute("aria-busy", "true");
     try {
-      const stats = await fetchStats(question, asking.signal);
-      if (asking.signal.aborted) return;
+      const stats = await fetchStats(query, request.signal);
+      if (request.signal.aborted) return;
       this.#show(stats);
-      this.#shown = question;
+      this.#shown = query;
     } catch (error) {
-      if (asking.signal.aborted) return;
-      this.#fail(question, error instanceof Error ? error.message : String(error));
+      if (request.signal.aborted) return;
+      this.#showError(query, error instanceof Error ? error.message : String(error));
     }
     element("history").setAttribute("aria-busy", "false");
   }
@@ -94,34 +94,34 @@ export class History {
     );
   }
 
-  /** What was shown stays where it still is what was asked for. */
-  #fail(question: Question, why: string): void {
-    const stale = this.#shown && same(this.#shown, question);
-    setText(element("notice"), `${why} ${stale ? "This is what it said before." : "There is no history to show."}`);
+  /** Shows the error. The shown data stay if they are of the same query. */
+  #showError(query: StatsQuery, message: string): void {
+    const stale = this.#shown && isSame(this.#shown, query);
+    setText(element("notice"), `${message} ${stale ? "These are the last numbers it sent." : "There is no history to show."}`);
     element("retry").hidden = false;
     if (stale) return;
     this.#shown = undefined;
     this.#tiles.clear();
-    this.#charts.say("No history to show.");
-    for (const list of [this.#pages, this.#content, this.#referrers]) list.say("No history to show.");
+    this.#charts.showMessage("No history to show.");
+    for (const list of [this.#pages, this.#content, this.#referrers]) list.showMessage("No history to show.");
   }
 }
 
 function ranking(title: string, columns: [string, ...string[]], empty: string): Ranking {
-  return new Ranking(element("rankings"), { title, columns, empty, most: MOST });
+  return new Ranking(element("rankings"), { title, columns, empty, maxRows: MAX_ROWS });
 }
 
 function isListed(room: string): boolean {
   return [...element("rooms").children].some((option) => (option as HTMLOptionElement).value === room);
 }
 
-function same(a: Question, b: Question): boolean {
+function isSame(a: StatsQuery, b: StatsQuery): boolean {
   return a.range === b.range && a.room === b.room;
 }
 
-/** What the page's address asks for; whatever it does not say rightly is the default. */
-export function questionOf(search: string): Question {
-  const query = new URLSearchParams(search);
-  const [range, room] = [query.get("range") ?? "", query.get("room") ?? ""];
+/** Parses the query of the page's URL. Invalid parts get the default. */
+export function parseQuery(search: string): StatsQuery {
+  const params = new URLSearchParams(search);
+  const [range, room] = [params.get("range") ?? "", params.get("room") ?? ""];
   return { range: Object.hasOwn(RANGES, range) ? (range as Range) : "24h", room: ROOM.test(room) ? room : "" };
 }

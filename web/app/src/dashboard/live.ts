@@ -1,6 +1,6 @@
-// The live activity over its socket, for as long as the page is there.
+// The live activity over a WebSocket with automatic reconnect.
 
-import { protocols } from "../admin";
+import { subprotocols } from "../admin-token";
 
 export interface Activity {
   liveUsers: number;
@@ -11,46 +11,46 @@ export interface Activity {
   pages: { path: string; count: number }[];
 }
 
-const FIRST_WAIT = 500; // ms; doubles with every failed try
-const LONGEST_WAIT = 30_000; // ms
+const INITIAL_BACKOFF = 500; // ms; doubles with each failed attempt
+const MAX_BACKOFF = 30_000; // ms
 
-/** Calls `show` with every new activity, and with null when there is none that holds. */
-export function follow(show: (activity: Activity | null) => void): void {
+/** Calls `onActivity` with each new activity, and with null when the connection is lost. */
+export function subscribeActivity(onActivity: (activity: Activity | null) => void): void {
   let socket: WebSocket | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let tries = 0;
+  let failures = 0;
 
   function connect(): void {
     clearTimeout(timer);
-    const opened = new WebSocket(new URL("/live", location.href.replace(/^http/, "ws")), protocols());
+    const opened = new WebSocket(new URL("/live", location.href.replace(/^http/, "ws")), subprotocols());
     socket = opened;
     opened.onmessage = ({ data }) => {
-      tries = 0;
-      show(JSON.parse(data as string) as Activity);
+      failures = 0;
+      onActivity(JSON.parse(data as string) as Activity);
     };
     opened.onclose = () => {
       if (socket !== opened) return;
       socket = undefined;
-      show(null);
-      // Full jitter, so that a hub that restarts is not met by everybody at once.
-      timer = setTimeout(connect, Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries++));
+      onActivity(null);
+      // Full jitter, so that clients do not reconnect to a restarted hub at the same time.
+      timer = setTimeout(connect, Math.random() * Math.min(MAX_BACKOFF, INITIAL_BACKOFF * 2 ** failures++));
     };
   }
 
   function connectNow(): void {
     if (socket) return;
-    tries = 0;
+    failures = 0;
     connect();
   }
 
   addEventListener("online", connectNow);
-  // A page with an open socket cannot wait in the back/forward cache.
+  // An open socket keeps a page out of the back/forward cache.
   addEventListener("pagehide", () => {
-    const left = socket;
+    const closing = socket;
     socket = undefined;
     clearTimeout(timer);
-    left?.close();
-    show(null);
+    closing?.close();
+    onActivity(null);
   });
   addEventListener("pageshow", ({ persisted }) => persisted && connectNow());
   connect();

@@ -1,17 +1,17 @@
-// The dashboard: now, the history, and how the hub is. None of the three waits for another.
+// The dashboard: current activity, history and hub health. The three load independently.
 
 import { element } from "../dom";
-import { askHealth, watchHealth } from "./health";
+import { pollHealth, refreshHealth } from "./health";
 import { History } from "./history";
-import { follow } from "./live";
+import { subscribeActivity } from "./live";
 import { Now } from "./now";
 
 const now = new Now();
-follow((activity) => {
+subscribeActivity((activity) => {
   now.show(activity);
-  if (!activity) void askHealth();
+  if (!activity) void refreshHealth();
 });
-watchHealth();
+pollHealth();
 new History();
-// Only now, when everything has its place, so that nothing jumps.
+// Shown after everything is created, to avoid layout shifts.
 element("main").hidden = false;

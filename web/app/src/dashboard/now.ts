@@ -1,4 +1,4 @@
-// What is going on at this moment, or that nobody knows.
+// The current activity. Without a connection it shows no data.
 
 import { element, h, setText } from "../dom";
 import { byCount, moodColour } from "../moods";
@@ -6,8 +6,8 @@ import { count, plural } from "./format";
 import type { Activity } from "./live";
 import { Ranking } from "./ranking";
 
-const MOST = 5;
-const UNKNOWN = "Not known while there is no connection.";
+const MAX_ROWS = 5;
+const UNKNOWN = "Not available without a connection.";
 
 export class Now {
   readonly #rooms: Ranking;
@@ -16,28 +16,28 @@ export class Now {
   readonly #pages: Ranking;
 
   constructor() {
-    const place = element("now");
+    const container = element("now");
     const ranking = (title: string, columns: [string, string], empty: string): Ranking =>
-      new Ranking(place, { title, columns, empty, most: MOST });
-    this.#rooms = ranking("Rooms", ["Room", "People"], "Nobody is in a room.");
-    this.#moods = ranking("Moods", ["Mood", "People"], "Nobody has set a mood.");
+      new Ranking(container, { title, columns, empty, maxRows: MAX_ROWS });
+    this.#rooms = ranking("Rooms", ["Room", "People"], "All rooms are empty.");
+    this.#moods = ranking("Moods", ["Mood", "People"], "No moods are set.");
     this.#watching = ranking("Being watched", ["Content", "People"], "Nothing is playing.");
-    this.#pages = ranking("Pages", ["Page", "People"], "No page is open.");
+    this.#pages = ranking("Pages", ["Page", "People"], "No pages are open.");
   }
 
-  /** Shows the activity. Without one, nothing stays that may no longer be true. */
+  /** Shows the activity; null clears the old one. */
   show(activity: Activity | null): void {
-    element("live-lamp").className = `lamp ${activity ? "open" : "waiting"}`;
-    setText(element("live-state"), activity ? "Live" : "Not connected to the hub. Trying again…");
+    element("live-indicator").className = `indicator ${activity ? "open" : "waiting"}`;
+    setText(element("live-state"), activity ? "Live" : "Not connected to the hub. Reconnecting…");
     if (!activity) {
       setText(element("live-users"), "–");
-      setText(element("live-words"), "people here now");
-      for (const list of [this.#rooms, this.#moods, this.#watching, this.#pages]) list.say(UNKNOWN);
+      setText(element("live-text"), "people here now");
+      for (const list of [this.#rooms, this.#moods, this.#watching, this.#pages]) list.showMessage(UNKNOWN);
       return;
     }
     const { liveUsers, rooms, moods, watching, pages } = activity;
     setText(element("live-users"), count(liveUsers));
-    setText(element("live-words"), liveWords(liveUsers, rooms.length));
+    setText(element("live-text"), liveText(liveUsers, rooms.length));
     this.#rooms.show(
       rooms.map(({ room, present }) => ({
         name: room,
@@ -54,14 +54,14 @@ export class Now {
         values: [count(people)],
       })),
     );
-    this.#watching.show(watching.map((one) => ({ name: one.content, size: one.count, values: [count(one.count)] })));
-    this.#pages.show(pages.map((one) => ({ name: one.path, size: one.count, values: [count(one.count)] })));
+    this.#watching.show(watching.map((row) => ({ name: row.content, size: row.count, values: [count(row.count)] })));
+    this.#pages.show(pages.map((row) => ({ name: row.path, size: row.count, values: [count(row.count)] })));
     element("rooms").replaceChildren(...rooms.map(({ room }) => h("option", { value: room })));
   }
 }
 
-function liveWords(people: number, rooms: number): string {
+function liveText(people: number, rooms: number): string {
   const noun = people === 1 ? "person here now" : "people here now";
-  // The hub lists the hundred largest rooms.
+  // The hub lists at most the 100 largest rooms.
   return people === 0 ? noun : `${noun}, in ${rooms >= 100 ? "100 rooms or more" : plural(rooms, "room", "rooms")}`;
 }

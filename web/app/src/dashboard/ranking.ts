@@ -1,70 +1,69 @@
-// A list of the most: a table with a bar behind each row. It keeps its height, however many rows there are.
+// A top list: a table with a bar behind each row, and with a fixed height.
 
 import { h } from "../dom";
 
 export interface Row {
   name: string;
-  /** Where the name leads to. */
+  /** Link of the name. */
   href?: string;
-  /** The colour of its bar, where it has one of its own. */
+  /** Colour of the bar, if it is not the default. */
   colour?: string;
-  /** What the bar's length goes by. */
+  /** The value that sets the bar's length. */
   size: number;
-  /** The number as people read it, one for each column. */
+  /** Formatted values, one for each column after the name. */
   values: string[];
 }
 
-export interface Heading {
+export interface RankingOptions {
   title: string;
-  /** What the rows are, and what is counted of them. */
+  /** Column headers: the name, then the values. */
   columns: [string, ...string[]];
-  /** What is said when there are no rows. */
+  /** The text if there are no rows. */
   empty: string;
-  /** How many rows are shown at most. */
-  most: number;
+  maxRows: number;
 }
 
 export class Ranking {
-  readonly #heading: Heading;
+  readonly #options: RankingOptions;
   readonly #body = h("div", { class: "ranking-body" });
 
-  constructor(place: HTMLElement, heading: Heading) {
-    this.#heading = heading;
-    this.#body.style.setProperty("--rows", String(heading.most));
-    place.append(h("section", { class: "card ranking" }, h("h3", {}, heading.title), this.#body));
-    this.wait();
+  constructor(container: HTMLElement, options: RankingOptions) {
+    this.#options = options;
+    this.#body.style.setProperty("--rows", String(options.maxRows));
+    container.append(h("section", { class: "card ranking" }, h("h3", {}, options.title), this.#body));
+    this.showLoading();
   }
 
-  /** There is nothing to show yet. */
-  wait(): void {
+  showLoading(): void {
     this.#body.replaceChildren(h("p", { class: "skeleton", "aria-hidden": "true" }));
   }
 
-  /** Instead of rows, why there are none. */
-  say(words: string): void {
-    this.#body.replaceChildren(h("p", { class: "nothing" }, words));
+  /** Shows a text instead of rows. */
+  showMessage(text: string): void {
+    this.#body.replaceChildren(h("p", { class: "empty" }, text));
   }
 
-  /** Shows these rows, which come in their order. */
+  /** Shows the rows in the given order. */
   show(rows: Row[]): void {
-    const { title, columns, empty, most } = this.#heading;
-    if (rows.length === 0) return this.say(empty);
+    const { title, columns, empty, maxRows } = this.#options;
+    if (rows.length === 0) return this.showMessage(empty);
     const largest = Math.max(...rows.map((row) => row.size), Number.MIN_VALUE);
-    // Where not all fit, the last line says how many are left.
-    const shown = rows.length > most ? rows.slice(0, most - 1) : rows;
-    const left = rows.length - shown.length;
-    const head = h("thead", { class: "heard" }, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name))));
-    const body = h("tbody", {}, ...shown.map((row) => line(row, row.size / largest)));
+    // If not all rows fit, the last line shows how many are hidden.
+    const shown = rows.length > maxRows ? rows.slice(0, maxRows - 1) : rows;
+    const hidden = rows.length - shown.length;
+    const headers = columns.map((name) => h("th", { scope: "col" }, name));
+    const head = h("thead", { class: "visually-hidden" }, h("tr", {}, ...headers));
+    const body = h("tbody", {}, ...shown.map((row) => renderRow(row, row.size / largest)));
     this.#body.replaceChildren(
-      h("table", {}, h("caption", { class: "heard" }, title), head, body),
-      ...(left > 0 ? [h("p", { class: "rest" }, `and ${left} more`)] : []),
+      h("table", {}, h("caption", { class: "visually-hidden" }, title), head, body),
+      ...(hidden > 0 ? [h("p", { class: "rest" }, `and ${hidden} more`)] : []),
     );
   }
 }
 
-function line(row: Row, part: number): HTMLElement {
+function renderRow(row: Row, fraction: number): HTMLElement {
   const bar = h("span", { class: "bar", "aria-hidden": "true" });
-  bar.style.setProperty("--part", String(part));
+  bar.style.setProperty("--part", String(fraction));
   if (row.colour) bar.style.setProperty("--colour", row.colour);
   const name = row.href ? h("a", { href: row.href }, row.name) : h("span", {}, row.name);
   name.title = row.name;

@@ -1,6 +1,6 @@
-// The history as `GET /unified-stats` tells it, and how it is asked for.
+// Types and requests of `GET /unified-stats`.
 
-import { authorization } from "../admin";
+import { authHeaders } from "../admin-token";
 
 export const RANGES = {
   "24h": "24 hours",
@@ -22,7 +22,7 @@ export interface Totals {
   averagePresent: number;
 }
 
-/** One stretch of the range; `at` is its start. `moods` are person-milliseconds. */
+/** One bucket of the series; `at` is its start. `moods` are person-milliseconds. */
 export interface Bucket extends Totals {
   at: number;
   moods: Record<string, number>;
@@ -45,33 +45,32 @@ export interface Stats {
   generatedAt: number;
 }
 
-/** What is asked for. */
-export interface Question {
+export interface StatsQuery {
   range: Range;
   room: string;
 }
 
-/** The address of an answer. */
-export function statsPath({ range, room }: Question, timeZone: string): string {
-  const query = new URLSearchParams({ range, tz: timeZone });
-  if (room) query.set("room", room);
-  return `/unified-stats?${query}`;
+/** Returns path and query of the request. */
+export function statsPath({ range, room }: StatsQuery, timeZone: string): string {
+  const params = new URLSearchParams({ range, tz: timeZone });
+  if (room) params.set("room", room);
+  return `/unified-stats?${params}`;
 }
 
-/** Asks the hub. What it throws is a sentence for people. */
-export async function fetchStats(question: Question, signal: AbortSignal): Promise<Stats> {
+/** Requests the statistics. Throws an Error whose message can be shown on the page. */
+export async function fetchStats(query: StatsQuery, signal: AbortSignal): Promise<Stats> {
   const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
-  const path = statsPath(question, timeZone || "UTC");
-  const answer = await fetch(path, { signal, headers: authorization() }).catch((error: unknown) => {
-    throw signal.aborted ? error : new Error("The hub does not answer.");
+  const path = statsPath(query, timeZone || "UTC");
+  const response = await fetch(path, { signal, headers: authHeaders() }).catch((error: unknown) => {
+    throw signal.aborted ? error : new Error("The hub does not respond.");
   });
-  const body: unknown = await answer.json().catch(() => null);
-  if (answer.ok && body !== null) return body as Stats;
-  const said = (body as { error?: { message?: string } } | null)?.error?.message;
-  throw new Error(said ? `The hub says: ${said}.` : `The hub answers with ${answer.status}.`);
+  const body: unknown = await response.json().catch(() => null);
+  if (response.ok && body !== null) return body as Stats;
+  const message = (body as { error?: { message?: string } } | null)?.error?.message;
+  throw new Error(message ? `The hub reports: ${message}.` : `The hub responded with ${response.status}.`);
 }
 
-/** The end of a bucket: the next one's start. */
-export function ends(stats: Stats): number[] {
+/** Returns the end of each bucket: the start of the next one. */
+export function bucketEnds(stats: Stats): number[] {
   return stats.series.map((_, index) => stats.series[index + 1]?.at ?? Math.max(stats.to, stats.series[index]!.at + 1));
 }

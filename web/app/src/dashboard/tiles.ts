@@ -1,4 +1,4 @@
-// The totals of the period, each beside that of the period before.
+// The totals of the period, with the change since the previous period.
 
 import { element, h, setText } from "../dom";
 import { average, change, count, duration } from "./format";
@@ -16,29 +16,28 @@ const TILES: { key: keyof Totals; label: string; format: (value: number) => stri
 export class Tiles {
   readonly #values = TILES.map((tile) => {
     const value = h("span", { class: "value numbers" }, "–");
-    const sign = h("span", { class: "sign numbers", "aria-hidden": "true" });
-    const words = h("span", { class: "heard" });
+    const delta = h("span", { class: "delta numbers", "aria-hidden": "true" });
+    const spoken = h("span", { class: "visually-hidden" });
     element("tiles").append(
-      h("div", { class: "tile", "data-total": tile.key }, h("dt", {}, tile.label), h("dd", {}, value, sign, words)),
+      h("div", { class: "tile", "data-total": tile.key }, h("dt", {}, tile.label), h("dd", {}, value, delta, spoken)),
     );
-    return { ...tile, value, sign, words };
+    return { ...tile, value, delta, spoken };
   });
 
   show({ totals, previous, range }: Stats): void {
-    for (const { key, value, sign, words, format } of this.#values) {
+    for (const { key, value, delta, spoken, format } of this.#values) {
       const compared = change(totals[key], previous.totals[key]);
       setText(value, format(totals[key]));
-      setText(sign, compared.sign);
-      setText(words, ` ${compared.words} in the ${RANGES[range]} before`);
+      setText(delta, compared.short);
+      setText(spoken, ` ${compared.spoken} in the ${RANGES[range]} before`);
     }
   }
 
-  /** There is nothing that may be shown. */
   clear(): void {
-    for (const { value, sign, words } of this.#values) {
+    for (const { value, delta, spoken } of this.#values) {
       setText(value, "–");
-      setText(sign, "");
-      setText(words, "");
+      setText(delta, "");
+      setText(spoken, "");
     }
   }
 }

@@ -1,28 +1,28 @@
-// Speaks to screen readers through one live region, and never more often than they can follow.
+// Throttles announcements to screen readers through one live region.
 
-const PAUSE = 5_000; // ms
+const INTERVAL = 5_000; // ms
 
 export class Announcer {
-  readonly #speak: (text: string) => void;
+  readonly #write: (text: string) => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #next: string | undefined;
+  #pending: string | undefined;
 
-  /** `speak` changes the live region. */
-  constructor(speak: (text: string) => void) {
-    this.#speak = speak;
+  /** `write` sets the text of the live region. */
+  constructor(write: (text: string) => void) {
+    this.#write = write;
   }
 
-  /** Says this now, or, soon after something else, when that has been heard. Only the newest counts. */
-  say(text: string): void {
-    this.#next = text;
-    if (this.#timer === undefined) this.#sayNext();
+  /** Announces now, or when 5 s have passed since the last announcement. A newer text replaces a pending one. */
+  announce(text: string): void {
+    this.#pending = text;
+    if (this.#timer === undefined) this.#flush();
   }
 
-  #sayNext(): void {
+  #flush(): void {
     this.#timer = undefined;
-    if (this.#next === undefined) return;
-    this.#speak(this.#next);
-    this.#next = undefined;
-    this.#timer = setTimeout(() => this.#sayNext(), PAUSE);
+    if (this.#pending === undefined) return;
+    this.#write(this.#pending);
+    this.#pending = undefined;
+    this.#timer = setTimeout(() => this.#flush(), INTERVAL);
   }
 }

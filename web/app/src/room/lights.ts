@@ -1,27 +1,27 @@
-// The people in the room as lights around the circle, in the colours of their moods.
+// The lights around the circle: one per visitor, in the colour of the mood.
 
 import { moodColour } from "../moods";
 
-/** More lights than this would be a ring without gaps. Beyond it, each stands for several people. */
-export const MOST_LIGHTS = 40;
+/** Maximum lights; more would touch each other. Above it, a light stands for several visitors. */
+export const MAX_LIGHTS = 40;
 
-/** The mood of each light. Where there are more people than lights, moods get fair shares. */
+/** Returns the mood of each light. With more visitors than lights, moods are proportional. */
 export function lightsOf(present: number, moods: Record<string, number>): (string | null)[] {
-  const named: [string | null, number][] = Object.entries(moods);
-  const without = present - named.reduce((sum, [, count]) => sum + count, 0);
-  const groups = [...named, [null, Math.max(0, without)] as [null, number]];
+  const withMood: [string | null, number][] = Object.entries(moods);
+  const withoutMood = present - withMood.reduce((sum, [, count]) => sum + count, 0);
+  const groups = [...withMood, [null, Math.max(0, withoutMood)] as [null, number]];
   const total = groups.reduce((sum, [, count]) => sum + count, 0);
-  const lights = Math.min(total, MOST_LIGHTS);
-  const lit: (string | null)[] = [];
-  let people = 0;
+  const lights = Math.min(total, MAX_LIGHTS);
+  const result: (string | null)[] = [];
+  let sum = 0;
   for (const [mood, count] of groups) {
-    people += count;
-    while (lit.length < Math.round((people / total) * lights)) lit.push(mood);
+    sum += count;
+    while (result.length < Math.round((sum / total) * lights)) result.push(mood);
   }
-  return lit;
+  return result;
 }
 
-/** Shows one light for each mood of the list, evenly around `ring`. They move and fade in CSS. */
+/** Renders one light for each entry, evenly spaced around `ring`. CSS animates changes. */
 export function showLights(ring: HTMLElement, moods: (string | null)[]): void {
   while (ring.children.length > moods.length) ring.lastElementChild?.remove();
   moods.forEach((mood, index) => {

@@ -1,38 +1,38 @@
-// The room page: joins the room that its address names, and shows who breathes there.
+// The room page: joins the room in the URL and shows its state.
 
 import { joinRoom } from "@breathing-room/client";
 import { element, h, setText } from "../dom";
-import { keep, kept } from "../kept";
+import { load, save } from "../storage";
 import { Announcer } from "./announcer";
 import { Breath } from "./breath";
 import { lightsOf, showLights } from "./lights";
-import { Picker } from "./picker";
+import { MoodPicker } from "./mood-picker";
 import { RHYTHMS, type Rhythm, rhythmOf } from "./rhythm";
-import { presentWords, roomSentence, stateWords } from "./words";
+import { presentText, roomSentence, stateText } from "./texts";
 
-const RHYTHM = "breathing-room:rhythm";
+const RHYTHM_KEY = "breathing-room:rhythm";
 
 const name = location.pathname.split("/")[2] ?? "lobby";
-const MOOD = `breathing-room:mood:${name}`;
+const MOOD_KEY = `breathing-room:mood:${name}`;
 setText(element("room"), name);
 document.title = `${name} – breathing room`;
 
-// The breath, which needs no connection.
+// The breathing rhythm works without a connection.
 
-const chosen = rhythmOf(kept("localStorage", RHYTHM));
-const breath = new Breath(chosen);
-describe(chosen);
+const initial = rhythmOf(load("localStorage", RHYTHM_KEY));
+const breath = new Breath(initial);
+describe(initial);
 element("rhythms").append(
   ...RHYTHMS.map(({ id }) => {
     const input = h("input", { type: "radio", name: "rhythm", value: id });
-    input.checked = id === chosen.id;
+    input.checked = id === initial.id;
     return h("label", {}, input, h("span", {}, id === "box" ? "Box" : id));
   }),
 );
 element("rhythms").addEventListener("change", (event) => {
   const rhythm = rhythmOf((event.target as HTMLInputElement).value);
-  keep("localStorage", RHYTHM, rhythm.id);
-  breath.follow(rhythm);
+  save("localStorage", RHYTHM_KEY, rhythm.id);
+  breath.setRhythm(rhythm);
   describe(rhythm);
 });
 
@@ -40,31 +40,31 @@ function describe(rhythm: Rhythm): void {
   setText(element("rhythm-description"), rhythm.description);
 }
 
-// The room, which does. A reload keeps the mood, a later visit begins without one.
+// The room. A reload keeps the mood; a new tab starts without one.
 
-const room = joinRoom({ room: name, mood: kept("sessionStorage", MOOD) });
-let wasHere = false;
+const room = joinRoom({ room: name, mood: load("sessionStorage", MOOD_KEY) });
+let wasOpen = false;
 const announcer = new Announcer((text) => setText(element("announcer"), text));
-const picker = new Picker(element("picker"), (choice) => {
-  keep("sessionStorage", MOOD, choice);
+const picker = new MoodPicker(element("picker"), (choice) => {
+  save("sessionStorage", MOOD_KEY, choice);
   room.setMood(choice);
 });
 
 function show(): void {
-  const here = room.state === "open";
-  wasHere ||= here;
-  // What was true before the connection broke may not be true now.
-  const present = here ? room.present : 0;
-  const moods = here ? room.moods : {};
-  setText(element("present"), here ? String(present) : "–");
-  setText(element("people"), here ? presentWords(present) : "\u00a0");
+  const open = room.state === "open";
+  wasOpen ||= open;
+  // Without a connection the last counts may be wrong.
+  const present = open ? room.present : 0;
+  const moods = open ? room.moods : {};
+  setText(element("present"), open ? String(present) : "–");
+  setText(element("people"), open ? presentText(present) : "\u00a0");
   showLights(element("lights"), lightsOf(present, moods));
-  picker.offer(room.vocabulary, room.mood);
-  picker.count(moods);
-  const words = stateWords(room.state, navigator.onLine, wasHere);
-  setText(element("state-words"), words);
-  element("lamp").className = `lamp ${room.state}`;
-  announcer.say(here ? `${words} ${roomSentence(present, moods)}` : words);
+  picker.setVocabulary(room.vocabulary, room.mood);
+  picker.setCounts(moods);
+  const text = stateText(room.state, navigator.onLine, wasOpen);
+  setText(element("state-text"), text);
+  element("indicator").className = `indicator ${room.state}`;
+  announcer.announce(open ? `${text} ${roomSentence(present, moods)}` : text);
 }
 
 room.addEventListener("state", show);

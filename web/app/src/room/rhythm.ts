@@ -1,22 +1,22 @@
-// Rhythms of breathing: what to do at which moment. Pure: time goes in, words come out.
+// Breathing rhythms. Pure functions of time.
 
 export interface Phase {
-  words: "breathe in" | "hold" | "breathe out";
+  label: "breathe in" | "hold" | "breathe out";
   seconds: number;
-  /** How full the lungs are at its end, from 0 to 1. */
+  /** Fullness of the lungs at the end of the phase, from 0 to 1. */
   fullness: number;
 }
 
 export interface Rhythm {
   id: string;
-  /** For whoever does not see the circle. */
+  /** For screen readers. */
   description: string;
   phases: Phase[];
 }
 
-const inhale = (seconds: number): Phase => ({ words: "breathe in", seconds, fullness: 1 });
-const exhale = (seconds: number): Phase => ({ words: "breathe out", seconds, fullness: 0 });
-const hold = (seconds: number, fullness: number): Phase => ({ words: "hold", seconds, fullness });
+const inhale = (seconds: number): Phase => ({ label: "breathe in", seconds, fullness: 1 });
+const exhale = (seconds: number): Phase => ({ label: "breathe out", seconds, fullness: 0 });
+const hold = (seconds: number, fullness: number): Phase => ({ label: "hold", seconds, fullness });
 
 export const RHYTHMS: Rhythm[] = [
   {
@@ -31,28 +31,25 @@ export const RHYTHMS: Rhythm[] = [
   },
 ];
 
-/** The rhythm of this id, or the first. */
+/** Returns the rhythm with this id, or the first. */
 export function rhythmOf(id: string | null): Rhythm {
   return RHYTHMS.find((rhythm) => rhythm.id === id) ?? RHYTHMS[0]!;
 }
 
-/** How long one breath takes, in milliseconds. */
+/** Returns the length of one breath in ms. */
 export function cycleMs(rhythm: Rhythm): number {
   return rhythm.phases.reduce((sum, phase) => sum + phase.seconds, 0) * 1000;
 }
 
 export interface Moment {
   phase: Phase;
-  /** Seconds that are left of the phase, counted down from its length to 1. */
+  /** Remaining seconds of the phase, counted down to 1. */
   left: number;
-  /** The part of the phase that is over at the start of this second. */
+  /** Elapsed fraction of the phase at the start of this second. */
   progress: number;
 }
 
-/**
- * Where in the breath everybody is at this time. It goes by the wall clock, so that all who chose
- * a rhythm breathe in at the same moment, without a word between them.
- */
+/** Returns the moment of the breath. It depends on the wall clock only, so all visitors with one rhythm are in phase. */
 export function momentAt(rhythm: Rhythm, time: number): Moment {
   let second = Math.floor((time % cycleMs(rhythm)) / 1000);
   for (const phase of rhythm.phases) {
@@ -64,7 +61,7 @@ export function momentAt(rhythm: Rhythm, time: number): Moment {
   throw new RangeError(`no such time: ${time}`);
 }
 
-/** The steps of an animation of one breath: `scale` makes a size of a fullness. */
+/** Returns the keyframes of one breath. `scale` maps a fullness to a size. */
 export function keyframes(rhythm: Rhythm, scale: (fullness: number) => number): Keyframe[] {
   const total = cycleMs(rhythm) / 1000;
   const last = rhythm.phases.at(-1)!;

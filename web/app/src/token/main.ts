@@ -1,30 +1,30 @@
-// Asks for the admin token, and shows the dashboard in its own place when the hub takes it.
+// The token form: replaces itself with the dashboard when the hub accepts the admin token.
 
-import { adminToken, authorization, keepAdminToken } from "../admin";
+import { adminToken, authHeaders, saveAdminToken } from "../admin-token";
 import { element, setText } from "../dom";
 
 async function open(token: string): Promise<void> {
-  let answer: Response;
+  let response: Response;
   try {
-    answer = await fetch("/", { headers: authorization(token) });
+    response = await fetch("/", { headers: authHeaders(token) });
   } catch {
-    // Also a token that no header can hold.
-    return refuse("The hub does not answer, or this is no token.");
+    // The hub is unreachable, or the token has characters that a header must not contain.
+    return showProblem("The hub does not respond, or this is not a token.");
   }
-  if (answer.status === 401) {
-    keepAdminToken(null);
-    return refuse("This is not the hub's admin token.");
+  if (response.status === 401) {
+    saveAdminToken(null);
+    return showProblem("This is not the hub's admin token.");
   }
-  if (!answer.ok) return refuse(`The hub answered with ${answer.status}.`);
-  keepAdminToken(token);
-  const page = await answer.text();
+  if (!response.ok) return showProblem(`The hub responded with ${response.status}.`);
+  saveAdminToken(token);
+  const page = await response.text();
   document.open();
   document.write(page);
   document.close();
 }
 
-function refuse(why: string): void {
-  setText(element("problem"), why);
+function showProblem(text: string): void {
+  setText(element("problem"), text);
   element<HTMLInputElement>("token").select();
 }
 
@@ -34,5 +34,5 @@ element("form").addEventListener("submit", (event) => {
   void open(element<HTMLInputElement>("token").value.trim());
 });
 
-const before = adminToken();
-if (before !== null) void open(before);
+const stored = adminToken();
+if (stored !== null) void open(stored);

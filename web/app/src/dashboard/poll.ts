@@ -1,7 +1,7 @@
-// Work that is done again and again, but only for eyes.
+// Polling that stops while the page is hidden.
 
-/** Does it now, then `every` so many ms after it was done; a hidden page waits until it is seen again. */
-export function whileVisible(every: number, work: () => Promise<void>): void {
+/** Runs `work` now, then `interval` ms after it finished. A hidden page waits until it is visible again. */
+export function pollWhileVisible(interval: number, work: () => Promise<void>): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let running = false;
 
@@ -13,7 +13,7 @@ export function whileVisible(every: number, work: () => Promise<void>): void {
       await work();
     } finally {
       running = false;
-      timer = setTimeout(run, every);
+      timer = setTimeout(run, interval);
     }
   }
 

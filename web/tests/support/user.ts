@@ -1,10 +1,10 @@
-// A real browser, and people in it: each has a profile of their own and may open several tabs.
+// A real browser. Each user has a separate profile and any number of tabs.
 
 import { type Browser, type BrowserContext, type BrowserContextOptions, type Page, chromium } from "playwright-core";
 import { expect, inject } from "vitest";
-import { PATIENCE } from "./eventually";
+import { TIMEOUT } from "./eventually";
 
-const SWITCHES = [
+const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
   "--disable-quic",
@@ -13,46 +13,46 @@ const SWITCHES = [
   "--disable-component-update",
   "--disable-sync",
   "--autoplay-policy=no-user-gesture-required",
-  // Without a window Chromium calls itself HeadlessChrome, which is a known bot and counts nowhere.
+  // The hub does not count bots, and the default user agent of headless Chromium is one.
   "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
 ];
 
 export function launch(): Promise<Browser> {
   return chromium.launch({
     executablePath: inject("chromium"),
-    args: SWITCHES,
-    // Playwright would turn it off, and one test is about it.
+    args: FLAGS,
+    // Playwright disables the back/forward cache by default; one test needs it.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
 }
 
-/** What a browser says when there is no network or no hub. It is right to. */
-export const NO_HUB = /WebSocket connection to .* failed|ERR_(CONNECTION|INTERNET|EMPTY|NETWORK|SOCKET)/;
+/** Console errors while there is no network or no hub. */
+export const UNREACHABLE = /WebSocket connection to .* failed|ERR_(CONNECTION|INTERNET|EMPTY|NETWORK|SOCKET)/;
 
-export class Person {
+export class User {
   readonly context: BrowserContext;
-  readonly #complaints: string[] = [];
+  readonly #errors: string[] = [];
 
   private constructor(context: BrowserContext) {
     this.context = context;
   }
 
-  static async come(browser: Browser, options: BrowserContextOptions = {}): Promise<Person> {
+  static async create(browser: Browser, options: BrowserContextOptions = {}): Promise<User> {
     const context = await browser.newContext(options);
-    context.setDefaultTimeout(PATIENCE);
+    context.setDefaultTimeout(TIMEOUT);
     await context.addInitScript(() => {
       addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective}`));
     });
-    return new Person(context);
+    return new User(context);
   }
 
-  /** A tab that notes every complaint of the page. */
+  /** Opens a tab and records its console errors, warnings and exceptions. */
   async tab(): Promise<Page> {
     const page = await this.context.newPage();
-    page.on("pageerror", (error) => this.#complaints.push(String(error)));
+    page.on("pageerror", (error) => this.#errors.push(String(error)));
     page.on("console", (message) => {
       const text = `${message.text()} ${message.location().url}`;
-      if (["error", "warning"].includes(message.type())) this.#complaints.push(text);
+      if (["error", "warning"].includes(message.type())) this.#errors.push(text);
     });
     return page;
   }
@@ -63,9 +63,9 @@ export class Person {
     return page;
   }
 
-  /** Goes, and nothing but what was to be expected was complained about. */
-  async goes(expected?: RegExp): Promise<void> {
+  /** Closes all tabs. Fails if a recorded error does not match `expected`. */
+  async close(expected?: RegExp): Promise<void> {
     await this.context.close();
-    expect(this.#complaints.filter((complaint) => !expected?.test(complaint))).toEqual([]);
+    expect(this.#errors.filter((error) => !expected?.test(error))).toEqual([]);
   }
 }

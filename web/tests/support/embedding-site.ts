@@ -1,10 +1,10 @@
-// Somebody's own site, on another origin than the hub's, which embeds a room with two lines.
+// A site on another origin than the hub, which embeds a room with the script tag.
 
 import { once } from "node:events";
 import { type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Page } from "playwright-core";
-import type { Person } from "./browser";
+import type { User } from "./user";
 
 interface Watch {
   attach(media: HTMLMediaElement): () => void;
@@ -22,7 +22,7 @@ declare global {
   const BreathingRoom: { room: Room };
 }
 
-/** A quiet tone, as a WAV file: 8 kHz, 8 bit, mono. */
+/** Returns a quiet tone as a WAV file: 8 kHz, 8 bit, mono. */
 export function tone(seconds: number): Buffer {
   const rate = 8_000;
   const samples = Buffer.alloc(rate * seconds, 0).map((_, n) => 128 + Math.round(8 * Math.sin(n / 3)));
@@ -42,7 +42,7 @@ export function tone(seconds: number): Buffer {
   return Buffer.concat([header, Buffer.from(samples)]);
 }
 
-export class Site {
+export class EmbeddingSite {
   readonly #server: Server;
 
   private constructor(hub: string) {
@@ -61,9 +61,9 @@ export class Site {
     });
   }
 
-  /** A site whose pages join the lobby of this hub. */
-  static async of(hub: string): Promise<Site> {
-    const site = new Site(hub);
+  /** Starts a site whose pages join the lobby of this hub. */
+  static async start(hub: string): Promise<EmbeddingSite> {
+    const site = new EmbeddingSite(hub);
     await once(site.#server.listen(0, "127.0.0.1"), "listening");
     return site;
   }
@@ -77,20 +77,20 @@ export class Site {
     this.#server.close();
   }
 
-  /** Opens the page, and waits until it is in the room. */
-  async visit(person: Person): Promise<Page> {
-    const page = await person.open(`${this.url}/`);
+  /** Opens the page and waits until it has joined the room. */
+  async visit(user: User): Promise<Page> {
+    const page = await user.open(`${this.url}/`);
     await page.waitForFunction(() => BreathingRoom.room.state === "open");
     return page;
   }
 }
 
-/** Tells of a page view, as the site's own code would. */
-export function view(page: Page, path: string): Promise<void> {
+/** Records a page view in the page. */
+export function pageView(page: Page, path: string): Promise<void> {
   return page.evaluate((path) => BreathingRoom.room.pageView(path), path);
 }
 
-/** Waits until the embedded room shows so many people. */
+/** Waits until the embedded room shows this count. */
 export async function expectPresent(page: Page, people: number): Promise<void> {
   await page.locator("[data-breathing-room=present]").filter({ hasText: new RegExp(`^${people}$`) }).waitFor();
 }

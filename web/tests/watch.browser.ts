@@ -1,19 +1,19 @@
-// A player on somebody's own page, and what the hub keeps of it.
+// Watch sessions of a player on an embedding site.
 
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Person, launch } from "./support/browser";
+import { User, launch } from "./support/user";
 import { eventually } from "./support/eventually";
 import { Hub } from "./support/hub";
-import { Site } from "./support/site";
+import { EmbeddingSite } from "./support/embedding-site";
 
 let browser: Browser;
 let hub: Hub;
-let site: Site;
+let site: EmbeddingSite;
 
 beforeAll(async () => {
   [browser, hub] = await Promise.all([launch(), Hub.start()]);
-  site = await Site.of(hub.url);
+  site = await EmbeddingSite.start(hub.url);
 });
 afterAll(async () => {
   await browser.close();
@@ -29,8 +29,8 @@ interface Session {
   wall_ms: number;
 }
 
-test("a playing <audio> is a watch session of the right length, without its pause", async () => {
-  const ann = await Person.come(browser);
+test("watched time of an <audio> excludes its pause", async () => {
+  const ann = await User.create(browser);
   const page = await site.visit(ann);
   const played = await page.evaluate(async () => {
     const audio = document.querySelector("audio")!;
@@ -56,11 +56,11 @@ test("a playing <audio> is a watch session of the right length, without its paus
   expect(session.wall_ms).toBeGreaterThan(4_200);
   expect(session.watched_ms).toBeGreaterThan(2_700);
   expect(session.watched_ms).toBeLessThan(3_600);
-  await ann.goes();
+  await ann.close();
 });
 
-test("while it plays, everybody sees what is being watched", async () => {
-  const ann = await Person.come(browser);
+test("live activity lists content while it plays", async () => {
+  const ann = await User.create(browser);
   const page = await site.visit(ann);
   await page.evaluate(() => {
     const audio = document.querySelector("audio")!;
@@ -72,5 +72,5 @@ test("while it plays, everybody sees what is being watched", async () => {
   await eventually(async () => expect(await watching()).toEqual([{ content: "tone", count: 1 }]));
   await page.evaluate(() => document.querySelector("audio")!.pause());
   await eventually(async () => expect(await watching()).toEqual([]));
-  await ann.goes();
+  await ann.close();
 });

@@ -14,15 +14,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::response::IntoResponse;
-use breathing_room::clock::Clock;
-use breathing_room::http::accept::{Acceptor, Door};
-use breathing_room::http::error::ApiError;
-use breathing_room::http::sockets::open;
-use breathing_room::panics::Panics;
-use breathing_room::session::socket::Incoming;
-use breathing_room::session::{Config, Handshake, Socket, Sockets, meter, stall_limit, sweep};
-use breathing_room::wire::frame::Frame;
+use axum::response::{IntoResponse, Response};
+use breathing_room::config::{Clock, TransportConfig};
+use breathing_room::internals::{
+    AcceptConfig, Acceptor, ApiError, Frame, Handshake, Incoming, Panics, Rejections, Socket, Sockets,
+    TransportMetrics, stall_limit, sweep,
+};
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -44,38 +41,37 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # Errors
 /// The listener cannot be used.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
-    let config = Config {
+    let config = TransportConfig {
         message_limit: MESSAGE_LIMIT,
         limits: None,
         max_bytes_in_flight: usize::MAX,
-        ..Config::default()
+        ..TransportConfig::default()
     };
-    let (clock, panics) = (Clock::system(), Panics::register());
-    let meter = meter::Meter::register(&panics);
-    let sockets = Sockets::new(&config, clock.clone(), meter.clone());
-    let door = Door {
+    let clock = Clock::system();
+    let transport_metrics = TransportMetrics::register(Rejections::register(), Panics::register());
+    let sockets = Sockets::new(&config, clock.clone(), transport_metrics.clone());
+    let accept = AcceptConfig {
         limit: usize::MAX,
         has_proxy: false,
         stall_limit: stall_limit(config.ping_interval),
         sockets: Arc::clone(&sockets),
         connections: TaskTracker::new(),
-        refusals: meter,
         errors: metrics::Counter::noop(),
-        panics: panics.clone(),
+        metrics: transport_metrics,
     };
     let sessions = TaskTracker::new();
     let service = service_fn({
         let sockets = Arc::clone(&sockets);
         move |request| {
             let handshake = Handshake::check(&request).map_err(ApiError::from);
-            let opened = handshake.and_then(|handshake| {
+            let opened: Result<Response, ApiError> = handshake.and_then(|handshake| {
                 let admission = sockets.admit(Ipv4Addr::UNSPECIFIED.into())?;
-                Ok(open(&sessions, admission, handshake, echo))
+                Ok(Socket::open(&sessions, admission, handshake, echo))
             });
             ready(Ok(opened.into_response()))
         }
     });
-    let _acceptor = Acceptor::start(listener, service, door)?;
+    let _acceptor = Acceptor::start(listener, service, accept)?;
     sweep::run(&sockets, config.ping_interval, &clock).await;
     Ok(())
 }
@@ -87,7 +83,7 @@ async fn echo(mut socket: Socket) {
             Incoming::Binary(bytes) => Frame::binary(bytes),
             Incoming::Ended(_) => break,
         };
-        socket.outlet().send(&back);
+        socket.writer().send(&back);
     }
     poll_fn(|cx| socket.poll_finish(cx)).await;
 }

@@ -1,4 +1,4 @@
-//! Addresses: who sends, as far as limits can tell people apart.
+//! AddressLimiter: who sends, as far as limits can tell people apart.
 //!
 //! Of IPv6 the first 64 bits count: a household has that many addresses to choose from. So every address is
 //! one word, IPv4 in a range that IPv6 keeps reserved.

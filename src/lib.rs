@@ -1,40 +1,23 @@
-//! `breathing-room`: a self-hosted presence hub.
+//! `breathing-room`: a self-hosted, real-time presence hub.
 //!
-//! People who sit together in a breathing room hold a WebSocket; everybody sees, live, how many are
-//! present and in what moods. What they looked at and watched is kept as history. Presence is the open
-//! socket: there are no heartbeats, live state is in memory, and the database sees one batch per flush,
-//! however many people are there.
+//! Each visitor of a breathing room holds one WebSocket. Everybody sees, live, how many visitors are present and in what
+//! moods. What they looked at and watched is kept as history. Presence is the open socket: there are no heartbeats, live
+//! state is in memory, and the database gets one batch for each flush.
 //!
 //! ```text
 //!             browser ⇄ socket
 //!                  │
-//!    http ──► session ──► live:    presence ─► room ─► frame to every member
-//!                  │                              (newest state wins)
-//!                  └────► history: journal ─► flush ─► store (SQLite) ─► stats ─► http
+//!    http ──► session ──► presence: registry ─► room ─► broadcast to every subscriber
+//!                  │                                       (newest state only)
+//!                  └────► history:  journal ─► flush ─► store (SQLite) ─► stats ─► http
 //! ```
-//!
-//! The modules in reading order. Up to `session` each imports only those above it, and `live` and `history` do not
-//! know each other (`tests/hub/layers.rs` holds that):
-//!
-//! - [`wire`]: the words that go over the network;
-//! - [`clock`]: wall time and monotonic time, which tests set;
-//! - [`panics`]: whom a panic takes along, and where it is counted;
-//! - [`address`]: where a request or a socket comes from;
-//! - [`quota`]: how much of a shared resource one address may hold;
-//! - [`token`]: who may come in where, and until when;
-//! - [`live`]: who is here now;
-//! - [`history`]: what happened;
-//! - [`session`]: one per socket, where both meet;
-//! - [`http`]: the server and its routes;
-//! - [`command`]: what is done with the history in between: check, export, import;
-//! - [`config`]: flags and environment, parsed into a section for each part.
 //!
 //! To run a hub inside another program:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let listener = breathing_room::listen("127.0.0.1:8080".parse()?)?;
-//! let config = breathing_room::config::Config::default();
+//! let config = breathing_room::Config::default();
 //! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
 //! breathing_room::serve(listener, config, shutdown).await?;
 //! # Ok(())
@@ -43,20 +26,74 @@
 
 // No panic on input: the lints in Cargo.toml, and this one, which clippy.toml cannot turn off for tests.
 #![cfg_attr(not(test), deny(clippy::string_slice))]
+// Dead and unreachable code is looked for with all features, as in CI: `cli` and `internals` reach more of it.
+#![cfg_attr(
+    not(all(feature = "cli", feature = "internals")),
+    allow(dead_code, unreachable_pub, unused_imports)
+)]
+#![cfg_attr(feature = "internals", allow(private_bounds, private_interfaces))]
 
-pub mod address;
-pub mod clock;
-pub mod command;
+mod address;
+mod auth;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
-pub mod history;
-pub mod http;
-pub mod live;
-pub mod panics;
-pub mod private;
-pub mod quota;
-pub mod session;
+mod history;
+mod http;
+mod panics;
+mod presence;
+mod private;
+mod protocol;
+mod quota;
+mod rejections;
+mod server;
+mod session;
 mod sync;
-pub mod token;
-pub mod wire;
+mod time;
+mod transport;
 
-pub use http::{ServeError, Server, listen, serve};
+pub use config::Config;
+pub use server::{ServeError, Server, serve};
+pub use transport::accept::listen;
+
+/// What the tests, the fuzz targets and the examples use besides the public face. It is no stable interface.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::auth::keys::Key;
+    pub use crate::auth::token::{BadToken, Claims, Tokens};
+    pub use crate::history::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
+    pub use crate::history::journal::Gauge;
+    pub use crate::history::lifecycle::plan::quarters_from;
+    pub use crate::history::record::Record;
+    pub use crate::history::stats::Question;
+    pub use crate::history::stats::window::{Window, Zone};
+    pub use crate::history::status::Status;
+    pub use crate::history::store::Store;
+    pub use crate::history::store::commit::Changes;
+    pub use crate::http::contract::{ASYNCAPI, OPENAPI};
+    pub use crate::http::error::ApiError;
+    pub use crate::http::events::{Posting, events};
+    pub use crate::http::stats::Asking;
+    pub use crate::http::websocket::Joining;
+    pub use crate::panics::Panics;
+    pub use crate::presence::audit::audit;
+    pub use crate::presence::registry::Registry;
+    pub use crate::presence::room::Room;
+    pub use crate::protocol::code::{CloseCode, ErrorCode};
+    pub use crate::protocol::frame::Frame;
+    pub use crate::protocol::ids::{RoomId, VisitorId};
+    pub use crate::protocol::message::{ClientMessage, PageView, Ref, ServerMessage, Watch, WatchState};
+    pub use crate::protocol::mood::DEFAULT_MOODS;
+    pub use crate::protocol::parse::Problem;
+    pub use crate::protocol::value::{Label, Props};
+    pub use crate::rejections::Rejections;
+    pub use crate::transport::accept::{AcceptConfig, Acceptor};
+    pub use crate::transport::boundary::Boundary;
+    pub use crate::transport::metrics::TransportMetrics;
+    pub use crate::transport::socket::{Incoming, Socket};
+    pub use crate::transport::sockets::Sockets;
+    pub use crate::transport::sweep::{self, stall_limit};
+    pub use crate::transport::upgrade::{Handshake, Upgraded};
+    pub use crate::transport::writer::SocketWriter;
+}

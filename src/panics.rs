@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use metrics::{Counter, counter, describe_counter};
+use strum::{IntoStaticStr, VariantArray};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 /// What a panic ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Part {
     /// One socket.
     Session,
@@ -23,18 +25,6 @@ pub enum Part {
     Request,
     /// The hub.
     Task,
-}
-
-impl Part {
-    const ALL: [Self; 3] = [Self::Session, Self::Request, Self::Task];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Request => "request",
-            Self::Task => "task",
-        }
-    }
 }
 
 /// The panics of one hub. Cloning shares them.
@@ -50,17 +40,22 @@ impl Panics {
     pub fn register() -> Self {
         const PANICS: &str = "breathing_room_panics_total";
         describe_counter!(PANICS, "Panics, by what they ended");
-        let counters = Part::ALL.map(|part| (part, counter!(PANICS, "where" => part.as_str())));
-        Self { counters: Arc::from(counters), stop: CancellationToken::new() }
+        let counters = Part::VARIANTS.iter();
+        let counters = counters.map(|part| (*part, counter!(PANICS, "scope" => <&str>::from(part))));
+        Self { counters: counters.collect(), stop: CancellationToken::new() }
     }
 
     /// A panic was caught.
-    pub fn count(&self, part: Part) {
+    pub(crate) fn count(&self, part: Part) {
         self.counters.iter().filter(|(of, _)| *of == part).for_each(|(_, counter)| counter.increment(1));
     }
 
     /// What `work` comes to, or none where it panicked. Not an `async fn`, which would hold `work` more than once.
-    pub fn catch<F: Future>(&self, part: Part, work: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+    pub(crate) fn catch<F: Future>(
+        &self,
+        part: Part,
+        work: F,
+    ) -> impl Future<Output = Option<F::Output>> + use<F> {
         let panics = self.clone();
         // What it has left behind is looked at through locks only, which are blind to poison.
         let caught = AssertUnwindSafe(work).catch_unwind();
@@ -68,12 +63,12 @@ impl Panics {
     }
 
     /// The same of work that does not wait.
-    pub fn shield<T>(&self, part: Part, work: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn shield<T>(&self, part: Part, work: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(part)).ok()
     }
 
     /// Spawns a task that the hub cannot do without.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.stop.clone();
         tokio::spawn(self.catch(Part::Task, task).map(move |done| {
             if done.is_none() {
@@ -83,13 +78,13 @@ impl Panics {
     }
 
     /// Ready when such a task has panicked.
-    pub async fn fatal(&self) {
+    pub(crate) async fn fatal(&self) {
         self.stop.cancelled().await;
     }
 }
 
 /// Writes every panic of the process to the log, with its place. For programs; a library leaves that to them.
-pub fn log_all() {
+pub(crate) fn log_all() {
     std::panic::set_hook(Box::new(log));
 }
 

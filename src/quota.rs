@@ -22,7 +22,7 @@ const FLOOR: u64 = 1_024;
 
 /// Who may hold how much of the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(crate) enum Sharing {
     /// Each address at most as much as is still free.
     Fair,
     /// Whoever comes first, up to the limit: where rate limits are off.
@@ -42,7 +42,7 @@ pub enum Exhausted {
 
 /// A resource with a limit, such as bytes or entries, that addresses share.
 #[derive(Debug)]
-pub struct Quota {
+pub(crate) struct Quota {
     limit: u64,
     sharing: Sharing,
     /// Held for O(1). No other lock is taken while it is held.
@@ -60,31 +60,32 @@ struct Held {
 impl Quota {
     /// A resource of which so much may be held, and nothing is.
     #[must_use]
-    pub fn new(limit: u64, sharing: Sharing) -> Self {
+    pub(crate) fn new(limit: u64, sharing: Sharing) -> Self {
         Self { limit, sharing, held: Mutex::default() }
     }
 
     /// The most that may be held, by all together.
     #[must_use]
-    pub fn limit(&self) -> u64 {
+    pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
 
     /// How much is held, by all together.
     #[must_use]
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         lock(&self.held).total
     }
 
     /// Whether nothing is left but the reserve, if there is one: newcomers find next to nothing.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.used() >= self.limit - self.reserve()
     }
 
     /// How many addresses hold something: how many are remembered.
+    #[cfg(test)]
     #[must_use]
-    pub fn addresses(&self) -> usize {
+    pub(crate) fn addresses(&self) -> usize {
         lock(&self.held).by_address.len()
     }
 
@@ -93,7 +94,7 @@ impl Quota {
     ///
     /// # Errors
     /// There is not so much for it; nothing was taken.
-    pub fn try_take(&self, holder: impl Into<Option<Address>>, amount: u64) -> Result<(), Exhausted> {
+    pub(crate) fn try_take(&self, holder: impl Into<Option<Address>>, amount: u64) -> Result<(), Exhausted> {
         let holder = holder.into();
         let mut held = lock(&self.held);
         let total = held.total.saturating_add(amount);
@@ -112,13 +113,13 @@ impl Quota {
     }
 
     /// Takes `amount` for the hub itself, even beyond the limit.
-    pub fn take_anyway(&self, amount: u64) {
+    pub(crate) fn take_anyway(&self, amount: u64) {
         let mut held = lock(&self.held);
         held.total = held.total.saturating_add(amount);
     }
 
     /// Gives back what was taken, or a part of it.
-    pub fn release(&self, holder: impl Into<Option<Address>>, amount: u64) {
+    pub(crate) fn release(&self, holder: impl Into<Option<Address>>, amount: u64) {
         let mut held = lock(&self.held);
         held.total = held.total.saturating_sub(amount);
         if let Some(address) = self.by_address(holder.into())
@@ -135,7 +136,7 @@ impl Quota {
     ///
     /// # Errors
     /// There is not so much for it; nothing was taken.
-    pub fn try_hold(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
+    pub(crate) fn try_hold(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
         self.try_take(address, amount)?;
         Ok(Permit { quota: Arc::clone(self), address, amount })
     }
@@ -157,7 +158,7 @@ impl Quota {
 
 /// What an address holds of a [`Quota`]. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     quota: Arc<Quota>,
     address: Address,
     amount: u64,
@@ -168,7 +169,7 @@ impl Permit {
     ///
     /// # Errors
     /// There is not so much for the address; what it holds stays as it is.
-    pub fn grow(&mut self, more: u64) -> Result<(), Exhausted> {
+    pub(crate) fn grow(&mut self, more: u64) -> Result<(), Exhausted> {
         self.quota.try_take(self.address, more)?;
         self.amount += more;
         Ok(())

@@ -17,9 +17,8 @@ use std::error::Error;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use breathing_room::clock::Clock;
-use breathing_room::history::event::Batch;
-use breathing_room::history::{Store, lifecycle};
+use breathing_room::config::Clock;
+use breathing_room::internals::{Batch, Store, quarters_from};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -62,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::parse();
     let store = Store::open(&settings.database_url).await?;
     let now = Clock::system().wall();
-    store.begin_quarters(lifecycle::quarters_from(now)).await?;
+    store.begin_quarters(quarters_from(now)).await?;
     let mut writer =
         Writer { store, size: settings.batch, waiting: Batch::default(), spent: Spent::default() };
     let mut world = World::new(&settings, now);

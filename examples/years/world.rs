@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use breathing_room::history::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
-use breathing_room::wire::{PageView, RoomId, Time, VisitorId, Watch};
+use breathing_room::config::Time;
+use breathing_room::internals::{
+    Batch, Census, Event, PageView, PageViewFact, RoomId, Sample, VisitorId, Watch, WatchFact, Who,
+};
 use serde_json::json;
 use uuid::{Builder, Uuid};
 

@@ -2,11 +2,10 @@
 //!
 //! What was taken is written as records and read back as the same facts.
 
-use breathing_room::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
-use breathing_room::http::error::ApiError;
-use breathing_room::http::events::events;
-use breathing_room::wire::parse::Problem;
-use breathing_room::wire::{ErrorCode, Time};
+use breathing_room::config::Time;
+use breathing_room::internals::{
+    ApiError, Batch, ErrorCode, Event, PageViewFact, Problem, WatchFact, Who, events,
+};
 
 use super::message::REFUSAL_LIMIT;
 use super::record;

@@ -10,15 +10,10 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::panics::Panics;
-use breathing_room::session::boundary::Boundary;
-use breathing_room::session::meter::Meter;
-use breathing_room::session::socket::Incoming;
-use breathing_room::session::upgrade::Upgraded;
-use breathing_room::session::{Config, Socket, Sockets};
-use breathing_room::wire::CloseCode;
-use breathing_room::wire::frame::Frame;
+use breathing_room::config::{Clock, TransportConfig};
+use breathing_room::internals::{
+    Boundary, CloseCode, Frame, Incoming, Panics, Rejections, Socket, Sockets, TransportMetrics, Upgraded,
+};
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpListener;
@@ -38,8 +33,12 @@ thread_local! {
 }
 
 static SOCKETS: LazyLock<Arc<Sockets>> = LazyLock::new(|| {
-    let config = Config { message_limit: MESSAGE_LIMIT, limits: None, ..Config::default() };
-    Sockets::new(&config, Clock::system(), Meter::register(&Panics::register()))
+    let config = TransportConfig { message_limit: MESSAGE_LIMIT, limits: None, ..TransportConfig::default() };
+    Sockets::new(
+        &config,
+        Clock::system(),
+        TransportMetrics::register(Rejections::register(), Panics::register()),
+    )
 });
 
 /// What was said on a socket, and what it was answered.
@@ -123,7 +122,7 @@ async fn in_pieces(listener: &TcpListener, early: &[u8], pieces: impl Iterator<I
     peer.shutdown(Shutdown::Write).expect("an open socket");
     poll_fn(|cx| poll_talk(&mut socket, &mut talk, cx)).await;
     poll_fn(|cx| socket.poll_finish(cx)).await;
-    socket.outlet().finish();
+    socket.writer().finish();
     let mut answers = Vec::new();
     peer.read_to_end(&mut answers).expect("answers, and their end");
     // So many sockets must not linger.
@@ -138,7 +137,7 @@ fn poll_talk(socket: &mut Socket, talk: &mut Talk, cx: &mut Context<'_>) -> Poll
     loop {
         match ready!(socket.poll_next(cx)) {
             Incoming::Text(text) => talk.texts.push(text.to_string()),
-            Incoming::Binary(_) => socket.outlet().close(CloseCode::Unsupported),
+            Incoming::Binary(_) => socket.writer().close(CloseCode::Unsupported),
             Incoming::TooFast(_) => panic!("there is no limit"),
             Incoming::Ended(_) => return Poll::Ready(()),
         }

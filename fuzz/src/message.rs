@@ -2,8 +2,9 @@
 //!
 //! What was taken can be told again, field by field, and is then the same.
 
-use breathing_room::wire::message::ServerMessage;
-use breathing_room::wire::{ClientMessage, ErrorCode, Label, PageView, Props, Ref, Watch, WatchState};
+use breathing_room::internals::{
+    ClientMessage, ErrorCode, Label, PageView, Props, Ref, ServerMessage, Watch, WatchState,
+};
 use serde_json::{Value, json};
 
 /// The longest refusal, in bytes: it may quote what the client sent, but not all of it.

@@ -4,14 +4,8 @@
 
 use axum::extract::Query;
 use axum::http::Uri;
-use breathing_room::history::stats::window::Window;
-use breathing_room::history::stats::{Question, Zone};
-use breathing_room::http::error::ApiError;
-use breathing_room::http::events::Posting;
-use breathing_room::http::sockets::Joining;
-use breathing_room::http::stats::Asking;
-use breathing_room::wire::mood::DEFAULT_MOODS;
-use breathing_room::wire::{Time, Vocabulary};
+use breathing_room::config::{Time, Vocabulary};
+use breathing_room::internals::{ApiError, Asking, DEFAULT_MOODS, Joining, Posting, Question, Window, Zone};
 
 /// The wall time of every question: 2027.
 const NOW: u64 = 1_800_000_000_000;

@@ -1,7 +1,6 @@
 //! A line of an import or of an archive: a fact, or refused; and every fact comes back as it was.
 
-use breathing_room::history::event::Batch;
-use breathing_room::history::record::Record;
+use breathing_room::internals::{Batch, Record};
 
 pub fn check(bytes: &[u8]) {
     let Ok(record) = serde_json::from_slice::<Record>(bytes) else { return };

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use breathing_room::token::{BadToken, Key, Secret, Tokens};
-use breathing_room::wire::Time;
+use breathing_room::config::{Secret, Time};
+use breathing_room::internals::{BadToken, Key, Tokens};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::value::RawValue;
 

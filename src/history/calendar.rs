@@ -11,21 +11,21 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde::{Serialize, Serializer};
 
-use crate::wire::Time;
-use crate::wire::schema::{schema, text_like};
+use crate::protocol::Time;
+use crate::protocol::schema::{schema, text_like};
 
 /// A quarter of an hour, in milliseconds.
-pub const QUARTER_MS: u64 = 15 * 60 * 1000;
+pub(crate) const QUARTER_MS: u64 = 15 * 60 * 1000;
 
 /// An hour, in milliseconds.
-pub const HOUR_MS: u64 = 4 * QUARTER_MS;
+pub(crate) const HOUR_MS: u64 = 4 * QUARTER_MS;
 
 /// A day of UTC, in milliseconds. UTC has no other.
-pub const DAY_MS: u64 = 24 * HOUR_MS;
+pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// How long the stretch is that a rollup sums up. Each is a whole number of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     /// 15 minutes.
     Quarter,
     /// A day of UTC.
@@ -36,11 +36,11 @@ pub enum Level {
 
 impl Level {
     /// All of them, the shortest first.
-    pub const ALL: [Self; 3] = [Self::Quarter, Self::Day, Self::Month];
+    pub(crate) const ALL: [Self; 3] = [Self::Quarter, Self::Day, Self::Month];
 
     /// Its name in the database.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Quarter => "quarter",
             Self::Day => "day",
@@ -50,7 +50,7 @@ impl Level {
 
     /// The start of the stretch in which `time` lies.
     #[must_use]
-    pub fn floor(self, time: Time) -> Time {
+    pub(crate) fn floor(self, time: Time) -> Time {
         match self {
             Self::Quarter => time.minus(time.millis() % QUARTER_MS),
             Self::Day => time.minus(time.millis() % DAY_MS),
@@ -60,7 +60,7 @@ impl Level {
 
     /// The start of the first stretch that begins at `time` or later.
     #[must_use]
-    pub fn ceil(self, time: Time) -> Time {
+    pub(crate) fn ceil(self, time: Time) -> Time {
         match self.floor(time) {
             start if start == time => start,
             start => self.after(start),
@@ -69,7 +69,7 @@ impl Level {
 
     /// The end of the stretch that begins at `start`.
     #[must_use]
-    pub fn after(self, start: Time) -> Time {
+    pub(crate) fn after(self, start: Time) -> Time {
         match self {
             Self::Quarter => start.plus(QUARTER_MS),
             Self::Day => start.plus(DAY_MS),
@@ -155,20 +155,20 @@ schema!(Month, text_like("[0-9]{4}-(0[1-9]|1[0-2])").description(Some("A calenda
 
 /// The same moment for the calendar library, whose time ends a day before ours.
 #[must_use]
-pub fn timestamp(time: Time) -> Timestamp {
+pub(crate) fn timestamp(time: Time) -> Timestamp {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
 /// The same moment back.
 #[must_use]
-pub fn time(timestamp: Timestamp) -> Time {
+pub(crate) fn time(timestamp: Timestamp) -> Time {
     Time::from_millis(timestamp.as_millisecond().try_into().unwrap_or(0))
 }
 
 /// The moment so many months of UTC before `time`, or the last one of a shorter month.
 #[must_use]
-pub fn months_before(time_: Time, months: u16) -> Time {
+pub(crate) fn months_before(time_: Time, months: u16) -> Time {
     let zoned = timestamp(time_).to_zoned(TimeZone::UTC);
     zoned
         .checked_sub(i64::from(months).months())

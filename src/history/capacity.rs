@@ -9,13 +9,14 @@ use std::ops::AddAssign;
 use super::event::Batch;
 use crate::address::Address;
 use crate::quota::{Exhausted, Quota, Sharing};
+use crate::rejections::Limit;
 
 /// How far the hub's own measures may go beyond the limits: to this many times as much.
 const MEASURED: u64 = 2;
 
 /// How much may be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The most events. A sample of a census counts as one.
     pub events: usize,
     /// The most bytes that they may take in memory.
@@ -44,9 +45,18 @@ impl From<Exhausted> for Full {
     }
 }
 
+impl From<Full> for Limit {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Queue => Self::Queue,
+            Full::Address => Self::AddressQueue,
+        }
+    }
+}
+
 /// How much some events are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Size {
+pub(crate) struct Size {
     /// How many.
     pub events: u64,
     /// How many bytes of memory they take.
@@ -56,7 +66,7 @@ pub struct Size {
 impl Size {
     /// The size of a batch.
     #[must_use]
-    pub fn of(batch: &Batch) -> Self {
+    pub(crate) fn of(batch: &Batch) -> Self {
         Self { events: batch.weight() as u64, bytes: batch.bytes() as u64 }
     }
 }

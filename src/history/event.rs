@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::calendar::Month;
-use crate::clock::millis;
-use crate::wire::parse::Problem;
-use crate::wire::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
+use crate::protocol::parse::Problem;
+use crate::protocol::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
+use crate::time::millis;
 
 /// How far before a message's own time a watch session may have started, in milliseconds: 24 hours.
 const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -23,7 +23,7 @@ const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
-pub const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
+pub(crate) const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
 /// What a text takes in memory besides its bytes: two counters or a length, and what the allocator rounds up.
 const TEXT_BYTES: usize = 32;
@@ -152,7 +152,7 @@ impl WatchFact {
 
     /// The same, where the hub itself has measured `total` by now, `since` after the message came.
     #[must_use]
-    pub fn measured(mut self, total: Duration, since: Duration) -> Self {
+    pub(crate) fn measured(mut self, total: Duration, since: Duration) -> Self {
         self.watched_ms = self.watched_ms.max(millis(total));
         self.seen_at = self.seen_at.plus(millis(since));
         self
@@ -160,7 +160,7 @@ impl WatchFact {
 
     /// Only what the hub can go on measuring: what else was told of the watch session is queued already.
     #[must_use]
-    pub fn measurable(self) -> Self {
+    pub(crate) fn measurable(self) -> Self {
         Self { position_ms: None, duration_ms: None, props: None, ..self }
     }
 
@@ -172,7 +172,7 @@ impl WatchFact {
     /// What both tell of the same watch session: a join of semilattices, part by part. Where two
     /// messages have the same `at`, the larger values win, so that order never matters.
     #[must_use]
-    pub fn merge(self, other: Self) -> Self {
+    pub(crate) fn merge(self, other: Self) -> Self {
         let told =
             |fact: &Self| (fact.at, fact.who.room.clone(), fact.who.visitor.clone(), fact.content.clone());
         let state = match (self.state, other.state) {
@@ -200,19 +200,19 @@ impl WatchFact {
 
     /// Time watched, which is never more than what has passed since the start, in milliseconds.
     #[must_use]
-    pub fn watched(&self) -> u64 {
+    pub(crate) fn watched(&self) -> u64 {
         self.watched_ms.min(self.seen_at.millis().saturating_sub(self.started_at.millis()))
     }
 
     /// The watch session.
     #[must_use]
-    pub fn id(&self) -> Uuid {
+    pub(crate) fn id(&self) -> Uuid {
         self.id
     }
 
     /// Its state, and since when: what decides between two messages.
     #[must_use]
-    pub fn state_at(&self) -> (WatchState, Time) {
+    pub(crate) fn state_at(&self) -> (WatchState, Time) {
         (self.state, self.at)
     }
 }
@@ -298,14 +298,14 @@ impl Batch {
 
     /// What they take of a queue's limit: a census takes as much as it has samples.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.page_views.len() + self.watches.len() + self.samples()
     }
 
     /// About how many bytes of memory they take: their texts, their fixed size and what each of both costs
     /// beside that. What facts share counts for each of them.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let views = self.page_views.iter().map(PageViewFact::bytes);
         let watches = self.watches.iter().map(WatchFact::bytes);
         views.chain(watches).chain(self.censuses.iter().map(Census::bytes)).sum()
@@ -313,7 +313,7 @@ impl Batch {
 
     /// Takes facts from the front, of each kind in their order, until they are so many bytes.
     #[must_use]
-    pub fn split_front(&mut self, bytes: usize) -> Self {
+    pub(crate) fn split_front(&mut self, bytes: usize) -> Self {
         let mut left = bytes;
         Self {
             page_views: front(&mut self.page_views, &mut left, PageViewFact::bytes),
@@ -330,7 +330,7 @@ impl Batch {
 
     /// Whether there is no fact.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -351,7 +351,7 @@ impl Batch {
     }
 
     /// Keeps only the facts of one visitor. Presence samples are nobody's.
-    pub fn keep_only(&mut self, visitor: &VisitorId) {
+    pub(crate) fn keep_only(&mut self, visitor: &VisitorId) {
         self.page_views.retain(|view| view.who.visitor == *visitor);
         self.watches.retain(|watch| watch.who.visitor == *visitor);
         self.censuses.clear();

@@ -35,7 +35,7 @@ enum Wake {
 }
 
 /// Drains the journal into the store until nobody can append any more and all is committed.
-pub async fn run(drain: Drain, store: Store, interval: Duration) {
+pub(crate) async fn run(drain: Drain, store: Store, interval: Duration) {
     Flusher { drain, store, kept: None, failures: 0, waiting: Vec::new() }.run(interval).await;
 }
 

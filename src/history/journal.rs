@@ -16,12 +16,12 @@ use utoipa::ToSchema;
 use super::capacity::{Capacity, Full, Holdings, Limits, Size};
 use super::event::{Batch, Event};
 use super::fault::Fault;
-use super::meter::Meter;
-pub use super::status::{Flushed, Status};
+use super::metrics::HistoryMetrics;
+pub(crate) use super::status::{Flushed, Status};
 use crate::address::Address;
-use crate::clock::{Clock, millis};
+use crate::protocol::{Time, VisitorId};
 use crate::sync::lock;
-use crate::wire::{Time, VisitorId};
+use crate::time::{Clock, millis};
 
 /// Flushes that may be asked for before the flush task has looked.
 const REQUESTS: usize = 64;
@@ -31,19 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A batch's number. Rises by one with every batch that a flush takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, ToSchema)]
-pub struct Epoch(u64);
+pub(crate) struct Epoch(u64);
 
 impl Epoch {
     /// The epoch after this one.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
 /// Why a flush that somebody waits for did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FlushError {
+pub(crate) enum FlushError {
     /// The commit failed, for the reason that the database gave. The events are kept and will be tried again.
     #[error("the events are queued, but the database did not take them yet; they will be tried again: {0}")]
     NotCommitted(String),
@@ -58,7 +58,7 @@ pub enum FlushError {
 /// The way into the journal. Cloning shares it; when the last one is dropped, the flush task flushes
 /// what is left and ends.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(crate) struct Journal {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
 }
@@ -69,14 +69,14 @@ pub struct Gauge(Arc<Shared>);
 
 /// The flush task's end of the journal.
 #[derive(Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
 }
 
 /// What makes the flush task look before its time.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// The journal is a quarter full.
     Soon,
     /// Somebody waits for everything that is pending now. While the database takes nothing, they wait for the next
@@ -87,13 +87,13 @@ pub enum Request {
 }
 
 /// Where the result of a flush goes.
-pub type Reply = oneshot::Sender<Result<Flushed, FlushError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Flushed, FlushError>>;
 
 #[derive(Debug)]
 struct Shared {
     capacity: Capacity,
     clock: Clock,
-    meter: Meter,
+    metrics: HistoryMetrics,
     /// Held for O(1), for one append of at most a request's events, or, when somebody asks for a visitor's,
     /// for one pass over the pending ones.
     queue: Mutex<Queue>,
@@ -119,7 +119,7 @@ struct Queue {
 
 /// A journal for at most so many pending events and bytes, and the end that drains it.
 #[must_use]
-pub fn open(limits: Limits, clock: Clock, meter: Meter) -> (Journal, Drain) {
+pub(crate) fn open(limits: Limits, clock: Clock, metrics: HistoryMetrics) -> (Journal, Drain) {
     let (requests, receiver) = mpsc::channel(REQUESTS);
     // Epoch 0 is the empty time before the first event, and committed.
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
@@ -127,7 +127,7 @@ pub fn open(limits: Limits, clock: Clock, meter: Meter) -> (Journal, Drain) {
     let shared = Arc::new(Shared {
         capacity: Capacity::new(limits),
         clock,
-        meter,
+        metrics,
         queue: Mutex::new(queue),
         committed,
     });
@@ -135,11 +135,16 @@ pub fn open(limits: Limits, clock: Clock, meter: Meter) -> (Journal, Drain) {
 }
 
 impl Journal {
+    /// Counts presence samples that are not in the history because the journal had no room.
+    pub(crate) fn count_lost_samples(&self, count: usize) {
+        self.shared.metrics.samples_lost.increment(count as u64);
+    }
+
     /// Takes one event from an address and says in which epoch it is.
     ///
     /// # Errors
     /// There is no room for it; nothing was taken.
-    pub fn append(&self, from: Address, event: Event) -> Result<Epoch, Full> {
+    pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, Full> {
         self.append_all(from, Batch::from_iter([event]))
     }
 
@@ -147,7 +152,7 @@ impl Journal {
     ///
     /// # Errors
     /// There is no room for all of them; nothing was taken.
-    pub fn append_all(&self, from: impl Into<Option<Address>>, batch: Batch) -> Result<Epoch, Full> {
+    pub(crate) fn append_all(&self, from: impl Into<Option<Address>>, batch: Batch) -> Result<Epoch, Full> {
         let (capacity, size) = (&self.shared.capacity, Size::of(&batch));
         let (epoch, pending) = {
             let mut queue = lock(&self.shared.queue);
@@ -164,12 +169,12 @@ impl Journal {
 
     /// Takes what the hub itself has measured, full or not, as long as no more than twice the limits is pending:
     /// many sockets may end at once. What is not taken is counted.
-    pub fn append_measured(&self, event: Event) {
+    pub(crate) fn append_measured(&self, event: Event) {
         let batch = Batch::from_iter([event]);
         let mut queue = lock(&self.shared.queue);
         match self.shared.capacity.take_measured(&mut queue.open_holdings, Size::of(&batch)) {
             Ok(()) => self.put(&mut queue, batch),
-            Err(_) => self.shared.meter.measures_lost.increment(1),
+            Err(_) => self.shared.metrics.measures_lost.increment(1),
         }
     }
 
@@ -177,12 +182,12 @@ impl Journal {
         if batch.is_empty() {
             return;
         }
-        let meter = &self.shared.meter;
-        meter.page_views_queued.increment(batch.page_views.len() as u64);
-        meter.watches_queued.increment(batch.watches.len() as u64);
+        let metrics = &self.shared.metrics;
+        metrics.page_views_queued.increment(batch.page_views.len() as u64);
+        metrics.watches_queued.increment(batch.watches.len() as u64);
         let views = batch.page_views.iter().map(|view| &view.who);
         let senders = views.chain(batch.watches.iter().map(|watch| &watch.who));
-        meter.bot_events.increment(senders.filter(|who| who.is_bot).count() as u64);
+        metrics.bot_events.increment(senders.filter(|who| who.is_bot).count() as u64);
         queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
         queue.open.append(batch);
     }
@@ -190,7 +195,7 @@ impl Journal {
     /// Drops what is pending of a visitor and not being committed already, and says how much that was.
     /// Whoever waits for an ack of it gets it with the epoch's others.
     #[must_use]
-    pub fn forget(&self, visitor: &VisitorId) -> usize {
+    pub(crate) fn forget(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
         let before = queue.open.len();
         queue.open.page_views.retain(|view| view.who.visitor != *visitor);
@@ -200,7 +205,7 @@ impl Journal {
 
     /// How many events of a visitor are pending and not being committed already.
     #[must_use]
-    pub fn pending_of(&self, visitor: &VisitorId) -> usize {
+    pub(crate) fn pending_of(&self, visitor: &VisitorId) -> usize {
         let queue = lock(&self.shared.queue);
         let views = queue.open.page_views.iter().filter(|view| view.who.visitor == *visitor);
         views.count() + queue.open.watches.iter().filter(|watch| watch.who.visitor == *visitor).count()
@@ -211,7 +216,7 @@ impl Journal {
     ///
     /// # Errors
     /// The commit failed, or took longer; the events are kept and will be tried again.
-    pub async fn flush(&self) -> Result<Flushed, FlushError> {
+    pub(crate) async fn flush(&self) -> Result<Flushed, FlushError> {
         match timeout(PATIENCE, self.ask(Request::Join)).await {
             Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
             Ok(result) => result,
@@ -222,7 +227,7 @@ impl Journal {
     ///
     /// # Errors
     /// The commit failed; the events are kept and will be tried again.
-    pub async fn force_flush(&self) -> Result<Flushed, FlushError> {
+    pub(crate) async fn force_flush(&self) -> Result<Flushed, FlushError> {
         self.ask(Request::Force).await
     }
 
@@ -234,19 +239,19 @@ impl Journal {
 
     /// Tells the newest committed epoch.
     #[must_use]
-    pub fn committed(&self) -> watch::Receiver<Epoch> {
+    pub(crate) fn committed(&self) -> watch::Receiver<Epoch> {
         self.shared.committed.subscribe()
     }
 
     /// How the journal does.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.shared.status()
     }
 
     /// Tells how the journal does, and does not keep it open.
     #[must_use]
-    pub fn gauge(&self) -> Gauge {
+    pub(crate) fn gauge(&self) -> Gauge {
         Gauge(Arc::clone(&self.shared))
     }
 }
@@ -284,19 +289,19 @@ impl Shared {
 
 impl Drain {
     /// The next request, or `None` when nothing can come any more.
-    pub async fn request(&mut self) -> Option<Request> {
+    pub(crate) async fn request(&mut self) -> Option<Request> {
         self.requests.recv().await
     }
 
     /// A request that is already there.
-    pub fn try_request(&mut self) -> Option<Request> {
+    pub(crate) fn try_request(&mut self) -> Option<Request> {
         self.requests.try_recv().ok()
     }
 
     /// Closes the open epoch and takes its events, if it has any. They stay pending until
     /// [`committed`](Self::committed).
     #[must_use]
-    pub fn take(&self) -> Option<(Epoch, Batch)> {
+    pub(crate) fn take(&self) -> Option<(Epoch, Batch)> {
         let mut queue = lock(&self.shared.queue);
         // An epoch whose events were all forgotten is waited for too.
         if queue.open.is_empty() && queue.open_since.is_none() {
@@ -311,24 +316,24 @@ impl Drain {
     }
 
     /// The taken batch is on its way to the disk, for the first time or once more.
-    pub fn committing(&self) {
+    pub(crate) fn committing(&self) {
         lock(&self.shared.queue).is_committing = true;
     }
 
     /// A part of the taken batch is on disk.
     #[must_use]
-    pub fn committed_part(&self, part: &Batch) -> Flushed {
+    pub(crate) fn committed_part(&self, part: &Batch) -> Flushed {
         let flushed = Flushed::of(part);
         lock(&self.shared.queue).taken -= flushed;
-        let meter = &self.shared.meter;
-        meter.page_views_committed.increment(flushed.page_views as u64);
-        meter.watches_committed.increment(flushed.watch_sessions as u64);
+        let metrics = &self.shared.metrics;
+        metrics.page_views_committed.increment(flushed.page_views as u64);
+        metrics.watches_committed.increment(flushed.watch_sessions as u64);
         flushed
     }
 
     /// All parts of the taken batch are on disk, and `took` was the time of a flush in which so much was committed.
     /// Tells everybody who waits.
-    pub fn committed(&self, epoch: Epoch, flushed: Flushed, took: Duration) {
+    pub(crate) fn committed(&self, epoch: Epoch, flushed: Flushed, took: Duration) {
         {
             let mut queue = lock(&self.shared.queue);
             self.shared.capacity.release(&mut queue.taken_holdings);
@@ -337,17 +342,17 @@ impl Drain {
             queue.last_flush = Some(self.shared.clock.wall());
             queue.failing = None;
         }
-        self.shared.meter.flush_seconds.record(took.as_secs_f64());
-        self.shared.meter.flush_events.record(flushed.len() as f64);
+        self.shared.metrics.flush_seconds.record(took.as_secs_f64());
+        self.shared.metrics.flush_events.record(flushed.len() as f64);
         self.shared.committed.send_replace(epoch);
     }
 
     /// The taken batch is not on disk, and why.
-    pub fn failed(&self, fault: Fault, words: String) {
+    pub(crate) fn failed(&self, fault: Fault, words: String) {
         let mut queue = lock(&self.shared.queue);
         queue.is_committing = false;
         queue.failing = Some((fault, words));
         drop(queue);
-        self.shared.meter.flush_failures.increment(1);
+        self.shared.metrics.flush_failures.increment(1);
     }
 }

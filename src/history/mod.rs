@@ -4,30 +4,33 @@
 //! commits them to the [`store`], and [`stats`] reads what is committed. The [`lifecycle`] task keeps the file
 //! small and moves old months to [`archive`]s. This wing does not know who is here now, or that there are sockets.
 
-pub mod archive;
-pub mod calendar;
-pub mod capacity;
-pub mod event;
-pub mod fault;
-pub mod flush;
-pub mod journal;
-pub mod lifecycle;
-pub mod meter;
-pub mod record;
-pub mod rollup;
-pub mod stats;
-pub mod status;
-pub mod store;
+pub(crate) mod archive;
+pub(crate) mod calendar;
+pub(crate) mod capacity;
+pub(crate) mod event;
+pub(crate) mod fault;
+pub(crate) mod flush;
+pub(crate) mod journal;
+pub(crate) mod lifecycle;
+pub(crate) mod metrics;
+pub(crate) mod record;
+pub(crate) mod rollup;
+pub(crate) mod stats;
+pub(crate) mod status;
+pub(crate) mod store;
 
-pub use fault::Fault;
-pub use journal::{Epoch, Journal};
-pub use lifecycle::{Lifecycle, Retention};
-pub use store::Store;
+pub(crate) use fault::Fault;
+pub(crate) use journal::{Epoch, Journal};
+pub(crate) use lifecycle::{Lifecycle, Retention};
+pub(crate) use store::Store;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the history side is told by the configuration.
+/// The default of [`Config::database_url`].
+pub(crate) const DATABASE_URL: &str = "sqlite://data/breathing-room.db";
+
+/// The settings of the history.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the database is: `sqlite://path/to/file.db`.
@@ -47,7 +50,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            database_url: "sqlite://data/breathing-room.db".to_owned(),
+            database_url: DATABASE_URL.to_owned(),
             flush_interval: Duration::from_secs(30),
             queue_limit: 50_000,
             queue_bytes: 64 * 1024 * 1024,

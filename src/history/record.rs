@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
-use crate::wire::value::BadValue;
-use crate::wire::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
+use crate::protocol::value::BadValue;
+use crate::protocol::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
 
 /// One fact. Unknown fields are refused, so that a wrong name does not lose a value in silence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -10,26 +10,26 @@ use url::Url;
 
 use super::calendar::Level;
 use super::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
-use crate::wire::{RoomId, Time, VisitorId};
+use crate::protocol::{RoomId, Time, VisitorId};
 
 /// The number of a text in the database.
-pub type Number = u32;
+pub(crate) type Number = u32;
 
 /// The room whose rollups are those of the whole hub.
-pub const ALL_ROOMS: Number = 0;
+pub(crate) const ALL_ROOMS: Number = 0;
 
 /// The most bytes of a property's value that are told apart from others.
 const VALUE_LIMIT: usize = 64;
 
 /// How the text of a longer value ends.
-pub const CUT: char = '…';
+pub(crate) const CUT: char = '…';
 
 /// How often each of some texts was met.
-pub type Counts = BTreeMap<Number, i64>;
+pub(crate) type Counts = BTreeMap<Number, i64>;
 
 /// Which rollup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     /// How long the stretch is.
     pub level: Level,
     /// The room, or [`ALL_ROOMS`].
@@ -40,7 +40,7 @@ pub struct Key {
 
 /// Page views and watch sessions. What is added up may be negative where rows were taken back.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Activity {
+pub(crate) struct Activity {
     /// Pages seen.
     pub page_views: i64,
     /// Watch sessions that started.
@@ -61,7 +61,7 @@ pub struct Activity {
 
 /// Who was present.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Presence {
+pub(crate) struct Presence {
     /// People who came.
     pub joins: i64,
     /// The most who were present at once.
@@ -74,7 +74,7 @@ pub struct Presence {
 
 impl Activity {
     /// Adds `other` to this.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.page_views += other.page_views;
         self.watch_sessions += other.watch_sessions;
         self.watched_ms += other.watched_ms;
@@ -121,14 +121,14 @@ impl Activity {
 
     /// Whether nothing is left.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.page_views == 0 && self.watch_sessions == 0 && self.watched_ms == 0 && self.visitors.is_empty()
     }
 }
 
 impl Presence {
     /// Adds `other` to this.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.joins += other.joins;
         self.peak = self.peak.max(other.peak);
         self.present_ms += other.present_ms;
@@ -153,7 +153,7 @@ impl Presence {
 
 /// The numbers of all texts that some facts have.
 #[derive(Debug, Default)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     /// Of rooms, paths, titles, referrers, their hosts, contents, properties and their values.
     pub texts: HashMap<Box<str>, Number>,
     /// Of visitors.
@@ -165,19 +165,19 @@ pub struct Numbers {
 impl Numbers {
     /// The number of a text, or 0 where it has none.
     #[must_use]
-    pub fn text(&self, text: &str) -> Number {
+    pub(crate) fn text(&self, text: &str) -> Number {
         self.texts.get(text).copied().unwrap_or_default()
     }
 
     /// The room's number.
     #[must_use]
-    pub fn room(&self, room: &RoomId) -> Number {
+    pub(crate) fn room(&self, room: &RoomId) -> Number {
         self.text(room.as_str())
     }
 
     /// The visitor's number.
     #[must_use]
-    pub fn visitor(&self, visitor: &VisitorId) -> Number {
+    pub(crate) fn visitor(&self, visitor: &VisitorId) -> Number {
         self.visitors.get(visitor.as_str()).copied().unwrap_or_default()
     }
 
@@ -188,7 +188,7 @@ impl Numbers {
 
 /// A visitor who may no longer belong to the rollups in which this place lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// Who.
     pub visitor: Number,
     /// Where.
@@ -199,7 +199,7 @@ pub struct Trace {
 
 /// What some facts change, by room and quarter of an hour.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     activity: HashMap<(Number, Time), Activity>,
     presence: HashMap<(Number, Time), Presence>,
     traces: Vec<Trace>,
@@ -207,13 +207,13 @@ pub struct Tally {
 
 impl Tally {
     /// Adds facts, of which `numbers` has all texts.
-    pub fn add(&mut self, facts: &Batch, numbers: &Numbers) {
+    pub(crate) fn add(&mut self, facts: &Batch, numbers: &Numbers) {
         self.change(facts, numbers, 1);
         self.meet(facts, numbers);
     }
 
     /// Adds only the visitors of facts that count already.
-    pub fn meet(&mut self, facts: &Batch, numbers: &Numbers) {
+    pub(crate) fn meet(&mut self, facts: &Batch, numbers: &Numbers) {
         for view in facts.page_views.iter().filter(|view| !view.who.is_bot) {
             self.of_page_view(view, numbers).visitors.insert(numbers.visitor(&view.who.visitor));
         }
@@ -223,7 +223,7 @@ impl Tally {
     }
 
     /// Where rows of somebody were taken back, and none of theirs in the same room and quarter was added.
-    pub fn traces(&self) -> impl Iterator<Item = Trace> {
+    pub(crate) fn traces(&self) -> impl Iterator<Item = Trace> {
         self.traces.iter().copied().filter(|trace| {
             let activity = self.activity.get(&(trace.room, Level::Quarter.floor(trace.at)));
             !activity.is_some_and(|activity| activity.visitors.contains(trace.visitor))
@@ -231,7 +231,7 @@ impl Tally {
     }
 
     /// Takes facts back. The peak of who was present stays.
-    pub fn take(&mut self, facts: &Batch, numbers: &Numbers) {
+    pub(crate) fn take(&mut self, facts: &Batch, numbers: &Numbers) {
         self.change(facts, numbers, -1);
         let trace = |who: &Who, at| {
             let (visitor, room) = (numbers.visitor(&who.visitor), numbers.room(&who.room));
@@ -271,7 +271,7 @@ impl Tally {
 
     /// What page views and watch sessions change, in every rollup that `is_kept`. A room's activity is
     /// the whole hub's too.
-    pub fn activity(&self, is_kept: impl Fn(Level, Time) -> bool) -> BTreeMap<Key, Activity> {
+    pub(crate) fn activity(&self, is_kept: impl Fn(Level, Time) -> bool) -> BTreeMap<Key, Activity> {
         let mut changes = BTreeMap::<Key, Activity>::new();
         for ((room, quarter), activity) in &self.activity {
             for level in Level::ALL {
@@ -287,7 +287,7 @@ impl Tally {
     }
 
     /// What presence samples change. The whole hub has samples of its own.
-    pub fn presence(&self, is_kept: impl Fn(Level, Time) -> bool) -> BTreeMap<Key, Presence> {
+    pub(crate) fn presence(&self, is_kept: impl Fn(Level, Time) -> bool) -> BTreeMap<Key, Presence> {
         let mut changes = BTreeMap::<Key, Presence>::new();
         for ((room, quarter), presence) in &self.presence {
             for level in Level::ALL {
@@ -302,7 +302,10 @@ impl Tally {
 }
 
 /// The samples of a census, each with its room's number.
-pub fn samples<'a>(census: &'a Census, numbers: &Numbers) -> impl Iterator<Item = (Number, &'a Sample)> {
+pub(crate) fn samples<'a>(
+    census: &'a Census,
+    numbers: &Numbers,
+) -> impl Iterator<Item = (Number, &'a Sample)> {
     let rooms = census.rooms.iter().map(|(room, sample)| (numbers.room(room), sample));
     std::iter::once((ALL_ROOMS, &census.hub)).chain(rooms)
 }
@@ -312,7 +315,7 @@ fn add(counts: &mut Counts, text: Number, by: i64) {
 }
 
 /// Adds `others` to counts, of which those that come to nothing go.
-pub fn add_all(counts: &mut Counts, others: &Counts) {
+pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
     for (text, by) in others {
         let count = counts.entry(*text).or_default();
         *count += by;
@@ -324,14 +327,14 @@ pub fn add_all(counts: &mut Counts, others: &Counts) {
 
 /// The host of a referrer that is a URL, without `www.`.
 #[must_use]
-pub fn referrer_host(referrer: &str) -> Option<String> {
+pub(crate) fn referrer_host(referrer: &str) -> Option<String> {
     let url = Url::parse(referrer).ok()?;
     let host = url.host_str()?;
     Some(host.strip_prefix("www.").unwrap_or(host).to_owned())
 }
 
 /// A page view's properties as pairs of texts. Of a long value only the beginning tells it apart.
-pub fn properties(view: &PageViewFact) -> impl Iterator<Item = (String, String)> {
+pub(crate) fn properties(view: &PageViewFact) -> impl Iterator<Item = (String, String)> {
     let json = view.props.as_ref().map(|props| serde_json::from_str::<serde_json::Value>(props.as_json()));
     let object = match json {
         Some(Ok(serde_json::Value::Object(object))) => object,

@@ -10,12 +10,12 @@ use utoipa::ToSchema;
 use super::event::Batch;
 use super::fault::Fault;
 use super::journal::Epoch;
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// What a flush brought to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Flushed {
+pub(crate) struct Flushed {
     /// Page views.
     pub page_views: usize,
     /// States of watch sessions.

@@ -7,36 +7,38 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
-use super::admission::AdminToken;
-use super::body::Bodies;
-use super::hourly::Hourly;
-use super::meter::HttpMeter;
-use super::origins::Origins;
-use super::visitors::Desk;
-use crate::clock::Clock;
+use super::body::BodyBudget;
+use super::cors::Origins;
+use super::log_throttle::LogThrottle;
+use super::metrics::HttpMetrics;
+use super::personal_data::PersonalDataGate;
+use crate::auth::AdminToken;
 use crate::history::archive::Archives;
 use crate::history::stats::Answers;
 use crate::history::{Journal, Lifecycle, Store};
-use crate::live::{Feed, Hub};
-use crate::session::{Sockets, WatchClocks, meter, room};
+use crate::presence::{Feed, Registry};
+use crate::rejections::Rejections;
+use crate::session::{WatchClocks, room};
+use crate::time::Clock;
+use crate::transport::Sockets;
 
 /// Everything that a handler may need.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct App {
     /// Who may see what.
     pub config: Config,
     /// From which sites browsers may come.
     pub origins: Origins,
     /// When was logged that a proxy tells no address.
-    pub untold: Hourly,
+    pub untold: LogThrottle,
     /// The admin's token, configured or made.
     pub admin_token: AdminToken,
     /// Room for bodies.
-    pub bodies: Bodies,
+    pub bodies: BodyBudget,
     /// Whose turn it is to read or erase what is kept of a person.
-    pub desk: Desk,
+    pub desk: PersonalDataGate,
     /// Who is here.
-    pub hub: Arc<Hub>,
+    pub registry: Arc<Registry>,
     /// The live activity.
     pub feed: Arc<Feed>,
     /// Where events go.
@@ -62,9 +64,9 @@ pub struct App {
     /// How long watch sessions have played.
     pub clocks: Arc<WatchClocks>,
     /// What was refused.
-    pub refusals: meter::Meter,
+    pub rejections: Rejections,
     /// Requests, and the page that shows all counters.
-    pub meter: HttpMeter,
+    pub metrics: HttpMetrics,
     /// When events that still wait mean that the database is in trouble, in milliseconds.
     pub overdue_ms: u64,
 }

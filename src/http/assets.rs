@@ -32,7 +32,7 @@ pub(super) const FOR_ALL: [(HeaderName, &str); 2] = [
 
 /// How long a browser may keep a file without asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// As long as it likes: another content would have another name.
     Forever,
     /// An hour: the name stays when the content changes.
@@ -52,7 +52,7 @@ impl Keep {
 }
 
 /// `GET /assets/{file}`: what the pages need, under names that hold a hash of the content.
-pub async fn asset(
+pub(crate) async fn asset(
     path: Result<Path<String>, PathRejection>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -60,7 +60,7 @@ pub async fn asset(
 }
 
 /// `GET /client/{file}`: the client library, as a script and as an ES module.
-pub async fn client(
+pub(crate) async fn client(
     path: Result<Path<String>, PathRejection>,
     request: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {

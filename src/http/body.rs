@@ -1,4 +1,4 @@
-//! Bodies of requests: how much of them is on its way at once, for all and for each address, in how many pieces, and
+//! BodyBudget of requests: how much of them is on its way at once, for all and for each address, in how many pieces, and
 //! what becomes of a body that nobody reads.
 //!
 //! A connection that is closed while bytes wait to be read is reset, and a reset may overtake the answer. So what a
@@ -21,8 +21,8 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::error::ApiError;
+use crate::address::Address;
 use crate::quota::{Quota, Sharing};
-use crate::session::Address;
 use crate::sync::lock;
 
 /// The longest body, in bytes.
@@ -48,15 +48,15 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Room for the bodies that are on their way.
 #[derive(Debug)]
-pub struct Bodies {
+pub(crate) struct BodyBudget {
     room: Arc<Quota>,
     patience: Duration,
 }
 
-impl Bodies {
+impl BodyBudget {
     /// Room for so many bytes, at least for four bodies, each of which may take so long.
     #[must_use]
-    pub fn new(bytes: usize, sharing: Sharing, patience: Duration) -> Self {
+    pub(crate) fn new(bytes: usize, sharing: Sharing, patience: Duration) -> Self {
         Self { room: Arc::new(Quota::new(bytes.max(ROOM_MIN) as u64, sharing)), patience }
     }
 
@@ -64,7 +64,7 @@ impl Bodies {
     ///
     /// # Errors
     /// It is too large, breaks off, takes too long or has too many pieces, or there is no room for it.
-    pub async fn read(&self, address: Address, body: Body) -> Result<Vec<u8>, ApiError> {
+    pub(crate) async fn read(&self, address: Address, body: Body) -> Result<Vec<u8>, ApiError> {
         if body.size_hint().lower() > BODY_LIMIT as u64 {
             return Err(ApiError::TooLarge(BODY_LIMIT));
         }
@@ -112,7 +112,7 @@ impl Pieces {
 }
 
 /// Answers, and reads before that what the handler has left of the body, up to a bound.
-pub async fn drain(request: Request, next: Next) -> Response {
+pub(crate) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_given_up_and_its_room_is_free() {
-        let bodies = Bodies::new(0, Sharing::Fair, Duration::from_millis(1));
+        let bodies = BodyBudget::new(0, Sharing::Fair, Duration::from_millis(1));
         assert!(matches!(bodies.read(address(1), stuck(1, 10)).await, Err(ApiError::SlowBody)));
         assert!(bodies.read(address(1), Body::from("{}")).await.is_ok());
         assert_eq!(bodies.room.used(), 0);
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_takes_room_as_it_comes_and_not_before() {
-        let bodies = Bodies::new(0, Sharing::Fair, LONG);
+        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
         let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(bodies.read(address(1), stuck(0, 0)))).collect();
         for body in &mut waiting {
             assert!(futures_util::poll!(body).is_pending());
@@ -244,13 +244,13 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_leaves_room_for_the_bodies_of_others() {
-        let bodies = Bodies::new(0, Sharing::Fair, LONG);
+        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
         let mut greedy: Vec<_> = (0..100).map(|_| Box::pin(bodies.read(address(1), stuck(1, 1)))).collect();
         let mut rejected = 0;
         for body in &mut greedy {
             match futures_util::poll!(body) {
                 Poll::Pending => {}
-                Poll::Ready(Err(ApiError::Bodies(Exhausted::Address))) => rejected += 1,
+                Poll::Ready(Err(ApiError::BodyBudget(Exhausted::Address))) => rejected += 1,
                 Poll::Ready(other) => panic!("{other:?}"),
             }
         }
@@ -260,13 +260,13 @@ mod tests {
 
     #[tokio::test]
     async fn without_rate_limits_bodies_have_all_the_room_there_is() {
-        let bodies = Bodies::new(0, Sharing::FirstCome, LONG);
+        let bodies = BodyBudget::new(0, Sharing::FirstCome, LONG);
         let mut slow: Vec<_> = (0..64).map(|_| Box::pin(bodies.read(address(1), stuck(1, 1)))).collect();
         for body in &mut slow {
             assert!(futures_util::poll!(body).is_pending());
         }
         let full = bodies.read(address(2), Body::from("{}")).await;
-        assert!(matches!(full, Err(ApiError::Bodies(Exhausted::Total))), "{full:?}");
+        assert!(matches!(full, Err(ApiError::BodyBudget(Exhausted::Total))), "{full:?}");
     }
 
     #[tokio::test]
@@ -274,14 +274,14 @@ mod tests {
         let long = Bytes::from(vec![b' '; BODY_LIMIT + 1]);
         let streamed = stream::iter([Ok::<_, io::Error>(long.clone())]);
         for body in [Body::from(long), Body::from_stream(streamed)] {
-            let read = Bodies::new(0, Sharing::Fair, LONG).read(address(1), body).await;
+            let read = BodyBudget::new(0, Sharing::Fair, LONG).read(address(1), body).await;
             assert!(matches!(read, Err(ApiError::TooLarge(BODY_LIMIT))));
         }
     }
 
     #[tokio::test]
     async fn a_body_of_tiny_chunks_is_given_up_after_some_hundred() {
-        let bodies = Bodies::new(0, Sharing::Fair, LONG);
+        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
         let read = async |pieces: usize, bytes: usize| {
             let pieces =
                 stream::iter((0..pieces).map(move |_| Ok::<_, io::Error>(Bytes::from(vec![b' '; bytes]))));

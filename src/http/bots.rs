@@ -18,7 +18,7 @@ static BOTS: LazyLock<isbot::Bots> = LazyLock::new(|| {
 
 /// Whether a known bot has sent these headers.
 #[must_use]
-pub fn sent(headers: &HeaderMap) -> bool {
+pub(crate) fn sent(headers: &HeaderMap) -> bool {
     headers.get(USER_AGENT).is_some_and(|agent| BOTS.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
 }
 

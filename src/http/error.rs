@@ -11,17 +11,17 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::BadToken;
 use crate::history::capacity::Full;
 use crate::history::journal::FlushError;
 use crate::history::lifecycle::Unfinished;
 use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;
-use crate::live::NoPlace;
+use crate::presence::JoinError;
+use crate::protocol::ids::BadName;
+use crate::protocol::parse::Problem;
 use crate::quota::Exhausted;
-use crate::session::{Refused, TooMuch, UpgradeError};
-use crate::token::BadToken;
-use crate::wire::ids::BadName;
-use crate::wire::parse::Problem;
+use crate::transport::{AdmitError, LimitExceeded, UpgradeError};
 
 /// After how many seconds whoever got a 503 should come back.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -32,7 +32,7 @@ const SLOWED_DOWN_SECONDS: HeaderValue = HeaderValue::from_static("10");
 /// The body of every refusal.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
-pub struct ErrorBody {
+pub(crate) struct ErrorBody {
     error: ErrorDetail,
 }
 
@@ -96,7 +96,7 @@ pub enum ApiError {
     Pieces,
     /// Too many bytes of bodies are on their way.
     #[error("the hub has too much to read: come back later")]
-    Bodies(#[from] Exhausted),
+    BodyBudget(#[from] Exhausted),
     /// The body is neither JSON nor text.
     #[error("Content-Type must be application/json or text/plain")]
     MediaType,
@@ -135,13 +135,13 @@ pub enum ApiError {
     Upgrade(#[from] UpgradeError),
     /// No socket can be opened now.
     #[error(transparent)]
-    Sockets(#[from] Refused),
+    Sockets(#[from] AdmitError),
     /// There is no place in the room now.
     #[error(transparent)]
-    Place(#[from] NoPlace),
+    Place(#[from] JoinError),
     /// The address does too much.
     #[error(transparent)]
-    TooMuch(#[from] TooMuch),
+    LimitExceeded(#[from] LimitExceeded),
     /// Others ask for what is kept of people.
     #[error("too many ask for what is kept of people: come back in a moment")]
     Busy,
@@ -192,19 +192,21 @@ impl ApiError {
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
-            Self::TooMuch(TooMuch::Open | TooMuch::Live)
-            | Self::Sockets(Refused::TooMuch(TooMuch::Open))
-            | Self::Place(NoPlace::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
-            Self::TooMuch(_) | Self::Sockets(Refused::TooMuch(_)) => {
+            Self::LimitExceeded(LimitExceeded::Open | LimitExceeded::Live)
+            | Self::Sockets(AdmitError::LimitExceeded(LimitExceeded::Open))
+            | Self::Place(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+            Self::LimitExceeded(_) | Self::Sockets(AdmitError::LimitExceeded(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-fast")
             }
-            Self::Sockets(Refused::Full) | Self::Place(NoPlace::RoomsFull) => {
+            Self::Sockets(AdmitError::Full) | Self::Place(JoinError::RoomsFull) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "full")
             }
-            Self::Sockets(Refused::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
+            Self::Sockets(AdmitError::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::Queue(_) | Self::Bodies(_) | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Queue(_) | Self::BodyBudget(_) | Self::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+            }
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
             Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")
@@ -217,7 +219,7 @@ impl ApiError {
 
     /// What the headers of a refusal with this status say.
     #[must_use]
-    pub fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
             StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, SLOWED_DOWN_SECONDS)],

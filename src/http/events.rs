@@ -16,17 +16,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::admission;
 use super::app::App;
 use super::bots;
 use super::error::ApiError;
-use super::live::query;
+use super::extract::{claims, query};
+use crate::address::Address;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::protocol::parse::{self, Problem};
+use crate::protocol::{ErrorCode, RoomId, Time, VisitorId};
 use crate::quota::Exhausted;
-use crate::session::Address;
-use crate::session::meter::Limit;
-use crate::wire::parse::{self, Problem};
-use crate::wire::{ErrorCode, RoomId, Time, VisitorId};
+use crate::rejections::Limit;
 
 /// The most events in one array.
 pub(super) const EVENTS_LIMIT: usize = 100;
@@ -55,27 +54,27 @@ impl Posting {
 
 /// What an event over HTTP has besides the socket's fields.
 #[derive(Debug, Deserialize, ToSchema)]
-pub struct Sender {
+pub(crate) struct Sender {
     visitor: VisitorId,
     room: RoomId,
 }
 
 /// The events wait for the next commit.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Queued {
+pub(crate) struct Queued {
     /// How many.
     queued: usize,
 }
 
 /// The events are in the database.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// How many.
     committed: usize,
 }
 
 /// `POST /page-view`.
-pub async fn page_view(
+pub(crate) async fn page_view(
     State(app): State<Arc<App>>,
     posting: Result<Query<Posting>, QueryRejection>,
     address: Address,
@@ -89,7 +88,7 @@ pub async fn page_view(
 }
 
 /// `POST /watch-session`.
-pub async fn watch_session(
+pub(crate) async fn watch_session(
     State(app): State<Arc<App>>,
     posting: Result<Query<Posting>, QueryRejection>,
     address: Address,
@@ -110,7 +109,7 @@ async fn take<T: DeserializeOwned>(
     body: Body,
     event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
 ) -> Result<Response, ApiError> {
-    let claims = admission::claims(app, headers)?;
+    let claims = claims(app, headers)?;
     let durable = query(posting)?.is_durable()?;
     let text = read(app, address, headers, body).await?;
     let is_bot = bots::sent(headers);
@@ -122,13 +121,13 @@ async fn take<T: DeserializeOwned>(
     };
     let batch = events(&text, is_bot, app.clock.wall(), event).inspect_err(|error| {
         if let ApiError::BadBody(problem) = error {
-            app.refusals.refused(problem.code);
+            app.rejections.refused(problem.code);
         }
     })?;
     let count = batch.len();
     app.journal.append_all(address, batch).inspect_err(|full| {
-        app.refusals.refused(ErrorCode::Overloaded);
-        app.refusals.limited((*full).into());
+        app.rejections.refused(ErrorCode::Overloaded);
+        app.rejections.limited((*full).into());
     })?;
     if durable && count > 0 {
         app.journal.flush().await?;
@@ -147,9 +146,9 @@ async fn read(app: &App, address: Address, headers: &HeaderMap, body: Body) -> R
         }
     }
     let bytes = app.bodies.read(address, body).await.inspect_err(|error| match error {
-        ApiError::Bodies(Exhausted::Total) => app.refusals.limited(Limit::BytesInFlight),
-        ApiError::Bodies(Exhausted::Address) => app.refusals.limited(Limit::AddressBytesInFlight),
-        ApiError::Pieces => app.refusals.limited(Limit::BodyPieces),
+        ApiError::BodyBudget(Exhausted::Total) => app.rejections.limited(Limit::BytesInFlight),
+        ApiError::BodyBudget(Exhausted::Address) => app.rejections.limited(Limit::AddressBytesInFlight),
+        ApiError::Pieces => app.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
     String::from_utf8(bytes)
@@ -195,7 +194,7 @@ pub fn events<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::PageView;
+    use crate::protocol::PageView;
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
         let event = |who, view: PageView, at| {

@@ -39,7 +39,7 @@ const FAMILIES: [&str; 6] = ["accept", "access-control-", "cache-", "content-", 
 ///
 /// # Errors
 /// It is no header's name, or that of a header whose form is known to be another than that of addresses.
-pub fn address_header(name: &str) -> Result<HeaderName, String> {
+pub(crate) fn address_header(name: &str) -> Result<HeaderName, String> {
     let header = HeaderName::try_from(name)
         .map_err(|_| "must be the name of a header, such as X-Forwarded-For".to_owned())?;
     let name = header.as_str();
@@ -53,7 +53,7 @@ pub fn address_header(name: &str) -> Result<HeaderName, String> {
 
 /// The address that the nearest proxy tells: the last one of `Forwarded` (RFC 7239), or of a list of addresses.
 #[must_use]
-pub fn told_address(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
+pub(crate) fn forwarded_address(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
     let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
     let nearest = parts(value, ',').filter(|part| !part.is_empty()).last()?;
     if *header == FORWARDED { parameter(nearest, "for").and_then(node) } else { node(nearest) }
@@ -62,7 +62,7 @@ pub fn told_address(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> 
 /// The scheme by which the browser asked, `http` or `https`: the first one that is told, since each further
 /// proxy tells how it was asked by the one before. No page can send these headers.
 #[must_use]
-pub fn told_scheme(headers: &HeaderMap) -> Option<&'static str> {
+pub(crate) fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let list = headers.get("x-forwarded-proto").and_then(first);
     let forwarded = || first(headers.get(FORWARDED)?).and_then(|element| parameter(element, "proto"));
     // Some proxies tell the scheme of the socket (Traefik).
@@ -122,7 +122,7 @@ mod tests {
 
     fn told_by(name: &str, values: &[&str]) -> Option<String> {
         let header = address_header(name).unwrap();
-        told_address(&headers(name, values), &header).map(|address| address.to_string())
+        forwarded_address(&headers(name, values), &header).map(|address| address.to_string())
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             ("forwarded", "for=192.0.2.1", None),
             ("x-other", "https", None),
         ] {
-            assert_eq!(told_scheme(&headers(name, &[value])), scheme, "{name}: {value}");
+            assert_eq!(forwarded_scheme(&headers(name, &[value])), scheme, "{name}: {value}");
         }
     }
 

@@ -1,45 +1,36 @@
-//! HTTP: the only part that knows all others, and the only one that nobody knows.
+//! HTTP: the routes and their handlers.
 //!
-//! [`server`] opens and ends everything, and [`accept`] takes connections in; [`routes`] is the table of what there is; the
-//! handlers stand in files by whom they ask: [`live`] and [`sockets`] the memory, [`events`] the journal,
-//! [`stats`] the database, [`visitors`] all that is kept of one person, [`operate`] the machine room,
-//! [`pages`], [`assets`] and [`contract`] nobody. Who may ask at all is said in [`admission`] and [`origins`].
+//! [`routes`] is the table of all routes. Handlers are grouped by what they read: [`rooms`] and [`websocket`] presence,
+//! [`events`] the journal, [`stats`] the database, [`personal_data`] all that is stored of one visitor, [`operate`] the
+//! state of the hub, [`pages`], [`assets`] and [`contract`] files. [`extract`] and [`cors`] decide who may do what.
 
-pub mod accept;
-pub mod admission;
-pub mod app;
-pub mod assets;
-pub mod body;
-pub mod bots;
-pub mod contract;
-#[cfg(target_os = "linux")]
-mod defer;
-pub mod descriptors;
-pub mod error;
+pub(crate) mod app;
+pub(crate) mod assets;
+pub(crate) mod body;
+pub(crate) mod bots;
+pub(crate) mod contract;
+pub(crate) mod cors;
+pub(crate) mod error;
 mod etag;
-pub mod events;
-pub mod forwarded;
-pub mod hourly;
-pub mod limits;
-pub mod live;
-pub mod meter;
-pub mod operate;
-pub mod origins;
-pub mod pages;
-pub mod routes;
-pub mod seats;
-pub mod server;
-pub mod sockets;
-pub mod stats;
-pub mod visitors;
+pub(crate) mod events;
+pub(crate) mod extract;
+pub(crate) mod forwarded;
+pub(crate) mod log_throttle;
+pub(crate) mod metrics;
+pub(crate) mod operate;
+pub(crate) mod pages;
+pub(crate) mod personal_data;
+pub(crate) mod rooms;
+pub(crate) mod routes;
+pub(crate) mod stats;
+pub(crate) mod websocket;
 
 use axum::http::HeaderName;
 
-pub use descriptors::Descriptors;
-pub use origins::{AllowedOrigins, PublicUrl};
-pub use pages::FrameAncestors;
-pub use server::{ServeError, Server, listen, serve};
-pub use stats::PublicProps;
+pub(crate) use pages::FrameAncestors;
+pub(crate) use stats::PublicProps;
+
+use crate::auth::{Access, AllowedOrigins, PublicUrl};
 
 /// What HTTP is told by the configuration.
 #[derive(Debug, Clone, Default)]
@@ -47,11 +38,11 @@ pub struct Config {
     /// The admin's token; without one, a random one is made at start and logged.
     pub admin_token: Option<String>,
     /// Who may see the dashboard, and what it shows: the history and the live activity.
-    pub dashboard: Audience,
+    pub dashboard: Access,
     /// By which properties everybody may break page views down who may see the history.
     pub public_props: PublicProps,
     /// Who may see `/metrics`.
-    pub metrics: Audience,
+    pub metrics: Access,
     /// From which sites browsers may come.
     pub allowed_origins: AllowedOrigins,
     /// The hub's own address as browsers see it; without it, pages of the host that was asked for are its own.
@@ -60,16 +51,4 @@ pub struct Config {
     pub frame_ancestors: FrameAncestors,
     /// The header in which a proxy tells whose request it is; without one, the peer's address counts.
     pub client_ip_header: Option<HeaderName>,
-    /// How many files the process may have open, where that was asked.
-    pub descriptors: Option<Descriptors>,
-}
-
-/// Who may see something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Audience {
-    /// Everybody.
-    #[default]
-    Public,
-    /// Whoever has the admin token.
-    Admin,
 }

@@ -14,22 +14,21 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Audience;
-use super::admission::Admin;
+use super::Access;
 use super::app::App;
 use super::error::ApiError;
-use super::live::PRIVATE;
+use super::extract::{Admin, PRIVATE, admit};
 use crate::address::Address;
-use crate::clock::millis;
 use crate::history::Fault;
 use crate::history::journal::{Flushed, Status};
 use crate::history::lifecycle::Report;
 use crate::history::store::Migrated;
-use crate::live::Counts;
-use crate::live::room::Room;
-use crate::session::census;
-use crate::wire::mood::NamedMoods;
-use crate::wire::{RoomId, Time, VisitorId, Vocabulary};
+use crate::presence::Counts;
+use crate::presence::room::Room;
+use crate::protocol::mood::NamedMoods;
+use crate::protocol::{RoomId, Time, VisitorId, Vocabulary};
+use crate::session::samples;
+use crate::time::millis;
 
 /// The most rooms, and visitors in each, that the debug page lists.
 const DEBUG_LIMIT: usize = 100;
@@ -37,7 +36,7 @@ const DEBUG_LIMIT: usize = 100;
 /// How the hub does.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Health {
+pub(crate) struct Health {
     status: Condition,
     /// Why it is degraded.
     #[schema(required)]
@@ -71,7 +70,7 @@ enum Condition {
 }
 
 /// `GET /health`: from memory only, so that it answers whatever the database does.
-pub async fn health(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.journal.status();
     let reason = trouble(&status, app.overdue_ms);
     let degraded = reason.is_some();
@@ -79,7 +78,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         status: if degraded { Condition::Degraded } else { Condition::Ok },
         reason,
         architecture: "memory-first",
-        live_users: app.hub.totals().visitors,
+        live_users: app.registry.totals().visitors,
         pending_page_views: status.pending_page_views,
         pending_watch_sessions: status.pending_watch_sessions,
         oldest_unflushed_ms: status.oldest_ms,
@@ -120,48 +119,48 @@ fn trouble(status: &Status, overdue_ms: u64) -> Option<Trouble> {
 }
 
 /// `GET /metrics`: all counters, for Prometheus.
-pub async fn metrics(
+pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
     address: Address,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    app.config.metrics.admit(&app, &headers, address)?;
-    let cache = if app.config.metrics == Audience::Admin { PRIVATE } else { "no-store" };
+    admit(app.config.metrics, &app, &headers, address)?;
+    let cache = if app.config.metrics == Access::Admin { PRIVATE } else { "no-store" };
     let headers = [(CACHE_CONTROL, cache), (CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((headers, app.meter.page(&app)).into_response())
+    Ok((headers, app.metrics.page(&app)).into_response())
 }
 
 /// What a flush did.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FlushReport {
+pub(crate) struct FlushReport {
     flushed: Flushed,
     /// How long it took.
     took_ms: u64,
 }
 
 /// `POST /flush`: everything that is pending goes to the database now, with who was here until now.
-pub async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<FlushReport>, ApiError> {
+pub(crate) async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<FlushReport>, ApiError> {
     let started = Instant::now();
-    census::take(&app.room);
+    samples::take(&app.room);
     let flushed = app.journal.force_flush().await?;
     Ok(Json(FlushReport { flushed, took_ms: millis(started.elapsed()) }))
 }
 
 /// `POST /init-db`: applies the migrations that have not been applied.
-pub async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Migrated>, ApiError> {
+pub(crate) async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Migrated>, ApiError> {
     app.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
 }
 
 /// `POST /maintain`: all that is due by now, or the rest of the run that is under way.
-pub async fn maintain(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Report>, ApiError> {
+pub(crate) async fn maintain(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Report>, ApiError> {
     Ok(Json(app.lifecycle.maintain().await?))
 }
 
 /// The memory, up to a bound.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Memory<'a> {
+pub(crate) struct Memory<'a> {
     version: &'static str,
     uptime_ms: u64,
     /// Distinct visitors over all rooms.
@@ -207,19 +206,19 @@ struct VisitorMemory {
 }
 
 /// `GET /debug`: the memory, down to the people in the rooms, up to a bound.
-pub async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
-    let totals = app.hub.totals();
-    let rooms = app.hub.rooms(DEBUG_LIMIT);
+pub(crate) async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
+    let totals = app.registry.totals();
+    let rooms = app.registry.rooms(DEBUG_LIMIT);
     let rooms: Vec<_> = rooms.iter().map(|room| (room, room.counts())).collect();
     let memory = Memory {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: millis(app.clock.elapsed()),
         live_users: totals.visitors,
         sessions: totals.sessions,
-        bot_sessions: app.hub.bots(),
+        bot_sessions: app.registry.bots(),
         connections: app.sockets.len(),
         room_count: totals.rooms,
-        rooms: rooms.iter().map(|(room, counts)| remember(room, counts, app.hub.vocabulary())).collect(),
+        rooms: rooms.iter().map(|(room, counts)| remember(room, counts, app.registry.vocabulary())).collect(),
         watch_clocks: app.clocks.len(),
         journal: app.journal.status(),
         stopping: app.sockets.is_closed(),

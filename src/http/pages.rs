@@ -14,11 +14,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use super::Audience;
+use super::Access;
 use super::app::App;
 use super::assets::{Keep, are_built, serve};
 use super::error::ApiError;
-use super::live::room_id;
+use super::extract::{admit, room_id};
 use crate::address::Address;
 
 /// What there is to see where the pages were not built before the hub.
@@ -29,7 +29,7 @@ Or, step by step:  cd web && npm ci && npm run build && cd .. && cargo build
 ";
 
 /// Warns at the start of a hub that has no pages to serve.
-pub(super) fn warn_if_missing() {
+pub(crate) fn warn_if_missing() {
     if !are_built() {
         warn!("this program was built without its pages: build it with `make run` or `make release`");
     }
@@ -73,15 +73,15 @@ fn is_origin(source: &str) -> bool {
 }
 
 /// `GET /`: the dashboard. Where it is the admin's, whoever has no token gets a page that asks for it.
-pub async fn dashboard(
+pub(crate) async fn dashboard(
     State(app): State<Arc<App>>,
     address: Address,
     mut request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let is_public = app.config.dashboard == Audience::Public;
+    let is_public = app.config.dashboard == Access::Public;
     // Whoever brings no token has not tried any.
     if is_public || request.contains_key(AUTHORIZATION) {
-        match app.config.dashboard.admit(&app, &request, address) {
+        match admit(app.config.dashboard, &app, &request, address) {
             Ok(()) => return Ok(page("index.html", &request, "'none'")),
             Err(ApiError::Unauthorized) => {}
             Err(paced) => return Err(paced),
@@ -96,7 +96,7 @@ pub async fn dashboard(
 }
 
 /// `GET /room/{room}`: a page that joins the room.
-pub async fn room(
+pub(crate) async fn room(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     request: HeaderMap,

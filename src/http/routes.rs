@@ -13,19 +13,23 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::Either;
+use hyper::Version;
 use hyper::body::Incoming;
+use hyper::header::HOST;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{assets, body, contract, events, limits, live, operate, pages, sockets, stats, visitors};
+use super::{
+    assets, body, contract, events, extract, operate, pages, personal_data, rooms, stats, websocket,
+};
+use crate::address::Address;
 use crate::panics::{Panics, Part};
-use crate::session::Address;
 
 /// All that is answered: requests for sockets at once, everything else by the router.
 #[derive(Debug, Clone)]
-pub struct Front {
+pub(crate) struct Front {
     app: Arc<App>,
     router: TowerToHyperService<Router>,
 }
@@ -33,7 +37,7 @@ pub struct Front {
 impl Front {
     /// What `app` answers.
     #[must_use]
-    pub fn new(app: Arc<App>) -> Self {
+    pub(crate) fn new(app: Arc<App>) -> Self {
         Self { router: TowerToHyperService::new(router(Arc::clone(&app))), app }
     }
 }
@@ -47,10 +51,24 @@ impl Service<hyper::Request<Incoming>> for Front {
     >;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        match sockets::answer(&self.app, &request) {
+        let answer = if names_one_host(&request) {
+            websocket::answer(&self.app, &request)
+        } else {
+            Some(ApiError::Host.into_response())
+        };
+        match answer {
             Some(response) => Either::Left(ready(Ok(response))),
             None => Either::Right(self.router.call(request.map(Body::new))),
         }
+    }
+}
+
+/// Whether a request says once whom it asks, as RFC 9112 (section 3.2) has it: whoever reads two may read them in
+/// another order than the proxy in front.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() < Version::HTTP_11,
+        count => count == 1,
     }
 }
 
@@ -67,10 +85,10 @@ fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(from_fn_with_state(Arc::clone(&app), answer_file));
     Router::new()
-        .route("/rooms/{room}", get(live::room))
-        .route("/rooms/{room}/socket", get(sockets::room))
-        .route("/live-activity", get(live::live_activity))
-        .route("/live", get(sockets::activity))
+        .route("/rooms/{room}", get(rooms::room))
+        .route("/rooms/{room}/socket", get(websocket::room))
+        .route("/live-activity", get(rooms::live_activity))
+        .route("/live", get(websocket::activity))
         .route("/unified-stats", get(stats::unified_stats))
         .route("/page-view", post(events::page_view))
         .route("/watch-session", post(events::watch_session))
@@ -80,7 +98,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/flush", post(operate::flush))
         .route("/init-db", post(operate::init_db))
         .route("/maintain", post(operate::maintain))
-        .route("/visitors/{visitor}/data", get(visitors::data).delete(visitors::erase))
+        .route("/visitors/{visitor}/data", get(personal_data::data).delete(personal_data::erase))
         .route("/debug", get(operate::debug))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
@@ -96,10 +114,10 @@ async fn answer(State(app): State<Arc<App>>, address: Address, request: Request,
     let route = route(&request);
     let answer = async {
         verdict.check()?;
-        limits::check_rate(&app, address, &request)?;
+        extract::check_rate(&app, address, &request)?;
         match verdict.preflight(&request) {
             Some(preflight) => Ok(preflight),
-            None => unless_it_panics(app.meter.panics(), next.run(request)).await,
+            None => unless_it_panics(app.metrics.panics(), next.run(request)).await,
         }
     };
     let mut response = answer.await.into_response();
@@ -110,7 +128,7 @@ async fn answer(State(app): State<Arc<App>>, address: Address, request: Request,
 /// Answers with a file, which is the same for all, and which caches may keep so.
 async fn answer_file(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = route(&request);
-    let answer = unless_it_panics(app.meter.panics(), next.run(request)).await;
+    let answer = unless_it_panics(app.metrics.panics(), next.run(request)).await;
     count(&app, route.as_ref(), answer.into_response())
 }
 
@@ -120,7 +138,7 @@ fn route(request: &Request) -> Option<MatchedPath> {
 
 /// Counts answers by the route's pattern, so that names in addresses make no new counters.
 fn count(app: &App, route: Option<&MatchedPath>, response: Response) -> Response {
-    app.meter.answered(route.map_or("none", MatchedPath::as_str), response.status());
+    app.metrics.answered(route.map_or("none", MatchedPath::as_str), response.status());
     response
 }
 

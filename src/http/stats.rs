@@ -13,15 +13,15 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::Audience;
+use super::Access;
 use super::app::App;
 use super::error::ApiError;
 use super::etag::is_known;
-use super::live::{PRIVATE, query};
+use super::extract::{PRIVATE, admit, query};
 use crate::address::Address;
 use crate::history::stats::{Question, Range, Zone};
-use crate::wire::schema::one_of;
-use crate::wire::{RoomId, Time};
+use crate::protocol::schema::one_of;
+use crate::protocol::{RoomId, Time};
 
 /// A browser asks again after 5 s; an edge shares an answer for as long as it is new here, and serves
 /// it while it asks for the next one (RFC 9111, RFC 5861).
@@ -97,25 +97,25 @@ fn prop_name() -> ObjectBuilder {
 }
 
 /// `GET /unified-stats`: what the history says about a stretch of time.
-pub async fn unified_stats(
+pub(crate) async fn unified_stats(
     State(app): State<Arc<App>>,
     address: Address,
     asking: Result<Query<Asking>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut audience = app.config.dashboard;
-    audience.admit(&app, &headers, address)?;
+    let mut access = app.config.dashboard;
+    admit(access, &app, &headers, address)?;
     let asking = query(asking)?;
     if asking.prop.as_ref().is_some_and(|prop| !app.config.public_props.has(prop)) {
-        audience = Audience::Admin;
-        audience.admit(&app, &headers, address).map_err(|error| match error {
+        access = Access::Admin;
+        admit(access, &app, &headers, address).map_err(|error| match error {
             ApiError::Unauthorized => ApiError::PrivateProp,
             other => other,
         })?;
     }
     let question = Question::try_from(asking)?;
     let served = app.answers.get(&question).await?;
-    let cache = if audience == Audience::Admin { PRIVATE } else { CACHE };
+    let cache = if access == Access::Admin { PRIVATE } else { CACHE };
     let headers_out = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
     if is_known(&headers, &served.etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());

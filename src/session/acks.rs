@@ -5,18 +5,18 @@
 //! bookkeeping there is, however many events are on their way.
 
 use crate::history::Epoch;
-use crate::wire::Ref;
+use crate::protocol::Ref;
 
 /// The newest event of each epoch that is not yet committed.
 #[derive(Debug, Default)]
-pub struct Acks {
+pub(crate) struct Acks {
     taken: Option<(Epoch, Ref)>,
     open: Option<(Epoch, Ref)>,
 }
 
 impl Acks {
     /// The event `reference` is in `epoch`. Both only rise.
-    pub fn queued(&mut self, epoch: Epoch, reference: Ref) {
+    pub(crate) fn queued(&mut self, epoch: Epoch, reference: Ref) {
         if self.open.is_some_and(|(open, _)| open < epoch) {
             self.taken = self.open;
         }
@@ -25,12 +25,12 @@ impl Acks {
 
     /// The epoch whose commit would be news.
     #[must_use]
-    pub fn waiting_for(&self) -> Option<Epoch> {
+    pub(crate) fn waiting_for(&self) -> Option<Epoch> {
         self.taken.or(self.open).map(|(epoch, _)| epoch)
     }
 
     /// All epochs up to `committed` are on disk; returns what may be acked now.
-    pub fn committed(&mut self, committed: Epoch) -> Option<Ref> {
+    pub(crate) fn committed(&mut self, committed: Epoch) -> Option<Ref> {
         let taken = self.taken.take_if(|(epoch, _)| *epoch <= committed);
         let open = self.open.take_if(|(epoch, _)| *epoch <= committed);
         open.or(taken).map(|(_, reference)| reference)
@@ -40,7 +40,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ClientMessage;
+    use crate::protocol::ClientMessage;
 
     fn reference(number: u64) -> Ref {
         let id = uuid::Uuid::nil();

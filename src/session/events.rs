@@ -11,26 +11,26 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::acks::Acks;
-use super::meter::Limit;
 use super::room;
 use crate::address::Address;
 use crate::history::Epoch;
 use crate::history::event::{Event, PageViewFact, WatchFact, Who};
-use crate::live::Attention;
+use crate::presence::VisitorActivity;
+use crate::protocol::{ErrorCode, PageView, Ref, Refusal, SessionId, Time, Watch, WatchState};
 use crate::quota::Permit;
-use crate::wire::{ErrorCode, PageView, Ref, Refusal, SessionId, Time, Watch, WatchState};
+use crate::rejections::Limit;
 
 /// The most watch sessions that may play at once on one socket.
 const PLAYING_LIMIT: usize = 16;
 
 /// The events of one session.
-pub struct Events {
+pub(crate) struct Events {
     context: Arc<room::Context>,
     session: SessionId,
     who: Who,
     address: Address,
     /// Bots have none: they are not seen.
-    attention: Option<Attention>,
+    attention: Option<VisitorActivity>,
     acks: Acks,
     /// Ready when the next ack is due.
     commit: Option<Pin<Box<dyn Future<Output = Epoch> + Send>>>,
@@ -55,8 +55,8 @@ struct Playing {
 impl Events {
     /// No events yet.
     #[must_use]
-    pub fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
-        let attention = (!who.is_bot).then(|| context.hub.attention(&who.visitor));
+    pub(crate) fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
+        let attention = (!who.is_bot).then(|| context.registry.attention(&who.visitor));
         Self {
             context,
             session,
@@ -76,7 +76,7 @@ impl Events {
     ///
     /// # Errors
     /// The `ref` does not rise, or the journal is full; nothing has changed.
-    pub fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
+    pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let path = view.path.shared();
         let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
@@ -91,12 +91,12 @@ impl Events {
         let Some(attention) = &mut self.attention else { return };
         attention.look_away();
         self.page = None;
-        let bytes = Attention::bytes(path);
+        let bytes = VisitorActivity::bytes(path);
         self.page = self.context.live_state.try_hold(self.address, bytes as u64).ok();
         if self.page.is_some() {
             attention.look_at(path);
         } else {
-            self.context.meter.limited(Limit::LiveState);
+            self.context.rejections.limited(Limit::LiveState);
         }
     }
 
@@ -104,7 +104,7 @@ impl Events {
     ///
     /// # Errors
     /// The `ref` does not rise, too much plays at once, or the journal is full; nothing has changed.
-    pub fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
+    pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());
         let others = self.playing.iter().filter(|playing| playing.fact.id() != id).count();
@@ -135,9 +135,9 @@ impl Events {
     fn play(&mut self, fact: WatchFact, content: &Arc<str>, now: Duration) {
         let id = fact.id();
         // The fact and the list may each have a text of their own.
-        let bytes = size_of::<Playing>() + content.len() + Attention::bytes(content);
+        let bytes = size_of::<Playing>() + content.len() + VisitorActivity::bytes(content);
         let Ok(permit) = self.context.live_state.try_hold(self.address, bytes as u64) else {
-            self.context.meter.limited(Limit::LiveState);
+            self.context.rejections.limited(Limit::LiveState);
             self.context.clocks.lose(self.session, id, now);
             return;
         };
@@ -160,7 +160,7 @@ impl Events {
     /// Queues the event. Only events that were taken use up their `ref`.
     fn append(&mut self, reference: Ref, event: Event) -> Result<(), Refusal> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
-            self.context.meter.limited(full.into());
+            self.context.rejections.limited(full.into());
             refuse(ErrorCode::Overloaded, full.to_string(), reference)
         })?;
         self.last_ref = Some(reference);
@@ -169,7 +169,7 @@ impl Events {
     }
 
     /// Ready when an epoch is committed that may make an ack.
-    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Epoch> {
+    pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Epoch> {
         let Some(waiting_for) = self.acks.waiting_for() else { return Poll::Pending };
         let commit = self.commit.get_or_insert_with(|| {
             let mut committed = self.context.journal.committed();
@@ -185,7 +185,7 @@ impl Events {
     }
 
     /// All epochs up to `epoch` are on disk; returns what may be acked now.
-    pub fn committed(&mut self, epoch: Epoch) -> Option<Ref> {
+    pub(crate) fn committed(&mut self, epoch: Epoch) -> Option<Ref> {
         self.commit = None;
         self.acks.committed(epoch)
     }

@@ -13,26 +13,26 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::events::Events;
-use super::meter::Meter;
-use super::socket::{End, Incoming, Socket};
 use super::watch_clock::WatchClocks;
-use crate::clock::Clock;
+use crate::auth::{BadToken, Tokens};
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
-use crate::live::{Hub, Reason, Seat};
-use crate::panics::Part;
+use crate::panics::{Panics, Part};
+use crate::presence::{Membership, Reason, Registry};
+use crate::protocol::frame::Frame;
+use crate::protocol::message::ServerMessage;
+use crate::protocol::parse::Problem;
+use crate::protocol::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId, Time};
 use crate::quota::Quota;
-use crate::token::{BadToken, Tokens};
-use crate::wire::frame::Frame;
-use crate::wire::message::ServerMessage;
-use crate::wire::parse::Problem;
-use crate::wire::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId, Time};
+use crate::rejections::Rejections;
+use crate::time::Clock;
+use crate::transport::socket::{End, Incoming, Socket};
 
 /// What every room session needs, once for all.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// Who is here.
-    pub hub: Arc<Hub>,
+    pub registry: Arc<Registry>,
     /// What happened.
     pub journal: Journal,
     /// How long things have played.
@@ -43,8 +43,10 @@ pub struct Context {
     pub clock: Clock,
     /// What makes a token good, where the hub asks for them.
     pub tokens: Option<Tokens>,
-    /// What was refused.
-    pub meter: Meter,
+    /// Counts what is rejected.
+    pub rejections: Rejections,
+    /// Counts sessions that panic.
+    pub panics: Panics,
     /// How long a visitor whose socket was lost stays present.
     pub leave_grace: Duration,
 }
@@ -54,12 +56,12 @@ pub struct Context {
 /// It is written by hand, and holds what only some sessions need in boxes, because there is one for every
 /// idle visitor: as an `async fn` it was seven times as large.
 #[derive(Debug)]
-pub struct RoomSession {
+pub(crate) struct RoomSession {
     context: Arc<Context>,
     id: SessionId,
     socket: Socket,
     /// Given up when the session is over and its socket still ends.
-    seat: Option<Seat>,
+    membership: Option<Membership>,
     /// Made by the first event.
     events: Option<Box<Events>>,
 }
@@ -87,14 +89,14 @@ impl RoomSession {
     /// Joins the room, or attends it as a bot, and sends the welcome. Where the last place was taken a
     /// moment ago, closes with 1013 instead.
     #[must_use]
-    pub fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
-        let (id, outlet) = (SessionId::new(), socket.outlet());
+    pub(crate) fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
+        let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if who.is_bot {
-            Ok(context.hub.attend(&who.room, &who.visitor, Arc::clone(outlet)))
+            Ok(context.registry.attend(&who.room, &who.visitor, Arc::clone(writer)))
         } else {
-            context.hub.join(&who.room, &who.visitor, mood, Arc::clone(outlet))
+            context.registry.join(&who.room, &who.visitor, mood, Arc::clone(writer))
         };
-        let seat = joined.map(|(seat, counts)| {
+        let membership = joined.map(|(membership, counts)| {
             let welcome = ServerMessage::Welcome {
                 protocol: PROTOCOL,
                 session: id,
@@ -102,23 +104,23 @@ impl RoomSession {
                 room: &who.room,
                 seq: counts.seq,
                 present: counts.present,
-                moods: context.hub.vocabulary().named(&counts.moods),
-                vocabulary: context.hub.vocabulary(),
+                moods: context.registry.vocabulary().named(&counts.moods),
+                vocabulary: context.registry.vocabulary(),
                 server_time: context.clock.wall(),
             };
-            outlet.open(counts.seq, &Frame::text(&welcome));
-            seat
+            writer.open(counts.seq, &Frame::text(&welcome));
+            membership
         });
-        let seat = seat.inspect_err(|_| outlet.close(CloseCode::Overloaded)).ok();
-        Self { context, id, socket, seat, events: None }
+        let membership = membership.inspect_err(|_| writer.close(CloseCode::Overloaded)).ok();
+        Self { context, id, socket, membership, events: None }
     }
 
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        while self.seat.is_some() {
+        while self.membership.is_some() {
             match ready!(self.poll_wake(cx)) {
                 Wake::Message(text) => self.take(&text),
                 Wake::TooFast(text) => self.refuse(&ClientMessage::too_fast(&text)),
-                Wake::Binary => self.socket.outlet().close(CloseCode::Unsupported),
+                Wake::Binary => self.socket.writer().close(CloseCode::Unsupported),
                 Wake::Committed(epoch) => self.ack(epoch),
                 Wake::Ended(end) => self.leave(end),
             }
@@ -128,11 +130,11 @@ impl RoomSession {
 
     /// It has panicked: the visitor is lost, as when the network breaks, and the socket ends with 1011.
     fn fail(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.context.meter.panics().count(Part::Session);
-        if self.seat.is_none() {
+        self.context.panics.count(Part::Session);
+        if self.membership.is_none() {
             return Poll::Ready(()); // at its end, and there is no other
         }
-        self.socket.outlet().close(CloseCode::Internal);
+        self.socket.writer().close(CloseCode::Internal);
         self.leave(End::Lost);
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -159,21 +161,21 @@ impl RoomSession {
     }
 
     fn refuse(&self, refusal: &Refusal) {
-        self.context.meter.refused(refusal.code);
-        self.socket.outlet().send(&Frame::text(&ServerMessage::from(refusal)));
+        self.context.rejections.refused(refusal.code);
+        self.socket.writer().send(&Frame::text(&ServerMessage::from(refusal)));
     }
 
     fn obey(&mut self, message: ClientMessage) -> Result<(), Refusal> {
-        let Some(seat) = &self.seat else { return Ok(()) };
+        let Some(membership) = &self.membership else { return Ok(()) };
         let new_events = || {
             let (context, address) = (Arc::clone(&self.context), self.socket.address());
-            Box::new(Events::new(context, self.id, who_sits(seat), address))
+            Box::new(Events::new(context, self.id, who_sits(membership), address))
         };
         match message {
-            ClientMessage::Mood(None) => seat.set_mood(None),
+            ClientMessage::Mood(None) => membership.set_mood(None),
             ClientMessage::Mood(Some(name)) => {
-                let mood = self.context.hub.vocabulary().find(&name).ok_or_else(unknown_mood)?;
-                seat.set_mood(Some(mood));
+                let mood = self.context.registry.vocabulary().find(&name).ok_or_else(unknown_mood)?;
+                membership.set_mood(Some(mood));
             }
             ClientMessage::PageView(reference, view) => {
                 self.events.get_or_insert_with(new_events).page_view(reference, view)?;
@@ -182,7 +184,7 @@ impl RoomSession {
                 self.events.get_or_insert_with(new_events).watch(reference, watch)?;
             }
             ClientMessage::Token(token) => {
-                let end = self.context.end_of(&token, seat).map_err(|bad| bad_token(&bad))?;
+                let end = self.context.end_of(&token, membership).map_err(|bad| bad_token(&bad))?;
                 if !self.socket.renew(end) {
                     return Err(bad_token(&BadToken::Sooner));
                 }
@@ -193,30 +195,34 @@ impl RoomSession {
 
     fn ack(&mut self, committed: Epoch) {
         if let Some(up_to) = self.events.as_mut().and_then(|events| events.committed(committed)) {
-            self.socket.outlet().send(&Frame::text(&ServerMessage::Ack { up_to }));
+            self.socket.writer().send(&Frame::text(&ServerMessage::Ack { up_to }));
         }
     }
 
     /// The session is over: its events and its attention end at once, its seat as the protocol says.
     fn leave(&mut self, end: End) {
         self.events = None;
-        let Some(seat) = self.seat.take() else { return };
+        let Some(membership) = self.membership.take() else { return };
         if end == End::Lost {
-            seat.lose(Reason::Grace, self.context.leave_grace);
+            membership.lose(Reason::Grace, self.context.leave_grace);
         }
     }
 }
 
-fn who_sits(seat: &Seat) -> Who {
-    Who { room: seat.room().clone(), visitor: seat.visitor().clone(), is_bot: seat.is_bot() }
+fn who_sits(membership: &Membership) -> Who {
+    Who {
+        room: membership.room().clone(),
+        visitor: membership.visitor().clone(),
+        is_bot: membership.is_bot(),
+    }
 }
 
 impl Context {
     /// Until when a token lets whoever sits here stay.
-    fn end_of(&self, token: &str, seat: &Seat) -> Result<Time, BadToken> {
+    fn end_of(&self, token: &str, membership: &Membership) -> Result<Time, BadToken> {
         let tokens = self.tokens.as_ref().ok_or(BadToken::NoneWanted)?;
         let claims = tokens.verify(token, self.clock.wall())?;
-        Ok(claims.of(seat.visitor())?.opening(seat.room())?.ends())
+        Ok(claims.of(membership.visitor())?.opening(membership.room())?.ends())
     }
 }
 
@@ -245,11 +251,12 @@ mod tests {
     use super::*;
     use crate::history::capacity::Limits;
     use crate::history::{self, journal};
-    use crate::live;
     use crate::panics::Panics;
+    use crate::presence;
+    use crate::protocol::{RoomId, VisitorId};
     use crate::quota::Sharing;
-    use crate::session::{Config, Sockets};
-    use crate::wire::{RoomId, VisitorId};
+    use crate::transport::metrics::TransportMetrics;
+    use crate::transport::{Config, Sockets};
 
     /// Counts panics, and makes one: whoever counts a refusal panics.
     #[derive(Debug, Default)]
@@ -287,15 +294,31 @@ mod tests {
         }
     }
 
-    fn context(meter: Meter) -> Arc<Context> {
-        let (clock, panics) = (Clock::system(), meter.panics());
+    fn context(metrics: &TransportMetrics) -> Arc<Context> {
+        let TransportMetrics { rejections, panics, .. } = metrics.clone();
+        let clock = Clock::system();
         let limits = Limits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
-        let hub = Hub::new(live::Config::default(), clock.clone(), live::meter::Meter::register(panics));
-        let (journal, _) = journal::open(limits, clock.clone(), history::meter::Meter::register(panics));
-        let clocks = Arc::new(WatchClocks::new(10, meter.clone()));
+        let registry = Registry::new(
+            presence::Config::default(),
+            clock.clone(),
+            presence::metrics::PresenceMetrics::register(&panics),
+        );
+        let (journal, _) =
+            journal::open(limits, clock.clone(), history::metrics::HistoryMetrics::register(&panics));
+        let clocks = Arc::new(WatchClocks::new(10, rejections.clone()));
         let live_state = Arc::new(Quota::new(10_000, Sharing::Fair));
         let leave_grace = Duration::ZERO;
-        Arc::new(Context { hub, journal, clocks, live_state, clock, tokens: None, meter, leave_grace })
+        Arc::new(Context {
+            registry,
+            journal,
+            clocks,
+            live_state,
+            clock,
+            tokens: None,
+            rejections,
+            panics,
+            leave_grace,
+        })
     }
 
     async fn join(context: &Arc<Context>, sockets: &Arc<Sockets>, name: &str) -> WebSocketStream<TcpStream> {
@@ -320,9 +343,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_one_session_with_1011_and_no_other() {
         let recorder = Recorder::default();
-        let meter = metrics::with_local_recorder(&recorder, || Meter::register(&Panics::register()));
-        let context = context(meter.clone());
-        let sockets = Sockets::new(&Config::default(), Clock::system(), meter);
+        let metrics = metrics::with_local_recorder(&recorder, || {
+            TransportMetrics::register(Rejections::register(), Panics::register())
+        });
+        let context = context(&metrics);
+        let sockets = Sockets::new(&Config::default(), Clock::system(), metrics);
         let mut ann = join(&context, &sockets, "ann").await;
         let mut bob = join(&context, &sockets, "bob").await;
         assert!(told(&mut ann).await.contains("\"present\":2"));

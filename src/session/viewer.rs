@@ -5,42 +5,48 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use super::meter::Meter;
-use super::socket::{Incoming, Socket};
-use super::sockets::ListenPermit;
-use crate::live::Feed;
-use crate::panics::Part;
-use crate::wire::frame::Frame;
-use crate::wire::message::ServerMessage;
-use crate::wire::{ClientMessage, CloseCode, ErrorCode, Refusal};
+use crate::panics::{Panics, Part};
+use crate::presence::Feed;
+use crate::protocol::frame::Frame;
+use crate::protocol::message::ServerMessage;
+use crate::protocol::{ClientMessage, CloseCode, ErrorCode, Refusal};
+use crate::rejections::Rejections;
+use crate::transport::FeedPermit;
+use crate::transport::socket::{Incoming, Socket};
 
 /// Listens until the socket ends. There is nothing to say here: every message is refused.
 /// The permit is given back with the socket's end.
-pub async fn run(feed: Arc<Feed>, mut socket: Socket, permit: ListenPermit, meter: Meter) {
+pub(crate) async fn run(
+    feed: Arc<Feed>,
+    mut socket: Socket,
+    permit: FeedPermit,
+    rejections: Rejections,
+    panics: Panics,
+) {
     let session = async {
-        let _listening = feed.listen(socket.outlet()).await;
-        refuse_all(&mut socket, &meter).await;
+        let _listening = feed.listen(socket.writer()).await;
+        refuse_all(&mut socket, &rejections).await;
     };
-    if meter.panics().catch(Part::Session, session).await.is_none() {
-        socket.outlet().close(CloseCode::Internal);
+    if panics.catch(Part::Session, session).await.is_none() {
+        socket.writer().close(CloseCode::Internal);
     }
     poll_fn(|cx| socket.poll_finish(cx)).await;
     drop(permit);
 }
 
-async fn refuse_all(socket: &mut Socket, meter: &Meter) {
+async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
     loop {
         let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
             Incoming::Text(_) => only_tells(),
             Incoming::TooFast(text) => ClientMessage::too_fast(&text),
             Incoming::Binary(_) => {
-                socket.outlet().close(CloseCode::Unsupported);
+                socket.writer().close(CloseCode::Unsupported);
                 continue;
             }
             Incoming::Ended(_) => return,
         };
-        meter.refused(refusal.code);
-        socket.outlet().send(&Frame::text(&ServerMessage::from(&refusal)));
+        rejections.refused(refusal.code);
+        socket.writer().send(&Frame::text(&ServerMessage::from(&refusal)));
     }
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use uuid::Uuid;
 
-use super::meter::{Limit, Meter};
 use crate::address::Address;
+use crate::protocol::{SessionId, Time, WatchState};
+use crate::rejections::{Limit, Rejections};
 use crate::sync::lock;
-use crate::wire::{SessionId, Time, WatchState};
 
 /// How long a clock that stands still is kept for its client to come back.
 const KEPT_IDLE: Duration = Duration::from_hours(1);
@@ -27,9 +27,9 @@ const CHUNK: usize = 1_024;
 /// The clocks of all watch sessions that were heard of lately. One is of a fixed size, 160 bytes with its place in the
 /// order, and takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
 #[derive(Debug)]
-pub struct WatchClocks {
+pub(crate) struct WatchClocks {
     limit: usize,
-    meter: Meter,
+    rejections: Rejections,
     /// O(log n) steps, and one chunk of a pass over all.
     table: Mutex<Table>,
 }
@@ -147,15 +147,15 @@ impl Table {
 }
 
 impl WatchClocks {
-    /// No clocks yet, and at most so many. Those that are lost to others are counted by `meter`.
+    /// No clocks yet, and at most so many. Those that are lost to others are counted by `metrics`.
     #[must_use]
-    pub fn new(limit: usize, meter: Meter) -> Self {
-        Self { limit, meter, table: Mutex::default() }
+    pub(crate) fn new(limit: usize, rejections: Rejections) -> Self {
+        Self { limit, rejections, table: Mutex::default() }
     }
 
     /// How long `id` has played until `now`, a time of the monotonic clock.
     #[must_use]
-    pub fn total(&self, id: Uuid, now: Duration) -> Duration {
+    pub(crate) fn total(&self, id: Uuid, now: Duration) -> Duration {
         lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
@@ -165,7 +165,7 @@ impl WatchClocks {
     ///
     /// `paused` and `ended` of an unknown session need a clock too: a `playing` that is older, and comes later, is old
     /// news only to a clock.
-    pub fn tell(
+    pub(crate) fn tell(
         &self,
         (address, session): (Address, SessionId),
         id: Uuid,
@@ -175,7 +175,7 @@ impl WatchClocks {
         let mut table = lock(&self.table);
         let known = table.remove(id);
         if known.is_none() && table.clocks.len() >= self.limit {
-            self.meter.limited(Limit::WatchClocks);
+            self.rejections.limited(Limit::WatchClocks);
             table.evict_for(address);
             if table.clocks.len() >= self.limit {
                 return state == WatchState::Playing;
@@ -191,7 +191,7 @@ impl WatchClocks {
 
     /// The socket of `session` is gone: if `id` played on it, it no longer does. Returns how long it
     /// has played, in this case.
-    pub fn lose(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
+    pub(crate) fn lose(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
         let mut table = lock(&self.table);
         table.clocks.get(&id)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
         let mut clock = table.remove(id)?;
@@ -203,7 +203,7 @@ impl WatchClocks {
     }
 
     /// Drops the clocks that have stood still for an hour, and lets others work meanwhile.
-    pub async fn forget_idle(&self, now: Duration) {
+    pub(crate) async fn forget_idle(&self, now: Duration) {
         let mut from = Bound::Unbounded;
         while let Some(last) = self.forget_chunk(from, now) {
             from = Bound::Excluded(last);
@@ -230,20 +230,14 @@ impl WatchClocks {
 
     /// How many clocks were lost to others since this was last asked.
     #[must_use]
-    pub fn take_evicted(&self) -> usize {
+    pub(crate) fn take_evicted(&self) -> usize {
         std::mem::take(&mut lock(&self.table).evicted)
     }
 
     /// How many clocks there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         lock(&self.table).clocks.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -255,7 +249,6 @@ mod tests {
     use proptest::{prop_assert, prop_assert_eq};
 
     use super::*;
-    use crate::panics::Panics;
     use WatchState::{Ended, Paused, Playing};
 
     fn at(seconds: u64) -> Duration {
@@ -267,7 +260,7 @@ mod tests {
     }
 
     fn clocks(limit: usize) -> WatchClocks {
-        WatchClocks::new(limit, Meter::register(&Panics::register()))
+        WatchClocks::new(limit, Rejections::register())
     }
 
     fn address(last: u8) -> Address {

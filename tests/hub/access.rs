@@ -6,11 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use breathing_room::clock::Clock;
-use breathing_room::http::{AllowedOrigins, Audience, PublicProps, PublicUrl};
-use breathing_room::session::Limits;
-use breathing_room::token::{Claims, Secret};
-use breathing_room::wire::{Time, VisitorId};
+use breathing_room::config::{Access, AllowedOrigins, Clock, Limits, PublicProps, PublicUrl, Secret, Time};
+use breathing_room::internals::{Claims, VisitorId};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use uuid::Uuid;
@@ -34,11 +31,11 @@ fn bearer(visitor: &str) -> String {
 async fn strict() -> Hub {
     Hub::with(|config| {
         config.clock = clock();
-        config.token.secret = Some(Secret::from(SECRET.to_owned()));
+        config.auth.secret = Some(Secret::from(SECRET.to_owned()));
         config.http.allowed_origins = AllowedOrigins::parse(APP).unwrap();
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
         let one = NonZeroU32::MIN;
-        config.session.limits = Some(Limits { opened: one, posts: one, ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { opened: one, posts: one, ..Limits::DEFAULT });
     })
     .await
 }
@@ -130,8 +127,8 @@ async fn post_is_checked_for_its_token_before_its_query_and_body() {
 async fn place_of_a_socket_is_looked_for_last() {
     let hub = Hub::with(|config| {
         config.clock = clock();
-        config.token.secret = Some(Secret::from(SECRET.to_owned()));
-        config.session.max_connections = 1;
+        config.auth.secret = Some(Secret::from(SECRET.to_owned()));
+        config.transport.max_connections = 1;
     })
     .await;
     let ask = || hub.get("/rooms/lobby/socket").header("authorization", &bearer("ann"));
@@ -264,7 +261,7 @@ async fn forwarded_tells_addresses_apart() {
     let hub = Hub::with(|config| {
         config.clock = clock();
         config.http.client_ip_header = Some(HeaderName::from_static("forwarded"));
-        config.session.limits = Some(Limits { opened: NonZeroU32::MIN, ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { opened: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
     .await;
     let ask = |told: &str| -> Request { hub.get("/live").header("forwarded", told) };
@@ -281,7 +278,7 @@ const PRIVATE: &str = "private, no-store";
 
 #[tokio::test]
 async fn admins_dashboard_covers_the_history_and_the_live_activity() {
-    let hub = Hub::with(|config| config.http.dashboard = Audience::Admin).await;
+    let hub = Hub::with(|config| config.http.dashboard = Access::Admin).await;
     hub.see("ann", "/").await;
     for path in ["/unified-stats?range=24h", "/live-activity"] {
         hub.get(path).send().await.expect_error(401, "unauthorized");
@@ -339,10 +336,10 @@ async fn failed_admin_calls_are_paced_and_the_right_token_always_passes() {
     let clock = clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
-        config.http.dashboard = Audience::Admin;
+        config.http.dashboard = Access::Admin;
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
         let one = NonZeroU32::MIN;
-        config.session.limits = Some(Limits { posts: one, ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { posts: one, ..Limits::DEFAULT });
     })
     .await;
     let guess = |request: Request, address: &str| {
@@ -368,7 +365,7 @@ async fn failed_admin_calls_are_paced_and_the_right_token_always_passes() {
         hub.post("/flush").admin().header(HEADER, "192.0.2.1").send().await.expect(200);
         hub.get("/debug").admin().header(HEADER, "192.0.2.1").send().await.expect(200);
     }
-    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"admin-failures\"}").await, 4.0);
+    assert_eq!(hub.metric("breathing_room_limited_total{reason=\"admin-failures\"}").await, 4.0);
     clock.advance(Duration::from_secs(1));
     assert_eq!(guess(hub.get("/debug"), "192.0.2.1").send().await.status, 401);
     // Whoever only opens the page has not tried any token.

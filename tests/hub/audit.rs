@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use breathing_room::config::Config;
+use breathing_room::Config;
 
 use crate::support::{Hub, clock, eventually};
 
@@ -19,8 +19,8 @@ async fn counts_that_change_all_the_time_are_not_found_wrong() {
     let clock = clock();
     let by_clock = |config: &mut Config| {
         config.clock = clock.clone();
-        config.session.limits = None;
-        config.session.leave_grace = Duration::from_millis(5);
+        config.transport.limits = None;
+        config.presence.leave_grace = Duration::from_millis(5);
     };
     let hub = Hub::with(by_clock).await;
     let mut people = tokio::task::JoinSet::new();

@@ -201,7 +201,7 @@ async fn wrong_requests_get_json_answers() {
 #[tokio::test]
 async fn admins_doors_are_shut_to_others() {
     let hub = Hub::with(|config| {
-        config.http.metrics = breathing_room::http::Audience::Admin;
+        config.http.metrics = breathing_room::config::Access::Admin;
     })
     .await;
     let doors = [("POST", "/flush"), ("POST", "/init-db"), ("GET", "/debug"), ("GET", "/metrics")];
@@ -217,7 +217,7 @@ async fn admins_doors_are_shut_to_others() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_not_read_and_stays_small() {
-    let hub = Hub::with(|config| config.session.limits = None).await;
+    let hub = Hub::with(|config| config.transport.limits = None).await;
     let (mut bob, _ann) = (hub.join("lobby", "bob").await, hub.join("lobby", "ann").await);
     bob.expect_present(2).await;
     let mut flooder = hub.join("garden", "eve").await;

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 
-use breathing_room::session::Limits;
+use breathing_room::config::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -88,14 +88,14 @@ async fn a_body_of_chunks_of_one_byte_is_not_read_to_its_end() {
     read.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 400");
     let page = hub.get("/metrics").send().await.text;
-    assert!(page.contains("breathing_room_limited_total{limit=\"body-pieces\"} 1\n"), "{page}");
+    assert!(page.contains("breathing_room_limited_total{reason=\"body-pieces\"} 1\n"), "{page}");
 }
 
 #[tokio::test]
 async fn a_connection_that_is_rejected_ten_times_in_a_row_is_closed() {
     let hub = Hub::with(|config| {
         config.clock = clock();
-        config.session.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
     .await;
     let posts = post("content-length: 2", b"[]").repeat(100);

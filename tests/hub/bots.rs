@@ -66,7 +66,7 @@ async fn a_bot_with_a_persons_id_is_not_that_person() {
 
 #[tokio::test]
 async fn a_room_with_only_bots_is_no_room_until_somebody_comes() {
-    let hub = Hub::with(|config| config.live.max_rooms = 1).await;
+    let hub = Hub::with(|config| config.presence.max_rooms = 1).await;
     let mut bot = join_bot(&hub, "lobby").await;
     let mut other = join_bot(&hub, "lobby").await;
     let elsewhere = join_bot(&hub, "garden").await;

@@ -3,11 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use breathing_room::config::Config;
-use breathing_room::http::AllowedOrigins;
-use breathing_room::session::Limits;
-use breathing_room::token::{Claims, Secret};
-use breathing_room::wire::{RoomId, Time, VisitorId};
+use breathing_room::Config;
+use breathing_room::config::{AllowedOrigins, Limits, Secret, Time};
+use breathing_room::internals::{Claims, RoomId, VisitorId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,7 +26,7 @@ async fn guarded() -> Hub {
 
 fn ask_for_tokens(config: &mut Config) {
     config.clock = clock();
-    config.token.secret = Some(secret());
+    config.auth.secret = Some(secret());
 }
 
 /// A token from the tests' start on.
@@ -134,7 +132,7 @@ async fn a_socket_ends_with_its_token_unless_a_new_one_comes_in_time() {
     let hub = Hub::with(|config| {
         ask_for_tokens(config);
         config.clock = clock.clone();
-        config.session.ping_interval = Duration::from_secs(5); // the sweep comes by more often
+        config.transport.ping_interval = Duration::from_secs(5); // the sweep comes by more often
     })
     .await;
     let mut ann = join(&hub, &token("ann", Some("lobby"), 60), "lobby", "").await;
@@ -316,7 +314,7 @@ async fn refusals_are_readable_too() {
     let origins = AllowedOrigins::parse(APP).unwrap();
     let hub = Hub::with(|config| {
         config.http.allowed_origins = origins;
-        config.session.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
     .await;
     let unknown = from(APP, hub.get("/nowhere")).await;

@@ -5,8 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::wire::Time;
+use breathing_room::config::{Clock, Time};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use uuid::Uuid;

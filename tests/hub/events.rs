@@ -111,7 +111,7 @@ async fn a_full_queue_is_said_and_loses_nothing_that_was_taken() {
         config.clock = clock(); // it stands still: no census takes a place
         config.history.flush_interval = Duration::from_hours(1);
         config.history.queue_limit = 3;
-        config.session.limits = None; // whoever comes first has all of it
+        config.transport.limits = None; // whoever comes first has all of it
     })
     .await;
     // Hold the file, so that the flush which a filling queue brings forward cannot empty it.

@@ -88,7 +88,7 @@ async fn message_in_more_than_64_frames_is_closed_with_1009_after_those_before_i
     eve.write_bytes(&[whole(62), whole(63)].concat()).await;
     eve.expect_error("bad-json").await; // of 64 frames, and empty
     assert_eq!(eve.expect_close().await, (1009, "a message is at most 4096 bytes".to_owned()));
-    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"message-frames\"}").await, 1.0);
+    assert_eq!(hub.metric("breathing_room_limited_total{reason=\"message-frames\"}").await, 1.0);
 }
 
 #[tokio::test]
@@ -109,8 +109,8 @@ async fn frames_cost_more_than_their_bytes_and_whoever_goes_on_is_closed_with_10
     };
     assert_eq!(closed, (1008, "rate-limit".to_owned()));
     assert!((25..=51).contains(&taken), "{taken} messages of 64 frames");
-    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"frame-rate\"}").await, 1.0);
-    assert_eq!(hub.metric("breathing_room_limited_total{limit=\"message-rate\"}").await, 0.0);
+    assert_eq!(hub.metric("breathing_room_limited_total{reason=\"frame-rate\"}").await, 1.0);
+    assert_eq!(hub.metric("breathing_room_limited_total{reason=\"message-rate\"}").await, 0.0);
 }
 
 #[tokio::test]

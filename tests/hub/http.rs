@@ -119,7 +119,7 @@ async fn the_subprotocol_is_echoed_when_it_is_offered() {
 #[tokio::test]
 async fn moods_are_the_configured_ones() {
     let hub = Hub::with(|config| {
-        config.live.moods = breathing_room::wire::Vocabulary::parse("still,stormy").unwrap();
+        config.presence.moods = breathing_room::config::Vocabulary::parse("still,stormy").unwrap();
     })
     .await;
     let mut ann = hub.join_with("lobby", "ann", "still").await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use breathing_room::config::Config;
+use breathing_room::Config;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -10,7 +10,7 @@ use crate::support::member::Ending;
 use crate::support::{Hub, Member, Program, eventually};
 
 fn grace(grace: Duration) -> impl FnOnce(&mut Config) {
-    move |config| config.session.leave_grace = grace
+    move |config| config.presence.leave_grace = grace
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_lost_tab_is_held_even_when_the_other_tab_leaves() {
 
 #[tokio::test]
 async fn a_dead_peer_is_counted_out() {
-    let hub = Hub::with(|config| config.session.ping_interval = Duration::from_millis(200)).await;
+    let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(200)).await;
     let mut bob = hub.join("lobby", "bob").await;
     let dead = hub.join("lobby", "dead").await; // stays open, but never answers a ping: nobody reads
     bob.expect_present(2).await;
@@ -91,7 +91,7 @@ async fn a_dead_peer_is_counted_out() {
 
 #[tokio::test]
 async fn an_idle_member_who_answers_pings_stays() {
-    let hub = Hub::with(|config| config.session.ping_interval = Duration::from_millis(20)).await;
+    let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(20)).await;
     let mut bob = hub.join("lobby", "bob").await;
     for _ in 0..20 {
         bob.expect_ping().await; // each later than a dead peer is given

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::wire::Time;
+use breathing_room::config::{Clock, Time};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 

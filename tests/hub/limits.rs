@@ -4,9 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use breathing_room::clock::Clock;
-use breathing_room::config::Config;
-use breathing_room::session::Limits;
+use breathing_room::Config;
+use breathing_room::config::{Clock, Limits};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -29,7 +28,7 @@ async fn limited(clock: &Clock, change: impl FnOnce(&mut Limits)) -> Hub {
     change(&mut limits);
     Hub::with(|config| {
         config.clock = clock.clone();
-        config.session.limits = Some(limits);
+        config.transport.limits = Some(limits);
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
     })
     .await
@@ -52,7 +51,7 @@ fn expect_slowed_down(answer: &Answer, code: &str) {
 /// How often somebody met this limit.
 async fn met(hub: &Hub, limit: &str) -> u64 {
     let page = hub.get("/metrics").send().await.text;
-    let name = format!("breathing_room_limited_total{{limit=\"{limit}\"}} ");
+    let name = format!("breathing_room_limited_total{{reason=\"{limit}\"}} ");
     page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
 }
 
@@ -74,7 +73,7 @@ async fn one_address_has_so_many_sockets_and_leaves_the_others_alone() {
 #[tokio::test]
 async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
     let hub = Hub::with(|config| {
-        config.session.limits = Some(Limits { sockets: few(3), ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { sockets: few(3), ..Limits::DEFAULT });
     })
     .await;
     let begin = async || {
@@ -285,7 +284,7 @@ async fn personal_data_in_parallel_leaves_the_dashboard_its_readers() {
 async fn a_header_that_is_not_configured_is_nobodys_address() {
     let hub = Hub::with(|config| {
         config.clock = clock();
-        config.session.limits = Some(Limits { posts: few(1), ..Limits::DEFAULT });
+        config.transport.limits = Some(Limits { posts: few(1), ..Limits::DEFAULT });
     })
     .await;
     for last in 0..10 {
@@ -362,7 +361,7 @@ async fn a_flood_is_a_flood_in_pings_and_on_the_live_socket_too() {
 
 #[tokio::test]
 async fn a_visitor_is_in_so_many_rooms() {
-    let hub = Hub::with(|config| config.live.max_rooms_per_visitor = Some(2)).await;
+    let hub = Hub::with(|config| config.presence.max_rooms_per_visitor = Some(2)).await;
     let _lobby = hub.join("lobby", "ann").await;
     let garden = hub.join("garden", "ann").await;
     let third = || hub.get("/rooms/attic/socket?visitor=ann").upgrade();
@@ -398,7 +397,7 @@ async fn a_class_behind_one_router_joins_and_comes_back_together() {
 async fn limits_can_be_turned_off() {
     let hub = Hub::with(|config| {
         config.clock = clock();
-        config.session.limits = None;
+        config.transport.limits = None;
     })
     .await;
     let mut ann = hub.join("lobby", "ann").await;
@@ -413,9 +412,9 @@ async fn limits_can_be_turned_off() {
 #[tokio::test]
 async fn whoever_takes_nothing_goes_first_where_much_waits() {
     let change = |config: &mut Config| {
-        config.session.max_bytes_in_flight = 64;
-        config.session.limits = None;
-        config.session.ping_interval = Duration::from_millis(500);
+        config.transport.max_bytes_in_flight = 64;
+        config.transport.limits = None;
+        config.transport.ping_interval = Duration::from_millis(500);
     };
     let hub = Hub::with(change).await;
     let mut ann = hub.join("lobby", "ann").await;

@@ -2,7 +2,7 @@
 //!
 //! A hub that was built without the web side has nothing of it but words; the tests hold both kinds.
 
-use breathing_room::http::{Audience, FrameAncestors};
+use breathing_room::config::{Access, FrameAncestors};
 
 use crate::support::request::Answer;
 use crate::support::{Hub, Request, skip};
@@ -96,7 +96,7 @@ async fn the_client_library_is_for_pages_of_all_origins() {
 
 #[tokio::test]
 async fn the_admins_dashboard_asks_others_for_the_token() {
-    let hub = Hub::with(|config| config.http.dashboard = Audience::Admin).await;
+    let hub = Hub::with(|config| config.http.dashboard = Access::Admin).await;
     let dashboard = page(hub.get("/").admin()).await;
     let tag = dashboard.as_ref().map_or("*", |page| page.header("etag")).to_owned();
     for token in ["", "Bearer wrong"] {

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::wire::Time;
+use breathing_room::config::{Clock, Time};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -123,7 +122,7 @@ async fn a_held_place_is_present_until_the_grace_is_over() {
     let clock = clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
-        config.session.leave_grace = Duration::from_hours(1);
+        config.presence.leave_grace = Duration::from_hours(1);
     })
     .await;
     hub.join("lobby", "ann").await.break_off();

@@ -1,7 +1,7 @@
 //! Quotas: what one address may fill of what all share, and what is left for others.
 
 use axum::http::HeaderName;
-use breathing_room::config::Config;
+use breathing_room::Config;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use tokio::io::AsyncWriteExt;
@@ -52,7 +52,7 @@ async fn fill(hub: &Hub, address: &str, views: impl Fn() -> Value) -> u64 {
 
 async fn limited(hub: &Hub, limit: &str) -> u64 {
     let page = hub.get("/metrics").send().await.text;
-    let name = format!("breathing_room_limited_total{{limit=\"{limit}\"}} ");
+    let name = format!("breathing_room_limited_total{{reason=\"{limit}\"}} ");
     page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
 }
 
@@ -94,7 +94,7 @@ async fn fifty_addresses_at_full_pace_leave_room_for_the_events_of_others() {
 async fn journal_is_bounded_in_bytes() {
     let (hub, mut lock) = stuck(|config| {
         config.history.queue_bytes = 1024 * 1024;
-        config.session.limits = None;
+        config.transport.limits = None;
     })
     .await;
     let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
@@ -161,7 +161,7 @@ async fn begin_post(hub: &Hub, address: &str, framing: &str, begun: &[u8]) -> Tc
 async fn with_room_for_bodies(bytes: usize) -> Hub {
     Hub::with(|config| {
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
-        config.session.max_bytes_in_flight = bytes;
+        config.transport.max_bytes_in_flight = bytes;
     })
     .await
 }

@@ -121,7 +121,7 @@ async fn socket_http_and_live_activity_count_the_same() {
 
 #[tokio::test]
 async fn two_thousand_changes_reach_a_slow_reader_as_a_few_frames_and_the_last_is_right() {
-    let hub = Hub::with(|config| config.session.limits = None).await;
+    let hub = Hub::with(|config| config.transport.limits = None).await;
     let mut slow = hub.join("lobby", "slow").await;
     let mut ann = hub.join("lobby", "ann").await;
     for change in 0..2_000 {
@@ -168,8 +168,8 @@ async fn a_room_that_is_opened_anew_counts_anew() {
 #[tokio::test]
 async fn full_is_said_before_the_socket_opens() {
     let hub = Hub::with(|config| {
-        config.session.max_connections = 3;
-        config.live.max_rooms = 1;
+        config.transport.max_connections = 3;
+        config.presence.max_rooms = 1;
     })
     .await;
     let ann = hub.join("lobby", "ann").await;
@@ -237,7 +237,7 @@ async fn live_activity_has_at_most_32_kib_whatever_pages_are_called() {
 /// A crowd does as it likes; at the end everybody who is left agrees with a model.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
-    let hub = Hub::with(|config| config.session.leave_grace = std::time::Duration::from_millis(100)).await;
+    let hub = Hub::with(|config| config.presence.leave_grace = std::time::Duration::from_millis(100)).await;
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use breathing_room::clock::Clock;
-use breathing_room::config::Config;
+use breathing_room::Config;
+use breathing_room::config::Clock;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ fn held(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> 
     let clock = clock.clone();
     move |config| {
         config.clock = clock;
-        config.session.seat_hold = seat_hold;
+        config.presence.seat_hold = seat_hold;
     }
 }
 
@@ -192,7 +192,7 @@ async fn answers_and_metrics_say_how_many_of_the_present_are_held() {
     let folder = stopped(LONG, &clock).await;
     let hub = Hub::on(folder, |config| {
         held(LONG, &clock)(config);
-        config.session.leave_grace = LONG;
+        config.presence.leave_grace = LONG;
     });
     let hub = hub.await;
     let mut ann = hub.join("lobby", "ann").await;

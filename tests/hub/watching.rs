@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::wire::Time;
+use breathing_room::config::{Clock, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

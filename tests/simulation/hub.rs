@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::config::Config;
-use breathing_room::history::journal::{Gauge, Status};
-use breathing_room::wire::Time;
-use breathing_room::{ServeError, Server, live};
+use breathing_room::Config;
+use breathing_room::config::{Clock, Time};
+use breathing_room::internals::{Gauge, Registry, Status};
+use breathing_room::{ServeError, Server};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -49,7 +48,7 @@ impl Knobs {
 
 #[derive(Debug)]
 pub struct Hub {
-    pub live: Arc<live::Hub>,
+    pub live: Arc<Registry>,
     pub address: SocketAddr,
     pub pulse: Pulse,
     journal: Gauge,
@@ -71,17 +70,18 @@ impl Hub {
         let pulse = Pulse::start();
         let clock = Clock::manual(Time::from_millis(START + now));
         let millis = Duration::from_millis;
-        let mut config = Config { clock: clock.clone(), ..Config::default() };
+        let mut config = Config::default();
+        config.clock = clock.clone();
         config.http.admin_token = Some(ADMIN.to_owned());
         config.history.database_url = format!("sqlite://{}", file.display());
         config.history.queue_limit = knobs.queue_limit;
         config.history.flush_interval = millis(knobs.flush_interval);
-        config.session.leave_grace = millis(knobs.leave_grace);
-        config.session.seat_hold = millis(knobs.seat_hold);
-        config.session.ping_interval = Duration::from_hours(1); // the sweep's pings have tests of their own
-        config.session.limits = None;
+        config.presence.leave_grace = millis(knobs.leave_grace);
+        config.presence.seat_hold = millis(knobs.seat_hold);
+        config.transport.ping_interval = Duration::from_hours(1); // the sweep's pings have tests of their own
+        config.transport.limits = None;
         let server = pulse.in_time("the hub to start", Server::open(config)).await.expect("a hub");
-        let (live, journal) = (Arc::clone(server.hub()), server.journal());
+        let (live, journal) = (Arc::clone(server.registry()), server.journal());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (shutdown, signal) = oneshot::channel();

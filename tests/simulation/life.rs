@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use breathing_room::ServeError;
-use breathing_room::live::audit::audit;
-use breathing_room::wire::RoomId;
+use breathing_room::internals::{RoomId, audit};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use breathing_room::history::Store;
+use breathing_room::internals::Store;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -19,14 +19,14 @@ use crate::history::record::Record;
 use crate::private;
 
 /// Lines that are read at once. Few in tests, so that there are many slices.
-pub const LINES: usize = if cfg!(test) { 3 } else { 2_000 };
+pub(crate) const LINES: usize = if cfg!(test) { 3 } else { 2_000 };
 
 /// Bytes that are hashed at once.
 const BLOCK: u64 = 4 << 20;
 
 /// An archive that is being written.
 #[derive(Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
     out: Box<GzEncoder<Hashing<BufWriter<File>>>>,
     rows: u64,
@@ -37,7 +37,7 @@ impl Draft {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub async fn start(archives: &Archives, month: Month) -> Result<Self, FileError> {
+    pub(crate) async fn start(archives: &Archives, month: Month) -> Result<Self, FileError> {
         let folder = archives.folder.clone();
         let path = archives.draft(month);
         let file = aside(path.clone(), move |path| {
@@ -58,7 +58,7 @@ impl Draft {
     ///
     /// # Errors
     /// The disk does not take them.
-    pub async fn add(self, facts: Batch) -> Result<Self, FileError> {
+    pub(crate) async fn add(self, facts: Batch) -> Result<Self, FileError> {
         self.write(move || Record::of(&facts).map(|record| serde_json::to_string(&record)).collect()).await
     }
 
@@ -66,7 +66,7 @@ impl Draft {
     ///
     /// # Errors
     /// The disk does not take them.
-    pub async fn add_lines(self, lines: Vec<String>) -> Result<Self, FileError> {
+    pub(crate) async fn add_lines(self, lines: Vec<String>) -> Result<Self, FileError> {
         self.write(move || Ok(lines)).await
     }
 
@@ -90,7 +90,7 @@ impl Draft {
     ///
     /// # Errors
     /// It is not all there.
-    pub async fn finish(self) -> Result<Written, FileError> {
+    pub(crate) async fn finish(self) -> Result<Written, FileError> {
         let Self { path, out, rows } = self;
         let checksum = aside(path.clone(), move |_| {
             let mut written = out.finish()?;
@@ -118,7 +118,7 @@ impl Draft {
 ///
 /// # Errors
 /// Why there is none.
-pub fn fact(line: &str) -> Result<Batch, String> {
+pub(crate) fn fact(line: &str) -> Result<Batch, String> {
     let record: Record = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut fact = Batch::default();
     record.add_to(&mut fact).map_err(|bad| format!("props: {bad}"))?;
@@ -127,7 +127,7 @@ pub fn fact(line: &str) -> Result<Batch, String> {
 
 /// An archive that is being read.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     /// Lines that were read so far.
     read: u64,
@@ -139,7 +139,7 @@ impl Source {
     ///
     /// # Errors
     /// It is missing, or cannot be read.
-    pub async fn open(path: PathBuf) -> Result<Self, FileError> {
+    pub(crate) async fn open(path: PathBuf) -> Result<Self, FileError> {
         let file = aside(path.clone(), |path| File::open(path)).await?;
         let lines = BufReader::new(MultiGzDecoder::new(Hashing::new(BufReader::new(file))));
         Ok(Self { path, read: 0, lines: Box::new(lines) })
@@ -149,7 +149,7 @@ impl Source {
     ///
     /// # Errors
     /// The file ends early, or `read` says what is wrong with a line.
-    pub async fn next<T: Send + 'static>(
+    pub(crate) async fn next<T: Send + 'static>(
         self,
         limit: usize,
         read: impl Fn(&str) -> Result<T, String> + Send + 'static,
@@ -174,7 +174,7 @@ impl Source {
 
     /// The SHA-256 of what was read, in hexadecimal: the file's, at its end.
     #[must_use]
-    pub fn checksum(&self) -> String {
+    pub(crate) fn checksum(&self) -> String {
         self.lines.get_ref().get_ref().checksum()
     }
 }
@@ -183,7 +183,7 @@ impl Source {
 ///
 /// # Errors
 /// It is missing, or cannot be read.
-pub async fn checksum(path: PathBuf) -> Result<String, FileError> {
+pub(crate) async fn checksum(path: PathBuf) -> Result<String, FileError> {
     let mut file = aside(path.clone(), |path| File::open(path).map(Hashing::new)).await?;
     loop {
         let (rest, read) = aside(path.clone(), move |_| {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub use file::{Draft, LINES, Source, checksum, fact};
+pub(crate) use file::{Draft, LINES, Source, checksum, fact};
 
 use super::Store;
 use super::calendar::Month;
@@ -84,7 +84,7 @@ fn folder(path: &Path) -> String {
 
 /// What is in a file that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// Its lines.
     pub rows: u64,
     /// Its SHA-256, in hexadecimal.
@@ -93,32 +93,32 @@ pub struct Written {
 
 /// The folder of all archives.
 #[derive(Debug, Clone)]
-pub struct Archives {
+pub(crate) struct Archives {
     folder: PathBuf,
 }
 
 impl Archives {
     /// Those in this folder, which is made when there is something to put there.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
     /// Those of a store: in this folder, or else in `archive` beside its file.
     #[must_use]
-    pub fn of(store: &Store, folder: Option<PathBuf>) -> Self {
+    pub(crate) fn of(store: &Store, folder: Option<PathBuf>) -> Self {
         Self::new(folder.unwrap_or_else(|| store.file().with_file_name("archive")))
     }
 
     /// The name of a month's archive.
     #[must_use]
-    pub fn name(month: Month) -> String {
+    pub(crate) fn name(month: Month) -> String {
         format!("breathing-room-{month}.jsonl.gz")
     }
 
     /// Where the archive of this name is.
     #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -130,7 +130,7 @@ impl Archives {
     ///
     /// # Errors
     /// The disk does not do it. The draft or the archive is there either way.
-    pub async fn publish(&self, month: Month, checksum: &str) -> Result<(), FileError> {
+    pub(crate) async fn publish(&self, month: Month, checksum: &str) -> Result<(), FileError> {
         let (draft, path) = (self.draft(month), self.path(&Self::name(month)));
         let (folder, checksum) = (self.folder.clone(), checksum.to_owned());
         aside(path, move |path| {
@@ -145,7 +145,7 @@ impl Archives {
     ///
     /// # Errors
     /// The disk does not do it.
-    pub async fn discard(&self, month: Month) -> Result<(), FileError> {
+    pub(crate) async fn discard(&self, month: Month) -> Result<(), FileError> {
         aside(self.draft(month), remove).await
     }
 
@@ -154,7 +154,7 @@ impl Archives {
     ///
     /// # Errors
     /// The disk does not do it.
-    pub async fn finish(&self, month: Month, expected: &str) -> Result<(), FileError> {
+    pub(crate) async fn finish(&self, month: Month, expected: &str) -> Result<(), FileError> {
         match checksum(self.draft(month)).await {
             Ok(found) if found == expected => return self.publish(month, expected).await,
             Ok(_) | Err(FileError::Missing { .. }) => {}
@@ -175,7 +175,7 @@ impl Archives {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub async fn months(&self, drafts: bool) -> Result<Vec<Month>, FileError> {
+    pub(crate) async fn months(&self, drafts: bool) -> Result<Vec<Month>, FileError> {
         aside(self.folder.clone(), move |folder| {
             let entries = match fs::read_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

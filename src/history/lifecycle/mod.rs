@@ -4,7 +4,7 @@
 //! goes through the plan step by step. It erases visitors too, so that nothing else is at work on tables
 //! and archives meanwhile. What it does may stop after any step, so that at the end it is just dropped.
 
-mod plan;
+pub(crate) mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 use utoipa::ToSchema;
 
-pub use plan::{BadRetention, Retention, quarters_from};
+pub(crate) use plan::{Retention, quarters_from};
 
 use self::plan::Plan;
 use super::archive::Archives;
-use super::meter::LifecycleMeter;
+use super::metrics::LifecycleMetrics;
 use super::store::{Erased, LifecycleError, MonthRows, Store};
-use crate::clock::{Clock, millis};
-use crate::wire::VisitorId;
+use crate::protocol::VisitorId;
+use crate::time::{Clock, millis};
 
 /// When the first run begins: a hub that starts has better things to do.
 const FIRST_RUN: Duration = Duration::from_mins(5);
@@ -39,7 +39,7 @@ const ORDERS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[schema(as = MaintenanceStep)]
 #[serde(rename_all = "kebab-case")]
-pub enum Step {
+pub(crate) enum Step {
     /// Old rollups of quarter hours go; counts days.
     Quarters,
     /// Months that are over are summed up; counts months.
@@ -58,7 +58,7 @@ pub enum Step {
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Quarters,
         Self::Months,
         Self::Restore,
@@ -70,7 +70,7 @@ impl Step {
 
     /// Its name in metrics and logs.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Quarters => "quarters",
             Self::Months => "months",
@@ -86,7 +86,7 @@ impl Step {
 /// How a step went.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct StepReport {
+pub(crate) struct StepReport {
     /// How long it took.
     pub took_ms: u64,
     /// How much it did.
@@ -99,7 +99,7 @@ pub struct StepReport {
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = MaintenanceReport)]
-pub struct Report {
+pub(crate) struct Report {
     /// How long it took.
     pub took_ms: u64,
     /// How each step went.
@@ -110,7 +110,7 @@ pub struct Report {
 
 /// What was asked for did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfinished {
+pub(crate) enum Unfinished {
     /// The hub ends.
     #[error("the hub is stopping")]
     Stopped,
@@ -121,7 +121,7 @@ pub enum Unfinished {
 
 /// The way to the lifecycle task. When the last one is dropped, the task drops what it does and ends.
 #[derive(Debug, Clone)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     maintenance: mpsc::Sender<oneshot::Sender<Report>>,
     erasures: mpsc::Sender<Erasure>,
     _alive: Arc<DropGuard>,
@@ -132,7 +132,7 @@ type Erasure = (VisitorId, oneshot::Sender<Result<Erased, LifecycleError>>);
 
 /// The task's end of it.
 #[derive(Debug)]
-pub struct Orders {
+pub(crate) struct Orders {
     maintenance: mpsc::Receiver<oneshot::Sender<Report>>,
     erasures: mpsc::Receiver<Erasure>,
     stop: CancellationToken,
@@ -140,7 +140,7 @@ pub struct Orders {
 
 /// A way to the task, and what the task is run with.
 #[must_use]
-pub fn open() -> (Lifecycle, Orders) {
+pub(crate) fn open() -> (Lifecycle, Orders) {
     let ((maintain, maintenance), (erase, erasures)) = (mpsc::channel(ORDERS), mpsc::channel(ORDERS));
     let stop = CancellationToken::new();
     let alive = Arc::new(stop.clone().drop_guard());
@@ -153,7 +153,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The hub ends first.
-    pub async fn maintain(&self) -> Result<Report, Unfinished> {
+    pub(crate) async fn maintain(&self) -> Result<Report, Unfinished> {
         let (reply, answer) = oneshot::channel();
         self.maintenance.send(reply).await.map_err(|_| Unfinished::Stopped)?;
         answer.await.map_err(|_| Unfinished::Stopped)
@@ -163,7 +163,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Something failed, or the hub ends first; asking again goes on where it stopped.
-    pub async fn erase(&self, visitor: VisitorId) -> Result<Erased, Unfinished> {
+    pub(crate) async fn erase(&self, visitor: VisitorId) -> Result<Erased, Unfinished> {
         let (reply, answer) = oneshot::channel();
         self.erasures.send((visitor, reply)).await.map_err(|_| Unfinished::Stopped)?;
         Ok(answer.await.map_err(|_| Unfinished::Stopped)??)
@@ -184,7 +184,7 @@ enum Wake {
 
 /// What the task works with.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// The database.
     pub store: Store,
     /// The folder of archives.
@@ -194,11 +194,11 @@ pub struct Keeper {
     /// Tells what is old.
     pub clock: Clock,
     /// Counts what was done.
-    pub meter: LifecycleMeter,
+    pub metrics: LifecycleMetrics,
 }
 
 /// Keeps the history until nobody can ask for it any more.
-pub async fn run(orders: Orders, keeper: Keeper) {
+pub(crate) async fn run(orders: Orders, keeper: Keeper) {
     let stop = orders.stop.clone();
     // What is under way is dropped where it stands: each of its steps is done or not.
     stop.run_until_cancelled(serve(orders, keeper)).await;
@@ -251,7 +251,7 @@ impl Keeper {
     /// One run: what is due, step by step. A step that fails does not stop the others.
     pub(in crate::history) async fn maintain(&self) -> Report {
         let (store, archives, now) = (&self.store, &self.archives, self.clock.wall());
-        let mut run = Run { meter: &self.meter, started: Instant::now(), report: Report::default() };
+        let mut run = Run { metrics: &self.metrics, started: Instant::now(), report: Report::default() };
         if let Some(days) = run.step(Step::Quarters, store.drop_quarters(quarters_from(now))).await {
             run.count(Step::Quarters, days);
         }
@@ -288,7 +288,7 @@ impl Keeper {
 
 /// A run that is under way.
 struct Run<'a> {
-    meter: &'a LifecycleMeter,
+    metrics: &'a LifecycleMetrics,
     started: Instant,
     report: Report,
 }
@@ -307,7 +307,7 @@ impl Run<'_> {
             Ok(done) => Some(done),
             Err(error) => {
                 warn!(step = step.name(), %error, "maintenance goes on without this step");
-                self.meter.failed(step);
+                self.metrics.failed(step);
                 report.failures.push(error.to_string());
                 None
             }
@@ -317,8 +317,8 @@ impl Run<'_> {
     fn count(&mut self, step: Step, count: u64) {
         self.report.steps.entry(step).or_default().count += count;
         match step {
-            Step::Archive => self.meter.archived_months.increment(count),
-            Step::Vacuum => self.meter.freed_pages.increment(count),
+            Step::Archive => self.metrics.archived_months.increment(count),
+            Step::Vacuum => self.metrics.freed_pages.increment(count),
             _ => {}
         }
     }
@@ -326,7 +326,7 @@ impl Run<'_> {
     fn end(mut self) -> Report {
         self.report.took_ms = millis(self.started.elapsed());
         for (step, report) in &self.report.steps {
-            self.meter.took(*step, report.took_ms as f64 / 1000.0);
+            self.metrics.took(*step, report.took_ms as f64 / 1000.0);
         }
         info!(took_ms = self.report.took_ms, archived = ?self.report.archived, "maintenance is done");
         self.report

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::history::calendar::{DAY_MS, Month, months_before};
 use crate::history::store::MonthState;
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// How long rollups of quarter hours are kept, in milliseconds.
 const QUARTERS_KEPT_MS: u64 = 90 * DAY_MS;
@@ -99,7 +99,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::history::calendar::time;
-    use crate::history::store::Archive;
+    use crate::history::store::months::Archive;
 
     fn at(text: &str) -> Time {
         time(text.parse().unwrap())

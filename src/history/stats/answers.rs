@@ -18,12 +18,12 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use super::{Answer, Question, Range, ReadError};
-use crate::clock::Clock;
 use crate::history::journal::Epoch;
-use crate::history::meter::Meter;
+use crate::history::metrics::HistoryMetrics;
 use crate::history::store::Store;
 use crate::panics::Part;
-use crate::wire::Time;
+use crate::protocol::Time;
+use crate::time::Clock;
 
 /// How long an answer is new, and up to [`STAGGER`] more.
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -42,13 +42,13 @@ const ANSWERS_LIMIT: u64 = 1_000;
 
 /// The stats' front desk. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct Answers(Arc<Shared>);
+pub(crate) struct Answers(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     store: Store,
     clock: Clock,
-    meter: Meter,
+    metrics: HistoryMetrics,
     kept: Cache<Question, Arc<Kept>>,
 }
 
@@ -70,7 +70,7 @@ struct Kept {
 
 /// What is sent.
 #[derive(Debug, Clone)]
-pub struct Served {
+pub(crate) struct Served {
     /// The answer as JSON.
     pub body: Bytes,
     /// Names what the answer says: the same for two answers that differ only in when they were made
@@ -81,7 +81,7 @@ pub struct Served {
 /// The answer as it is sent.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Stats<'a> {
+pub(crate) struct Stats<'a> {
     #[serde(flatten)]
     answer: &'a Answer,
     /// When it was made.
@@ -93,40 +93,40 @@ pub struct Stats<'a> {
 impl Answers {
     /// No answers yet.
     #[must_use]
-    pub fn new(store: Store, clock: Clock, meter: Meter) -> Self {
+    pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics) -> Self {
         let kept = Cache::builder().max_capacity(ANSWERS_LIMIT).time_to_idle(2 * STALE_LIMIT).build();
-        Self(Arc::new(Shared { store, clock, meter, kept }))
+        Self(Arc::new(Shared { store, clock, metrics, kept }))
     }
 
     /// The answer to a question.
     ///
     /// # Errors
     /// There was none, and the database did not answer.
-    pub async fn get(&self, question: &Question) -> Result<Served, Arc<ReadError>> {
-        let meter = &self.0.meter;
+    pub(crate) async fn get(&self, question: &Question) -> Result<Served, Arc<ReadError>> {
+        let metrics = &self.0.metrics;
         let Some(kept) = self.0.kept.get(question).await.filter(|kept| self.age(kept) < STALE_LIMIT) else {
-            meter.stats_misses.increment(1);
+            metrics.stats_misses.increment(1);
             return self.first(question).await;
         };
         kept.was_asked.store(true, Ordering::Relaxed);
         let is_changed = self.is_changed(question, &kept);
         if !is_changed && self.age(&kept) < kept.lifetime {
-            meter.stats_hits.increment(1);
+            metrics.stats_hits.increment(1);
             return Ok(kept.served.clone());
         }
         self.renew(question, &kept);
         if is_changed && let Some(newer) = timeout(PATIENCE, self.newer(question, &kept)).await.ok().flatten()
         {
-            meter.stats_misses.increment(1);
+            metrics.stats_misses.increment(1);
             return Ok(newer.served.clone());
         }
-        meter.stats_stale.increment(1);
+        metrics.stats_stale.increment(1);
         Ok(kept.served.clone())
     }
 
     /// Makes the answers that a dashboard asks for first, and then, until the journal ends, those anew
     /// that a commit has changed and that somebody wants.
-    pub async fn keep_new(self, mut committed: watch::Receiver<Epoch>) {
+    pub(crate) async fn keep_new(self, mut committed: watch::Receiver<Epoch>) {
         for range in Range::NAMED {
             // What cannot be made now is made when somebody asks.
             drop(self.first(&Question::about(range)).await);
@@ -136,7 +136,7 @@ impl Answers {
             let wanted: Vec<_> = wanted.collect();
             for (question, kept) in wanted {
                 if self.is_changed(&question, &kept) && !kept.is_renewed.swap(true, Ordering::AcqRel) {
-                    let panics = &self.0.meter.panics;
+                    let panics = &self.0.metrics.panics;
                     panics.catch(Part::Request, self.make_anew(&question, &kept)).await;
                 }
             }
@@ -156,7 +156,7 @@ impl Answers {
             body = Some(first);
             Ok(kept)
         });
-        let kept = kept.await.inspect_err(|_: &Arc<ReadError>| self.0.meter.stats_errors.increment(1))?;
+        let kept = kept.await.inspect_err(|_: &Arc<ReadError>| self.0.metrics.stats_errors.increment(1))?;
         // Whoever made it is told that it is new; all others get what is kept.
         Ok(Served { body: body.unwrap_or_else(|| kept.served.body.clone()), etag: kept.served.etag.clone() })
     }
@@ -166,7 +166,7 @@ impl Answers {
         if !kept.is_renewed.swap(true, Ordering::AcqRel) {
             let (this, question, kept) = (self.clone(), question.clone(), Arc::clone(kept));
             tokio::spawn(async move {
-                let panics = &this.0.meter.panics;
+                let panics = &this.0.metrics.panics;
                 panics.catch(Part::Request, this.make_anew(&question, &kept)).await
             });
         }
@@ -188,7 +188,7 @@ impl Answers {
                 kept.renewed.send_replace(true);
             }
             Err(error) => {
-                self.0.meter.stats_errors.increment(1);
+                self.0.metrics.stats_errors.increment(1);
                 warn!(%error, "an answer about the history could not be renewed: the old one is kept");
                 kept.is_renewed.store(false, Ordering::Release);
             }
@@ -196,10 +196,10 @@ impl Answers {
     }
 
     async fn make(&self, question: &Question) -> Result<(Arc<Kept>, Bytes), ReadError> {
-        let Shared { store, clock, meter, .. } = &*self.0;
+        let Shared { store, clock, metrics, .. } = &*self.0;
         let (now, made) = (clock.wall(), clock.elapsed());
         let version = store.version(question.room.as_ref());
-        let answer = store.ask(question, now, meter).await?;
+        let answer = store.ask(question, now, metrics).await?;
         let body = |cached| {
             let body = Stats { answer: &answer, generated_at: now, cached };
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::window::Stretch;
 use crate::history::calendar::{DAY_MS, Level, Month};
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// Which rollups there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// From when on there are quarters.
     pub quarters_from: Time,
     /// Months that have a rollup of their own.
@@ -22,7 +22,7 @@ pub struct Kept {
 
 /// Rollups of one level, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Span {
+pub(crate) struct Span {
     /// How long each is.
     pub level: Level,
     /// When the first begins.
@@ -33,7 +33,7 @@ pub struct Span {
 
 /// The rollups that make up `stretch`, whose bounds are whole quarters.
 #[must_use]
-pub fn cover(stretch: Stretch, kept: &Kept) -> Vec<Span> {
+pub(crate) fn cover(stretch: Stretch, kept: &Kept) -> Vec<Span> {
     let (mut at, to) = (bound(stretch.from, kept), bound(stretch.to, kept));
     let mut spans = Vec::<Span>::new();
     while at < to {

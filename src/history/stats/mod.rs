@@ -3,20 +3,20 @@
 //! A question becomes a [`window`] of buckets, each bucket a [`cover`] of rollups, which a [`query`] reads
 //! and merges, and [`Answers`] keeps. Raw rows are never read: how many there are does not matter.
 
-pub mod answers;
-pub mod cover;
-pub mod query;
-pub mod window;
+pub(crate) mod answers;
+pub(crate) mod cover;
+pub(crate) mod query;
+pub(crate) mod window;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use answers::{Answers, Served, Stats};
-pub use window::{BadRange, BadZone, Range, Step, Zone};
+pub(crate) use answers::{Answers, Stats};
+pub(crate) use window::{BadRange, Range, Step, Zone};
 
-use crate::wire::{RoomId, Time};
+use crate::protocol::{RoomId, Time};
 
 /// The database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub struct Question {
 impl Question {
     /// About all rooms by the days of UTC.
     #[must_use]
-    pub fn about(range: Range) -> Self {
+    pub(crate) fn about(range: Range) -> Self {
         Self { range, room: None, zone: Zone::default(), prop: None }
     }
 }
@@ -47,7 +47,7 @@ impl Question {
 /// What the history says.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub(crate) struct Answer {
     /// As asked.
     pub range: Range,
     /// As asked.
@@ -82,7 +82,7 @@ pub struct Answer {
 /// Figures of one stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Pages seen.
     pub page_views: i64,
     /// Distinct visitors who saw a page or started to watch something.
@@ -102,7 +102,7 @@ pub struct Totals {
 /// One bucket of the series.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Point {
+pub(crate) struct Point {
     /// When it begins.
     pub at: Time,
     /// Its figures.
@@ -114,7 +114,7 @@ pub struct Point {
 
 /// The stretch before.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-pub struct Previous {
+pub(crate) struct Previous {
     /// Its first moment.
     pub from: Time,
     /// Its end.
@@ -126,7 +126,7 @@ pub struct Previous {
 /// A page, and how often it was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Page {
+pub(crate) struct Page {
     /// Its path.
     pub path: String,
     /// How often.
@@ -136,7 +136,7 @@ pub struct Page {
 /// Something to watch, and how long it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Content {
+pub(crate) struct Content {
     /// What.
     pub content: String,
     /// How often it was started.
@@ -148,7 +148,7 @@ pub struct Content {
 /// Where page views came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Referrer {
+pub(crate) struct Referrer {
     /// The host, without `www.`.
     pub referrer: String,
     /// How many.
@@ -157,7 +157,7 @@ pub struct Referrer {
 
 /// Page views by the values of a property.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Breakdown {
+pub(crate) struct Breakdown {
     /// The property.
     pub key: String,
     /// The most frequent values.
@@ -167,7 +167,7 @@ pub struct Breakdown {
 /// A property's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PropValue {
+pub(crate) struct PropValue {
     /// As text; of a long one only its beginning.
     pub value: String,
     /// How many page views had it.

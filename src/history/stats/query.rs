@@ -16,12 +16,12 @@ use super::{
     Answer, Breakdown, Content, Page, Point, Previous, PropValue, Question, ReadError, Referrer, Totals,
 };
 use crate::history::calendar::Month;
-use crate::history::meter::Meter;
+use crate::history::metrics::HistoryMetrics;
 use crate::history::rollup::{ALL_ROOMS, Counts, Number, Presence, add_all};
 use crate::history::store::Store;
-use crate::history::store::names::{self, Dictionary};
+use crate::history::store::dictionary::{self, Dictionary};
 use crate::history::store::rollups::{from_json, set};
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// The longest list of pages, contents, referrers and values.
 const TOP: usize = 10;
@@ -65,11 +65,16 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn ask(&self, question: &Question, now: Time, meter: &Meter) -> Result<Answer, ReadError> {
+    pub(crate) async fn ask(
+        &self,
+        question: &Question,
+        now: Time,
+        metrics: &HistoryMetrics,
+    ) -> Result<Answer, ReadError> {
         let window = Window::new(question.range, &question.zone, now);
         let mut connection = self.readers.acquire().await?;
         let mut snapshot = connection.begin().await?;
-        Ok(answer(&mut snapshot, question, &window, meter).await?)
+        Ok(answer(&mut snapshot, question, &window, metrics).await?)
     }
 }
 
@@ -77,12 +82,12 @@ async fn answer(
     connection: &mut SqliteConnection,
     question: &Question,
     window: &Window,
-    meter: &Meter,
+    metrics: &HistoryMetrics,
 ) -> Result<Answer, sqlx::Error> {
     let started = Instant::now();
     let room = match &question.room {
         None => Some(ALL_ROOMS),
-        Some(room) => names::number(connection, Dictionary::Texts, room.as_str()).await?,
+        Some(room) => dictionary::number(connection, Dictionary::Texts, room.as_str()).await?,
     };
     let mut sums: Vec<Sum> = vec![Sum::default(); window.buckets.len()];
     let mut tops = Tops::default();
@@ -94,25 +99,25 @@ async fn answer(
         let series = spans(&window.buckets, &kept)?;
         let whole = spans(&[window.whole], &kept)?;
         let before = spans(&[window.previous], &kept)?;
-        meter.query("plan", started);
+        metrics.query("plan", started);
 
         let started = Instant::now();
         for row in sqlx::query(ACTIVITY).bind(&series).bind(room).fetch_all(&mut *connection).await? {
             bucket(&mut sums, &row)?.add_activity(&row)?;
         }
-        meter.query("activity", started);
+        metrics.query("activity", started);
 
         let started = Instant::now();
         for row in sqlx::query(TOPS).bind(&whole).bind(room).fetch_all(&mut *connection).await? {
             tops.add(&row)?;
         }
-        meter.query("tops", started);
+        metrics.query("tops", started);
 
         let started = Instant::now();
         for row in sqlx::query(PRESENCE).bind(&series).bind(room).fetch_all(&mut *connection).await? {
             bucket(&mut sums, &row)?.add_presence(&row)?;
         }
-        meter.query("presence", started);
+        metrics.query("presence", started);
 
         let started = Instant::now();
         for row in sqlx::query(ACTIVITY).bind(&before).bind(room).fetch_all(&mut *connection).await? {
@@ -121,12 +126,12 @@ async fn answer(
         for row in sqlx::query(PRESENCE).bind(&before).bind(room).fetch_all(&mut *connection).await? {
             previous.add_presence(&row)?;
         }
-        meter.query("previous", started);
+        metrics.query("previous", started);
 
         if let Some(prop) = &question.prop {
             let started = Instant::now();
             values = prop_values(connection, &whole, room, prop).await?;
-            meter.query("props", started);
+            metrics.query("props", started);
         }
     }
 
@@ -140,7 +145,7 @@ async fn answer(
         None => None,
         Some(key) => Some(Breakdown { key: key.clone(), values: named_values(connection, &values).await? }),
     };
-    meter.query("texts", started);
+    metrics.query("texts", started);
     let point = |(bucket, sum): (&Stretch, &Sum)| Point {
         at: bucket.from,
         totals: sum.totals(*bucket),
@@ -187,7 +192,7 @@ fn spans(buckets: &[Stretch], kept: &Kept) -> Result<String, sqlx::Error> {
     let spans = buckets.flat_map(|(place, bucket)| {
         cover(*bucket, kept).into_iter().map(move |span| (place, span.level, span.from, span.to))
     });
-    names::json(&spans.collect::<Vec<_>>())
+    dictionary::json(&spans.collect::<Vec<_>>())
 }
 
 /// What the rollups of a bucket add up to.
@@ -300,7 +305,7 @@ async fn prop_values(
     prop: &str,
 ) -> Result<Counts, sqlx::Error> {
     let mut values = Counts::new();
-    if let Some(key) = names::number(connection, Dictionary::Texts, prop).await? {
+    if let Some(key) = dictionary::number(connection, Dictionary::Texts, prop).await? {
         let path = format!("$.\"{key}\"");
         let rows: Vec<Option<String>> =
             sqlx::query_scalar(PROPS).bind(spans).bind(room).bind(path).fetch_all(connection).await?;
@@ -330,7 +335,7 @@ async fn named(
     most.truncate(CANDIDATES);
     let numbers: Vec<Number> = most.iter().map(|(number, _)| *number).collect();
     let texts: Vec<(Number, Option<String>)> =
-        sqlx::query_as(TEXTS).bind(names::json(&numbers)?).fetch_all(connection).await?;
+        sqlx::query_as(TEXTS).bind(dictionary::json(&numbers)?).fetch_all(connection).await?;
     let texts: BTreeMap<Number, Option<String>> = texts.into_iter().collect();
     let name = |number| texts.get(&number).cloned().flatten();
     let named = most.into_iter().filter_map(|(number, count)| Some((number, name(number)?, count)));
@@ -349,7 +354,7 @@ mod tests {
     async fn every_query_finds_its_rows_by_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        let find_text = names::find_statement(Dictionary::Texts);
+        let find_text = dictionary::find_statement(Dictionary::Texts);
         for statement in [HORIZON, MONTHS, ACTIVITY, TOPS, PRESENCE, PROPS, TEXTS, find_text] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
             let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();

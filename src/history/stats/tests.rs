@@ -11,10 +11,10 @@ use super::window::Window;
 use super::*;
 use crate::history::calendar::{DAY_MS, time};
 use crate::history::event::{Batch, PageViewFact, WatchFact, Who};
-use crate::history::meter::Meter;
+use crate::history::metrics::HistoryMetrics;
 use crate::history::store::Store;
 use crate::panics::Panics;
-use crate::wire::VisitorId;
+use crate::protocol::VisitorId;
 
 const ZONES: [&str; 5] = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"];
 
@@ -112,7 +112,7 @@ proptest! {
             batch.watches.retain(|watch| met.insert(watch.id));
             store.commit(&batch).await.unwrap();
             for question in &questions {
-                let answer = store.ask(question, now(), &Meter::register(&Panics::register())).await.unwrap();
+                let answer = store.ask(question, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
                 let window = Window::new(question.range, &question.zone, now());
                 assert_eq!(answer.totals, count(&batch, question, window.whole.from, window.whole.to), "{question:?}");
                 let before = window.previous;

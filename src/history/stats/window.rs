@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::history::calendar::{DAY_MS, HOUR_MS, Level, QUARTER_MS, time, timestamp};
-use crate::wire::Time;
-use crate::wire::schema::{one_of, schema};
+use crate::protocol::Time;
+use crate::protocol::schema::{one_of, schema};
 
 /// The longest stretch that may be asked about, in milliseconds: 20 years.
 const LONGEST_MS: u64 = 20 * 366 * DAY_MS;
@@ -41,17 +41,17 @@ pub enum Range {
 
 impl Range {
     /// Those that have a name, the shortest first.
-    pub const NAMED: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
+    pub(crate) const NAMED: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
 
     /// The range of this name.
     #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
+    pub(crate) fn find(name: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|range| range.name() == name)
     }
 
     /// Its name in questions and answers.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Day => "24h",
             Self::Week => "7d",
@@ -65,7 +65,7 @@ impl Range {
     ///
     /// # Errors
     /// It ends before it begins, or is longer than 20 years.
-    pub fn between(from: Time, to: Time) -> Result<Self, BadRange> {
+    pub(crate) fn between(from: Time, to: Time) -> Result<Self, BadRange> {
         match to.millis().checked_sub(from.millis()) {
             None | Some(0) => Err(BadRange::Backwards),
             Some(length) if length > LONGEST_MS => Err(BadRange::TooLong),
@@ -87,7 +87,7 @@ schema!(Range, {
 
 /// Two moments are no stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadRange {
+pub(crate) enum BadRange {
     /// The end is not behind the beginning.
     #[error("must be after from")]
     Backwards,
@@ -144,7 +144,7 @@ schema!(Zone, ObjectBuilder::new().schema_type(Type::String).description(Some("A
 /// How long a bucket is, by the clocks of the zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Step {
+pub(crate) enum Step {
     /// An hour.
     Hour,
     /// A day.

@@ -22,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// The database or the disk did not do it; the rows are where they were.
-    pub async fn archive(
+    pub(crate) async fn archive(
         &self,
         month: Month,
         archives: &Archives,
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// The database or the disk did not do it.
-    pub async fn settle(&self, archives: &Archives) -> Result<(), LifecycleError> {
+    pub(crate) async fn settle(&self, archives: &Archives) -> Result<(), LifecycleError> {
         let known = self.months().await?.into_iter();
         let known: BTreeMap<Month, _> =
             known.filter_map(|state| Some((state.month, state.archive?.checksum))).collect();

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::insert::{self, Fact};
 use super::partition::{Kind, Partitions};
-use super::{names, read, rollups};
+use super::{dictionary, read, rollups};
 use crate::history::calendar::{Level, Month};
 use crate::history::event::{Batch, Census, PageViewFact, WatchFact};
 use crate::history::rollup::{ALL_ROOMS, Key, Number, Numbers, Tally, Trace};
-use crate::wire::{RoomId, Time};
+use crate::protocol::{RoomId, Time};
 
 /// What a transaction changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Changes {
 impl Changes {
     /// Whether everything was stored before.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.page_views + self.watch_sessions + self.censuses == 0
     }
 }
@@ -59,7 +59,7 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
     let taken = Batch { watches: changed.into_iter().map(|(_, old)| old).collect(), ..Batch::default() };
     let added = Batch { page_views: views, watches: watches.into_values().collect(), censuses };
 
-    let numbers = names::intern(connection, &[&taken, &added]).await?;
+    let numbers = dictionary::intern(connection, &[&taken, &added]).await?;
     for (old, month) in taken.watches.iter().zip(months) {
         // It may have started in another month than was known.
         partitions.change(connection, month).await?;

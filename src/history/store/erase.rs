@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
 use super::commit;
+use super::dictionary::{self, Dictionary};
 use super::mentions::{self, Mentions};
 use super::months::{self, Archive, MonthRows, MonthState};
-use super::names::{self, Dictionary};
 use super::partition::{Kind, Partitions};
 use super::person::{rows_in, theirs};
 use super::read::{self, Pages};
@@ -25,7 +25,7 @@ use crate::history::archive::{Archives, Draft, FileError, LINES, Source};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
 use crate::history::rollup::{Key, Number, Tally};
-use crate::wire::VisitorId;
+use crate::protocol::VisitorId;
 
 /// Rows of one transaction. Few in tests, so that there are many of them.
 const ROWS_PER_SLICE: u32 = if cfg!(test) { 3 } else { 2_000 };
@@ -36,7 +36,7 @@ const READERS_PATIENCE: Duration = Duration::from_secs(3);
 /// What was erased.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Erased {
+pub(crate) struct Erased {
     /// Page views in the tables.
     pub page_views: u64,
     /// Watch sessions in the tables.
@@ -53,7 +53,7 @@ pub struct Erased {
 impl Erased {
     /// Whether there was nothing to erase.
     #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Self { wal_truncated: self.wal_truncated, ..Self::default() }
     }
 }
@@ -63,10 +63,14 @@ impl Store {
     ///
     /// # Errors
     /// The database or the disk did not do it, or an archive is missing; asking again goes on.
-    pub async fn erase(&self, visitor: &VisitorId, archives: &Archives) -> Result<Erased, LifecycleError> {
+    pub(crate) async fn erase(
+        &self,
+        visitor: &VisitorId,
+        archives: &Archives,
+    ) -> Result<Erased, LifecycleError> {
         self.settle(archives).await?;
         let mut reader = self.readers.acquire().await?;
-        let number = names::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
+        let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
         drop(reader);
         let mut erased = match number {
             Some(number) => Eraser::new(self, archives, visitor, number).run().await?,
@@ -255,7 +259,7 @@ impl<'a> Eraser<'a> {
         connection: &mut SqliteConnection,
         rows: &Batch,
     ) -> Result<(), sqlx::Error> {
-        let numbers = names::find(connection, &[rows]).await?;
+        let numbers = dictionary::find(connection, &[rows]).await?;
         let mut tally = Tally::default();
         tally.take(rows, &numbers);
         let partitions = Partitions::read(connection).await?;
@@ -298,7 +302,7 @@ impl<'a> Eraser<'a> {
             }
         }
         mentions.overwrite_unused(&mut transaction).await?;
-        names::overwrite(&mut transaction, Dictionary::Visitors, &[self.number]).await?;
+        dictionary::overwrite(&mut transaction, Dictionary::Visitors, &[self.number]).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -17,7 +17,7 @@ const ROWS_PER_PAGE: u32 = 5_000;
 
 /// The facts of a month: page views, then watch sessions, then censuses, each by their ids.
 #[derive(Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     readers: SqlitePool,
     pages: read::Pages,
 }
@@ -27,7 +27,7 @@ impl Facts {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(self.pages.next(&mut connection).await?)
     }
@@ -38,7 +38,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
+    pub(crate) async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(Partitions::read(&mut connection).await?.live)
     }
@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn count(&self, month: Month) -> Result<u64, ReadError> {
+    pub(crate) async fn count(&self, month: Month) -> Result<u64, ReadError> {
         let counts = Kind::ALL.map(|kind| format!("(SELECT count(*) FROM {})", kind.table(month)));
         let statement = format!("SELECT {}", counts.join(" + "));
         Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.readers).await?)
@@ -55,7 +55,7 @@ impl Store {
 
     /// Reads the facts of a month, which is in the database.
     #[must_use]
-    pub fn facts(&self, month: Month) -> Facts {
+    pub(crate) fn facts(&self, month: Month) -> Facts {
         Facts { readers: self.readers.clone(), pages: read::Pages::new(month, ROWS_PER_PAGE) }
     }
 }

@@ -11,13 +11,13 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::names::json;
+use super::dictionary::json;
 use super::partition::Kind;
 use super::rollups::{millis, to_json};
 use crate::history::calendar::Month;
 use crate::history::event::{Census, PageViewFact, Sample, WatchFact};
 use crate::history::rollup::{Number, Numbers, samples};
-use crate::wire::WatchState;
+use crate::protocol::WatchState;
 
 /// The most rows of a statement; it has one value of each column for each.
 const ROWS_PER_STATEMENT: usize = 128;

@@ -20,7 +20,7 @@ const LINKS: usize = 40;
 
 /// Keeps other hubs from a database until it is dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// None where the system has no such locks there.
     file: Option<File>,
 }
@@ -30,7 +30,7 @@ impl Lock {
     ///
     /// # Errors
     /// Another hub has it, or the folder cannot be made or written to.
-    pub async fn take(url: &str) -> Result<Self, OpenError> {
+    pub(crate) async fn take(url: &str) -> Result<Self, OpenError> {
         let (_, path) = prepare(url).await?;
         let lock = lock_of(&path).and_then(|lock| Ok((private::create(&lock)?, lock)));
         let (file, lock) = lock.map_err(|source| OpenError::Lock { path: path.clone(), source })?;

@@ -14,7 +14,7 @@ use super::rollups::{self, millis};
 use super::{LifecycleError, OpenError, Store};
 use crate::history::calendar::{Level, Month};
 use crate::history::rollup::{Activity, Key, Number, Presence};
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// Pages of the first slice of a vacuum.
 const FIRST_PAGES: u32 = 32;
@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_millis(8);
 
 /// What a vacuum gave back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Freed {
+pub(crate) struct Freed {
     /// Pages.
     pub pages: u64,
     /// In so many steps.
@@ -67,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not do it.
-    pub async fn drop_quarters(&self, time: Time) -> Result<u64, LifecycleError> {
+    pub(crate) async fn drop_quarters(&self, time: Time) -> Result<u64, LifecycleError> {
         const MOVE: &str = "UPDATE horizon SET quarters_from = ?1";
         let goal = Level::Day.floor(time);
         let mut days = 0;
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not do it.
-    pub async fn sum_month(&self, month: Month) -> Result<usize, LifecycleError> {
+    pub(crate) async fn sum_month(&self, month: Month) -> Result<usize, LifecycleError> {
         // From here on changes go to the month too, so that each sum stays right once it is made.
         const BEGIN: &str = "UPDATE months SET summed = 'partly' WHERE month = ?1 AND summed = 'no'";
         const END: &str = "UPDATE months SET summed = 'yes' WHERE month = ?1";
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not do it.
-    pub async fn optimize(&self) -> Result<(), LifecycleError> {
+    pub(crate) async fn optimize(&self) -> Result<(), LifecycleError> {
         let mut writer = self.connection().await?;
         // A look at some rows of each index is enough, and holds the writer for some milliseconds only.
         sqlx::query("PRAGMA analysis_limit = 100").execute(&mut *writer).await?;
@@ -127,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not do it.
-    pub async fn vacuum(&self) -> Result<Freed, LifecycleError> {
+    pub(crate) async fn vacuum(&self) -> Result<Freed, LifecycleError> {
         let (mut freed, mut pages) = (Freed::default(), FIRST_PAGES);
         loop {
             let mut writer = self.connection().await?;
@@ -154,7 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not do it.
-    pub async fn checkpoint(&self) -> Result<bool, LifecycleError> {
+    pub(crate) async fn checkpoint(&self) -> Result<bool, LifecycleError> {
         // Only where the file at the path is the hub's.
         drop(self.connection().await?);
         // On a connection of its own: copying does not hold up the writer.

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::names::{self, Dictionary, json};
+use super::dictionary::{self, Dictionary, json};
 use super::partition::{Kind, Partitions};
 use super::rollups;
 use crate::history::calendar::{Level, Month};
 use crate::history::event::Batch;
 use crate::history::rollup::{ALL_ROOMS, CUT, Number};
-use crate::wire::VisitorId;
+use crate::protocol::VisitorId;
 
 /// Texts that are read at once.
 const TEXTS_PER_PAGE: u32 = 5_000;
@@ -108,7 +108,7 @@ impl Mentions {
     ) -> Result<(), sqlx::Error> {
         let used: BTreeSet<Number> = self.used.values().flatten().copied().collect();
         let unused: Vec<Number> = self.texts.difference(&used).copied().collect();
-        names::overwrite(connection, Dictionary::Texts, &unused).await
+        dictionary::overwrite(connection, Dictionary::Texts, &unused).await
     }
 }
 

@@ -6,25 +6,25 @@
 
 mod adopt;
 mod archive;
-mod commit;
+pub(crate) mod commit;
+pub(super) mod dictionary;
 mod erase;
 mod error;
 mod facts;
 mod file;
+mod holds;
 mod insert;
 mod lock;
 mod maintain;
 mod mentions;
 mod migrations;
-mod months;
-pub(super) mod names;
+pub(crate) mod months;
 mod partition;
 mod person;
 mod read;
 mod recount;
 mod restore;
 pub(super) mod rollups;
-mod seats;
 mod versions;
 
 use std::ops::{Deref, DerefMut};
@@ -43,24 +43,21 @@ use sqlx::sqlite::{
 };
 use utoipa::ToSchema;
 
-pub use commit::Changes;
-pub use erase::Erased;
-pub use error::{CommitError, LifecycleError, OpenError};
-pub use facts::Facts;
-pub use file::Unfit;
-pub use lock::Lock;
-pub use maintain::Freed;
-pub use months::{Archive, MonthRows, MonthState};
-pub use person::PersonalData;
-pub use recount::{Difference, Recount};
-pub use seats::Seat;
+pub(crate) use commit::Changes;
+pub(crate) use erase::Erased;
+pub(crate) use error::{CommitError, LifecycleError, OpenError};
+pub(crate) use file::Unfit;
+pub(crate) use holds::SavedHold;
+pub(crate) use lock::Lock;
+pub(crate) use months::{MonthRows, MonthState};
+pub(crate) use person::PersonalData;
 
 use file::{APPLICATION_ID, Identity, Place};
 use versions::Versions;
 
 use super::event::Batch;
 use crate::private;
-use crate::wire::RoomId;
+use crate::protocol::RoomId;
 
 /// How long the writer waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,7 +70,7 @@ const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
 /// The migrations that a call applied, and the newest there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Migrated {
+pub(crate) struct Migrated {
     /// Versions that were applied just now.
     pub applied: Vec<i64>,
     /// The version of the schema.
@@ -142,7 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// One failed, or the file has migrations that this version does not know, or is none to write to.
-    pub async fn migrate(&self) -> Result<Migrated, OpenError> {
+    pub(crate) async fn migrate(&self) -> Result<Migrated, OpenError> {
         drop(self.connection().await?);
         let before = applied(&self.writer).await?;
         Migrator::with_migrations(migrations::all()).run(&self.writer).await?;
@@ -177,7 +174,7 @@ impl Store {
 
     /// The version of a room's figures, or of the whole hub's: rises whenever they change.
     #[must_use]
-    pub fn version(&self, room: Option<&RoomId>) -> u64 {
+    pub(crate) fn version(&self, room: Option<&RoomId>) -> u64 {
         self.versions.of(room)
     }
 
@@ -204,7 +201,7 @@ impl Store {
 
     /// The database's file.
     #[must_use]
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.readers.connect_options().get_filename().to_path_buf()
     }
 

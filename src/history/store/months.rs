@@ -14,7 +14,7 @@ use crate::history::stats::ReadError;
 
 /// A month of which there is something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MonthState {
+pub(crate) struct MonthState {
     /// Which.
     pub month: Month,
     /// Whether there are tables with rows of it.
@@ -29,7 +29,7 @@ pub struct MonthState {
 
 /// The archive that has a month's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Archive {
+pub(crate) struct Archive {
     /// The name of its file.
     pub name: String,
     /// The file's SHA-256, in hexadecimal.
@@ -40,7 +40,7 @@ pub struct Archive {
 
 /// How many rows of a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct MonthRows {
+pub(crate) struct MonthRows {
     /// Which month.
     pub month: Month,
     /// Its rows.
@@ -112,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
+    pub(crate) async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
         Ok(all(&mut *self.readers.acquire().await?).await?)
     }
 
@@ -120,7 +120,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
+    pub(crate) async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         Ok(archived(&mut *self.readers.acquire().await?).await?)
     }
 }

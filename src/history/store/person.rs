@@ -10,14 +10,14 @@ use sqlx::Connection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::names::{self, Dictionary};
+use super::dictionary::{self, Dictionary};
 use super::read::Pages;
 use super::{LifecycleError, Store, months};
 use crate::history::archive::{Archives, FileError, LINES, Source, fact};
 use crate::history::calendar::Month;
 use crate::history::event::{Batch, PageViewFact, WatchFact};
 use crate::history::record::Record;
-use crate::wire::VisitorId;
+use crate::protocol::VisitorId;
 
 /// Rows that are read at once.
 const ROWS_PER_PAGE: u32 = 2_000;
@@ -25,7 +25,7 @@ const ROWS_PER_PAGE: u32 = 2_000;
 /// Everything of one visitor, in the order in which it happened.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PersonalData {
+pub(crate) struct PersonalData {
     /// Pages seen.
     pub page_views: Vec<Record>,
     /// Watch sessions.
@@ -73,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer, or an archive is missing or damaged.
-    pub async fn data_of(
+    pub(crate) async fn data_of(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
@@ -81,7 +81,7 @@ impl Store {
         let mut connection = self.readers.acquire().await?;
         // One state of the file: a month that is archived meanwhile is not read twice, nor missed.
         let mut snapshot = connection.begin().await?;
-        let number = names::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;
+        let number = dictionary::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;
         let Some(number) = number else { return Ok(PersonalData::default()) };
         let mut found = Found::default();
         let months = months::all(&mut snapshot).await?;

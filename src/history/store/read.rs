@@ -2,14 +2,14 @@
 //!
 //! They come in the order of their ids, a page at a time, so that no read is long.
 
+use super::dictionary::{self, json};
 use super::insert::StoredSample;
-use super::names::{self, json};
 use super::partition::Kind;
 use super::rollups::from_json;
 use crate::history::calendar::Month;
 use crate::history::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
 use crate::history::rollup::{ALL_ROOMS, Number, Trace};
-use crate::wire::{Props, RoomId, Time, WatchState, Whole};
+use crate::protocol::{Props, RoomId, Time, WatchState, Whole};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,7 +199,7 @@ async fn censuses(
 }
 
 async fn room(connection: &mut SqliteConnection, number: Number) -> Result<RoomId, sqlx::Error> {
-    let name = names::text(connection, number).await?;
+    let name = dictionary::text(connection, number).await?;
     name.unwrap_or_default().try_into().map_err(decode)
 }
 

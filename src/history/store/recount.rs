@@ -9,11 +9,11 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::commit::quarters_from;
 use super::partition::Partitions;
-use super::{Store, months, names, read, rollups};
+use super::{Store, dictionary, months, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
 use crate::history::rollup::{Activity, Key, Number, Presence, Tally};
 use crate::history::stats::ReadError;
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// Raw rows that are read at once.
 const ROWS_PER_PAGE: u32 = 5_000;
@@ -99,7 +99,7 @@ async fn recount_month(
         let mut page = read::Pages::new(month, ROWS_PER_PAGE);
         while let Some(batch) = page.next(connection).await? {
             recount.rows += batch.len() as u64;
-            tally.add(&batch, &names::find(connection, &[&batch]).await?);
+            tally.add(&batch, &dictionary::find(connection, &[&batch]).await?);
         }
     }
     let quarters_from = quarters_from(connection).await?;
@@ -138,7 +138,7 @@ async fn recount_month(
         compare_presence(*key, &Presence::default(), recounted, &mut differences);
     }
     for (key, part, stored, recounted) in differences {
-        let room = names::text(connection, key.room).await?;
+        let room = dictionary::text(connection, key.room).await?;
         recount.differences.push(Difference { level: key.level, at: key.at, room, part, stored, recounted });
     }
     Ok(())

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::commit::{self, Identified};
 use super::months::{self, Archive};
 use super::partition::{Kind, Partitions};
-use super::{LifecycleError, Store, names};
+use super::{LifecycleError, Store, dictionary};
 use crate::history::archive::{Archives, FileError, LINES, Source, checksum, fact};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
@@ -25,7 +25,7 @@ impl Store {
     /// # Errors
     /// The month is not archived, the file is not its archive, or the database did not take the rows. The month
     /// counts as archived until all rows are back.
-    pub async fn restore(&self, month: Month, file: PathBuf) -> Result<(), LifecycleError> {
+    pub(crate) async fn restore(&self, month: Month, file: PathBuf) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let archive = state.and_then(|state| state.archive).ok_or(LifecycleError::NotArchived(month))?;
         let found = checksum(file.clone()).await?;
@@ -62,7 +62,7 @@ impl Store {
     ///
     /// # Errors
     /// Its archive is missing, which says where, or cannot be restored.
-    pub async fn reopen(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
+    pub(crate) async fn reopen(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let Some(archive) = state.and_then(|state| state.archive) else { return Ok(()) };
         archives.finish(month, &archive.checksum).await?;
@@ -107,7 +107,7 @@ async fn bring_back(connection: &mut SqliteConnection, facts: &Batch) -> Result<
         watches: without(&facts.watches, &back.watches),
         censuses: without(&facts.censuses, &back.censuses),
     };
-    let numbers = names::intern(connection, &[facts]).await?;
+    let numbers = dictionary::intern(connection, &[facts]).await?;
     commit::insert_all(connection, &mut partitions, &back, &numbers).await?;
     let mut tally = Tally::default();
     tally.take(&twice, &numbers);

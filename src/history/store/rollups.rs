@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::dictionary::json;
 use super::insert::{self, Statement};
-use super::names::json;
 use crate::history::calendar::Level;
 use crate::history::rollup::{Activity, Key, Number, Presence};
-use crate::wire::Time;
+use crate::protocol::Time;
 
 /// Rollups per statement; a large one has some ten thousand bytes.
 const ROWS_PER_STATEMENT: usize = 200;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::history::calendar::{DAY_MS, time};
 use crate::history::event::{Census, PageViewFact, Sample, WatchFact, Who};
-use crate::wire::{RoomId, Time, VisitorId};
+use crate::protocol::{RoomId, Time, VisitorId};
 
 mod erasing;
 mod keeping;
@@ -243,7 +243,7 @@ proptest! {
 #[tokio::test]
 async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next() {
     let file = File::new().await;
-    let seat = |visitor| Seat {
+    let seat = |visitor| SavedHold {
         room: RoomId::try_from("lobby").unwrap(),
         visitor: VisitorId::try_from(visitor).unwrap(),
         mood: None,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
+use crate::protocol::RoomId;
 use crate::sync::lock;
-use crate::wire::RoomId;
 
 /// The most rooms that are told apart. Beyond, all count as changed.
 const ROOMS_LIMIT: usize = 10_000;

@@ -5,16 +5,17 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use strum::VariantArray;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::DESCRIPTION;
 use super::endpoint::{Schemas, collect};
-use crate::http::sockets::Joining;
-use crate::live::summary::{Kind, Summary};
-use crate::wire::message::ServerMessage;
-use crate::wire::schema::reference;
-use crate::wire::{
+use crate::http::websocket::Joining;
+use crate::presence::summary::{Kind, Summary};
+use crate::protocol::message::ServerMessage;
+use crate::protocol::schema::reference;
+use crate::protocol::{
     BEARER_SUBPROTOCOL, ClientMessage, CloseCode, MESSAGE_LIMIT, PageView, Ref, RoomId, SUBPROTOCOL,
     VISITOR_SUBPROTOCOL, VisitorId, Watch,
 };
@@ -103,7 +104,7 @@ fn live_channel(messages: &[String]) -> Value {
 /// Why the hub closes a socket, by number; some numbers have two reasons.
 fn close_codes() -> Map<String, Value> {
     let mut codes = Map::new();
-    for code in CloseCode::ALL {
+    for code in CloseCode::VARIANTS {
         let reasons = codes.entry(code.number().to_string()).or_insert_with(|| json!([]));
         if let Value::Array(reasons) = reasons {
             reasons.push(code.reason().into());

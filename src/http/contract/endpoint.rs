@@ -14,7 +14,7 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::error::{ApiError, ErrorBody};
-use crate::wire::schema::reference;
+use crate::protocol::schema::reference;
 
 /// JSON, in which everything is that is no page.
 pub(super) const JSON: &str = "application/json";

@@ -30,12 +30,12 @@ pub static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi
 pub static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&asyncapi::document()));
 
 /// `GET /openapi.json`: what there is over HTTP.
-pub async fn openapi(request: HeaderMap) -> Response {
+pub(crate) async fn openapi(request: HeaderMap) -> Response {
     OPENAPI.answer(&request)
 }
 
 /// `GET /asyncapi.json`: what is said on the sockets.
-pub async fn asyncapi(request: HeaderMap) -> Response {
+pub(crate) async fn asyncapi(request: HeaderMap) -> Response {
     ASYNCAPI.answer(&request)
 }
 

@@ -18,14 +18,14 @@ use crate::history::lifecycle::Report;
 use crate::history::stats::{Stats, Zone};
 use crate::history::store::Migrated;
 use crate::http::events::{Committed, EVENTS_LIMIT, Posting, Queued, Sender};
-use crate::http::live::RoomState;
 use crate::http::operate::{FlushReport, Health, Memory};
-use crate::http::sockets::Joining;
+use crate::http::personal_data::{Data, Erasure};
+use crate::http::rooms::RoomBody;
 use crate::http::stats::Asking;
-use crate::http::visitors::{Data, Erasure};
-use crate::live::summary::Summary;
-use crate::wire::schema::{one_of, reference};
-use crate::wire::{PageView, RoomId, Time, VisitorId, Watch};
+use crate::http::websocket::Joining;
+use crate::presence::summary::Summary;
+use crate::protocol::schema::{one_of, reference};
+use crate::protocol::{PageView, RoomId, Time, VisitorId, Watch};
 
 /// What holds at every address.
 const EVERYWHERE: &str = "An unknown address gets 404 and an unknown method 405, both with the JSON body of \
@@ -81,7 +81,7 @@ fn live() -> Vec<Endpoint> {
         Endpoint::get("/rooms/{room}", "room", "The room as it is now")
             .says("An empty room answers with zeros.")
             .named::<RoomId>("room")
-            .answers_for_a_while::<RoomState>(200, "Who is here, and in what moods."),
+            .answers_for_a_while::<RoomBody>(200, "Who is here, and in what moods."),
         Endpoint::get("/rooms/{room}/socket", "roomSocket", "Joins the room while the socket is open")
             .says(
                 "A browser offers its token as the subprotocol `bearer.{token}`, beside `breathing-room.v1`, and the \

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use breathing_room::http::contract::{ASYNCAPI, OPENAPI};
+use breathing_room::internals::{ASYNCAPI, OPENAPI};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 

@@ -8,9 +8,8 @@ pub mod request;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use breathing_room::clock::Clock;
-use breathing_room::config::Config;
-use breathing_room::wire::Time;
+use breathing_room::Config;
+use breathing_room::config::{Clock, Time};
 use breathing_room::{ServeError, Server};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
@@ -60,7 +59,7 @@ impl Hub {
         let mut config = Config::default();
         config.history.database_url = format!("sqlite://{}/hub.db", folder.path().display());
         config.history.flush_interval = Duration::from_millis(50);
-        config.session.leave_grace = Duration::ZERO;
+        config.presence.leave_grace = Duration::ZERO;
         config.http.admin_token = Some(ADMIN.to_owned());
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::clock::Clock;
 use crate::history::archive::{Archives, LINES, Source, checksum, fact};
 use crate::history::calendar::Month;
 use crate::history::lifecycle::{Keeper, Report, Retention};
-use crate::history::meter::LifecycleMeter;
+use crate::history::metrics::LifecycleMetrics;
 use crate::history::store::read::Pages;
+use crate::time::Clock;
 
 pub(super) fn month(name: &str) -> Month {
     name.parse().unwrap()
@@ -32,7 +32,7 @@ pub(super) fn keeper(store: &Store, archives: &Archives, now: &str) -> Keeper {
         archives: archives.clone(),
         retention: Retention::Months(1),
         clock: Clock::manual(at(now)),
-        meter: LifecycleMeter::register(),
+        metrics: LifecycleMetrics::register(),
     }
 }
 

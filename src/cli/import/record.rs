@@ -1,0 +1,72 @@
+//! Records back from rows: the format of exports and archives.
+//!
+//! Field by field, as `history::record` has them. Pure.
+
+use super::fields::{Fields, Refusal};
+use crate::history::record::Record;
+use crate::protocol::{Time, Whole};
+
+/// The rule that a time later than the latest one breaks.
+pub(in crate::cli) const FUTURE: &str = "must not be more than 5 minutes in the future";
+
+/// The record that a row of an export tells, of which nothing may be later than `latest`.
+pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, Refusal> {
+    let kind: String = row.required("type")?;
+    let record = match kind.as_str() {
+        "page-view" => Record::PageView {
+            id: row.required("id")?,
+            room: row.required("room")?,
+            visitor: row.required("visitor")?,
+            is_bot: row.optional("isBot")?.unwrap_or_default(),
+            path: row.required("path")?,
+            title: row.optional("title")?,
+            referrer: row.optional("referrer")?,
+            at: row.required("at")?,
+            props: row.optional("props")?,
+        },
+        "watch" => Record::Watch {
+            id: row.required("id")?,
+            room: row.required("room")?,
+            visitor: row.required("visitor")?,
+            is_bot: row.optional("isBot")?.unwrap_or_default(),
+            content: row.required("content")?,
+            state: row.required("state")?,
+            at: row.required("at")?,
+            watched_ms: row.required::<Whole>("watchedMs")?.get(),
+            started_at: row.required("startedAt")?,
+            seen_at: row.required("seenAt")?,
+            position_ms: row.optional("positionMs")?,
+            position_at: row.optional("positionAt")?,
+            duration_ms: row.optional("durationMs")?,
+            props: row.optional("props")?,
+            props_at: row.optional("propsAt")?,
+        },
+        "census" => Record::Census {
+            id: row.required("id")?,
+            at: row.required("at")?,
+            hub: row.required("hub")?,
+            rooms: row.required("rooms")?,
+        },
+        _ => return Err(Refusal::field("type", "must be page-view, watch or census")),
+    };
+    row.end()?;
+    check(&record, latest)?;
+    Ok(record)
+}
+
+fn check(record: &Record, latest: Time) -> Result<(), Refusal> {
+    let times = match record {
+        Record::PageView { at, .. } | Record::Census { at, .. } => vec![("at", Some(*at))],
+        Record::Watch { at, started_at, seen_at, position_at, props_at, .. } => vec![
+            ("startedAt", Some(*started_at)),
+            ("seenAt", Some(*seen_at)),
+            ("at", Some(*at)),
+            ("positionAt", *position_at),
+            ("propsAt", *props_at),
+        ],
+    };
+    match times.into_iter().find(|(_, at)| at.is_some_and(|at| at > latest)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Refusal::field(name, FUTURE)),
+    }
+}

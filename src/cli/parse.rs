@@ -1,0 +1,49 @@
+//! Parsers of flags whose types have no parser of their own.
+//!
+//! Each error is the rule alone: clap puts the flag and the value before it.
+
+use std::time::Duration;
+
+use humantime::Duration as Span;
+
+use crate::protocol::ids::BadName;
+use crate::protocol::{RoomId, VisitorId};
+
+pub(super) fn room(text: &str) -> Result<RoomId, BadName> {
+    RoomId::try_from(text)
+}
+
+pub(super) fn visitor(text: &str) -> Result<VisitorId, BadName> {
+    VisitorId::try_from(text)
+}
+
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        Ok(_) => Err("must be at least 1s".to_owned()),
+        Err(_) => Err("must be a duration such as 1h or 30days".to_owned()),
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Span, String> {
+    const LIMIT: Duration = Duration::from_hours(24);
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LIMIT => Ok(duration.into()),
+        Ok(_) => Err("must be at most 24h".to_owned()),
+        Err(_) => Err("must be a duration such as 30s or 5m".to_owned()),
+    }
+}
+
+pub(super) fn interval(text: &str) -> Result<Span, String> {
+    match duration(text)? {
+        interval if *interval >= Duration::from_millis(10) => Ok(interval),
+        _ => Err("must be at least 10ms".to_owned()),
+    }
+}
+
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("must be a whole number above 0".to_owned()),
+    }
+}

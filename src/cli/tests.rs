@@ -1,0 +1,247 @@
+//! Records there and back: whatever is exported is imported as it was, in either format, and a row that is
+//! wrong is refused by the name of its field.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::export::Lines;
+use super::import::{record, rows};
+use clap::{CommandFactory, Parser};
+
+use super::export::Format;
+use super::{Cli, Command, sheet};
+use crate::history::event::Sample;
+use crate::history::record::Record;
+use crate::protocol::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
+
+fn text<const MIN: usize, const MAX: usize>() -> impl Strategy<Value = Label<MIN, MAX>> {
+    let awkward = "([^\0]|[\r\n\", ;\u{feff}=é]){1,12}";
+    awkward.prop_map(|text| Label::try_from(text).unwrap())
+}
+
+fn whole() -> impl Strategy<Value = Whole> {
+    (0..1_u64 << 53).prop_map(|number| Whole::try_from(number).unwrap())
+}
+
+fn time() -> impl Strategy<Value = Time> {
+    (0..253_402_300_800_000_u64).prop_map(Time::from_millis)
+}
+
+fn props() -> impl Strategy<Value = Option<Map<String, Value>>> {
+    let value = prop_oneof![
+        ".{0,8}".prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+    ];
+    let object = proptest::collection::btree_map(".{0,8}", value, 0..4);
+    let flat = |object: BTreeMap<String, Value>| {
+        let object: Map<String, Value> = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        Props::try_from(object.clone()).is_ok().then_some(object)
+    };
+    proptest::option::of(object).prop_map(move |object| object.and_then(flat))
+}
+
+fn who() -> impl Strategy<Value = (Uuid, RoomId, VisitorId, bool)> {
+    (any::<u128>(), "[a-z0-9][a-z0-9-]{0,9}", "[A-Za-z0-9_-]{1,9}", any::<bool>()).prop_map(
+        |(id, room, visitor, is_bot)| {
+            let (room, visitor) = (RoomId::try_from(room).unwrap(), VisitorId::try_from(visitor).unwrap());
+            (Uuid::from_u128(id), room, visitor, is_bot)
+        },
+    )
+}
+
+fn page_view() -> impl Strategy<Value = Record> {
+    let texts = (text(), proptest::option::of(text()), proptest::option::of(text()));
+    (who(), texts, time(), props()).prop_map(|((id, room, visitor, is_bot), texts, at, props)| {
+        let (path, title, referrer) = texts;
+        Record::PageView { id, room, visitor, is_bot, path, title, referrer, at, props }
+    })
+}
+
+fn watch() -> impl Strategy<Value = Record> {
+    let states = proptest::sample::select(vec![WatchState::Paused, WatchState::Playing, WatchState::Ended]);
+    let times = (time(), time(), time(), proptest::option::of(time()), proptest::option::of(time()));
+    let measures = (whole(), proptest::option::of(whole()), proptest::option::of(whole()));
+    (who(), text(), states, times, measures, props()).prop_map(
+        |((id, room, visitor, is_bot), content, state, times, (watched, position_ms, duration_ms), props)| {
+            let (at, started_at, seen_at, position_at, props_at) = times;
+            let watched_ms = watched.get();
+            Record::Watch {
+                id,
+                room,
+                visitor,
+                is_bot,
+                content,
+                state,
+                at,
+                watched_ms,
+                started_at,
+                seen_at,
+                position_ms,
+                position_at,
+                duration_ms,
+                props,
+                props_at,
+            }
+        },
+    )
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let moods_ms = proptest::collection::btree_map(".{0,6}", whole().prop_map(Whole::get), 0..4);
+    (whole(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| Sample {
+        present_ms: present.get(),
+        peak,
+        joins,
+        moods_ms,
+    })
+}
+
+fn census() -> impl Strategy<Value = Record> {
+    let rooms = proptest::collection::btree_map(who().prop_map(|(_, room, ..)| room), sample(), 0..4);
+    (who(), time(), sample(), rooms).prop_map(|((id, ..), at, hub, rooms)| Record::Census {
+        id,
+        at,
+        hub,
+        rooms,
+    })
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    proptest::collection::vec(prop_oneof![page_view(), watch(), census()], 0..8)
+}
+
+fn written(format: Format, records: &[Record]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut lines = Lines::new(format, &mut file);
+    lines.begin().unwrap();
+    for record in records {
+        lines.write(record).unwrap();
+    }
+    lines.flush().unwrap();
+    drop(lines);
+    file
+}
+
+fn read(file: Vec<u8>) -> Vec<Record> {
+    let latest = Time::from_millis(u64::MAX);
+    let rows = rows::read(Cursor::new(file)).unwrap();
+    rows.map(|row| record::read(row.fields.unwrap(), latest).unwrap()).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_records_come_back_from_csv(records in records()) {
+        prop_assert_eq!(read(written(Format::Csv, &records)), records);
+    }
+
+    #[test]
+    fn any_records_come_back_from_json_lines(records in records()) {
+        let file = written(Format::Jsonl, &records);
+        prop_assert_eq!(file.split(|byte| *byte == b'\n').count() - 1, records.len());
+        prop_assert_eq!(read(file), records);
+    }
+
+    #[test]
+    fn every_field_has_a_column_and_reads_as_serde_reads_it(record in prop_oneof![page_view(), watch(), census()]) {
+        let fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
+        for name in fields.keys() {
+            prop_assert!(sheet::COLUMNS.contains(&name.as_str()), "{}", name);
+        }
+        let line = written(Format::Jsonl, std::slice::from_ref(&record));
+        prop_assert_eq!(serde_json::from_slice::<Record>(&line).unwrap(), record);
+    }
+}
+
+#[test]
+fn an_empty_text_is_all_that_csv_forgets() {
+    let view = json!({ "type": "page-view", "id": Uuid::nil(), "room": "a", "visitor": "b", "path": "/", "title": "",
+        "at": 1 });
+    let mut view: Record = serde_json::from_value(view).unwrap();
+    assert_eq!(read(written(Format::Jsonl, std::slice::from_ref(&view))), [view.clone()]);
+    let found = read(written(Format::Csv, std::slice::from_ref(&view)));
+    let Record::PageView { title, .. } = &mut view else { panic!("no page view") };
+    *title = None;
+    assert_eq!(found, [view]);
+}
+
+#[test]
+fn what_is_wrong_in_a_row_is_named() {
+    let refusal = |row: &str| {
+        let row = rows::read(Cursor::new(row.as_bytes().to_vec())).unwrap().next().unwrap();
+        record::read(row.fields.unwrap(), Time::from_millis(1_000)).unwrap_err().to_string()
+    };
+    let view = |change: Value| {
+        let mut row = json!({ "type": "page-view", "id": Uuid::nil(), "room": "a", "visitor": "b", "path": "/", "at": 1 });
+        row.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        refusal(&row.to_string())
+    };
+    assert_eq!(view(json!({ "type": "visit" })), "type: must be page-view, watch or census");
+    assert_eq!(view(json!({ "path": null })), "path: is missing");
+    assert_eq!(view(json!({ "room": "A" })), "room: must match [a-z0-9][a-z0-9-]{0,63}");
+    assert_eq!(view(json!({ "refferer": "x" })), "refferer: does not belong to this type");
+    assert_eq!(view(json!({ "at": 1_001 })), "at: must not be more than 5 minutes in the future");
+    assert!(view(json!({ "at": "2026-11-20" })).starts_with("at: invalid type: string"));
+    assert!(view(json!({ "id": "17" })).starts_with("id: "));
+    let sheet = refusal("type,id,at,hub,rooms\ncensus,17,1,{},{}\n");
+    assert!(sheet.starts_with("id: "), "{sheet}");
+    let sheet = refusal("type,id,at,hub\ncensus,00000000-0000-0000-0000-000000000000,soon,1\n");
+    assert!(sheet.starts_with("at: invalid type: string \"soon\""), "{sheet}");
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn serve_may_be_left_out() {
+    for args in [vec!["breathing-room"], vec!["breathing-room", "serve"]] {
+        let cli = Cli::try_parse_from(args.into_iter().chain(["--listen", "127.0.0.1:1"])).unwrap();
+        assert!(matches!(cli.into_command(), Command::Serve(settings) if settings.listen.port() == 1));
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_in_one_line() {
+    for (flag, value) in [
+        ("--listen", "here"),
+        ("--flush-interval", "soon"),
+        ("--flush-interval", "0s"),
+        ("--leave-grace", "25h"),
+        ("--queue-limit", "0"),
+        ("--queue-bytes", "64MB"),
+        ("--retention", "400d"),
+        ("--message-rate", "0"),
+        ("--client-ip-header", "no header"),
+        ("--client-ip-header", "Cookie"),
+        ("--public-url", "hub.example.org"),
+        ("--moods", "Calm"),
+        ("--dashboard", "friends"),
+        ("--public-props", "plan,"),
+        ("--frame-ancestors", "example.org"),
+        ("--allowed-origins", "example.org"),
+    ] {
+        let error = Cli::try_parse_from(["breathing-room", flag, value]).unwrap_err().to_string();
+        assert!(error.lines().next().unwrap().contains(flag), "{error}");
+    }
+    for (command, flag, value) in [
+        ("export", "--from", "yesterday"),
+        ("export", "--room", "The Lobby"),
+        ("export", "--format", "xml"),
+        ("import", "--field", "user_id"),
+        ("import", "--field", "user=user_id"),
+        ("import", "--kind", "sessions"),
+        ("token", "--visitor", "a b"),
+        ("token", "--expires", "0s"),
+    ] {
+        let error = Cli::try_parse_from(["breathing-room", command, flag, value]).unwrap_err().to_string();
+        assert!(error.lines().next().unwrap().contains(flag), "{error}");
+    }
+}

@@ -1,0 +1,219 @@
+//! Texts by number: each text that rows share is stored once, and rows have its number.
+//!
+//! Nothing is remembered between transactions, so that a rollback needs no care and another
+//! process may add texts too.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use crate::history::event::Batch;
+use crate::history::rollup::{Number, Numbers, properties, referrer_host};
+
+/// Which texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::history) enum Dictionary {
+    /// Rooms, paths and the like.
+    Texts,
+    /// Visitors.
+    Visitors,
+}
+
+impl Dictionary {
+    fn find(self) -> &'static str {
+        match self {
+            Self::Texts => {
+                "SELECT json_group_array(ifnull((SELECT number FROM texts
+                                                 WHERE hash = value ->> 0 AND text = value ->> 1), 0))
+                 FROM json_each(?1)"
+            }
+            Self::Visitors => {
+                "SELECT json_group_array(ifnull((SELECT number FROM visitors
+                                                 WHERE hash = value ->> 0 AND text = value ->> 1), 0))
+                 FROM json_each(?1)"
+            }
+        }
+    }
+
+    fn add(self) -> &'static str {
+        match self {
+            Self::Texts => {
+                "INSERT INTO texts (hash, text) SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+            }
+            Self::Visitors => {
+                "INSERT INTO visitors (hash, text) SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+            }
+        }
+    }
+}
+
+/// A text with the hash under which it is found.
+#[derive(Debug, Serialize)]
+struct Hashed<'a>(i64, &'a str);
+
+impl<'a> Hashed<'a> {
+    fn new(text: &'a str) -> Self {
+        let digest = Sha256::digest(text.as_bytes());
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        Self(i64::from_be_bytes(first), text)
+    }
+}
+
+/// The texts of a batch.
+#[derive(Debug, Default)]
+struct Texts<'a> {
+    shared: HashSet<&'a str>,
+    visitors: HashSet<&'a str>,
+    hosts: HashMap<&'a str, String>,
+    properties: HashSet<String>,
+}
+
+impl<'a> Texts<'a> {
+    fn of(batches: &[&'a Batch]) -> Self {
+        let mut all = Self::default();
+        for batch in batches {
+            all.add(batch);
+        }
+        all
+    }
+
+    fn add(&mut self, batch: &'a Batch) {
+        for view in &batch.page_views {
+            self.visitors.insert(view.who.visitor.as_str());
+            self.shared.extend([view.who.room.as_str(), view.path.as_str()]);
+            self.shared.extend(view.title.as_ref().map(crate::protocol::value::Label::as_str));
+            if let Some(referrer) = view.referrer.as_ref().map(crate::protocol::value::Label::as_str) {
+                self.shared.insert(referrer);
+                if !self.hosts.contains_key(referrer)
+                    && let Some(host) = referrer_host(referrer)
+                {
+                    self.hosts.insert(referrer, host);
+                }
+            }
+            self.properties.extend(properties(view).flat_map(|(key, value)| [key, value]));
+        }
+        for watch in &batch.watches {
+            self.visitors.insert(watch.who.visitor.as_str());
+            self.shared.extend([watch.who.room.as_str(), watch.content.as_str()]);
+        }
+        self.shared.extend(
+            batch
+                .censuses
+                .iter()
+                .flat_map(|census| census.rooms.keys())
+                .map(crate::protocol::ids::RoomId::as_str),
+        );
+    }
+}
+
+/// The numbers of all texts of these facts. New texts get one.
+pub(super) async fn intern(
+    connection: &mut SqliteConnection,
+    batches: &[&Batch],
+) -> Result<Numbers, sqlx::Error> {
+    numbers(connection, batches, true).await
+}
+
+/// The numbers of all texts of these facts that have one.
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    batches: &[&Batch],
+) -> Result<Numbers, sqlx::Error> {
+    numbers(connection, batches, false).await
+}
+
+async fn numbers(
+    connection: &mut SqliteConnection,
+    batches: &[&Batch],
+    may_add: bool,
+) -> Result<Numbers, sqlx::Error> {
+    let Texts { shared: mut texts, visitors, hosts, properties } = Texts::of(batches);
+    texts.extend(hosts.values().map(String::as_str));
+    texts.extend(properties.iter().map(String::as_str));
+    let texts = resolve(connection, Dictionary::Texts, texts, may_add).await?;
+    let visitors = resolve(connection, Dictionary::Visitors, visitors, may_add).await?;
+    let host = |(referrer, host): (&str, String)| Some((referrer.into(), *texts.get(host.as_str())?));
+    let hosts = hosts.into_iter().filter_map(host).collect();
+    Ok(Numbers { texts, visitors, hosts })
+}
+
+async fn resolve(
+    connection: &mut SqliteConnection,
+    dictionary: Dictionary,
+    texts: HashSet<&str>,
+    may_add: bool,
+) -> Result<HashMap<Box<str>, Number>, sqlx::Error> {
+    let all: Vec<Hashed> = texts.into_iter().map(Hashed::new).collect();
+    let mut numbers = look_up(connection, dictionary, &all).await?;
+    let new: Vec<Hashed> = all.into_iter().filter(|text| !numbers.contains_key(text.1)).collect();
+    if may_add && !new.is_empty() {
+        sqlx::query(dictionary.add()).bind(json(&new)?).execute(&mut *connection).await?;
+        numbers.extend(look_up(connection, dictionary, &new).await?);
+    }
+    Ok(numbers)
+}
+
+async fn look_up(
+    connection: &mut SqliteConnection,
+    dictionary: Dictionary,
+    texts: &[Hashed<'_>],
+) -> Result<HashMap<Box<str>, Number>, sqlx::Error> {
+    if texts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found: String =
+        sqlx::query_scalar(dictionary.find()).bind(json(texts)?).fetch_one(connection).await?;
+    let found: Vec<Number> =
+        serde_json::from_str(&found).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let known = texts.iter().zip(found).filter(|(_, number)| *number > 0);
+    Ok(known.map(|(text, number)| (text.1.into(), number)).collect())
+}
+
+/// The number of one text, where it has one.
+pub(in crate::history) async fn number(
+    connection: &mut SqliteConnection,
+    dictionary: Dictionary,
+    text: &str,
+) -> Result<Option<Number>, sqlx::Error> {
+    let found = look_up(connection, dictionary, &[Hashed::new(text)]).await?;
+    Ok(found.get(text).copied())
+}
+
+/// The text of a number, if it has one.
+pub(in crate::history) async fn text(
+    connection: &mut SqliteConnection,
+    number: Number,
+) -> Result<Option<String>, sqlx::Error> {
+    let text = sqlx::query_scalar("SELECT text FROM texts WHERE number = ?1").bind(number);
+    Ok(text.fetch_optional(connection).await?.flatten())
+}
+
+/// Overwrites texts where they stand. Their rows stay, so that their numbers are never given again.
+pub(super) async fn overwrite(
+    connection: &mut SqliteConnection,
+    dictionary: Dictionary,
+    numbers: &[Number],
+) -> Result<(), sqlx::Error> {
+    let table = match dictionary {
+        Dictionary::Texts => "texts",
+        Dictionary::Visitors => "visitors",
+    };
+    let statement = format!(
+        "UPDATE {table} SET hash = NULL, text = NULL WHERE number IN (SELECT value FROM json_each(?1))"
+    );
+    sqlx::query(AssertSqlSafe(statement)).bind(json(numbers)?).execute(connection).await?;
+    Ok(())
+}
+
+/// Rows as one JSON parameter.
+pub(in crate::history) fn json<T: Serialize + ?Sized>(rows: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+/// How texts are found, for the test that explains it.
+#[cfg(test)]
+pub(in crate::history) fn find_statement(dictionary: Dictionary) -> &'static str {
+    dictionary.find()
+}

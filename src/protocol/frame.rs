@@ -1,0 +1,94 @@
+//! Ready frames: the bytes of one whole WebSocket message from the hub (RFC 6455, section 5.2).
+//!
+//! A frame is encoded once and may then be written to any number of sockets.
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as Format;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::code::CloseCode;
+
+/// Room for the longest message that is sent often, a welcome, so that it is not moved while it is written.
+const TYPICAL: usize = 512;
+
+/// `message` as JSON.
+#[must_use]
+#[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
+pub(crate) fn json(message: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(TYPICAL);
+    serde_json::to_writer(&mut json, message)
+        .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
+    json
+}
+
+/// A whole frame, ready to be written. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// A text message with `message` as JSON.
+    #[must_use]
+    pub(crate) fn text(message: &impl Serialize) -> Self {
+        Self::plain(json(message))
+    }
+
+    /// A text message as it is.
+    #[must_use]
+    pub fn plain(text: impl Into<Bytes>) -> Self {
+        Self::format(Format::message(text, OpCode::Data(Data::Text), true))
+    }
+
+    /// A binary message. The protocol of rooms has none.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self::format(Format::message(bytes, OpCode::Data(Data::Binary), true))
+    }
+
+    /// A ping without payload.
+    #[must_use]
+    pub(crate) fn ping() -> Self {
+        Self::format(Format::ping(Bytes::new()))
+    }
+
+    /// A close with the code and its reason.
+    #[must_use]
+    pub(crate) fn close(code: CloseCode) -> Self {
+        Self::format(Format::close(Some(CloseFrame {
+            code: code.number().into(),
+            reason: code.reason().into(),
+        })))
+    }
+
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[expect(clippy::unreachable, reason = "writing to memory cannot fail")]
+    fn format(frame: Format) -> Self {
+        let mut bytes = Vec::with_capacity(frame.len());
+        frame
+            .format(&mut bytes)
+            .unwrap_or_else(|problem| unreachable!("a frame could not be written to memory: {problem}"));
+        Self(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_final_unmasked_and_as_long_as_they_say() {
+        assert_eq!(Frame::text(&"hi").bytes(), b"\x81\x04\"hi\"");
+        assert_eq!(Frame::ping().bytes(), b"\x89\x00");
+        let long = Frame::text(&"x".repeat(200));
+        assert_eq!(&long.bytes()[..4], &[0x81, 126, 0, 202]);
+        let close = Frame::close(CloseCode::Restarting);
+        assert_eq!(close.bytes()[0], 0x88);
+        assert_eq!(&close.bytes()[2..4], &1012_u16.to_be_bytes());
+    }
+}

@@ -1,0 +1,197 @@
+//! The values inside messages, each a type that cannot hold a wrong one.
+//!
+//! A value that breaks its rule is refused while it is parsed, with a message that states the rule;
+//! the parser adds the field's name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The largest integer that every JSON reader keeps exactly: 2^53 − 1 (RFC 8259, section 6).
+pub(super) const SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// The last millisecond of the year 9999, the end of what calendars here can show.
+pub(super) const END_OF_TIME: u64 = 253_402_300_799_999;
+
+/// A value broke the rule of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadValue {
+    /// Text longer than its limit, in bytes of UTF-8.
+    #[error("must be at most {0} bytes")]
+    TooLong(usize),
+    /// Text that must not be empty is.
+    #[error("must not be empty")]
+    Empty,
+    /// Text with U+0000 in it, which databases cut short.
+    #[error("must not contain U+0000")]
+    Nul,
+    /// An integer above its limit.
+    #[error("must be at most {0}")]
+    TooLarge(u64),
+    /// Properties that are not a flat object.
+    #[error("must be a flat object of strings, numbers and booleans")]
+    NotFlat,
+}
+
+/// Text of at least `MIN` and at most `MAX` bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Label<const MIN: usize, const MAX: usize>(Arc<str>);
+
+impl<const MIN: usize, const MAX: usize> Label<MIN, MAX> {
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text itself, shared.
+    #[must_use]
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> TryFrom<String> for Label<MIN, MAX> {
+    type Error = BadValue;
+
+    fn try_from(text: String) -> Result<Self, BadValue> {
+        match text.len() {
+            n if n > MAX => Err(BadValue::TooLong(MAX)),
+            n if n < MIN => Err(BadValue::Empty),
+            _ if text.contains('\0') => Err(BadValue::Nul),
+            _ => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> fmt::Display for Label<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A whole number from 0 to 2^53 − 1: a duration in milliseconds, or a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Whole(u64);
+
+impl Whole {
+    /// The number.
+    #[must_use]
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for Whole {
+    type Error = BadValue;
+
+    fn try_from(number: u64) -> Result<Self, BadValue> {
+        if number <= SAFE_INTEGER { Ok(Self(number)) } else { Err(BadValue::TooLarge(SAFE_INTEGER)) }
+    }
+}
+
+/// A moment: milliseconds since the Unix epoch, UTC, up to the end of the year 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Time(u64);
+
+impl Time {
+    /// The last moment there is.
+    pub const END: Self = Self(END_OF_TIME);
+
+    /// The moment `millis` milliseconds after the Unix epoch, or the last one there is.
+    #[must_use]
+    pub fn from_millis(millis: u64) -> Self {
+        Self(millis.min(END_OF_TIME))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// The moment this many milliseconds later.
+    #[must_use]
+    pub fn plus(self, millis: u64) -> Self {
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// The moment this many milliseconds earlier, at the earliest the epoch.
+    #[must_use]
+    pub fn minus(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub(millis))
+    }
+}
+
+impl TryFrom<u64> for Time {
+    type Error = BadValue;
+
+    fn try_from(millis: u64) -> Result<Self, BadValue> {
+        if millis <= END_OF_TIME { Ok(Self(millis)) } else { Err(BadValue::TooLarge(END_OF_TIME)) }
+    }
+}
+
+/// The app's own properties of an event: a flat JSON object, kept as its text of at most 1,024 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "String")]
+pub struct Props(Box<str>);
+
+impl Props {
+    /// The most bytes that the JSON text may have.
+    pub const LIMIT: usize = 1024;
+
+    /// The object as JSON text without white space.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for Props {
+    type Error = BadValue;
+
+    fn try_from(map: serde_json::Map<String, serde_json::Value>) -> Result<Self, BadValue> {
+        if map.values().any(|value| value.is_array() || value.is_object() || value.is_null()) {
+            return Err(BadValue::NotFlat);
+        }
+        let text = serde_json::Value::Object(map).to_string();
+        if text.len() > Self::LIMIT { Err(BadValue::TooLong(Self::LIMIT)) } else { Ok(Self(text.into())) }
+    }
+}
+
+impl From<Props> for String {
+    fn from(props: Props) -> Self {
+        props.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_hold_their_bounds_in_bytes() {
+        type Short = Label<1, 4>;
+        assert!(Short::try_from("abcd".to_owned()).is_ok());
+        assert_eq!(Short::try_from("ééé".to_owned()), Err(BadValue::TooLong(4)));
+        assert_eq!(Short::try_from(String::new()), Err(BadValue::Empty));
+        assert_eq!(Short::try_from("a\0b".to_owned()), Err(BadValue::Nul));
+    }
+
+    #[test]
+    fn props_are_flat_and_small() {
+        let parse = serde_json::from_str::<Props>;
+        let good = parse(r#"{ "b": 1.5, "a": "x", "c": true }"#).unwrap();
+        assert_eq!(good.as_json(), r#"{"a":"x","b":1.5,"c":true}"#);
+        for bad in [r#"{"a":[]}"#, r#"{"a":{}}"#, r#"{"a":null}"#] {
+            assert!(parse(bad).unwrap_err().to_string().contains("flat"), "{bad}");
+        }
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024));
+        assert!(parse(&long).unwrap_err().to_string().contains("at most 1024 bytes"));
+        assert!(parse("[1]").is_err());
+    }
+}

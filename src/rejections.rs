@@ -1,0 +1,101 @@
+//! Counters of what the hub rejects, by reason.
+//!
+//! Every part that rejects something counts it here. All counters exist from the start.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use metrics::{Counter, counter, describe_counter};
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::protocol::ErrorCode;
+
+/// A limit that a client reached: the label `reason` of `breathing_room_limited_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Limit {
+    /// Open sockets, all together.
+    Sockets,
+    /// Rooms, all together.
+    Rooms,
+    /// Rooms that one visitor is in.
+    VisitorRooms,
+    /// Open sockets of one address.
+    AddressSockets,
+    /// Open connections of one address that are no sockets.
+    AddressConnections,
+    /// Sockets a second that one address opens.
+    AddressSocketRate,
+    /// Open sockets of one address for the live activity.
+    AddressLiveSockets,
+    /// Posts a second of one address.
+    AddressPostRate,
+    /// Other requests a second of one address.
+    AddressReadRate,
+    /// Requests of one address that lack a good admin token.
+    AdminFailures,
+    /// Messages a second on one socket.
+    MessageRate,
+    /// Frames and bytes a second on one socket, beyond what its messages need.
+    FrameRate,
+    /// Frames of one message.
+    MessageFrames,
+    /// Events that wait to be written, all together.
+    Queue,
+    /// Events of one address that wait to be written.
+    AddressQueue,
+    /// Watch clocks, all together: an address has lost one.
+    WatchClocks,
+    /// Bytes of live state: something is not listed, or not measured.
+    LiveState,
+    /// Requests for what is kept of a person.
+    PersonalData,
+    /// Bytes that the hub keeps for others, all together.
+    BytesInFlight,
+    /// Bytes of one address's request bodies that are on their way.
+    AddressBytesInFlight,
+    /// Pieces that a request's body comes in.
+    BodyPieces,
+    /// Open files of the process.
+    Descriptors,
+}
+
+/// The counters of one hub. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Rejections(Arc<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    refused: HashMap<ErrorCode, Counter>,
+    limited: HashMap<Limit, Counter>,
+}
+
+impl Rejections {
+    /// Registers the counters with the current recorder.
+    #[must_use]
+    pub fn register() -> Self {
+        const REFUSED: &str = "breathing_room_refused_total";
+        const LIMITED: &str = "breathing_room_limited_total";
+        describe_counter!(REFUSED, "Rejected messages and events, by the error code of the answer");
+        describe_counter!(LIMITED, "Rejected requests, events and sockets, by the limit that was reached");
+        let refused = ErrorCode::VARIANTS.iter();
+        let refused = refused.map(|code| (*code, counter!(REFUSED, "reason" => code.as_str())));
+        let limited = Limit::VARIANTS.iter();
+        let limited = limited.map(|limit| (*limit, counter!(LIMITED, "reason" => <&str>::from(limit))));
+        Self(Arc::new(Counters { refused: refused.collect(), limited: limited.collect() }))
+    }
+
+    /// Counts a message or an event that was rejected with this code.
+    pub(crate) fn refused(&self, reason: ErrorCode) {
+        if let Some(counter) = self.0.refused.get(&reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts what was rejected or dropped because of this limit.
+    pub(crate) fn limited(&self, limit: Limit) {
+        if let Some(counter) = self.0.limited.get(&limit) {
+            counter.increment(1);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The census: once a minute, who was where goes from the live side to the history.
+//!
+//! A sample never spans the end of a minute by more than the timer is late, so that the history can
+//! add samples up to quarter hours. One more is taken before a flush that somebody asks for, after which
+//! the next one tells the rest of the minute, and one at the end.
+
+use std::collections::BTreeMap;
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::room::Context;
+use crate::history::event::{self, Batch};
+use crate::presence::{Sample, Samples};
+use crate::protocol::Vocabulary;
+use crate::time::millis;
+
+/// Takes the census at the end of every minute, for as long as it is polled.
+pub(crate) async fn run(context: &Context) {
+    loop {
+        context.clock.minute_ends(context.clock.wall()).await;
+        take(context);
+    }
+}
+
+/// Tells the journal who was where since the last census.
+pub(crate) fn take(context: &Context) {
+    let Samples { length, whole, rooms, untold } = context.registry.take_samples();
+    let at = context.clock.wall().minus(millis(length));
+    let vocabulary = context.registry.vocabulary();
+    let told_of = rooms.into_iter().filter(|(_, sample)| !sample.is_empty());
+    let rooms: BTreeMap<_, _> = told_of.map(|(room, sample)| (room, told(vocabulary, &sample))).collect();
+    if rooms.is_empty() && whole.is_empty() && untold == 0 {
+        return;
+    }
+    let census = event::Census { id: Uuid::now_v7(), at, hub: told(vocabulary, &whole), rooms };
+    let batch = Batch { censuses: vec![census], ..Batch::default() };
+    let count = batch.samples();
+    let taken = context.journal.append_all(None, batch);
+    let lost = untold + taken.map_or(count, |_| 0);
+    if lost > 0 {
+        let of = count + untold;
+        warn!(
+            lost,
+            of, "presence samples are lost: the event queue is full, or too many rooms came and went"
+        );
+        context.journal.count_lost_samples(lost);
+    }
+}
+
+fn told(vocabulary: &Vocabulary, sample: &Sample) -> event::Sample {
+    let moods: BTreeMap<String, u64> = vocabulary
+        .names()
+        .zip(&sample.moods)
+        .map(|(name, time)| (name.to_owned(), millis(*time)))
+        .filter(|(_, millis)| *millis > 0)
+        .collect();
+    event::Sample {
+        present_ms: millis(sample.present),
+        peak: sample.peak,
+        joins: sample.joins,
+        moods_ms: moods,
+    }
+}

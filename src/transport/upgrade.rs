@@ -1,0 +1,252 @@
+//! The upgrade: from an HTTP request to a TCP stream that speaks WebSocket (RFC 6455, section 4.2).
+//!
+//! Checks the opening handshake and builds its answer; hyper sends it and hands over the connection. It knows
+//! HTTP headers and nothing of what is said on the socket afterwards.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::upgrade::{OnUpgrade, Parts};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::protocol::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
+
+/// The protocol version of RFC 6455.
+const WEBSOCKET_VERSION: &str = "13";
+
+/// How long a peer has to take the answer that opens its socket, and all that was to be sent before.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The request does not open a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeError {
+    /// No request for an upgrade to WebSocket, or not by GET over HTTP/1.1.
+    #[error("this address speaks WebSocket: connect with an upgrade request")]
+    NotWebSocket,
+    /// Another protocol version than 13.
+    #[error("Sec-WebSocket-Version must be 13")]
+    Version,
+    /// The key is missing, or there are two, or it is not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key must be 16 bytes in base64, once")]
+    Key,
+    /// The request announces a body, whose bytes would be taken for frames.
+    #[error("a request for a WebSocket has no body: no Content-Length, Transfer-Encoding or Expect")]
+    Body,
+}
+
+/// A good opening handshake that waits for its answer.
+#[derive(Debug)]
+pub struct Handshake {
+    accept: HeaderValue,
+    subprotocol: bool,
+    /// None where the request is not one that hyper has read.
+    connection: Option<OnUpgrade>,
+}
+
+/// A connection whose answer is on its way.
+#[derive(Debug)]
+pub(crate) struct Upgrading(Option<OnUpgrade>);
+
+impl Handshake {
+    /// Checks the request's part of the handshake.
+    ///
+    /// # Errors
+    /// The request does not open a WebSocket, and why.
+    pub fn check<B>(request: &Request<B>) -> Result<Self, UpgradeError> {
+        let headers = request.headers();
+        let has_token = |name, token| items(headers, name).any(|item| item.eq_ignore_ascii_case(token));
+        let asks = has_token(&CONNECTION, "upgrade") && has_token(&UPGRADE, "websocket");
+        if !asks || request.method() != Method::GET || request.version() < Version::HTTP_11 {
+            return Err(UpgradeError::NotWebSocket);
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != WEBSOCKET_VERSION) {
+            return Err(UpgradeError::Version);
+        }
+        if announces_body(headers) {
+            return Err(UpgradeError::Body);
+        }
+        let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter().map(HeaderValue::as_bytes);
+        let key = keys.next().filter(|key| is_key(key)).ok_or(UpgradeError::Key)?;
+        if keys.next().is_some() {
+            return Err(UpgradeError::Key);
+        }
+        let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| UpgradeError::Key)?;
+        let subprotocol = items(headers, &SEC_WEBSOCKET_PROTOCOL).any(|item| item == SUBPROTOCOL);
+        Ok(Self { accept, subprotocol, connection: request.extensions().get().cloned() })
+    }
+
+    /// The answer that opens the socket, and the connection, which is the socket's when that is sent.
+    #[must_use]
+    pub(crate) fn accept<B: Default>(mut self) -> (Response<B>, Upgrading) {
+        let upgrading = Upgrading(self.connection.take());
+        (self.answer(), upgrading)
+    }
+
+    fn answer<B: Default>(self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
+        if self.subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        response
+    }
+}
+
+impl Upgrading {
+    /// The connection, as soon as the answer is sent. None where it has ended before, or its peer does not take the
+    /// answer within five seconds: then hyper's hold on it is the last.
+    pub(crate) async fn complete(self) -> Option<Upgraded> {
+        let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
+        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some(Upgraded { stream: io.into_inner(), read_already: read_buf })
+    }
+}
+
+/// A connection that speaks WebSocket from now on.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The connection.
+    pub stream: TcpStream,
+    /// What the peer has sent behind its request.
+    pub read_already: Bytes,
+}
+
+impl From<TcpStream> for Upgraded {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream, read_already: Bytes::new() }
+    }
+}
+
+/// The token that is offered as a subprotocol. It is never echoed.
+#[must_use]
+pub(crate) fn offered_token(headers: &HeaderMap) -> Option<&str> {
+    items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
+}
+
+/// The visitor's id that is offered as a subprotocol. It is never echoed.
+#[must_use]
+pub(crate) fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
+    items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
+}
+
+/// Whether a request says that a body follows its head, or that it waits to send one.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let is_long = |length: &HeaderValue| length.as_bytes() != b"0";
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(EXPECT)
+        || headers.get_all(CONTENT_LENGTH).iter().any(is_long)
+}
+
+/// The items of a header that is a comma-separated list.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim)
+}
+
+/// 16 bytes are 22 characters of base64 and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(is_base64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Request<()>)) -> Result<Handshake, UpgradeError> {
+        let mut request = Request::builder()
+            .header("connection", "keep-alive, Upgrade")
+            .header("upgrade", "WebSocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .body(())
+            .unwrap();
+        change(&mut request);
+        Handshake::check(&request)
+    }
+
+    #[test]
+    fn the_answer_is_the_one_of_the_rfc() {
+        let answer: Response<()> = check(|_| {}).unwrap().answer();
+        assert_eq!(answer.status(), 101);
+        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+    }
+
+    #[test]
+    fn the_subprotocol_is_echoed_when_offered() {
+        let offer = HeaderValue::from_static("bearer.x, breathing-room.v1");
+        let handshake = check(|request| {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
+        });
+        let answer: Response<()> = handshake.unwrap().answer();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "breathing-room.v1");
+    }
+
+    #[test]
+    fn a_token_is_found_among_the_subprotocols_and_not_echoed() {
+        let mut request = Request::new(());
+        let offers = request.headers_mut();
+        assert_eq!(offered_token(offers), None);
+        offers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("breathing-room.v1"));
+        assert_eq!(offered_token(offers), None);
+        offers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("other, bearer.a.b.c"));
+        assert_eq!(offered_token(offers), Some("a.b.c"));
+        let handshake = check(|request| {
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer.a.b.c"));
+        });
+        let answer: Response<()> = handshake.unwrap().answer();
+        assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
+    }
+
+    #[test]
+    fn a_request_that_opens_no_socket_is_refused() {
+        let without = |name: HeaderName| {
+            check(|request| {
+                request.headers_mut().remove(name);
+            })
+            .err()
+        };
+        let with = |name: HeaderName, value: &'static str| {
+            check(|request| {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            })
+            .err()
+        };
+        let head = check(|request| *request.method_mut() = Method::HEAD).err();
+        assert_eq!(head, Some(UpgradeError::NotWebSocket));
+        assert_eq!(without(CONNECTION), Some(UpgradeError::NotWebSocket));
+        assert_eq!(without(UPGRADE), Some(UpgradeError::NotWebSocket));
+        assert_eq!(with(UPGRADE, "h2c"), Some(UpgradeError::NotWebSocket));
+        assert_eq!(with(SEC_WEBSOCKET_VERSION, "8"), Some(UpgradeError::Version));
+        assert_eq!(without(SEC_WEBSOCKET_KEY), Some(UpgradeError::Key));
+        assert_eq!(with(SEC_WEBSOCKET_KEY, "short=="), Some(UpgradeError::Key));
+    }
+
+    #[test]
+    fn two_keys_and_announced_bodies_are_refused() {
+        let with = |name: HeaderName, value: &'static str| {
+            check(|request| {
+                request.headers_mut().append(name, HeaderValue::from_static(value));
+            })
+            .err()
+        };
+        assert_eq!(with(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="), Some(UpgradeError::Key));
+        assert_eq!(with(CONTENT_LENGTH, "5"), Some(UpgradeError::Body));
+        assert_eq!(with(TRANSFER_ENCODING, "chunked"), Some(UpgradeError::Body));
+        assert_eq!(with(EXPECT, "100-continue"), Some(UpgradeError::Body));
+        assert_eq!(with(CONTENT_LENGTH, "0"), None, "that is no body");
+    }
+}

@@ -9,7 +9,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::wire::{self, ACCEPT, CLOSE, TEXT};
+use crate::websocket::{self, ACCEPT, CLOSE, TEXT};
 use crate::{Outcome, say};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -33,7 +33,7 @@ pub(crate) fn run(frame: usize) -> Outcome {
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     say(format_args!("the floor is open at http://{}/", listener.local_addr()?));
-    let frame = wire::ready_text(frame);
+    let frame = websocket::ready_text(frame);
     let mut floor = Floor { poll, members: Vec::new(), frame, buffer: vec![0; 4096] };
     let mut events = Events::with_capacity(1024);
     loop {
@@ -74,7 +74,7 @@ impl Floor {
             }
         }
         if !member.is_open
-            && let Some(head) = wire::head(&member.unread)
+            && let Some(head) = websocket::head(&member.unread)
         {
             member.unread.drain(..head);
             member.is_open = true;
@@ -84,7 +84,7 @@ impl Floor {
             );
             member.stream.write_all(&[answer.as_bytes(), &self.frame].concat())?;
         }
-        while let Some(frame) = wire::first_frame(&member.unread)? {
+        while let Some(frame) = websocket::first_frame(&member.unread)? {
             let (opcode, length) = (frame.opcode, frame.length);
             texts += usize::from(opcode == TEXT);
             member.unread.drain(..length);

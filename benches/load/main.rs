@@ -10,20 +10,20 @@
     reason = "the hub's JSON, and places that were counted: a tool may panic"
 )]
 
+mod client;
 mod cost;
 mod figure;
 mod floor;
-mod grow;
+mod growth;
 mod guard;
 mod hostile;
 mod http;
-mod member;
 mod process;
 mod report;
 mod scenarios;
-mod state;
+mod snapshot;
 mod swarm;
-mod wire;
+mod websocket;
 
 use std::error::Error;
 use std::io::Write;
@@ -133,7 +133,7 @@ fn measure(args: &Args) -> Outcome<bool> {
     }
     report::print_machine();
     if args.grow {
-        return grow::print(&args.hub).map(|()| true);
+        return growth::print(&args.hub).map(|()| true);
     }
     if args.hostile {
         let (addresses, only) = (args.addresses.clone(), args.attacks.clone());

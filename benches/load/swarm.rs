@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::Outcome;
-use crate::member::{Goes, Member, Tally};
-use crate::state::{self, State};
-use crate::wire::{self, CLOSE, TEXT};
+use crate::client::{Goes, Member, Tally};
+use crate::snapshot::{self, State};
+use crate::websocket::{self, CLOSE, TEXT};
 
 /// How long the server may take for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,7 +73,7 @@ impl Swarm {
         let who = self.members.len();
         let mut stream = connect(self.server, self.addresses)?;
         self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
-        let request = (self.prepare)(wire::upgrade(room, visitor, mood), visitor);
+        let request = (self.prepare)(websocket::upgrade(room, visitor, mood), visitor);
         self.tally.bytes_out += request.len();
         self.members.push(Some(Member::new(stream, request)));
         Ok(who)
@@ -183,7 +183,7 @@ impl Swarm {
     /// Takes in what comes until everybody who is here has last heard that so many are present.
     /// Returns the moment at which the last of them heard it.
     pub(crate) fn agree(&mut self, present: u32) -> Outcome<Instant> {
-        let agrees = |text: &[u8]| state::present(text) == Some(present);
+        let agrees = |text: &[u8]| snapshot::present(text) == Some(present);
         let mut right = vec![true; self.members.len()];
         let mut wrong = 0;
         for (who, member) in self.here() {

@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::http::Http;
 use crate::process::{Server, Subject};
 use crate::scenarios::events::query;
-use crate::state::State;
+use crate::snapshot::State;
 use crate::swarm::{Newcomer, Swarm};
 
 pub(super) const PEOPLE: [usize; 4] = [10, 100, 1_000, 10_000];

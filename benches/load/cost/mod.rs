@@ -4,7 +4,7 @@
 //! from a run is computed here, from the prices below, and the text says so.
 
 mod day;
-mod text;
+mod page;
 
 use std::path::Path;
 
@@ -96,6 +96,6 @@ pub(crate) fn print(hub: &Path) -> Outcome {
         complain(format_args!("a day of {people} people"));
         bills.push(Bill::of(day::live(&hub, people)?));
     }
-    text::print(&bills);
+    page::print(&bills);
     Ok(())
 }

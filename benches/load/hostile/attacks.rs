@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use super::words::{
+use super::payloads::{
     CHUNK, SHORT, answer_as_path, bot, chunked, empty_frames, frame, get, handshake, listener, long_activity,
     long_names, long_page_view, long_post, malformed, new_question, new_watch, one_byte_chunks, own_data,
     page_view, post, refused_join, socket, unended, with_pings,
 };
-use crate::wire::{PONG, TEXT};
+use crate::websocket::{PONG, TEXT};
 
 /// One kind of hostile peer.
 pub(super) struct Attack {

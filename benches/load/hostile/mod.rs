@@ -8,15 +8,15 @@
 //! It is about what stops the hub. Hostile peers use texts from sets of a fixed size, because what distinct names and
 //! values do to the history is another question.
 
+mod attackers;
 mod attacks;
-mod crowd;
-mod echo;
-mod good;
-mod honest;
-mod line;
+mod http_clients;
+mod loopback;
+mod members;
 mod memory;
+mod payloads;
+mod phase;
 mod tokens;
-mod words;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use self::attackers::{Crowd, Done};
 use self::attacks::{ATTACKS, Attack};
-use self::crowd::{Crowd, Done};
-use self::echo::Echo;
-use self::good::{Good, MEMBERS, Settled};
-use self::honest::{Answer, Clients};
-use self::line::{Bar, Line, at, late, not_taken, times};
+use self::http_clients::{Answer, Clients};
+use self::loopback::Echo;
+use self::members::{Good, MEMBERS, Settled};
 use self::memory::Memory;
+use self::phase::{Bar, Line, at, late, not_taken, times};
 use crate::http::Http;
 use crate::process::{Server, Settings, Subject};
 use crate::scenarios::events;
@@ -170,7 +170,7 @@ impl Run {
 
     /// Prints what was measured, looks at what is left, and says whether all of it is right.
     fn judge(mut self, ended: Outcome<Settled>, attacks: &[&Attack]) -> Outcome<bool> {
-        line::print(&self.lines);
+        phase::print(&self.lines);
         print_attacks(attacks, &self.done, self.hostile);
         print_counters(&self.metrics);
         print_memory(&self.lines);
@@ -183,7 +183,7 @@ impl Run {
         };
         let posts: Vec<_> = self.lines.iter().flat_map(|line| &line.durable).collect();
         let lost = if settled.is_some() { count_lost(&self.server, &posts)? } else { 0 };
-        let met = line::print_bars(&bars(&self.lines, lost, self.peak.max(self.memory.take().1)));
+        let met = phase::print_bars(&bars(&self.lines, lost, self.peak.max(self.memory.take().1)));
         print_refused(&posts);
         Ok(is_right && met)
     }

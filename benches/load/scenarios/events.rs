@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::figure::{Bar, Figure, Sample, Unit, micros};
 use crate::process::{Server, Subject};
 use crate::scenarios::{Scale, Scenario};
-use crate::state;
+use crate::snapshot;
 use crate::swarm::{Newcomer, PATIENCE, Swarm};
 
 const SOCKETS: usize = 200;
@@ -95,7 +95,7 @@ pub(crate) fn pipeline(swarm: &mut Swarm, each: usize, id: fn() -> Uuid) -> Outc
             return Err(format!("only {} page views were acked", acked.iter().sum::<usize>()).into());
         }
         swarm.turn(left, &mut |who, text| {
-            if let Some(upto) = state::number(text, b"\"upTo\":") {
+            if let Some(upto) = snapshot::number(text, b"\"upTo\":") {
                 acked[who] = upto as usize;
                 due.push(who);
             } else if text.starts_with(br#"{"type":"error""#) {

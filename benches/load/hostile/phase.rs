@@ -1,7 +1,7 @@
 //! What was measured in one stretch of time, the two tables of all of them, and the bars.
 
-use super::good::{MEMBERS, ROOMS};
-use super::honest::Answer;
+use super::http_clients::Answer;
+use super::members::{MEMBERS, ROOMS};
 use crate::figure::quantile;
 use crate::say;
 

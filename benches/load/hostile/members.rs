@@ -4,7 +4,7 @@
 //! and remember which were acked. Some break off and come back, some leave in groups and come back. Whatever the hub
 //! does to one of them that it should not is a failure.
 
-mod leave;
+mod group_leave;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use self::leave::Leaving;
+use self::group_leave::Leaving;
 use super::tokens::{token, with_token};
 use crate::Outcome;
 use crate::figure::millis;
-use crate::state::{self, State};
+use crate::snapshot::{self, State};
 use crate::swarm::{Newcomer, PATIENCE, Swarm};
 
 pub(super) const MEMBERS: usize = 1_000;
@@ -168,7 +168,7 @@ impl Good {
                 number += 1;
                 self.break_off(1 + number * 11 % (MEMBERS - 1))?;
             }
-            if is_due(&mut self.clock.leave, leave::EVERY, now) {
+            if is_due(&mut self.clock.leave, group_leave::EVERY, now) {
                 self.begin_to_leave()?;
             }
             self.go_on_leaving()?;
@@ -322,7 +322,7 @@ impl People {
                 self.back.push(who);
             }
             self.note(who, text);
-        } else if let Some(up_to) = state::number(text, b"\"upTo\":") {
+        } else if let Some(up_to) = snapshot::number(text, b"\"upTo\":") {
             while let Some((_, id)) = member.unacked.pop_front_if(|(reference, _)| *reference <= up_to) {
                 self.acked.push(id);
             }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
 
-use super::good::ROOMS;
+use super::members::ROOMS;
 use super::tokens::{token, with_token};
-use crate::wire::{self, BINARY, CLOSE, PING, TEXT};
+use crate::websocket::{self, BINARY, CLOSE, PING, TEXT};
 
 /// Of the visitors that hostile peers are, in the rooms and in the history.
 const VISITORS: u32 = 10_000;
@@ -49,25 +49,25 @@ pub(super) fn socket(number: u32) -> Vec<u8> {
 
 fn in_room(room: &str, number: u32) -> Vec<u8> {
     let visitor = visitor(number);
-    with_token(&wire::upgrade(room, &visitor, None), &token(&visitor)).into_bytes()
+    with_token(&websocket::upgrade(room, &visitor, None), &token(&visitor)).into_bytes()
 }
 
 /// Opens a socket of the live activity.
 pub(super) fn listener(_: u32) -> Vec<u8> {
-    wire::upgrade("x", "x", None).replace("/rooms/x/socket?visitor=x", "/live").into_bytes()
+    websocket::upgrade("x", "x", None).replace("/rooms/x/socket?visitor=x", "/live").into_bytes()
 }
 
 /// Opens one in a room of the good members, as somebody who is told and not counted.
 pub(super) fn bot(number: u32) -> Vec<u8> {
     let (room, bot) = (format!("room-{}", number as usize % ROOMS), format!("bot-{number}"));
-    let request = with_token(&wire::upgrade(&room, &bot, None), &token(&bot));
+    let request = with_token(&websocket::upgrade(&room, &bot, None), &token(&bot));
     request.replace("Host: hub\r\n", "Host: hub\r\nUser-Agent: Googlebot/2.1\r\n").into_bytes()
 }
 
 /// Opens none, since its token is missing, none at all, or of another service.
 pub(super) fn refused_join(number: u32) -> Vec<u8> {
     let visitor = visitor(number);
-    let request = wire::upgrade("pit-0", &visitor, None);
+    let request = websocket::upgrade("pit-0", &visitor, None);
     let good = token(&visitor);
     let request = match number % 3 {
         0 => request,
@@ -84,7 +84,7 @@ pub(super) fn with_pings(request: &[u8]) -> Vec<u8> {
 
 pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    wire::masked(&mut frame, opcode, payload);
+    websocket::masked(&mut frame, opcode, payload);
     frame
 }
 
@@ -257,7 +257,7 @@ pub(super) fn malformed(number: u32) -> Vec<u8> {
 
 /// Requests that open nothing.
 pub(super) fn handshake(number: u32) -> Vec<u8> {
-    let good = wire::upgrade("pit-0", "bad", None);
+    let good = websocket::upgrade("pit-0", "bad", None);
     let bad = match number % 8 {
         0 => good.replace("Version: 13", "Version: 8"),
         1 => good.replace("dGhl", "!"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Good, IN_A_ROOM, LOOKED_AT, ROOMS};
 use crate::Outcome;
 use crate::figure::millis;
-use crate::state;
+use crate::snapshot;
 
 /// A group begins to leave this often, if the one before is back.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Good {
     pub(super) fn go_on_leaving(&mut self) -> Outcome {
         let Some(leaving) = &self.leaving else { return Ok(()) };
         let gone = 1 + if leaving.has_left { leaving.group.len() } else { 0 };
-        let told = state::present(&self.people.members[leaving.room * IN_A_ROOM].last);
+        let told = snapshot::present(&self.people.members[leaving.room * IN_A_ROOM].last);
         let is_told = told.is_some_and(|present| present as usize <= IN_A_ROOM - gone);
         let waited = leaving.since.elapsed();
         if !is_told && waited < PATIENCE {

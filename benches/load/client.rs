@@ -10,7 +10,7 @@ use mio::Registry;
 use mio::net::TcpStream;
 
 use crate::Outcome;
-use crate::wire::{self, ACCEPT, CLOSE, PING, PONG, TEXT};
+use crate::websocket::{self, ACCEPT, CLOSE, PING, PONG, TEXT};
 
 /// How an ack begins.
 const ACK: &[u8] = br#"{"type":"ack""#;
@@ -75,7 +75,7 @@ impl Member {
     /// Puts a frame behind what is not sent yet.
     pub(crate) fn queue(&mut self, opcode: u8, payload: &[u8], tally: &mut Tally) {
         let before = self.unsent.len();
-        wire::masked(&mut self.unsent, opcode, payload);
+        websocket::masked(&mut self.unsent, opcode, payload);
         tally.bytes_out += self.unsent.len() - before;
         if opcode == CLOSE {
             self.phase = Phase::Leaving;
@@ -154,7 +154,7 @@ impl Member {
     fn consume(&mut self, bytes: &[u8], tally: &mut Tally, hear: &mut dyn FnMut(&[u8])) -> Outcome<usize> {
         let mut used = 0;
         if self.phase == Phase::Upgrading {
-            let Some(end) = wire::head(bytes) else { return Ok(0) };
+            let Some(end) = websocket::head(bytes) else { return Ok(0) };
             let text = String::from_utf8_lossy(&bytes[..end]);
             if !text.starts_with("HTTP/1.1 101 ") || !text.contains(ACCEPT) {
                 return Err(format!("an upgrade was answered with {text}").into());
@@ -162,7 +162,7 @@ impl Member {
             self.phase = Phase::Open;
             used = end;
         }
-        while let Some(frame) = wire::first_frame(&bytes[used..])? {
+        while let Some(frame) = websocket::first_frame(&bytes[used..])? {
             used += frame.length;
             match frame.opcode {
                 TEXT => {

@@ -59,8 +59,12 @@ contract-test: web program
 
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
 # Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.
-bench: web
+# Beside small hubs on Node.js and on Bun, from npm, in under 15 minutes: make bench ARGS=--peers
+bench: web $(if $(findstring --peers,$(ARGS)),benches/peers/node_modules/.package-lock.json)
 	cargo bench --locked --features jemalloc --bench load -- $(ARGS)
+
+benches/peers/node_modules/.package-lock.json: benches/peers/package-lock.json
+	cd benches/peers && npm ci
 
 # Measures the cost of running the hub and writes docs/cost.md, in under five minutes.
 cost: web

@@ -1,7 +1,7 @@
-//! One socket of the swarm: upgrade, frames in, frames out, without ever blocking.
+//! One non-blocking WebSocket client of the swarm: upgrade, frames in, frames out.
 //!
-//! It keeps the last message as it came and answers pings. Everything else is for the caller who is
-//! told of every text; what a message means is not known here.
+//! It keeps the last snapshot as received and answers pings. It calls back with each text message and
+//! does not interpret it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem;
@@ -12,35 +12,35 @@ use mio::net::TcpStream;
 use crate::Outcome;
 use crate::websocket::{self, ACCEPT, CLOSE, PING, PONG, TEXT};
 
-/// How an ack begins.
+/// The first bytes of an ack.
 const ACK: &[u8] = br#"{"type":"ack""#;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The request waits for the connection.
+    /// The TCP connection is not open yet; the request waits.
     Connecting,
-    /// The answer to the request is not whole yet.
+    /// The response to the upgrade is incomplete.
     Upgrading,
     Open,
-    /// A close frame was sent: whatever ends the socket now is right.
-    Leaving,
+    /// A close frame was sent: the server may end the socket in any way.
+    Closing,
 }
 
-/// What a swarm has seen so far, over all its members.
+/// Counters over all clients of a swarm.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Tally {
-    /// Members whose first message is here.
+pub(crate) struct Counters {
+    /// Clients that have received their first message.
     pub(crate) welcomed: usize,
-    /// Text messages, the first ones included.
+    /// Text messages, welcomes included.
     pub(crate) texts: usize,
     pub(crate) pings: usize,
-    /// Bytes of frames, and of answers to upgrades, in and out.
+    /// Bytes of frames and of responses to upgrades, received and sent.
     pub(crate) bytes_in: usize,
     pub(crate) bytes_out: usize,
 }
 
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct Client {
     stream: TcpStream,
     phase: Phase,
     unsent: Vec<u8>,
@@ -50,15 +50,15 @@ pub(crate) struct Member {
     pub(crate) texts: u32,
 }
 
-/// Whether the socket goes on.
+/// Whether a socket is still open after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goes {
-    On,
+pub(crate) enum ReadResult {
+    Open,
     Ended,
 }
 
-impl Member {
-    /// A connection that is being made, and the request to be sent on it.
+impl Client {
+    /// A client whose TCP connection is being opened, with its upgrade request.
     pub(crate) fn new(stream: TcpStream, request: String) -> Self {
         let unsent = request.into_bytes();
         Self { stream, phase: Phase::Connecting, unsent, unread: Vec::new(), last: Vec::new(), texts: 0 }
@@ -68,40 +68,40 @@ impl Member {
         self.texts > 0
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.phase == Phase::Leaving
+    pub(crate) fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
     }
 
-    /// Puts a frame behind what is not sent yet.
-    pub(crate) fn queue(&mut self, opcode: u8, payload: &[u8], tally: &mut Tally) {
+    /// Appends a frame to the send buffer.
+    pub(crate) fn queue(&mut self, opcode: u8, payload: &[u8], counters: &mut Counters) {
         let before = self.unsent.len();
-        websocket::masked(&mut self.unsent, opcode, payload);
-        tally.bytes_out += self.unsent.len() - before;
+        websocket::append_masked(&mut self.unsent, opcode, payload);
+        counters.bytes_out += self.unsent.len() - before;
         if opcode == CLOSE {
-            self.phase = Phase::Leaving;
+            self.phase = Phase::Closing;
         }
     }
 
-    /// Sends what the socket takes; the rest goes when it is writable.
+    /// Sends until the socket would block; the rest is sent when it is writable.
     pub(crate) fn flush(&mut self) -> Outcome {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
-                Ok(taken) => drop(self.unsent.drain(..taken)),
+                Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(_) if self.phase == Phase::Leaving => self.unsent.clear(),
+                Err(_) if self.phase == Phase::Closing => self.unsent.clear(),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// Nothing is heard of the socket any more; what is said goes out where the socket takes it at once.
+    /// Removes the socket from the poll. Frames are still sent where the socket does not block.
     pub(crate) fn stop_reading(&mut self, registry: &Registry) -> Outcome {
         Ok(registry.deregister(&mut self.stream)?)
     }
 
-    /// The socket is writable.
-    pub(crate) fn writable(&mut self) -> Outcome {
+    /// Handles a writable socket.
+    pub(crate) fn on_writable(&mut self) -> Outcome {
         if self.phase == Phase::Connecting {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error.into());
@@ -111,53 +111,59 @@ impl Member {
         self.flush()
     }
 
-    /// The socket is readable, edge-triggered: a short read has emptied it, unless its end is near.
-    pub(crate) fn readable(
+    /// Handles a readable socket. The poll is edge-triggered: a short read has emptied the socket, unless its end
+    /// is announced (`to_end`).
+    pub(crate) fn on_readable(
         &mut self,
-        to_the_end: bool,
+        to_end: bool,
         buffer: &mut [u8],
-        tally: &mut Tally,
-        hear: &mut dyn FnMut(&[u8]),
-    ) -> Outcome<Goes> {
+        counters: &mut Counters,
+        on_text: &mut dyn FnMut(&[u8]),
+    ) -> Outcome<ReadResult> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) if self.phase == Phase::Leaving => return Ok(Goes::Ended),
+                Ok(0) if self.phase == Phase::Closing => return Ok(ReadResult::Ended),
                 Ok(0) => return Err("the server ended a socket".into()),
                 Ok(read) => {
-                    self.take_in(&buffer[..read], tally, hear)?;
-                    if read < buffer.len() && !to_the_end {
-                        return Ok(Goes::On);
+                    self.receive(&buffer[..read], counters, on_text)?;
+                    if read < buffer.len() && !to_end {
+                        return Ok(ReadResult::Open);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Goes::On),
-                Err(_) if self.phase == Phase::Leaving => return Ok(Goes::Ended),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(ReadResult::Open),
+                Err(_) if self.phase == Phase::Closing => return Ok(ReadResult::Ended),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn take_in(&mut self, bytes: &[u8], tally: &mut Tally, hear: &mut dyn FnMut(&[u8])) -> Outcome {
-        tally.bytes_in += bytes.len();
+    fn receive(&mut self, bytes: &[u8], counters: &mut Counters, on_text: &mut dyn FnMut(&[u8])) -> Outcome {
+        counters.bytes_in += bytes.len();
         if self.unread.is_empty() {
-            let used = self.consume(bytes, tally, hear)?;
+            let used = self.parse(bytes, counters, on_text)?;
             self.unread.extend_from_slice(&bytes[used..]);
         } else {
             let mut unread = mem::take(&mut self.unread);
             unread.extend_from_slice(bytes);
-            let used = self.consume(&unread, tally, hear)?;
+            let used = self.parse(&unread, counters, on_text)?;
             self.unread.extend_from_slice(&unread[used..]);
         }
         Ok(())
     }
 
-    /// Takes in what is whole and says how many bytes that was.
-    fn consume(&mut self, bytes: &[u8], tally: &mut Tally, hear: &mut dyn FnMut(&[u8])) -> Outcome<usize> {
+    /// Handles the complete frames and returns how many bytes they have.
+    fn parse(
+        &mut self,
+        bytes: &[u8],
+        counters: &mut Counters,
+        on_text: &mut dyn FnMut(&[u8]),
+    ) -> Outcome<usize> {
         let mut used = 0;
         if self.phase == Phase::Upgrading {
-            let Some(end) = websocket::head(bytes) else { return Ok(0) };
+            let Some(end) = websocket::head_length(bytes) else { return Ok(0) };
             let text = String::from_utf8_lossy(&bytes[..end]);
             if !text.starts_with("HTTP/1.1 101 ") || !text.contains(ACCEPT) {
-                return Err(format!("an upgrade was answered with {text}").into());
+                return Err(format!("the server refused an upgrade: {text}").into());
             }
             self.phase = Phase::Open;
             used = end;
@@ -166,21 +172,21 @@ impl Member {
             used += frame.length;
             match frame.opcode {
                 TEXT => {
-                    tally.texts += 1;
-                    tally.welcomed += usize::from(self.texts == 0);
+                    counters.texts += 1;
+                    counters.welcomed += usize::from(self.texts == 0);
                     self.texts += 1;
                     if !frame.payload.starts_with(ACK) {
                         self.last.clear();
                         self.last.extend_from_slice(frame.payload);
                     }
-                    hear(frame.payload);
+                    on_text(frame.payload);
                 }
                 PING => {
-                    tally.pings += 1;
-                    self.queue(PONG, frame.payload, tally);
+                    counters.pings += 1;
+                    self.queue(PONG, frame.payload, counters);
                     self.flush()?;
                 }
-                CLOSE if self.phase == Phase::Leaving => {}
+                CLOSE if self.phase == Phase::Closing => {}
                 CLOSE => {
                     let code = frame.payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
                     return Err(format!("the server closed a socket with {code:?}").into());

@@ -1,19 +1,21 @@
-//! Figures: what is measured, in which unit, and which bar it has to meet.
+//! Figures: what is measured, in which unit, and the bar.
 //!
-//! A scenario runs in several rounds. Each round gives samples; what is shown of them is the median
-//! or the 99th percentile over all rounds. Nothing here knows how they were measured.
+//! A scenario runs in several rounds, and each round gives samples. A figure is the median, or the 99th
+//! percentile, over all rounds. This module does not know how the samples are measured.
 
 use std::time::Duration;
 
-/// What a figure has to be.
+/// The limit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bar {
-    /// It is shown for what it is.
+    /// No limit.
     None,
     /// At most this, in the figure's unit.
     AtMost(f64),
-    /// At most so many times what the floor needs.
+    /// At most this many times the floor's figure.
     FloorTimes(f64),
+    /// The same, and at most Bun's figure where `--peers` measures it.
+    FloorTimesAndBun(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    pub(crate) fn show(self, value: f64) -> String {
+    pub(crate) fn format(self, value: f64) -> String {
         match self {
             Self::Micros => format!("{value:.2} µs"),
             Self::Millis => format!("{value:.1} ms"),
@@ -45,12 +47,12 @@ pub(crate) struct Figure {
     pub(crate) scenario: &'static str,
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
-    /// 0.5 for the median of the rounds, 0.99 where the samples of all rounds are pooled.
+    /// 0.5: the median of the rounds. 0.99: the percentile over the pooled samples of all rounds.
     pub(crate) quantile: f64,
     pub(crate) bar: Bar,
 }
 
-/// What one round has measured of a figure: one value, or all of them where they are pooled.
+/// The values of a figure in one round: one value, or all values where they are pooled.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) figure: &'static Figure,
@@ -58,22 +60,22 @@ pub(crate) struct Sample {
 }
 
 impl Figure {
-    pub(crate) fn is(&'static self, value: f64) -> Sample {
+    pub(crate) fn value(&'static self, value: f64) -> Sample {
         Sample { figure: self, values: vec![value] }
     }
 
-    pub(crate) fn are(&'static self, values: &[f64]) -> Sample {
+    pub(crate) fn values(&'static self, values: &[f64]) -> Sample {
         Sample { figure: self, values: values.to_vec() }
     }
 }
 
-/// The value in the middle, or the mean of the two there.
+/// The middle value, or the mean of the two middle values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let reversed: Vec<f64> = values.iter().map(|value| -value).collect();
     Some(f64::midpoint(quantile(values, 0.5)?, -quantile(&reversed, 0.5)?))
 }
 
-/// The value at or below which so many of the values are.
+/// The smallest value that is at or above this part of the values (nearest rank).
 pub(crate) fn quantile(values: &[f64], quantile: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

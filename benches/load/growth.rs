@@ -1,8 +1,7 @@
-//! How the figures change with the number of sockets and with the number of rooms.
+//! Growth: how the figures change with the number of sockets and with the number of rooms.
 //!
-//! Each line is one hub that is filled, left alone, and then told of changes of mood, in so many rooms
-//! at once that about two thousand people hear of them. What is flat stays the same from line to line.
-//! The pings' own cost is taken off that of the deliveries.
+//! Each line is one hub: sockets join, then idle, then moods change, in as many rooms at once as have
+//! about 2,000 members. The cost of the pings is subtracted from that of the deliveries.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,20 +9,20 @@ use std::time::{Duration, Instant};
 use crate::figure::{median, micros, millis, quantile};
 use crate::process::Subject;
 use crate::scenarios::idle::{self, Idle};
-use crate::swarm::{Newcomer, Swarm};
-use crate::{Outcome, say};
+use crate::swarm::{Join, Swarm};
+use crate::{Outcome, print_line};
 
-/// Sockets, in a hundred rooms.
+/// Numbers of sockets, in 100 rooms.
 const SOCKETS: [usize; 4] = [1_000, 5_000, 10_000, 19_000];
-/// Rooms, with ten thousand sockets.
+/// Numbers of rooms, with 10,000 sockets.
 const ROOMS: [usize; 4] = [1, 10, 100, 1_000];
-/// Pings come five times as often as by default, so that a short time contains them.
+/// A fifth of the default interval, so that a short time has pings.
 const PING: &str = "5s";
 const QUIET: Duration = Duration::from_secs(6);
-/// About so many hear of each step's changes.
-const TOLD: usize = 2_000;
+/// About this many deliveries in each step.
+const DELIVERIES: usize = 2_000;
 const STEPS: usize = 12;
-/// Changes in one room at a time.
+/// Changes in one room at a time, for the latency.
 const SINGLE: usize = 40;
 const MOODS: [&str; 2] = ["calm", "joy"];
 
@@ -44,7 +43,7 @@ pub(crate) fn print(hub: &Path) -> Outcome {
     for sockets in SOCKETS {
         points.push(measure(&hub, sockets, 100)?);
     }
-    say("By sockets, in 100 rooms:\n");
+    print_line("By sockets, in 100 rooms:\n");
     print_table(points.iter());
     let mut by_rooms = Vec::new();
     for rooms in ROOMS.into_iter().filter(|rooms| *rooms != 100) {
@@ -52,20 +51,20 @@ pub(crate) fn print(hub: &Path) -> Outcome {
     }
     by_rooms.extend(points.into_iter().filter(|point| point.sockets == 10_000));
     by_rooms.sort_by_key(|point| point.rooms);
-    say("\nBy rooms, with 10,000 sockets:\n");
+    print_line("\nBy rooms, with 10,000 sockets:\n");
     print_table(by_rooms.iter());
     Ok(())
 }
 
 fn print_table<'a>(points: impl Iterator<Item = &'a Point>) {
-    say(
-        "| sockets | rooms | memory per socket | CPU per join | idle CPU, pinged every 5 s | CPU per delivery \
+    print_line(
+        "| sockets | rooms | memory per socket | CPU per join | idle CPU, one ping per 5 s | CPU per delivery \
          | change to last member, median | worst |",
     );
-    say("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    print_line("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for Point { sockets, rooms, join, idle, delivery, last, worst } in points {
         let Idle { rss, cpu, .. } = idle;
-        say(format_args!(
+        print_line(format_args!(
             "| {sockets} | {rooms} | {rss:.0} B | {join:.1} µs | {cpu:.2} % | {delivery:.2} µs | {last:.1} ms \
              | {worst:.1} ms |"
         ));
@@ -73,12 +72,12 @@ fn print_table<'a>(points: impl Iterator<Item = &'a Point>) {
 }
 
 fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
-    crate::complain(format_args!("{sockets} sockets in {rooms} rooms"));
+    crate::print_error(format_args!("{sockets} sockets in {rooms} rooms"));
     let server = hub.start(&[("PING_INTERVAL", PING)])?;
     let empty = server.memory()?;
     let before = server.cpu()?;
     let mut swarm = Swarm::new(server.address)?;
-    swarm.join_all(sockets, |index| Newcomer {
+    swarm.join_all(sockets, |index| Join {
         room: format!("room-{}", index % rooms),
         visitor: format!("v{index}"),
         mood: None,
@@ -89,7 +88,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     let idle = idle::watch(&server, &mut swarm, empty, QUIET)?;
 
     let (before, began) = (server.cpu()?, Instant::now());
-    let at_once = (TOLD / size).clamp(1, rooms);
+    let at_once = (DELIVERIES / size).clamp(1, rooms);
     for step in 0..STEPS {
         change(&mut swarm, size, 0..at_once, MOODS[step % 2])?;
         swarm.run_until(Instant::now() + pause(size))?;
@@ -108,19 +107,19 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     Ok(Point { sockets, rooms, join, idle, delivery, last, worst })
 }
 
-/// Longer than a room of this size waits until it publishes again.
+/// A pause that is longer than the publish window of a room of this size.
 fn pause(size: usize) -> Duration {
     Duration::from_micros(75) * u32::try_from(size).unwrap_or(u32::MAX).max(4_000)
 }
 
-/// The first member of each of the rooms changes mood; waits until all there have heard it, and says
-/// how many milliseconds that took. A room's first member has the room's number.
+/// The first member of each room changes mood. Waits until all members have it, and returns the time in
+/// milliseconds. The index of a room's first member is the room's number.
 fn change(swarm: &mut Swarm, size: usize, rooms: std::ops::Range<usize>, mood: &str) -> Outcome<f64> {
-    let told = swarm.tally.texts + rooms.len() * size;
+    let expected = swarm.counters.texts + rooms.len() * size;
     let began = Instant::now();
     for member in rooms {
-        swarm.say(member, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))?;
+        swarm.send(member, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))?;
     }
-    swarm.until("all have heard of a mood", |tally| tally.texts >= told)?;
+    swarm.until("all members have the new mood", |counters| counters.texts >= expected)?;
     Ok(millis(began.elapsed()))
 }

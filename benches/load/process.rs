@@ -1,7 +1,6 @@
-//! The process that is measured: the hub or the floor, its end, and what the kernel says of it.
+//! The measured server process: start, end, and the kernel's figures of it.
 //!
-//! CPU time is the process's own clock, in nanoseconds and over all threads. Memory is what is resident,
-//! everything counted. Nothing here knows what the process does.
+//! CPU time is the process's own clock, in nanoseconds over all threads. Memory is resident memory.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,25 +17,33 @@ use tempfile::TempDir;
 
 use crate::Outcome;
 use crate::guard;
-use crate::swarm::PATIENCE;
+use crate::peer::Peer;
+use crate::swarm::TIMEOUT;
 
-/// What is started and measured.
+/// The program that is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// A hub, by the path of its program.
     Hub(PathBuf),
-    /// This program as the floor, whose frames have so many bytes.
+    /// A hub on another platform.
+    Peer(Peer),
+    /// This program as the floor, with frames of this many bytes.
     Floor { frame: usize },
 }
 
-/// Settings of the hub that a scenario changes, as in `FLUSH_INTERVAL`.
+/// Settings that a scenario changes, as in `FLUSH_INTERVAL`. A peer knows `PING_INTERVAL` only.
 pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 
-/// Where the log is, if it is in a file.
+/// The file name of the hub's log.
 const LOG: &str = "log";
 
 impl Subject {
-    /// Starts it on a free port, with an empty database, and waits until it is open.
+    /// Whether it counts visitors and sends snapshots. The floor does not.
+    pub(crate) fn has_rooms(&self) -> bool {
+        !matches!(self, Self::Floor { .. })
+    }
+
+    /// Starts it on a free port, with an empty database, and waits until it listens.
     pub(crate) fn start(&self, settings: Settings<'_>) -> Outcome<Server> {
         self.start_in(TempDir::new()?, settings, Stdio::inherit())
     }
@@ -60,6 +67,11 @@ impl Subject {
                     .envs(settings.iter().copied());
                 hub
             }
+            Self::Peer(peer) => {
+                let mut hub = peer.command();
+                hub.envs(settings.iter().copied());
+                hub
+            }
             Self::Floor { frame } => {
                 let mut floor = Command::new(std::env::current_exe()?);
                 floor.args(["floor", &frame.to_string()]);
@@ -67,7 +79,7 @@ impl Subject {
             }
         };
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
-        guard::watch_over(child.id());
+        guard::register(child.id());
         let stdout = child.stdout.take();
         let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), folder };
         let (sender, line) = mpsc::channel();
@@ -76,14 +88,14 @@ impl Subject {
             let _ = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
             let _ = sender.send(line);
         });
-        let line = line.recv_timeout(PATIENCE)?;
+        let line = line.recv_timeout(TIMEOUT)?;
         let address = line.split("http://").nth(1).map(|rest| rest.trim_end().trim_end_matches('/'));
-        server.address = address.ok_or("the server did not start")?.parse()?;
+        server.address = address.ok_or("the server did not print its address")?.parse()?;
         Ok(server)
     }
 }
 
-/// A running process, which ends when this is dropped.
+/// A running process. Dropping it kills the process.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -94,12 +106,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        guard::has_ended();
+        guard::clear();
     }
 }
 
 impl Server {
-    /// Its process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -108,12 +120,12 @@ impl Server {
         self.folder.path().join("hub.db")
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> Outcome<String> {
         Ok(fs::read_to_string(self.folder.path().join(LOG))?)
     }
 
-    /// The CPU time that it has had, over all threads, those included that have ended.
+    /// The CPU time so far, over all threads, ended ones included.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
         let process = Pid::from_raw(i32::try_from(self.child.id())?);
         Ok(clock_gettime(clock_getcpuclockid(process)?)?.into())
@@ -130,7 +142,7 @@ impl Server {
     }
 }
 
-/// Bytes.
+/// Resident and proportional set size, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) rss: f64,

@@ -1,7 +1,7 @@
-//! What a room's state is, as a member is told it, and how to read it from a message.
+//! A room's snapshot as a client gets it, and how to read it from a message.
 //!
-//! Most messages are only counted. Where thousands have to be looked at while they come in, the one
-//! number is picked out; the whole is parsed at the end, when nothing is measured any more.
+//! Most messages are only counted. While thousands of messages arrive, one number is read without
+//! parsing; the last message is parsed at the end, outside of the measurement.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use crate::Outcome;
 
 /// The fields that `welcome` and `presence` share.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct Snapshot {
     pub(crate) seq: u64,
     pub(crate) present: u32,
     pub(crate) moods: BTreeMap<String, u32>,
 }
 
-impl State {
+impl Snapshot {
     pub(crate) fn parse(text: &[u8]) -> Outcome<Self> {
         let unreadable = |error| format!("{error} in {:?}", String::from_utf8_lossy(text));
         Ok(serde_json::from_slice(text).map_err(unreadable)?)
     }
 }
 
-/// How many are present, by this message.
+/// The message's `present`.
 pub(crate) fn present(text: &[u8]) -> Option<u32> {
     number(text, b"\"present\":")
 }
 
-/// The whole number that follows the key.
+/// The whole number after a key.
 pub(crate) fn number(text: &[u8], key: &[u8]) -> Option<u32> {
     let at = text.windows(key.len()).position(|window| window == key)? + key.len();
     let digits = text[at..].iter().take_while(|byte| byte.is_ascii_digit());

@@ -1,7 +1,7 @@
-//! Thousands of sockets in one thread, so that the load costs little beside what is measured.
+//! Thousands of clients in one thread, so that the load takes little CPU beside the server.
 //!
-//! Joins, says and leaves take effect at once; everything that comes back is taken in by `turn` and
-//! what is built on it. Every wait has an end. A socket that ends without having left is a failure.
+//! Joins, messages and leaves are sent at once; `turn`, and what builds on it, handles what is received.
+//! Every wait has a timeout. A socket that ends before its client leaves is an error.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,35 +13,35 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::Outcome;
-use crate::client::{Goes, Member, Tally};
-use crate::snapshot::{self, State};
+use crate::client::{Client, Counters, ReadResult};
+use crate::snapshot::{self, Snapshot};
 use crate::websocket::{self, CLOSE, TEXT};
 
-/// How long the server may take for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait for the server.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The ports of one loopback address that are used, before the next address is.
+/// The first local port, and how many are used of each loopback address.
 const FIRST_PORT: u32 = 10_000;
 const PORTS: u32 = 50_000;
 
 /// Sockets that this process has opened so far.
 static CONNECTED: AtomicU32 = AtomicU32::new(0);
 
-/// Connections that are being made at the same time, where it does not matter.
-const AT_ONCE: usize = 128;
+/// Connections that `join_all` opens at the same time.
+const CONCURRENT_JOINS: usize = 128;
 
 pub(crate) struct Swarm {
     server: SocketAddr,
-    /// How many addresses its members have.
+    /// The number of local addresses.
     addresses: u32,
     poll: Poll,
     events: Events,
-    /// By token; those who have left are `None`.
-    members: Vec<Option<Member>>,
+    /// By token; `None` after the end of the socket.
+    clients: Vec<Option<Client>>,
     buffer: Vec<u8>,
-    /// Changes a visitor's request to join before it is sent.
-    prepare: fn(String, &str) -> String,
-    pub(crate) tally: Tally,
+    /// Edits an upgrade request before it is sent; the second argument is the visitor.
+    edit: fn(String, &str) -> String,
+    pub(crate) counters: Counters,
 }
 
 impl Swarm {
@@ -49,127 +49,132 @@ impl Swarm {
         Self::from_addresses(server, 1)
     }
 
-    /// One whose members come from so many addresses, in turn.
+    /// A swarm whose clients use this many local addresses in turn.
     pub(crate) fn from_addresses(server: SocketAddr, addresses: u32) -> Outcome<Self> {
         Ok(Self {
             server,
             addresses,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            members: Vec::new(),
+            clients: Vec::new(),
             buffer: vec![0; 32 * 1024],
-            prepare: |request, _| request,
-            tally: Tally::default(),
+            edit: |request, _| request,
+            counters: Counters::default(),
         })
     }
 
-    /// The same, whose requests to join are changed by this before they are sent; it is given the visitor too.
-    pub(crate) fn preparing(self, prepare: fn(String, &str) -> String) -> Self {
-        Self { prepare, ..self }
+    /// Sets the function that edits upgrade requests.
+    pub(crate) fn with_edit(self, edit: fn(String, &str) -> String) -> Self {
+        Self { edit, ..self }
     }
 
-    /// Begins to join, and returns the new member's number.
+    /// Starts a join and returns the new client's index.
     pub(crate) fn join(&mut self, room: &str, visitor: &str, mood: Option<&str>) -> Outcome<usize> {
-        let who = self.members.len();
+        let index = self.clients.len();
         let mut stream = connect(self.server, self.addresses)?;
-        self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
-        let request = (self.prepare)(websocket::upgrade(room, visitor, mood), visitor);
-        self.tally.bytes_out += request.len();
-        self.members.push(Some(Member::new(stream, request)));
-        Ok(who)
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        let request = (self.edit)(websocket::upgrade(room, visitor, mood), visitor);
+        self.counters.bytes_out += request.len();
+        self.clients.push(Some(Client::new(stream, request)));
+        Ok(index)
     }
 
-    /// Joins them all, a few at a time, and waits for every welcome.
-    pub(crate) fn join_all(&mut self, count: usize, who: impl Fn(usize) -> Newcomer) -> Outcome {
-        let before = self.tally.welcomed;
+    /// Joins `count` clients, a few at a time, and waits for every welcome.
+    pub(crate) fn join_all(&mut self, count: usize, join: impl Fn(usize) -> Join) -> Outcome {
+        let before = self.counters.welcomed;
         for index in 0..count {
-            while index - (self.tally.welcomed - before) >= AT_ONCE {
-                self.turn(PATIENCE, &mut |_, _| {})?;
+            while index - (self.counters.welcomed - before) >= CONCURRENT_JOINS {
+                self.turn(TIMEOUT, &mut |_, _| {})?;
             }
-            let Newcomer { room, visitor, mood } = who(index);
+            let Join { room, visitor, mood } = join(index);
             self.join(&room, &visitor, mood)?;
         }
-        self.until("all are welcomed", |tally| tally.welcomed - before >= count)
+        self.until("all clients are welcomed", |counters| counters.welcomed - before >= count)
     }
 
-    pub(crate) fn say(&mut self, who: usize, message: &str) -> Outcome {
-        self.say_all(who, [message])
+    pub(crate) fn send(&mut self, index: usize, message: &str) -> Outcome {
+        self.send_all(index, [message])
     }
 
-    /// Says it all at once, so that the server may read it at once.
-    pub(crate) fn say_all<'a>(&mut self, who: usize, messages: impl IntoIterator<Item = &'a str>) -> Outcome {
-        let member = self.members[who].as_mut().ok_or("somebody who has left speaks")?;
+    /// Sends all messages in one write, so that the server may read them at once.
+    pub(crate) fn send_all<'a>(
+        &mut self,
+        index: usize,
+        messages: impl IntoIterator<Item = &'a str>,
+    ) -> Outcome {
+        let client = self.clients[index].as_mut().ok_or("a client sends after it has left")?;
         for message in messages {
-            member.queue(TEXT, message.as_bytes(), &mut self.tally);
+            client.queue(TEXT, message.as_bytes(), &mut self.counters);
         }
-        member.flush()
+        client.flush()
     }
 
     /// Closes with 1000.
-    pub(crate) fn leave(&mut self, who: usize) -> Outcome {
-        let member = self.members[who].as_mut().ok_or("somebody leaves twice")?;
-        if !member.is_welcomed() {
-            return Err("a join took so long that it was time to leave".into());
+    pub(crate) fn leave(&mut self, index: usize) -> Outcome {
+        let client = self.clients[index].as_mut().ok_or("a client leaves twice")?;
+        if !client.is_welcomed() {
+            return Err("a join took so long that its client leaves before its welcome".into());
         }
-        member.queue(CLOSE, &1000_u16.to_be_bytes(), &mut self.tally);
-        member.flush()
+        client.queue(CLOSE, &1000_u16.to_be_bytes(), &mut self.counters);
+        client.flush()
     }
 
-    /// Whatever comes for this member from now on stays in its socket.
-    pub(crate) fn stop_reading(&mut self, who: usize) -> Outcome {
-        let member = self.members[who].as_mut().ok_or("somebody who has left reads")?;
-        member.stop_reading(self.poll.registry())
+    /// Stops reading: what the server sends to this client stays in the kernel.
+    pub(crate) fn stop_reading(&mut self, index: usize) -> Outcome {
+        let client = self.clients[index].as_mut().ok_or("a client stops reading after it has left")?;
+        client.stop_reading(self.poll.registry())
     }
 
-    /// Closes with 1000 and the connection at once, whatever is unread in it.
-    pub(crate) fn leave_unread(&mut self, who: usize) -> Outcome {
-        self.leave(who)?;
-        self.members[who] = None;
+    /// Closes with 1000 and closes the connection at once, with data unread.
+    pub(crate) fn leave_unread(&mut self, index: usize) -> Outcome {
+        self.leave(index)?;
+        self.clients[index] = None;
         Ok(())
     }
 
-    /// The connection breaks.
-    pub(crate) fn break_off(&mut self, who: usize) {
-        self.members[who] = None;
+    /// Closes the connection without a close frame.
+    pub(crate) fn disconnect(&mut self, index: usize) {
+        self.clients[index] = None;
     }
 
-    /// Waits for something to happen, takes it in, and tells `hear` who heard what.
-    pub(crate) fn turn(&mut self, wait: Duration, hear: &mut dyn FnMut(usize, &[u8])) -> Outcome {
+    /// Waits for events and handles them. `on_text` gets each text message with the client's index.
+    pub(crate) fn turn(&mut self, wait: Duration, on_text: &mut dyn FnMut(usize, &[u8])) -> Outcome {
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
         for event in &self.events {
-            let who = event.token().0;
-            let Some(member) = &mut self.members[who] else { continue };
+            let index = event.token().0;
+            let Some(client) = &mut self.clients[index] else { continue };
             if event.is_writable() {
-                member.writable()?;
+                client.on_writable()?;
             }
             if event.is_readable() || event.is_read_closed() {
-                let hear = &mut |text: &[u8]| hear(who, text);
-                let to_the_end = event.is_read_closed();
-                if member.readable(to_the_end, &mut self.buffer, &mut self.tally, hear)? == Goes::Ended {
-                    self.members[who] = None;
+                let on_text = &mut |text: &[u8]| on_text(index, text);
+                let to_end = event.is_read_closed();
+                let result = client.on_readable(to_end, &mut self.buffer, &mut self.counters, on_text)?;
+                if result == ReadResult::Ended {
+                    self.clients[index] = None;
                 }
             }
         }
         Ok(())
     }
 
-    /// Takes in what comes until the tally says so.
-    pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Tally) -> bool) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(&self.tally) {
+    /// Handles events until the counters fulfil a condition. `what` names it in the error.
+    pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Counters) -> bool) -> Outcome {
+        let deadline = Instant::now() + TIMEOUT;
+        while !done(&self.counters) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("{PATIENCE:?} were not enough until {what}: {:?}", self.tally).into());
+                return Err(format!("timeout of {TIMEOUT:?} until {what}: {:?}", self.counters).into());
             }
             self.turn(left, &mut |_, _| {})?;
         }
         Ok(())
     }
 
-    /// Takes in what comes until a moment.
+    /// Handles events until a moment.
     pub(crate) fn run_until(&mut self, moment: Instant) -> Outcome {
         loop {
             let left = moment.saturating_duration_since(Instant::now());
@@ -180,27 +185,26 @@ impl Swarm {
         }
     }
 
-    /// Takes in what comes until everybody who is here has last heard that so many are present.
-    /// Returns the moment at which the last of them heard it.
+    /// Handles events until the last snapshot of every client says `present`. Returns when the last client got it.
     pub(crate) fn agree(&mut self, present: u32) -> Outcome<Instant> {
         let agrees = |text: &[u8]| snapshot::present(text) == Some(present);
-        let mut right = vec![true; self.members.len()];
+        let mut right = vec![true; self.clients.len()];
         let mut wrong = 0;
-        for (who, member) in self.here() {
-            if !agrees(&member.last) {
-                right[who] = false;
+        for (index, client) in self.open_clients() {
+            if !agrees(&client.last) {
+                right[index] = false;
                 wrong += 1;
             }
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while wrong > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("{wrong} members never heard that {present} are present").into());
+                return Err(format!("{wrong} clients did not get a snapshot with present {present}").into());
             }
-            self.turn(left, &mut |who, text| {
-                if !right[who] && agrees(text) {
-                    right[who] = true;
+            self.turn(left, &mut |index, text| {
+                if !right[index] && agrees(text) {
+                    right[index] = true;
                     wrong -= 1;
                 }
             })?;
@@ -208,30 +212,32 @@ impl Swarm {
         Ok(Instant::now())
     }
 
-    /// Those who have not left.
-    pub(crate) fn here(&self) -> impl Iterator<Item = (usize, &Member)> {
-        let members = self.members.iter().enumerate();
-        members.filter_map(|(who, member)| Some((who, member.as_ref()?))).filter(|(_, it)| !it.is_leaving())
+    /// Clients that have not left, with their index.
+    pub(crate) fn open_clients(&self) -> impl Iterator<Item = (usize, &Client)> {
+        let clients = self.clients.iter().enumerate();
+        clients
+            .filter_map(|(index, client)| Some((index, client.as_ref()?)))
+            .filter(|(_, it)| !it.is_closing())
     }
 
-    /// What everybody here was last told, which has to be one and the same.
-    pub(crate) fn common_state(&self) -> Outcome<State> {
-        let mut common: Option<State> = None;
-        for (who, member) in self.here() {
-            let state = State::parse(&member.last)?;
+    /// Returns the last snapshot of all clients. An error where they differ.
+    pub(crate) fn common_snapshot(&self) -> Outcome<Snapshot> {
+        let mut common: Option<Snapshot> = None;
+        for (index, client) in self.open_clients() {
+            let snapshot = Snapshot::parse(&client.last)?;
             match &common {
-                Some(common) if *common != state => {
-                    return Err(format!("member {who} was told {state:?}, others {common:?}").into());
+                Some(common) if *common != snapshot => {
+                    return Err(format!("client {index} has {snapshot:?}, others {common:?}").into());
                 }
-                _ => common = Some(state),
+                _ => common = Some(snapshot),
             }
         }
-        common.ok_or_else(|| "nobody is here".into())
+        common.ok_or_else(|| "no client is left".into())
     }
 }
 
-/// Begins to connect, from an address and port of this tool's own choice: the kernel looks longer and
-/// longer for a free port, where thousands are taken or were lately.
+/// Starts to connect, from a chosen address and port: the kernel's own search for a free port slows down where
+/// thousands are used or were used lately.
 fn connect(server: SocketAddr, addresses: u32) -> Outcome<TcpStream> {
     let number = CONNECTED.fetch_add(1, Ordering::Relaxed);
     let (turn, address) = (number / addresses, number % addresses);
@@ -248,8 +254,8 @@ fn connect(server: SocketAddr, addresses: u32) -> Outcome<TcpStream> {
     }
 }
 
-/// Who joins, where.
-pub(crate) struct Newcomer {
+/// Which visitor joins which room.
+pub(crate) struct Join {
     pub(crate) room: String,
     pub(crate) visitor: String,
     pub(crate) mood: Option<&'static str>,

@@ -1,7 +1,7 @@
-//! What the hub costs to run: `docs/cost.md`, printed from runs with people who behave as in the old app.
+//! The cost of running the hub: prints `docs/cost.md`, from runs with visitors that act as in the old app.
 //!
-//! The runs are in `day`; here they are turned into days, months and machines. Whatever is not read
-//! from a run is computed here, from the prices below, and the text says so.
+//! `day` has the runs; this module converts them into days, months and machines. What no run measures is
+//! computed here from the prices below, and the page says so.
 
 mod day;
 mod page;
@@ -9,10 +9,10 @@ mod page;
 use std::path::Path;
 
 use crate::process::Subject;
-use crate::{Outcome, complain};
-use day::{Day, PEOPLE};
+use crate::{Outcome, print_error};
+use day::{Day, VISITORS};
 
-/// Prices of Fly.io in dollars, as in November 2026.
+/// Prices of Fly.io in dollars, November 2026.
 mod price {
     /// shared-cpu-1x with 256 MB, a month.
     pub(super) const MACHINE: f64 = 2.02;
@@ -20,14 +20,14 @@ mod price {
     pub(super) const MEMORY: f64 = 5.0;
     /// A GB of volume, a month.
     pub(super) const VOLUME: f64 = 0.15;
-    /// A GB that leaves the machine, in North America and Europe.
+    /// A GB of egress, in North America and Europe.
     pub(super) const EGRESS: f64 = 0.02;
 }
 
-/// The old design, for each person: a heartbeat every 10 s, and in each a read, a write and a request.
+/// The old design, per visitor: a heartbeat every 10 s, each with a read, a write and a request.
 mod old {
     pub(super) const HEARTBEATS: f64 = 8_640.0;
-    /// Dollars for a million heartbeats: read, write, request.
+    /// Dollars per million heartbeats: read, write, request.
     pub(super) const MILLION: f64 = 0.5 + 5.0 + 0.5;
 }
 
@@ -35,23 +35,23 @@ const DAYS: f64 = 30.0;
 const GB: f64 = 1e9;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Memory of the kernel for a socket that is idle, in bytes (measured on Linux 6).
+/// Kernel memory of an idle socket, in bytes (measured on Linux 6).
 const KERNEL_PER_SOCKET: f64 = 3_700.0;
-/// What the rest of a small machine's system takes, in bytes; generous.
+/// Memory of the rest of the system on a small machine, in bytes; a high estimate.
 const SYSTEM: f64 = 64.0 * MIB;
-/// A machine should not be fuller than this.
+/// The part of a machine's memory that is used at most.
 const FULL: f64 = 0.75;
-/// What TCP and IP put around a frame, and an acknowledgement for every second one.
+/// Bytes of TCP and IP headers per frame, and an acknowledgement for every second frame.
 const AROUND_A_FRAME: f64 = 52.0 + 26.0;
 
-/// What follows from a day that was measured.
+/// The cost of a measured day.
 struct Bill {
     day: Day,
-    /// Bytes of the process, the kernel's sockets and the system.
+    /// Bytes of the process, the kernel's sockets and the rest of the system.
     needed: f64,
     machine_mb: u32,
     machine: f64,
-    /// GB a month, and what they cost.
+    /// GB a month, and dollars.
     egress_gb: f64,
     egress: f64,
     volume_gb: f64,
@@ -61,14 +61,14 @@ struct Bill {
 
 impl Bill {
     fn of(day: Day) -> Self {
-        let people = day.people as f64;
-        let needed = day.rss + people * KERNEL_PER_SOCKET + SYSTEM;
+        let visitors = day.visitors as f64;
+        let needed = day.rss + visitors * KERNEL_PER_SOCKET + SYSTEM;
         let sizes = [256_u32, 512, 1_024, 2_048];
         let fits = |size: &u32| needed <= f64::from(*size) * MIB * FULL;
         let machine_mb = sizes.into_iter().find(fits).unwrap_or(2_048);
         let machine = price::MACHINE + f64::from(machine_mb - 256) / 1_024.0 * price::MEMORY;
         let egress_gb = (day.bytes_out + day.messages_out * AROUND_A_FRAME) * DAYS / GB;
-        // A month of history, and never less than the smallest volume.
+        // A month of history; the smallest volume has 1 GB.
         let volume_gb = (day.database * DAYS / GB).max(1.0);
         Self {
             needed,
@@ -78,7 +78,7 @@ impl Bill {
             egress: egress_gb * price::EGRESS,
             volume_gb,
             volume: volume_gb * price::VOLUME,
-            old: people * old::HEARTBEATS * DAYS * old::MILLION / 1e6,
+            old: visitors * old::HEARTBEATS * DAYS * old::MILLION / 1e6,
             day,
         }
     }
@@ -88,13 +88,13 @@ impl Bill {
     }
 }
 
-/// Measures a day for each number of people, and prints the page.
+/// Measures a day for each number of visitors, and prints the page.
 pub(crate) fn print(hub: &Path) -> Outcome {
     let hub = Subject::Hub(hub.to_owned());
     let mut bills = Vec::new();
-    for people in PEOPLE {
-        complain(format_args!("a day of {people} people"));
-        bills.push(Bill::of(day::live(&hub, people)?));
+    for visitors in VISITORS {
+        print_error(format_args!("a day of {visitors} visitors"));
+        bills.push(Bill::of(day::run(&hub, visitors)?));
     }
     page::print(&bills);
     Ok(())

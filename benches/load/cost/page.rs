@@ -1,15 +1,15 @@
-//! The page itself, in Markdown.
+//! The page `docs/cost.md`, in Markdown.
 
 use super::day::{IN_A_ROOM, LENGTH, SPEED};
 use super::{Bill, FULL, GB, MIB, old, price};
-use crate::say;
+use crate::print_line;
 
 type Cell<'a> = &'a dyn Fn(&Bill) -> String;
 
 pub(super) fn print(bills: &[Bill]) {
-    say("# What it costs\n");
-    say("`make cost` measures and generates this page; do not edit it by hand.\n");
-    say(format_args!(
+    print_line("# What it costs\n");
+    print_line("`make cost` measures and generates this page; do not edit it by hand.\n");
+    print_line(format_args!(
         "Visitors are present all day, in rooms of up to {IN_A_ROOM}, and behave as in the old web app: a change of \
          mood every\n5 minutes, a page view a minute. Every third visitor watches something, in sessions of \
          15 minutes with four changes of\nstate. Each run takes {} s on this machine and simulates time {SPEED} times \
@@ -23,7 +23,7 @@ pub(super) fn print(bills: &[Bill]) {
 }
 
 fn print_measured(bills: &[Bill]) {
-    say("## Measured, extrapolated to a day\n");
+    print_line("## Measured, extrapolated to a day\n");
     table(
         bills,
         &[
@@ -42,7 +42,7 @@ fn print_measured(bills: &[Bill]) {
 }
 
 fn print_computed(bills: &[Bill]) {
-    say("## Computed: the smallest Fly machine, per month\n");
+    print_line("## Computed: the smallest Fly machine, per month\n");
     table(
         bills,
         &[
@@ -59,13 +59,13 @@ fn print_computed(bills: &[Bill]) {
 }
 
 fn print_old(bills: &[Bill]) {
-    say("## Compared with the old design\n");
+    print_line("## Compared with the old design\n");
     table(
         bills,
         &[
-            ("old: heartbeats per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
-            ("old: key-value reads per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
-            ("old: key-value writes per day", &|it| count(it.day.people as f64 * old::HEARTBEATS)),
+            ("old: heartbeats per day", &|it| count(it.day.visitors as f64 * old::HEARTBEATS)),
+            ("old: key-value reads per day", &|it| count(it.day.visitors as f64 * old::HEARTBEATS)),
+            ("old: key-value writes per day", &|it| count(it.day.visitors as f64 * old::HEARTBEATS)),
             ("old: cost per month", &|it| dollars(it.old)),
             ("new: cost per month", &|it| dollars(it.total())),
             ("old / new", &|it| format!("{:.0} x", it.old / it.total())),
@@ -74,8 +74,8 @@ fn print_old(bills: &[Bill]) {
 }
 
 fn print_notes() {
-    say("Notes:\n");
-    say(format_args!(
+    print_line("Notes:\n");
+    print_line(format_args!(
         "- Measured: messages, bytes, transactions (the hub's own counter of flushes), rows, growth, CPU and memory. Each run \
          checks\n  that every visitor has the last state of the room, and that every page view and watch session is in \
          SQLite.\n\
@@ -84,7 +84,7 @@ fn print_notes() {
          Egress is the measured\n  bytes and 78 B for each message, for TCP, IP and acknowledgements, without TLS.",
         FULL * 100.0
     ));
-    say(format_args!(
+    print_line(format_args!(
         "- Prices: shared-cpu-1x with 256 MB {}, {} for each additional GB of memory, {} for a GB of volume, {} for a \
          GB of\n  egress (North America, Europe). More than a month of history needs a larger volume.",
         dollars(price::MACHINE),
@@ -92,14 +92,14 @@ fn print_notes() {
         dollars(price::VOLUME),
         dollars(price::EGRESS)
     ));
-    say(format_args!(
+    print_line(format_args!(
         "- The old design is not measured here. It has {} heartbeats per visitor and day, each with a key-value read \
          ($0.50 a\n  million), a write ($5.00) and a request ($0.50). Its operators estimated \
          about\n  $13, $156, $1,560 and $15,600 a month. Its database version read 15 billion rows in two days; here \
          presence reads none.",
         old::HEARTBEATS
     ));
-    say(
+    print_line(
         "- The cost of a change of mood grows with the room, because it is broadcast to all of its visitors. In one room of \
          10,000 the hub\n  coalesces the changes of half a second or more, so it broadcasts at most 2 states a second \
          (computed).",
@@ -107,14 +107,14 @@ fn print_notes() {
 }
 
 fn table(bills: &[Bill], rows: &[(&str, Cell<'_>)]) {
-    let people: Vec<String> = bills.iter().map(|bill| count(bill.day.people as f64)).collect();
-    say(format_args!("| people | {} |", people.join(" | ")));
-    say(format_args!("| :--- |{}", " ---: |".repeat(bills.len())));
+    let visitors: Vec<String> = bills.iter().map(|bill| count(bill.day.visitors as f64)).collect();
+    print_line(format_args!("| visitors | {} |", visitors.join(" | ")));
+    print_line(format_args!("| :--- |{}", " ---: |".repeat(bills.len())));
     for (name, cell) in rows {
         let cells: Vec<String> = bills.iter().map(cell).collect();
-        say(format_args!("| {name} | {} |", cells.join(" | ")));
+        print_line(format_args!("| {name} | {} |", cells.join(" | ")));
     }
-    say("");
+    print_line("");
 }
 
 /// A whole number with commas.

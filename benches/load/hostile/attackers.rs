@@ -1,6 +1,6 @@
-//! The hostile peers at work: one thread of low priority, which opens, says, repeats and lets go.
+//! The attackers: one thread of low priority that opens, sends, repeats and closes.
 //!
-//! They come from so many addresses in turn, every kind from each. Nothing that happens to them is a failure.
+//! The peers of each attack use all source addresses in turn. Errors of their sockets are expected and ignored.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -17,52 +17,52 @@ use socket2::{Domain, Socket, Type};
 use super::attacks::{Attack, Reads, Then};
 use crate::Outcome;
 
-/// How often each peer is looked at.
+/// The interval in which each peer is due.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What one peer of a flood says at once, at most, before it is another's turn.
+/// Writes of one flooding peer before the next peer's turn.
 const FLOOD: usize = 16;
 
-/// The good members go first where there are too few cores.
+/// The priority of the thread: the honest members come first where cores are few.
 const NICE: i32 = 5;
 
-/// What peers of one kind have done.
+/// The counters of one attack.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Done {
+pub(super) struct AttackCounts {
     pub(super) opened: usize,
-    /// Connections that the hub has ended.
-    pub(super) ended: usize,
-    /// What was said again and again.
-    pub(super) said: usize,
+    /// Connections that the hub closed.
+    pub(super) closed: usize,
+    /// Repeated messages.
+    pub(super) repeats: usize,
 }
 
-/// Hostile peers, who go on until they are called off.
-pub(super) struct Crowd {
+/// The running attacks, until `stop`.
+pub(super) struct Attackers {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Outcome<Vec<Done>>>,
+    thread: JoinHandle<Outcome<Vec<AttackCounts>>>,
 }
 
-impl Crowd {
-    /// Peers of these kinds, from so many addresses.
+impl Attackers {
+    /// Starts these attacks from this many addresses.
     pub(super) fn start(server: SocketAddr, attacks: Vec<&'static Attack>, addresses: u8) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            // Of this thread alone.
+            // On Linux the nice value is the thread's own.
             rustix::process::nice(NICE)?;
             let mut peers = Peers::new(server, attacks, addresses)?;
             while !stopping.load(Ordering::Relaxed) {
                 peers.tick()?;
             }
-            Ok(peers.done)
+            Ok(peers.counts)
         });
         Self { stop, thread }
     }
 
-    /// All break off. What each kind has done, in the order of the attacks.
-    pub(super) fn call_off(self) -> Outcome<Vec<Done>> {
+    /// Disconnects all peers. Returns the counters in the order of the attacks.
+    pub(super) fn stop(self) -> Outcome<Vec<AttackCounts>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| "the hostile peers have panicked")?
+        self.thread.join().map_err(|_| "the thread of the attackers panicked")?
     }
 }
 
@@ -74,21 +74,22 @@ struct Peers {
     events: Events,
     /// By token.
     open: slab::Slab<Peer>,
-    /// How many of each kind are open, and when more come.
-    here: Vec<usize>,
+    /// By attack: open peers, the next arrivals, and counters.
+    open_count: Vec<usize>,
     next: Vec<Instant>,
-    done: Vec<Done>,
+    counts: Vec<AttackCounts>,
     buffer: Vec<u8>,
 }
 
 struct Peer {
-    kind: usize,
-    /// Among those of its kind.
+    /// The index of its attack.
+    attack: usize,
+    /// Among the peers of its attack.
     number: u32,
     stream: TcpStream,
-    born: Instant,
+    opened: Instant,
     unsent: Vec<u8>,
-    said: u32,
+    repeats: u32,
 }
 
 impl Peers {
@@ -99,9 +100,9 @@ impl Peers {
             poll: Poll::new()?,
             events: Events::with_capacity(4_096),
             open: slab::Slab::new(),
-            here: vec![0; attacks.len()],
+            open_count: vec![0; attacks.len()],
             next: vec![Instant::now(); attacks.len()],
-            done: vec![Done::default(); attacks.len()],
+            counts: vec![AttackCounts::default(); attacks.len()],
             attacks,
             buffer: vec![0; 64 * 1024],
         })
@@ -112,94 +113,94 @@ impl Peers {
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             self.turn(left)?;
         }
-        self.come()?;
-        self.go_on();
+        self.open_due()?;
+        self.repeat_due();
         Ok(())
     }
 
-    /// Waits for something to happen, and takes it in.
+    /// Waits for events and handles them.
     fn turn(&mut self, wait: Duration) -> Outcome {
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        let mut ended = Vec::new();
+        let mut closed = Vec::new();
         for event in &self.events {
             let Some(peer) = self.open.get_mut(event.token().0) else { continue };
-            let attack = self.attacks[peer.kind];
+            let attack = self.attacks[peer.attack];
             let is_over = event.is_error()
                 || (attack.reads == Reads::All && event.is_readable() && !peer.read(&mut self.buffer))
                 || event.is_read_closed()
                 || (event.is_writable() && !peer.write())
-                || !peer.flood(attack, &mut self.done[peer.kind]);
+                || !peer.flood(attack, &mut self.counts[peer.attack]);
             if is_over {
-                ended.push(event.token().0);
+                closed.push(event.token().0);
             }
         }
-        for token in ended {
+        for token in closed {
             if let Some(peer) = self.open.try_remove(token) {
-                self.here[peer.kind] -= 1;
-                self.done[peer.kind].ended += 1;
+                self.open_count[peer.attack] -= 1;
+                self.counts[peer.attack].closed += 1;
             }
         }
         Ok(())
     }
 
-    /// Whoever is due comes.
-    fn come(&mut self) -> Outcome {
+    /// Opens the peers that are due.
+    fn open_due(&mut self) -> Outcome {
         let now = Instant::now();
-        for kind in 0..self.attacks.len() {
-            if self.next[kind] > now {
+        for index in 0..self.attacks.len() {
+            if self.next[index] > now {
                 continue;
             }
-            let attack = self.attacks[kind];
-            let (count, every) = attack.come;
-            self.next[kind] = (self.next[kind] + every).max(now);
+            let attack = self.attacks[index];
+            let (count, every) = attack.arrivals;
+            self.next[index] = (self.next[index] + every).max(now);
             for _ in 0..count {
-                if self.here[kind] < attack.most {
-                    self.open(kind, attack)?;
+                if self.open_count[index] < attack.max_open {
+                    self.open(index, attack)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, kind: usize, attack: &Attack) -> Outcome {
-        let number = self.done[kind].opened;
-        let address = [127, 2, 0, u8::try_from((number + kind) % usize::from(self.addresses))? + 1];
+    fn open(&mut self, index: usize, attack: &Attack) -> Outcome {
+        let number = self.counts[index].opened;
+        let address = [127, 2, 0, u8::try_from((number + index) % usize::from(self.addresses))? + 1];
         let Some(mut stream) = connect(self.server, address, attack.reads)? else { return Ok(()) };
         let entry = self.open.vacant_entry();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(entry.key()), interest)?;
         let number = u32::try_from(number)?;
-        let unsent = (attack.says)(number);
-        entry.insert(Peer { kind, number, stream, born: Instant::now(), unsent, said: 0 });
-        self.here[kind] += 1;
-        self.done[kind].opened += 1;
+        let unsent = (attack.opening)(number);
+        entry.insert(Peer { attack: index, number, stream, opened: Instant::now(), unsent, repeats: 0 });
+        self.open_count[index] += 1;
+        self.counts[index].opened += 1;
         Ok(())
     }
 
-    /// Everybody goes on with what they do, or has lived for long enough.
-    fn go_on(&mut self) {
-        let Self { open, here, done, attacks, buffer, .. } = self;
+    /// Sends the repeats that are due, and disconnects peers at the end of their lifetime.
+    fn repeat_due(&mut self) {
+        let Self { open, open_count, counts, attacks, buffer, .. } = self;
         open.retain(|_, peer| {
-            let attack = attacks[peer.kind];
-            let age = peer.born.elapsed();
-            if age >= attack.life {
-                here[peer.kind] -= 1;
+            let attack = attacks[peer.attack];
+            let age = peer.opened.elapsed();
+            if age >= attack.lifetime {
+                open_count[peer.attack] -= 1;
                 return false;
             }
             if let Reads::Slowly(bytes) = attack.reads {
-                // Whoever has ended is found by its event.
+                // An event reports a closed peer.
                 let _ = peer.stream.read(&mut buffer[..bytes]);
             }
-            peer.flood(attack, &mut done[peer.kind]);
-            if let Then::Repeat(words, rate) = attack.then {
+            peer.flood(attack, &mut counts[peer.attack]);
+            if let Then::Repeat(payload, rate) = attack.then {
                 let due = u32::try_from(age.as_millis()).unwrap_or(u32::MAX) / 10 * rate / 100;
-                while peer.said < due && peer.unsent.is_empty() {
-                    peer.said += 1;
-                    done[peer.kind].said += 1;
-                    peer.unsent = words(peer.number);
+                while peer.repeats < due && peer.unsent.is_empty() {
+                    peer.repeats += 1;
+                    counts[peer.attack].repeats += 1;
+                    peer.unsent = payload(peer.number);
                     peer.write();
                 }
             }
@@ -209,7 +210,7 @@ impl Peers {
 }
 
 impl Peer {
-    /// Reads what there is, and says whether there may be more.
+    /// Reads until the socket would block. Returns whether it is still open.
     fn read(&mut self, buffer: &mut [u8]) -> bool {
         loop {
             match self.stream.read(buffer) {
@@ -220,13 +221,13 @@ impl Peer {
         }
     }
 
-    /// Fills the socket, where that is the attack, and says whether it is still there.
-    fn flood(&mut self, attack: &Attack, done: &mut Done) -> bool {
-        let Then::Flood(words) = attack.then else { return true };
+    /// Fills the socket of a flooding peer. Returns whether it is still open.
+    fn flood(&mut self, attack: &Attack, counts: &mut AttackCounts) -> bool {
+        let Then::Flood(payload) = attack.then else { return true };
         for _ in 0..FLOOD {
             if self.unsent.is_empty() {
-                self.unsent = words();
-                done.said += 1;
+                self.unsent = payload();
+                counts.repeats += 1;
             }
             if !self.write() {
                 return false;
@@ -238,7 +239,7 @@ impl Peer {
         true
     }
 
-    /// Writes what the socket takes, and says whether it is still there.
+    /// Writes until the socket would block. Returns whether it is still open.
     fn write(&mut self) -> bool {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
@@ -250,7 +251,7 @@ impl Peer {
     }
 }
 
-/// Begins to connect. When it is dropped, it breaks; where there is no port, it does not even begin.
+/// Starts to connect. Dropping the stream resets the connection. `None` where no local port is free.
 fn connect(server: SocketAddr, address: [u8; 4], reads: Reads) -> Outcome<Option<TcpStream>> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -1,8 +1,8 @@
-//! Honest clients over HTTP beside the good members: one asks for `/health`, others post durably.
+//! Honest HTTP clients beside the honest members: one requests `/health`, others send durable posts.
 //!
-//! Each request has a connection and a thread of its own and begins when it is due, so that a slow answer does not
-//! hide the next one. The time is that of the whole: connect, ask, read to the end. Whatever is not a 200 is kept as
-//! what it was.
+//! Each request has its own connection and thread and starts when it is due, so that a slow response does not
+//! hide the next one. The time covers connect, request and response to its end. Other results than a 200 are
+//! recorded too.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,46 +20,46 @@ use crate::figure::millis;
 const HEALTH: Duration = Duration::from_secs(1);
 const DURABLE: Duration = Duration::from_millis(500);
 
-/// Who posts comes from one of so many addresses.
+/// The number of source addresses of the posts.
 const ADDRESSES: usize = 100;
 
-/// No answer after this is none.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The longest wait for a response.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a client was answered.
-pub(super) struct Answer {
-    /// Of the event that was posted; zero, where none was.
+/// The result of a request.
+pub(super) struct Reply {
+    /// The id of the posted event; nil for `/health`.
     pub(super) id: Uuid,
     pub(super) millis: f64,
-    /// The status, or what went wrong.
+    /// The status, or the error of the connection.
     pub(super) result: Result<u16, String>,
-    /// Of an answer that is no 200.
+    /// The body, unless the status is 200.
     pub(super) body: String,
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn is_ok(&self) -> bool {
         self.result == Ok(200)
     }
 }
 
-/// Clients of one kind, who go on until this is dropped.
+/// Clients that send requests until this is dropped.
 pub(super) struct Clients {
-    answers: Receiver<Answer>,
+    replies: Receiver<Reply>,
     stop: Sender<()>,
 }
 
 impl Clients {
-    /// One question for the health each second.
-    pub(super) fn ask_for_health(server: SocketAddr) -> Self {
+    /// Requests `/health` once a second.
+    pub(super) fn health(server: SocketAddr) -> Self {
         Self::start(HEALTH, move |_| {
             let request = "GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n";
-            (Uuid::nil(), ask(server, [127, 3, 0, 1], request))
+            (Uuid::nil(), send(server, [127, 3, 0, 1], request))
         })
     }
 
-    /// Two durable posts each second, of a page view each.
-    pub(super) fn post_durably(server: SocketAddr) -> Self {
+    /// Sends two durable posts a second, each with one page view.
+    pub(super) fn durable_posts(server: SocketAddr) -> Self {
         Self::start(DURABLE, move |number| {
             let (id, client) = (Uuid::new_v4(), number % ADDRESSES);
             let visitor = format!("durable-{client}");
@@ -70,7 +70,7 @@ impl Clients {
                 body.len()
             );
             let last = u8::try_from(client + 1).unwrap_or(u8::MAX);
-            (id, ask(server, [127, 3, 1, last], &(with_token(&head, &token(&visitor)) + &body)))
+            (id, send(server, [127, 3, 1, last], &(with_token(&head, &token(&visitor)) + &body)))
         })
     }
 
@@ -78,7 +78,7 @@ impl Clients {
         every: Duration,
         job: impl Fn(usize) -> (Uuid, Outcome<(u16, String)>) + Clone + Send + 'static,
     ) -> Self {
-        let (sender, answers) = channel();
+        let (sender, replies) = channel();
         let (stop, stopped) = channel::<()>();
         thread::spawn(move || {
             let began = Instant::now();
@@ -96,39 +96,39 @@ impl Clients {
                         Ok((status, body)) => (Ok(status), body),
                         Err(failure) => (Err(failure.to_string()), String::new()),
                     };
-                    let _ = sender.send(Answer { id, millis, result, body });
+                    let _ = sender.send(Reply { id, millis, result, body });
                 });
             }
         });
-        Self { answers, stop }
+        Self { replies, stop }
     }
 
-    /// What has been answered since this was last asked.
-    pub(super) fn take(&self) -> Vec<Answer> {
-        self.answers.try_iter().collect()
+    /// Returns the replies since the last call.
+    pub(super) fn take(&self) -> Vec<Reply> {
+        self.replies.try_iter().collect()
     }
 
-    /// No more is asked; what is still to be answered.
-    pub(super) fn stop(self) -> Vec<Answer> {
-        let Self { answers, stop } = self;
+    /// Stops the requests, waits for the open ones, and returns their replies.
+    pub(super) fn stop(self) -> Vec<Reply> {
+        let Self { replies, stop } = self;
         drop(stop);
-        // Ends when the last thread has ended, each of which has an end.
-        answers.iter().collect()
+        // Ends with the last thread; each has a timeout.
+        replies.iter().collect()
     }
 }
 
-/// The answer's status and, where that is not 200, its body. It is read to its end.
-fn ask(server: SocketAddr, from: [u8; 4], request: &str) -> Outcome<(u16, String)> {
+/// Sends a request. Returns the status and, where it is not 200, the body.
+fn send(server: SocketAddr, from: [u8; 4], request: &str) -> Outcome<(u16, String)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
-    socket.connect_timeout(&server.into(), PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect_timeout(&server.into(), TIMEOUT)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_write_timeout(Some(TIMEOUT))?;
     let mut stream = TcpStream::from(socket);
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.get(9..12).ok_or("no answer")?.parse()?;
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).filter(|_| status != 200);
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let status = response.get(9..12).ok_or("no response")?.parse()?;
+    let body = response.split_once("\r\n\r\n").map(|(_, body)| body).filter(|_| status != 200);
     Ok((status, body.unwrap_or_default().to_owned()))
 }

@@ -1,7 +1,7 @@
-//! The echo: how long a byte takes through the machine's own loopback and back, while all else goes on.
+//! The loopback probe: the round trip of one byte over the loopback interface, during the whole run.
 //!
-//! Two threads and no hub. What the good members wait beyond this, they wait for the hub; where this is long,
-//! the machine has other work, and says little about anything.
+//! Two threads, without the hub. It is the part of the members' latency that is the machine's. Where it is long,
+//! the machine is overloaded, and the latencies say little about the hub.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,13 +14,13 @@ use crate::figure::millis;
 
 const EVERY: Duration = Duration::from_millis(10);
 
-/// Goes on until it is dropped.
-pub(super) struct Echo {
+/// A running probe, until it is dropped.
+pub(super) struct LoopbackProbe {
     times: Receiver<f64>,
     _stop: Sender<()>,
 }
 
-impl Echo {
+impl LoopbackProbe {
     pub(super) fn start() -> Outcome<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let mut near = TcpStream::connect(listener.local_addr()?)?;
@@ -45,7 +45,7 @@ impl Echo {
         Ok(Self { times, _stop: stop })
     }
 
-    /// Milliseconds of each since this was last asked.
+    /// Returns the round trips since the last call, in milliseconds.
     pub(super) fn take(&self) -> Vec<f64> {
         self.times.try_iter().collect()
     }

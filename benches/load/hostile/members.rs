@@ -1,8 +1,8 @@
-//! The good members: a thousand people in twenty rooms, each from an address that few others share.
+//! The honest members: 1,000 visitors in 20 rooms, from 100 addresses.
 //!
-//! One after the other changes mood, and the time is taken until each in the room is told. All see pages,
-//! and remember which were acked. Some break off and come back, some leave in groups and come back. Whatever the hub
-//! does to one of them that it should not is a failure.
+//! They change moods in turn, and the tool measures the time until each member of the room has the change. They
+//! send page views and record the acks. Some disconnect and come back, some leave in groups and come back. A
+//! refused message, a closed socket or a wrong state of one of them is an error.
 
 mod group_leave;
 
@@ -13,73 +13,74 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use self::group_leave::Leaving;
+use self::group_leave::GroupLeave;
 use super::tokens::{token, with_token};
 use crate::Outcome;
 use crate::figure::millis;
-use crate::snapshot::{self, State};
-use crate::swarm::{Newcomer, PATIENCE, Swarm};
+use crate::snapshot::{self, Snapshot};
+use crate::swarm::{Join, Swarm, TIMEOUT};
 
 pub(super) const MEMBERS: usize = 1_000;
 pub(super) const IN_A_ROOM: usize = 50;
 pub(super) const ROOMS: usize = MEMBERS / IN_A_ROOM;
-/// In these rooms moods are looked at; in the others people come and go.
-const LOOKED_AT: usize = 16;
-/// They share so many addresses.
+/// The number of rooms in which moods change, the first ones; in the others groups leave.
+const MOOD_ROOMS: usize = 16;
+/// The number of source addresses.
 const ADDRESSES: u32 = 100;
 
-/// One of the rooms is looked at this often.
+/// The intervals of mood probes, page views and disconnects, over all members.
 const PROBE: Duration = Duration::from_millis(50);
 const PAGE_VIEW: Duration = Duration::from_millis(5);
-const BREAK: Duration = Duration::from_millis(100);
-/// Longer than the hub waits until it flushes.
+const DISCONNECT: Duration = Duration::from_millis(100);
+/// Longer than the hub's flush interval.
 const LAST_ACKS: Duration = Duration::from_secs(45);
 
-/// What the first member of each room is in, in turn, and nobody else.
+/// The moods of the first member of each room, in turn. The other members have none.
 const MOODS: [&str; 2] = ["peace", "hope"];
 
-pub(super) struct Good {
+pub(super) struct Members {
     swarm: Swarm,
-    people: People,
-    clock: Clock,
-    /// Those who leave together now, and how often a group has begun to.
-    leaving: Option<Leaving>,
+    state: MembersState,
+    due: Due,
+    /// The group that is leaving now, and the number of groups so far.
+    leaving: Option<GroupLeave>,
     groups: usize,
 }
 
-/// When the next of each is due.
-struct Clock {
+/// When the next of each act is due.
+struct Due {
     probe: Instant,
     page_view: Instant,
-    break_off: Instant,
+    disconnect: Instant,
     leave: Instant,
 }
 
-struct People {
+/// What the members know and measure.
+struct MembersState {
     members: Vec<Member>,
-    /// Whose socket this is.
+    /// The member of each socket.
     by_socket: Vec<usize>,
     probe: Probe,
-    /// Milliseconds until somebody was told of a mood.
+    /// From a mood change until a member has it, in milliseconds.
     latencies: Vec<f64>,
-    /// Milliseconds until somebody was told that a group has left.
+    /// From the leave of a group until the room has it, in milliseconds.
     leaves: Vec<f64>,
     acked: Vec<Uuid>,
-    /// Who was welcomed again, and has to say again what was not acked.
-    back: Vec<usize>,
-    /// Events that the hub had no room for.
+    /// Members that are welcomed again and have to resend what was not acked.
+    to_resend: Vec<usize>,
+    /// Events that the hub refused with `overloaded`.
     refused: usize,
 }
 
 struct Member {
-    /// None while away.
+    /// `None` while disconnected.
     socket: Option<usize>,
     is_welcomed: bool,
     last_ref: u32,
     unacked: VecDeque<(u32, Uuid)>,
-    /// What was refused, to be said again.
-    again: Vec<Uuid>,
-    /// The newest state that this member was told.
+    /// Refused events to send again.
+    refused: Vec<Uuid>,
+    /// The last snapshot that this member has.
     last: Vec<u8>,
 }
 
@@ -87,10 +88,11 @@ struct Member {
 struct Probe {
     count: usize,
     room: usize,
-    /// What every state has that tells of it.
-    sign: Vec<u8>,
+    /// The bytes that every snapshot with the change has.
+    pattern: Vec<u8>,
     began: Option<Instant>,
-    told: Vec<bool>,
+    /// By member of the room: whether the change is received or not expected.
+    received: Vec<bool>,
 }
 
 #[derive(Deserialize)]
@@ -104,23 +106,23 @@ fn room(member: usize) -> String {
     format!("room-{}", member / IN_A_ROOM)
 }
 
-/// Whether it is time, and then the next time is so much later.
+/// Returns whether an act is due, and then schedules the next one.
 fn is_due(next: &mut Instant, every: Duration, now: Instant) -> bool {
     let due = *next <= now;
     if due {
-        // After a long wait nobody catches up.
+        // Acts that were missed during a long wait are dropped.
         *next = (*next + every).max(now);
     }
     due
 }
 
-impl Good {
+impl Members {
     pub(super) fn join(server: SocketAddr) -> Outcome<Self> {
         let mut swarm = Swarm::from_addresses(server, ADDRESSES)?
-            .preparing(|request, visitor| with_token(&request, &token(visitor)));
-        swarm.join_all(MEMBERS, |index| Newcomer {
+            .with_edit(|request, visitor| with_token(&request, &token(visitor)));
+        swarm.join_all(MEMBERS, |index| Join {
             room: room(index),
-            visitor: format!("good-{index}"),
+            visitor: format!("honest-{index}"),
             mood: (index % IN_A_ROOM == 0).then_some(MOODS[0]),
         })?;
         let member = |socket| Member {
@@ -128,113 +130,116 @@ impl Good {
             is_welcomed: true,
             last_ref: 0,
             unacked: VecDeque::new(),
-            again: Vec::new(),
+            refused: Vec::new(),
             last: Vec::new(),
         };
-        let mut people = People {
+        let mut state = MembersState {
             members: (0..MEMBERS).map(member).collect(),
             by_socket: (0..MEMBERS).collect(),
             probe: Probe::default(),
             latencies: Vec::new(),
             leaves: Vec::new(),
             acked: Vec::new(),
-            back: Vec::new(),
+            to_resend: Vec::new(),
             refused: 0,
         };
-        for (who, member) in swarm.here() {
-            people.members[who].last.clone_from(&member.last);
+        for (index, client) in swarm.open_clients() {
+            state.members[index].last.clone_from(&client.last);
         }
         let now = Instant::now();
-        let clock = Clock { probe: now, page_view: now, break_off: now, leave: now };
-        Ok(Self { swarm, people, clock, leaving: None, groups: 0 })
+        let due = Due { probe: now, page_view: now, disconnect: now, leave: now };
+        Ok(Self { swarm, state, due, leaving: None, groups: 0 })
     }
 
-    /// Lives until a moment.
-    pub(super) fn live_until(&mut self, moment: Instant) -> Outcome {
+    /// Runs the acts that are due, until a moment.
+    pub(super) fn run_until(&mut self, moment: Instant) -> Outcome {
         let mut number = 0;
         loop {
             let now = Instant::now();
             if now >= moment {
                 break;
             }
-            if is_due(&mut self.clock.probe, PROBE, now) {
+            if is_due(&mut self.due.probe, PROBE, now) {
                 self.change_a_mood()?;
             }
-            if is_due(&mut self.clock.page_view, PAGE_VIEW, now) {
+            if is_due(&mut self.due.page_view, PAGE_VIEW, now) {
                 number += 1;
-                self.see_a_page(number * 7 % MEMBERS)?;
+                self.send_page_view(number * 7 % MEMBERS)?;
             }
-            if is_due(&mut self.clock.break_off, BREAK, now) {
+            if is_due(&mut self.due.disconnect, DISCONNECT, now) {
                 number += 1;
-                self.break_off(1 + number * 11 % (MEMBERS - 1))?;
+                self.reconnect(1 + number * 11 % (MEMBERS - 1))?;
             }
-            if is_due(&mut self.clock.leave, group_leave::EVERY, now) {
-                self.begin_to_leave()?;
+            if is_due(&mut self.due.leave, group_leave::EVERY, now) {
+                self.start_group_leave()?;
             }
-            self.go_on_leaving()?;
-            self.turn(self.clock.page_view.saturating_duration_since(now))?;
+            self.continue_group_leave()?;
+            self.turn(self.due.page_view.saturating_duration_since(now))?;
         }
         Ok(())
     }
 
-    /// How long each change took to each member, and each group that left, since this was last asked, in milliseconds.
+    /// Returns the latencies of mood changes and of groups that left since the last call, in milliseconds.
     pub(super) fn take_times(&mut self) -> (Vec<f64>, Vec<f64>) {
-        (std::mem::take(&mut self.people.latencies), std::mem::take(&mut self.people.leaves))
+        (std::mem::take(&mut self.state.latencies), std::mem::take(&mut self.state.leaves))
     }
 
-    /// Waits for something to happen, and takes it in.
+    /// Waits for events and handles them.
     pub(super) fn turn(&mut self, wait: Duration) -> Outcome {
-        let Self { swarm, people, .. } = self;
+        let Self { swarm, state, .. } = self;
         let mut failed = Ok(());
         swarm.turn(wait, &mut |socket, text| {
-            if let Err(failure) = people.hear(socket, text) {
+            if let Err(failure) = state.receive(socket, text) {
                 failed = Err(failure);
             }
         })?;
         failed?;
-        for who in std::mem::take(&mut self.people.back) {
-            self.say_again(who)?;
+        for index in std::mem::take(&mut self.state.to_resend) {
+            self.resend(index)?;
         }
         Ok(())
     }
 
     fn change_a_mood(&mut self) -> Outcome {
-        let probe = &mut self.people.probe;
-        if probe.began.is_some() && probe.told.contains(&false) {
+        let probe = &mut self.state.probe;
+        if probe.began.is_some() && probe.received.contains(&false) {
             let waited = probe.began.map(|began| began.elapsed()).unwrap_or_default();
-            // It is counted when it comes; the next one waits for it.
-            return if waited < PATIENCE { Ok(()) } else { Err("a mood is never told to everybody".into()) };
+            // The next change waits until all members have this one.
+            return if waited < TIMEOUT {
+                Ok(())
+            } else {
+                Err("a mood change did not reach all members".into())
+            };
         }
-        let (room, turn) = (probe.count % LOOKED_AT, probe.count / LOOKED_AT);
+        let (room, turn) = (probe.count % MOOD_ROOMS, probe.count / MOOD_ROOMS);
         let first = room * IN_A_ROOM;
-        let Some(socket) =
-            self.people.members[first].socket.filter(|_| self.people.members[first].is_welcomed)
+        let Some(socket) = self.state.members[first].socket.filter(|_| self.state.members[first].is_welcomed)
         else {
             return Ok(());
         };
         let mood = MOODS[(turn + 1) % 2];
-        let members = &self.people.members[first..first + IN_A_ROOM];
-        let told = members.iter().map(|member| !member.is_welcomed).collect();
-        let (count, sign) = (self.people.probe.count + 1, format!(r#""{mood}":1"#).into_bytes());
-        self.people.probe = Probe { count, room, sign, began: Some(Instant::now()), told };
-        self.swarm.say(socket, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))
+        let members = &self.state.members[first..first + IN_A_ROOM];
+        let received = members.iter().map(|member| !member.is_welcomed).collect();
+        let (count, pattern) = (self.state.probe.count + 1, format!(r#""{mood}":1"#).into_bytes());
+        self.state.probe = Probe { count, room, pattern, began: Some(Instant::now()), received };
+        self.swarm.send(socket, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))
     }
 
-    fn see_a_page(&mut self, who: usize) -> Outcome {
-        let member = &mut self.people.members[who];
-        let id = member.again.pop().unwrap_or_else(Uuid::now_v7);
+    fn send_page_view(&mut self, index: usize) -> Outcome {
+        let member = &mut self.state.members[index];
+        let id = member.refused.pop().unwrap_or_else(Uuid::now_v7);
         member.last_ref += 1;
         member.unacked.push_back((member.last_ref, id));
         match member.socket {
-            Some(socket) if member.is_welcomed => self.swarm.say(socket, &page_view(member.last_ref, id)),
-            // It is said when this member is back.
+            Some(socket) if member.is_welcomed => self.swarm.send(socket, &page_view(member.last_ref, id)),
+            // It is sent after the reconnect.
             _ => Ok(()),
         }
     }
 
-    /// Says again, with new refs, what was not acked on the socket before.
-    fn say_again(&mut self, who: usize) -> Outcome {
-        let member = &mut self.people.members[who];
+    /// Sends again, with new refs, what was not acked on the socket before.
+    fn resend(&mut self, index: usize) -> Outcome {
+        let member = &mut self.state.members[index];
         let Some(socket) = member.socket else { return Ok(()) };
         member.last_ref = 0;
         for (reference, _) in &mut member.unacked {
@@ -243,63 +248,63 @@ impl Good {
         }
         let events: Vec<_> =
             member.unacked.iter().map(|(reference, id)| page_view(*reference, *id)).collect();
-        self.swarm.say_all(socket, events.iter().map(String::as_str))
+        self.swarm.send_all(socket, events.iter().map(String::as_str))
     }
 
-    /// The network of this member changes: the hub sees nothing for a moment.
-    fn break_off(&mut self, who: usize) -> Outcome {
-        let member = &mut self.people.members[who];
-        let room = who / IN_A_ROOM;
-        // Where groups leave nobody breaks off: a connection that is lost just before would be counted for the grace.
-        let is_looked_at = room == self.people.probe.room || room >= LOOKED_AT;
-        if is_looked_at || who.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
+    /// Closes the connection without a close frame, and joins again.
+    fn reconnect(&mut self, index: usize) -> Outcome {
+        let member = &mut self.state.members[index];
+        let room = index / IN_A_ROOM;
+        // In the rooms of the groups no member disconnects: it would count until the end of the leave grace.
+        let is_measured = room == self.state.probe.room || room >= MOOD_ROOMS;
+        if is_measured || index.is_multiple_of(IN_A_ROOM) || !member.is_welcomed {
             return Ok(());
         }
         if let Some(socket) = member.socket.take() {
-            self.swarm.break_off(socket);
-            self.come_back(who)?;
+            self.swarm.disconnect(socket);
+            self.rejoin(index)?;
         }
         Ok(())
     }
 
-    fn come_back(&mut self, who: usize) -> Outcome {
-        let socket = self.swarm.join(&room(who), &format!("good-{who}"), None)?;
-        self.people.by_socket.push(who);
-        let member = &mut self.people.members[who];
+    fn rejoin(&mut self, index: usize) -> Outcome {
+        let socket = self.swarm.join(&room(index), &format!("honest-{index}"), None)?;
+        self.state.by_socket.push(index);
+        let member = &mut self.state.members[index];
         (member.socket, member.is_welcomed) = (Some(socket), false);
         Ok(())
     }
 
-    /// Waits until everybody has been told the truth and every event is acked.
+    /// Waits until every member has the right state and every event is acked.
     pub(super) fn settle(&mut self) -> Outcome<Settled> {
-        self.stop_leaving()?;
+        self.stop_group_leave()?;
         let deadline = Instant::now() + LAST_ACKS;
-        let mut wrong = String::from("nobody was asked");
+        let mut wrong = String::from("no member was checked");
         while Instant::now() < deadline {
             self.turn(Duration::from_millis(100))?;
-            for who in 0..MEMBERS {
-                let is_here = self.people.members[who].is_welcomed;
-                if is_here && !self.people.members[who].again.is_empty() {
-                    self.see_a_page(who)?;
+            for index in 0..MEMBERS {
+                let is_welcomed = self.state.members[index].is_welcomed;
+                if is_welcomed && !self.state.members[index].refused.is_empty() {
+                    self.send_page_view(index)?;
                 }
             }
-            match self.people.check() {
+            match self.state.check() {
                 Ok(()) => {
-                    let (acked, refused) = (std::mem::take(&mut self.people.acked), self.people.refused);
+                    let (acked, refused) = (std::mem::take(&mut self.state.acked), self.state.refused);
                     return Ok(Settled { acked, refused });
                 }
                 Err(failure) => wrong = failure.to_string(),
             }
         }
-        Err(format!("{LAST_ACKS:?} were not enough: {wrong}").into())
+        Err(format!("timeout of {LAST_ACKS:?}: {wrong}").into())
     }
 }
 
-/// What the good members know in the end.
+/// The result of the honest members at the end.
 pub(super) struct Settled {
-    /// The page views that were acked.
+    /// The acked page views.
     pub(super) acked: Vec<Uuid>,
-    /// How often the hub had no room for one, which was then said again.
+    /// How often the hub refused one with `overloaded`; it was sent again.
     pub(super) refused: usize,
 }
 
@@ -307,10 +312,10 @@ fn page_view(reference: u32, id: Uuid) -> String {
     format!(r#"{{"type":"page-view","ref":{reference},"id":"{id}","path":"/rooms/river"}}"#)
 }
 
-impl People {
-    fn hear(&mut self, socket: usize, text: &[u8]) -> Outcome {
-        let who = self.by_socket[socket];
-        let member = &mut self.members[who];
+impl MembersState {
+    fn receive(&mut self, socket: usize, text: &[u8]) -> Outcome {
+        let index = self.by_socket[socket];
+        let member = &mut self.members[index];
         if member.socket != Some(socket) {
             return Ok(());
         }
@@ -319,9 +324,9 @@ impl People {
             member.last.extend_from_slice(text);
             if !member.is_welcomed {
                 member.is_welcomed = true;
-                self.back.push(who);
+                self.to_resend.push(index);
             }
-            self.note(who, text);
+            self.note_probe(index, text);
         } else if let Some(up_to) = snapshot::number(text, b"\"upTo\":") {
             while let Some((_, id)) = member.unacked.pop_front_if(|(reference, _)| *reference <= up_to) {
                 self.acked.push(id);
@@ -331,12 +336,12 @@ impl People {
             let at = member.unacked.iter().position(|(refused, _)| Some(*refused) == reference);
             match at.and_then(|at| member.unacked.remove(at)) {
                 Some((_, id)) if code == "overloaded" => {
-                    member.again.push(id);
+                    member.refused.push(id);
                     self.refused += 1;
                 }
                 _ => {
                     return Err(
-                        format!("a good member was refused: {}", String::from_utf8_lossy(text)).into()
+                        format!("an honest member was refused: {}", String::from_utf8_lossy(text)).into()
                     );
                 }
             }
@@ -344,34 +349,34 @@ impl People {
         Ok(())
     }
 
-    /// Somebody was told a state: is it the one that is waited for?
-    fn note(&mut self, who: usize, text: &[u8]) {
-        let Probe { room, sign, began: Some(began), told, .. } = &mut self.probe else { return };
-        if who / IN_A_ROOM == *room
-            && !told[who % IN_A_ROOM]
-            && text.windows(sign.len()).any(|window| window == sign)
+    /// Records the latency where this snapshot is the first one of this member with the probe's change.
+    fn note_probe(&mut self, index: usize, text: &[u8]) {
+        let Probe { room, pattern, began: Some(began), received, .. } = &mut self.probe else { return };
+        if index / IN_A_ROOM == *room
+            && !received[index % IN_A_ROOM]
+            && text.windows(pattern.len()).any(|window| window == pattern)
         {
-            told[who % IN_A_ROOM] = true;
+            received[index % IN_A_ROOM] = true;
             self.latencies.push(millis(began.elapsed()));
         }
     }
 
-    /// Whether everybody was told what is so, and every event is acked.
+    /// Checks that every member has the right state, and that every event is acked.
     fn check(&self) -> Outcome {
-        for (who, member) in self.members.iter().enumerate() {
-            let State { present, moods, .. } = State::parse(&member.last)?;
-            let room = who / IN_A_ROOM;
-            // How often the first member of this room has changed mood.
-            let changes = (self.probe.count + LOOKED_AT - 1 - room.min(LOOKED_AT - 1)) / LOOKED_AT;
-            let changes = if room < LOOKED_AT { changes } else { 0 };
+        for (index, member) in self.members.iter().enumerate() {
+            let Snapshot { present, moods, .. } = Snapshot::parse(&member.last)?;
+            let room = index / IN_A_ROOM;
+            // The mood changes of the first member of this room.
+            let changes = (self.probe.count + MOOD_ROOMS - 1 - room.min(MOOD_ROOMS - 1)) / MOOD_ROOMS;
+            let changes = if room < MOOD_ROOMS { changes } else { 0 };
             let mood = MOODS[changes % 2];
             let is_right = moods.len() == 1 && moods.get(mood) == Some(&1);
             if present as usize != IN_A_ROOM || !is_right {
-                return Err(format!("good-{who} was told {present} and {moods:?}, not {mood}").into());
+                return Err(format!("honest-{index} has {present} and {moods:?}, expected {mood}").into());
             }
-            let waiting = member.unacked.len() + member.again.len();
+            let waiting = member.unacked.len() + member.refused.len();
             if waiting > 0 {
-                return Err(format!("{waiting} events of good-{who} are not acked").into());
+                return Err(format!("{waiting} events of honest-{index} are not acked").into());
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
-//! Good members beside hostile peers: what the good ones notice, and what the hub keeps of it.
+//! The hub under attack: honest members beside hostile peers.
 //!
-//! First a quiet time, then all hostile peers at once, once from one address and once from fifty, each time against
-//! a hub of its own. It has its default settings, limits included, and asks for visitors' tokens, which the
-//! hostile peers have too. Every figure with a bar has to meet it, in the end every good member has to know what is
-//! so, and every event that was acked has to be in SQLite once.
+//! First a quiet phase, then all attacks at once: one run from one address, one from 50, each with a new hub. The hub
+//! has its default settings, limits included, and requires visitor tokens, which the attackers have too. Every
+//! bar must be met; at the end every honest member must have the right state, and every acked event must be in
+//! SQLite once.
 //!
-//! It is about what stops the hub. Hostile peers use texts from sets of a fixed size, because what distinct names and
-//! values do to the history is another question.
+//! The benchmark is about denial of service. The attackers' texts come from sets of a fixed size, because distinct
+//! names and values test the history's cardinality, which is another subject.
 
 mod attackers;
 mod attacks;
@@ -24,20 +24,20 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use self::attackers::{Crowd, Done};
+use self::attackers::{AttackCounts, Attackers};
 use self::attacks::{ATTACKS, Attack};
-use self::http_clients::{Answer, Clients};
-use self::loopback::Echo;
-use self::members::{Good, MEMBERS, Settled};
+use self::http_clients::{Clients, Reply};
+use self::loopback::LoopbackProbe;
+use self::members::{MEMBERS, Members, Settled};
 use self::memory::Memory;
-use self::phase::{Bar, Line, at, late, not_taken, times};
+use self::phase::{Bar, Phase, at, late, rejected, times};
 use crate::http::Http;
 use crate::process::{Server, Settings, Subject};
 use crate::scenarios::events;
-use crate::swarm::PATIENCE;
-use crate::{Outcome, complain, say};
+use crate::swarm::TIMEOUT;
+use crate::{Outcome, print_error, print_line};
 
-/// The defaults, which the other scenarios turn off, and tokens.
+/// The defaults that the other scenarios turn off, and tokens.
 const SETTINGS: Settings<'_> = &[
     ("RATE_LIMITS", "on"),
     ("LEAVE_GRACE", "3s"),
@@ -47,57 +47,57 @@ const SETTINGS: Settings<'_> = &[
     ("TOKEN_SECRET", tokens::SECRET),
 ];
 
-/// The quiet time, or as long as the hostile one, where that is shorter.
+/// The quiet phase; it is no longer than the attacks.
 const QUIET: Duration = Duration::from_mins(1);
 
-/// What is looked at when all is over.
+/// The phase after the attacks.
 const AFTER: Duration = Duration::from_secs(10);
 
-/// A line of the table is about so long.
-const LINE: Duration = Duration::from_mins(1);
+/// About the length of a phase during the attacks.
+const PHASE: Duration = Duration::from_mins(1);
 
-/// What to run.
+/// The arguments of a run.
 pub(crate) struct Plan {
-    /// How long the hostile peers go on, each time.
+    /// How long the attacks last, in each run.
     pub(crate) time: Duration,
-    /// From how many addresses they come, a run for each.
+    /// Source addresses of the attackers, one run for each number.
     pub(crate) addresses: Vec<u8>,
-    /// Only attacks whose names contain one of these; without any, all.
+    /// Only attacks whose names contain one of these; where it is empty, all.
     pub(crate) only: Vec<String>,
 }
 
-/// Runs all of it, prints the tables, and says whether all was right.
+/// Runs the benchmark and prints the tables. Returns whether all results are right and all bars are met.
 pub(crate) fn run(hub: &Path, plan: &Plan) -> Outcome<bool> {
-    let is_meant = |attack: &&Attack| {
+    let is_selected = |attack: &&Attack| {
         plan.only.is_empty() || plan.only.iter().any(|part| attack.name.contains(part.as_str()))
     };
-    let attacks: Vec<_> = ATTACKS.iter().filter(is_meant).collect();
+    let attacks: Vec<_> = ATTACKS.iter().filter(is_selected).collect();
     if attacks.is_empty() {
-        return Err("no attack has such a name".into());
+        return Err("--attacks selects no attack".into());
     }
     let mut right = true;
     for addresses in &plan.addresses {
-        say(format_args!("\nHostile peers from {addresses} address(es), for {:?}", plan.time));
+        print_line(format_args!("\nAttacks from {addresses} address(es), for {:?}", plan.time));
         let mut run = Run::start(hub)?;
-        let ended = run.all(plan.time, *addresses, &attacks);
-        right &= run.judge(ended, &attacks)?;
+        let ended = run.run_phases(plan.time, *addresses, &attacks);
+        right &= run.report(ended, &attacks)?;
     }
     Ok(right)
 }
 
-/// A hub with all that is around it, and what was measured so far.
+/// A hub with its clients and probes, and the measurements so far.
 struct Run {
     server: Server,
-    good: Good,
-    echo: Echo,
+    members: Members,
+    loopback: LoopbackProbe,
     memory: Memory,
     health: Clients,
     durable: Clients,
-    lines: Vec<Line>,
+    phases: Vec<Phase>,
     peak: f64,
-    /// How long the hostile peers went on, and what each kind did.
-    hostile: Duration,
-    done: Vec<Done>,
+    /// How long the attacks lasted, and the counters of each.
+    attacked: Duration,
+    counts: Vec<AttackCounts>,
     metrics: BTreeMap<String, f64>,
 }
 
@@ -105,57 +105,57 @@ impl Run {
     fn start(hub: &Path) -> Outcome<Self> {
         let server = Subject::Hub(hub.to_owned()).start_logged(SETTINGS)?;
         let memory = Memory::watch(server.id());
-        let mut good = Good::join(server.address)?;
-        good.live_until(Instant::now() + Duration::from_secs(5))?;
-        good.take_times();
+        let mut members = Members::join(server.address)?;
+        members.run_until(Instant::now() + Duration::from_secs(5))?;
+        members.take_times();
         Ok(Self {
-            good,
-            echo: Echo::start()?,
+            members,
+            loopback: LoopbackProbe::start()?,
             memory,
-            health: Clients::ask_for_health(server.address),
-            durable: Clients::post_durably(server.address),
-            lines: Vec::new(),
+            health: Clients::health(server.address),
+            durable: Clients::durable_posts(server.address),
+            phases: Vec::new(),
             peak: 0.0,
-            hostile: Duration::ZERO,
-            done: Vec::new(),
+            attacked: Duration::ZERO,
+            counts: Vec::new(),
             metrics: BTreeMap::new(),
             server,
         })
     }
 
-    /// The quiet time, the hostile one and what comes after, until everybody knows what is so.
-    fn all(&mut self, time: Duration, addresses: u8, attacks: &[&'static Attack]) -> Outcome<Settled> {
-        self.watch("quiet".to_owned(), QUIET.min(time))?;
-        let crowd = Crowd::start(self.server.address, attacks.to_vec(), addresses);
+    /// Runs all phases, and waits until every member has the right state.
+    fn run_phases(&mut self, time: Duration, addresses: u8, attacks: &[&'static Attack]) -> Outcome<Settled> {
+        self.measure("quiet".to_owned(), QUIET.min(time))?;
+        let attackers = Attackers::start(self.server.address, attacks.to_vec(), addresses);
         let began = Instant::now();
-        let minutes = u32::try_from(time.as_secs().div_ceil(LINE.as_secs()))?.max(2);
-        let attacked = (1..=minutes)
-            .try_for_each(|minute| self.watch(format!("all at once, {minute}/{minutes}"), time / minutes));
-        self.hostile = began.elapsed();
+        let minutes = u32::try_from(time.as_secs().div_ceil(PHASE.as_secs()))?.max(2);
+        let result = (1..=minutes)
+            .try_for_each(|minute| self.measure(format!("all at once, {minute}/{minutes}"), time / minutes));
+        self.attacked = began.elapsed();
         self.metrics = metrics(&self.server).unwrap_or_default();
-        self.done = crowd.call_off()?;
-        attacked?;
-        self.watch("after it".to_owned(), AFTER)?;
-        self.good.settle()
+        self.counts = attackers.stop()?;
+        result?;
+        self.measure("after".to_owned(), AFTER)?;
+        self.members.settle()
     }
 
-    /// The good members live for so long, and the hub is looked at meanwhile.
-    fn watch(&mut self, name: String, time: Duration) -> Outcome {
-        self.echo.take();
+    /// Runs the honest members for some time and records a phase.
+    fn measure(&mut self, name: String, time: Duration) -> Outcome {
+        self.loopback.take();
         let (cpu, began) = (self.server.cpu()?, Instant::now());
-        let lived = self.good.live_until(began + time);
+        let result = self.members.run_until(began + time);
         let cpu =
             self.server.cpu()?.saturating_sub(cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
         let metrics = metrics(&self.server).unwrap_or_default();
         let gauge = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
-        let (latencies, leaves) = self.good.take_times();
+        let (latencies, leaves) = self.members.take_times();
         let (rss, peak) = self.memory.take();
         self.peak = self.peak.max(peak);
-        let line = Line {
+        let phase = Phase {
             name,
             latencies,
             leaves,
-            echo: self.echo.take(),
+            loopback: self.loopback.take(),
             health: self.health.take(),
             durable: self.durable.take(),
             cpu,
@@ -163,59 +163,68 @@ impl Run {
             sockets: gauge("breathing_room_connections"),
             connections: gauge("breathing_room_http_connections"),
         };
-        complain(format_args!("{}: p99 {:.2} ms, {:.0} MB", line.name, line.p99(), rss / 1e6));
-        self.lines.push(line);
-        lived
+        print_error(format_args!("{}: p99 {:.2} ms, {:.0} MB", phase.name, phase.p99(), rss / 1e6));
+        self.phases.push(phase);
+        result
     }
 
-    /// Prints what was measured, looks at what is left, and says whether all of it is right.
-    fn judge(mut self, ended: Outcome<Settled>, attacks: &[&Attack]) -> Outcome<bool> {
-        phase::print(&self.lines);
-        print_attacks(attacks, &self.done, self.hostile);
+    /// Prints the measurements and checks the hub's state. Returns whether all results are right and all bars are met.
+    fn report(mut self, ended: Outcome<Settled>, attacks: &[&Attack]) -> Outcome<bool> {
+        phase::print(&self.phases);
+        print_attacks(attacks, &self.counts, self.attacked);
         print_counters(&self.metrics);
-        print_memory(&self.lines);
-        let settled = ended.inspect_err(|failure| complain(format_args!("WRONG: {failure}"))).ok();
-        // What was asked and is answered only now.
-        self.lines.push(Line { health: self.health.stop(), durable: self.durable.stop(), ..Line::default() });
+        print_memory(&self.phases);
+        let settled = ended.inspect_err(|failure| print_error(format_args!("WRONG: {failure}"))).ok();
+        // Requests that were open at the end of the last phase.
+        self.phases.push(Phase {
+            health: self.health.stop(),
+            durable: self.durable.stop(),
+            ..Phase::default()
+        });
         let is_right = match &settled {
-            Some(settled) => check(&self.server, &mut self.good, settled)?,
+            Some(settled) => check(&self.server, &mut self.members, settled)?,
             None => false,
         };
-        let posts: Vec<_> = self.lines.iter().flat_map(|line| &line.durable).collect();
+        let posts: Vec<_> = self.phases.iter().flat_map(|phase| &phase.durable).collect();
         let lost = if settled.is_some() { count_lost(&self.server, &posts)? } else { 0 };
-        let met = phase::print_bars(&bars(&self.lines, lost, self.peak.max(self.memory.take().1)));
-        print_refused(&posts);
+        let met = phase::print_bars(&bars(&self.phases, lost, self.peak.max(self.memory.take().1)));
+        print_rejected(&posts);
         Ok(is_right && met)
     }
 }
 
-/// The bars of the issue that this benchmark is the answer to, and two that follow from what the protocol says.
-fn bars(lines: &[Line], lost: usize, peak: f64) -> Vec<Bar> {
-    let (quiet, hostile) = lines.split_at(lines.len().min(1));
-    let quiet = quiet.first().map(Line::p99).unwrap_or_default();
-    let latencies: Vec<_> = hostile.iter().flat_map(|line| &line.latencies).copied().collect();
-    let health: Vec<_> = hostile.iter().flat_map(|line| times(&line.health)).collect();
-    let durable: Vec<_> = hostile.iter().flat_map(|line| times(&line.durable)).collect();
-    let count = |of: &dyn Fn(&Line) -> usize| lines.iter().map(of).sum::<usize>() as f64;
+/// The bars of the benchmark. docs/benchmarks.md has the list.
+fn bars(phases: &[Phase], lost: usize, peak: f64) -> Vec<Bar> {
+    let (quiet, attacked) = phases.split_at(phases.len().min(1));
+    let quiet = quiet.first().map(Phase::p99).unwrap_or_default();
+    let latencies: Vec<_> = attacked.iter().flat_map(|phase| &phase.latencies).copied().collect();
+    let health: Vec<_> = attacked.iter().flat_map(|phase| times(&phase.health)).collect();
+    let durable: Vec<_> = attacked.iter().flat_map(|phase| times(&phase.durable)).collect();
+    let count = |of: &dyn Fn(&Phase) -> usize| phases.iter().map(of).sum::<usize>() as f64;
     let bar = |name, measured, most, unit| Bar { name, measured, most, unit };
     vec![
-        bar("members told, p99, in times of the quiet time", at(&latencies, 0.99) / quiet, 3.0, " x"),
-        bar("`/health`, slowest answer", at(&health, 1.0), 500.0, " ms"),
+        bar("change to members, p99, to the quiet phase", at(&latencies, 0.99) / quiet, 3.0, " x"),
+        bar("`/health`, slowest response", at(&health, 1.0), 500.0, " ms"),
         bar("durable posts, p99", at(&durable, 0.99), 3_000.0, " ms"),
-        bar("durable posts that were not taken", count(&|line| not_taken(&line.durable)), 0.0, ""),
-        bar("durable posts that were taken and are not in SQLite", lost as f64, 0.0, ""),
-        bar("groups that left with 1000 and were taken for lost", count(&|line| late(&line.leaves)), 0.0, ""),
+        bar("durable posts that were rejected", count(&|phase| rejected(&phase.durable)), 0.0, ""),
+        bar("durable posts with 200 that are not in SQLite", lost as f64, 0.0, ""),
+        bar(
+            "groups that left with 1000 and counted until the grace",
+            count(&|phase| late(&phase.leaves)),
+            0.0,
+            "",
+        ),
         bar("resident memory, peak", peak / 1e6, 256.0, " MB"),
     ]
 }
 
-/// Durable posts that were taken and are not in SQLite once.
-fn count_lost(server: &Server, answers: &[&Answer]) -> Outcome<usize> {
+/// The number of durable posts with a 200 that are not in SQLite exactly once.
+fn count_lost(server: &Server, posts: &[&Reply]) -> Outcome<usize> {
     let found = page_views(server, "SELECT id FROM page_views WHERE visitor LIKE 'durable-%'")?;
-    Ok(answers.iter().filter(|answer| answer.is_ok() && found.get(&answer.id) != Some(&1)).count())
+    Ok(posts.iter().filter(|post| post.is_ok() && found.get(&post.id) != Some(&1)).count())
 }
 
-/// How often each id was found.
+/// The rows of each id.
 fn page_views(server: &Server, sql: &'static str) -> Outcome<HashMap<Uuid, usize>> {
     let mut found = HashMap::new();
     for (id,) in events::query_all::<(String,)>(server, sql)? {
@@ -224,7 +233,7 @@ fn page_views(server: &Server, sql: &'static str) -> Outcome<HashMap<Uuid, usize
     Ok(found)
 }
 
-/// All counters by name and labels.
+/// All metrics, by name and labels.
 fn metrics(server: &Server) -> Outcome<BTreeMap<String, f64>> {
     let page = Http::connect(server.address)?.get("/metrics")?;
     let lines = page.lines().filter(|line| !line.starts_with('#'));
@@ -234,16 +243,16 @@ fn metrics(server: &Server) -> Outcome<BTreeMap<String, f64>> {
         .collect())
 }
 
-fn print_attacks(attacks: &[&Attack], done: &[Done], time: Duration) {
-    say("\n| hostile peers | opened | said again and again | ended by the hub |");
-    say("| --- | ---: | ---: | ---: |");
+fn print_attacks(attacks: &[&Attack], counts: &[AttackCounts], time: Duration) {
+    print_line("\n| attack | opened | repeats | closed by the hub |");
+    print_line("| --- | ---: | ---: | ---: |");
     let per_second = |count: usize| count as f64 / time.as_secs_f64();
-    for (attack, Done { opened, ended, said }) in attacks.iter().zip(done) {
-        say(format_args!(
-            "| {} | {opened} ({:.0}/s) | {said} ({:.0}/s) | {ended} |",
+    for (attack, AttackCounts { opened, closed, repeats }) in attacks.iter().zip(counts) {
+        print_line(format_args!(
+            "| {} | {opened} ({:.0}/s) | {repeats} ({:.0}/s) | {closed} |",
             attack.name,
             per_second(*opened),
-            per_second(*said),
+            per_second(*repeats),
         ));
     }
 }
@@ -262,58 +271,61 @@ fn print_counters(metrics: &BTreeMap<String, f64>) {
     ];
     let shown =
         metrics.iter().filter(|(name, count)| SHOWN.iter().any(|part| name.contains(part)) && **count > 0.0);
-    say("\n| counter | |\n| --- | ---: |");
+    print_line("\n| counter | |\n| --- | ---: |");
     for (name, count) in shown {
-        say(format_args!("| `{name}` | {count} |"));
+        print_line(format_args!("| `{name}` | {count} |"));
     }
 }
 
-/// What durable posts were answered with that were not taken.
-fn print_refused(posts: &[&Answer]) {
+/// Prints the responses of rejected durable posts.
+fn print_rejected(posts: &[&Reply]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for post in posts.iter().filter(|post| !post.is_ok()) {
-        let answer = match &post.result {
+        let response = match &post.result {
             Ok(status) => format!("{status} {}", post.body),
             Err(failure) => failure.clone(),
         };
-        *counts.entry(answer).or_default() += 1;
+        *counts.entry(response).or_default() += 1;
     }
-    for (answer, count) in counts {
-        say(format_args!("{count} durable posts were answered with: {answer}"));
+    for (response, count) in counts {
+        print_line(format_args!("{count} durable posts were rejected with: {response}"));
     }
 }
 
-/// Whether memory still grows in the second half of the hostile time, by the mean of its two halves.
-fn print_memory(lines: &[Line]) {
-    let hostile: Vec<_> = lines.iter().filter(|line| line.name.starts_with("all")).collect();
-    let second = &hostile[hostile.len() / 2..];
-    let mean = |lines: &[&Line]| lines.iter().map(|line| line.rss).sum::<f64>() / lines.len().max(1) as f64;
+/// Prints whether memory grows in the second half of the attacks, by the means of its two halves.
+fn print_memory(phases: &[Phase]) {
+    let attacked: Vec<_> = phases.iter().filter(|phase| phase.name.starts_with("all")).collect();
+    let second = &attacked[attacked.len() / 2..];
+    let mean =
+        |phases: &[&Phase]| phases.iter().map(|phase| phase.rss).sum::<f64>() / phases.len().max(1) as f64;
     let (earlier, later) = second.split_at(second.len() / 2);
     if earlier.is_empty() {
-        return say("\nMemory: too short a time to tell whether it grows.");
+        return print_line("\nMemory: the run is too short to show growth.");
     }
     let (earlier, later) = (mean(earlier), mean(later));
     let growth = (later / earlier - 1.0) * 100.0;
-    say(format_args!(
-        "\nMemory in the second half: {:.1} MB, then {:.1} MB ({growth:+.1} %).",
+    print_line(format_args!(
+        "\nMemory in the second half of the attacks: {:.1} MB, then {:.1} MB ({growth:+.1} %).",
         earlier / 1e6,
         later / 1e6
     ));
 }
 
-/// What is on disk, in memory and in the log, when all is over.
-fn check(server: &Server, good: &mut Good, settled: &Settled) -> Outcome<bool> {
-    let found = page_views(server, "SELECT id FROM page_views WHERE visitor LIKE 'good-%'")?;
+/// Checks SQLite, the count of visitors, the panics and the log at the end of a run.
+fn check(server: &Server, members: &mut Members, settled: &Settled) -> Outcome<bool> {
+    let found = page_views(server, "SELECT id FROM page_views WHERE visitor LIKE 'honest-%'")?;
     let missing = settled.acked.iter().filter(|id| !found.contains_key(id)).count();
     let doubled = found.values().filter(|times| **times > 1).count();
     let (acked, refused) = (settled.acked.len(), settled.refused);
-    say(format_args!(
-        "Page views: {acked} acked, {} in SQLite; {missing} missing, {doubled} doubled; {refused} were refused \
-         and said again.",
+    print_line(format_args!(
+        "Page views: {acked} acked, {} in SQLite; {missing} missing, {doubled} doubled; {refused} were \
+         refused and sent again.",
         found.len()
     ));
-    let people = wait_for_the_last(server, good)?;
-    say(format_args!("All {MEMBERS} were last told what is so, and {people} people are here."));
+    let present = wait_for_count(server, members)?;
+    print_line(format_args!(
+        "All {MEMBERS} members have the right state; the hub counts {present} visitors."
+    ));
     let panics: f64 = metrics(server)?
         .iter()
         .filter(|(name, _)| name.contains("_panics_total"))
@@ -321,25 +333,25 @@ fn check(server: &Server, good: &mut Good, settled: &Settled) -> Outcome<bool> {
         .sum();
     let log = server.log()?;
     let errors = log.lines().filter(|line| line.contains("ERROR")).count();
-    say(format_args!("{panics} panics; in the log {errors} errors, {} lines.", log.lines().count()));
+    print_line(format_args!("{panics} panics; in the log {errors} errors, {} lines.", log.lines().count()));
     for line in log.lines().filter(|line| line.contains("ERROR")).take(20) {
-        complain(line);
+        print_error(line);
     }
-    Ok((missing, doubled, errors) == (0, 0, 0) && panics < 0.5 && is_everybody(people))
+    Ok((missing, doubled, errors) == (0, 0, 0) && panics < 0.5 && is_complete(present))
 }
 
-fn is_everybody(people: f64) -> bool {
-    (people - MEMBERS as f64).abs() < 0.5
+fn is_complete(present: f64) -> bool {
+    (present - MEMBERS as f64).abs() < 0.5
 }
 
-/// How many people are here when the hostile ones have been counted out.
-fn wait_for_the_last(server: &Server, good: &mut Good) -> Outcome<f64> {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the hub counts the honest members only. Returns the last count.
+fn wait_for_count(server: &Server, members: &mut Members) -> Outcome<f64> {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        let people = metrics(server)?.get("breathing_room_people").copied().unwrap_or_default();
-        if is_everybody(people) || Instant::now() > deadline {
-            return Ok(people);
+        let present = metrics(server)?.get("breathing_room_people").copied().unwrap_or_default();
+        if is_complete(present) || Instant::now() > deadline {
+            return Ok(present);
         }
-        good.turn(Duration::from_millis(100))?;
+        members.turn(Duration::from_millis(100))?;
     }
 }

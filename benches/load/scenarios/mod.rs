@@ -1,4 +1,4 @@
-//! What the hub is put through. Each scenario checks that the result is right before it says a figure.
+//! The scenarios. Each one checks that the result is right before it returns a figure.
 
 pub(crate) mod churn;
 pub(crate) mod events;
@@ -12,12 +12,12 @@ use crate::Outcome;
 use crate::figure::Sample;
 use crate::process::Subject;
 
-/// How much of a scenario is run.
+/// How long a scenario runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// The full measure.
+    /// The full time.
     Full,
-    /// A shorter time, for developers; never fewer sockets, which would be another figure.
+    /// A shorter time, for developers. The number of sockets is the same, since it changes the figures.
     Quick,
 }
 
@@ -31,7 +31,9 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// Whether the floor runs it too.
     pub(crate) has_floor: bool,
-    /// How often it runs, full and quick.
+    /// Whether the hubs of `--peers` run it too.
+    pub(crate) has_peers: bool,
+    /// Rounds, full and quick.
     pub(crate) rounds: (usize, usize),
     pub(crate) run: fn(&Subject, Scale) -> Outcome<Vec<Sample>>,
 }

@@ -1,7 +1,7 @@
-//! Small rooms beside a room of ten thousand: alone, and while people come to and leave the large one.
+//! Other rooms: the latency of small rooms, alone and while visitors join and leave a room of 10,000.
 //!
-//! What counts is the hub, so the members of the large room read nothing while the others are looked
-//! at; their kernel takes in what they are told. In the end all of them must have heard the last count.
+//! The clients of the large room do not read while the small rooms are measured, so that the figure is the
+//! hub's and not the tool's; the kernel buffers what they get. At the end all of them must have the last count.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,19 +10,22 @@ use crate::Outcome;
 use crate::figure::{Bar, Figure, Sample, Unit, millis, quantile};
 use crate::process::Subject;
 use crate::scenarios::{Scale, Scenario};
-use crate::swarm::{Newcomer, Swarm};
+use crate::swarm::{Join, Swarm};
 
-const CROWD: usize = 10_000;
-const ROOMS: usize = 20;
-const IN_A_ROOM: usize = 10;
-/// One of the small rooms is looked at this often. Each has had its pause before its turn comes again.
+const LARGE_ROOM: usize = 10_000;
+const SMALL_ROOMS: usize = 20;
+const IN_SMALL_ROOM: usize = 10;
+/// The interval of the probes. A room's publish window is over before its next probe.
 const EVERY: Duration = Duration::from_millis(20);
-/// In each of these times, so many join the large room, and as many leave it.
-const COME_AND_GO: usize = 2;
+/// Joins in each interval to the large room, and leaves from it.
+const CHURN: usize = 2;
+/// Visitors who stay in the large room for some time, and then leave.
+const STAYING: usize = 50;
 
 pub(crate) static SCENARIO: Scenario = Scenario {
     name: "other-rooms",
     has_floor: false,
+    has_peers: false,
     rounds: (3, 1),
     run: |subject, scale| run(subject, scale),
 };
@@ -49,87 +52,91 @@ static ALONE: Figure = Figure {
     bar: Bar::None,
 };
 
-/// The sockets of the scenario, by what is done with them.
-struct House {
-    /// The large room, which reads only when nothing is measured.
-    crowd: Swarm,
-    /// Those who come to the large room and leave it again, in the order in which they came.
-    passers: Swarm,
+/// The clients of the scenario.
+struct Clients {
+    /// The large room. It reads only while nothing is measured.
+    large: Swarm,
+    /// Clients that join the large room and leave it again, and those who are in it, oldest first.
+    churn: Swarm,
     inside: VecDeque<usize>,
-    /// The small rooms.
-    others: Swarm,
+    small: Swarm,
+    /// Probes so far.
     probes: usize,
 }
 
 fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
     let probes = scale.of(200, 100);
     let server = subject.start(&[])?;
-    let mut house = House {
-        crowd: Swarm::new(server.address)?,
-        passers: Swarm::new(server.address)?,
+    let mut clients = Clients {
+        large: Swarm::new(server.address)?,
+        churn: Swarm::new(server.address)?,
         inside: VecDeque::new(),
-        others: Swarm::new(server.address)?,
+        small: Swarm::new(server.address)?,
         probes: 0,
     };
-    let large = |visitor| Newcomer { room: "hall".to_owned(), visitor, mood: None };
-    house.crowd.join_all(CROWD, |index| large(format!("v{index}")))?;
-    house.others.join_all(ROOMS * IN_A_ROOM, |index| Newcomer {
-        room: format!("room-{}", index % ROOMS),
+    clients.large.join_all(LARGE_ROOM, |index| Join {
+        room: "hall".to_owned(),
+        visitor: format!("v{index}"),
+        mood: None,
+    })?;
+    clients.small.join_all(SMALL_ROOMS * IN_SMALL_ROOM, |index| Join {
+        room: format!("room-{}", index % SMALL_ROOMS),
         visitor: format!("o{index}"),
         mood: None,
     })?;
-    house.crowd.agree(u32::try_from(CROWD)?)?;
-    house.others.agree(u32::try_from(IN_A_ROOM)?)?;
-    house.crowd.run_until(Instant::now() + Duration::from_secs(1))?;
+    clients.large.agree(u32::try_from(LARGE_ROOM)?)?;
+    clients.small.agree(u32::try_from(IN_SMALL_ROOM)?)?;
+    clients.large.run_until(Instant::now() + Duration::from_secs(1))?;
 
-    let mut alone = house.probe(probes, 0)?;
-    let beside = house.probe(probes, COME_AND_GO)?;
-    house.everybody_leaves()?;
-    alone.extend(house.probe(probes, 0)?);
+    let mut alone = clients.probe(probes, 0)?;
+    let beside = clients.probe(probes, CHURN)?;
+    clients.end_churn()?;
+    alone.extend(clients.probe(probes, 0)?);
     let (Some(p99), Some(p99_alone)) = (quantile(&beside, 0.99), quantile(&alone, 0.99)) else {
-        return Err("nothing was measured".into());
+        return Err("no probe was measured".into());
     };
-    Ok(vec![TIMES.is(p99 / p99_alone), BESIDE.are(&beside), ALONE.are(&alone)])
+    Ok(vec![TIMES.value(p99 / p99_alone), BESIDE.values(&beside), ALONE.values(&alone)])
 }
 
-impl House {
-    /// Changes a mood in one small room after the other, while so many come and go each time.
-    fn probe(&mut self, probes: usize, come_and_go: usize) -> Outcome<Vec<f64>> {
+impl Clients {
+    /// Changes a mood in one small room after the other, with `churn` joins and leaves of the large room in each
+    /// interval. Returns the latencies in milliseconds.
+    fn probe(&mut self, probes: usize, churn: usize) -> Outcome<Vec<f64>> {
         let mut latencies = Vec::with_capacity(probes);
-        self.others.run_until(Instant::now() + Duration::from_millis(300))?;
+        self.small.run_until(Instant::now() + Duration::from_millis(300))?;
         for _ in 0..probes {
             let next = Instant::now() + EVERY;
             self.probes += 1;
-            let mood = if (self.probes / ROOMS).is_multiple_of(2) { "calm" } else { "joy" };
-            let told = self.others.tally.texts + IN_A_ROOM;
+            let mood = if (self.probes / SMALL_ROOMS).is_multiple_of(2) { "calm" } else { "joy" };
+            let expected = self.small.counters.texts + IN_SMALL_ROOM;
             let began = Instant::now();
-            self.others.say(self.probes % ROOMS, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))?;
-            self.others.until("a small room is told", |tally| tally.texts >= told)?;
+            self.small.send(self.probes % SMALL_ROOMS, &format!(r#"{{"type":"mood","mood":"{mood}"}}"#))?;
+            self.small.until("a small room has the new mood", |counters| counters.texts >= expected)?;
             latencies.push(millis(began.elapsed()));
-            for _ in 0..come_and_go {
+            for _ in 0..churn {
                 let name = format!("p{}-{}", self.probes, self.inside.len());
-                self.inside.push_back(self.passers.join("hall", &name, None)?);
-                if self.inside.len() > 50
-                    && let Some(first) = self.inside.pop_front()
+                self.inside.push_back(self.churn.join("hall", &name, None)?);
+                if self.inside.len() > STAYING
+                    && let Some(oldest) = self.inside.pop_front()
                 {
-                    self.passers.leave(first)?;
+                    self.churn.leave(oldest)?;
                 }
             }
-            self.passers.run_until(next)?;
+            self.churn.run_until(next)?;
         }
         Ok(latencies)
     }
 
-    /// Those who are still passing leave too, and everybody hears it.
-    fn everybody_leaves(&mut self) -> Outcome {
-        for who in self.inside.drain(..) {
-            self.passers.leave(who)?;
+    /// The clients of the churn leave, and the large room must get the right count.
+    fn end_churn(&mut self) -> Outcome {
+        for index in self.inside.drain(..) {
+            self.churn.leave(index)?;
         }
-        self.passers.run_until(Instant::now() + Duration::from_millis(100))?;
-        self.crowd.agree(u32::try_from(CROWD)?)?;
-        match self.crowd.common_state()?.present as usize {
-            CROWD => Ok(()),
-            other => Err(format!("{other} are present in a room of {CROWD}").into()),
+        self.churn.run_until(Instant::now() + Duration::from_millis(100))?;
+        self.large.agree(u32::try_from(LARGE_ROOM)?)?;
+        match self.large.common_snapshot()?.present as usize {
+            LARGE_ROOM => Ok(()),
+            other => Err(format!("{other} are present in a room of {LARGE_ROOM}").into()),
         }
     }
 }

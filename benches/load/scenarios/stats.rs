@@ -1,7 +1,7 @@
-//! How long `/unified-stats` takes, from a cache (hit) and from the database (miss).
+//! Stats: the time of `GET /unified-stats`, from the cache (hit) and from the database (miss).
 //!
-//! There are a hundred thousand page views of a day. The answer itself says where it came from, so a
-//! hub without a cache has misses only. Rooms are asked for one by one, and then again.
+//! The database has 100,000 page views of one day. The response's `cached` says whether it is a hit, so a
+//! hub without a cache has misses only. Each query runs once, and then again and again.
 
 use std::time::Instant;
 
@@ -12,20 +12,25 @@ use crate::Outcome;
 use crate::figure::{Bar, Figure, Sample, Unit, millis, quantile};
 use crate::http::Http;
 use crate::process::Subject;
-use crate::scenarios::events::{newcomer, pipeline};
+use crate::scenarios::events::{join, pipeline};
 use crate::scenarios::{Scale, Scenario};
 use crate::swarm::Swarm;
 
 const SOCKETS: usize = 200;
 const EACH: usize = 500;
-/// Rooms that are asked for. Each has ten people.
+/// Rooms that are queried. Each has ten visitors.
 const ROOMS: usize = 9;
 const RANGES: [&str; 2] = ["24h", "30d"];
-/// How often the same is asked, where there is a cache.
+/// How often the same query runs, where there is a cache.
 const AGAIN: usize = 25;
 
-pub(crate) static SCENARIO: Scenario =
-    Scenario { name: "stats", has_floor: false, rounds: (1, 1), run: |subject, scale| run(subject, scale) };
+pub(crate) static SCENARIO: Scenario = Scenario {
+    name: "stats",
+    has_floor: false,
+    has_peers: false,
+    rounds: (1, 1),
+    run: |subject, scale| run(subject, scale),
+};
 
 static HIT: Figure = Figure {
     scenario: "stats",
@@ -57,7 +62,7 @@ static MISS_P99: Figure = Figure {
 };
 
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Response {
     totals: Totals,
     cached: bool,
 }
@@ -71,25 +76,26 @@ struct Totals {
 fn run(subject: &Subject, _: Scale) -> Outcome<Vec<Sample>> {
     let server = subject.start(&[("FLUSH_INTERVAL", "500ms")])?;
     let mut swarm = Swarm::new(server.address)?;
-    swarm.join_all(SOCKETS, newcomer)?;
+    swarm.join_all(SOCKETS, join)?;
     pipeline(&mut swarm, EACH, Uuid::now_v7)?;
 
     let mut http = Http::connect(server.address)?;
     let rooms = (0..ROOMS).map(|room| (EACH * 10, format!("&room=room-{room}")));
     let whole = (EACH * SOCKETS, String::new());
-    let asked: Vec<(usize, String)> = rooms.chain([whole]).collect();
+    let queries: Vec<(usize, String)> = rooms.chain([whole]).collect();
     let (mut hits, mut misses) = (Vec::new(), Vec::new());
-    for (range, (page_views, room)) in RANGES.iter().flat_map(|range| asked.iter().map(move |it| (range, it)))
+    for (range, (page_views, room)) in
+        RANGES.iter().flat_map(|range| queries.iter().map(move |it| (range, it)))
     {
         for repetition in 0..AGAIN {
             let began = Instant::now();
             let body = http.get(&format!("/unified-stats?range={range}{room}"))?;
             let took = millis(began.elapsed());
-            let answer: Answer = serde_json::from_str(&body)?;
-            if answer.totals.page_views != *page_views {
-                return Err(format!("{range}{room}: {answer:?}, where there are {page_views}").into());
+            let response: Response = serde_json::from_str(&body)?;
+            if response.totals.page_views != *page_views {
+                return Err(format!("{range}{room}: {response:?}, expected {page_views} page views").into());
             }
-            if answer.cached {
+            if response.cached {
                 hits.push(took);
             } else {
                 misses.push(took);
@@ -99,9 +105,9 @@ fn run(subject: &Subject, _: Scale) -> Outcome<Vec<Sample>> {
             }
         }
     }
-    let mut samples = vec![MISS.are(&misses), MISS_P99.are(&misses)];
+    let mut samples = vec![MISS.values(&misses), MISS_P99.values(&misses)];
     if quantile(&hits, 0.5).is_some() {
-        samples.extend([HIT.are(&hits), HIT_P99.are(&hits)]);
+        samples.extend([HIT.values(&hits), HIT_P99.values(&hits)]);
     }
     Ok(samples)
 }

@@ -1,27 +1,27 @@
-//! Twenty members of a room who leave at the same moment, with 1000, while a state of the room is unread in their sockets.
+//! Group leave: 20 members of a room leave at the same time, with 1000, while a state is unread in their sockets.
 //!
-//! First one of the room leaves in the ordinary way, so that the others have something to read, which the twenty no longer
-//! do. When the first member of the room was told, all twenty close at once, and the time is taken until that member
-//! is told of all of them. One that the hub takes for lost is counted until the leave grace is over.
+//! First the 20 stop reading and another member leaves, so that a state is unread in their sockets. When the observer,
+//! the room's first member, has it, all 20 close at once; the time is measured until the observer has their leaves.
+//! The hub must see each close: a member that it treats as lost counts until the end of the leave grace.
 
 use std::time::{Duration, Instant};
 
-use super::{Good, IN_A_ROOM, LOOKED_AT, ROOMS};
+use super::{IN_A_ROOM, MOOD_ROOMS, Members, ROOMS};
 use crate::Outcome;
 use crate::figure::millis;
 use crate::snapshot;
 
-/// A group begins to leave this often, if the one before is back.
+/// The interval of the groups. A group waits until the one before is back.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// How many leave at the same moment.
+/// Members that leave at the same time.
 const GROUP: usize = 20;
-/// Whoever is counted for longer will always be.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for the observer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A group that is leaving. All of it are in one room.
-pub(super) struct Leaving {
+/// A group of one room that is leaving.
+pub(super) struct GroupLeave {
     room: usize,
-    /// The one who leaves before the others, and then who leave at once.
+    /// The member that leaves first, and those that leave at once.
     first: usize,
     group: Vec<usize>,
     /// Whether the group has left.
@@ -29,76 +29,76 @@ pub(super) struct Leaving {
     since: Instant,
 }
 
-impl Good {
-    /// A group of the next room begins to leave, where all are there.
-    pub(super) fn begin_to_leave(&mut self) -> Outcome {
+impl Members {
+    /// Starts with a group of the next room, where all its members are welcomed.
+    pub(super) fn start_group_leave(&mut self) -> Outcome {
         if self.leaving.is_some() {
             return Ok(());
         }
         self.groups += 1;
-        let room = LOOKED_AT + self.groups % (ROOMS - LOOKED_AT);
+        let room = MOOD_ROOMS + self.groups % (ROOMS - MOOD_ROOMS);
         let all = room * IN_A_ROOM..(room + 1) * IN_A_ROOM;
-        if !self.people.members[all.clone()].iter().all(|member| member.is_welcomed) {
+        if !self.state.members[all.clone()].iter().all(|member| member.is_welcomed) {
             return Ok(());
         }
-        // The first member of the room stays, and is the one who looks.
-        let mut leavers = all.skip(1).map(|who| (who * 31 + self.groups * 7, who)).collect::<Vec<_>>();
+        // The first member of the room is the observer and stays.
+        let mut leavers = all.skip(1).map(|index| (index * 31 + self.groups * 7, index)).collect::<Vec<_>>();
         leavers.sort_by_key(|(order, _)| order % 47);
-        let mut leavers = leavers.into_iter().map(|(_, who)| who).take(1 + GROUP);
+        let mut leavers = leavers.into_iter().map(|(_, index)| index).take(1 + GROUP);
         let Some(first) = leavers.next() else { return Ok(()) };
         let group: Vec<_> = leavers.collect();
-        for who in &group {
-            if let Some(socket) = self.people.members[*who].socket {
+        for index in &group {
+            if let Some(socket) = self.state.members[*index].socket {
                 self.swarm.stop_reading(socket)?;
             }
         }
         self.take_socket(first).map_or(Ok(()), |socket| self.swarm.leave(socket))?;
-        self.leaving = Some(Leaving { room, first, group, has_left: false, since: Instant::now() });
+        self.leaving = Some(GroupLeave { room, first, group, has_left: false, since: Instant::now() });
         Ok(())
     }
 
-    /// Looks what the one who stays was told, and goes on with the group.
-    pub(super) fn go_on_leaving(&mut self) -> Outcome {
+    /// Takes the next step of the group where the observer has the last one.
+    pub(super) fn continue_group_leave(&mut self) -> Outcome {
         let Some(leaving) = &self.leaving else { return Ok(()) };
-        let gone = 1 + if leaving.has_left { leaving.group.len() } else { 0 };
-        let told = snapshot::present(&self.people.members[leaving.room * IN_A_ROOM].last);
-        let is_told = told.is_some_and(|present| present as usize <= IN_A_ROOM - gone);
+        let left = 1 + if leaving.has_left { leaving.group.len() } else { 0 };
+        let present = snapshot::present(&self.state.members[leaving.room * IN_A_ROOM].last);
+        let has_step = present.is_some_and(|present| present as usize <= IN_A_ROOM - left);
         let waited = leaving.since.elapsed();
-        if !is_told && waited < PATIENCE {
+        if !has_step && waited < TIMEOUT {
             return Ok(());
         }
         let Some(mut leaving) = self.leaving.take() else { return Ok(()) };
         if leaving.has_left {
-            self.people.leaves.push(millis(waited));
-            return self.bring_back(leaving);
+            self.state.leaves.push(millis(waited));
+            return self.rejoin_group(leaving);
         }
-        for who in &leaving.group {
-            self.take_socket(*who).map_or(Ok(()), |socket| self.swarm.leave_unread(socket))?;
+        for index in &leaving.group {
+            self.take_socket(*index).map_or(Ok(()), |socket| self.swarm.leave_unread(socket))?;
         }
         (leaving.has_left, leaving.since) = (true, Instant::now());
         self.leaving = Some(leaving);
         Ok(())
     }
 
-    /// Nobody looks any more: whoever has left, or was about to, comes back.
-    pub(super) fn stop_leaving(&mut self) -> Outcome {
+    /// Ends without a measurement: the members of the group join again.
+    pub(super) fn stop_group_leave(&mut self) -> Outcome {
         let Some(leaving) = self.leaving.take() else { return Ok(()) };
         if !leaving.has_left {
-            // They read nothing any more, so they need other sockets.
-            for who in &leaving.group {
-                self.take_socket(*who).map_or(Ok(()), |socket| self.swarm.leave_unread(socket))?;
+            // They have stopped reading and need new sockets.
+            for index in &leaving.group {
+                self.take_socket(*index).map_or(Ok(()), |socket| self.swarm.leave_unread(socket))?;
             }
         }
-        self.bring_back(leaving)
+        self.rejoin_group(leaving)
     }
 
-    fn bring_back(&mut self, leaving: Leaving) -> Outcome {
-        self.come_back(leaving.first)?;
-        leaving.group.into_iter().try_for_each(|who| self.come_back(who))
+    fn rejoin_group(&mut self, leaving: GroupLeave) -> Outcome {
+        self.rejoin(leaving.first)?;
+        leaving.group.into_iter().try_for_each(|index| self.rejoin(index))
     }
 
-    fn take_socket(&mut self, who: usize) -> Option<usize> {
-        let member = &mut self.people.members[who];
+    fn take_socket(&mut self, index: usize) -> Option<usize> {
+        let member = &mut self.state.members[index];
         member.is_welcomed = false;
         member.socket.take()
     }

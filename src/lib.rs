@@ -89,7 +89,7 @@ pub mod internals {
     pub use crate::protocol::value::{Label, Props};
     pub use crate::rejections::Rejections;
     pub use crate::transport::accept::{AcceptConfig, Acceptor};
-    pub use crate::transport::boundary::Boundary;
+    pub use crate::transport::frame_tracker::FrameTracker;
     pub use crate::transport::metrics::TransportMetrics;
     pub use crate::transport::socket::{Incoming, Socket};
     pub use crate::transport::sockets::Sockets;

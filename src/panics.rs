@@ -18,7 +18,7 @@ use tracing::error;
 /// What a panic ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Part {
+pub enum Scope {
     /// One socket.
     Session,
     /// One request, or one answer that was being made for many.
@@ -30,7 +30,7 @@ pub enum Part {
 /// The panics of one hub. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Panics {
-    counters: Arc<[(Part, Counter)]>,
+    counters: Arc<[(Scope, Counter)]>,
     stop: CancellationToken,
 }
 
@@ -40,37 +40,40 @@ impl Panics {
     pub fn register() -> Self {
         const PANICS: &str = "breathing_room_panics_total";
         describe_counter!(PANICS, "Panics, by what they ended");
-        let counters = Part::VARIANTS.iter();
-        let counters = counters.map(|part| (*part, counter!(PANICS, "scope" => <&str>::from(part))));
+        let counters = Scope::VARIANTS.iter();
+        let counters = counters.map(|scope| (*scope, counter!(PANICS, "scope" => <&str>::from(scope))));
         Self { counters: counters.collect(), stop: CancellationToken::new() }
     }
 
     /// A panic was caught.
-    pub(crate) fn count(&self, part: Part) {
-        self.counters.iter().filter(|(of, _)| *of == part).for_each(|(_, counter)| counter.increment(1));
+    pub(crate) fn count(&self, scope: Scope) {
+        self.counters
+            .iter()
+            .filter(|(counted, _)| *counted == scope)
+            .for_each(|(_, counter)| counter.increment(1));
     }
 
     /// What `work` comes to, or none where it panicked. Not an `async fn`, which would hold `work` more than once.
     pub(crate) fn catch<F: Future>(
         &self,
-        part: Part,
+        scope: Scope,
         work: F,
     ) -> impl Future<Output = Option<F::Output>> + use<F> {
         let panics = self.clone();
         // What it has left behind is looked at through locks only, which are blind to poison.
         let caught = AssertUnwindSafe(work).catch_unwind();
-        caught.map(move |result| result.inspect_err(|_| panics.count(part)).ok())
+        caught.map(move |result| result.inspect_err(|_| panics.count(scope)).ok())
     }
 
     /// The same of work that does not wait.
-    pub(crate) fn shield<T>(&self, part: Part, work: impl FnOnce() -> T) -> Option<T> {
-        catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(part)).ok()
+    pub(crate) fn catch_sync<T>(&self, scope: Scope, work: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(scope)).ok()
     }
 
     /// Spawns a task that the hub cannot do without.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.stop.clone();
-        tokio::spawn(self.catch(Part::Task, task).map(move |done| {
+        tokio::spawn(self.catch(Scope::Task, task).map(move |done| {
             if done.is_none() {
                 stop.cancel();
             }
@@ -78,7 +81,7 @@ impl Panics {
     }
 
     /// Ready when such a task has panicked.
-    pub(crate) async fn fatal(&self) {
+    pub(crate) async fn task_panicked(&self) {
         self.stop.cancelled().await;
     }
 }
@@ -104,8 +107,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_caught_stops_nothing() {
         let panics = Panics::register();
-        assert_eq!(panics.catch(Part::Request, async { 1 }).await, Some(1));
-        assert_eq!(panics.catch(Part::Request, async { panic!("a test") }).await, None::<()>);
+        assert_eq!(panics.catch(Scope::Request, async { 1 }).await, Some(1));
+        assert_eq!(panics.catch(Scope::Request, async { panic!("a test") }).await, None::<()>);
         assert!(!panics.stop.is_cancelled());
     }
 
@@ -115,6 +118,6 @@ mod tests {
         panics.spawn(async {}).await.unwrap();
         assert!(!panics.stop.is_cancelled(), "it has ended well");
         panics.spawn(async { panic!("a test") }).await.unwrap();
-        panics.fatal().await;
+        panics.task_panicked().await;
     }
 }

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use crate::address::Address;
 use crate::sync::lock;
 
-/// The part of the limit, 1/8, that only addresses which hold no more than the [`FLOOR`] may take.
+/// The part of the limit, 1/8, that only addresses which hold no more than the [`GUARANTEED`] may take.
 const RESERVE: u64 = 8;
 
 /// The part of the limit, 1/1,024 and at least 1, that an address may hold whatever the others hold, as long as
 /// the limit is not reached. The reserve is enough for 128 of them.
-const FLOOR: u64 = 1_024;
+const GUARANTEED: u64 = 1_024;
 
 /// Who may hold how much of the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,12 @@ pub enum Exhausted {
 pub(crate) struct Quota {
     limit: u64,
     sharing: Sharing,
-    /// Held for O(1). No other lock is taken while it is held.
-    held: Mutex<Held>,
+    /// Usage for O(1). No other lock is taken while it is held.
+    usage: Mutex<Usage>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Usage {
     /// By all addresses, and by the hub itself.
     total: u64,
     /// Only addresses that hold something. Empty where the sharing is not fair.
@@ -61,7 +61,7 @@ impl Quota {
     /// A resource of which so much may be held, and nothing is.
     #[must_use]
     pub(crate) fn new(limit: u64, sharing: Sharing) -> Self {
-        Self { limit, sharing, held: Mutex::default() }
+        Self { limit, sharing, usage: Mutex::default() }
     }
 
     /// The most that may be held, by all together.
@@ -73,7 +73,7 @@ impl Quota {
     /// How much is held, by all together.
     #[must_use]
     pub(crate) fn used(&self) -> u64 {
-        lock(&self.held).total
+        lock(&self.usage).total
     }
 
     /// Whether nothing is left but the reserve, if there is one: newcomers find next to nothing.
@@ -86,7 +86,7 @@ impl Quota {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn addresses(&self) -> usize {
-        lock(&self.held).by_address.len()
+        lock(&self.usage).by_address.len()
     }
 
     /// Takes `amount` for an address, or for the hub itself, which has no quota but the limit. It is held until it is
@@ -96,34 +96,34 @@ impl Quota {
     /// There is not so much for it; nothing was taken.
     pub(crate) fn try_take(&self, holder: impl Into<Option<Address>>, amount: u64) -> Result<(), Exhausted> {
         let holder = holder.into();
-        let mut held = lock(&self.held);
-        let total = held.total.saturating_add(amount);
+        let mut usage = lock(&self.usage);
+        let total = usage.total.saturating_add(amount);
         if total > self.limit {
             return Err(Exhausted::Total);
         }
-        if let Some(address) = self.by_address(holder).filter(|_| amount > 0) {
-            let mine = held.by_address.get(&address).copied().unwrap_or_default().saturating_add(amount);
-            if !self.is_fair(mine, total) {
+        if let Some(address) = self.counted(holder).filter(|_| amount > 0) {
+            let own = usage.by_address.get(&address).copied().unwrap_or_default().saturating_add(amount);
+            if !self.is_fair(own, total) {
                 return Err(Exhausted::Address);
             }
-            held.by_address.insert(address, mine);
+            usage.by_address.insert(address, own);
         }
-        held.total = total;
+        usage.total = total;
         Ok(())
     }
 
     /// Takes `amount` for the hub itself, even beyond the limit.
-    pub(crate) fn take_anyway(&self, amount: u64) {
-        let mut held = lock(&self.held);
-        held.total = held.total.saturating_add(amount);
+    pub(crate) fn take_over_limit(&self, amount: u64) {
+        let mut usage = lock(&self.usage);
+        usage.total = usage.total.saturating_add(amount);
     }
 
     /// Gives back what was taken, or a part of it.
     pub(crate) fn release(&self, holder: impl Into<Option<Address>>, amount: u64) {
-        let mut held = lock(&self.held);
-        held.total = held.total.saturating_sub(amount);
-        if let Some(address) = self.by_address(holder.into())
-            && let Entry::Occupied(mut entry) = held.by_address.entry(address)
+        let mut usage = lock(&self.usage);
+        usage.total = usage.total.saturating_sub(amount);
+        if let Some(address) = self.counted(holder.into())
+            && let Entry::Occupied(mut entry) = usage.by_address.entry(address)
         {
             *entry.get_mut() = entry.get().saturating_sub(amount);
             if *entry.get() == 0 {
@@ -136,12 +136,12 @@ impl Quota {
     ///
     /// # Errors
     /// There is not so much for it; nothing was taken.
-    pub(crate) fn try_hold(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
         self.try_take(address, amount)?;
         Ok(Permit { quota: Arc::clone(self), address, amount })
     }
 
-    fn by_address(&self, holder: Option<Address>) -> Option<Address> {
+    fn counted(&self, holder: Option<Address>) -> Option<Address> {
         holder.filter(|_| self.sharing == Sharing::Fair)
     }
 
@@ -149,10 +149,10 @@ impl Quota {
         if self.sharing == Sharing::Fair { self.limit / RESERVE } else { 0 }
     }
 
-    /// Whether an address may hold `mine` where all together would hold `total`.
-    fn is_fair(&self, mine: u64, total: u64) -> bool {
+    /// Whether an address may hold `own` where all together would hold `total`.
+    fn is_fair(&self, own: u64, total: u64) -> bool {
         let free = (self.limit - self.reserve()).saturating_sub(total);
-        mine <= free || mine <= (self.limit / FLOOR).max(1)
+        own <= free || own <= (self.limit / GUARANTEED).max(1)
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     fn newcomer_gets_something_after_many_greedy_addresses() {
         let quota = Quota::new(LIMIT, Sharing::Fair);
         for number in 0..128 {
-            assert!(take_all(&quota, address(number)) >= LIMIT / FLOOR, "{number}");
+            assert!(take_all(&quota, address(number)) >= LIMIT / GUARANTEED, "{number}");
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
         let quota = Quota::new(10, Sharing::Fair);
         assert_eq!(quota.try_take(None, 10), Ok(()));
         assert_eq!(quota.try_take(None, 1), Err(Exhausted::Total));
-        quota.take_anyway(5);
+        quota.take_over_limit(5);
         assert_eq!((quota.used(), quota.addresses()), (15, 0));
         quota.release(None, 15);
         assert_eq!(quota.used(), 0);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_permit_gives_back_all_that_it_took() {
         let quota = Arc::new(Quota::new(100, Sharing::Fair));
-        let mut permit = quota.try_hold(address(1), 10).unwrap();
+        let mut permit = quota.try_acquire(address(1), 10).unwrap();
         assert_eq!(permit.grow(20), Ok(()));
         assert_eq!(permit.grow(71), Err(Exhausted::Total));
         assert_eq!(permit.grow(60), Err(Exhausted::Address));
@@ -272,19 +272,19 @@ mod tests {
             let quota = Quota::new(LIMIT, Sharing::Fair);
             let mut model = HashMap::<u32, u64>::new();
             for (takes, number, amount) in steps {
-                let mine = model.entry(number).or_default();
+                let own = model.entry(number).or_default();
                 if takes {
-                    *mine += quota.try_take(address(number), amount).map_or(0, |()| amount);
+                    *own += quota.try_take(address(number), amount).map_or(0, |()| amount);
                 } else {
-                    let amount = amount.min(*mine);
+                    let amount = amount.min(*own);
                     quota.release(address(number), amount);
-                    *mine -= amount;
+                    *own -= amount;
                 }
                 prop_assert_eq!(quota.used(), model.values().sum::<u64>());
                 prop_assert!(quota.used() <= LIMIT);
                 prop_assert_eq!(quota.addresses(), model.values().filter(|held| **held > 0).count());
-                prop_assert_eq!(quota.try_take(address(99), LIMIT / FLOOR), Ok(()));
-                quota.release(address(99), LIMIT / FLOOR);
+                prop_assert_eq!(quota.try_take(address(99), LIMIT / GUARANTEED), Ok(()));
+                quota.release(address(99), LIMIT / GUARANTEED);
             }
             for (number, held) in model {
                 quota.release(address(number), held);

@@ -1,6 +1,6 @@
 //! The frame path: a real socket, to which bytes come in pieces, against a parser that sees them at once.
 //!
-//! The hub drops its parser whenever [`Boundary`] says that no message is on its way. So whatever the pieces:
+//! The hub drops its parser whenever [`FrameTracker`] says that no message is on its way. So whatever the pieces:
 //! the same messages come, the same pings are answered, and the socket is closed with the same code.
 
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use breathing_room::config::{Clock, TransportConfig};
 use breathing_room::internals::{
-    Boundary, CloseCode, Frame, Incoming, Panics, Rejections, Socket, Sockets, TransportMetrics, Upgraded,
+    CloseCode, Frame, FrameTracker, Incoming, Panics, Rejections, Socket, Sockets, TransportMetrics, Upgraded,
 };
 use bytes::Bytes;
 use socket2::SockRef;
@@ -60,12 +60,12 @@ pub fn check(bytes: &[u8]) {
     let talk = NETWORK.with(|network| network.runtime.block_on(in_pieces(&network.listener, early, pieces)));
     assert_eq!(talk, expected);
     if expected.closed.is_none() {
-        let mut boundary = Boundary::new(MESSAGE_LIMIT);
-        bytes.chunks(piece).for_each(|piece| assert_eq!(boundary.advance(piece).bytes, piece.len()));
+        let mut tracker = FrameTracker::new(MESSAGE_LIMIT);
+        bytes.chunks(piece).for_each(|piece| assert_eq!(tracker.advance(piece).bytes, piece.len()));
         // The hub may have dropped its parser just there, and must have where it may.
         let probe = [bytes, &probe()].concat();
         let is_between = at_once(&probe).texts.last().is_some_and(|text| text == PROBE);
-        assert_eq!(boundary.is_between_messages(), is_between);
+        assert_eq!(tracker.is_between_messages(), is_between);
     }
 }
 
@@ -83,8 +83,8 @@ fn at_once(bytes: &[u8]) -> Talk {
         WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
     let mut parser = WebSocketContext::new(Role::Server, Some(config));
     // The parser counts no frames of a message.
-    let mut boundary = Boundary::new(MESSAGE_LIMIT);
-    let within = boundary.advance(bytes).bytes;
+    let mut tracker = FrameTracker::new(MESSAGE_LIMIT);
+    let within = tracker.advance(bytes).bytes;
     let mut wire = Memory(&bytes[..within]);
     let mut talk = Talk::default();
     talk.closed = loop {
@@ -94,7 +94,7 @@ fn at_once(bytes: &[u8]) -> Talk {
             Ok(Message::Pong(_) | Message::Frame(_)) => {}
             Ok(Message::Binary(_)) => break Some(1003),
             Ok(Message::Close(frame)) => break Some(frame.map_or(1005, |frame| frame.code.into())),
-            Err(Error::Io(_)) => break boundary.is_over().then_some(1009),
+            Err(Error::Io(_)) => break tracker.has_too_many_frames().then_some(1009),
             Err(Error::Capacity(_)) => break Some(1009),
             Err(Error::Utf8(_)) => break Some(1007),
             Err(Error::Protocol(_)) => break Some(1002),
@@ -109,7 +109,7 @@ async fn in_pieces(listener: &TcpListener, early: &[u8], pieces: impl Iterator<I
     let (stream, _) = listener.accept().await.expect("a connection");
     peer.set_nodelay(true).and_then(|()| stream.set_nodelay(true)).expect("small segments");
     let admission = SOCKETS.admit(Ipv4Addr::LOCALHOST.into()).expect("a place");
-    let connection = Upgraded { read_already: Bytes::copy_from_slice(early), ..stream.into() };
+    let connection = Upgraded { buffered: Bytes::copy_from_slice(early), ..stream.into() };
     let mut socket = Socket::new(connection, admission);
     let mut talk = Talk::default();
     for piece in pieces {

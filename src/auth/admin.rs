@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::transport::offered_token;
 
 /// The fewest bytes of an admin token.
-const SHORTEST: usize = 16;
+const MIN_LENGTH: usize = 16;
 
 /// The token that makes whoever has it admin. Never shown by `Debug`.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct AdminToken(String);
 
 /// The configured admin token could be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("ADMIN_TOKEN: must have at least {SHORTEST} bytes")]
+#[error("ADMIN_TOKEN: must have at least {MIN_LENGTH} bytes")]
 pub struct ShortToken;
 
 impl AdminToken {
@@ -31,7 +31,7 @@ impl AdminToken {
     /// # Errors
     /// It is too short.
     pub(crate) fn new(token: String) -> Result<Self, ShortToken> {
-        if token.len() < SHORTEST { Err(ShortToken) } else { Ok(Self(token)) }
+        if token.len() < MIN_LENGTH { Err(ShortToken) } else { Ok(Self(token)) }
     }
 
     /// A random one of 244 bits.
@@ -49,7 +49,7 @@ impl AdminToken {
     /// Whether the request brings it: in its header, or on a socket as a subprotocol, where it is percent-encoded.
     /// Hashes are compared, which are all of one length: how long it takes says nothing of the token, not even its
     /// length.
-    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn matches(&self, headers: &HeaderMap) -> bool {
         let same =
             |token: &[u8], own: &str| -> bool { Sha256::digest(token).ct_eq(&Sha256::digest(own)).into() };
         bearer(headers).is_some_and(|token| same(token, &self.0))
@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn only_the_whole_token_in_the_right_scheme_is_the_admins() {
         let token = AdminToken::new(TOKEN.into()).unwrap();
-        let is_in = |name, value: &str| token.is_in(&HeaderMap::from_iter([(name, value.parse().unwrap())]));
+        let is_in =
+            |name, value: &str| token.matches(&HeaderMap::from_iter([(name, value.parse().unwrap())]));
         let is_admin = |value: &str| is_in(AUTHORIZATION, value);
         assert!(is_admin(&format!("Bearer {TOKEN}")) && is_admin(&format!("bearer {TOKEN}")));
         for wrong in
@@ -120,7 +121,7 @@ mod tests {
         assert!(
             !is_offered("breathing-room.v1, bearer.a%2Bsecret") && !is_offered("a%2Bsecret%2Fof%2016%3D%3D")
         );
-        assert!(!token.is_in(&HeaderMap::new()));
+        assert!(!token.matches(&HeaderMap::new()));
         assert_ne!(AdminToken::random().reveal(), AdminToken::random().reveal());
     }
 

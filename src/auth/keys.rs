@@ -196,7 +196,7 @@ impl Key {
     }
 
     /// What stands in a token that was signed with this key.
-    pub(super) fn open(&self, token: &str) -> errors::Result<Box<RawValue>> {
+    pub(super) fn verify(&self, token: &str) -> errors::Result<Box<RawValue>> {
         decode(token, &self.decoding, &self.validation).map(|opened| opened.claims)
     }
 }

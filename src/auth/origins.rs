@@ -12,7 +12,7 @@ pub struct AllowedOrigins(Vec<Rule>);
 enum Rule {
     /// `*`: from anywhere.
     Any,
-    /// `self`: from this hub's own pages, by whatever name it was called.
+    /// `self`: from this hub's own pages, by whatever name it was requested.
     Own,
     /// `localhost`: from this machine, on any port.
     Localhost,
@@ -48,13 +48,13 @@ impl AllowedOrigins {
 
     /// Whether a page of this origin may ask the hub, which has this one.
     #[must_use]
-    pub fn allow(&self, origin: &str, own: &Own<'_>) -> bool {
+    pub fn allow(&self, origin: &str, own: &OwnOrigin<'_>) -> bool {
         // What is no origin, such as `null`, is allowed where all are.
         let origin = canonical(origin);
         self.0.iter().any(|rule| match (rule, &origin) {
             (Rule::Any, _) => true,
             (_, None) => false,
-            (Rule::Own, Some(origin)) => own.is(origin),
+            (Rule::Own, Some(origin)) => own.matches(origin),
             (Rule::Localhost, Some(origin)) => is_localhost(origin),
             (Rule::Exact(exact), Some(origin)) => origin == exact,
         })
@@ -79,11 +79,11 @@ impl PublicUrl {
 
 /// The hub's own origin, as far as it is known for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Own<'a> {
+pub enum OwnOrigin<'a> {
     /// As it is configured.
     Configured(&'a PublicUrl),
     /// By the host that was asked for, and by the scheme, where that was told.
-    Called {
+    Requested {
         /// Of the request's `Host`.
         host: &'a str,
         /// `http` or `https`.
@@ -91,16 +91,18 @@ pub enum Own<'a> {
     },
 }
 
-impl Own<'_> {
+impl OwnOrigin<'_> {
     /// Whether it is this one.
-    fn is(&self, origin: &str) -> bool {
+    fn matches(&self, origin: &str) -> bool {
         match self {
             Self::Configured(PublicUrl(own)) => origin == own,
-            Self::Called { host, scheme } => authority(origin).is_some_and(|(of_origin, authority)| {
-                let same_host =
-                    || canonical(&format!("{of_origin}://{host}")).is_some_and(|own| own == origin);
-                scheme.is_none_or(|scheme| scheme == of_origin) && (authority == *host || same_host())
-            }),
+            Self::Requested { host, scheme } => {
+                authority(origin).is_some_and(|(origin_scheme, authority)| {
+                    let same_host =
+                        || canonical(&format!("{origin_scheme}://{host}")).is_some_and(|own| own == origin);
+                    scheme.is_none_or(|scheme| scheme == origin_scheme) && (authority == *host || same_host())
+                })
+            }
         }
     }
 }
@@ -224,7 +226,7 @@ mod tests {
         ];
         for (list, origin, host, expected) in cases {
             let allowed = AllowedOrigins::parse(list).unwrap();
-            let own = Own::Called { host, scheme: None };
+            let own = OwnOrigin::Requested { host, scheme: None };
             assert_eq!(allowed.allow(origin, &own), expected, "{list}: {origin} at {host}");
         }
     }
@@ -232,16 +234,16 @@ mod tests {
     #[test]
     fn own_origin_has_a_scheme_where_it_is_known() {
         let public = PublicUrl::parse("https://Hub.example.org:443/").unwrap();
-        let called = |scheme| Own::Called { host: "hub.example.org", scheme };
+        let requested = |scheme| OwnOrigin::Requested { host: "hub.example.org", scheme };
         for (own, origin, expected) in [
-            (called(None), "http://hub.example.org", true),
-            (called(None), "https://hub.example.org", true),
-            (called(Some("https")), "https://hub.example.org", true),
-            (called(Some("https")), "http://hub.example.org", false),
-            (called(Some("http")), "https://hub.example.org", false),
-            (Own::Configured(&public), "https://hub.example.org", true),
-            (Own::Configured(&public), "http://hub.example.org", false),
-            (Own::Configured(&public), "https://other.example.org", false),
+            (requested(None), "http://hub.example.org", true),
+            (requested(None), "https://hub.example.org", true),
+            (requested(Some("https")), "https://hub.example.org", true),
+            (requested(Some("https")), "http://hub.example.org", false),
+            (requested(Some("http")), "https://hub.example.org", false),
+            (OwnOrigin::Configured(&public), "https://hub.example.org", true),
+            (OwnOrigin::Configured(&public), "http://hub.example.org", false),
+            (OwnOrigin::Configured(&public), "https://other.example.org", false),
         ] {
             assert_eq!(AllowedOrigins::default().allow(origin, &own), expected, "{origin} at {own:?}");
         }

@@ -54,7 +54,7 @@ pub enum BadToken {
     Expired,
     /// It would end what the one before lets go on.
     #[error("exp: ends before the token that it would replace, which goes on to hold")]
-    Sooner,
+    EndsSooner,
     /// It was made for something else than this hub.
     #[error("aud: is for another audience")]
     Audience,
@@ -63,7 +63,7 @@ pub enum BadToken {
     Visitor,
     /// There was no need for one.
     #[error("this hub asks for none")]
-    NoneWanted,
+    NotConfigured,
     /// It opens another room, and only that.
     #[error("room: opens another room")]
     Room,
@@ -133,7 +133,7 @@ impl Tokens {
         if nbf.is_some_and(|NumericDate(from)| now < from.minus(millis(LEEWAY))) {
             return Err(BadToken::TooEarly);
         }
-        if now >= claims.ends() {
+        if now >= claims.expires_with_leeway() {
             return Err(BadToken::Expired);
         }
         match &self.audience {
@@ -150,7 +150,7 @@ impl Tokens {
             return Err(BadToken::Malformed);
         }
         for key in self.keys.iter().filter(|key| key.may_have_signed(&header)) {
-            match key.open(token) {
+            match key.verify(token) {
                 Ok(payload) => return Ok(payload),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
                 Err(_) => return Err(BadToken::Malformed),
@@ -163,7 +163,7 @@ impl Tokens {
 impl Claims {
     /// When the token ends for the hub: a little after its `exp`, for clocks that differ.
     #[must_use]
-    pub fn ends(&self) -> Time {
+    pub fn expires_with_leeway(&self) -> Time {
         self.expires.plus(millis(LEEWAY))
     }
 
@@ -171,7 +171,7 @@ impl Claims {
     ///
     /// # Errors
     /// They open another one.
-    pub fn opening(&self, room: &RoomId) -> Result<&Self, BadToken> {
+    pub fn for_room(&self, room: &RoomId) -> Result<&Self, BadToken> {
         if self.room.as_ref().is_none_or(|opened| opened == room) { Ok(self) } else { Err(BadToken::Room) }
     }
 
@@ -179,7 +179,7 @@ impl Claims {
     ///
     /// # Errors
     /// They are another one's.
-    pub fn of(&self, visitor: &VisitorId) -> Result<&Self, BadToken> {
+    pub fn for_visitor(&self, visitor: &VisitorId) -> Result<&Self, BadToken> {
         if self.visitor == *visitor { Ok(self) } else { Err(BadToken::Visitor) }
     }
 

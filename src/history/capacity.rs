@@ -140,8 +140,8 @@ impl Capacity {
         if is_over(&self.events, size.events) || is_over(&self.bytes, size.bytes) {
             return Err(Full::Queue);
         }
-        self.events.take_anyway(size.events);
-        self.bytes.take_anyway(size.bytes);
+        self.events.take_over_limit(size.events);
+        self.bytes.take_over_limit(size.bytes);
         holdings.add(None, size);
         Ok(())
     }

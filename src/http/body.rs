@@ -72,7 +72,7 @@ impl BodyBudget {
     }
 
     async fn collect(&self, address: Address, mut body: Body) -> Result<Vec<u8>, ApiError> {
-        let mut room = self.room.try_hold(address, 0)?;
+        let mut room = self.room.try_acquire(address, 0)?;
         let (mut whole, mut pieces) = (Vec::new(), Pieces::default());
         while let Some(frame) = body.frame().await {
             // What is no data is a trailer.

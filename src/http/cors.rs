@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::forwarded::forwarded_scheme;
 use super::log_throttle::LogThrottle;
 use super::websocket;
-use crate::auth::origins::Own;
+use crate::auth::origins::OwnOrigin;
 use crate::auth::{AllowedOrigins, PublicUrl};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -73,8 +73,8 @@ impl Origins {
     fn allow(&self, headers: &HeaderMap, origin: &HeaderValue) -> bool {
         let host = headers.get(HOST).and_then(|host| str::from_utf8(host.as_bytes()).ok());
         let scheme = if self.is_proxied { forwarded_scheme(headers) } else { None };
-        let called = Own::Called { host: host.unwrap_or_default(), scheme };
-        let own = self.own.as_ref().map_or(called, Own::Configured);
+        let called = OwnOrigin::Requested { host: host.unwrap_or_default(), scheme };
+        let own = self.own.as_ref().map_or(called, OwnOrigin::Configured);
         origin.to_str().is_ok_and(|origin| self.allowed.allow(origin, &own))
     }
 

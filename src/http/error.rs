@@ -192,8 +192,8 @@ impl ApiError {
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
-            Self::LimitExceeded(LimitExceeded::Open | LimitExceeded::Live)
-            | Self::Sockets(AdmitError::LimitExceeded(LimitExceeded::Open))
+            Self::LimitExceeded(LimitExceeded::OpenSockets | LimitExceeded::LiveSockets)
+            | Self::Sockets(AdmitError::LimitExceeded(LimitExceeded::OpenSockets))
             | Self::Place(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
             Self::LimitExceeded(_) | Self::Sockets(AdmitError::LimitExceeded(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-fast")

@@ -115,7 +115,7 @@ async fn take<T: DeserializeOwned>(
     let is_bot = bots::sent(headers);
     let event = |who: Who, fields, at| {
         if let Some(claims) = &claims {
-            claims.of(&who.visitor)?.opening(&who.room)?;
+            claims.for_visitor(&who.visitor)?.for_room(&who.room)?;
         }
         event(who, fields, at).map_err(ApiError::BadBody)
     };

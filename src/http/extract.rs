@@ -69,7 +69,7 @@ const HEALTH: &str = "/health";
 /// # Errors
 /// It does.
 pub(crate) fn check_rate<B>(app: &App, address: Address, request: &Request<B>) -> Result<(), LimitExceeded> {
-    if app.admin_token.is_in(request.headers()) {
+    if app.admin_token.matches(request.headers()) {
         return Ok(());
     }
     match *request.method() {
@@ -84,7 +84,7 @@ pub(crate) fn check_rate<B>(app: &App, address: Address, request: &Request<B>) -
 /// # Errors
 /// The request does not bring the admin token, or its address has failed too often.
 pub(crate) fn admit_admin(app: &App, headers: &HeaderMap, address: Address) -> Result<Admin, ApiError> {
-    if app.admin_token.is_in(headers) {
+    if app.admin_token.matches(headers) {
         return Ok(Admin(()));
     }
     app.sockets.count_admin_failure(address)?;
@@ -115,7 +115,7 @@ impl Asker {
     /// # Errors
     /// From neither. Where the hub asks for no tokens, nobody can show to be a visitor.
     pub(crate) fn of(app: &App, headers: &HeaderMap, address: Address) -> Result<Self, ApiError> {
-        if app.admin_token.is_in(headers) {
+        if app.admin_token.matches(headers) {
             return Ok(Self::Admin);
         }
         let tokens = app.room.tokens.as_ref().ok_or(ApiError::Unauthorized);
@@ -134,7 +134,7 @@ impl Asker {
     pub(crate) fn may_have(&self, visitor: &VisitorId) -> Result<(), ApiError> {
         match self {
             Self::Admin => Ok(()),
-            Self::Visitor(claims) if claims.of(visitor)?.room.is_none() => Ok(()),
+            Self::Visitor(claims) if claims.for_visitor(visitor)?.room.is_none() => Ok(()),
             Self::Visitor(_) => Err(BadToken::Room.into()),
         }
     }

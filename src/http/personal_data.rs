@@ -51,7 +51,7 @@ impl PersonalDataGate {
 
     /// A place in the line, and then the turn.
     async fn turn(&self, address: Address) -> Result<(Permit, SemaphorePermit<'_>), ApiError> {
-        let place = self.line.try_hold(address, 1).map_err(|_| ApiError::Busy)?;
+        let place = self.line.try_acquire(address, 1).map_err(|_| ApiError::Busy)?;
         match timeout(PATIENCE, self.turn.acquire()).await {
             Ok(Ok(turn)) => Ok((place, turn)),
             // It is never closed.

@@ -25,7 +25,7 @@ use super::{
     assets, body, contract, events, extract, operate, pages, personal_data, rooms, stats, websocket,
 };
 use crate::address::Address;
-use crate::panics::{Panics, Part};
+use crate::panics::{Panics, Scope};
 
 /// All that is answered: requests for sockets at once, everything else by the router.
 #[derive(Debug, Clone)]
@@ -146,7 +146,7 @@ async fn unless_it_panics(
     panics: &Panics,
     handler: impl Future<Output = Response>,
 ) -> Result<Response, ApiError> {
-    panics.catch(Part::Request, handler).await.ok_or(ApiError::Panic)
+    panics.catch(Scope::Request, handler).await.ok_or(ApiError::Panic)
 }
 
 #[cfg(test)]

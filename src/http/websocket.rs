@@ -23,14 +23,14 @@ use super::error::ApiError;
 use super::extract::{address, admit, claims, query, room_id};
 use crate::auth::Claims;
 use crate::history::event::Who;
-use crate::panics::Part;
+use crate::panics::Scope;
 use crate::presence::JoinError;
 use crate::protocol::mood::MOOD_RULE;
 use crate::protocol::schema::text_like;
 use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
 use crate::rejections::Limit;
+use crate::session::feed_session;
 use crate::session::room::RoomSession;
-use crate::session::viewer;
 use crate::transport::{Handshake, Socket, offered_visitor};
 
 /// The address of a room's socket.
@@ -121,7 +121,7 @@ pub(crate) fn answer<B>(app: &Arc<App>, request: &http::Request<B>) -> Option<Re
     let wanted = Wanted::of(request)?;
     let (route, verdict) = (wanted.route(), app.origins.judge(request, app.clock.elapsed()));
     let answer = match verdict.check() {
-        Ok(()) => app.metrics.panics().shield(Part::Request, || wanted.open(app, request)),
+        Ok(()) => app.metrics.panics().catch_sync(Scope::Request, || wanted.open(app, request)),
         Err(foreign) => Some(Err(foreign)),
     };
     let mut response = answer.unwrap_or(Err(ApiError::Panic)).into_response();
@@ -154,12 +154,12 @@ fn join<B>(
     let claims = claims(app, request.headers())?;
     let joining: Joining = query(Query::try_from_uri(request.uri()))?;
     let room = room?;
-    let claims = claims.as_ref().map(|claims| claims.opening(&room)).transpose()?;
+    let claims = claims.as_ref().map(|claims| claims.for_room(&room)).transpose()?;
     let visitor = match claims {
         Some(claims) => claims.visitor.clone(),
         None => joining.visitor(offered_visitor(request.headers()))?,
     };
-    let end = claims.map(Claims::ends);
+    let end = claims.map(Claims::expires_with_leeway);
     let mood = joining.mood(app.registry.vocabulary())?;
     app.registry.check_join(&room, &visitor).inspect_err(|no_place| {
         app.rejections.limited(match no_place {
@@ -173,7 +173,7 @@ fn join<B>(
     let context = Arc::clone(&app.room);
     Ok(Socket::open(&app.sessions, admission, handshake, move |socket| {
         if let Some(end) = end {
-            socket.set_end(end);
+            socket.set_expiry(end);
         }
         RoomSession::join(context, socket, &who, mood)
     }))
@@ -182,13 +182,13 @@ fn join<B>(
 fn listen<B>(app: &Arc<App>, request: &http::Request<B>) -> Result<Response, ApiError> {
     let address = address(app, request.headers(), request.extensions());
     app.sockets.check_address(address)?;
-    let permit = app.sockets.listen(address)?;
+    let permit = app.sockets.admit_feed(address)?;
     admit(app.config.dashboard, app, request.headers(), address)?;
     let admission = app.sockets.admit(address)?;
     let handshake = Handshake::check(request)?;
     let (feed, rejections) = (Arc::clone(&app.feed), app.rejections.clone());
     let panics = app.metrics.panics().clone();
     Ok(Socket::open(&app.sessions, admission, handshake, |socket| {
-        viewer::run(feed, socket, permit, rejections, panics)
+        feed_session::run(feed, socket, permit, rejections, panics)
     }))
 }

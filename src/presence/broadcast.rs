@@ -92,8 +92,10 @@ impl Delivery {
     async fn run(self: Arc<Self>) -> u64 {
         let mut told = 0;
         while let Some(chunk) = self.next_chunk() {
-            told +=
-                chunk.into_iter().map(|writer| u64::from(writer.publish(self.seq, &self.state))).sum::<u64>();
+            told += chunk
+                .into_iter()
+                .map(|writer| u64::from(writer.send_state(self.seq, &self.state)))
+                .sum::<u64>();
             if self.has_more() {
                 yield_now().await;
             }

@@ -251,7 +251,7 @@ impl Server {
         let acceptor = Acceptor::start(listener, front, self.accept.clone()).map_err(ServeError::Listener)?;
         let has_panicked = tokio::select! {
             () = shutdown => false,
-            () = panics.fatal() => true,
+            () = panics.task_panicked() => true,
         };
         self.end(acceptor).await?;
         if has_panicked { Err(ServeError::Panicked) } else { Ok(()) }
@@ -266,7 +266,7 @@ impl Server {
         info!(sockets = app.sockets.len(), "stopping");
         // Meanwhile connections are still accepted: whoever asks for a socket is told to come back.
         end_sessions(&app, signalled + SESSIONS_DEADLINE).await;
-        acceptor.end().await;
+        acceptor.drain().await;
         // Somebody may have come in at the last moment.
         cut_off(&app).await;
         // They hold the journal too, and the last census is the one that nobody comes after.
@@ -328,7 +328,7 @@ async fn tidy(clocks: &WatchClocks, clock: &Clock, metrics: &HttpMetrics) {
     let mut minute = interval(Duration::from_mins(1));
     loop {
         minute.tick().await;
-        clocks.forget_idle(clock.elapsed()).await;
+        clocks.remove_idle(clock.elapsed()).await;
         let evicted = clocks.take_evicted();
         if evicted > 0 {
             warn!(

@@ -30,7 +30,7 @@ pub(crate) struct Events {
     who: Who,
     address: Address,
     /// Bots have none: they are not seen.
-    attention: Option<VisitorActivity>,
+    activity: Option<VisitorActivity>,
     acks: Acks,
     /// Ready when the next ack is due.
     commit: Option<Pin<Box<dyn Future<Output = Epoch> + Send>>>,
@@ -39,13 +39,13 @@ pub(crate) struct Events {
     /// What its page takes of the live state, where it is listed.
     page: Option<Permit>,
     /// The watch sessions that play on this socket, and are measured.
-    playing: Vec<Playing>,
+    playing: Vec<PlayingSession>,
 }
 
 /// A watch session that plays.
-struct Playing {
-    /// The newest fact, without what only its own message tells.
-    fact: WatchFact,
+struct PlayingSession {
+    /// The newest event, without what only its own message tells.
+    event: WatchFact,
     /// When it came.
     since: Duration,
     /// What this takes of the live state.
@@ -56,13 +56,13 @@ impl Events {
     /// No events yet.
     #[must_use]
     pub(crate) fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
-        let attention = (!who.is_bot).then(|| context.registry.attention(&who.visitor));
+        let activity = (!who.is_bot).then(|| context.registry.attention(&who.visitor));
         Self {
             context,
             session,
             who,
             address,
-            attention,
+            activity,
             acks: Acks::default(),
             commit: None,
             last_ref: None,
@@ -79,22 +79,22 @@ impl Events {
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let path = view.path.shared();
-        let fact = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
+        let event = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
             .map_err(|problem| refuse(problem.code, problem.message, reference))?;
-        self.append(reference, Event::PageView(fact))?;
-        self.look_at(&path);
+        self.append(reference, Event::PageView(event))?;
+        self.list_page(&path);
         Ok(())
     }
 
     /// The page is listed in the live activity, unless there is no room for it.
-    fn look_at(&mut self, path: &Arc<str>) {
-        let Some(attention) = &mut self.attention else { return };
-        attention.look_away();
+    fn list_page(&mut self, path: &Arc<str>) {
+        let Some(activity) = &mut self.activity else { return };
+        activity.look_away();
         self.page = None;
         let bytes = VisitorActivity::bytes(path);
-        self.page = self.context.live_state.try_hold(self.address, bytes as u64).ok();
+        self.page = self.context.live_state.try_acquire(self.address, bytes as u64).ok();
         if self.page.is_some() {
-            attention.look_at(path);
+            activity.look_at(path);
         } else {
             self.context.rejections.limited(Limit::LiveState);
         }
@@ -107,7 +107,7 @@ impl Events {
     pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());
-        let others = self.playing.iter().filter(|playing| playing.fact.id() != id).count();
+        let others = self.playing.iter().filter(|playing| playing.event.id() != id).count();
         if state == WatchState::Playing && others >= PLAYING_LIMIT {
             let rule = format!("state: at most {PLAYING_LIMIT} watch sessions may play at once");
             return Err(refuse(ErrorCode::BadField, rule, reference));
@@ -115,35 +115,35 @@ impl Events {
         // Two messages in one millisecond still have an order.
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
-        let fact = WatchFact::new(self.who.clone(), watch, self.last_watch)
+        let event = WatchFact::new(self.who.clone(), watch, self.last_watch)
             .map_err(|problem| refuse(problem.code, problem.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
-        self.append(reference, Event::Watch(fact.clone()))?;
-        self.playing.retain(|playing| playing.fact.id() != id);
-        if let Some(attention) = &mut self.attention {
-            attention.stop(id);
+        self.append(reference, Event::Watch(event.clone()))?;
+        self.playing.retain(|playing| playing.event.id() != id);
+        if let Some(activity) = &mut self.activity {
+            activity.stop(id);
         }
         let socket = (self.address, self.session);
-        if self.context.clocks.tell(socket, id, fact.state_at(), now) {
-            self.play(fact.measurable(), &content, now);
+        if self.context.clocks.update(socket, id, event.state_at(), now) {
+            self.play(event.measurable(), &content, now);
         }
         Ok(())
     }
 
     /// A watch session plays on this socket: it is listed and measured, unless there is no room for it. Then it has the
     /// time that its client tells.
-    fn play(&mut self, fact: WatchFact, content: &Arc<str>, now: Duration) {
-        let id = fact.id();
-        // The fact and the list may each have a text of their own.
-        let bytes = size_of::<Playing>() + content.len() + VisitorActivity::bytes(content);
-        let Ok(permit) = self.context.live_state.try_hold(self.address, bytes as u64) else {
+    fn play(&mut self, event: WatchFact, content: &Arc<str>, now: Duration) {
+        let id = event.id();
+        // The event and the list may each have a text of their own.
+        let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::bytes(content);
+        let Ok(permit) = self.context.live_state.try_acquire(self.address, bytes as u64) else {
             self.context.rejections.limited(Limit::LiveState);
-            self.context.clocks.lose(self.session, id, now);
+            self.context.clocks.disconnect(self.session, id, now);
             return;
         };
-        self.playing.push(Playing { fact, since: now, _permit: permit });
-        if let Some(attention) = &mut self.attention {
-            attention.play(id, content);
+        self.playing.push(PlayingSession { event, since: now, _permit: permit });
+        if let Some(activity) = &mut self.activity {
+            activity.play(id, content);
         }
     }
 
@@ -195,10 +195,10 @@ impl Drop for Events {
     /// What played on the socket no longer does, and how long it did is kept.
     fn drop(&mut self) {
         let now = self.context.clock.elapsed();
-        for Playing { fact, since, .. } in self.playing.drain(..) {
-            if let Some(total) = self.context.clocks.lose(self.session, fact.id(), now) {
-                let fact = fact.measured(total, now.saturating_sub(since));
-                self.context.journal.append_measured(Event::Watch(fact));
+        for PlayingSession { event, since, .. } in self.playing.drain(..) {
+            if let Some(total) = self.context.clocks.disconnect(self.session, event.id(), now) {
+                let event = event.measured(total, now.saturating_sub(since));
+                self.context.journal.append_measured(Event::Watch(event));
             }
         }
     }

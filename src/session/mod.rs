@@ -6,9 +6,9 @@
 
 pub(crate) mod acks;
 pub(crate) mod events;
+pub(crate) mod feed_session;
 pub(crate) mod room;
 pub(crate) mod samples;
-pub(crate) mod viewer;
 pub(crate) mod watch_clock;
 
 pub(crate) use watch_clock::WatchClocks;

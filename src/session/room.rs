@@ -17,7 +17,7 @@ use super::watch_clock::WatchClocks;
 use crate::auth::{BadToken, Tokens};
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
-use crate::panics::{Panics, Part};
+use crate::panics::{Panics, Scope};
 use crate::presence::{Membership, Reason, Registry};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
@@ -118,7 +118,7 @@ impl RoomSession {
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         while self.membership.is_some() {
             match ready!(self.poll_wake(cx)) {
-                Wake::Message(text) => self.take(&text),
+                Wake::Message(text) => self.receive(&text),
                 Wake::TooFast(text) => self.refuse(&ClientMessage::too_fast(&text)),
                 Wake::Binary => self.socket.writer().close(CloseCode::Unsupported),
                 Wake::Committed(epoch) => self.ack(epoch),
@@ -130,7 +130,7 @@ impl RoomSession {
 
     /// It has panicked: the visitor is lost, as when the network breaks, and the socket ends with 1011.
     fn fail(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.context.panics.count(Part::Session);
+        self.context.panics.count(Scope::Session);
         if self.membership.is_none() {
             return Poll::Ready(()); // at its end, and there is no other
         }
@@ -154,8 +154,8 @@ impl RoomSession {
         })
     }
 
-    fn take(&mut self, text: &str) {
-        if let Err(refusal) = ClientMessage::parse(text).and_then(|message| self.obey(message)) {
+    fn receive(&mut self, text: &str) {
+        if let Err(refusal) = ClientMessage::parse(text).and_then(|message| self.apply(message)) {
             self.refuse(&refusal);
         }
     }
@@ -165,11 +165,11 @@ impl RoomSession {
         self.socket.writer().send(&Frame::text(&ServerMessage::from(refusal)));
     }
 
-    fn obey(&mut self, message: ClientMessage) -> Result<(), Refusal> {
+    fn apply(&mut self, message: ClientMessage) -> Result<(), Refusal> {
         let Some(membership) = &self.membership else { return Ok(()) };
         let new_events = || {
             let (context, address) = (Arc::clone(&self.context), self.socket.address());
-            Box::new(Events::new(context, self.id, who_sits(membership), address))
+            Box::new(Events::new(context, self.id, who_of(membership), address))
         };
         match message {
             ClientMessage::Mood(None) => membership.set_mood(None),
@@ -184,9 +184,9 @@ impl RoomSession {
                 self.events.get_or_insert_with(new_events).watch(reference, watch)?;
             }
             ClientMessage::Token(token) => {
-                let end = self.context.end_of(&token, membership).map_err(|bad| bad_token(&bad))?;
-                if !self.socket.renew(end) {
-                    return Err(bad_token(&BadToken::Sooner));
+                let end = self.context.expiry_of(&token, membership).map_err(|bad| bad_token(&bad))?;
+                if !self.socket.extend_expiry(end) {
+                    return Err(bad_token(&BadToken::EndsSooner));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl RoomSession {
     }
 }
 
-fn who_sits(membership: &Membership) -> Who {
+fn who_of(membership: &Membership) -> Who {
     Who {
         room: membership.room().clone(),
         visitor: membership.visitor().clone(),
@@ -219,10 +219,10 @@ fn who_sits(membership: &Membership) -> Who {
 
 impl Context {
     /// Until when a token lets whoever sits here stay.
-    fn end_of(&self, token: &str, membership: &Membership) -> Result<Time, BadToken> {
-        let tokens = self.tokens.as_ref().ok_or(BadToken::NoneWanted)?;
+    fn expiry_of(&self, token: &str, membership: &Membership) -> Result<Time, BadToken> {
+        let tokens = self.tokens.as_ref().ok_or(BadToken::NotConfigured)?;
         let claims = tokens.verify(token, self.clock.wall())?;
-        Ok(claims.of(membership.visitor())?.opening(membership.room())?.ends())
+        Ok(claims.for_visitor(membership.visitor())?.for_room(membership.room())?.expires_with_leeway())
     }
 }
 
@@ -325,10 +325,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let admission = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let permit = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
         let who = Who { room, visitor, is_bot: false };
-        let socket = Socket::new(stream.into(), admission);
+        let socket = Socket::new(stream.into(), permit);
         tokio::spawn(RoomSession::join(Arc::clone(context), socket, &who, None));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
         assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     /// How many are present, as the next message says.
-    async fn told(peer: &mut WebSocketStream<TcpStream>) -> String {
+    async fn next_text(peer: &mut WebSocketStream<TcpStream>) -> String {
         peer.next().await.unwrap().unwrap().into_text().unwrap().to_string()
     }
 
@@ -350,15 +350,18 @@ mod tests {
         let sockets = Sockets::new(&Config::default(), Clock::system(), metrics);
         let mut ann = join(&context, &sockets, "ann").await;
         let mut bob = join(&context, &sockets, "bob").await;
-        assert!(told(&mut ann).await.contains("\"present\":2"));
+        assert!(next_text(&mut ann).await.contains("\"present\":2"));
         bob.send(Message::text("not json")).await.unwrap();
         bob.send(Message::text("and what is not read any more")).await.unwrap();
         let end = bob.next().await.unwrap().unwrap();
         assert!(matches!(&end, Message::Close(Some(frame)) if u16::from(frame.code) == 1011), "{end:?}");
-        assert!(told(&mut ann).await.contains("\"present\":1"), "Bob is lost, as when the network breaks");
+        assert!(
+            next_text(&mut ann).await.contains("\"present\":1"),
+            "Bob is lost, as when the network breaks"
+        );
         assert_eq!(recorder.0.load(Ordering::Relaxed), 1);
         ann.send(Message::text(r#"{"type":"mood","mood":"calm"}"#)).await.unwrap();
-        assert!(told(&mut ann).await.contains("\"calm\":1"), "Ann goes on");
+        assert!(next_text(&mut ann).await.contains("\"calm\":1"), "Ann goes on");
         drop(bob);
         while sockets.len() > 1 {
             tokio::task::yield_now().await;

@@ -28,12 +28,12 @@ pub(crate) fn take(context: &Context) {
     let Samples { length, whole, rooms, untold } = context.registry.take_samples();
     let at = context.clock.wall().minus(millis(length));
     let vocabulary = context.registry.vocabulary();
-    let told_of = rooms.into_iter().filter(|(_, sample)| !sample.is_empty());
-    let rooms: BTreeMap<_, _> = told_of.map(|(room, sample)| (room, told(vocabulary, &sample))).collect();
+    let present = rooms.into_iter().filter(|(_, sample)| !sample.is_empty());
+    let rooms: BTreeMap<_, _> = present.map(|(room, sample)| (room, to_event(vocabulary, &sample))).collect();
     if rooms.is_empty() && whole.is_empty() && untold == 0 {
         return;
     }
-    let census = event::Census { id: Uuid::now_v7(), at, hub: told(vocabulary, &whole), rooms };
+    let census = event::Census { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &whole), rooms };
     let batch = Batch { censuses: vec![census], ..Batch::default() };
     let count = batch.samples();
     let taken = context.journal.append_all(None, batch);
@@ -48,7 +48,7 @@ pub(crate) fn take(context: &Context) {
     }
 }
 
-fn told(vocabulary: &Vocabulary, sample: &Sample) -> event::Sample {
+fn to_event(vocabulary: &Vocabulary, sample: &Sample) -> event::Sample {
     let moods: BTreeMap<String, u64> = vocabulary
         .names()
         .zip(&sample.moods)

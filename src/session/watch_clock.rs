@@ -1,6 +1,6 @@
 //! The watch clock: how long each watch session has played, as the hub itself measures it.
 //!
-//! Time runs while a socket is open and the newest state told is `playing`. A clock belongs to the
+//! Time runs while a socket is open and the newest state is `playing`. A clock belongs to the
 //! watch session, not to the socket: a client that lost its socket and comes back goes on where it was,
 //! and two sockets that play the same session count once. There are so many clocks; where one more is needed, the address
 //! that holds the most loses its own. Pure but for the lock around the table.
@@ -19,56 +19,56 @@ use crate::rejections::{Limit, Rejections};
 use crate::sync::lock;
 
 /// How long a clock that stands still is kept for its client to come back.
-const KEPT_IDLE: Duration = Duration::from_hours(1);
+const IDLE_LIMIT: Duration = Duration::from_hours(1);
 
 /// Clocks that are looked at under one lock when idle ones are forgotten: some 50 µs.
 const CHUNK: usize = 1_024;
 
-/// The clocks of all watch sessions that were heard of lately. One is of a fixed size, 160 bytes with its place in the
+/// The clocks of all watch sessions that were updated lately. One is of a fixed size, 160 bytes with its place in the
 /// order, and takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
 #[derive(Debug)]
 pub(crate) struct WatchClocks {
     limit: usize,
     rejections: Rejections,
     /// O(log n) steps, and one chunk of a pass over all.
-    table: Mutex<Table>,
+    table: Mutex<ClockTable>,
 }
 
 /// The clocks. Ordered maps, which grow and shrink without a pause in which all of them are moved.
 #[derive(Debug, Default)]
-struct Table {
+struct ClockTable {
     clocks: BTreeMap<Uuid, WatchClock>,
     /// The same by address, in the order in which each address loses them.
-    order: BTreeSet<Turn>,
+    eviction_order: BTreeSet<EvictionKey>,
     /// How many each address holds, where it holds any.
-    held: BTreeMap<Address, usize>,
+    counts: BTreeMap<Address, usize>,
     /// The same, those who hold the fewest first.
-    holders: BTreeSet<(usize, Address)>,
-    /// Clocks that were lost to others since that was last told.
+    by_count: BTreeSet<(usize, Address)>,
+    /// Clocks that were lost to others since the last count.
     evicted: usize,
 }
 
 /// When a clock is its address's next to go: those that stand still before those that play, and of them the one that
-/// was not heard of for the longest time.
-type Turn = (Address, bool, Duration, Uuid);
+/// was not updated for the longest time.
+type EvictionKey = (Address, bool, Duration, Uuid);
 
 #[derive(Debug)]
 struct WatchClock {
-    /// From where it was last heard of.
+    /// From where it was last updated.
     address: Address,
     /// Time played until `since`.
     banked: Duration,
     /// The socket on which it plays, and since when.
     playing: Option<(SessionId, Duration)>,
-    /// The newest state that was told: final or not, and when it was so by the client.
+    /// The newest state that was reported: final or not, and when it was so by the client.
     newest: Option<(bool, Time)>,
-    /// When it was last heard of.
-    heard: Duration,
+    /// When it was last updated.
+    updated: Duration,
 }
 
 impl WatchClock {
     fn new(address: Address) -> Self {
-        Self { address, banked: Duration::ZERO, playing: None, newest: None, heard: Duration::ZERO }
+        Self { address, banked: Duration::ZERO, playing: None, newest: None, updated: Duration::ZERO }
     }
 
     fn total(&self, now: Duration) -> Duration {
@@ -76,14 +76,14 @@ impl WatchClock {
         self.banked + running
     }
 
-    fn tell(&mut self, session: SessionId, state: WatchState, at: Time, now: Duration) {
-        self.heard = now;
-        let told = (state == WatchState::Ended, at);
+    fn update(&mut self, session: SessionId, state: WatchState, at: Time, now: Duration) {
+        self.updated = now;
+        let state_at = (state == WatchState::Ended, at);
         let was_final = self.newest.is_some_and(|(is_final, _)| is_final);
-        if was_final || self.newest.is_some_and(|newest| newest > told) {
+        if was_final || self.newest.is_some_and(|newest| newest > state_at) {
             return; // `ended` is final, and what came late is old news
         }
-        self.newest = Some(told);
+        self.newest = Some(state_at);
         self.stop(now);
         self.playing = (state == WatchState::Playing).then_some((session, now));
     }
@@ -93,50 +93,50 @@ impl WatchClock {
         self.playing = None;
     }
 
-    fn turn(&self, id: Uuid) -> Turn {
-        (self.address, self.playing.is_some(), self.heard, id)
+    fn eviction_key(&self, id: Uuid) -> EvictionKey {
+        (self.address, self.playing.is_some(), self.updated, id)
     }
 
-    fn is_forgotten(&self, now: Duration) -> bool {
-        self.playing.is_none() && now.saturating_sub(self.heard) >= KEPT_IDLE
+    fn is_expired(&self, now: Duration) -> bool {
+        self.playing.is_none() && now.saturating_sub(self.updated) >= IDLE_LIMIT
     }
 }
 
-impl Table {
-    fn held(&self, address: Address) -> usize {
-        self.held.get(&address).copied().unwrap_or_default()
+impl ClockTable {
+    fn count_of(&self, address: Address) -> usize {
+        self.counts.get(&address).copied().unwrap_or_default()
     }
 
-    fn hold(&mut self, address: Address, count: usize) {
-        let before = self.held(address);
-        self.holders.remove(&(before, address));
+    fn set_count(&mut self, address: Address, count: usize) {
+        let before = self.count_of(address);
+        self.by_count.remove(&(before, address));
         if count == 0 {
-            self.held.remove(&address);
+            self.counts.remove(&address);
         } else {
-            self.held.insert(address, count);
-            self.holders.insert((count, address));
+            self.counts.insert(address, count);
+            self.by_count.insert((count, address));
         }
     }
 
     fn insert(&mut self, id: Uuid, clock: WatchClock) {
-        self.order.insert(clock.turn(id));
-        self.hold(clock.address, self.held(clock.address) + 1);
+        self.eviction_order.insert(clock.eviction_key(id));
+        self.set_count(clock.address, self.count_of(clock.address) + 1);
         self.clocks.insert(id, clock);
     }
 
     fn remove(&mut self, id: Uuid) -> Option<WatchClock> {
         let clock = self.clocks.remove(&id)?;
-        self.order.remove(&clock.turn(id));
-        self.hold(clock.address, self.held(clock.address).saturating_sub(1));
+        self.eviction_order.remove(&clock.eviction_key(id));
+        self.set_count(clock.address, self.count_of(clock.address).saturating_sub(1));
         Some(clock)
     }
 
     /// Makes room for a clock of this address: the address that would hold the most loses one, which is this one where
     /// there is a tie. Nobody does where this one has none to lose, and no other has more than it would have.
     fn evict_for(&mut self, address: Address) {
-        let Some((most, greediest)) = self.holders.last().copied() else { return };
-        let loser = if self.held(address) + 1 >= most { address } else { greediest };
-        let first = self.order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
+        let Some((most, greediest)) = self.by_count.last().copied() else { return };
+        let loser = if self.count_of(address) + 1 >= most { address } else { greediest };
+        let first = self.eviction_order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
         if let Some((of, _, _, id)) = first
             && of == loser
         {
@@ -159,13 +159,13 @@ impl WatchClocks {
         lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
-    /// A message on `session`, a socket of `address`, told that `id` was in `state` from `at` on. Says whether it plays
+    /// A message on `session`, a socket of `address`, reported that `id` was in `state` from `at` on. Says whether it plays
     /// on this socket now. Where there are as many clocks as may be, the address that holds the most loses the one that
     /// has stood still for the longest time; that watch session is stored with its client's time alone.
     ///
     /// `paused` and `ended` of an unknown session need a clock too: a `playing` that is older, and comes later, is old
     /// news only to a clock.
-    pub(crate) fn tell(
+    pub(crate) fn update(
         &self,
         (address, session): (Address, SessionId),
         id: Uuid,
@@ -183,7 +183,7 @@ impl WatchClocks {
         }
         let mut clock = known.unwrap_or_else(|| WatchClock::new(address));
         clock.address = address;
-        clock.tell(session, state, at, now);
+        clock.update(session, state, at, now);
         let plays = clock.playing.is_some_and(|(playing_on, _)| playing_on == session);
         table.insert(id, clock);
         plays
@@ -191,37 +191,37 @@ impl WatchClocks {
 
     /// The socket of `session` is gone: if `id` played on it, it no longer does. Returns how long it
     /// has played, in this case.
-    pub(crate) fn lose(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
+    pub(crate) fn disconnect(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
         let mut table = lock(&self.table);
         table.clocks.get(&id)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
         let mut clock = table.remove(id)?;
         clock.stop(now);
-        clock.heard = now;
+        clock.updated = now;
         let banked = clock.banked;
         table.insert(id, clock);
         Some(banked)
     }
 
     /// Drops the clocks that have stood still for an hour, and lets others work meanwhile.
-    pub(crate) async fn forget_idle(&self, now: Duration) {
+    pub(crate) async fn remove_idle(&self, now: Duration) {
         let mut from = Bound::Unbounded;
-        while let Some(last) = self.forget_chunk(from, now) {
+        while let Some(last) = self.remove_idle_chunk(from, now) {
             from = Bound::Excluded(last);
             yield_now().await;
         }
     }
 
     /// Passes one chunk, and says which clock was the last of it.
-    fn forget_chunk(&self, from: Bound<Uuid>, now: Duration) -> Option<Uuid> {
+    fn remove_idle_chunk(&self, from: Bound<Uuid>, now: Duration) -> Option<Uuid> {
         let mut table = lock(&self.table);
         let chunk: Vec<_> = table
             .clocks
             .range((from, Bound::Unbounded))
             .take(CHUNK)
-            .map(|(id, clock)| (*id, clock.is_forgotten(now)))
+            .map(|(id, clock)| (*id, clock.is_expired(now)))
             .collect();
-        for (id, is_forgotten) in &chunk {
-            if *is_forgotten {
+        for (id, is_expired) in &chunk {
+            if *is_expired {
                 table.remove(*id);
             }
         }
@@ -255,7 +255,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn told(state: WatchState, seconds: u64) -> (WatchState, Time) {
+    fn state_at(state: WatchState, seconds: u64) -> (WatchState, Time) {
         (state, Time::from_millis(seconds * 1000))
     }
 
@@ -275,12 +275,12 @@ mod tests {
     #[test]
     fn pauses_do_not_count() {
         let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
-        clocks.tell(on(session), id, told(Playing, 0), at(0));
-        clocks.tell(on(session), id, told(Paused, 10), at(10));
-        clocks.tell(on(session), id, told(Playing, 15), at(15));
+        clocks.update(on(session), id, state_at(Playing, 0), at(0));
+        clocks.update(on(session), id, state_at(Paused, 10), at(10));
+        clocks.update(on(session), id, state_at(Playing, 15), at(15));
         assert_eq!(clocks.total(id, at(22)), at(17));
-        clocks.tell(on(session), id, told(Ended, 22), at(22));
-        clocks.tell(on(session), id, told(Playing, 23), at(23)); // ended is final
+        clocks.update(on(session), id, state_at(Ended, 22), at(22));
+        clocks.update(on(session), id, state_at(Playing, 23), at(23)); // ended is final
         assert_eq!(clocks.total(id, at(99)), at(17));
     }
 
@@ -288,10 +288,10 @@ mod tests {
     fn a_lost_socket_stops_the_time_and_another_goes_on() {
         let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
-        clocks.tell(on(first), id, told(Playing, 0), at(0));
-        assert_eq!(clocks.lose(first, id, at(10)), Some(at(10)));
-        assert_eq!(clocks.lose(first, id, at(12)), None);
-        clocks.tell(on(second), id, told(Playing, 20), at(20));
+        clocks.update(on(first), id, state_at(Playing, 0), at(0));
+        assert_eq!(clocks.disconnect(first, id, at(10)), Some(at(10)));
+        assert_eq!(clocks.disconnect(first, id, at(12)), None);
+        clocks.update(on(second), id, state_at(Playing, 20), at(20));
         assert_eq!(clocks.total(id, at(25)), at(15));
     }
 
@@ -299,18 +299,18 @@ mod tests {
     fn two_sockets_that_play_the_same_count_once() {
         let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
-        clocks.tell(on(first), id, told(Playing, 0), at(0));
-        clocks.tell(on(second), id, told(Playing, 5), at(5)); // the first is half dead and not yet found out
-        assert_eq!(clocks.lose(first, id, at(30)), None);
+        clocks.update(on(first), id, state_at(Playing, 0), at(0));
+        clocks.update(on(second), id, state_at(Playing, 5), at(5)); // the first is half dead and not yet found out
+        assert_eq!(clocks.disconnect(first, id, at(30)), None);
         assert_eq!(clocks.total(id, at(31)), at(31));
     }
 
     #[test]
     fn old_news_changes_nothing() {
         let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
-        clocks.tell(on(session), id, told(Playing, 0), at(0));
-        clocks.tell(on(session), id, told(Paused, 10), at(10));
-        assert!(!clocks.tell(on(session), id, told(Playing, 0), at(11))); // sent again
+        clocks.update(on(session), id, state_at(Playing, 0), at(0));
+        clocks.update(on(session), id, state_at(Paused, 10), at(10));
+        assert!(!clocks.update(on(session), id, state_at(Playing, 0), at(11))); // sent again
         assert_eq!(clocks.total(id, at(60)), at(10));
     }
 
@@ -318,11 +318,11 @@ mod tests {
     async fn idle_clocks_are_forgotten_and_playing_ones_kept() {
         let (clocks, session) = (clocks(10), SessionId::new());
         let (playing, paused) = (Uuid::new_v4(), Uuid::new_v4());
-        clocks.tell(on(session), playing, told(Playing, 0), at(0));
-        clocks.tell(on(session), paused, told(Paused, 0), at(0));
-        clocks.forget_idle(at(3_599)).await;
+        clocks.update(on(session), playing, state_at(Playing, 0), at(0));
+        clocks.update(on(session), paused, state_at(Paused, 0), at(0));
+        clocks.remove_idle(at(3_599)).await;
         assert_eq!(clocks.len(), 2);
-        clocks.forget_idle(at(3_600)).await;
+        clocks.remove_idle(at(3_600)).await;
         assert_eq!((clocks.len(), clocks.total(playing, at(3_600))), (1, at(3_600)));
     }
 
@@ -331,9 +331,9 @@ mod tests {
         let (clocks, session) = (clocks(10_000), SessionId::new());
         for n in 0..3 * CHUNK {
             let state = if n % 2 == 0 { Paused } else { Playing };
-            clocks.tell(on(session), Uuid::new_v4(), told(state, 0), at(0));
+            clocks.update(on(session), Uuid::new_v4(), state_at(state, 0), at(0));
         }
-        clocks.forget_idle(at(3_600)).await;
+        clocks.remove_idle(at(3_600)).await;
         assert_eq!(clocks.len(), 3 * CHUNK / 2);
     }
 
@@ -342,10 +342,10 @@ mod tests {
         let (clocks, session) = (clocks(100), SessionId::new());
         let honest: Vec<_> = (0..10).map(|_| Uuid::new_v4()).collect();
         for id in &honest {
-            clocks.tell((address(1), session), *id, told(Playing, 0), at(0));
+            clocks.update((address(1), session), *id, state_at(Playing, 0), at(0));
         }
         for second in 1..1_000 {
-            clocks.tell((address(2), session), Uuid::new_v4(), told(Paused, second), at(second));
+            clocks.update((address(2), session), Uuid::new_v4(), state_at(Paused, second), at(second));
         }
         assert_eq!(clocks.len(), 100);
         assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
@@ -354,7 +354,7 @@ mod tests {
         // Somebody new is measured, and so is the next one of those who were here.
         for (address, second) in [(address(3), 2_000), (address(1), 2_001)] {
             let id = Uuid::new_v4();
-            assert!(clocks.tell((address, session), id, told(Playing, second), at(second)));
+            assert!(clocks.update((address, session), id, state_at(Playing, second), at(second)));
             assert_eq!(clocks.total(id, at(second + 9)), at(9));
         }
         assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
@@ -367,7 +367,7 @@ mod tests {
         for (second, (id, state)) in
             (0..).zip(ids.into_iter().zip([Playing, Paused, Paused, Paused, Playing]))
         {
-            clocks.tell(on(session), id, told(state, second), at(second));
+            clocks.update(on(session), id, state_at(state, second), at(second));
         }
         let kept = ids.map(|id| lock(&clocks.table).clocks.contains_key(&id));
         assert_eq!(kept, [true, false, false, true, true]);
@@ -378,7 +378,7 @@ mod tests {
         let (clocks, session) = (clocks(3), SessionId::new());
         let ids = [(); 4].map(|()| Uuid::new_v4());
         for (last, id) in (0..).zip(ids) {
-            let plays = clocks.tell((address(last), session), id, told(Playing, 0), at(0));
+            let plays = clocks.update((address(last), session), id, state_at(Playing, 0), at(0));
             assert!(plays, "measured or not, it is being watched");
         }
         assert_eq!(ids.map(|id| clocks.total(id, at(5))), [at(5), at(5), at(5), at(0)]);
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_clock_has_a_fixed_size() {
         assert!(size_of::<(Uuid, WatchClock)>() <= 112, "{}", size_of::<(Uuid, WatchClock)>());
-        assert!(size_of::<Turn>() <= 48, "{}", size_of::<Turn>());
+        assert!(size_of::<EvictionKey>() <= 48, "{}", size_of::<EvictionKey>());
     }
 
     proptest! {
@@ -401,18 +401,18 @@ mod tests {
                 let state = [Playing, Paused, Ended].get(usize::from(step)).copied();
                 let told_at = if is_now { second } else { 0 };
                 match state {
-                    Some(state) => drop(clocks.tell((address(of), session), id, told(state, told_at), now)),
-                    None => drop(clocks.lose(session, id, now)),
+                    Some(state) => drop(clocks.update((address(of), session), id, state_at(state, told_at), now)),
+                    None => drop(clocks.disconnect(session, id, now)),
                 }
                 let table = lock(&clocks.table);
                 prop_assert!(table.clocks.len() <= 8);
-                let turns: BTreeSet<Turn> = table.clocks.iter().map(|(id, clock)| clock.turn(*id)).collect();
-                prop_assert_eq!(&turns, &table.order);
-                let mut held = BTreeMap::new();
-                table.clocks.values().for_each(|clock| *held.entry(clock.address).or_default() += 1);
-                prop_assert_eq!(&held, &table.held);
-                let holders: BTreeSet<_> = held.iter().map(|(address, count)| (*count, *address)).collect();
-                prop_assert_eq!(&holders, &table.holders);
+                let keys: BTreeSet<EvictionKey> = table.clocks.iter().map(|(id, clock)| clock.eviction_key(*id)).collect();
+                prop_assert_eq!(&keys, &table.eviction_order);
+                let mut counts = BTreeMap::new();
+                table.clocks.values().for_each(|clock| *counts.entry(clock.address).or_default() += 1);
+                prop_assert_eq!(&counts, &table.counts);
+                let by_count: BTreeSet<_> = counts.iter().map(|(address, count)| (*count, *address)).collect();
+                prop_assert_eq!(&by_count, &table.by_count);
             }
         }
     }

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
-use super::descriptors::{AcceptErrors, FULL, TOO_MANY, turn_away};
+use super::descriptors::{AcceptErrors, FULL_RESPONSE, TOO_MANY_RESPONSE, reject};
 use super::limits::LimitExceeded;
 use super::sockets::{ConnectionPermit, Sockets};
-use crate::panics::Part;
+use crate::panics::Scope;
 use crate::rejections::Limit;
 use crate::transport::metrics::TransportMetrics;
 
@@ -49,13 +49,13 @@ const SEND_BUFFER: usize = 32 * 1024;
 
 /// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
 #[cfg(target_os = "linux")]
-const AFTER_THE_SWEEP: Duration = Duration::from_secs(2);
+const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 
 /// After so many requests in a row that were answered with 429 a connection is closed.
 const REJECTED_LIMIT: u32 = 10;
 
 /// How long a running request has to end.
-const CONNECTION_END: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The address of a request's connection: an extension of every request.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +94,7 @@ pub struct AcceptConfig {
 
 impl AcceptConfig {
     fn permit(&self, peer: IpAddr) -> Result<Option<ConnectionPermit>, LimitExceeded> {
-        if self.has_proxy { Ok(None) } else { self.sockets.connect(peer.into()).map(Some) }
+        if self.has_proxy { Ok(None) } else { self.sockets.admit_connection(peer.into()).map(Some) }
     }
 }
 
@@ -118,7 +118,7 @@ impl<S> ConnectionService for S where
 }
 
 /// Sets what all connections inherit.
-fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
+fn set_options(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_send_buffer_size(SEND_BUFFER)?;
     // Small messages must not wait for each other.
@@ -127,7 +127,7 @@ fn set_up(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
     // it, and what it still keeps for sockets that were cut off.
     #[cfg(target_os = "linux")]
     {
-        let millis = u32::try_from((stall_limit + AFTER_THE_SWEEP).as_millis()).unwrap_or(u32::MAX);
+        let millis = u32::try_from((stall_limit + USER_TIMEOUT_MARGIN).as_millis()).unwrap_or(u32::MAX);
         rustix::net::sockopt::set_tcp_user_timeout(listener, millis)?;
         super::defer::defer_accept(listener)?;
     }
@@ -155,7 +155,7 @@ impl Acceptor {
         service: S,
         config: AcceptConfig,
     ) -> io::Result<Self> {
-        set_up(&listener, config.stall_limit)?;
+        set_options(&listener, config.stall_limit)?;
         let (connections, stop, panics) =
             (config.connections.clone(), CancellationToken::new(), config.metrics.panics.clone());
         let accept = panics.spawn(accept(listener, service, config, stop.clone()));
@@ -163,7 +163,7 @@ impl Acceptor {
     }
 
     /// Accepts no more, and lets running requests finish, for a moment.
-    pub(crate) async fn end(self) {
+    pub(crate) async fn drain(self) {
         drop(self.accept);
         self.stop.cancel();
         self.connections.close();
@@ -184,21 +184,21 @@ async fn accept(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                errors.wait_out(&error).await;
+                errors.back_off(&error).await;
                 continue;
             }
         };
         if config.connections.len() + config.sockets.len() >= config.limit {
             config.metrics.rejections.limited(Limit::Descriptors);
-            turn_away(stream, FULL);
+            reject(stream, FULL_RESPONSE);
             continue;
         }
         let Ok(permit) = config.permit(peer.ip()) else {
-            turn_away(stream, TOO_MANY);
+            reject(stream, TOO_MANY_RESPONSE);
             continue;
         };
         let connection = connection(http.clone(), stream, peer.ip(), service.clone(), stop.clone());
-        let connection = config.metrics.panics.catch(Part::Request, connection);
+        let connection = config.metrics.panics.catch(Scope::Request, connection);
         drop(config.connections.spawn(connection.map(move |_| drop(permit))));
     }
 }
@@ -236,15 +236,15 @@ async fn connection(
         service.call(request).map_ok(|response| close_after_many(&rejected, response))
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    let over = tokio::select! {
+    let ended = tokio::select! {
         biased;
-        over = connection.as_mut() => Ok(over),
+        ended = connection.as_mut() => Ok(ended),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            timeout(CONNECTION_END, connection).await
+            timeout(DRAIN_TIMEOUT, connection).await
         }
     };
-    match over {
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "a connection ended early"),
         Err(_) => debug!("a request was not answered before the end"),
@@ -278,14 +278,14 @@ mod tests {
             Clock::system(),
             TransportMetrics::register(Rejections::register(), Panics::register()),
         );
-        let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
+        let (sessions, admitter) = (TaskTracker::new(), Arc::clone(&sockets));
         let service = service_fn(move |request: Request<Incoming>| {
             ready(Ok(if request.uri().path() == "/before" {
                 Body::from(vec![b' '; 64 * 1024]).into_response()
             } else {
                 let handshake = Handshake::check(&request).unwrap();
-                let admission = admitting.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-                Socket::open(&sessions, admission, handshake, async |_open: Socket| pending().await)
+                let permit = admitter.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+                Socket::open(&sessions, permit, handshake, async |_open: Socket| pending().await)
             }))
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -311,11 +311,11 @@ mod tests {
             Clock::system(),
             TransportMetrics::register(Rejections::register(), Panics::register()),
         );
-        let (sessions, admitting) = (TaskTracker::new(), Arc::clone(&sockets));
+        let (sessions, admitter) = (TaskTracker::new(), Arc::clone(&sockets));
         let service = service_fn(move |request: Request<Incoming>| {
             let handshake = Handshake::check(&request).unwrap();
-            let admission = admitting.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
-            ready(Ok(Socket::open(&sessions, admission, handshake, async |_open: Socket| pending().await)))
+            let permit = admitter.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+            ready(Ok(Socket::open(&sessions, permit, handshake, async |_open: Socket| pending().await)))
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -338,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn connections_inherit_what_the_listener_has() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        set_up(&listener, Duration::from_secs(30)).unwrap();
+        set_options(&listener, Duration::from_secs(30)).unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         peer.write_all(b"G").await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();

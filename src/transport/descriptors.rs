@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 /// Kept for the database, the runtime and the listener.
-const FOR_FILES: usize = 48;
+const RESERVED_FOR_FILES: usize = 48;
 
 /// Kept for plain requests.
-const FOR_REQUESTS: usize = 80;
+const RESERVED_FOR_REQUESTS: usize = 80;
 
 /// How long accepting pauses after an error that may come again at once.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -26,13 +26,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a connection gets for which there is no descriptor.
-pub(crate) const FULL: &[u8] =
+pub(crate) const FULL_RESPONSE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\
     Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: come back in a while\"}}";
 
 /// What a connection gets from whose address there are too many.
-pub(crate) const TOO_MANY: &[u8] =
+pub(crate) const TOO_MANY_RESPONSE: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 89\r\n\
     Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 10\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"too-many\",\"message\":\"too many connections are open from your address\"}}";
@@ -72,18 +72,18 @@ impl Descriptors {
     /// How many connections fit, with sockets.
     #[must_use]
     pub fn connections(self) -> usize {
-        self.0 - FOR_FILES.min(self.0 / 2)
+        self.0 - RESERVED_FOR_FILES.min(self.0 / 2)
     }
 
     /// How many sockets fit.
     #[must_use]
     pub fn sockets(self) -> usize {
-        self.connections() - FOR_REQUESTS.min(self.0 / 4)
+        self.connections() - RESERVED_FOR_REQUESTS.min(self.0 / 4)
     }
 }
 
 /// Tells a connection why there is no place for it, as far as that goes without waiting.
-pub(crate) fn turn_away(stream: TcpStream, answer: &[u8]) {
+pub(crate) fn reject(stream: TcpStream, answer: &[u8]) {
     let Ok(mut stream) = stream.into_std() else { return };
     // With the request unread, the answer would be lost to a reset.
     let _ = stream.read(&mut [0; 4096]);
@@ -105,7 +105,7 @@ impl AcceptErrors {
     }
 
     /// One more: returns when it makes sense to try again.
-    pub(crate) async fn wait_out(&mut self, error: &io::Error) {
+    pub(crate) async fn back_off(&mut self, error: &io::Error) {
         self.counter.increment(1);
         let is_due = self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY);
         if is_due {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_answers_are_as_long_as_they_say() {
-        for (answer, code) in [(FULL, "full"), (TOO_MANY, "too-many")] {
+        for (answer, code) in [(FULL_RESPONSE, "full"), (TOO_MANY_RESPONSE, "too-many")] {
             let answer = str::from_utf8(answer).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{}", body.len());
@@ -156,12 +156,12 @@ mod tests {
         let mut errors = AcceptErrors::new(Counter::noop());
         let started = Instant::now();
         for _ in 0..1_000 {
-            errors.wait_out(&ErrorKind::ConnectionAborted.into()).await;
+            errors.back_off(&ErrorKind::ConnectionAborted.into()).await;
         }
         assert!(started.elapsed() < Duration::from_secs(10), "a pause for each would be 50 s");
         let started = Instant::now();
         for _ in 0..3 {
-            errors.wait_out(&rustix::io::Errno::MFILE.into()).await;
+            errors.back_off(&rustix::io::Errno::MFILE.into()).await;
         }
         assert!(started.elapsed() >= 3 * PAUSE);
     }

@@ -58,36 +58,36 @@ const ADMIN_FAILURES: NonZeroU32 = NonZeroU32::MIN;
 pub enum LimitExceeded {
     /// As many sockets are open from it as may be.
     #[error("too many sockets are open from your address")]
-    Open,
+    OpenSockets,
     /// As many connections are open from it as may be.
     #[error("too many connections are open from your address")]
-    Connected,
+    OpenConnections,
     /// It opens sockets too fast.
     #[error("your address opens sockets too fast: wait a moment")]
-    Opened,
+    SocketRate,
     /// As many sockets for the live activity are open from it as may be.
     #[error("too many sockets for the live activity are open from your address")]
-    Live,
+    LiveSockets,
     /// It has tried too often to be the admin.
     #[error("your address has brought no good admin token too often: wait a moment")]
     AdminFailures,
     /// It posts too fast.
     #[error("your address posts too fast: wait a moment")]
-    Posts,
+    PostRate,
     /// It asks too fast.
     #[error("your address asks too fast: wait a moment")]
-    Reads,
+    ReadRate,
 }
 
 impl From<LimitExceeded> for Limit {
     fn from(limit: LimitExceeded) -> Self {
         match limit {
-            LimitExceeded::Open => Self::AddressSockets,
-            LimitExceeded::Connected => Self::AddressConnections,
-            LimitExceeded::Opened => Self::AddressSocketRate,
-            LimitExceeded::Live => Self::AddressLiveSockets,
-            LimitExceeded::Posts => Self::AddressPostRate,
-            LimitExceeded::Reads => Self::AddressReadRate,
+            LimitExceeded::OpenSockets => Self::AddressSockets,
+            LimitExceeded::OpenConnections => Self::AddressConnections,
+            LimitExceeded::SocketRate => Self::AddressSocketRate,
+            LimitExceeded::LiveSockets => Self::AddressLiveSockets,
+            LimitExceeded::PostRate => Self::AddressPostRate,
+            LimitExceeded::ReadRate => Self::AddressReadRate,
             LimitExceeded::AdminFailures => Self::AdminFailures,
         }
     }
@@ -96,25 +96,25 @@ impl From<LimitExceeded> for Limit {
 /// What all addresses do now.
 #[derive(Debug)]
 pub(crate) struct AddressLimiter {
-    most: u32,
-    most_live: u32,
-    sockets: Open,
-    live: Open,
-    connections: Open,
-    opened: Limiter,
-    posts: Limiter,
-    reads: Limiter,
-    admin_failures: Limiter,
+    max_open: u32,
+    max_live: u32,
+    sockets: AddressCounts,
+    live: AddressCounts,
+    connections: AddressCounts,
+    opened: KeyedLimiter,
+    posts: KeyedLimiter,
+    reads: KeyedLimiter,
+    admin_failures: KeyedLimiter,
 }
 
 /// How many each address has open, where it has any.
 #[derive(Debug, Default)]
-struct Open(
+struct AddressCounts(
     /// O(1), once when one opens and once when it ends.
     Mutex<HashMap<Address, u32>>,
 );
 
-type Limiter = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
+type KeyedLimiter = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
 
 impl governor::clock::Clock for Clock {
     type Instant = Duration;
@@ -133,11 +133,11 @@ impl AddressLimiter {
             RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
         };
         Self {
-            most: limits.sockets.get(),
-            most_live: limits.live.get(),
-            sockets: Open::default(),
-            live: Open::default(),
-            connections: Open::default(),
+            max_open: limits.sockets.get(),
+            max_live: limits.live.get(),
+            sockets: AddressCounts::default(),
+            live: AddressCounts::default(),
+            connections: AddressCounts::default(),
             opened: limiter(limits.opened),
             posts: limiter(limits.posts),
             reads: limiter(limits.reads),
@@ -149,21 +149,21 @@ impl AddressLimiter {
     ///
     /// # Errors
     /// The address asks too fast, or has as many open as may be.
-    pub(crate) fn ask(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.opened.check_key(&address).map_err(|_| LimitExceeded::Opened)?;
-        if self.sockets.has_room(address, self.most) { Ok(()) } else { Err(LimitExceeded::Open) }
+    pub(crate) fn check_open(&self, address: Address) -> Result<(), LimitExceeded> {
+        self.opened.check_key(&address).map_err(|_| LimitExceeded::SocketRate)?;
+        if self.sockets.has_room(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
 
     /// A socket opens. What is counted here, [`exit`](Self::exit) takes back.
     ///
     /// # Errors
     /// As many are open from the address as may be.
-    pub(crate) fn enter(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.sockets.add(address, self.most) { Ok(()) } else { Err(LimitExceeded::Open) }
+    pub(crate) fn add_socket(&self, address: Address) -> Result<(), LimitExceeded> {
+        if self.sockets.add(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
 
     /// A socket has ended.
-    pub(crate) fn exit(&self, address: Address) {
+    pub(crate) fn remove_socket(&self, address: Address) {
         self.sockets.remove(address);
     }
 
@@ -171,12 +171,12 @@ impl AddressLimiter {
     ///
     /// # Errors
     /// As many are open from the address as may be.
-    pub(crate) fn listen(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.live.add(address, self.most_live) { Ok(()) } else { Err(LimitExceeded::Live) }
+    pub(crate) fn add_live_socket(&self, address: Address) -> Result<(), LimitExceeded> {
+        if self.live.add(address, self.max_live) { Ok(()) } else { Err(LimitExceeded::LiveSockets) }
     }
 
     /// A socket for the live activity has ended.
-    pub(crate) fn stop_listening(&self, address: Address) {
+    pub(crate) fn remove_live_socket(&self, address: Address) {
         self.live.remove(address);
     }
 
@@ -184,12 +184,16 @@ impl AddressLimiter {
     ///
     /// # Errors
     /// The address does too much.
-    pub(crate) fn connect(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.connections.add(address, self.most) { Ok(()) } else { Err(LimitExceeded::Connected) }
+    pub(crate) fn add_connection(&self, address: Address) -> Result<(), LimitExceeded> {
+        if self.connections.add(address, self.max_open) {
+            Ok(())
+        } else {
+            Err(LimitExceeded::OpenConnections)
+        }
     }
 
     /// A connection has ended, or has become a socket.
-    pub(crate) fn disconnect(&self, address: Address) {
+    pub(crate) fn remove_connection(&self, address: Address) {
         self.connections.remove(address);
     }
 
@@ -197,28 +201,28 @@ impl AddressLimiter {
     ///
     /// # Errors
     /// The address does too much.
-    pub(crate) fn post(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.posts.check_key(&address).map_err(|_| LimitExceeded::Posts)
+    pub(crate) fn check_post(&self, address: Address) -> Result<(), LimitExceeded> {
+        self.posts.check_key(&address).map_err(|_| LimitExceeded::PostRate)
     }
 
     /// Any other request comes.
     ///
     /// # Errors
     /// The address does too much.
-    pub(crate) fn read(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.reads.check_key(&address).map_err(|_| LimitExceeded::Reads)
+    pub(crate) fn check_read(&self, address: Address) -> Result<(), LimitExceeded> {
+        self.reads.check_key(&address).map_err(|_| LimitExceeded::ReadRate)
     }
 
     /// Somebody asks for what is the admin's, without a good token.
     ///
     /// # Errors
     /// The address has done so too often.
-    pub(crate) fn fail_as_admin(&self, address: Address) -> Result<(), LimitExceeded> {
+    pub(crate) fn check_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
         self.admin_failures.check_key(&address).map_err(|_| LimitExceeded::AdminFailures)
     }
 
     /// Forgets all who have been slow enough again.
-    pub(crate) fn forget_idle(&self) {
+    pub(crate) fn remove_idle(&self) {
         for limiter in [&self.opened, &self.posts, &self.reads, &self.admin_failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
@@ -229,13 +233,13 @@ impl AddressLimiter {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn len(&self) -> usize {
-        let open = [&self.sockets, &self.live, &self.connections].map(Open::len);
-        let paced = [&self.opened, &self.posts, &self.reads, &self.admin_failures].map(RateLimiter::len);
-        open.into_iter().chain(paced).max().unwrap_or_default()
+        let open = [&self.sockets, &self.live, &self.connections].map(AddressCounts::len);
+        let limited = [&self.opened, &self.posts, &self.reads, &self.admin_failures].map(RateLimiter::len);
+        open.into_iter().chain(limited).max().unwrap_or_default()
     }
 }
 
-impl Open {
+impl AddressCounts {
     /// Whether there are fewer than `most`.
     fn has_room(&self, address: Address, most: u32) -> bool {
         lock(&self.0).get(&address).is_none_or(|count| *count < most)
@@ -293,25 +297,25 @@ mod tests {
     #[test]
     fn so_many_sockets_may_be_open_and_so_many_opened() {
         let (addresses, clock) = addresses();
-        let open = |address| addresses.ask(address).and_then(|()| addresses.enter(address));
+        let open = |address| addresses.check_open(address).and_then(|()| addresses.add_socket(address));
         for _ in 0..12 {
             assert_eq!(open(address(1)), Ok(()));
         }
-        assert_eq!(addresses.enter(address(1)), Err(LimitExceeded::Open));
+        assert_eq!(addresses.add_socket(address(1)), Err(LimitExceeded::OpenSockets));
         assert_eq!(
-            addresses.ask(address(1)),
-            Err(LimitExceeded::Open),
+            addresses.check_open(address(1)),
+            Err(LimitExceeded::OpenSockets),
             "which is known before the token is read"
         );
-        addresses.exit(address(1));
+        addresses.remove_socket(address(1));
         assert_eq!(open(address(1)), Ok(()));
         for _ in 0..6 {
-            addresses.exit(address(1));
-            assert_eq!(addresses.ask(address(1)), Ok(()), "refused later, it counts as well");
-            assert_eq!(addresses.enter(address(1)), Ok(()));
+            addresses.remove_socket(address(1));
+            assert_eq!(addresses.check_open(address(1)), Ok(()), "refused later, it counts as well");
+            assert_eq!(addresses.add_socket(address(1)), Ok(()));
         }
-        addresses.exit(address(1));
-        assert_eq!(open(address(1)), Err(LimitExceeded::Opened), "20 at once, and then 2 a second");
+        addresses.remove_socket(address(1));
+        assert_eq!(open(address(1)), Err(LimitExceeded::SocketRate), "20 at once, and then 2 a second");
         assert_eq!(open(address(2)), Ok(()), "others are not slowed down");
         clock.advance(Duration::from_millis(500));
         assert_eq!(open(address(1)), Ok(()));
@@ -321,63 +325,69 @@ mod tests {
     fn posts_are_a_count_of_their_own() {
         let (addresses, clock) = addresses();
         for _ in 0..10 {
-            assert_eq!(addresses.post(address(1)), Ok(()));
+            assert_eq!(addresses.check_post(address(1)), Ok(()));
         }
-        assert_eq!(addresses.post(address(1)), Err(LimitExceeded::Posts));
-        assert_eq!((addresses.post(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
+        assert_eq!(addresses.check_post(address(1)), Err(LimitExceeded::PostRate));
+        assert_eq!((addresses.check_post(address(2)), addresses.add_socket(address(1))), (Ok(()), Ok(())));
         clock.advance(Duration::from_secs(1));
-        assert_eq!(addresses.post(address(1)), Ok(()));
+        assert_eq!(addresses.check_post(address(1)), Ok(()));
     }
 
     #[test]
     fn reads_are_a_count_of_their_own() {
         let (addresses, clock) = addresses();
         for _ in 0..10 {
-            assert_eq!(addresses.read(address(1)), Ok(()));
+            assert_eq!(addresses.check_read(address(1)), Ok(()));
         }
-        assert_eq!(addresses.read(address(1)), Err(LimitExceeded::Reads));
-        assert_eq!((addresses.read(address(2)), addresses.post(address(1))), (Ok(()), Ok(())));
+        assert_eq!(addresses.check_read(address(1)), Err(LimitExceeded::ReadRate));
+        assert_eq!((addresses.check_read(address(2)), addresses.check_post(address(1))), (Ok(()), Ok(())));
         clock.advance(Duration::from_secs(1));
-        assert_eq!(addresses.read(address(1)), Ok(()));
+        assert_eq!(addresses.check_read(address(1)), Ok(()));
     }
 
     #[test]
     fn sockets_for_the_live_activity_are_fewer() {
         let (addresses, _) = addresses();
         for _ in 0..3 {
-            assert_eq!(addresses.listen(address(1)), Ok(()));
+            assert_eq!(addresses.add_live_socket(address(1)), Ok(()));
         }
-        assert_eq!(addresses.listen(address(1)), Err(LimitExceeded::Live));
-        assert_eq!((addresses.listen(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
-        addresses.stop_listening(address(1));
-        assert_eq!(addresses.listen(address(1)), Ok(()));
+        assert_eq!(addresses.add_live_socket(address(1)), Err(LimitExceeded::LiveSockets));
+        assert_eq!(
+            (addresses.add_live_socket(address(2)), addresses.add_socket(address(1))),
+            (Ok(()), Ok(()))
+        );
+        addresses.remove_live_socket(address(1));
+        assert_eq!(addresses.add_live_socket(address(1)), Ok(()));
     }
 
     #[test]
     fn as_many_connections_may_be_open_besides() {
         let (addresses, _) = addresses();
         for _ in 0..12 {
-            assert_eq!(addresses.connect(address(1)), Ok(()));
+            assert_eq!(addresses.add_connection(address(1)), Ok(()));
         }
-        assert_eq!(addresses.connect(address(1)), Err(LimitExceeded::Connected));
-        assert_eq!((addresses.connect(address(2)), addresses.enter(address(1))), (Ok(()), Ok(())));
-        addresses.disconnect(address(1));
-        assert_eq!(addresses.connect(address(1)), Ok(()));
+        assert_eq!(addresses.add_connection(address(1)), Err(LimitExceeded::OpenConnections));
+        assert_eq!(
+            (addresses.add_connection(address(2)), addresses.add_socket(address(1))),
+            (Ok(()), Ok(()))
+        );
+        addresses.remove_connection(address(1));
+        assert_eq!(addresses.add_connection(address(1)), Ok(()));
     }
 
     #[test]
     fn who_is_idle_is_forgotten() {
         let (addresses, clock) = addresses();
         for last in 0..=255 {
-            addresses.ask(address(last)).unwrap();
-            addresses.enter(address(last)).unwrap();
-            addresses.post(address(last)).unwrap();
-            addresses.read(address(last)).unwrap();
-            addresses.exit(address(last));
+            addresses.check_open(address(last)).unwrap();
+            addresses.add_socket(address(last)).unwrap();
+            addresses.check_post(address(last)).unwrap();
+            addresses.check_read(address(last)).unwrap();
+            addresses.remove_socket(address(last));
         }
         assert_eq!(addresses.len(), 256);
         clock.advance(Duration::from_secs(11));
-        addresses.forget_idle();
+        addresses.remove_idle();
         assert_eq!(addresses.len(), 0);
     }
 }

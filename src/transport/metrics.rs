@@ -11,10 +11,10 @@ use strum::{IntoStaticStr, VariantArray};
 use crate::panics::Panics;
 use crate::rejections::Rejections;
 
-/// Why the sweep aborts a socket: the label `reason` of `breathing_room_cut_off_total`.
+/// Why the sweep aborts a socket: the label `reason` of `breathing_room_sockets_aborted_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
-pub enum CutOff {
+pub enum AbortReason {
     /// No byte came from the peer, not even after a ping.
     Silent,
     /// The peer acknowledges nothing of what the hub sends.
@@ -30,23 +30,23 @@ pub struct TransportMetrics {
     pub rejections: Rejections,
     /// What becomes of a session or a request that panics.
     pub panics: Panics,
-    cut_off: Arc<HashMap<CutOff, Counter>>,
+    aborted: Arc<HashMap<AbortReason, Counter>>,
 }
 
 impl TransportMetrics {
     /// Registers the counters with the current recorder.
     #[must_use]
     pub fn register(rejections: Rejections, panics: Panics) -> Self {
-        const CUT_OFF: &str = "breathing_room_cut_off_total";
-        describe_counter!(CUT_OFF, "Sockets that the sweep aborted, by reason");
-        let cut_off = CutOff::VARIANTS.iter();
-        let cut_off = cut_off.map(|why| (*why, counter!(CUT_OFF, "reason" => <&str>::from(why))));
-        Self { rejections, panics, cut_off: Arc::new(cut_off.collect()) }
+        const ABORTED: &str = "breathing_room_sockets_aborted_total";
+        describe_counter!(ABORTED, "Sockets that the sweep aborted, by reason");
+        let aborted = AbortReason::VARIANTS.iter();
+        let aborted = aborted.map(|why| (*why, counter!(ABORTED, "reason" => <&str>::from(why))));
+        Self { rejections, panics, aborted: Arc::new(aborted.collect()) }
     }
 
     /// Counts a socket that was aborted for this reason.
-    pub(crate) fn cut_off(&self, reason: CutOff) {
-        if let Some(counter) = self.cut_off.get(&reason) {
+    pub(crate) fn count_abort(&self, reason: AbortReason) {
+        if let Some(counter) = self.aborted.get(&reason) {
             counter.increment(1);
         }
     }

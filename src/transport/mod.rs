@@ -6,10 +6,10 @@
 //! of one socket. This module knows neither rooms nor history.
 
 pub(crate) mod accept;
-pub(crate) mod boundary;
 #[cfg(target_os = "linux")]
 mod defer;
 pub(crate) mod descriptors;
+pub(crate) mod frame_tracker;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod rate;

@@ -1,14 +1,14 @@
 //! The rate of one socket: how many messages a second it may send, and how much may be read for them, with bursts.
 //!
 //! Two rate limiters (GCRA) of one word each: the moments at which all messages, and all that was read, are paid
-//! for. A refused message has its price too, so that whoever slows down is heard again, and whoever goes on is
-//! soon ten behind. Frames and reads have a price besides their bytes, so that those without payload are not free.
+//! for. A refused message has its cost too, so that whoever slows down is heard again, and whoever goes on is
+//! soon ten behind. Frames and reads have a cost besides their bytes, so that those without payload are not free.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How many refused messages a socket may be behind before it is closed.
-const IGNORED: u64 = 10;
+const CLOSE_AFTER: u64 = 10;
 
 /// So many seconds' worth may come at once.
 pub(crate) const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).unwrap();
@@ -16,57 +16,62 @@ pub(crate) const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// The rate that is asked of every socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RateLimit {
-    /// The price of a message, in microseconds.
-    price: u64,
+    /// The cost of a message, in microseconds.
+    cost: u64,
     /// What may be owed.
-    credit: u64,
-    /// The bytes that one message's price pays for.
-    bytes: u64,
+    burst: u64,
+    /// The bytes that one message's cost pays for.
+    bytes_per_message: u64,
 }
 
 /// What may be read for each message is so many times as long as the longest one.
-const ROOM: u64 = 2;
+const READ_FACTOR: u64 = 2;
 
 /// A frame, or a read that brought anything, counts as such a part of the longest message besides its bytes: the
 /// longest message may come in six pieces all the time.
-const OVERHEAD: u64 = 8;
+const FRAME_COST: u64 = 8;
 
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Take it.
-    Good,
+    Allow,
     /// Refuse it.
-    TooFast,
+    Refuse,
     /// Close the socket: it was told, and does not care.
-    Ignored,
+    Close,
 }
 
 impl RateLimit {
     /// So many messages a second, each of at most `message_limit` bytes.
     #[must_use]
     pub(crate) fn new(per_second: NonZeroU32, message_limit: usize) -> Self {
-        let price = (1_000_000 / u64::from(per_second.get())).max(1);
-        let bytes = (message_limit as u64).saturating_mul(ROOM).max(1);
-        Self { price, credit: price * u64::from(per_second.get()) * u64::from(BURST_SECONDS.get()), bytes }
+        let cost = (1_000_000 / u64::from(per_second.get())).max(1);
+        let bytes = (message_limit as u64).saturating_mul(READ_FACTOR).max(1);
+        Self {
+            cost,
+            burst: cost * u64::from(per_second.get()) * u64::from(BURST_SECONDS.get()),
+            bytes_per_message: bytes,
+        }
     }
 
     /// What may be owed by whoever is refused, but not closed yet.
-    fn most(self) -> u64 {
-        self.credit + IGNORED * self.price
+    fn tolerance(self) -> u64 {
+        self.burst + CLOSE_AFTER * self.cost
     }
 
-    /// The price of a read.
-    fn of(self, read: Received) -> u64 {
+    /// The cost of a read.
+    fn cost_of(self, read: ReadSize) -> u64 {
         let pieces = u64::from(read.frames) + 1;
-        let bytes = (read.bytes as u64).saturating_add(pieces.saturating_mul(self.bytes / ROOM / OVERHEAD));
-        bytes.saturating_mul(self.price) / self.bytes
+        let bytes = (read.bytes as u64)
+            .saturating_add(pieces.saturating_mul(self.bytes_per_message / READ_FACTOR / FRAME_COST));
+        bytes.saturating_mul(self.cost) / self.bytes_per_message
     }
 }
 
 /// What one read of a socket brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Received {
+pub(crate) struct ReadSize {
     /// How many bytes.
     pub bytes: usize,
     /// Frames that begin in them.
@@ -77,31 +82,31 @@ pub(crate) struct Received {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RateLimiter {
     /// When all messages are paid for, in microseconds of the monotonic clock.
-    messages: u64,
+    messages_tat: u64,
     /// When all that was read is.
-    received: u64,
+    reads_tat: u64,
 }
 
 impl RateLimiter {
     /// A message has come at `now`, a time of the monotonic clock.
-    pub(crate) fn step(&mut self, tempo: RateLimit, now: Duration) -> Verdict {
+    pub(crate) fn check_message(&mut self, limit: RateLimit, now: Duration) -> Decision {
         let now = micros(now);
-        let owed = self.messages.saturating_sub(now) + tempo.price;
-        if owed > tempo.most() {
-            return Verdict::Ignored;
+        let owed = self.messages_tat.saturating_sub(now) + limit.cost;
+        if owed > limit.tolerance() {
+            return Decision::Close;
         }
-        self.messages = now.saturating_add(owed);
-        if owed > tempo.credit { Verdict::TooFast } else { Verdict::Good }
+        self.messages_tat = now.saturating_add(owed);
+        if owed > limit.burst { Decision::Refuse } else { Decision::Allow }
     }
 
     /// This was read at `now`. Says whether the socket may go on: whoever sends messages of the longest length at
     /// their rate, and as many more as are refused, may.
     #[must_use]
-    pub(crate) fn read(&mut self, tempo: RateLimit, read: Received, now: Duration) -> bool {
+    pub(crate) fn check_read(&mut self, limit: RateLimit, read: ReadSize, now: Duration) -> bool {
         let now = micros(now);
-        let owed = self.received.saturating_sub(now).saturating_add(tempo.of(read));
-        self.received = now.saturating_add(owed);
-        owed <= tempo.most()
+        let owed = self.reads_tat.saturating_sub(now).saturating_add(limit.cost_of(read));
+        self.reads_tat = now.saturating_add(owed);
+        owed <= limit.tolerance()
     }
 }
 
@@ -112,7 +117,7 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Verdict::{Good, Ignored, TooFast};
+    use Decision::{Allow, Close, Refuse};
 
     const NOW: Duration = Duration::from_secs(1_000);
 
@@ -120,23 +125,23 @@ mod tests {
         RateLimit::new(NonZeroU32::new(20).unwrap(), 4_096)
     }
 
-    fn flood(rate: &mut RateLimiter, now: Duration, messages: usize) -> Vec<Verdict> {
-        (0..messages).map(|_| rate.step(twenty(), now)).collect()
+    fn flood(rate: &mut RateLimiter, now: Duration, messages: usize) -> Vec<Decision> {
+        (0..messages).map(|_| rate.check_message(twenty(), now)).collect()
     }
 
     #[test]
     fn a_burst_is_taken_then_ten_are_refused_and_then_it_is_over() {
         let verdicts = flood(&mut RateLimiter::default(), NOW, 212);
-        assert_eq!(verdicts, [vec![Good; 200], vec![TooFast; 10], vec![Ignored; 2]].concat());
+        assert_eq!(verdicts, [vec![Allow; 200], vec![Refuse; 10], vec![Close; 2]].concat());
     }
 
     #[test]
     fn whoever_slows_down_is_heard_again() {
         let mut rate = RateLimiter::default();
         flood(&mut rate, NOW, 205);
-        assert_eq!(flood(&mut rate, NOW + Duration::from_millis(400), 4), [Good, Good, Good, TooFast]);
+        assert_eq!(flood(&mut rate, NOW + Duration::from_millis(400), 4), [Allow, Allow, Allow, Refuse]);
         let rested = NOW + Duration::from_mins(1);
-        assert_eq!(flood(&mut rate, rested, 201), [vec![Good; 200], vec![TooFast]].concat());
+        assert_eq!(flood(&mut rate, rested, 201), [vec![Allow; 200], vec![Refuse]].concat());
     }
 
     #[test]
@@ -144,24 +149,25 @@ mod tests {
         let run = |millis: u64| {
             let mut rate = RateLimiter::default();
             (0..20_000)
-                .map(|n| rate.step(twenty(), NOW + Duration::from_millis(n * millis)))
+                .map(|n| rate.check_message(twenty(), NOW + Duration::from_millis(n * millis)))
                 .max_by_key(|v| *v as u8)
         };
-        assert_eq!(run(50), Some(Good));
-        assert_eq!(run(40), Some(Ignored));
+        assert_eq!(run(50), Some(Allow));
+        assert_eq!(run(40), Some(Close));
     }
 
     /// Reads at once until it is too much.
     fn reads(bytes: usize, frames: u32) -> usize {
         let mut rate = RateLimiter::default();
-        (0..1_000_000).take_while(|_| rate.read(twenty(), Received { bytes, frames }, NOW)).count()
+        (0..1_000_000).take_while(|_| rate.check_read(twenty(), ReadSize { bytes, frames }, NOW)).count()
     }
 
     #[test]
     fn longest_messages_in_six_pieces_may_come_as_fast_as_messages_may_and_are_refused() {
-        let piece = |frames| Received { bytes: 4_110 / 6 + 1, frames };
-        let message =
-            |rate: &mut RateLimiter, now| (0..6).all(|n| rate.read(twenty(), piece(u32::from(n == 0)), now));
+        let piece = |frames| ReadSize { bytes: 4_110 / 6 + 1, frames };
+        let message = |rate: &mut RateLimiter, now| {
+            (0..6).all(|n| rate.check_read(twenty(), piece(u32::from(n == 0)), now))
+        };
         let mut rate = RateLimiter::default();
         assert!((0..210).all(|_| message(&mut rate, NOW)), "a burst, and ten that are refused");
         let mut rate = RateLimiter::default();
@@ -176,8 +182,9 @@ mod tests {
         assert_eq!(reads(2_048, 341), 9, "a buffer full of empty frames");
         let mut rate = RateLimiter::default();
         let every_millisecond = |n| NOW + n * Duration::from_millis(1);
-        let empty = Received { bytes: 6, frames: 1 };
-        let good = (0..60_000).take_while(|n| rate.read(twenty(), empty, every_millisecond(*n))).count();
+        let empty = ReadSize { bytes: 6, frames: 1 };
+        let good =
+            (0..60_000).take_while(|n| rate.check_read(twenty(), empty, every_millisecond(*n))).count();
         assert!((1_900..2_100).contains(&good), "{good} of a thousand a second");
     }
 

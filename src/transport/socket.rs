@@ -20,13 +20,13 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::task::TaskTracker;
 
-use super::boundary::Boundary;
-use super::rate::{RateLimiter, Received, Verdict};
+use super::frame_tracker::FrameTracker;
+use super::rate::{Decision, RateLimiter, ReadSize};
 use super::sockets::SocketPermit;
 use super::upgrade::{Handshake, Upgraded};
 use super::writer::SocketWriter;
 use crate::address::Address;
-use crate::panics::Part;
+use crate::panics::Scope;
 use crate::protocol::{CloseCode, Time};
 
 /// Room for several messages, so that a peer that sends many costs few reads. Between two reads the session lets
@@ -35,31 +35,31 @@ const READ_BUFFER: usize = 2048;
 
 /// What is read and ignored of a peer that the hub has closed, in bytes: more than is on its way when a well-behaved
 /// one gets the close frame.
-const DISCARDED: u32 = 256 * 1024;
+const DISCARD_LIMIT: u32 = 256 * 1024;
 
 /// One open socket, as its session sees it. While it idles, it is a few words.
 #[derive(Debug)]
 pub struct Socket {
     writer: Arc<SocketWriter>,
-    /// Only while a message is on its way: see [`Boundary`].
+    /// Only while a message is on its way: see [`FrameTracker`].
     reader: Option<Box<Reader>>,
-    stage: Stage,
+    state: SocketState,
     rate: RateLimiter,
-    admission: SocketPermit,
+    permit: SocketPermit,
 }
 
 /// tungstenite's state, and where in the stream it stands.
 #[derive(Debug)]
 struct Reader {
     frames: WebSocketContext,
-    boundary: Boundary,
+    tracker: FrameTracker,
     /// tungstenite may have bytes that it has not looked at. If not, it waits for the kernel: every
     /// attempt to read fills its buffer with zeros first.
     has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum SocketState {
     Open,
     /// The peer has sent a close frame, which is to be echoed.
     ClosedByPeer,
@@ -103,11 +103,11 @@ impl Socket {
         B: Default,
         F: Future<Output = ()> + Send + 'static,
     {
-        let (response, upgrading) = handshake.accept();
+        let (response, pending) = handshake.accept();
         let (sessions, tracker) = (sessions.clone(), sessions);
         let panics = permit.panics().clone();
-        let opening = panics.catch(Part::Session, async move {
-            if let Some(connection) = upgrading.complete().await {
+        let opening = panics.catch(Scope::Session, async move {
+            if let Some(connection) = pending.complete().await {
                 // In a task of its own, which is smaller than this one.
                 drop(sessions.spawn(session(Socket::new(connection, permit))));
             }
@@ -118,13 +118,12 @@ impl Socket {
 
     /// Speaks WebSocket on a connection whose handshake is done.
     #[must_use]
-    pub fn new(connection: Upgraded, mut admission: SocketPermit) -> Self {
-        let Upgraded { stream, read_already } = connection;
+    pub fn new(connection: Upgraded, mut permit: SocketPermit) -> Self {
+        let Upgraded { stream, buffered } = connection;
         let writer = Arc::new(SocketWriter::new(stream));
-        admission.opened(&writer);
-        let reader =
-            (!read_already.is_empty()).then(|| Reader::new(&read_already, admission.message_limit()));
-        Self { writer, reader, stage: Stage::Open, rate: RateLimiter::default(), admission }
+        permit.register(&writer);
+        let reader = (!buffered.is_empty()).then(|| Reader::new(&buffered, permit.message_limit()));
+        Self { writer, reader, state: SocketState::Open, rate: RateLimiter::default(), permit }
     }
 
     /// Where to write.
@@ -134,20 +133,20 @@ impl Socket {
     }
 
     /// The socket may stay open until then; the sweep closes it.
-    pub(crate) fn set_end(&self, end: Time) {
-        self.admission.set_end(end);
+    pub(crate) fn set_expiry(&self, expires: Time) {
+        self.permit.set_expiry(expires);
     }
 
     /// Moves the socket's end to another time, unless that is sooner, and says whether it did.
     #[must_use]
-    pub(crate) fn renew(&self, end: Time) -> bool {
-        self.admission.renew(end)
+    pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
+        self.permit.extend_expiry(expires)
     }
 
     /// Where it comes from.
     #[must_use]
     pub(crate) fn address(&self) -> Address {
-        self.admission.address()
+        self.permit.address()
     }
 
     /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is
@@ -168,23 +167,23 @@ impl Socket {
                 self.writer.mark_alive();
             }
             if let Message::Close(frame) = message {
-                self.stage = Stage::ClosedByPeer;
+                self.state = SocketState::ClosedByPeer;
                 // Whoever only answers the hub's own close does not mean to leave.
                 let left =
                     !self.writer.has_closed() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
                 return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
             }
             // Pings and pongs count too: they are work like any other.
-            let verdict = self.admission.judge(&mut self.rate);
-            match (message, verdict) {
-                (_, Verdict::Ignored) => {
+            let decision = self.permit.check_message(&mut self.rate);
+            match (message, decision) {
+                (_, Decision::Close) => {
                     self.writer.close(CloseCode::Policy);
                     return Poll::Ready(Incoming::Ended(End::Lost));
                 }
                 (Message::Text(_) | Message::Binary(_), _) if self.writer.has_closed() => {}
                 (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
-                (Message::Text(text), Verdict::Good) => return Poll::Ready(Incoming::Text(text)),
-                (Message::Text(text), Verdict::TooFast) => return Poll::Ready(Incoming::TooFast(text)),
+                (Message::Text(text), Decision::Allow) => return Poll::Ready(Incoming::Text(text)),
+                (Message::Text(text), Decision::Refuse) => return Poll::Ready(Incoming::TooFast(text)),
                 // Pings are answered by tungstenite; pongs were for the sweep.
                 (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }
@@ -192,7 +191,7 @@ impl Socket {
     }
 
     fn is_between_messages(&self) -> bool {
-        self.reader.as_ref().is_none_or(|reader| reader.boundary.is_between_messages())
+        self.reader.as_ref().is_none_or(|reader| reader.tracker.is_between_messages())
     }
 
     /// The next message, or the close code for what is wrong, where the peer is to be told one. Whatever happens to
@@ -206,29 +205,29 @@ impl Socket {
                 return Poll::Pending; // the drain wakes us
             }
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
-                ready!(self.writer.reading().poll_read_ready(cx)).map_err(|_| None)?;
+                ready!(self.writer.stream().poll_read_ready(cx)).map_err(|_| None)?;
             }
-            let new_reader = || Reader::new(&[], self.admission.message_limit());
+            let new_reader = || Reader::new(&[], self.permit.message_limit());
             let reader = self.reader.get_or_insert_with(new_reader);
             let (result, received) = reader.read(&self.writer);
             coop.made_progress();
-            if received.is_some_and(|received| !self.admission.judge_read(&mut self.rate, received)) {
+            if received.is_some_and(|received| !self.permit.check_read(&mut self.rate, received)) {
                 return Poll::Ready(Err(Some(CloseCode::Policy)));
             }
             match result {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    if reader.boundary.is_over() {
-                        self.admission.too_many_frames();
+                    if reader.tracker.has_too_many_frames() {
+                        self.permit.count_too_many_frames();
                         return Poll::Ready(Err(Some(CloseCode::TooBig)));
                     }
                     reader.has_more = false;
-                    if reader.boundary.is_between_messages() {
+                    if reader.tracker.is_between_messages() {
                         self.reader = None;
                     }
                 }
                 result => {
                     reader.has_more = true;
-                    return Poll::Ready(result.map_err(|error| blame(&error)));
+                    return Poll::Ready(result.map_err(|error| close_code(&error)));
                 }
             }
         }
@@ -240,36 +239,36 @@ impl Socket {
     /// sweep bounds all of it.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.stage {
-                Stage::ClosedByPeer | Stage::Open => {
+            match self.state {
+                SocketState::ClosedByPeer | SocketState::Open => {
                     if let Some(mut reader) = self.reader.take()
-                        && self.stage == Stage::ClosedByPeer
+                        && self.state == SocketState::ClosedByPeer
                     {
                         reader.echo_close(&self.writer);
                     }
-                    self.stage = Stage::Draining;
+                    self.state = SocketState::Draining;
                 }
-                Stage::Draining => {
+                SocketState::Draining => {
                     ready!(self.writer.poll_drained(cx));
                     if !self.writer.has_closed() {
                         return Poll::Ready(());
                     }
                     self.writer.finish();
-                    self.stage = Stage::Discarding(DISCARDED);
+                    self.state = SocketState::Discarding(DISCARD_LIMIT);
                 }
-                Stage::Discarding(0) => return Poll::Ready(()),
-                Stage::Discarding(left) => {
+                SocketState::Discarding(0) => return Poll::Ready(()),
+                SocketState::Discarding(left) => {
                     let mut ignored = [0; READ_BUFFER];
                     // Each turn takes of tokio's budget for this task.
-                    if ready!(self.writer.reading().poll_read_ready(cx)).is_err() {
+                    if ready!(self.writer.stream().poll_read_ready(cx)).is_err() {
                         return Poll::Ready(());
                     }
-                    let read = match self.writer.reading().try_read(&mut ignored) {
+                    let read = match self.writer.stream().try_read(&mut ignored) {
                         Ok(read @ 1..) => u32::try_from(read).unwrap_or(u32::MAX),
                         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                         Ok(0) | Err(_) => return Poll::Ready(()),
                     };
-                    self.stage = Stage::Discarding(left.saturating_sub(read));
+                    self.state = SocketState::Discarding(left.saturating_sub(read));
                 }
             }
         }
@@ -277,35 +276,37 @@ impl Socket {
 }
 
 impl Reader {
-    fn new(read_already: &[u8], message_limit: usize) -> Box<Self> {
+    fn new(buffered: &[u8], message_limit: usize) -> Box<Self> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(message_limit))
             .max_frame_size(Some(message_limit));
-        let (has_more, mut boundary) = (!read_already.is_empty(), Boundary::new(message_limit));
-        let passed = boundary.advance(read_already);
-        let begun = read_already.get(..passed.bytes).unwrap_or_default().to_vec();
+        let (has_more, mut tracker) = (!buffered.is_empty(), FrameTracker::new(message_limit));
+        let consumed = tracker.advance(buffered);
+        let begun = buffered.get(..consumed.bytes).unwrap_or_default().to_vec();
         let frames = WebSocketContext::from_partially_read(begun, Role::Server, Some(config));
-        Box::new(Self { frames, boundary, has_more })
+        Box::new(Self { frames, tracker, has_more })
     }
 
     /// The next message, and what was read for it.
-    fn read(&mut self, writer: &SocketWriter) -> (Result<Message, Error>, Option<Received>) {
-        let mut wire = Wire { writer, boundary: &mut self.boundary, received: None, is_ending: false };
-        let result = self.frames.read(&mut wire);
-        (result, wire.received)
+    fn read(&mut self, writer: &SocketWriter) -> (Result<Message, Error>, Option<ReadSize>) {
+        let mut stream =
+            StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: false };
+        let result = self.frames.read(&mut stream);
+        (result, stream.received)
     }
 
     fn echo_close(&mut self, writer: &SocketWriter) {
-        let mut wire = Wire { writer, boundary: &mut self.boundary, received: None, is_ending: true };
+        let mut stream =
+            StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: true };
         // tungstenite says that the connection is closed now, which is no error.
-        let _ = self.frames.flush(&mut wire);
+        let _ = self.frames.flush(&mut stream);
     }
 }
 
 /// The close code for what the peer did wrong, if it did and is still there to be told.
-fn blame(error: &Error) -> Option<CloseCode> {
+fn close_code(error: &Error) -> Option<CloseCode> {
     match error {
         Error::Capacity(_) => Some(CloseCode::TooBig),
         Error::Utf8(_) => Some(CloseCode::NotUtf8),
@@ -316,26 +317,26 @@ fn blame(error: &Error) -> Option<CloseCode> {
 }
 
 /// A socket as tungstenite sees it: reads come from the kernel, writes go through the writer.
-struct Wire<'a> {
+struct StreamAdapter<'a> {
     writer: &'a SocketWriter,
-    boundary: &'a mut Boundary,
+    tracker: &'a mut FrameTracker,
     /// What was read.
-    received: Option<Received>,
+    received: Option<ReadSize>,
     /// What is written now is the last.
     is_ending: bool,
 }
 
-impl Read for Wire<'_> {
+impl Read for StreamAdapter<'_> {
     /// Reads once only: tungstenite would go on for as long as bytes come that are no message.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.received.is_some() || self.boundary.is_over() {
+        if self.received.is_some() || self.tracker.has_too_many_frames() {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let read = try_read(self.writer.reading(), buffer)?;
-        let passed = self.boundary.advance(buffer.get(..read).unwrap_or_default());
-        self.received = Some(Received { bytes: read, frames: passed.frames });
+        let read = try_read(self.writer.stream(), buffer)?;
+        let consumed = self.tracker.advance(buffer.get(..read).unwrap_or_default());
+        self.received = Some(ReadSize { bytes: read, frames: consumed.frames });
         // Nothing at all would be the end of the connection.
-        if read > 0 && passed.bytes == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(passed.bytes) }
+        if read > 0 && consumed.bytes == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(consumed.bytes) }
     }
 }
 
@@ -352,7 +353,7 @@ fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     taken.map_or_else(|| result.map(|()| 0), Ok)
 }
 
-impl Write for Wire<'_> {
+impl Write for StreamAdapter<'_> {
     /// Takes everything at once. With a write buffer of 0, what comes is always whole frames.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         let send = if self.is_ending { SocketWriter::send_last } else { SocketWriter::send_bytes };

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::Config;
 use super::limits::{AddressLimiter, LimitExceeded};
 use super::metrics::TransportMetrics;
-use super::rate::{RateLimit, RateLimiter, Received, Verdict};
+use super::rate::{Decision, RateLimit, RateLimiter, ReadSize};
 use super::writer::SocketWriter;
 use crate::address::Address;
 use crate::panics::Panics;
@@ -49,29 +49,29 @@ pub enum AdmitError {
 #[derive(Debug)]
 pub struct Sockets {
     /// Places for sockets; closed when no more may open.
-    places: Semaphore,
+    permits: Semaphore,
     limit: usize,
     message_limit: usize,
-    /// None where rate limits are off, as is the tempo.
+    /// None where rate limits are off, as is the rate limit.
     addresses: Option<AddressLimiter>,
-    tempo: Option<RateLimit>,
+    rate_limit: Option<RateLimit>,
     clock: Clock,
     metrics: TransportMetrics,
     /// Who was refused because of their address since that was last logged.
-    turned_down: AtomicUsize,
+    rejected_addresses: AtomicUsize,
     /// Bytes that peers may leave waiting, all together, and how many did at the last pass.
     unsent_limit: usize,
     unsent: AtomicUsize,
     /// Held for O(1), or for one chunk of the sweep.
-    open: Mutex<Slab<Open>>,
+    open: Mutex<Slab<OpenSocket>>,
 }
 
 /// One open socket.
 #[derive(Debug)]
-struct Open {
+struct OpenSocket {
     writer: Arc<SocketWriter>,
     /// When the token ends that it was opened with.
-    end: Time,
+    expires: Time,
 }
 
 /// A connection that is no socket yet. Dropping it lets the next one come from its address.
@@ -102,14 +102,14 @@ impl Sockets {
     pub fn new(config: &Config, clock: Clock, metrics: TransportMetrics) -> Arc<Self> {
         let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            places: Semaphore::new(limit),
+            permits: Semaphore::new(limit),
             limit,
             message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| AddressLimiter::new(limits, &clock)),
-            tempo: config.limits.map(|limits| RateLimit::new(limits.messages, config.message_limit)),
+            rate_limit: config.limits.map(|limits| RateLimit::new(limits.messages, config.message_limit)),
             clock,
             metrics,
-            turned_down: AtomicUsize::new(0),
+            rejected_addresses: AtomicUsize::new(0),
             unsent_limit: config.max_bytes_in_flight,
             unsent: AtomicUsize::new(0),
             open: Mutex::default(),
@@ -122,8 +122,8 @@ impl Sockets {
     /// # Errors
     /// The address asks too fast, or has as many sockets as may be.
     pub(crate) fn check_address(&self, address: Address) -> Result<(), LimitExceeded> {
-        let asked = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.ask(address));
-        asked.inspect_err(|limit| self.turn_down(*limit))
+        let asked = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_open(address));
+        asked.inspect_err(|limit| self.count_rejection(*limit))
     }
 
     /// Keeps a place for a socket that is about to open, from this address.
@@ -131,23 +131,23 @@ impl Sockets {
     /// # Errors
     /// The hub is full or about to stop, or the address does too much.
     pub fn admit(self: &Arc<Self>, address: Address) -> Result<SocketPermit, AdmitError> {
-        self.take_place(address).inspect_err(|refused| match refused {
+        self.try_acquire(address).inspect_err(|refused| match refused {
             AdmitError::Full => self.metrics.rejections.limited(Limit::Sockets),
-            AdmitError::LimitExceeded(limit) => self.turn_down(*limit),
+            AdmitError::LimitExceeded(limit) => self.count_rejection(*limit),
             AdmitError::Restarting => {}
         })?;
         Ok(SocketPermit { sockets: Arc::clone(self), address, key: None })
     }
 
-    fn take_place(&self, address: Address) -> Result<(), AdmitError> {
-        let place = self.places.try_acquire().map_err(|error| match error {
+    fn try_acquire(&self, address: Address) -> Result<(), AdmitError> {
+        let permit = self.permits.try_acquire().map_err(|error| match error {
             TryAcquireError::NoPermits => AdmitError::Full,
             TryAcquireError::Closed => AdmitError::Restarting,
         })?;
         if let Some(addresses) = &self.addresses {
-            addresses.enter(address)?;
+            addresses.add_socket(address)?;
         }
-        place.forget(); // the admission's destructor gives it back
+        permit.forget(); // the admission's destructor gives it back
         Ok(())
     }
 
@@ -156,8 +156,8 @@ impl Sockets {
     /// # Errors
     /// The address posts too fast.
     pub(crate) fn admit_post(&self, address: Address) -> Result<(), LimitExceeded> {
-        let posted = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.post(address));
-        posted.inspect_err(|limit| self.turn_down(*limit))
+        let posted = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_post(address));
+        posted.inspect_err(|limit| self.count_rejection(*limit))
     }
 
     /// Lets any other request from this address come, or not.
@@ -165,17 +165,17 @@ impl Sockets {
     /// # Errors
     /// The address asks too fast.
     pub(crate) fn admit_read(&self, address: Address) -> Result<(), LimitExceeded> {
-        let read = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.read(address));
-        read.inspect_err(|limit| self.turn_down(*limit))
+        let read = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_read(address));
+        read.inspect_err(|limit| self.count_rejection(*limit))
     }
 
     /// Lets a socket from this address listen to the live activity, or not.
     ///
     /// # Errors
     /// As many do as may.
-    pub(crate) fn listen(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
-        let listens = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.listen(address));
-        listens.inspect_err(|limit| self.turn_down(*limit))?;
+    pub(crate) fn admit_feed(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
+        let listens = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.add_live_socket(address));
+        listens.inspect_err(|limit| self.count_rejection(*limit))?;
         Ok(FeedPermit { sockets: Arc::clone(self), address })
     }
 
@@ -184,23 +184,27 @@ impl Sockets {
     /// # Errors
     /// The address has done so too often.
     pub(crate) fn count_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
-        let failed = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.fail_as_admin(address));
-        failed.inspect_err(|limit| self.turn_down(*limit))
+        let failed =
+            self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_admin_failure(address));
+        failed.inspect_err(|limit| self.count_rejection(*limit))
     }
 
     /// Lets a connection from this address come, or not.
     ///
     /// # Errors
     /// The address has too many that are no sockets.
-    pub(crate) fn connect(self: &Arc<Self>, address: Address) -> Result<ConnectionPermit, LimitExceeded> {
-        let connected = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.connect(address));
-        connected.inspect_err(|limit| self.turn_down(*limit))?;
+    pub(crate) fn admit_connection(
+        self: &Arc<Self>,
+        address: Address,
+    ) -> Result<ConnectionPermit, LimitExceeded> {
+        let connected = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.add_connection(address));
+        connected.inspect_err(|limit| self.count_rejection(*limit))?;
         Ok(ConnectionPermit { sockets: Arc::clone(self), address })
     }
 
-    fn turn_down(&self, limit: LimitExceeded) {
+    fn count_rejection(&self, limit: LimitExceeded) {
         self.metrics.rejections.limited(limit.into());
-        self.turned_down.fetch_add(1, Ordering::Relaxed);
+        self.rejected_addresses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many may be open.
@@ -231,37 +235,38 @@ impl Sockets {
     /// How many places are taken.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
-        self.limit - self.places.available_permits()
+        self.limit - self.permits.available_permits()
     }
 
     /// Whether the hub is about to stop.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
-        self.places.is_closed()
+        self.permits.is_closed()
     }
 
     /// Looks at one chunk of all sockets and at the ends of their tokens, and returns those about which
     /// something is to be done, with what that is. None after the last chunk.
-    pub(super) fn pass<T>(
+    pub(super) fn sweep_chunk<T>(
         &self,
         chunk: usize,
-        mut judge: impl FnMut(&SocketWriter, Time) -> Option<T>,
+        mut decide: impl FnMut(&SocketWriter, Time) -> Option<T>,
     ) -> Option<Vec<(Arc<SocketWriter>, T)>> {
         let open = lock(&self.open);
         let from = chunk * CHUNK;
         let keys = from..open.capacity().min(from + CHUNK);
-        let mut due = |open: &Open| judge(&open.writer, open.end).map(|due| (Arc::clone(&open.writer), due));
+        let mut due =
+            |open: &OpenSocket| decide(&open.writer, open.expires).map(|due| (Arc::clone(&open.writer), due));
         (!keys.is_empty()).then(|| keys.filter_map(|key| open.get(key)).filter_map(&mut due).collect())
     }
 
     /// Forgets who has gone, and tells of those who were turned down.
-    pub(super) fn look_after_addresses(&self, logged: &mut Instant) {
+    pub(super) fn prune_addresses(&self, logged: &mut Instant) {
         if let Some(addresses) = &self.addresses {
-            addresses.forget_idle();
+            addresses.remove_idle();
         }
         if logged.elapsed() >= LOG_EVERY {
             *logged = Instant::now();
-            let count = self.turned_down.swap(0, Ordering::Relaxed);
+            let count = self.rejected_addresses.swap(0, Ordering::Relaxed);
             if count > 0 {
                 warn!(count, "turned down: too many from one address (behind a proxy, set CLIENT_IP_HEADER)");
             }
@@ -271,12 +276,12 @@ impl Sockets {
     /// Admits no more sockets and closes the open ones, in random order and evenly over `spread`, so
     /// that they do not all come back at once.
     pub(crate) async fn close_all(&self, code: CloseCode, spread: Duration) {
-        self.places.close();
-        let mut outlets: Vec<_> = lock(&self.open).iter().map(|(_, open)| Arc::clone(&open.writer)).collect();
-        outlets.shuffle(&mut rand::rng());
+        self.permits.close();
+        let mut writers: Vec<_> = lock(&self.open).iter().map(|(_, open)| Arc::clone(&open.writer)).collect();
+        writers.shuffle(&mut rand::rng());
         let started = Instant::now();
-        let count = u32::try_from(outlets.len()).unwrap_or(u32::MAX);
-        for (index, writer) in (0_u32..).zip(outlets) {
+        let count = u32::try_from(writers.len()).unwrap_or(u32::MAX);
+        for (index, writer) in (0_u32..).zip(writers) {
             sleep_until(started + spread * index / count).await;
             writer.close(code);
         }
@@ -284,7 +289,7 @@ impl Sockets {
 
     /// Cuts off whoever is still there.
     pub(crate) fn abort_all(&self) {
-        self.places.close();
+        self.permits.close();
         for (_, open) in lock(&self.open).iter() {
             open.writer.abort();
         }
@@ -293,8 +298,8 @@ impl Sockets {
 
 impl SocketPermit {
     /// The socket is open: from now on the sweep looks after it.
-    pub(crate) fn opened(&mut self, writer: &Arc<SocketWriter>) {
-        let open = Open { writer: Arc::clone(writer), end: Time::END };
+    pub(crate) fn register(&mut self, writer: &Arc<SocketWriter>) {
+        let open = OpenSocket { writer: Arc::clone(writer), expires: Time::END };
         self.key = Some(lock(&self.sockets.open).insert(open));
         if self.sockets.is_closed() {
             // It was on its way when the others were closed.
@@ -303,19 +308,19 @@ impl SocketPermit {
     }
 
     /// From then on the sweep closes the socket.
-    pub(crate) fn set_end(&self, end: Time) {
+    pub(crate) fn set_expiry(&self, expires: Time) {
         let mut open = lock(&self.sockets.open);
         if let Some(open) = self.key.and_then(|key| open.get_mut(key)) {
-            open.end = end;
+            open.expires = expires;
         }
     }
 
     /// Moves the end of the socket to another time, unless that is sooner, and says whether it did.
     #[must_use]
-    pub(crate) fn renew(&self, end: Time) -> bool {
+    pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
         let mut open = lock(&self.sockets.open);
-        let open = self.key.and_then(|key| open.get_mut(key)).filter(|open| open.end <= end);
-        open.map(|open| open.end = end).is_some()
+        let open = self.key.and_then(|key| open.get_mut(key)).filter(|open| open.expires <= expires);
+        open.map(|open| open.expires = expires).is_some()
     }
 
     /// Where the socket comes from.
@@ -337,27 +342,29 @@ impl SocketPermit {
     }
 
     /// A message has come on the socket, whose rate this is.
-    pub(crate) fn judge(&self, rate: &mut RateLimiter) -> Verdict {
-        let Sockets { tempo, clock, metrics, .. } = &*self.sockets;
-        let verdict = tempo.map_or(Verdict::Good, |tempo| rate.step(tempo, clock.elapsed()));
-        if verdict != Verdict::Good {
+    pub(crate) fn check_message(&self, rate: &mut RateLimiter) -> Decision {
+        let Sockets { rate_limit, clock, metrics, .. } = &*self.sockets;
+        let decision =
+            rate_limit.map_or(Decision::Allow, |rate_limit| rate.check_message(rate_limit, clock.elapsed()));
+        if decision != Decision::Allow {
             metrics.rejections.limited(Limit::MessageRate);
         }
-        verdict
+        decision
     }
 
     /// This was read from the socket, whose rate this is. Says whether it may go on.
-    pub(crate) fn judge_read(&self, rate: &mut RateLimiter, read: Received) -> bool {
-        let Sockets { tempo, clock, metrics, .. } = &*self.sockets;
-        let is_good = tempo.is_none_or(|tempo| rate.read(tempo, read, clock.elapsed()));
-        if !is_good {
+    pub(crate) fn check_read(&self, rate: &mut RateLimiter, read: ReadSize) -> bool {
+        let Sockets { rate_limit, clock, metrics, .. } = &*self.sockets;
+        let is_allowed =
+            rate_limit.is_none_or(|rate_limit| rate.check_read(rate_limit, read, clock.elapsed()));
+        if !is_allowed {
             metrics.rejections.limited(Limit::FrameRate);
         }
-        is_good
+        is_allowed
     }
 
     /// A message had too many frames.
-    pub(crate) fn too_many_frames(&self) {
+    pub(crate) fn count_too_many_frames(&self) {
         self.sockets.metrics.rejections.limited(Limit::MessageFrames);
     }
 }
@@ -365,7 +372,7 @@ impl SocketPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.disconnect(self.address);
+            addresses.remove_connection(self.address);
         }
     }
 }
@@ -373,7 +380,7 @@ impl Drop for ConnectionPermit {
 impl Drop for FeedPermit {
     fn drop(&mut self) {
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.stop_listening(self.address);
+            addresses.remove_live_socket(self.address);
         }
     }
 }
@@ -383,9 +390,9 @@ impl Drop for SocketPermit {
         let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
         drop(open); // not under the lock: it is often the last hold on the connection, and closes it
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.exit(self.address);
+            addresses.remove_socket(self.address);
         }
-        self.sockets.places.add_permits(1);
+        self.sockets.permits.add_permits(1);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
-use super::metrics::CutOff;
+use super::metrics::AbortReason;
 use super::sockets::Sockets;
 use super::writer::SocketWriter;
 use super::writer::WriterStatus;
@@ -30,35 +30,35 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 /// Passes all sockets again and again and does what is due, for as long as it is polled.
 pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
-    let patience = Patience::new(ping_interval);
+    let timeouts = Timeouts::new(ping_interval);
     let ping = Frame::ping();
     let mut logged = Instant::now();
-    let mut ticks = interval(patience.interval);
+    let mut ticks = interval(timeouts.interval);
     // After a pause of the whole machine, peers get their time to answer.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut pass = Pass { patience, now: clock.wall(), excess: sockets.excess(), unsent: 0 };
+        let mut pass = SweepPass { timeouts, now: clock.wall(), excess: sockets.excess(), unsent: 0 };
         if pass.excess > 0 {
             warn!(unsent = sockets.unsent(), "too many bytes wait for peers: cutting off who takes nothing");
         }
         let mut chunk = 0;
-        while let Some(due) = sockets.pass(chunk, |writer, end| pass.judge(writer.sweep(), end)) {
+        while let Some(due) = sockets.sweep_chunk(chunk, |writer, end| pass.decide(writer.sweep(), end)) {
             for (writer, due) in due {
-                due.be_done(&writer, &ping, sockets);
+                due.apply(&writer, &ping, sockets);
             }
             chunk += 1;
             yield_now().await;
         }
         sockets.set_unsent(pass.unsent);
-        sockets.look_after_addresses(&mut logged);
+        sockets.prune_addresses(&mut logged);
     }
 }
 
 /// One pass over all sockets.
 #[derive(Debug)]
-struct Pass {
-    patience: Patience,
+struct SweepPass {
+    timeouts: Timeouts,
     now: Time,
     /// Bytes that wait for peers and are more than may.
     excess: usize,
@@ -68,48 +68,48 @@ struct Pass {
 
 /// What is to be done about a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
+enum Action {
     Ping,
     /// Its token has ended.
     Close,
-    CutOff(CutOff),
+    Abort(AbortReason),
     /// It is cut off before its time, because too much waits for all peers.
     Shed,
 }
 
-impl Pass {
-    fn judge(&mut self, vitals: WriterStatus, end: Time) -> Option<Due> {
+impl SweepPass {
+    fn decide(&mut self, status: WriterStatus, end: Time) -> Option<Action> {
         // First, because the bytes of whoever is dead anyway are free too.
-        if self.excess > 0 && vitals.stuck > 1 {
-            self.excess = self.excess.saturating_sub(vitals.unsent);
-            return Some(Due::Shed);
+        if self.excess > 0 && status.stalled > 1 {
+            self.excess = self.excess.saturating_sub(status.unsent);
+            return Some(Action::Shed);
         }
-        if let Some(because) = self.patience.judge(vitals) {
-            return Some(Due::CutOff(because));
+        if let Some(reason) = self.timeouts.decide(status) {
+            return Some(Action::Abort(reason));
         }
-        self.unsent += vitals.unsent;
+        self.unsent += status.unsent;
         if end <= self.now {
-            return Some(Due::Close);
+            return Some(Action::Close);
         }
-        (vitals.silent == self.patience.ping_after).then_some(Due::Ping)
+        (status.idle == self.timeouts.ping_after).then_some(Action::Ping)
     }
 }
 
-impl Due {
-    fn be_done(self, writer: &SocketWriter, ping: &Frame, sockets: &Sockets) {
-        let because = match self {
+impl Action {
+    fn apply(self, writer: &SocketWriter, ping: &Frame, sockets: &Sockets) {
+        let reason = match self {
             Self::Ping => return writer.send(ping),
             Self::Close => return writer.close(CloseCode::TokenEnded),
-            Self::CutOff(because) => because,
+            Self::Abort(reason) => reason,
             Self::Shed => {
                 sockets.metrics().rejections.limited(Limit::BytesInFlight);
-                CutOff::Stalled
+                AbortReason::Stalled
             }
         };
         // Its session may take more than a pass to end.
         if writer.abort() {
-            debug!(?because, "cutting off a socket");
-            sockets.metrics().cut_off(because);
+            debug!(?reason, "cutting off a socket");
+            sockets.metrics().count_abort(reason);
         }
     }
 }
@@ -120,17 +120,17 @@ pub fn stall_limit(ping_interval: Duration) -> Duration {
     STALL_LIMIT.min(ping_interval * 2)
 }
 
-/// The limits of patience, in passes of the sweep.
+/// The limits of the sweep, in passes of the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patience {
+struct Timeouts {
     interval: Duration,
     ping_after: u32,
-    dead_after: u32,
+    abort_after: u32,
     stalled_after: u32,
     close_wait: u32,
 }
 
-impl Patience {
+impl Timeouts {
     /// A pass a second, or more often where pings are.
     fn new(ping_interval: Duration) -> Self {
         let interval = (ping_interval / 25).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -142,20 +142,20 @@ impl Patience {
         Self {
             interval,
             ping_after,
-            dead_after: ping_after.saturating_add(passes(PONG_WAIT.min(ping_interval))),
+            abort_after: ping_after.saturating_add(passes(PONG_WAIT.min(ping_interval))),
             stalled_after: passes(stall_limit(ping_interval)),
             close_wait: passes(CLOSE_WAIT),
         }
     }
 
     /// What is dead about a socket, if anything is.
-    fn judge(self, vitals: WriterStatus) -> Option<CutOff> {
+    fn decide(self, status: WriterStatus) -> Option<AbortReason> {
         let signs = [
-            (CutOff::Stalled, vitals.stuck > self.stalled_after),
-            (CutOff::Unclosed, vitals.closing > self.close_wait),
-            (CutOff::Silent, vitals.silent > self.dead_after),
+            (AbortReason::Stalled, status.stalled > self.stalled_after),
+            (AbortReason::Unclosed, status.closing > self.close_wait),
+            (AbortReason::Silent, status.idle > self.abort_after),
         ];
-        signs.into_iter().find_map(|(because, is_so)| is_so.then_some(because))
+        signs.into_iter().find_map(|(reason, is_so)| is_so.then_some(reason))
     }
 }
 
@@ -165,26 +165,26 @@ mod tests {
 
     #[test]
     fn the_sweep_is_patient_in_passes() {
-        let patience = Patience::new(Duration::from_secs(25));
-        assert_eq!(patience.interval, Duration::from_secs(1));
-        assert_eq!((patience.ping_after, patience.dead_after), (25, 33));
-        assert_eq!((patience.stalled_after, patience.close_wait), (30, 2));
-        let quick = Patience::new(Duration::from_millis(500));
+        let timeouts = Timeouts::new(Duration::from_secs(25));
+        assert_eq!(timeouts.interval, Duration::from_secs(1));
+        assert_eq!((timeouts.ping_after, timeouts.abort_after), (25, 33));
+        assert_eq!((timeouts.stalled_after, timeouts.close_wait), (30, 2));
+        let quick = Timeouts::new(Duration::from_millis(500));
         assert_eq!(quick.interval, Duration::from_millis(20));
-        assert_eq!((quick.ping_after, quick.dead_after), (25, 50));
+        assert_eq!((quick.ping_after, quick.abort_after), (25, 50));
         assert_eq!((quick.stalled_after, quick.close_wait), (50, 100));
     }
 
     #[test]
     fn too_much_is_shed_until_it_is_no_more_whoever_it_waits_for() {
-        let patience = Patience::new(Duration::from_secs(25));
-        let mut pass = Pass { patience, now: Time::from_millis(0), excess: 15, unsent: 0 };
-        let waiting = |stuck| WriterStatus { silent: 1, stuck, closing: 0, unsent: 10 };
-        let mut judge = |stuck| pass.judge(waiting(stuck), Time::END);
-        assert_eq!(judge(1), None, "it may still take it");
-        assert_eq!(judge(31), Some(Due::Shed), "it is dead anyway, and its bytes count");
-        assert_eq!([judge(2), judge(2)], [Some(Due::Shed), None]);
-        assert_eq!(judge(31), Some(Due::CutOff(CutOff::Stalled)));
+        let timeouts = Timeouts::new(Duration::from_secs(25));
+        let mut pass = SweepPass { timeouts, now: Time::from_millis(0), excess: 15, unsent: 0 };
+        let waiting = |stuck| WriterStatus { idle: 1, stalled: stuck, closing: 0, unsent: 10 };
+        let mut decide = |stuck| pass.decide(waiting(stuck), Time::END);
+        assert_eq!(decide(1), None, "it may still take it");
+        assert_eq!(decide(31), Some(Action::Shed), "it is dead anyway, and its bytes count");
+        assert_eq!([decide(2), decide(2)], [Some(Action::Shed), None]);
+        assert_eq!(decide(31), Some(Action::Abort(AbortReason::Stalled)));
         assert_eq!(pass.unsent, 20);
     }
 }

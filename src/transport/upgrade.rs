@@ -42,7 +42,7 @@ pub enum UpgradeError {
     Body,
 }
 
-/// A good opening handshake that waits for its answer.
+/// A good opening handshake that waits for its response.
 #[derive(Debug)]
 pub struct Handshake {
     accept: HeaderValue,
@@ -53,7 +53,7 @@ pub struct Handshake {
 
 /// A connection whose answer is on its way.
 #[derive(Debug)]
-pub(crate) struct Upgrading(Option<OnUpgrade>);
+pub(crate) struct PendingUpgrade(Option<OnUpgrade>);
 
 impl Handshake {
     /// Checks the request's part of the handshake.
@@ -85,12 +85,12 @@ impl Handshake {
 
     /// The answer that opens the socket, and the connection, which is the socket's when that is sent.
     #[must_use]
-    pub(crate) fn accept<B: Default>(mut self) -> (Response<B>, Upgrading) {
-        let upgrading = Upgrading(self.connection.take());
-        (self.answer(), upgrading)
+    pub(crate) fn accept<B: Default>(mut self) -> (Response<B>, PendingUpgrade) {
+        let pending = PendingUpgrade(self.connection.take());
+        (self.response(), pending)
     }
 
-    fn answer<B: Default>(self) -> Response<B> {
+    fn response<B: Default>(self) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -104,13 +104,13 @@ impl Handshake {
     }
 }
 
-impl Upgrading {
+impl PendingUpgrade {
     /// The connection, as soon as the answer is sent. None where it has ended before, or its peer does not take the
     /// answer within five seconds: then hyper's hold on it is the last.
     pub(crate) async fn complete(self) -> Option<Upgraded> {
         let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
         let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-        Some(Upgraded { stream: io.into_inner(), read_already: read_buf })
+        Some(Upgraded { stream: io.into_inner(), buffered: read_buf })
     }
 }
 
@@ -120,12 +120,12 @@ pub struct Upgraded {
     /// The connection.
     pub stream: TcpStream,
     /// What the peer has sent behind its request.
-    pub read_already: Bytes,
+    pub buffered: Bytes,
 }
 
 impl From<TcpStream> for Upgraded {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, read_already: Bytes::new() }
+        Self { stream, buffered: Bytes::new() }
     }
 }
 
@@ -179,10 +179,10 @@ mod tests {
 
     #[test]
     fn the_answer_is_the_one_of_the_rfc() {
-        let answer: Response<()> = check(|_| {}).unwrap().answer();
-        assert_eq!(answer.status(), 101);
-        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+        let response: Response<()> = check(|_| {}).unwrap().response();
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!response.headers().contains_key("sec-websocket-protocol"));
     }
 
     #[test]
@@ -191,8 +191,8 @@ mod tests {
         let handshake = check(|request| {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
         });
-        let answer: Response<()> = handshake.unwrap().answer();
-        assert_eq!(answer.headers()["sec-websocket-protocol"], "breathing-room.v1");
+        let response: Response<()> = handshake.unwrap().response();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "breathing-room.v1");
     }
 
     #[test]
@@ -207,8 +207,8 @@ mod tests {
         let handshake = check(|request| {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("bearer.a.b.c"));
         });
-        let answer: Response<()> = handshake.unwrap().answer();
-        assert!(!answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
+        let response: Response<()> = handshake.unwrap().response();
+        assert!(!response.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }
 
     #[test]

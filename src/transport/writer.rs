@@ -21,16 +21,16 @@ use crate::protocol::frame::Frame;
 use crate::sync::lock;
 
 /// With this many unsent bytes a socket is clogged: its task reads no more until they are gone.
-const CLOGGED: usize = 16 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 
 /// `MSG_NOSIGNAL`: a connection that is gone is an error of this call and no signal to the process.
-const AT_ONCE: SendFlags = SendFlags::NOSIGNAL;
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
 /// `MSG_MORE`: the kernel waits for more before it sends a packet, or for the end.
 #[cfg(target_os = "linux")]
-const WITH_THE_END: SendFlags = AT_ONCE.union(SendFlags::MORE);
+const WITH_FIN: SendFlags = NO_SIGNAL.union(SendFlags::MORE);
 #[cfg(not(target_os = "linux"))]
-const WITH_THE_END: SendFlags = AT_ONCE; // in two packets
+const WITH_FIN: SendFlags = NO_SIGNAL; // in two packets
 
 /// The sending half of a socket, shared by its session and by whoever publishes to it.
 #[derive(Debug)]
@@ -38,14 +38,14 @@ pub struct SocketWriter {
     stream: TcpStream,
     /// This lock *is* the ownership of the socket's writes: frames of two writers must not mix, so
     /// it is held over the (non-blocking) write. One socket, one lock: nobody else waits for it.
-    unsent: Mutex<Unsent>,
+    state: Mutex<WriteState>,
 }
 
 #[derive(Debug)]
-struct Unsent {
+struct WriteState {
     phase: Phase,
     /// Sweeps since the peer was last heard.
-    silent: u32,
+    idle: u32,
     /// The newest state that was written or is in the tail.
     seq: u64,
     /// Most sockets never have one, and there are many sockets.
@@ -62,7 +62,7 @@ struct Backlog {
     /// The newest state, where the tail is in its way.
     newest: Option<(u64, Frame)>,
     /// Sweeps since the kernel last took a byte of the tail.
-    stuck: u32,
+    stalled: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +83,9 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriterStatus {
     /// Since the peer was last heard.
-    pub silent: u32,
+    pub idle: u32,
     /// Since the peer last took a byte of what waits for it; 0 where nothing waits.
-    pub stuck: u32,
+    pub stalled: u32,
     /// Since the hub sent its close frame; 0 where it sent none.
     pub closing: u32,
     /// Bytes that wait for the peer.
@@ -96,44 +96,44 @@ impl SocketWriter {
     /// Takes over all writing to `stream`. No state leaves before [`open`](Self::open).
     #[must_use]
     pub(crate) fn new(stream: TcpStream) -> Self {
-        let unsent = Unsent { phase: Phase::Corked, silent: 0, seq: 0, backlog: None, drainer: None };
-        Self { stream, unsent: Mutex::new(unsent) }
+        let write_state = WriteState { phase: Phase::Corked, idle: 0, seq: 0, backlog: None, drainer: None };
+        Self { stream, state: Mutex::new(write_state) }
     }
 
     /// The socket, for reading only.
     #[must_use]
-    pub(crate) fn reading(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
     /// Sends the first message, which tells the state `seq`, and lets newer states follow it.
     pub(crate) fn open(&self, seq: u64, first: &Frame) {
-        let mut unsent = lock(&self.unsent);
-        if unsent.phase == Phase::Corked {
-            unsent.phase = Phase::Open;
-            unsent.seq = seq;
-            unsent.write(&self.stream, first.bytes());
-            unsent.forget_state(seq);
-            unsent.write_newest(&self.stream);
+        let mut writes = lock(&self.state);
+        if writes.phase == Phase::Corked {
+            writes.phase = Phase::Open;
+            writes.seq = seq;
+            writes.write(&self.stream, first.bytes());
+            writes.drop_state(seq);
+            writes.write_newest(&self.stream);
         }
     }
 
     /// Sends the state `seq`, now or as soon as nothing is in its way, unless a newer one comes
     /// first. Says whether it was news to this socket.
-    pub(crate) fn publish(&self, seq: u64, state: &Frame) -> bool {
-        let mut unsent = lock(&self.unsent);
-        let waiting = unsent.backlog.as_ref().and_then(|backlog| backlog.newest.as_ref());
-        let known = waiting.map_or(unsent.seq, |(newest, _)| *newest);
+    pub(crate) fn send_state(&self, seq: u64, state: &Frame) -> bool {
+        let mut writes = lock(&self.state);
+        let waiting = writes.backlog.as_ref().and_then(|backlog| backlog.newest.as_ref());
+        let known = waiting.map_or(writes.seq, |(newest, _)| *newest);
         if seq <= known {
             return false;
         }
-        match unsent.phase {
-            Phase::Open if unsent.tail().is_empty() => {
-                unsent.seq = seq;
-                unsent.write(&self.stream, state.bytes());
+        match writes.phase {
+            Phase::Open if writes.tail().is_empty() => {
+                writes.seq = seq;
+                writes.write(&self.stream, state.bytes());
             }
             Phase::Open | Phase::Corked => {
-                unsent.backlog.get_or_insert_default().newest = Some((seq, state.clone()));
+                writes.backlog.get_or_insert_default().newest = Some((seq, state.clone()));
             }
             Phase::Closing(_) | Phase::Broken { .. } => return false,
         }
@@ -147,30 +147,30 @@ impl SocketWriter {
 
     /// Sends the bytes of whole frames, after all that went in before.
     pub(crate) fn send_bytes(&self, frames: &[u8]) {
-        self.send_with(AT_ONCE, frames);
+        self.send_with(NO_SIGNAL, frames);
     }
 
     /// The same of the last ones, behind which the connection is dropped at once: they leave in one packet with
     /// its end.
     pub(crate) fn send_last(&self, frames: &[u8]) {
-        self.send_with(WITH_THE_END, frames);
+        self.send_with(WITH_FIN, frames);
     }
 
     fn send_with(&self, flags: SendFlags, frames: &[u8]) {
-        let mut unsent = lock(&self.unsent);
-        if matches!(unsent.phase, Phase::Corked | Phase::Open) {
-            unsent.write_with(flags, &self.stream, frames);
+        let mut writes = lock(&self.state);
+        if matches!(writes.phase, Phase::Corked | Phase::Open) {
+            writes.write_with(flags, &self.stream, frames);
         }
     }
 
     /// Sends a close frame, the last that goes in. Later calls change nothing.
     pub fn close(&self, code: CloseCode) {
-        let mut unsent = lock(&self.unsent);
-        if matches!(unsent.phase, Phase::Corked | Phase::Open) {
-            unsent.forget_state(u64::MAX);
-            unsent.write(&self.stream, Frame::close(code).bytes());
-            if !matches!(unsent.phase, Phase::Broken { .. }) {
-                unsent.phase = Phase::Closing(0);
+        let mut writes = lock(&self.state);
+        if matches!(writes.phase, Phase::Corked | Phase::Open) {
+            writes.drop_state(u64::MAX);
+            writes.write(&self.stream, Frame::close(code).bytes());
+            if !matches!(writes.phase, Phase::Broken { .. }) {
+                writes.phase = Phase::Closing(0);
             }
         }
     }
@@ -178,7 +178,7 @@ impl SocketWriter {
     /// Ends the connection at once. The socket's task reads what has arrived before, and then its end. Says
     /// whether it had not ended yet.
     pub(crate) fn abort(&self) -> bool {
-        lock(&self.unsent).break_off(&self.stream)
+        lock(&self.state).shut_down(&self.stream)
     }
 
     /// Tells the peer that nothing more will come; reading goes on.
@@ -190,64 +190,64 @@ impl SocketWriter {
     /// holds all the same.
     #[must_use]
     pub(crate) fn has_closed(&self) -> bool {
-        matches!(lock(&self.unsent).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
+        matches!(lock(&self.state).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
     }
 
     /// Whether so much waits for the peer that nothing more should be read from it.
     #[must_use]
     pub(crate) fn is_above_high_water(&self) -> bool {
-        lock(&self.unsent).tail().len() >= CLOGGED
+        lock(&self.state).tail().len() >= HIGH_WATER
     }
 
     /// Writes what the socket takes of the tail, and wakes the task when there is more to write. To be polled by
     /// the socket's task only.
     pub(crate) fn drain(&self, cx: &mut Context<'_>) {
-        let mut unsent = lock(&self.unsent);
-        if unsent.poll_drained(&self.stream, cx).is_ready()
-            && !unsent.drainer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+        let mut writes = lock(&self.state);
+        if writes.poll_drained(&self.stream, cx).is_ready()
+            && !writes.drainer.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            unsent.drainer = Some(cx.waker().clone());
+            writes.drainer = Some(cx.waker().clone());
         }
     }
 
     /// Ready when the kernel has taken everything that went in, or the socket was given up. To be polled by the
     /// socket's task only.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
-        lock(&self.unsent).poll_drained(&self.stream, cx)
+        lock(&self.state).poll_drained(&self.stream, cx)
     }
 
     /// The peer was heard.
     pub(crate) fn mark_alive(&self) {
-        lock(&self.unsent).silent = 0;
+        lock(&self.state).idle = 0;
     }
 
     /// One sweep has come by: counts it and says how the socket does.
     pub(crate) fn sweep(&self) -> WriterStatus {
-        let mut unsent = lock(&self.unsent);
-        unsent.silent += 1;
-        let (mut stuck, waiting) = (0, unsent.tail().len());
-        if let Some(backlog) = unsent.backlog.as_mut().filter(|_| waiting > 0) {
-            backlog.stuck += 1;
-            stuck = backlog.stuck;
+        let mut writes = lock(&self.state);
+        writes.idle += 1;
+        let (mut stalled, waiting) = (0, writes.tail().len());
+        if let Some(backlog) = writes.backlog.as_mut().filter(|_| waiting > 0) {
+            backlog.stalled += 1;
+            stalled = backlog.stalled;
         }
-        let closing = match &mut unsent.phase {
+        let closing = match &mut writes.phase {
             Phase::Closing(sweeps) => {
                 *sweeps = sweeps.saturating_add(1);
                 u32::from(*sweeps)
             }
             Phase::Corked | Phase::Open | Phase::Broken { .. } => 0,
         };
-        WriterStatus { silent: unsent.silent, stuck, closing, unsent: waiting }
+        WriterStatus { idle: writes.idle, stalled, closing, unsent: waiting }
     }
 }
 
-impl Unsent {
+impl WriteState {
     fn tail(&self) -> &[u8] {
         self.backlog.as_ref().map_or(&[], |backlog| &backlog.tail)
     }
 
     fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
-        self.write_with(AT_ONCE, stream, frames);
+        self.write_with(NO_SIGNAL, stream, frames);
     }
 
     /// Writes what the kernel takes at once and keeps the rest.
@@ -263,14 +263,14 @@ impl Unsent {
             Err(Errno::AGAIN) => 0,
             // Whatever else it is, this peer cannot be told anything any more.
             Err(_) => {
-                self.break_off(stream);
+                self.shut_down(stream);
                 return;
             }
         };
         if let Some(rest @ [_, ..]) = frames.get(taken..) {
             let backlog = self.backlog.get_or_insert_default();
             backlog.tail.extend_from_slice(rest);
-            backlog.stuck = 0;
+            backlog.stalled = 0;
             if let Some(drainer) = self.drainer.take() {
                 drainer.wake();
             }
@@ -284,9 +284,9 @@ impl Unsent {
                 Err(error) => Err(error),
             };
             match written {
-                Ok(taken) => self.taken(stream, taken),
+                Ok(taken) => self.advance_tail(stream, taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => _ = self.break_off(stream),
+                Err(_) => _ = self.shut_down(stream),
             }
         }
         Poll::Ready(())
@@ -304,23 +304,23 @@ impl Unsent {
     }
 
     /// Forgets a state that waits, up to this one.
-    fn forget_state(&mut self, seq: u64) {
+    fn drop_state(&mut self, seq: u64) {
         if let Some(backlog) = &mut self.backlog {
             backlog.newest.take_if(|(newest, _)| *newest <= seq);
         }
     }
 
-    fn taken(&mut self, stream: &TcpStream, bytes: usize) {
+    fn advance_tail(&mut self, stream: &TcpStream, bytes: usize) {
         if let Some(backlog) = &mut self.backlog {
             backlog.tail.advance(bytes);
-            backlog.stuck = 0;
+            backlog.stalled = 0;
         }
         self.write_newest(stream);
     }
 
     /// Shuts the socket down, so that its task wakes up and finds its end, whatever the peer goes on to do. Says
     /// whether it was not broken yet.
-    fn break_off(&mut self, stream: &TcpStream) -> bool {
+    fn shut_down(&mut self, stream: &TcpStream) -> bool {
         self.backlog = None;
         let after_close = match self.phase {
             Phase::Broken { .. } => return false,
@@ -379,12 +379,12 @@ mod tests {
     #[tokio::test]
     async fn the_welcome_is_first_and_only_news_follows_it() {
         let (writer, peer) = connected().await;
-        assert!(writer.publish(4, &state(4)));
-        assert!(writer.publish(7, &state(7)));
+        assert!(writer.send_state(4, &state(4)));
+        assert!(writer.send_state(7, &state(7)));
         writer.open(5, &Frame::text(&"welcome"));
-        assert!(!writer.publish(7, &state(7)), "told already");
-        assert!(!writer.publish(6, &state(6)), "older than what was told");
-        assert!(writer.publish(8, &state(8)));
+        assert!(!writer.send_state(7, &state(7)), "told already");
+        assert!(!writer.send_state(6, &state(6)), "older than what was told");
+        assert!(writer.send_state(8, &state(8)));
         let expected = [Frame::text(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
         assert_eq!(read_all(writer, peer).await, expected.concat());
     }
@@ -397,7 +397,7 @@ mod tests {
         writer.send(&long);
         assert!(writer.is_above_high_water());
         for seq in 1..=1_000 {
-            assert!(writer.publish(seq, &state(seq)));
+            assert!(writer.send_state(seq, &state(seq)));
         }
         writer.send(&Frame::ping());
         let expected = [Frame::text(&"welcome"), long, Frame::ping(), state(1_000)];
@@ -411,7 +411,7 @@ mod tests {
         writer.close(CloseCode::Restarting);
         writer.close(CloseCode::TooBig);
         writer.send(&Frame::ping());
-        assert!(!writer.publish(1, &state(1)));
+        assert!(!writer.send_state(1, &state(1)));
         assert!(writer.has_closed());
         let expected = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
         assert_eq!(read_all(writer, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
@@ -422,8 +422,8 @@ mod tests {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::text(&"x".repeat(1 << 20)));
         let drained = poll_fn(|cx| writer.poll_drained(cx));
-        let kill = async { assert!(writer.abort()) };
-        tokio::join!(biased; drained, kill);
+        let abort = async { assert!(writer.abort()) };
+        tokio::join!(biased; drained, abort);
         poll_fn(|cx| writer.poll_drained(cx)).await;
     }
 
@@ -432,15 +432,15 @@ mod tests {
         let (writer, mut peer) = connected().await;
         writer.open(0, &Frame::text(&"welcome"));
         peer.write_all(b"said before").await.unwrap();
-        writer.reading().readable().await.unwrap();
+        writer.stream().readable().await.unwrap();
         writer.finish(); // from now on the kernel refuses writes with EPIPE
-        assert!(writer.publish(1, &state(1)), "it was news, though it cannot be told");
-        assert!(!writer.publish(2, &state(2)), "nothing is told any more");
+        assert!(writer.send_state(1, &state(1)), "it was news, though it cannot be told");
+        assert!(!writer.send_state(2, &state(2)), "nothing is told any more");
         assert!(!writer.has_closed(), "a write that failed is no close of the hub");
         let mut read = Vec::new();
         loop {
-            writer.reading().readable().await.unwrap();
-            match writer.reading().try_read_buf(&mut read) {
+            writer.stream().readable().await.unwrap();
+            match writer.stream().try_read_buf(&mut read) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
@@ -464,14 +464,14 @@ mod tests {
     async fn a_sweep_counts_silence_stalls_and_closes() {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::text(&"welcome"));
-        assert_eq!(writer.sweep(), WriterStatus { silent: 1, stuck: 0, closing: 0, unsent: 0 });
+        assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 0, closing: 0, unsent: 0 });
         writer.send(&Frame::text(&"x".repeat(1 << 20)));
         writer.close(CloseCode::Overloaded);
-        let WriterStatus { silent: 2, stuck: 1, closing: 1, unsent } = writer.sweep() else {
+        let WriterStatus { idle: 2, stalled: 1, closing: 1, unsent } = writer.sweep() else {
             panic!("other vitals")
         };
-        assert!(unsent > CLOGGED);
+        assert!(unsent > HIGH_WATER);
         writer.mark_alive();
-        assert_eq!(writer.sweep(), WriterStatus { silent: 1, stuck: 2, closing: 2, unsent });
+        assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 2, closing: 2, unsent });
     }
 }

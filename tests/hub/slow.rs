@@ -228,7 +228,7 @@ async fn slow_and_dead_peers_end_by_their_rules_and_free_all_that_they_held() {
 
     let page = hub.get("/metrics").send().await.text;
     let cut_off = |because: &str| -> usize {
-        let name = format!("breathing_room_cut_off_total{{reason=\"{because}\"}} ");
+        let name = format!("breathing_room_sockets_aborted_total{{reason=\"{because}\"}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
     };
     let (silent, stalled, unclosed) = (cut_off("silent"), cut_off("stalled"), cut_off("unclosed"));

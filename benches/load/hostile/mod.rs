@@ -263,7 +263,7 @@ fn print_counters(metrics: &BTreeMap<String, f64>) {
         "_refused_total",
         "_rejected_total",
         "_evicted_total",
-        "_cut_off_total",
+        "_sockets_aborted_total",
         "_accept_errors_total",
         "_events_committed_total",
         "_flush_duration_seconds_sum",

@@ -92,12 +92,12 @@ fn a_good_token_says_who_may_come_where_until_when() {
     let expires = Time::from_millis(1_800_000_600_000);
     let visitor = VisitorId::try_from("ann").unwrap();
     assert_eq!(claims, Claims { visitor: visitor.clone(), room: Some(lobby.clone()), expires });
-    assert_eq!(claims.ends(), expires.plus(30_000));
-    assert!(claims.opening(&lobby).is_ok() && claims.of(&visitor).is_ok());
-    assert_eq!(claims.opening(&RoomId::try_from("garden").unwrap()), Err(BadToken::Room));
-    assert_eq!(claims.of(&VisitorId::try_from("bob").unwrap()), Err(BadToken::Visitor));
+    assert_eq!(claims.expires_with_leeway(), expires.plus(30_000));
+    assert!(claims.for_room(&lobby).is_ok() && claims.for_visitor(&visitor).is_ok());
+    assert_eq!(claims.for_room(&RoomId::try_from("garden").unwrap()), Err(BadToken::Room));
+    assert_eq!(claims.for_visitor(&VisitorId::try_from("bob").unwrap()), Err(BadToken::Visitor));
     let everywhere = hub().verify(&signed(&good()), now()).unwrap();
-    assert!(everywhere.opening(&lobby).is_ok());
+    assert!(everywhere.for_room(&lobby).is_ok());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{Answer, Question, Range, ReadError};
 use crate::history::journal::Epoch;
 use crate::history::metrics::HistoryMetrics;
 use crate::history::store::Store;
-use crate::panics::Part;
+use crate::panics::Scope;
 use crate::protocol::Time;
 use crate::time::Clock;
 
@@ -137,7 +137,7 @@ impl Answers {
             for (question, kept) in wanted {
                 if self.is_changed(&question, &kept) && !kept.is_renewed.swap(true, Ordering::AcqRel) {
                     let panics = &self.0.metrics.panics;
-                    panics.catch(Part::Request, self.make_anew(&question, &kept)).await;
+                    panics.catch(Scope::Request, self.make_anew(&question, &kept)).await;
                 }
             }
         }
@@ -167,7 +167,7 @@ impl Answers {
             let (this, question, kept) = (self.clone(), question.clone(), Arc::clone(kept));
             tokio::spawn(async move {
                 let panics = &this.0.metrics.panics;
-                panics.catch(Part::Request, this.make_anew(&question, &kept)).await
+                panics.catch(Scope::Request, this.make_anew(&question, &kept)).await
             });
         }
     }

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use crate::panics::{Panics, Part};
+use crate::panics::{Panics, Scope};
 use crate::presence::Feed;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
@@ -24,10 +24,10 @@ pub(crate) async fn run(
     panics: Panics,
 ) {
     let session = async {
-        let _listening = feed.listen(socket.writer()).await;
+        let _subscription = feed.listen(socket.writer()).await;
         refuse_all(&mut socket, &rejections).await;
     };
-    if panics.catch(Part::Session, session).await.is_none() {
+    if panics.catch(Scope::Session, session).await.is_none() {
         socket.writer().close(CloseCode::Internal);
     }
     poll_fn(|cx| socket.poll_finish(cx)).await;
@@ -37,7 +37,7 @@ pub(crate) async fn run(
 async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
     loop {
         let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
-            Incoming::Text(_) => only_tells(),
+            Incoming::Text(_) => read_only(),
             Incoming::TooFast(text) => ClientMessage::too_fast(&text),
             Incoming::Binary(_) => {
                 socket.writer().close(CloseCode::Unsupported);
@@ -50,7 +50,7 @@ async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
     }
 }
 
-fn only_tells() -> Refusal {
+fn read_only() -> Refusal {
     let message = "type: this socket only tells the live activity".to_owned();
     Refusal { code: ErrorCode::UnknownType, message, reference: None }
 }

@@ -1,4 +1,4 @@
-//! The boundary: whether a stream of frames stands between two messages.
+//! The tracker: whether a stream of frames stands between two messages.
 //!
 //! An idle socket stands there nearly always, and what stands there needs no parser and no buffer. The
 //! parser does not tell, so this follows the frames' headers (RFC 6455, section 5.2) and nothing else;
@@ -7,11 +7,11 @@
 
 /// The shortest frames that a message may be cut into all along, in bytes. Nobody who cuts one for a reason sends
 /// shorter ones.
-const SHORTEST_FRAMES: usize = 64;
+const MIN_FRAME_SIZE: usize = 64;
 
 /// A position in a stream of frames.
 #[derive(Debug, Clone)]
-pub struct Boundary {
+pub struct FrameTracker {
     /// The header that is being read, up to its length.
     header: [u8; 10],
     /// How much of it has come.
@@ -21,26 +21,26 @@ pub struct Boundary {
     /// Frames of the message that has begun and not ended.
     frames: u32,
     /// How many a message may have.
-    most_frames: u32,
+    max_frames: u32,
     /// The last message has more.
-    is_over: bool,
+    has_too_many_frames: bool,
 }
 
 /// What some bytes were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
+pub struct Consumed {
     /// Headers of frames that ended in them.
     pub frames: u32,
     /// How many of the bytes come before a message has too many frames: all, where none has.
     pub bytes: usize,
 }
 
-impl Boundary {
+impl FrameTracker {
     /// The beginning of a stream of messages that are at most so many bytes long.
     #[must_use]
     pub fn new(message_limit: usize) -> Self {
-        let most_frames = u32::try_from(message_limit / SHORTEST_FRAMES).unwrap_or(u32::MAX).max(1);
-        Self { header: [0; 10], header_len: 0, left: 0, frames: 0, most_frames, is_over: false }
+        let max_frames = u32::try_from(message_limit / MIN_FRAME_SIZE).unwrap_or(u32::MAX).max(1);
+        Self { header: [0; 10], header_len: 0, left: 0, frames: 0, max_frames, has_too_many_frames: false }
     }
 
     /// Whether every message that has begun has ended.
@@ -51,14 +51,14 @@ impl Boundary {
 
     /// Whether a message has more frames than it may. Then nothing that follows is looked at.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.is_over
+    pub fn has_too_many_frames(&self) -> bool {
+        self.has_too_many_frames
     }
 
     /// These bytes have come.
-    pub fn advance(&mut self, bytes: &[u8]) -> Passed {
+    pub fn advance(&mut self, bytes: &[u8]) -> Consumed {
         let (mut rest, mut frames) = (bytes, 0);
-        while let Some((first, behind)) = rest.split_first().filter(|_| !self.is_over) {
+        while let Some((first, behind)) = rest.split_first().filter(|_| !self.has_too_many_frames) {
             if self.left > 0 {
                 let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
                 self.left -= taken as u64;
@@ -69,16 +69,16 @@ impl Boundary {
                 *next = *first;
             }
             self.header_len += 1;
-            frames += u32::from(self.end_header());
-            if !self.is_over {
+            frames += u32::from(self.complete_header());
+            if !self.has_too_many_frames {
                 rest = behind;
             }
         }
-        Passed { frames, bytes: bytes.len() - rest.len() }
+        Consumed { frames, bytes: bytes.len() - rest.len() }
     }
 
     /// Takes the header in, if it has come whole.
-    fn end_header(&mut self) -> bool {
+    fn complete_header(&mut self) -> bool {
         let [first, second, length @ ..] = self.header;
         let (is_data, is_final, is_masked) = (first & 0x08 == 0, first & 0x80 != 0, second & 0x80 != 0);
         let (header_len, length) = match second & 0x7f {
@@ -90,7 +90,7 @@ impl Boundary {
             return false;
         }
         if is_data {
-            self.is_over = self.frames >= self.most_frames;
+            self.has_too_many_frames = self.frames >= self.max_frames;
             self.frames = if is_final { 0 } else { self.frames + 1 };
         }
         self.left = length.saturating_add(if is_masked { 4 } else { 0 });
@@ -130,15 +130,15 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_known_after_every_byte(frames in proptest::collection::vec(frame(), 1..6), cut in 1..5_000_usize) {
-            let mut boundary = Boundary::new(1_000);
+            let mut tracker = FrameTracker::new(1_000);
             let mut in_message = false;
             for (bytes, data) in frames {
                 for (index, chunk) in bytes.chunks(cut).enumerate() {
-                    prop_assert!(index == 0 || !boundary.is_between_messages());
-                    prop_assert_eq!(boundary.advance(chunk).bytes, chunk.len());
+                    prop_assert!(index == 0 || !tracker.is_between_messages());
+                    prop_assert_eq!(tracker.advance(chunk).bytes, chunk.len());
                 }
                 in_message = data.map_or(in_message, |is_final| !is_final);
-                prop_assert_eq!(boundary.is_between_messages(), !in_message);
+                prop_assert_eq!(tracker.is_between_messages(), !in_message);
             }
         }
 
@@ -150,12 +150,12 @@ mod tests {
             let ping = bytes(Frame::ping(Vec::new()));
             let good = [message.repeat(early), begin, [empty.clone(), ping].concat().repeat(63)].concat();
             let stream = [good.clone(), empty.repeat(100)].concat();
-            let (mut boundary, mut frames, mut taken) = (Boundary::new(4_096), 0, 0);
+            let (mut tracker, mut frames, mut taken) = (FrameTracker::new(4_096), 0, 0);
             for chunk in stream.chunks(cut) {
-                let passed = boundary.advance(chunk);
-                (frames, taken) = (frames + passed.frames, taken + passed.bytes);
+                let consumed = tracker.advance(chunk);
+                (frames, taken) = (frames + consumed.frames, taken + consumed.bytes);
             }
-            prop_assert!(boundary.is_over());
+            prop_assert!(tracker.has_too_many_frames());
             // The header of the 65th frame is not whole, so that no parser sees it.
             prop_assert_eq!(taken, good.len() + 1);
             prop_assert_eq!(frames as usize, early + 64 + 63 + 1);

@@ -1,7 +1,7 @@
 //! What has to hold for any bytes that come from outside, one module for each fuzz target.
 //!
 //! Each `check` takes bytes and panics where something does not hold. The fuzzers call them with bytes of
-//! their own making, and `tests/hub/seeds.rs` with those in `seeds/`, which needs no fuzzer.
+//! their own making, and `tests/hub/fuzz_seeds.rs` with those in `seeds/`, which needs no fuzzer.
 
 pub mod body;
 pub mod frames;

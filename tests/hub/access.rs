@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use uuid::Uuid;
 
-use crate::support::request::Answer;
-use crate::support::{ADMIN, Hub, Member, Program, Request, START, clock};
+use crate::support::request::Response;
+use crate::support::{ADMIN_TOKEN, Client, Hub, Program, Request, START, manual_clock};
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 const APP: &str = "https://app.example.org";
@@ -30,7 +30,7 @@ fn bearer(visitor: &str) -> String {
 /// A hub that asks for tokens, and where one address may open or post one thing a second, ten at once.
 async fn strict() -> Hub {
     Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.auth.secret = Some(Secret::from(SECRET.to_owned()));
         config.http.allowed_origins = AllowedOrigins::parse(APP).unwrap();
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
@@ -45,7 +45,7 @@ fn page_view(visitor: &str) -> Value {
 }
 
 #[tokio::test]
-async fn checks_of_a_socket_are_origin_then_address_then_token_then_the_rest_then_426() {
+async fn socket_checks_run_in_order_origin_rate_token_parameters_upgrade() {
     let hub = strict().await;
     let (exhausted, fresh) = ("192.0.2.1", "192.0.2.2");
     for _ in 0..10 {
@@ -77,7 +77,7 @@ async fn checks_of_a_socket_are_origin_then_address_then_token_then_the_rest_the
     assert_eq!(hub.debug("connections").await, 0, "a request that opens no socket keeps no place");
 }
 
-async fn ask_live(hub: &Hub, address: &str, origin: Option<&str>) -> Answer {
+async fn ask_live(hub: &Hub, address: &str, origin: Option<&str>) -> Response {
     let request = hub.get("/live").header(HEADER, address);
     match origin {
         Some(origin) => request.header("origin", origin).send().await,
@@ -86,7 +86,7 @@ async fn ask_live(hub: &Hub, address: &str, origin: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn requests_refused_for_their_origin_use_up_no_budget() {
+async fn requests_rejected_for_their_origin_use_no_rate_limit() {
     let hub = strict().await;
     let address = "192.0.2.1";
     let post = || {
@@ -110,7 +110,7 @@ async fn requests_refused_for_their_origin_use_up_no_budget() {
 }
 
 #[tokio::test]
-async fn post_is_checked_for_its_token_before_its_query_and_body() {
+async fn post_token_is_checked_before_query_and_body() {
     let hub = strict().await;
     let post = |address: &str| hub.post("/page-view?durable=perhaps").header(HEADER, address).body("{");
     let known = |address: &str| post(address).header("authorization", &bearer("ann"));
@@ -124,9 +124,9 @@ async fn post_is_checked_for_its_token_before_its_query_and_body() {
 }
 
 #[tokio::test]
-async fn place_of_a_socket_is_looked_for_last() {
+async fn connection_limit_is_checked_last() {
     let hub = Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.auth.secret = Some(Secret::from(SECRET.to_owned()));
         config.transport.max_connections = 1;
     })
@@ -134,24 +134,24 @@ async fn place_of_a_socket_is_looked_for_last() {
     let ask = || hub.get("/rooms/lobby/socket").header("authorization", &bearer("ann"));
     ask().send().await.expect_error(426, "upgrade-required");
     let token = bearer("ann");
-    let _ann = Member::join_saying(("authorization", &token), &hub.address, "lobby", "").await;
+    let _ann = Client::join_with_header(("authorization", &token), &hub.address, "lobby", "").await;
     hub.get("/rooms/lobby/socket").upgrade().send().await.expect_error(401, "unauthorized");
     ask().send().await.expect_error(503, "full");
     ask().upgrade().send().await.expect_error(503, "full");
 }
 
 /// What a page of this origin learns of a refusal: all of it, without credentials.
-fn expect_readable_by_all(answer: &Answer, status: u16) {
-    assert_eq!(answer.status, status, "{}", answer.text);
-    assert!(answer.expect(status)["error"]["code"].is_string());
-    assert_eq!(answer.header("access-control-allow-origin"), "*", "{answer:?}");
-    assert_eq!(answer.header("access-control-allow-credentials"), "");
-    assert_eq!(answer.header("access-control-expose-headers"), "Retry-After");
-    assert!(answer.header("vary").contains("Origin"));
+fn expect_readable_by_all(response: &Response, status: u16) {
+    assert_eq!(response.status, status, "{}", response.text);
+    assert!(response.expect(status)["error"]["code"].is_string());
+    assert_eq!(response.header("access-control-allow-origin"), "*", "{response:?}");
+    assert_eq!(response.header("access-control-allow-credentials"), "");
+    assert_eq!(response.header("access-control-expose-headers"), "Retry-After");
+    assert!(response.header("vary").contains("Origin"));
 }
 
 #[tokio::test]
-async fn refusals_of_sockets_and_posts_can_be_read_by_pages_of_every_origin() {
+async fn rejections_of_sockets_and_posts_are_readable_by_all_origins() {
     let hub = strict().await;
     for path in ["/rooms/lobby/socket", "/live", "/rooms/Lobby/socket"] {
         for request in [hub.get(path), hub.get(path).upgrade()] {
@@ -166,9 +166,9 @@ async fn refusals_of_sockets_and_posts_can_be_read_by_pages_of_every_origin() {
         (401, hub.get("/rooms/lobby/socket")),
         (401, post()),
     ] {
-        let answer = request.header("origin", APP).send().await;
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (status, APP));
-        assert_eq!(answer.header("access-control-allow-credentials"), "true");
+        let response = request.header("origin", APP).send().await;
+        assert_eq!((response.status, response.header("access-control-allow-origin")), (status, APP));
+        assert_eq!(response.header("access-control-allow-credentials"), "true");
     }
     // What is read without a refusal stays what it was: for pages of allowed origins only.
     let room = hub.get("/rooms/lobby").header("origin", EVIL).send().await;
@@ -176,7 +176,7 @@ async fn refusals_of_sockets_and_posts_can_be_read_by_pages_of_every_origin() {
 }
 
 #[tokio::test]
-async fn two_origins_are_refused_whichever_comes_first() {
+async fn request_with_two_origin_headers_is_rejected_in_either_order() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let hub = Hub::with(|config| config.http.allowed_origins = AllowedOrigins::parse("*").unwrap()).await;
     for (first, second) in [(APP, EVIL), (EVIL, APP)] {
@@ -186,14 +186,14 @@ async fn two_origins_are_refused_whichever_comes_first() {
              connection: close\r\n\r\n"
         );
         peer.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        peer.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("forbidden-origin"), "{answer}");
+        let mut response = String::new();
+        peer.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 403 ") && response.contains("forbidden-origin"), "{response}");
     }
 }
 
 #[tokio::test]
-async fn own_pages_are_those_of_the_hubs_scheme_where_it_is_known() {
+async fn own_origin_must_match_the_scheme_when_it_is_known() {
     let open = async |hub: &Hub, origin: &str, header: Option<(&'static str, &str)>| {
         let upgrade = hub.get("/rooms/lobby/socket").upgrade();
         let upgrade = upgrade.header("host", "hub.example.org:443").header("origin", origin);
@@ -227,7 +227,7 @@ async fn own_pages_are_those_of_the_hubs_scheme_where_it_is_known() {
 }
 
 #[tokio::test]
-async fn refused_origin_and_missing_address_are_logged_once() {
+async fn rejected_origin_and_missing_client_address_are_logged_once() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start_with_log(folder.path(), &[("CLIENT_IP_HEADER", "X-Real-IP")]).await;
     for origin in [EVIL, EVIL, "https://\u{e9}vil.example.org", APP, EVIL] {
@@ -248,7 +248,7 @@ async fn refused_origin_and_missing_address_are_logged_once() {
 }
 
 #[tokio::test]
-async fn client_ip_header_of_another_form_stops_the_start() {
+async fn unsupported_client_ip_header_fails_startup() {
     for header in ["Cookie", "Host", "X-Forwarded-Proto", ""] {
         let ended = Program::run(&[], &[("CLIENT_IP_HEADER", header)]).await;
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
@@ -257,9 +257,9 @@ async fn client_ip_header_of_another_form_stops_the_start() {
 }
 
 #[tokio::test]
-async fn forwarded_tells_addresses_apart() {
+async fn forwarded_header_separates_client_addresses() {
     let hub = Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.http.client_ip_header = Some(HeaderName::from_static("forwarded"));
         config.transport.limits = Some(Limits { opened: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
@@ -277,16 +277,16 @@ async fn forwarded_tells_addresses_apart() {
 const PRIVATE: &str = "private, no-store";
 
 #[tokio::test]
-async fn admins_dashboard_covers_the_history_and_the_live_activity() {
+async fn admin_dashboard_protects_history_and_live_activity() {
     let hub = Hub::with(|config| config.http.dashboard = Access::Admin).await;
-    hub.see("ann", "/").await;
+    hub.post_page_view("ann", "/").await;
     for path in ["/unified-stats?range=24h", "/live-activity"] {
         hub.get(path).send().await.expect_error(401, "unauthorized");
         let wrong = hub.get(path).header("authorization", "Bearer no-admins-token-at-all");
         wrong.send().await.expect_error(401, "unauthorized");
-        let answer = hub.get(path).admin().send().await;
-        answer.expect(200);
-        assert_eq!(answer.header("cache-control"), PRIVATE, "{path}");
+        let response = hub.get(path).admin().send().await;
+        response.expect(200);
+        assert_eq!(response.header("cache-control"), PRIVATE, "{path}");
     }
     for path in ["/debug", "/visitors/ann/data"] {
         assert_eq!(hub.get(path).admin().send().await.header("cache-control"), PRIVATE, "{path}");
@@ -304,7 +304,7 @@ async fn admins_dashboard_covers_the_history_and_the_live_activity() {
     }
     hub.get("/live").admin().send().await.expect_error(426, "upgrade-required");
     assert_eq!(hub.get("/live").upgrade().admin().send().await.status, 101);
-    let offered = offer(&format!("breathing-room.v1, bearer.{ADMIN}")).send().await;
+    let offered = offer(&format!("breathing-room.v1, bearer.{ADMIN_TOKEN}")).send().await;
     assert_eq!((offered.status, offered.header("sec-websocket-protocol")), (101, "breathing-room.v1"));
     // A room is as public as it was, and so is how the hub does.
     assert_eq!(hub.get("/rooms/lobby").send().await.header("cache-control"), "public, max-age=5");
@@ -313,12 +313,12 @@ async fn admins_dashboard_covers_the_history_and_the_live_activity() {
 }
 
 #[tokio::test]
-async fn breakdown_by_a_property_is_the_admins_unless_it_is_public() {
+async fn breakdown_by_property_needs_admin_unless_property_is_public() {
     let hub = Hub::with(|config| config.http.public_props = PublicProps::parse("plan, lang").unwrap()).await;
     let mut view = page_view("ann");
     view["props"] = json!({ "plan": "free", "email": "ann@example.org" });
     hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
-    let values = |answer: &Answer| answer.expect(200)["prop"]["values"][0]["value"].clone();
+    let values = |response: &Response| response.expect(200)["prop"]["values"][0]["value"].clone();
     let refused = hub.get("/unified-stats?prop=email").send().await;
     assert!(refused.expect_error(401, "unauthorized").contains("PUBLIC_PROPS"), "{}", refused.text);
     assert!(!refused.text.contains("ann@example.org"));
@@ -332,8 +332,8 @@ async fn breakdown_by_a_property_is_the_admins_unless_it_is_public() {
 }
 
 #[tokio::test]
-async fn failed_admin_calls_are_paced_and_the_right_token_always_passes() {
-    let clock = clock();
+async fn failed_admin_requests_are_rate_limited_and_valid_token_always_passes() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
         config.http.dashboard = Access::Admin;
@@ -375,7 +375,7 @@ async fn failed_admin_calls_are_paced_and_the_right_token_always_passes() {
 }
 
 #[tokio::test]
-async fn short_admin_token_stops_the_start_with_one_line() {
+async fn short_admin_token_fails_startup_with_one_line() {
     for token in ["", "a", "fifteen-letters"] {
         let ended = Program::run(&[], &[("ADMIN_TOKEN", token)]).await;
         let line = "error: ADMIN_TOKEN: must have at least 16 bytes\n";
@@ -386,12 +386,12 @@ async fn short_admin_token_stops_the_start_with_one_line() {
 // Visitors
 
 #[tokio::test]
-async fn visitor_is_offered_as_a_subprotocol_and_not_echoed() {
+async fn visitor_subprotocol_sets_the_visitor_and_is_not_echoed() {
     let hub = Hub::start().await;
     let join = async |offer: &str, query: &str| {
-        let member =
-            Member::join_saying(("sec-websocket-protocol", offer), &hub.address, "lobby", query).await;
-        member.welcome["visitor"].as_str().unwrap().to_owned()
+        let client =
+            Client::join_with_header(("sec-websocket-protocol", offer), &hub.address, "lobby", query).await;
+        client.welcome["visitor"].as_str().unwrap().to_owned()
     };
     assert_eq!(join("breathing-room.v1, visitor.ann", "").await, "ann");
     assert_eq!(join("visitor.ann, breathing-room.v1", "visitor=bob&mood=calm").await, "ann");
@@ -399,8 +399,8 @@ async fn visitor_is_offered_as_a_subprotocol_and_not_echoed() {
     let offer =
         |offer: &str| hub.get("/rooms/lobby/socket").upgrade().header("sec-websocket-protocol", offer);
     for (offered, echoed) in [("breathing-room.v1, visitor.ann", "breathing-room.v1"), ("visitor.ann", "")] {
-        let answer = offer(offered).send().await;
-        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, echoed));
+        let response = offer(offered).send().await;
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, echoed));
     }
     for bad in ["visitor.", "visitor.a~b", &format!("visitor.{}", "x".repeat(65))] {
         offer(&format!("breathing-room.v1, {bad}")).send().await.expect_error(400, "bad-visitor");
@@ -408,7 +408,7 @@ async fn visitor_is_offered_as_a_subprotocol_and_not_echoed() {
 }
 
 #[tokio::test]
-async fn visitor_of_a_token_wins_over_every_other_and_foreign_credentials_do_not_hinder() {
+async fn visitor_of_the_token_wins_and_other_credentials_are_ignored() {
     let hub = strict().await;
     let token = bearer("ann").replacen("Bearer ", "bearer.", 1);
     let offer = format!("breathing-room.v1, visitor.bob, {token}");
@@ -417,7 +417,7 @@ async fn visitor_of_a_token_wins_over_every_other_and_foreign_credentials_do_not
         let mut request = url.as_str().into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", offer.parse().unwrap());
         request.headers_mut().insert("authorization", foreign.parse().unwrap());
-        let ann = Member::connect(request).await.unwrap().welcomed().await;
+        let ann = Client::connect(request).await.unwrap().expect_welcome().await;
         assert_eq!(ann.welcome["visitor"], "ann");
     }
 }
@@ -425,7 +425,7 @@ async fn visitor_of_a_token_wins_over_every_other_and_foreign_credentials_do_not
 // Files
 
 #[tokio::test]
-async fn files_are_their_owners_alone() {
+async fn files_are_readable_by_their_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("made/by-the-hub");
     let clock = Clock::manual(Time::from_millis(1_706_600_000_000)); // January 2024
@@ -435,7 +435,7 @@ async fn files_are_their_owners_alone() {
         config.history.database_url = url.clone();
     })
     .await;
-    hub.see("ann", "/").await;
+    hub.post_page_view("ann", "/").await;
     for name in ["hub.db", "hub.db-wal", "hub.db-shm"] {
         assert_eq!(mode(&inner.join(name)), 0o600, "{name}");
     }
@@ -447,7 +447,7 @@ async fn files_are_their_owners_alone() {
     let imported = Program::run(&arguments, &settings).await;
     assert_eq!((imported.code, mode(&report)), (Some(0), 0o600), "{imported:?}");
     clock.advance(Duration::from_hours(24 * 500));
-    assert_eq!(hub.maintain().await["archived"][0]["month"], "2024-01");
+    assert_eq!(hub.run_maintenance().await["archived"][0]["month"], "2024-01");
     let archives = inner.join("archive");
     let mut modes: Vec<_> =
         std::fs::read_dir(&archives).unwrap().map(|file| mode(&file.unwrap().path())).collect();
@@ -488,14 +488,14 @@ async fn no_log_level_prints_tokens_or_visitors() {
         tokens.push(made.stdout.trim_end().to_owned());
     }
     let join = async |header: (&'static str, String)| {
-        Member::join_saying((header.0, &header.1), &hub.address, "lobby", "").await
+        Client::join_with_header((header.0, &header.1), &hub.address, "lobby", "").await
     };
     let mut ann = join(("authorization", format!("Bearer {}", tokens[0]))).await;
     let offer = format!("breathing-room.v1, visitor.ann-of-the-test, bearer.{}", tokens[1]);
     let mut tab = join(("sec-websocket-protocol", offer)).await;
-    tab.say(json!({ "type": "token", "token": tokens[2] })).await;
-    tab.settle().await;
-    ann.say(json!({ "type": "token", "token": "no-token-at-all" })).await;
+    tab.send_json(json!({ "type": "token", "token": tokens[2] })).await;
+    tab.round_trip().await;
+    ann.send_json(json!({ "type": "token", "token": "no-token-at-all" })).await;
     ann.expect_error("bad-field").await;
     for path in ["/debug", "/unified-stats", "/visitors/ann-of-the-test/data"] {
         hub.get(path).admin().send().await.expect(200);
@@ -508,7 +508,9 @@ async fn no_log_level_prints_tokens_or_visitors() {
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains("DEBUG") && log.contains("stopped"), "the level is what was asked for: {log}");
     let secrets = tokens.iter().map(String::as_str);
-    for secret in secrets.chain([ADMIN, SECRET, "no-token-at-all", "no-admins-token", "ann-of-the-test"]) {
+    for secret in
+        secrets.chain([ADMIN_TOKEN, SECRET, "no-token-at-all", "no-admins-token", "ann-of-the-test"])
+    {
         let told = log.lines().find(|line| line.contains(secret));
         assert_eq!(told, None, "{secret}");
     }

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, Member, clock};
+use crate::support::{Client, Hub, manual_clock};
 
 const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
 
 const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-async fn join_bot(hub: &Hub, room: &str) -> Member {
-    Member::join_as(BOT, &hub.address, room, "visitor=bot&mood=sad").await
+async fn join_bot(hub: &Hub, room: &str) -> Client {
+    Client::join_with_user_agent(BOT, &hub.address, room, "visitor=bot&mood=sad").await
 }
 
 async fn live_activity(hub: &Hub) -> Value {
@@ -18,7 +18,7 @@ async fn live_activity(hub: &Hub) -> Value {
 }
 
 #[tokio::test]
-async fn a_bot_is_told_everything_and_counts_nowhere() {
+async fn bot_gets_all_state_and_is_not_counted() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut bot = join_bot(&hub, "lobby").await;
@@ -29,7 +29,7 @@ async fn a_bot_is_told_everything_and_counts_nowhere() {
     ann.set_mood(Some("calm")).await;
     bot.expect_moods(json!({ "calm": 1 })).await;
     ann.expect_moods(json!({ "calm": 1 })).await;
-    let bob = Member::join_as(BROWSER, &hub.address, "lobby", "visitor=bob").await;
+    let bob = Client::join_with_user_agent(BROWSER, &hub.address, "lobby", "visitor=bob").await;
     bot.expect_present(2).await;
     assert_eq!((bob.present, bob.seq), (2, bot.seq));
 
@@ -50,22 +50,22 @@ async fn a_bot_is_told_everything_and_counts_nowhere() {
 }
 
 #[tokio::test]
-async fn a_bot_with_a_persons_id_is_not_that_person() {
+async fn bot_with_a_visitors_id_does_not_affect_that_visitor() {
     let hub = Hub::start().await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
-    let mut bot = Member::join_as(BOT, &hub.address, "lobby", "visitor=ann&mood=sad").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
+    let mut bot = Client::join_with_user_agent(BOT, &hub.address, "lobby", "visitor=ann&mood=sad").await;
     bot.set_mood(None).await;
-    bot.settle().await;
+    bot.round_trip().await;
     let tab = hub.join("lobby", "ann").await;
     assert_eq!((tab.present, &tab.moods), (1, &json!({ "calm": 1 })));
-    bot.break_off();
+    bot.disconnect();
     hub.expect_debug("botSessions", 0).await;
     let _bob = hub.join("lobby", "bob").await;
     ann.expect_present(2).await;
 }
 
 #[tokio::test]
-async fn a_room_with_only_bots_is_no_room_until_somebody_comes() {
+async fn room_with_only_bots_does_not_count_until_a_visitor_joins() {
     let hub = Hub::with(|config| config.presence.max_rooms = 1).await;
     let mut bot = join_bot(&hub, "lobby").await;
     let mut other = join_bot(&hub, "lobby").await;
@@ -73,16 +73,16 @@ async fn a_room_with_only_bots_is_no_room_until_somebody_comes() {
     let nobody = json!({ "room": "lobby", "seq": 0, "present": 0, "held": 0, "moods": {} });
     assert_eq!((bot.present, bot.seq), (0, 0));
     for _ in 0..2 {
-        hub.expect_live("rooms", json!([])).await;
-        hub.expect_live("liveUsers", json!(0)).await;
+        hub.expect_live_activity("rooms", json!([])).await;
+        hub.expect_live_activity("liveUsers", json!(0)).await;
         assert_eq!(hub.get("/rooms/lobby").send().await.expect(200), nobody);
         assert_eq!(hub.debug("roomCount").await, 0);
         // Bots take no place, and are still there when somebody has come and gone.
-        let ann = hub.join_with("lobby", "ann", "calm").await;
+        let ann = hub.join_with_mood("lobby", "ann", "calm").await;
         assert_eq!(ann.present, 1);
         bot.expect_present(1).await.expect_moods(json!({ "calm": 1 })).await;
         other.expect_present(1).await;
-        hub.expect_live("liveUsers", json!(1)).await;
+        hub.expect_live_activity("liveUsers", json!(1)).await;
         ann.leave().await;
         bot.expect_present(0).await.expect_moods(json!({})).await;
         other.expect_present(0).await;
@@ -96,13 +96,13 @@ async fn a_room_with_only_bots_is_no_room_until_somebody_comes() {
 }
 
 #[tokio::test]
-async fn a_bots_events_are_kept_marked_and_acked_and_not_seen_live() {
+async fn bot_events_are_stored_with_mark_acked_and_not_live() {
     let hub = Hub::start().await;
     let mut bot = join_bot(&hub, "lobby").await;
     let mut ann = hub.join("lobby", "ann").await;
     bot.view_page(Uuid::new_v4(), "/bots").await;
     let watch = json!({ "type": "watch", "id": Uuid::new_v4(), "content": "dawn", "state": "playing", "watchedMs": 0 });
-    bot.tell(watch).await;
+    bot.send_event(watch).await;
     ann.view_page(Uuid::new_v4(), "/people").await;
     bot.expect_ack(2).await;
     ann.expect_ack(1).await;
@@ -118,7 +118,7 @@ async fn a_bots_events_are_kept_marked_and_acked_and_not_seen_live() {
 }
 
 #[tokio::test]
-async fn a_request_is_a_bots_by_its_user_agent() {
+async fn user_agent_marks_posted_events_as_bot() {
     let hub = Hub::start().await;
     let view = |path: &str| json!({ "id": Uuid::new_v4(), "path": path, "visitor": "v", "room": "lobby" });
     let post = |path: &str| hub.post("/page-view?durable=true").json(&view(path));
@@ -139,14 +139,14 @@ async fn a_request_is_a_bots_by_its_user_agent() {
 }
 
 #[tokio::test]
-async fn bots_are_in_no_sample() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn presence_samples_exclude_bots() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     let mut bot = join_bot(&hub, "lobby").await;
     let _elsewhere = join_bot(&hub, "garden").await;
     let pass = |seconds| clock.advance(std::time::Duration::from_secs(seconds));
     pass(5);
-    let ann = hub.join_with("lobby", "ann", "calm").await;
+    let ann = hub.join_with_mood("lobby", "ann", "calm").await;
     pass(7);
     ann.leave().await;
     bot.expect_present(0).await;

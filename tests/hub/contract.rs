@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::support::contract::{HTTP, SOCKETS};
-use crate::support::request::Answer;
+use crate::support::request::Response;
 use crate::support::{Hub, Request};
 
 /// Every `.route(…)` of the table, as its methods and its address.
@@ -29,14 +29,14 @@ fn routes() -> HashSet<(String, String)> {
 }
 
 #[test]
-fn every_route_is_documented_and_every_documented_one_is_a_route() {
+fn routes_and_openapi_operations_are_the_same() {
     let routes = routes();
     assert!(routes.len() > 20, "{routes:?}");
     assert_eq!(routes, HTTP.operations());
 }
 
 #[test]
-fn whatever_is_referred_to_is_there() {
+fn schema_references_resolve() {
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {
@@ -58,21 +58,21 @@ fn whatever_is_referred_to_is_there() {
 }
 
 #[tokio::test]
-async fn the_methods_of_each_address_are_those_that_are_documented() {
+async fn allow_header_lists_the_documented_methods() {
     let hub = Hub::start().await;
     for (path, methods) in HTTP.document["paths"].as_object().unwrap() {
         let methods: HashSet<_> =
             methods.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
         let path = path.replace("{room}", "lobby").replace("{visitor}", "ann").replace("{file}", "x");
-        let answer = Request::new(&hub.address, "PATCH", &path).send().await;
-        answer.expect_error(405, "method-not-allowed");
-        let allowed = answer.header("allow").split(',').filter(|method| *method != "HEAD");
+        let response = Request::new(&hub.address, "PATCH", &path).send().await;
+        response.expect_error(405, "method-not-allowed");
+        let allowed = response.header("allow").split(',').filter(|method| *method != "HEAD");
         assert_eq!(allowed.map(str::to_owned).collect::<HashSet<_>>(), methods, "{path}");
     }
 }
 
 #[tokio::test]
-async fn both_documents_are_for_all_and_sent_once() {
+async fn contract_documents_are_public_and_cached_by_etag() {
     let hub = Hub::start().await;
     for (path, version) in
         [("/openapi.json", ("openapi", "3.1.0")), ("/asyncapi.json", ("asyncapi", "3.0.0"))]
@@ -87,7 +87,7 @@ async fn both_documents_are_for_all_and_sent_once() {
 }
 
 #[tokio::test]
-async fn the_examples_are_taken() {
+async fn documented_examples_are_accepted() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut last = 0;
@@ -95,35 +95,35 @@ async fn the_examples_are_taken() {
         let examples = SOCKETS.document["components"]["messages"][name]["examples"].as_array();
         for example in examples.into_iter().flatten() {
             last = example["payload"]["ref"].as_u64().unwrap_or(last);
-            ann.say(example["payload"].clone()).await;
+            ann.send_json(example["payload"].clone()).await;
         }
     }
     ann.expect_moods(json!({ "calm": 1 })).await;
     ann.expect_ack(last).await;
     assert!(hub.get("/live-activity").send().await.expect(200)["watching"][0]["content"].is_string());
-    ann.settle().await; // its error is the only one
+    ann.round_trip().await; // its error is the only one
 }
 
-fn answer(status: u16, body: &Value) -> Answer {
+fn response(status: u16, body: &Value) -> Response {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    Answer { status, headers, text: body.to_string() }
+    Response { status, headers, text: body.to_string() }
 }
 
 #[test]
 #[should_panic(expected = "418 to GET /rooms/lobby is not documented")]
-fn a_status_that_is_not_documented_is_found() {
-    HTTP.expect("GET", "/rooms/lobby", &answer(418, &json!({})));
+fn undocumented_status_is_detected() {
+    HTTP.expect("GET", "/rooms/lobby", &response(418, &json!({})));
 }
 
 #[test]
 #[should_panic(expected = "200 to GET /rooms/lobby?x is not as documented")]
-fn an_answer_with_a_wrong_field_is_found() {
+fn response_with_an_invalid_field_is_detected() {
     let room = json!({ "room": "Lobby", "seq": 0, "present": 0, "moods": {} });
-    HTTP.expect("GET", "/rooms/lobby?x", &answer(200, &room));
+    HTTP.expect("GET", "/rooms/lobby?x", &response(200, &room));
 }
 
 #[test]
 #[should_panic(expected = "presence is not as documented")]
-fn a_message_with_a_wrong_field_is_found() {
+fn message_with_an_invalid_field_is_detected() {
     SOCKETS.expect(&json!({ "type": "presence", "seq": 1, "present": 1, "moods": { "calm": 0 } }));
 }

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::PATIENCE;
+use crate::support::TIMEOUT;
 
 #[path = "../../examples/echo.rs"]
 #[expect(dead_code, reason = "a test needs no main")]
@@ -46,7 +46,7 @@ impl Echo {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+            head.push(timeout(TIMEOUT, stream.read_u8()).await.unwrap().unwrap());
         }
         assert!(head.starts_with(b"HTTP/1.1 101 "));
         stream
@@ -65,7 +65,7 @@ impl Echo {
             writing
         };
         let mut answer = Vec::new();
-        let (_writing, read) = tokio::join!(write, timeout(PATIENCE, reading.read_to_end(&mut answer)));
+        let (_writing, read) = tokio::join!(write, timeout(TIMEOUT, reading.read_to_end(&mut answer)));
         read.expect("an end in time").unwrap();
         answer
     }
@@ -102,20 +102,20 @@ fn closing(code: u16, reason: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_length_of_text_and_of_bytes_comes_back() {
+async fn messages_of_every_length_class_are_echoed() {
     let echo = Echo::start().await;
     let mut client = echo.client().await;
     for length in [0, 1, 125, 126, 127, 128, 65_535, 65_536, 65_537, MIB, 16 * MIB] {
         for message in [Message::text("x".repeat(length)), Message::binary(vec![0xfe; length])] {
             client.send(message.clone()).await.unwrap();
-            let back = timeout(PATIENCE, client.next()).await.unwrap().unwrap().unwrap();
+            let back = timeout(TIMEOUT, client.next()).await.unwrap().unwrap().unwrap();
             assert!(back == message, "{length} bytes came back as {}", back.len());
         }
     }
 }
 
 #[tokio::test]
-async fn many_messages_that_are_sent_before_one_is_read_come_back_in_order() {
+async fn pipelined_messages_are_echoed_in_order() {
     let echo = Echo::start().await;
     let (mut sink, mut stream) = echo.client().await.split();
     let send = async {
@@ -126,7 +126,7 @@ async fn many_messages_that_are_sent_before_one_is_read_come_back_in_order() {
     };
     let receive = async {
         for number in 0..2_000 {
-            let back = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
+            let back = timeout(TIMEOUT, stream.next()).await.unwrap().unwrap().unwrap();
             assert_eq!(back.into_text().unwrap(), format!("{number} {}", "x".repeat(number)));
         }
     };
@@ -134,7 +134,7 @@ async fn many_messages_that_are_sent_before_one_is_read_come_back_in_order() {
 }
 
 #[tokio::test]
-async fn fragments_come_back_as_one_message_and_pings_between_them_are_answered() {
+async fn fragments_are_joined_and_pings_between_them_are_answered() {
     let echo = Echo::start().await;
     let text = "κόσμε, 🧘".as_bytes();
     let mut sent = masked(TEXT, &text[..1], false);
@@ -152,7 +152,7 @@ async fn fragments_come_back_as_one_message_and_pings_between_them_are_answered(
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_its_code_where_that_may_be_sent() {
+async fn close_is_answered_with_its_code_or_1002() {
     let echo = Echo::start().await;
     let answered = async |payload: &[u8]| echo.answer(&masked(CLOSE, payload, true)).await;
     assert_eq!(answered(b"").await, plain(CLOSE, b""));
@@ -167,7 +167,7 @@ async fn a_close_is_answered_with_its_code_where_that_may_be_sent() {
 }
 
 #[tokio::test]
-async fn whoever_breaks_the_protocol_gets_its_earlier_messages_and_the_code() {
+async fn protocol_error_closes_with_code_after_earlier_messages() {
     let echo = Echo::start().await;
     let long = [b'x'; 126];
     let bad_close = closing(1000, &[0xff]);

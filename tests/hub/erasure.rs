@@ -42,7 +42,7 @@ fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn all_of_a_visitor_is_given_out_and_then_erased() {
+async fn visitor_data_is_exported_and_erased_completely() {
     let clock = Clock::manual(Time::from_millis(1_706_600_000_000));
     let hub = Hub::with(|config| config.clock = clock.clone()).await;
     let view = json!({
@@ -51,19 +51,19 @@ async fn all_of_a_visitor_is_given_out_and_then_erased() {
     });
     hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
     for path in ["/", "/garden"] {
-        hub.see("ann", path).await;
+        hub.post_page_view("ann", path).await;
     }
     clock.advance(Duration::from_hours(500 * 24));
-    let report = hub.maintain().await;
+    let report = hub.run_maintenance().await;
     assert_eq!(report["archived"], json!([{ "month": "2024-01", "rows": 3 }]));
     let mut zoe = hub.join("lobby", ZOE).await;
     zoe.view_page(Uuid::new_v4(), "/new").await;
     let watch =
         json!({ "type": "watch", "id": Uuid::new_v4(), "content": "film", "state": "ended", "watchedMs": 0 });
-    let last = zoe.tell(watch).await;
+    let last = zoe.send_event(watch).await;
     zoe.expect_ack(last).await;
     zoe.leave().await;
-    hub.see("ann", "/new").await;
+    hub.post_page_view("ann", "/new").await;
 
     let data = hub.get(DATA).admin().send().await;
     assert_eq!(data.header("cache-control"), "private, no-store");
@@ -100,11 +100,11 @@ async fn all_of_a_visitor_is_given_out_and_then_erased() {
 }
 
 #[tokio::test]
-async fn what_is_queued_is_forgotten_and_still_acked() {
+async fn erased_queued_events_are_dropped_and_acked() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let mut zoe = hub.join("lobby", ZOE).await;
     zoe.view_page(Uuid::new_v4(), "/").await;
-    zoe.settle().await;
+    zoe.round_trip().await;
     let mut expected = nothing();
     expected["erased"]["queued"] = json!(1);
     assert_eq!(hub.delete(DATA).admin().send().await.expect(200), expected);
@@ -114,13 +114,13 @@ async fn what_is_queued_is_forgotten_and_still_acked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_erased_whole_is_not_erased_at_all() {
+async fn erasure_with_a_missing_archive_erases_nothing() {
     let clock = Clock::manual(Time::from_millis(1_706_600_000_000));
     let hub = Hub::with(|config| config.clock = clock.clone()).await;
-    hub.see(ZOE, "/").await;
+    hub.post_page_view(ZOE, "/").await;
     clock.advance(Duration::from_hours(500 * 24));
-    hub.maintain().await;
-    hub.see(ZOE, "/").await;
+    hub.run_maintenance().await;
+    hub.post_page_view(ZOE, "/").await;
     let (archive, elsewhere) =
         (hub.archives().join("breathing-room-2024-01.jsonl.gz"), hub.archives().join("x"));
     fs::rename(&archive, &elsewhere).unwrap();
@@ -138,7 +138,7 @@ async fn what_cannot_be_erased_whole_is_not_erased_at_all() {
 }
 
 #[tokio::test]
-async fn only_the_admin_sees_and_erases() {
+async fn visitor_data_needs_the_admin_token() {
     let hub = Hub::start().await;
     for request in [hub.get(DATA), hub.delete(DATA)] {
         request.send().await.expect_error(401, "unauthorized");
@@ -149,7 +149,7 @@ async fn only_the_admin_sees_and_erases() {
 }
 
 #[tokio::test]
-async fn only_an_erasure_that_did_something_is_logged() {
+async fn erasure_is_logged_only_when_it_erased_something() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start_with_log(folder.path(), &[]).await;
     let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": ZOE, "room": "lobby" });

@@ -5,19 +5,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, clock};
+use crate::support::{Hub, manual_clock};
 
 const VIEWS: &str = "SELECT json_object('id', id, 'room', room, 'visitor', visitor, 'path', path, \
     'title', title, 'referrer', referrer, 'at', at, 'props', json(props)) FROM page_views ORDER BY path";
 
 #[tokio::test]
-async fn a_page_view_is_acked_and_in_the_file() {
+async fn page_view_is_stored_acked_and_live() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let id = Uuid::now_v7();
     let at = ann.welcome["serverTime"].as_u64().unwrap() - 1_000;
     let reference = ann
-        .tell(json!({
+        .send_event(json!({
             "type": "page-view", "id": id, "path": "/sit", "title": "Sit ☯", "referrer": "https://example.org/",
             "at": at, "props": { "lang": "de", "level": 3, "first": true },
         }))
@@ -35,17 +35,17 @@ async fn a_page_view_is_acked_and_in_the_file() {
     assert_eq!(live["pages"], json!([{ "path": "/sit", "count": 1 }]));
     ann.leave().await;
     hub.expect_debug("sessions", 0).await;
-    hub.expect_live("pages", json!([])).await;
+    hub.expect_live_activity("pages", json!([])).await;
 }
 
 #[tokio::test]
-async fn an_ack_waits_for_the_commit_and_covers_everything_before() {
+async fn ack_follows_the_commit_and_covers_all_earlier_events() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let mut ann = hub.join("lobby", "ann").await;
     for n in 0..5 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
     }
-    ann.settle().await;
+    ann.round_trip().await;
     assert_eq!(hub.rows(VIEWS).await.len(), 0);
     assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 5);
     let flushed = hub.post("/flush").admin().send().await.expect(200);
@@ -57,20 +57,20 @@ async fn an_ack_waits_for_the_commit_and_covers_everything_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_views_of_fifty_sockets_are_stored_once_after_being_sent_twice() {
+async fn resent_page_views_of_fifty_sockets_are_stored_once() {
     let hub = Hub::start().await;
     let address = hub.address.clone();
     let visitors = (0..50).map(|n| {
         let address = address.clone();
         tokio::spawn(async move {
-            let join = || crate::support::Member::join(&address, "lobby", "");
+            let join = || crate::support::Client::join(&address, "lobby", "");
             let ids: Vec<Uuid> = (0..20).map(|_| Uuid::new_v4()).collect();
             let mut first = join().await;
             for (index, id) in ids.iter().enumerate() {
                 first.view_page(*id, &format!("/{n}/{index}")).await;
             }
             // The connection breaks before anything is acked; the client sends all of it again.
-            first.break_off();
+            first.disconnect();
             let mut second = join().await;
             for (index, id) in ids.iter().enumerate().rev() {
                 second.view_page(*id, &format!("/{n}/{index}")).await;
@@ -90,32 +90,32 @@ async fn the_page_views_of_fifty_sockets_are_stored_once_after_being_sent_twice(
 }
 
 #[tokio::test]
-async fn refs_must_rise_and_a_refused_event_changes_nothing() {
+async fn refs_must_increase_and_rejected_events_change_nothing() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let event = |reference: Value| json!({ "type": "page-view", "ref": reference, "id": Uuid::new_v4(), "path": "/" });
-    ann.say(event(json!(5))).await;
+    ann.send_json(event(json!(5))).await;
     for bad in [json!(5), json!(4), json!(0), json!(-1), json!("6"), json!(6.5), Value::Null] {
-        ann.say(event(bad.clone())).await;
+        ann.send_json(event(bad.clone())).await;
         let error = ann.expect_error("bad-field").await;
         assert!(error["message"].as_str().unwrap().contains("ref"), "{bad}: {error}");
     }
-    ann.say(event(json!(1000))).await;
+    ann.send_json(event(json!(1000))).await;
     ann.expect_ack(1000).await;
     assert_eq!(hub.rows(VIEWS).await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_full_queue_is_said_and_loses_nothing_that_was_taken() {
+async fn full_queue_rejects_new_events_and_keeps_accepted_ones() {
     let hub = Hub::with(|config| {
-        config.clock = clock(); // it stands still: no census takes a place
+        config.clock = manual_clock(); // it stands still: no census takes a place
         config.history.flush_interval = Duration::from_hours(1);
         config.history.queue_limit = 3;
         config.transport.limits = None; // whoever comes first has all of it
     })
     .await;
     // Hold the file, so that the flush which a filling queue brings forward cannot empty it.
-    let mut other = crate::support::open(&hub.file()).await;
+    let mut other = crate::support::open_database(&hub.file()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let mut ann = hub.join("lobby", "ann").await;
     for n in 0..3 {
@@ -124,9 +124,9 @@ async fn a_full_queue_is_said_and_loses_nothing_that_was_taken() {
     let refused = ann.view_page(Uuid::new_v4(), "/3").await;
     assert_eq!(ann.expect_error("overloaded").await["ref"], refused);
     let view = json!({ "id": Uuid::new_v4(), "path": "/4", "visitor": "bob", "room": "lobby" });
-    let answer = hub.post("/page-view").json(&view).send().await;
-    answer.expect_error(503, "overloaded");
-    assert_eq!(answer.header("retry-after"), "5");
+    let response = hub.post("/page-view").json(&view).send().await;
+    response.expect_error(503, "overloaded");
+    assert_eq!(response.header("retry-after"), "5");
     assert_eq!(hub.get("/health").send().await.expect(503)["status"], "degraded");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     ann.expect_ack(3).await;
@@ -141,7 +141,7 @@ async fn a_full_queue_is_said_and_loses_nothing_that_was_taken() {
 }
 
 #[tokio::test]
-async fn a_quarter_full_queue_is_flushed_before_its_time() {
+async fn quarter_full_queue_is_flushed_early() {
     let hub = Hub::with(|config| {
         config.history.flush_interval = Duration::from_hours(1);
         config.history.queue_limit = 40;
@@ -155,7 +155,7 @@ async fn a_quarter_full_queue_is_flushed_before_its_time() {
 }
 
 #[tokio::test]
-async fn http_takes_one_or_many_as_json_or_as_a_beacon() {
+async fn http_accepts_one_or_many_events_as_json_or_beacon() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let view = |path: &str| json!({ "id": Uuid::new_v4(), "path": path, "visitor": "ann", "room": "lobby" });
     let now = hub.get("/health").send().await.expect(200)["timestamp"].as_u64().unwrap();
@@ -177,13 +177,13 @@ async fn http_takes_one_or_many_as_json_or_as_a_beacon() {
 }
 
 #[tokio::test]
-async fn an_array_is_taken_whole_or_refused_whole() {
+async fn array_of_events_is_accepted_or_rejected_as_a_whole() {
     let hub = Hub::start().await;
     let view = || json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "ann", "room": "lobby" });
     let mut bad = view();
     bad["path"] = json!("x".repeat(513));
-    let answer = hub.post("/page-view").json(&json!([view(), view(), bad])).send().await;
-    let message = answer.expect_error(400, "bad-field");
+    let response = hub.post("/page-view").json(&json!([view(), view(), bad])).send().await;
+    let message = response.expect_error(400, "bad-field");
     assert_eq!(message, "[2]: path: must be at most 512 bytes");
     let many: Vec<Value> = (0..101).map(|_| view()).collect();
     hub.post("/page-view").json(&json!(many)).send().await.expect_error(400, "bad-field");

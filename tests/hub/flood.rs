@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::support::{Hub, PATIENCE, clock};
+use crate::support::{Hub, TIMEOUT, manual_clock};
 
 const UPGRADE: &str = "GET /rooms/lobby/socket HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -25,13 +25,13 @@ const BINARY: [u8; 6] = [0x82, 0x80, 0, 0, 0, 0];
 /// and none where it lets this go on.
 fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(UPGRADE.as_bytes()).unwrap();
     stream.write_all(first).unwrap();
     let (frames, began) = (frame.repeat(1_000), Instant::now());
     while stream.write_all(&frames).is_ok() {
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > TIMEOUT {
             return None;
         }
     }
@@ -45,7 +45,7 @@ fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_frames_without_payload_are_closed_while_others_get_their_answers() {
+async fn flood_of_empty_frames_is_closed_and_others_are_served() {
     for (first, frame, code) in [
         (TEXT_THAT_GOES_ON, CONTINUATION, 1009),
         (TEXT, PING, 1008),
@@ -61,25 +61,25 @@ async fn endless_frames_without_payload_are_closed_while_others_get_their_answer
             floods.spawn_blocking(move || flood(&address, &first, &frame));
         }
         // They are answered before the floods are over, or after that; and in time.
-        let mut answers = 0;
+        let mut responses = 0;
         while !floods.is_empty() {
             for mood in ["calm", "joy"] {
                 ann.set_mood(Some(mood)).await;
                 bob.expect_moods(serde_json::json!({ mood: 1 })).await;
             }
             hub.get("/health").send().await.expect(200);
-            answers += 1;
+            responses += 1;
             while let Some(closed) = floods.try_join_next() {
-                assert_eq!(closed.unwrap(), Some(code), "{frame:x?} after {answers} answers");
+                assert_eq!(closed.unwrap(), Some(code), "{frame:x?} after {responses} answers");
             }
             tokio::time::sleep(Duration::from_millis(200)).await; // not to be too fast themselves
         }
-        ann.settle().await;
+        ann.round_trip().await;
     }
 }
 
 #[tokio::test]
-async fn message_in_more_than_64_frames_is_closed_with_1009_after_those_before_it() {
+async fn message_of_more_than_64_frames_is_closed_with_1009() {
     let hub = Hub::start().await;
     let mut eve = hub.join("lobby", "eve").await;
     let whole = |continuations| {
@@ -92,8 +92,8 @@ async fn message_in_more_than_64_frames_is_closed_with_1009_after_those_before_i
 }
 
 #[tokio::test]
-async fn frames_cost_more_than_their_bytes_and_whoever_goes_on_is_closed_with_1008() {
-    let clock = clock();
+async fn frame_rate_limit_closes_with_1008() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| config.clock = clock.clone()).await;
     let mut eve = hub.join("lobby", "eve").await;
     let message = [&TEXT_THAT_GOES_ON[..], &CONTINUATION.repeat(62), &LAST_CONTINUATION].concat();
@@ -114,20 +114,20 @@ async fn frames_cost_more_than_their_bytes_and_whoever_goes_on_is_closed_with_10
 }
 
 #[tokio::test]
-async fn longest_messages_at_the_pace_of_messages_meet_no_limit() {
-    let clock = clock();
+async fn longest_messages_at_the_message_rate_are_accepted() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| config.clock = clock.clone()).await;
     let mut ann = hub.join("lobby", "ann").await;
     let longest = format!("[{}]", " ".repeat(4_094));
     for _ in 0..200 {
-        ann.say_raw(&longest).await;
+        ann.send_text(&longest).await;
     }
     for _ in 0..200 {
         ann.expect_error("bad-json").await;
     }
     for _ in 0..100 {
         clock.advance(Duration::from_millis(50));
-        ann.say_raw(&longest).await;
+        ann.send_text(&longest).await;
         ann.expect_error("bad-json").await;
     }
 }

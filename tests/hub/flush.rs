@@ -5,17 +5,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, clock, eventually, open};
+use crate::support::{Hub, eventually, manual_clock, open_database};
 
 #[tokio::test]
-async fn a_locked_database_loses_nothing_and_recovers() {
+async fn locked_database_loses_no_events_and_recovers() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let first = ann.view_page(Uuid::new_v4(), "/0").await;
     ann.expect_ack(first).await;
     assert_eq!(hub.get("/health").send().await.expect(200)["status"], "ok");
 
-    let mut other = open(&hub.file()).await;
+    let mut other = open_database(&hub.file()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     for n in 1..=20 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
@@ -42,11 +42,11 @@ async fn a_locked_database_loses_nothing_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_full_disk_loses_nothing_and_recovers() {
+async fn full_disk_rolls_back_loses_no_events_and_recovers() {
     let hub = Hub::start().await;
     // A disk cannot be filled without a mount of its own. This fails as SQLITE_FULL does: in the middle of
     // the transaction, which SQLite rolls back by itself.
-    let mut other = open(&hub.file()).await;
+    let mut other = open_database(&hub.file()).await;
     let full = "CREATE TRIGGER disk_full BEFORE INSERT ON activity_rollups BEGIN \
         SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
     sqlx::query(full).execute(&mut other).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_full_disk_loses_nothing_and_recovers() {
     for n in 0..5 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
     }
-    ann.tell(
+    ann.send_event(
         json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "paused", "watchedMs": 0 }),
     )
     .await;
@@ -70,16 +70,16 @@ async fn a_full_disk_loses_nothing_and_recovers() {
 }
 
 #[tokio::test]
-async fn events_that_wait_too_long_degrade_health() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn overdue_events_degrade_health() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     let mut ann = hub.join("lobby", "ann").await;
     let reason = async || {
-        let answer = hub.get("/health").send().await;
-        answer.expect(if answer.text.contains("degraded") { 503 } else { 200 })["reason"].clone()
+        let response = hub.get("/health").send().await;
+        response.expect(if response.text.contains("degraded") { 503 } else { 200 })["reason"].clone()
     };
     ann.view_page(Uuid::new_v4(), "/").await;
-    ann.settle().await;
+    ann.round_trip().await;
     clock.advance(Duration::from_secs(2 * 3600 + 10));
     assert_eq!(reason().await, Value::Null);
     clock.advance(Duration::from_millis(1));
@@ -89,9 +89,9 @@ async fn events_that_wait_too_long_degrade_health() {
 }
 
 #[tokio::test]
-async fn durable_posts_join_the_next_try_of_a_failing_flush_and_are_told_no_reasons() {
+async fn durable_posts_share_flush_retries_and_get_no_error_details() {
     let hub = Hub::start().await;
-    let mut other = open(&hub.file()).await;
+    let mut other = open_database(&hub.file()).await;
     let failing = "CREATE TRIGGER failing BEFORE INSERT ON activity_rollups BEGIN SELECT RAISE(ROLLBACK, 'a secret'); END";
     sqlx::query(failing).execute(&mut other).await.unwrap();
     let failures = async || hub.metric("breathing_room_flush_failures_total").await;
@@ -103,16 +103,16 @@ async fn durable_posts_join_the_next_try_of_a_failing_flush_and_are_told_no_reas
     // The waits have grown to 2 s and more.
     eventually(async || failures().await >= 4.0, "it fails again and again").await;
     let before = failures().await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for n in 1..=30 {
-        answers.push(tokio::spawn(post(true).send()));
+        responses.push(tokio::spawn(post(true).send()));
         let is_pending = async || hub.get("/health").send().await.expect(503)["pendingPageViews"] == n + 1;
         eventually(is_pending, "it is queued").await;
     }
-    for answer in answers {
-        let answer = answer.await.unwrap();
-        let message = answer.expect_error(503, "not-committed");
-        assert_eq!(answer.header("retry-after"), "5");
+    for response in responses {
+        let response = response.await.unwrap();
+        let message = response.expect_error(503, "not-committed");
+        assert_eq!(response.header("retry-after"), "5");
         assert!(message.contains("queued") && !message.contains("secret"), "{message}");
     }
     let tries = failures().await - before;
@@ -127,12 +127,12 @@ async fn durable_posts_join_the_next_try_of_a_failing_flush_and_are_told_no_reas
 }
 
 #[tokio::test]
-async fn a_large_epoch_is_committed_in_slices_and_acked_when_all_are() {
+async fn large_epoch_is_committed_in_slices_and_acked_at_the_end() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let text = "x".repeat(1000);
     let mut ann = hub.join("lobby", "ann").await;
     let first = ann.view_page(Uuid::new_v4(), "/").await;
-    ann.settle().await;
+    ann.round_trip().await;
     for _ in 0..130 {
         let view = |_| {
             let id = Uuid::new_v4();
@@ -150,7 +150,7 @@ async fn a_large_epoch_is_committed_in_slices_and_acked_when_all_are() {
 }
 
 #[tokio::test]
-async fn one_flush_serves_all_who_wait() {
+async fn one_flush_commits_all_waiting_posts() {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let posts = (0..40).map(|n| {
         let view =
@@ -158,8 +158,8 @@ async fn one_flush_serves_all_who_wait() {
         hub.post("/page-view?durable=true").json(&view).send()
     });
     let mut posts: Vec<_> = posts.map(Box::pin).collect();
-    for answer in futures_util::future::join_all(posts.drain(..)).await {
-        assert_eq!(answer.expect(200), json!({ "committed": 1 }));
+    for response in futures_util::future::join_all(posts.drain(..)).await {
+        assert_eq!(response.expect(200), json!({ "committed": 1 }));
     }
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [40]);
     let flushes = hub.metric("breathing_room_flush_duration_seconds_count").await;

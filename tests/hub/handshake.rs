@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{Hub, PATIENCE, Program, eventually};
+use crate::support::{Hub, Program, TIMEOUT, eventually};
 
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
@@ -35,7 +35,7 @@ async fn read_answer(reading: &mut (impl AsyncReadExt + Unpin)) -> (u16, String,
         }
         (head[9..12].parse().unwrap(), head, String::from_utf8(body).unwrap())
     };
-    timeout(PATIENCE, read).await.expect("a whole answer in time")
+    timeout(TIMEOUT, read).await.expect("a whole answer in time")
 }
 
 /// What is answered to a request with just these headers.
@@ -51,7 +51,7 @@ fn code(body: &str) -> Value {
 }
 
 #[tokio::test]
-async fn two_hosts_or_none_are_400_whatever_is_asked() {
+async fn missing_or_duplicate_host_is_400_on_every_route() {
     let hub = Hub::start().await;
     let upgrade = format!("{UPGRADE}{KEY}");
     for request in
@@ -79,7 +79,7 @@ async fn upgrade_with_two_keys_is_400() {
 }
 
 #[tokio::test]
-async fn upgrade_that_announces_a_body_is_400_and_its_body_is_no_frames() {
+async fn upgrade_with_a_body_is_400_and_its_body_is_not_parsed_as_frames() {
     let hub = Hub::start().await;
     let mood = r#"{"type":"mood","mood":"love"}"#;
     let frame = [&[0x81, 0x80 | u8::try_from(mood.len()).unwrap(), 0, 0, 0, 0], mood.as_bytes()].concat();
@@ -100,23 +100,23 @@ async fn upgrade_that_announces_a_body_is_400_and_its_body_is_no_frames() {
 #[tokio::test]
 async fn plain_get_of_a_socket_is_426_without_upgrade() {
     let hub = Hub::start().await;
-    let answer = hub.get("/live").send().await;
-    answer.expect_error(426, "upgrade-required");
-    assert_eq!((answer.header("upgrade"), answer.header("connection")), ("", ""), "HTTP/2 has neither");
-    assert_eq!(answer.header("sec-websocket-version"), "13");
+    let response = hub.get("/live").send().await;
+    response.expect_error(426, "upgrade-required");
+    assert_eq!((response.header("upgrade"), response.header("connection")), ("", ""), "HTTP/2 has neither");
+    assert_eq!(response.header("sec-websocket-version"), "13");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_look_like_a_handshake_reach_a_slow_reader_whole_and_are_not_kept() {
+async fn responses_that_contain_a_handshake_reach_a_slow_reader_unbuffered() {
     const ANSWERS: usize = 2_000;
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[("RATE_LIMITS", "off")]).await;
-    let mut members = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..20 {
-        let mut member = hub.join("lobby", &format!("v{n}")).await;
-        member.view_page(Uuid::new_v4(), &format!("/{n}{}", "HTTP/1.1 101 ".repeat(38))).await;
-        member.settle().await;
-        members.push(member);
+        let mut client = hub.join("lobby", &format!("v{n}")).await;
+        client.view_page(Uuid::new_v4(), &format!("/{n}{}", "HTTP/1.1 101 ".repeat(38))).await;
+        client.round_trip().await;
+        clients.push(client);
     }
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{}/status", hub.id().as_raw_nonzero())).unwrap();
@@ -136,11 +136,11 @@ async fn answers_that_look_like_a_handshake_reach_a_slow_reader_whole_and_are_no
         writing
     });
     let (mut reading, mut bytes) = (BufReader::with_capacity(PIECE, reading), 0);
-    for answer in 0..ANSWERS {
+    for response in 0..ANSWERS {
         let (status, _, body) = read_answer(&mut reading).await;
         assert_eq!(status, 200);
         let activity: Value =
-            serde_json::from_str(&body).unwrap_or_else(|_| panic!("answer {answer}: {body}"));
+            serde_json::from_str(&body).unwrap_or_else(|_| panic!("answer {response}: {body}"));
         assert_eq!(activity["sessions"], 20);
         bytes += body.len();
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Hub, Member, clock};
+use crate::support::{Client, Hub, manual_clock};
 
 /// All that must never touch the database.
 async fn expect_memory_answers(hub: &Hub, pending: u64) {
@@ -24,13 +24,13 @@ async fn expect_memory_answers(hub: &Hub, pending: u64) {
 }
 
 #[tokio::test]
-async fn memory_answers_while_the_database_is_locked() {
+async fn live_routes_work_while_the_database_is_locked() {
     let hub = Hub::start().await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
-    let mut other = crate::support::open(&hub.file()).await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
+    let mut other = crate::support::open_database(&hub.file()).await;
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
     ann.view_page(Uuid::new_v4(), "/").await;
-    ann.settle().await;
+    ann.round_trip().await;
     expect_memory_answers(&hub, 1).await;
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     drop(other);
@@ -38,21 +38,21 @@ async fn memory_answers_while_the_database_is_locked() {
 }
 
 #[tokio::test]
-async fn memory_answers_while_the_database_is_gone() {
+async fn live_routes_work_while_the_database_is_missing() {
     let hub = Hub::with(|config| config.history.flush_interval = std::time::Duration::from_hours(1)).await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
     for end in ["", "-wal", "-shm"] {
         std::fs::remove_file(format!("{}{end}", hub.file().display())).unwrap();
     }
     ann.view_page(Uuid::new_v4(), "/").await;
-    ann.settle().await;
+    ann.round_trip().await;
     expect_memory_answers(&hub, 1).await;
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
+async fn metrics_match_the_activity() {
     // A clock that stands still: no census comes in between.
-    let hub = Hub::with(|config| config.clock = clock()).await;
+    let hub = Hub::with(|config| config.clock = manual_clock()).await;
     let mut ann = hub.join("lobby", "ann").await;
     let bob = hub.join("lobby", "bob").await;
     let _tab = hub.join("garden", "ann").await;
@@ -98,15 +98,15 @@ async fn metrics_count_what_happened() {
 }
 
 #[tokio::test]
-async fn init_db_says_what_there_is_to_do() {
+async fn init_db_reports_applied_migrations() {
     let hub = Hub::start().await;
-    let answer = hub.post("/init-db").admin().send().await.expect(200);
-    assert_eq!(answer["applied"], json!([]));
-    assert!(answer["current"].as_u64().unwrap() >= 1);
+    let response = hub.post("/init-db").admin().send().await.expect(200);
+    assert_eq!(response["applied"], json!([]));
+    assert!(response["current"].as_u64().unwrap() >= 1);
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_echoed_when_it_is_offered() {
+async fn subprotocol_is_echoed_only_when_offered() {
     let hub = Hub::start().await;
     let upgrade = || hub.get("/rooms/lobby/socket").upgrade();
     let offered = upgrade().header("sec-websocket-protocol", "breathing-room.v1, other").send().await;
@@ -117,17 +117,17 @@ async fn the_subprotocol_is_echoed_when_it_is_offered() {
 }
 
 #[tokio::test]
-async fn moods_are_the_configured_ones() {
+async fn configured_moods_replace_the_default_ones() {
     let hub = Hub::with(|config| {
         config.presence.moods = breathing_room::config::Vocabulary::parse("still,stormy").unwrap();
     })
     .await;
-    let mut ann = hub.join_with("lobby", "ann", "still").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "still").await;
     assert_eq!(ann.welcome["vocabulary"], json!(["still", "stormy"]));
     ann.set_mood(Some("calm")).await;
     ann.expect_error("unknown-mood").await;
     ann.set_mood(Some("stormy")).await;
     ann.expect_moods(json!({ "stormy": 1 })).await;
-    let refused = Member::connect(&format!("ws://{}/rooms/lobby/socket?mood=calm", hub.address)).await;
+    let refused = Client::connect(&format!("ws://{}/rooms/lobby/socket?mood=calm", hub.address)).await;
     assert!(refused.is_err());
 }

@@ -6,15 +6,15 @@ use breathing_room::Config;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::member::Ending;
-use crate::support::{Hub, Member, Program, eventually};
+use crate::support::client::Disconnect;
+use crate::support::{Client, Hub, Program, eventually};
 
 fn grace(grace: Duration) -> impl FnOnce(&mut Config) {
     move |config| config.presence.leave_grace = grace
 }
 
 #[tokio::test]
-async fn whoever_closes_with_1000_leaves_at_once() {
+async fn close_1000_leaves_immediately() {
     let hub = Hub::with(grace(Duration::from_hours(1))).await;
     let mut bob = hub.join("lobby", "bob").await;
     let ann = hub.join("lobby", "ann").await;
@@ -24,7 +24,7 @@ async fn whoever_closes_with_1000_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_is_lost_leaves_after_the_grace() {
+async fn lost_connection_leaves_after_the_grace_time() {
     let grace_time = Duration::from_millis(300);
     let hub = Hub::with(grace(grace_time)).await;
     let mut bob = hub.join("lobby", "bob").await;
@@ -33,8 +33,8 @@ async fn whoever_is_lost_leaves_after_the_grace() {
         bob.expect_present(2).await;
         let lost = Instant::now();
         match end {
-            "1001" => assert_eq!(ann.close(1001).await, Ending::Closed(1001)),
-            _ => ann.break_off(),
+            "1001" => assert_eq!(ann.close(1001).await, Disconnect::Closed(1001)),
+            _ => ann.disconnect(),
         }
         bob.expect_present(1).await;
         assert!(lost.elapsed() >= grace_time, "{end}: {:?}", lost.elapsed());
@@ -42,15 +42,15 @@ async fn whoever_is_lost_leaves_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_reload_inside_the_grace_is_not_seen() {
+async fn reload_within_the_grace_time_is_not_published() {
     let hub = Hub::with(grace(Duration::from_hours(1))).await;
     let mut bob = hub.join("lobby", "bob").await;
-    let ann = hub.join_with("lobby", "ann", "calm").await;
+    let ann = hub.join_with_mood("lobby", "ann", "calm").await;
     bob.expect_present(2).await;
     for _ in 0..3 {
-        hub.join("lobby", "ann").await.break_off();
+        hub.join("lobby", "ann").await.disconnect();
     }
-    ann.break_off();
+    ann.disconnect();
     hub.expect_debug("sessions", 1).await; // the hub has noticed
     let ann = hub.join("lobby", "ann").await;
     assert_eq!((ann.present, &ann.moods), (2, &json!({ "calm": 1 })));
@@ -65,11 +65,11 @@ async fn a_reload_inside_the_grace_is_not_seen() {
 }
 
 #[tokio::test]
-async fn a_lost_tab_is_held_even_when_the_other_tab_leaves() {
+async fn visitor_is_held_for_a_lost_tab_after_the_other_tab_leaves() {
     let hub = Hub::with(grace(Duration::from_hours(1))).await;
     let mut bob = hub.join("lobby", "bob").await;
     let (tab_1, tab_2) = (hub.join("lobby", "ann").await, hub.join("lobby", "ann").await);
-    tab_1.break_off();
+    tab_1.disconnect();
     hub.expect_debug("sessions", 2).await;
     tab_2.leave().await;
     hub.expect_debug("sessions", 1).await;
@@ -79,7 +79,7 @@ async fn a_lost_tab_is_held_even_when_the_other_tab_leaves() {
 }
 
 #[tokio::test]
-async fn a_dead_peer_is_counted_out() {
+async fn half_open_connection_is_removed_by_the_sweep() {
     let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(200)).await;
     let mut bob = hub.join("lobby", "bob").await;
     let dead = hub.join("lobby", "dead").await; // stays open, but never answers a ping: nobody reads
@@ -90,34 +90,34 @@ async fn a_dead_peer_is_counted_out() {
 }
 
 #[tokio::test]
-async fn an_idle_member_who_answers_pings_stays() {
+async fn idle_client_that_answers_pings_stays() {
     let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(20)).await;
     let mut bob = hub.join("lobby", "bob").await;
     for _ in 0..20 {
         bob.expect_ping().await; // each later than a dead peer is given
     }
-    bob.settle().await;
+    bob.round_trip().await;
     assert_eq!(hub.debug("connections").await, 1);
 }
 
 #[tokio::test]
-async fn a_mass_disconnect_does_not_block_new_members() {
+async fn mass_disconnect_does_not_block_new_joins() {
     let hub = Hub::start().await;
-    let mut members = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..400 {
-        members.push(hub.join("lobby", &format!("v{n}")).await);
+        clients.push(hub.join("lobby", &format!("v{n}")).await);
     }
-    members.into_iter().for_each(Member::break_off);
+    clients.into_iter().for_each(Client::disconnect);
     let mut late = hub.join("lobby", "late").await;
     late.expect_present(1).await;
 }
 
 /// Everybody in these rooms closes with 1000 and resets the connection, with states unread. Nobody stays.
-async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Member>>) {
+async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Client>>) {
     hub.signal("STOP").await;
     let count = rooms.len();
-    for member in rooms.into_iter().flatten() {
-        member.leave_and_reset().await;
+    for client in rooms.into_iter().flatten() {
+        client.close_and_reset().await;
     }
     hub.signal("CONT").await;
     let nobody = async || hub.metric("breathing_room_rooms").await == 0.0;
@@ -125,18 +125,18 @@ async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Member>>) {
 }
 
 #[tokio::test]
-async fn close_1000_with_unread_state_leaves_at_once_whatever_became_of_the_connection() {
+async fn close_1000_before_a_reset_leaves_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("LEAVE_GRACE", "1h"), ("RATE_LIMITS", "off")];
     let hub = Program::start(folder.path(), &settings).await;
-    for (members, rooms) in [(2, 10), (3, 10), (10, 10), (100, 1)] {
+    for (clients, rooms) in [(2, 10), (3, 10), (10, 10), (100, 1)] {
         let mut all = Vec::new();
         for room in 0..rooms {
             let mut here = Vec::new();
-            for n in 0..members {
+            for n in 0..clients {
                 here.push(hub.join(&format!("room-{room}"), &format!("v{n}")).await);
             }
-            here[0].expect_present(members).await;
+            here[0].expect_present(clients).await;
             all.push(here);
         }
         expect_all_leave_at_once(&hub, all).await;
@@ -144,7 +144,7 @@ async fn close_1000_with_unread_state_leaves_at_once_whatever_became_of_the_conn
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_who_leave_in_the_same_moment_leave_at_once() {
+async fn two_simultaneous_closes_with_reset_leave_immediately() {
     let hub = Hub::with(grace(Duration::from_hours(1))).await;
     for time in 0..3 {
         let mut rooms = Vec::new();
@@ -156,7 +156,7 @@ async fn two_who_leave_in_the_same_moment_leave_at_once() {
         }
         // What one of them leaves behind is published onto the other's connection, which is reset already.
         let leaving = rooms.into_iter().map(|(ann, bob)| async {
-            tokio::join!(ann.leave_and_reset(), bob.leave_and_reset());
+            tokio::join!(ann.close_and_reset(), bob.close_and_reset());
         });
         futures_util::future::join_all(leaving).await;
         let nobody = async || hub.metric("breathing_room_rooms").await == 0.0;
@@ -165,7 +165,7 @@ async fn two_who_leave_in_the_same_moment_leave_at_once() {
 }
 
 #[tokio::test]
-async fn close_1000_that_answers_the_hubs_own_close_is_no_leaving() {
+async fn close_1000_after_the_hubs_close_keeps_the_hold() {
     let hub = Hub::with(grace(Duration::from_hours(1))).await;
     let mut bob = hub.join("lobby", "bob").await;
     let mut eve = hub.join("lobby", "eve").await;

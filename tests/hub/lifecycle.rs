@@ -26,14 +26,14 @@ fn lines(packed: &[u8]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn history_grows_old() {
+async fn old_history_is_rolled_up_archived_and_pruned() {
     let (hub, clock) = hub_of_2024().await;
     for path in ["/", "/", "/garden"] {
-        hub.see("ann", path).await;
+        hub.post_page_view("ann", path).await;
     }
     clock.advance(30 * DAY); // 29 February
-    hub.see("ben", "/").await;
-    let report = hub.maintain().await;
+    hub.post_page_view("ben", "/").await;
+    let report = hub.run_maintenance().await;
     let counts = |report: &Value| {
         let steps = report["steps"].as_object().unwrap();
         assert!(
@@ -48,12 +48,16 @@ async fn history_grows_old() {
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [4]);
 
     clock.advance(62 * DAY); // 1 May
-    assert_eq!(counts(&hub.maintain().await), [1, 1, 0], "January's quarter hours go, February is summed up");
+    assert_eq!(
+        counts(&hub.run_maintenance().await),
+        [1, 1, 0],
+        "January's quarter hours go, February is summed up"
+    );
     clock.advance(304 * DAY); // 1 March 2025
-    let report = hub.maintain().await;
+    let report = hub.run_maintenance().await;
     assert_eq!(counts(&report), [1, 0, 1], "January is more than 13 months ago");
     assert_eq!(report["archived"], json!([{ "month": "2024-01", "rows": 3 }]));
-    assert_eq!(counts(&hub.maintain().await), [0, 0, 0], "and that is that");
+    assert_eq!(counts(&hub.run_maintenance().await), [0, 0, 0], "and that is that");
 
     // The rows are in the archive, and still count.
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1]);
@@ -74,12 +78,12 @@ async fn history_grows_old() {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_does_not_stop_the_others() {
+async fn failed_maintenance_step_does_not_stop_the_others() {
     let (hub, clock) = hub_of_2024().await;
-    hub.see("ann", "/").await;
+    hub.post_page_view("ann", "/").await;
     clock.advance(500 * DAY);
     fs::write(hub.archives(), "no folder").unwrap();
-    let report = hub.maintain().await;
+    let report = hub.run_maintenance().await;
     let failures = report["steps"]["archive"]["failures"].as_array().unwrap();
     assert_eq!((failures.len(), &report["archived"]), (1, &json!([])), "{report}");
     assert_eq!(report["steps"]["months"]["count"], 1);
@@ -89,15 +93,15 @@ async fn a_step_that_fails_does_not_stop_the_others() {
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1], "the rows are where they were");
 
     fs::remove_file(hub.archives()).unwrap();
-    assert_eq!(hub.maintain().await["archived"], json!([{ "month": "2024-01", "rows": 1 }]));
+    assert_eq!(hub.run_maintenance().await["archived"], json!([{ "month": "2024-01", "rows": 1 }]));
 }
 
 #[tokio::test]
-async fn whoever_asks_meanwhile_joins_and_only_the_admin_asks() {
+async fn parallel_maintenance_requests_share_one_run_and_need_admin() {
     let (hub, _) = hub_of_2024().await;
     hub.post("/maintain").send().await.expect_error(401, "unauthorized");
     hub.get("/maintain").admin().send().await.expect_error(405, "method-not-allowed");
-    let all = (0..5).map(|_| Box::pin(hub.maintain()));
+    let all = (0..5).map(|_| Box::pin(hub.run_maintenance()));
     for report in futures_util::future::join_all(all).await {
         assert!(report["tookMs"].is_u64() && report["steps"]["vacuum"].is_object(), "{report}");
     }

@@ -12,9 +12,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use uuid::Uuid;
 
-use crate::support::member::Ending;
-use crate::support::request::Answer;
-use crate::support::{Hub, Member, clock, eventually};
+use crate::support::client::Disconnect;
+use crate::support::request::Response;
+use crate::support::{Client, Hub, eventually, manual_clock};
 
 const HEADER: &str = "fly-client-ip";
 
@@ -34,18 +34,18 @@ async fn limited(clock: &Clock, change: impl FnOnce(&mut Limits)) -> Hub {
     .await
 }
 
-async fn upgrade(hub: &Hub, address: &str) -> Answer {
+async fn upgrade(hub: &Hub, address: &str) -> Response {
     hub.get("/rooms/lobby/socket?visitor=eve").upgrade().header(HEADER, address).send().await
 }
 
-async fn post(hub: &Hub, address: &str) -> Answer {
+async fn post(hub: &Hub, address: &str) -> Response {
     let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "eve", "room": "lobby" });
     hub.post("/page-view").header(HEADER, address).json(&view).send().await
 }
 
-fn expect_slowed_down(answer: &Answer, code: &str) {
-    answer.expect_error(429, code);
-    assert_eq!(answer.header("retry-after"), "10");
+fn expect_slowed_down(response: &Response, code: &str) {
+    response.expect_error(429, code);
+    assert_eq!(response.header("retry-after"), "10");
 }
 
 /// How often somebody met this limit.
@@ -56,10 +56,10 @@ async fn met(hub: &Hub, limit: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn one_address_has_so_many_sockets_and_leaves_the_others_alone() {
-    let hub = limited(&clock(), |limits| limits.sockets = few(3)).await;
+async fn socket_limit_per_address_does_not_affect_others() {
+    let hub = limited(&manual_clock(), |limits| limits.sockets = few(3)).await;
     let (ann, _bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
-    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    let mut viewer = Client::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
     viewer.next().await.unwrap();
     let refused = hub.get("/rooms/lobby/socket").upgrade().send().await;
     expect_slowed_down(&refused, "too-many");
@@ -71,7 +71,7 @@ async fn one_address_has_so_many_sockets_and_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
+async fn connection_limit_per_address_does_not_affect_others() {
     let hub = Hub::with(|config| {
         config.transport.limits = Some(Limits { sockets: few(3), ..Limits::DEFAULT });
     })
@@ -89,18 +89,18 @@ async fn one_address_has_so_many_connections_and_leaves_the_others_alone() {
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut elsewhere = elsewhere.connect(hub.address.parse().unwrap()).await.unwrap();
     elsewhere.write_all(b"GET /health HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    elsewhere.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut response = String::new();
+    elsewhere.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     drop(slow);
-    let is_free = async || hub.get("/health").try_send().await.is_ok_and(|answer| answer.status == 200);
+    let is_free = async || hub.get("/health").try_send().await.is_ok_and(|response| response.status == 200);
     eventually(is_free, "the places are free").await;
     assert!(met(&hub, "address-connections").await > 0);
 }
 
 #[tokio::test]
-async fn one_address_opens_so_many_sockets_a_second() {
-    let clock = clock();
+async fn socket_rate_per_address_is_limited() {
+    let clock = manual_clock();
     let hub = limited(&clock, |limits| limits.opened = few(2)).await;
     for _ in 0..20 {
         assert_eq!(upgrade(&hub, "192.0.2.7").await.status, 101);
@@ -113,8 +113,8 @@ async fn one_address_opens_so_many_sockets_a_second() {
 }
 
 #[tokio::test]
-async fn one_address_posts_so_often() {
-    let clock = clock();
+async fn post_rate_per_address_is_limited_by_ipv6_network() {
+    let clock = manual_clock();
     let hub = limited(&clock, |limits| limits.posts = few(1)).await;
     for last in 0..10 {
         // All of one network, as far as IPv6 tells.
@@ -130,8 +130,8 @@ async fn one_address_posts_so_often() {
 }
 
 #[tokio::test]
-async fn one_address_reads_so_often_but_for_health_files_and_the_admin() {
-    let clock = clock();
+async fn read_rate_per_address_exempts_health_assets_and_admin() {
+    let clock = manual_clock();
     let hub = limited(&clock, |limits| limits.reads = few(1)).await;
     let get = async |path: &str, address: &str| hub.get(path).header(HEADER, address).send().await;
     for path in ["/rooms/lobby", "/live-activity", "/unified-stats", "/metrics", "/nowhere"].repeat(2) {
@@ -152,9 +152,9 @@ async fn one_address_reads_so_often_but_for_health_files_and_the_admin() {
 }
 
 #[tokio::test]
-async fn one_address_has_so_many_sockets_for_the_live_activity() {
-    let hub = limited(&clock(), |limits| limits.live = few(2)).await;
-    let listen = async || Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+async fn live_socket_limit_per_address_does_not_affect_others() {
+    let hub = limited(&manual_clock(), |limits| limits.live = few(2)).await;
+    let listen = async || Client::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
     let (mut first, mut second) = (listen().await, listen().await);
     for viewer in [&mut first, &mut second] {
         assert_eq!(viewer.next().await.unwrap()["type"], "live-activity");
@@ -168,19 +168,19 @@ async fn one_address_has_so_many_sockets_for_the_live_activity() {
     eventually(async || ask().send().await.status == 101, "the place is free").await;
 }
 
-async fn join_from(hub: &Hub, address: &str, visitor: &str) -> Member {
-    Member::join_saying((HEADER, address), &hub.address, "lobby", &format!("visitor={visitor}")).await
+async fn join_from(hub: &Hub, address: &str, visitor: &str) -> Client {
+    Client::join_with_header((HEADER, address), &hub.address, "lobby", &format!("visitor={visitor}")).await
 }
 
-async fn watch(member: &mut Member, state: &str, content: &str) {
+async fn watch(client: &mut Client, state: &str, content: &str) {
     let id = Uuid::new_v4();
     let watch = json!({ "type": "watch", "id": id, "content": content, "state": state, "watchedMs": 0 });
-    member.tell(watch).await;
+    client.send_event(watch).await;
 }
 
 #[tokio::test]
-async fn flood_of_watch_sessions_takes_no_clock_from_another_address() {
-    let clock = clock();
+async fn watch_clock_quota_keeps_clocks_for_other_addresses() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
         config.session.watch_clocks = 10;
@@ -189,21 +189,21 @@ async fn flood_of_watch_sessions_takes_no_clock_from_another_address() {
     .await;
     let mut ann = join_from(&hub, "192.0.2.1", "ann").await;
     watch(&mut ann, "playing", "dawn").await;
-    ann.settle().await;
+    ann.round_trip().await;
     let mut eve = join_from(&hub, "192.0.2.2", "eve").await;
     for _ in 0..30 {
         watch(&mut eve, "paused", "noise").await;
     }
-    eve.settle().await;
+    eve.round_trip().await;
     let mut bob = join_from(&hub, "192.0.2.3", "bob").await;
     watch(&mut bob, "playing", "dawn").await;
-    bob.settle().await;
+    bob.round_trip().await;
     assert_eq!(hub.debug("watchClocks").await, 10);
     assert_eq!(hub.metric("breathing_room_watch_clocks").await, 10.0);
     assert_eq!(met(&hub, "watch-clocks").await, 22, "21 of her own, and one for bob");
     clock.advance(Duration::from_secs(10));
-    for member in [ann, bob, eve] {
-        member.leave().await;
+    for client in [ann, bob, eve] {
+        client.leave().await;
     }
     hub.flush().await;
     let measured =
@@ -213,7 +213,7 @@ async fn flood_of_watch_sessions_takes_no_clock_from_another_address() {
 }
 
 #[tokio::test]
-async fn live_state_of_one_address_is_bounded_in_bytes_and_its_events_are_stored() {
+async fn live_state_quota_per_address_bounds_bytes_and_keeps_events() {
     let hub = Hub::with(|config| {
         config.session.live_state = 16 * 1024;
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
@@ -224,13 +224,13 @@ async fn live_state_of_one_address_is_bounded_in_bytes_and_its_events_are_stored
         let mut eve = join_from(&hub, "192.0.2.2", &format!("eve{n}")).await;
         eve.view_page(Uuid::new_v4(), &format!("/{n:02}/{}", "x".repeat(500))).await;
         watch(&mut eve, "playing", &format!("{n:02}{}", "x".repeat(500))).await;
-        eve.settle().await;
+        eve.round_trip().await;
         flood.push(eve);
     }
     let mut ann = join_from(&hub, "192.0.2.1", "ann").await;
     ann.view_page(Uuid::new_v4(), "/sunrise").await;
     watch(&mut ann, "playing", "dawn").await;
-    ann.settle().await;
+    ann.round_trip().await;
     let live = hub.get("/live-activity").send().await.expect(200);
     let counts = ["pages", "watching"].map(|list| live[list].as_array().unwrap().len());
     assert!(counts.iter().all(|count| (2..8).contains(count)), "{counts:?}");
@@ -251,9 +251,9 @@ async fn live_state_of_one_address_is_bounded_in_bytes_and_its_events_are_stored
 }
 
 #[tokio::test]
-async fn personal_data_in_parallel_leaves_the_dashboard_its_readers() {
+async fn parallel_personal_data_requests_do_not_block_stats() {
     let hub = Hub::start().await;
-    hub.see("eve", "/").await;
+    hub.post_page_view("eve", "/").await;
     let mut asking = tokio::task::JoinSet::new();
     for n in 0..40 {
         let request =
@@ -266,14 +266,14 @@ async fn personal_data_in_parallel_leaves_the_dashboard_its_readers() {
         hub.get(&format!("/unified-stats?from={}&to={to}", to - 86_400_000)).send().await.expect(200);
     }
     let mut refused = 0;
-    while let Some(answer) = asking.join_next().await {
-        let answer = answer.unwrap();
-        if answer.status == 503 {
-            answer.expect_error(503, "overloaded");
-            assert_eq!(answer.header("retry-after"), "5");
+    while let Some(response) = asking.join_next().await {
+        let response = response.unwrap();
+        if response.status == 503 {
+            response.expect_error(503, "overloaded");
+            assert_eq!(response.header("retry-after"), "5");
             refused += 1;
         } else {
-            answer.expect(200);
+            response.expect(200);
         }
     }
     assert_eq!(met(&hub, "personal-data").await, refused);
@@ -281,9 +281,9 @@ async fn personal_data_in_parallel_leaves_the_dashboard_its_readers() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_not_configured_is_nobodys_address() {
+async fn client_ip_header_is_ignored_when_not_configured() {
     let hub = Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.transport.limits = Some(Limits { posts: few(1), ..Limits::DEFAULT });
     })
     .await;
@@ -294,14 +294,14 @@ async fn a_header_that_is_not_configured_is_nobodys_address() {
 }
 
 #[tokio::test]
-async fn a_flood_of_messages_is_refused_ten_times_and_then_closed() {
-    let hub = limited(&clock(), |limits| limits.messages = few(1)).await;
+async fn message_flood_is_rejected_ten_times_and_then_closed() {
+    let hub = limited(&manual_clock(), |limits| limits.messages = few(1)).await;
     let mut bob = hub.join("lobby", "bob").await;
     let mut eve = hub.join("lobby", "eve").await;
     bob.expect_present(2).await;
     let reference = eve.view_page(Uuid::new_v4(), "/").await;
     for _ in 0..9 {
-        eve.settle().await;
+        eve.round_trip().await;
     }
     eve.expect_ack(reference).await;
     for _ in 0..9 {
@@ -310,8 +310,8 @@ async fn a_flood_of_messages_is_refused_ten_times_and_then_closed() {
     }
     eve.set_mood(Some("joy")).await;
     assert_eq!(eve.expect_error("too-fast").await["ref"], Value::Null);
-    eve.say(json!({ "type": "hello" })).await;
-    assert_eq!(eve.expect_end().await, Ending::Closed(1008));
+    eve.send_json(json!({ "type": "hello" })).await;
+    assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1008));
     bob.expect_present(1).await;
     assert_eq!(bob.moods, json!({}));
     hub.flush().await;
@@ -320,12 +320,12 @@ async fn a_flood_of_messages_is_refused_ten_times_and_then_closed() {
 }
 
 #[tokio::test]
-async fn whoever_slows_down_is_heard_again() {
-    let clock = clock();
+async fn rate_limited_client_recovers_after_a_pause() {
+    let clock = manual_clock();
     let hub = limited(&clock, |limits| limits.messages = few(1)).await;
     let mut ann = hub.join("lobby", "ann").await;
     for _ in 0..10 {
-        ann.settle().await;
+        ann.round_trip().await;
     }
     for _ in 0..5 {
         ann.view_page(Uuid::new_v4(), "/").await;
@@ -337,16 +337,16 @@ async fn whoever_slows_down_is_heard_again() {
 }
 
 #[tokio::test]
-async fn a_flood_is_a_flood_in_pings_and_on_the_live_socket_too() {
-    let hub = limited(&clock(), |limits| limits.messages = few(1)).await;
+async fn message_rate_applies_to_pings_and_to_live_sockets() {
+    let hub = limited(&manual_clock(), |limits| limits.messages = few(1)).await;
     let mut eve = hub.join("lobby", "eve").await;
     for _ in 0..21 {
         eve.send(Message::Ping(Bytes::new())).await;
     }
-    assert_eq!(eve.expect_end().await, Ending::Closed(1008));
-    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1008));
+    let mut viewer = Client::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
     for _ in 0..21 {
-        viewer.say(json!({ "type": "hello" })).await;
+        viewer.send_json(json!({ "type": "hello" })).await;
     }
     let mut refused = Vec::new();
     let end = loop {
@@ -355,12 +355,12 @@ async fn a_flood_is_a_flood_in_pings_and_on_the_live_socket_too() {
             Err(end) => break end,
         }
     };
-    assert_eq!(end, Ending::Closed(1008));
+    assert_eq!(end, Disconnect::Closed(1008));
     assert_eq!(refused, [vec!["unknown-type"; 10], vec!["too-fast"; 10]].concat());
 }
 
 #[tokio::test]
-async fn a_visitor_is_in_so_many_rooms() {
+async fn rooms_per_visitor_are_limited() {
     let hub = Hub::with(|config| config.presence.max_rooms_per_visitor = Some(2)).await;
     let _lobby = hub.join("lobby", "ann").await;
     let garden = hub.join("garden", "ann").await;
@@ -374,19 +374,19 @@ async fn a_visitor_is_in_so_many_rooms() {
 }
 
 #[tokio::test]
-async fn a_class_behind_one_router_joins_and_comes_back_together() {
-    let hub = Hub::with(|config| config.clock = clock()).await;
+async fn class_of_300_behind_one_address_meets_no_limit() {
+    let hub = Hub::with(|config| config.clock = manual_clock()).await;
     for _ in 0..2 {
         let mut class = Vec::new();
         for n in 0..300 {
-            let mut member = hub.join("class", &format!("v{n}")).await;
+            let mut client = hub.join("class", &format!("v{n}")).await;
             for _ in 0..8 {
-                member.view_page(Uuid::new_v4(), "/").await;
+                client.view_page(Uuid::new_v4(), "/").await;
             }
-            class.push(member);
+            class.push(client);
         }
-        for member in &mut class {
-            member.expect_ack(8).await;
+        for client in &mut class {
+            client.expect_ack(8).await;
         }
         class[0].expect_present(300).await;
     }
@@ -396,13 +396,13 @@ async fn a_class_behind_one_router_joins_and_comes_back_together() {
 #[tokio::test]
 async fn limits_can_be_turned_off() {
     let hub = Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.transport.limits = None;
     })
     .await;
     let mut ann = hub.join("lobby", "ann").await;
     for _ in 0..500 {
-        ann.say(json!({ "type": "hello" })).await;
+        ann.send_json(json!({ "type": "hello" })).await;
     }
     for _ in 0..500 {
         ann.expect_error("unknown-type").await;
@@ -410,7 +410,7 @@ async fn limits_can_be_turned_off() {
 }
 
 #[tokio::test]
-async fn whoever_takes_nothing_goes_first_where_much_waits() {
+async fn load_shedding_closes_the_slowest_reader_first() {
     let change = |config: &mut Config| {
         config.transport.max_bytes_in_flight = 64;
         config.transport.limits = None;

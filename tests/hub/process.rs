@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
-use crate::support::member::Ending;
-use crate::support::program::Ended;
+use crate::support::client::Disconnect;
+use crate::support::program::ProgramOutput;
 use crate::support::request::Connection;
-use crate::support::{Hub, Member, PATIENCE, Program, rows};
+use crate::support::{Client, Hub, Program, TIMEOUT, rows};
 
 #[tokio::test]
-async fn help_reads_well() {
+async fn help_lists_settings_and_defaults() {
     let help = Program::run(&["--help"], &[]).await;
     assert_eq!(help.code, Some(0));
     for name in [
@@ -35,7 +35,7 @@ async fn help_reads_well() {
 }
 
 #[tokio::test]
-async fn what_stops_the_start_is_one_clear_line() {
+async fn startup_errors_are_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -72,65 +72,65 @@ async fn what_stops_the_start_is_one_clear_line() {
 }
 
 #[tokio::test]
-async fn a_signal_closes_sockets_with_1012_flushes_and_ends_with_0() {
+async fn signal_closes_sockets_with_1012_flushes_and_exits_0() {
     for name in ["TERM", "INT"] {
         let folder = tempfile::tempdir().unwrap();
         let hub = Program::start(folder.path(), &[("FLUSH_INTERVAL", "1h")]).await;
-        let mut members = Vec::new();
+        let mut clients = Vec::new();
         for n in 0..20 {
-            let mut member = hub.join("lobby", &format!("v{n}")).await;
-            member.view_page(Uuid::new_v4(), &format!("/{n}")).await;
-            member.settle().await;
-            members.push(member);
+            let mut client = hub.join("lobby", &format!("v{n}")).await;
+            client.view_page(Uuid::new_v4(), &format!("/{n}")).await;
+            client.round_trip().await;
+            clients.push(client);
         }
         let mut stubborn = hub.join("lobby", "stubborn").await; // reads only later: answers no close
         let signalled = Instant::now();
         hub.signal(name).await;
-        for mut member in members {
-            assert_eq!(member.expect_end().await, Ending::Closed(1012));
+        for mut client in clients {
+            assert_eq!(client.expect_disconnect().await, Disconnect::Closed(1012));
         }
         let status = hub.wait().await;
         assert_eq!(status.code(), Some(0), "{name}");
         assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
-        assert_eq!(stubborn.expect_end().await, Ending::Closed(1012));
+        assert_eq!(stubborn.expect_disconnect().await, Disconnect::Closed(1012));
         let stored = rows(&folder.path().join("hub.db"), "SELECT count(*) FROM page_views").await;
         assert_eq!(stored, [20], "{name}: what was queued is on disk");
     }
 }
 
 #[tokio::test]
-async fn while_it_stops_new_sockets_get_503() {
+async fn new_sockets_get_503_during_shutdown() {
     let mut hub = Hub::start().await;
     let _open = hub.join("lobby", "ann").await; // answers no close: keeps the hub busy for a moment
     hub.signal();
     let asked = async {
         loop {
-            let answer = hub.get("/rooms/lobby/socket").upgrade().send().await;
-            if answer.status != 101 {
-                return answer;
+            let response = hub.get("/rooms/lobby/socket").upgrade().send().await;
+            if response.status != 101 {
+                return response;
             }
         }
     };
-    let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap();
-    answer.expect_error(503, "restarting");
-    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    let response = tokio::time::timeout(TIMEOUT, asked).await.unwrap();
+    response.expect_error(503, "restarting");
+    assert!(response.header("retry-after").parse::<u32>().is_ok());
 }
 
 #[tokio::test]
-async fn a_storm_of_connections_waits_to_be_accepted() {
+async fn listen_backlog_holds_1000_connections() {
     let listener = breathing_room::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
     for n in 0..1_000 {
         // Nobody accepts: what the backlog cannot hold never connects.
         let connecting = tokio::net::TcpStream::connect(address);
-        let connected = tokio::time::timeout(PATIENCE, connecting).await;
+        let connected = tokio::time::timeout(TIMEOUT, connecting).await;
         waiting.push(connected.unwrap_or_else(|_| panic!("connection {n} waits for ever")).unwrap());
     }
 }
 
 /// A hub on this database, which ends at once.
-async fn refused(url: &str) -> Ended {
+async fn refused(url: &str) -> ProgramOutput {
     let ended = Program::run(&[], &[("DATABASE_URL", url), ("RUST_LOG", "error")]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
@@ -138,7 +138,7 @@ async fn refused(url: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn second_hub_on_one_database_stops_with_one_line() {
+async fn second_hub_on_the_same_database_fails_startup() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("sqlite://{}/{name}", folder.path().display());
     std::os::unix::fs::symlink("hub.db", folder.path().join("linked.db")).unwrap();
@@ -158,14 +158,14 @@ async fn second_hub_on_one_database_stops_with_one_line() {
         assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
     }
     let backup = folder.path().join("backup.db");
-    let mut other = crate::support::open(&folder.path().join("hub.db")).await;
+    let mut other = crate::support::open_database(&folder.path().join("hub.db")).await;
     sqlx::query("VACUUM INTO ?1").bind(backup.to_str()).execute(&mut other).await.unwrap();
     let beside = Program::run(&["check"], &[("DATABASE_URL", &at("backup.db"))]).await;
     assert_eq!(beside.code, Some(0), "{beside:?}");
 }
 
 #[tokio::test]
-async fn lock_is_free_after_a_stop_and_after_kill_9() {
+async fn database_lock_is_released_after_stop_and_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     for signal in ["TERM", "KILL"] {
         let hub = Program::start(folder.path(), &[]).await;
@@ -178,10 +178,10 @@ async fn lock_is_free_after_a_stop_and_after_kill_9() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn second_signal_exits_130_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[]).await;
-    let _open: Vec<Member> = vec![hub.join("lobby", "ann").await, hub.join("lobby", "bob").await];
+    let _open: Vec<Client> = vec![hub.join("lobby", "ann").await, hub.join("lobby", "bob").await];
     hub.signal("TERM").await;
     // The first is taken when new sockets are refused.
     let draining = async || hub.get("/rooms/lobby/socket").upgrade().send().await.status == 503;
@@ -191,7 +191,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_hub_that_is_started_again_finds_its_history() {
+async fn restarted_hub_serves_its_history() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let reference = ann.view_page(Uuid::new_v4(), "/before").await;
@@ -216,43 +216,43 @@ async fn slow(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
 }
 
 #[tokio::test]
-async fn it_takes_as_many_descriptors_as_it_may_and_says_when_they_are_gone() {
+async fn descriptor_limit_is_raised_and_exhaustion_is_reported_as_full() {
     let folder = tempfile::tempdir().unwrap();
-    let hub = Program::start_with_files((64, 200), folder.path(), &[("FLUSH_INTERVAL", "50ms")]).await;
+    let hub = Program::start_with_file_limits((64, 200), folder.path(), &[("FLUSH_INTERVAL", "50ms")]).await;
     // Of 200 that the hard limit allows, 48 are for files and 50 for requests.
     assert_eq!(hub.metric("breathing_room_connections_limit").await, 102.0);
-    let mut members = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..102 {
-        members.push(hub.join("lobby", &format!("v{n}")).await);
+        clients.push(hub.join("lobby", &format!("v{n}")).await);
     }
     let full = hub.get("/rooms/lobby/socket").upgrade().send().await;
     full.expect_error(503, "full");
     let crowd = slow(&hub.address, 80).await;
     let turned_away = async || match hub.get("/health").try_send().await {
-        Ok(answer) => answer.status == 503 && answer.expect_error(503, "full").contains("full"),
+        Ok(response) => response.status == 503 && response.expect_error(503, "full").contains("full"),
         Err(_) => false,
     };
     crate::support::eventually(turned_away, "there is no descriptor left for a request").await;
-    let reference = members[0].view_page(Uuid::new_v4(), "/").await;
-    members[0].expect_ack(reference).await; // the database has its share
-    members.pop().unwrap().leave().await;
-    members[0].expect_present(101).await;
+    let reference = clients[0].view_page(Uuid::new_v4(), "/").await;
+    clients[0].expect_ack(reference).await; // the database has its share
+    clients.pop().unwrap().leave().await;
+    clients[0].expect_present(101).await;
     drop(crowd);
-    let answers = async || hub.get("/health").try_send().await.is_ok_and(|answer| answer.status == 200);
-    crate::support::eventually(answers, "requests are answered again").await;
+    let responses = async || hub.get("/health").try_send().await.is_ok_and(|response| response.status == 200);
+    crate::support::eventually(responses, "requests are answered again").await;
     hub.signal("TERM").await;
-    assert_eq!(members[0].expect_end().await, Ending::Closed(1012));
+    assert_eq!(clients[0].expect_disconnect().await, Disconnect::Closed(1012));
     assert_eq!(hub.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn errors_of_accepting_neither_spin_nor_end_it() {
+async fn accept_errors_are_retried_with_pauses() {
     use rustix::process::{Resource, Rlimit, prlimit};
 
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[]).await;
     let mut ann = hub.join("lobby", "ann").await;
-    let mut open = Connection::open(&hub.address).await;
+    let mut open = Connection::open_database(&hub.address).await;
     open.metric("breathing_room_people").await; // it is accepted with its first request
     let allow = |files| {
         let limit = Rlimit { current: Some(files), maximum: Some(1_000) };
@@ -262,7 +262,7 @@ async fn errors_of_accepting_neither_spin_nor_end_it() {
     let waiting = slow(&hub.address, 20).await;
     let began = Instant::now();
     for _ in 0..20 {
-        ann.settle().await; // who is here goes on
+        ann.round_trip().await; // who is here goes on
     }
     // It tries again and again, as a connection from before can ask it.
     let tried = async || open.metric("breathing_room_accept_errors_total").await >= 5.0;

@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::request::Answer;
-use crate::support::{Hub, Member, eventually, open};
+use crate::support::request::Response;
+use crate::support::{Client, Hub, eventually, open_database};
 
 const HEADER: &str = "fly-client-ip";
 
@@ -20,7 +20,7 @@ async fn stuck(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
         change(config);
     })
     .await;
-    let mut lock = open(&hub.file()).await;
+    let mut lock = open_database(&hub.file()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
     (hub, lock)
 }
@@ -32,7 +32,7 @@ fn views(count: usize, bytes: usize) -> Value {
     (0..count).map(view).collect()
 }
 
-async fn post(hub: &Hub, address: &str, views: &Value) -> Answer {
+async fn post(hub: &Hub, address: &str, views: &Value) -> Response {
     hub.post("/page-view").header(HEADER, address).json(views).send().await
 }
 
@@ -40,10 +40,10 @@ async fn post(hub: &Hub, address: &str, views: &Value) -> Answer {
 async fn fill(hub: &Hub, address: &str, views: impl Fn() -> Value) -> u64 {
     let mut taken = 0;
     loop {
-        let answer = post(hub, address, &views()).await;
-        if answer.status != 202 {
-            answer.expect_error(503, "overloaded");
-            assert_eq!(answer.header("retry-after"), "5");
+        let response = post(hub, address, &views()).await;
+        if response.status != 202 {
+            response.expect_error(503, "overloaded");
+            assert_eq!(response.header("retry-after"), "5");
             return taken;
         }
         taken += 1;
@@ -57,7 +57,7 @@ async fn limited(hub: &Hub, limit: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn one_address_at_full_pace_leaves_room_for_the_events_of_others() {
+async fn queue_quota_of_one_address_leaves_room_for_others() {
     let (hub, mut lock) = stuck(|_| ()).await;
     let taken = fill(&hub, "192.0.2.1", || views(100, 0)).await;
     assert_eq!(taken, 218, "7/16 of 50,000 events, in hundreds");
@@ -76,14 +76,14 @@ async fn one_address_at_full_pace_leaves_room_for_the_events_of_others() {
 }
 
 #[tokio::test]
-async fn fifty_addresses_at_full_pace_leave_room_for_the_events_of_others() {
+async fn queue_quota_of_fifty_addresses_leaves_room_for_others() {
     let (hub, _lock) = stuck(|_| ()).await;
     let mut taken = 0;
     for round in 0..12 {
         for last in 0..50 {
-            let answer = post(&hub, &format!("192.0.2.{last}"), &views(100, 0)).await;
-            assert!(matches!(answer.status, 202 | 503), "{answer:?}");
-            taken += u32::from(answer.status == 202);
+            let response = post(&hub, &format!("192.0.2.{last}"), &views(100, 0)).await;
+            assert!(matches!(response.status, 202 | 503), "{response:?}");
+            taken += u32::from(response.status == 202);
         }
         assert_eq!(post(&hub, "198.51.100.1", &views(5, 1000)).await.status, 202, "round {round}");
     }
@@ -110,7 +110,7 @@ async fn journal_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn full_bytes_are_told_as_queue_full() {
+async fn full_queue_bytes_are_rejected_as_overloaded() {
     let hub = Hub::with(|config| {
         config.history.flush_interval = std::time::Duration::from_hours(1);
         config.history.queue_bytes = 1;
@@ -124,7 +124,7 @@ async fn full_bytes_are_told_as_queue_full() {
 }
 
 #[tokio::test]
-async fn one_address_leaves_room_for_the_bytes_of_others() {
+async fn queue_bytes_quota_of_one_address_leaves_room_for_others() {
     let (hub, _lock) = stuck(|config| config.history.queue_bytes = 1024 * 1024).await;
     let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
     assert!((13..=20).contains(&taken), "{taken}");
@@ -135,14 +135,14 @@ async fn one_address_leaves_room_for_the_bytes_of_others() {
 }
 
 #[tokio::test]
-async fn sockets_of_an_address_share_its_quota() {
+async fn sockets_of_one_address_share_its_queue_quota() {
     let (hub, _lock) = stuck(|config| config.history.queue_limit = 64).await;
     let (mut eve, mut mallory) = (hub.join("lobby", "eve").await, hub.join("lobby", "mallory").await);
     for n in 0..28 {
-        let member: &mut Member = if n % 2 == 0 { &mut eve } else { &mut mallory };
-        member.view_page(Uuid::new_v4(), "/").await;
+        let client: &mut Client = if n % 2 == 0 { &mut eve } else { &mut mallory };
+        client.view_page(Uuid::new_v4(), "/").await;
     }
-    eve.settle().await;
+    eve.round_trip().await;
     let refused = mallory.view_page(Uuid::new_v4(), "/").await;
     let error = mallory.expect_error("overloaded").await;
     assert_eq!(error["ref"], refused);
@@ -167,7 +167,7 @@ async fn with_room_for_bodies(bytes: usize) -> Hub {
 }
 
 #[tokio::test]
-async fn bodies_of_one_byte_do_not_take_the_room_of_others() {
+async fn one_byte_bodies_do_not_use_the_budget_of_others() {
     let hub = with_room_for_bodies(4 * 1024 * 1024).await;
     let mut slow = Vec::new();
     for address in ["192.0.2.1", "192.0.2.2"] {
@@ -184,15 +184,15 @@ async fn bodies_of_one_byte_do_not_take_the_room_of_others() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_much_room_for_bodies_on_their_way() {
+async fn bodies_in_flight_per_address_are_limited() {
     let hub = with_room_for_bodies(1).await; // for four bodies, as there is at least
     let mut slow = Vec::new();
     for _ in 0..2 {
         slow.push(begin_post(&hub, "192.0.2.1", "content-length: 65536", &vec![b' '; 50_000]).await);
     }
     let refused = async || {
-        let answer = post(&hub, "192.0.2.1", &views(10, 1000)).await;
-        answer.status == 503 && answer.header("retry-after") == "5"
+        let response = post(&hub, "192.0.2.1", &views(10, 1000)).await;
+        response.status == 503 && response.header("retry-after") == "5"
     };
     eventually(refused, "there is no room for the address").await;
     assert!(limited(&hub, "address-bytes-in-flight").await > 0);

@@ -7,15 +7,15 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::support::{Hub, Member, eventually};
+use crate::support::{Client, Hub, eventually};
 
 const MOODS: [&str; 10] =
     ["calm", "gratitude", "presence", "joy", "love", "peace", "hope", "tired", "anxious", "sad"];
 
 #[tokio::test]
-async fn a_welcome_says_everything_a_client_needs() {
+async fn welcome_has_all_documented_fields() {
     let hub = Hub::start().await;
-    let ann = hub.join_with("lobby", "ann", "joy").await;
+    let ann = hub.join_with_mood("lobby", "ann", "joy").await;
     let welcome = &ann.welcome;
     assert_eq!(welcome["protocol"], 1);
     assert_eq!(welcome["visitor"], "ann");
@@ -29,10 +29,10 @@ async fn a_welcome_says_everything_a_client_needs() {
 }
 
 #[tokio::test]
-async fn whoever_brings_no_id_gets_one() {
+async fn visitor_without_an_id_gets_one() {
     let hub = Hub::start().await;
-    let ann = Member::join(&hub.address, "lobby", "").await;
-    let mut bob = Member::join(&hub.address, "lobby", "").await;
+    let ann = Client::join(&hub.address, "lobby", "").await;
+    let mut bob = Client::join(&hub.address, "lobby", "").await;
     assert_ne!(ann.welcome["visitor"], bob.welcome["visitor"]);
     assert_eq!(bob.present, 2);
     ann.leave().await;
@@ -40,11 +40,11 @@ async fn whoever_brings_no_id_gets_one() {
 }
 
 #[tokio::test]
-async fn people_see_each_other_and_each_others_moods() {
+async fn joins_moods_and_leaves_are_published_to_the_room() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
-    let mut bob = hub.join_with("lobby", "bob", "calm").await;
-    let elsewhere = hub.join_with("garden", "eve", "sad").await;
+    let mut bob = hub.join_with_mood("lobby", "bob", "calm").await;
+    let elsewhere = hub.join_with_mood("garden", "eve", "sad").await;
     ann.expect_present(2).await.expect_moods(json!({ "calm": 1 })).await;
     ann.set_mood(Some("calm")).await;
     bob.expect_moods(json!({ "calm": 2 })).await;
@@ -61,7 +61,7 @@ async fn people_see_each_other_and_each_others_moods() {
 async fn two_tabs_of_one_visitor_count_once() {
     let hub = Hub::start().await;
     let mut bob = hub.join("lobby", "bob").await;
-    let tab_1 = hub.join_with("lobby", "ann", "calm").await;
+    let tab_1 = hub.join_with_mood("lobby", "ann", "calm").await;
     bob.expect_present(2).await;
     let mut tab_2 = hub.join("lobby", "ann").await;
     assert_eq!((tab_2.present, &tab_2.moods), (2, &json!({ "calm": 1 })));
@@ -75,10 +75,10 @@ async fn two_tabs_of_one_visitor_count_once() {
 }
 
 #[tokio::test]
-async fn a_change_of_mood_is_never_seen_as_leaving() {
+async fn mood_change_never_shows_as_a_leave() {
     let hub = Hub::start().await;
     let mut bob = hub.join("lobby", "bob").await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
     bob.expect_present(2).await;
     for mood in MOODS.iter().cycle().skip(1).take(40) {
         ann.set_mood(Some(mood)).await;
@@ -92,12 +92,12 @@ async fn a_change_of_mood_is_never_seen_as_leaving() {
 }
 
 #[tokio::test]
-async fn socket_http_and_live_activity_count_the_same() {
+async fn socket_room_route_and_live_activity_agree() {
     let hub = Hub::start().await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
     let _tab = hub.join("lobby", "ann").await;
     let _bob = hub.join("lobby", "bob").await;
-    let _ann_too = hub.join_with("garden", "ann", "joy").await;
+    let _ann_too = hub.join_with_mood("garden", "ann", "joy").await;
     ann.expect_present(2).await;
     let room = hub.get("/rooms/lobby").send().await;
     assert_eq!(room.header("cache-control"), "public, max-age=5");
@@ -120,7 +120,7 @@ async fn socket_http_and_live_activity_count_the_same() {
 }
 
 #[tokio::test]
-async fn two_thousand_changes_reach_a_slow_reader_as_a_few_frames_and_the_last_is_right() {
+async fn slow_reader_gets_latest_state_only() {
     let hub = Hub::with(|config| config.transport.limits = None).await;
     let mut slow = hub.join("lobby", "slow").await;
     let mut ann = hub.join("lobby", "ann").await;
@@ -134,18 +134,18 @@ async fn two_thousand_changes_reach_a_slow_reader_as_a_few_frames_and_the_last_i
 }
 
 #[tokio::test]
-async fn idle_rooms_leave_no_task_and_no_memory_behind() {
+async fn empty_rooms_leave_no_task_and_no_memory() {
     let hub = Hub::start().await;
     hub.debug("roomCount").await;
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
-    let mut members = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..30 {
-        members.push(hub.join(&format!("room-{}", n % 10), &format!("v{n}")).await);
+        clients.push(hub.join(&format!("room-{}", n % 10), &format!("v{n}")).await);
     }
     hub.expect_debug("roomCount", 10).await;
-    for member in members {
-        member.leave().await;
+    for client in clients {
+        client.leave().await;
     }
     hub.expect_debug("roomCount", 0).await;
     assert_eq!(hub.debug("liveUsers").await, 0);
@@ -154,7 +154,7 @@ async fn idle_rooms_leave_no_task_and_no_memory_behind() {
 }
 
 #[tokio::test]
-async fn a_room_that_is_opened_anew_counts_anew() {
+async fn reopened_room_starts_at_seq_1_without_moods() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     ann.set_mood(Some("calm")).await;
@@ -166,7 +166,7 @@ async fn a_room_that_is_opened_anew_counts_anew() {
 }
 
 #[tokio::test]
-async fn full_is_said_before_the_socket_opens() {
+async fn full_hub_rejects_the_upgrade_with_503() {
     let hub = Hub::with(|config| {
         config.transport.max_connections = 3;
         config.presence.max_rooms = 1;
@@ -186,10 +186,10 @@ async fn full_is_said_before_the_socket_opens() {
 }
 
 #[tokio::test]
-async fn the_live_socket_tells_the_activity_at_once_and_on_change() {
+async fn live_socket_sends_activity_on_open_and_on_change() {
     let hub = Hub::start().await;
-    let _ann = hub.join_with("lobby", "ann", "calm").await;
-    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    let _ann = hub.join_with_mood("lobby", "ann", "calm").await;
+    let mut viewer = Client::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
     let first = viewer.next().await.unwrap();
     assert_eq!(first["type"], "live-activity");
     assert_eq!((&first["liveUsers"], &first["moods"]), (&json!(1), &json!({ "calm": 1 })));
@@ -202,79 +202,79 @@ async fn the_live_socket_tells_the_activity_at_once_and_on_change() {
         last = next;
     }
     assert_eq!(last["liveUsers"], 2);
-    viewer.say(json!({ "type": "mood", "mood": "calm" })).await;
+    viewer.send_json(json!({ "type": "mood", "mood": "calm" })).await;
     viewer.expect_error("unknown-type").await;
     assert_eq!(hub.metric("breathing_room_connections").await, 3.0);
     assert_eq!(hub.metric("breathing_room_sessions").await, 2.0);
 }
 
 #[tokio::test]
-async fn live_activity_has_at_most_32_kib_whatever_pages_are_called() {
+async fn live_activity_is_at_most_32_kib() {
     let hub = Hub::start().await;
     let mut people = Vec::new();
     for n in 0..60 {
-        let mut member = hub.join("lobby", &format!("v{n}")).await;
+        let mut client = hub.join("lobby", &format!("v{n}")).await;
         // Each control character is six bytes of JSON.
-        member.view_page(uuid::Uuid::new_v4(), &format!("{}{n:02}", "\u{1}".repeat(510))).await;
-        member.settle().await;
-        people.push(member);
+        client.view_page(uuid::Uuid::new_v4(), &format!("{}{n:02}", "\u{1}".repeat(510))).await;
+        client.round_trip().await;
+        people.push(client);
     }
     let most = "/everybody-is-here";
-    for member in &mut people[..2] {
-        member.view_page(uuid::Uuid::new_v4(), most).await;
-        member.settle().await;
+    for client in &mut people[..2] {
+        client.view_page(uuid::Uuid::new_v4(), most).await;
+        client.round_trip().await;
     }
     eventually(async || hub.get("/live-activity").send().await.text.contains(most), "the page is listed")
         .await;
-    let answer = hub.get("/live-activity").send().await;
-    assert!(answer.text.len() <= 32 * 1024, "{} bytes", answer.text.len());
-    let pages = answer.expect(200)["pages"].clone();
+    let response = hub.get("/live-activity").send().await;
+    assert!(response.text.len() <= 32 * 1024, "{} bytes", response.text.len());
+    let pages = response.expect(200)["pages"].clone();
     assert_eq!((&pages[0], pages.as_array().unwrap().len()), (&json!({ "path": most, "count": 2 }), 3));
-    let mut viewer = Member::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
+    let mut viewer = Client::connect(&format!("ws://{}/live", hub.address)).await.unwrap();
     assert_eq!(viewer.next().await.unwrap()["pages"], pages);
 }
 
 /// A crowd does as it likes; at the end everybody who is left agrees with a model.
 #[tokio::test(flavor = "multi_thread")]
-async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
+async fn three_hundred_random_visitors_match_a_model() {
     let hub = Hub::with(|config| config.presence.leave_grace = std::time::Duration::from_millis(100)).await;
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut members: Vec<(usize, String, Member)> = Vec::new();
+    let mut clients: Vec<(usize, String, Client)> = Vec::new();
     let mut moods: BTreeMap<(usize, String), &str> = BTreeMap::new();
     for n in 0..300 {
         let (room, visitor) = (random.random_range(0..5), format!("v{n}"));
-        members.push((room, visitor.clone(), hub.join(&format!("room-{room}"), &visitor).await));
+        clients.push((room, visitor.clone(), hub.join(&format!("room-{room}"), &visitor).await));
         // Somebody who is already here does something.
-        let index = random.random_range(0..members.len());
+        let index = random.random_range(0..clients.len());
         let mood = MOODS[random.random_range(0..MOODS.len())];
         match random.random_range(0..6) {
             0 | 1 => {
-                let (room, visitor, member) = &mut members[index];
-                member.set_mood(Some(mood)).await;
-                member.settle().await; // another tab may be next
+                let (room, visitor, client) = &mut clients[index];
+                client.set_mood(Some(mood)).await;
+                client.round_trip().await; // another tab may be next
                 moods.insert((*room, visitor.clone()), mood);
             }
             2 => {
-                let (room, visitor, member) = &mut members[index];
-                member.set_mood(None).await;
-                member.settle().await;
+                let (room, visitor, client) = &mut clients[index];
+                client.set_mood(None).await;
+                client.round_trip().await;
                 moods.remove(&(*room, visitor.clone()));
             }
             3 => {
-                let (room, visitor, _) = &members[index];
+                let (room, visitor, _) = &clients[index];
                 let (room, visitor) = (*room, visitor.clone());
                 let tab = hub.join(&format!("room-{room}"), &visitor).await;
-                members.push((room, visitor, tab));
+                clients.push((room, visitor, tab));
             }
-            4 => members.swap_remove(index).2.leave().await,
-            _ => members.swap_remove(index).2.break_off(),
+            4 => clients.swap_remove(index).2.leave().await,
+            _ => clients.swap_remove(index).2.disconnect(),
         }
     }
     // What the model says: who is here, and the last mood of each who is.
     let mut expected = vec![(BTreeSet::new(), BTreeMap::<&str, u64>::new()); 5];
-    for (room, visitor, _) in &members {
+    for (room, visitor, _) in &clients {
         let (people, counts) = &mut expected[*room];
         if people.insert(visitor.clone())
             && let Some(mood) = moods.get(&(*room, visitor.clone()))
@@ -282,13 +282,13 @@ async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
             *counts.entry(mood).or_default() += 1;
         }
     }
-    for (room, visitor, member) in &mut members {
+    for (room, visitor, client) in &mut clients {
         let (people, counts) = &expected[*room];
-        let state = |member: &Member| (member.present, member.moods.clone());
+        let state = |client: &Client| (client.present, client.moods.clone());
         let wanted = (people.len() as u64, json!(counts));
-        while state(member) != wanted {
-            member.read().await;
-            assert!(member.seq > 0, "{visitor}");
+        while state(client) != wanted {
+            client.read().await;
+            assert!(client.seq > 0, "{visitor}");
         }
     }
     for (room, (people, counts)) in expected.iter().enumerate() {
@@ -299,7 +299,7 @@ async fn three_hundred_visitors_over_five_rooms_agree_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_room_is_the_same_however_its_address_is_written() {
+async fn percent_encoded_room_name_is_the_same_room() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     let bob = hub.join("l%6Fbby", "bob").await; // goes through the router

@@ -6,7 +6,7 @@ use breathing_room::config::{Clock, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, START, clock, eventually};
+use crate::support::{Hub, START, eventually, manual_clock};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -22,34 +22,34 @@ async fn see(hub: &Hub, visitor: &str, room: &str, path: &str, at: u64) {
 }
 
 /// The points of a series in which a page was seen: their offsets from `START` in hours, and their views.
-fn seen(answer: &Value) -> Vec<(i64, u64)> {
+fn seen(response: &Value) -> Vec<(i64, u64)> {
     let point = |point: &Value| {
         let offset = point["at"].as_i64().unwrap() - i64::try_from(START).unwrap();
         (offset / i64::try_from(HOUR).unwrap(), point["pageViews"].as_u64().unwrap())
     };
-    answer["series"].as_array().unwrap().iter().map(point).filter(|(_, views)| *views > 0).collect()
+    response["series"].as_array().unwrap().iter().map(point).filter(|(_, views)| *views > 0).collect()
 }
 
 #[tokio::test]
-async fn everything_that_happened_is_in_the_answer() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+async fn stats_include_all_events_of_the_range() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
     let mut bob = hub.join("garden", "bob").await;
     clock.advance(Duration::from_secs(30));
     let referrer = "https://www.example.org/a?b";
     for (path, referrer) in [("/a", Some(referrer)), ("/b", None), ("/a", Some(referrer))] {
         let view = json!({ "type": "page-view", "id": Uuid::now_v7(), "path": path, "referrer": referrer });
-        ann.tell(view).await;
+        ann.send_event(view).await;
     }
     bob.view_page(Uuid::now_v7(), "/b").await;
     let old = json!({ "type": "page-view", "id": Uuid::now_v7(), "path": "/c", "at": START - 26 * HOUR });
-    bob.tell(old).await;
-    bob.tell(json!({ "type": "watch", "id": Uuid::now_v7(), "content": "dawn", "state": "ended",
+    bob.send_event(old).await;
+    bob.send_event(json!({ "type": "watch", "id": Uuid::now_v7(), "content": "dawn", "state": "ended",
         "watchedMs": 1234, "startedAt": START - 5000, "at": START }))
         .await;
-    ann.settle().await;
-    bob.settle().await;
+    ann.round_trip().await;
+    bob.round_trip().await;
     hub.flush().await;
 
     let day = ask(&hub, "range=24h").await;
@@ -81,21 +81,21 @@ async fn everything_that_happened_is_in_the_answer() {
 }
 
 #[tokio::test]
-async fn days_are_those_of_the_zone_also_where_the_clocks_change() {
+async fn days_follow_the_time_zone_across_dst_changes() {
     // New York leaves daylight time on 1 November 2026, a day of 25 hours that begins at 04:00 UTC.
     let now = 1_793_700_000_000; // 2026-11-03T10:00:00Z
     let clock = Clock::manual(Time::from_millis(now));
-    let hub = Hub::at(&clock).await;
+    let hub = Hub::with_clock(&clock).await;
     let midnight = 1_793_505_600_000; // 2026-11-01T04:00:00Z
     for at in [midnight - 1, midnight, midnight + 25 * HOUR - 1, midnight + 25 * HOUR] {
         see(&hub, "ann", "lobby", "/", at).await;
     }
-    let days = |answer: Value| -> Vec<(u64, u64, u64)> {
+    let days = |response: Value| -> Vec<(u64, u64, u64)> {
         let point = |point: &Value| {
             let number = |key: &str| point[key].as_u64().unwrap();
             (number("at"), number("pageViews"), number("visitors"))
         };
-        answer["series"].as_array().unwrap().iter().map(point).filter(|(_, views, _)| *views > 0).collect()
+        response["series"].as_array().unwrap().iter().map(point).filter(|(_, views, _)| *views > 0).collect()
     };
     assert_eq!(
         days(ask(&hub, "range=30d&tz=America/New_York").await),
@@ -114,7 +114,7 @@ async fn days_are_those_of_the_zone_also_where_the_clocks_change() {
 
     // Germany goes to summer time on 29 March 2026, a day of 23 hours that begins at 23:00 UTC.
     let now = 1_774_951_200_000; // 2026-03-31T10:00:00Z
-    let hub = Hub::at(&Clock::manual(Time::from_millis(now))).await;
+    let hub = Hub::with_clock(&Clock::manual(Time::from_millis(now))).await;
     let midnight = 1_774_738_800_000; // 2026-03-28T23:00:00Z
     for at in [midnight - 1, midnight, midnight + 23 * HOUR - 1, midnight + 23 * HOUR] {
         see(&hub, "ann", "lobby", "/", at).await;
@@ -126,8 +126,8 @@ async fn days_are_those_of_the_zone_also_where_the_clocks_change() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_until_a_commit_changes_it() {
-    let hub = Hub::at(&clock()).await;
+async fn stats_are_cached_until_a_commit_changes_them() {
+    let hub = Hub::with_clock(&manual_clock()).await;
     see(&hub, "ann", "lobby", "/", START).await;
     assert_eq!(ask(&hub, "range=24h&room=lobby").await["cached"], false);
     let again = hub.get("/unified-stats?range=24h&room=lobby").send().await;
@@ -148,9 +148,9 @@ async fn an_answer_is_kept_until_a_commit_changes_it() {
 }
 
 #[tokio::test]
-async fn an_old_answer_is_served_while_a_newer_one_is_made() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn stale_stats_are_served_while_revalidating() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     see(&hub, "ann", "lobby", "/", START).await;
     let first = ask(&hub, "range=7d&tz=Asia/Tokyo").await;
     clock.advance(Duration::from_mins(1));
@@ -163,8 +163,8 @@ async fn an_old_answer_is_served_while_a_newer_one_is_made() {
 }
 
 #[tokio::test]
-async fn one_query_serves_all_who_ask_the_same() {
-    let hub = Hub::at(&clock()).await;
+async fn equal_stats_requests_share_one_query() {
+    let hub = Hub::with_clock(&manual_clock()).await;
     see(&hub, "ann", "lobby", "/", START).await;
     let queries = async || {
         let page = hub.get("/metrics").send().await.text;
@@ -176,14 +176,14 @@ async fn one_query_serves_all_who_ask_the_same() {
     eventually(async || queries().await >= 4, "the first answers are made").await;
     let before = queries().await;
     let asked = (0..50).map(|_| Box::pin(ask(&hub, "range=30d&tz=Asia/Tokyo")));
-    let answers = futures_util::future::join_all(asked).await;
-    assert!(answers.iter().all(|answer| answer["totals"]["pageViews"] == 1));
+    let responses = futures_util::future::join_all(asked).await;
+    assert!(responses.iter().all(|response| response["totals"]["pageViews"] == 1));
     assert_eq!(queries().await, before + 1);
 }
 
 #[tokio::test]
-async fn bots_are_kept_and_count_nowhere() {
-    let hub = Hub::at(&clock()).await;
+async fn bot_events_are_stored_and_excluded_from_stats() {
+    let hub = Hub::with_clock(&manual_clock()).await;
     let view = json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "bot", "room": "lobby" });
     let bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
     let post = hub.post("/page-view?durable=true").header("user-agent", bot).json(&view);
@@ -191,13 +191,13 @@ async fn bots_are_kept_and_count_nowhere() {
     see(&hub, "ann", "lobby", "/", START).await;
     assert_eq!(hub.rows("SELECT sum(is_bot) FROM page_views").await, [1]);
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [2]);
-    let answer = ask(&hub, "range=24h").await;
-    assert_eq!((&answer["totals"]["pageViews"], &answer["totals"]["visitors"]), (&json!(1), &json!(1)));
+    let response = ask(&hub, "range=24h").await;
+    assert_eq!((&response["totals"]["pageViews"], &response["totals"]["visitors"]), (&json!(1), &json!(1)));
 }
 
 #[tokio::test]
-async fn page_views_are_broken_down_by_a_property() {
-    let hub = Hub::at(&clock()).await;
+async fn stats_break_down_page_views_by_property() {
+    let hub = Hub::with_clock(&manual_clock()).await;
     for (n, plan) in (0..6).map(|n| (n, if n % 3 == 0 { "plus" } else { "free" })) {
         let view = json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "ann", "room": "lobby",
             "props": { "plan": plan, "step": n, "long": "x".repeat(100) } });
@@ -214,8 +214,8 @@ async fn page_views_are_broken_down_by_a_property() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_or_ahead_is_refused() {
-    let hub = Hub::at(&clock()).await;
+async fn events_too_old_or_in_the_future_are_rejected() {
+    let hub = Hub::with_clock(&manual_clock()).await;
     let post = async |at: u64| {
         let view = json!({ "id": Uuid::now_v7(), "path": "/", "at": at, "visitor": "ann", "room": "lobby" });
         hub.post("/page-view").json(&view).send().await
@@ -229,7 +229,7 @@ async fn what_is_too_old_or_ahead_is_refused() {
     assert_eq!(ahead, "at: must not be more than 5 minutes in the future");
     let mut ann = hub.join("lobby", "ann").await;
     let id = Uuid::now_v7();
-    ann.tell(
+    ann.send_event(
         json!({ "type": "watch", "id": id, "content": "c", "state": "playing", "watchedMs": 0, "at": 1 }),
     )
     .await;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::support::Hub;
 
 #[tokio::test]
-async fn an_address_leads_to_no_file_but_the_pages() {
+async fn path_traversal_reaches_no_file() {
     let hub = Hub::start().await;
     for path in [
         "/assets/../../Cargo.toml",
@@ -21,21 +21,21 @@ async fn an_address_leads_to_no_file_but_the_pages() {
 }
 
 #[tokio::test]
-async fn json_of_many_levels_is_refused_and_the_socket_goes_on() {
+async fn deeply_nested_json_is_rejected_and_the_socket_stays_open() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
-    ann.say_raw(&"[".repeat(4_000)).await;
+    ann.send_text(&"[".repeat(4_000)).await;
     ann.expect_error("bad-json").await;
-    ann.say_raw(&format!(r#"{{"type":"mood","mood":null,"x":{}"#, r#"{"x":"#.repeat(700))).await;
+    ann.send_text(&format!(r#"{{"type":"mood","mood":null,"x":{}"#, r#"{"x":"#.repeat(700))).await;
     ann.expect_error("bad-json").await;
     let body = "[".repeat(60_000);
     let post = hub.post("/page-view").header("content-type", "application/json").body(body);
     post.send().await.expect_error(400, "bad-json");
-    ann.settle().await;
+    ann.round_trip().await;
 }
 
 #[tokio::test]
-async fn what_people_make_up_makes_no_counters() {
+async fn unknown_paths_and_rooms_add_no_metric_labels() {
     let hub = Hub::start().await;
     let lines = async || hub.get("/metrics").send().await.text.lines().count();
     for path in ["/nowhere", "/rooms/lobby", "/rooms/BAD", "/metrics"] {
@@ -51,7 +51,7 @@ async fn what_people_make_up_makes_no_counters() {
 }
 
 #[tokio::test]
-async fn texts_go_into_the_history_as_they_are() {
+async fn text_fields_are_stored_unchanged() {
     let hub = Hub::start().await;
     let title = "=1+1\n<script>alert(1)</script>'; DROP TABLE texts; --";
     let view =

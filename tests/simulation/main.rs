@@ -50,7 +50,7 @@ struct Failure {
 }
 
 #[test]
-fn whatever_happens_people_and_events_are_counted_right() {
+fn random_runs_match_the_model_and_the_event_log() {
     let number = |name| env::var(name).ok().map(|value: String| value.parse().expect("a number"));
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
@@ -95,7 +95,7 @@ fn tell_all(seeds: Range<u64>) -> Option<Failure> {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
+fn same_seed_gives_the_same_run() {
     let empty = empty_database();
     for seed in 0..20 {
         let (first, second) = (tell(seed, &empty).0.log, tell(seed, &empty).0.log);

@@ -7,27 +7,28 @@ use breathing_room::internals::{ASYNCAPI, OPENAPI};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::request::Answer;
+use super::request::Response;
 
 /// What HTTP may answer.
-pub static HTTP: LazyLock<Http> = LazyLock::new(|| Http::of(serde_json::from_slice(OPENAPI.text()).unwrap()));
+pub static HTTP: LazyLock<HttpContract> =
+    LazyLock::new(|| HttpContract::of(serde_json::from_slice(OPENAPI.text()).unwrap()));
 
 /// What the hub may say on a socket.
-pub static SOCKETS: LazyLock<Sockets> =
-    LazyLock::new(|| Sockets::of(serde_json::from_slice(ASYNCAPI.text()).unwrap()));
+pub static SOCKETS: LazyLock<SocketContract> =
+    LazyLock::new(|| SocketContract::of(serde_json::from_slice(ASYNCAPI.text()).unwrap()));
 
-pub struct Http {
+pub struct HttpContract {
     pub document: Value,
     /// By method, address, and status.
-    answers: HashMap<(String, String, u16), Kinds>,
+    responses: HashMap<(String, String, u16), ContentTypes>,
 }
 
 /// The bodies that an answer may have, by their types; none where it has none.
-type Kinds = HashMap<String, Validator>;
+type ContentTypes = HashMap<String, Validator>;
 
-pub struct Sockets {
+pub struct SocketContract {
     pub document: Value,
-    said: HashMap<String, Validator>,
+    messages: HashMap<String, Validator>,
 }
 
 /// A schema, with all that it may refer to.
@@ -40,27 +41,27 @@ fn expect_valid(validator: &Validator, value: &Value, what: &str) {
     assert!(errors.is_empty(), "{what} is not as documented: {errors:?} in {value}");
 }
 
-impl Http {
+impl HttpContract {
     fn of(document: Value) -> Self {
-        let mut answers = HashMap::new();
+        let mut responses = HashMap::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
             for (method, operation) in methods.as_object().unwrap() {
-                for (status, response) in operation["responses"].as_object().unwrap() {
-                    let content = response["content"].as_object().into_iter().flatten();
+                for (status, documented) in operation["responses"].as_object().unwrap() {
+                    let content = documented["content"].as_object().into_iter().flatten();
                     let kinds = content
                         .map(|(kind, content)| (kind.clone(), validator(&content["schema"], &document)))
                         .collect();
                     let key = (method.to_uppercase(), path.clone(), status.parse().unwrap());
-                    answers.insert(key, kinds);
+                    responses.insert(key, kinds);
                 }
             }
         }
-        Self { document, answers }
+        Self { document, responses }
     }
 
     /// Every documented method of every address.
     pub fn operations(&self) -> HashSet<(String, String)> {
-        self.answers.keys().map(|(method, path, _)| (method.clone(), path.clone())).collect()
+        self.responses.keys().map(|(method, path, _)| (method.clone(), path.clone())).collect()
     }
 
     /// The documented address that a request's path matches.
@@ -77,51 +78,51 @@ impl Http {
     }
 
     /// Panics where an answer is not documented.
-    pub fn expect(&self, method: &str, path: &str, answer: &Answer) {
-        let (is_head, what) = (method == "HEAD", format!("{} to {method} {path}", answer.status));
+    pub fn expect(&self, method: &str, path: &str, response: &Response) {
+        let (is_head, what) = (method == "HEAD", format!("{} to {method} {path}", response.status));
         let Some(address) = self.address(path) else {
-            return assert!([404, 405].contains(&answer.status), "{what}: an unknown address");
+            return assert!([404, 405].contains(&response.status), "{what}: an unknown address");
         };
         let method = if is_head { "GET" } else { method };
         if !self.operations().contains(&(method.to_owned(), address.to_owned())) {
-            return assert!([204, 403, 405].contains(&answer.status), "{what}: an unknown method");
+            return assert!([204, 403, 405].contains(&response.status), "{what}: an unknown method");
         }
-        let key = (method.to_owned(), address.to_owned(), answer.status);
-        let kinds = self.answers.get(&key).unwrap_or_else(|| panic!("{what} is not documented"));
+        let key = (method.to_owned(), address.to_owned(), response.status);
+        let kinds = self.responses.get(&key).unwrap_or_else(|| panic!("{what} is not documented"));
         if kinds.is_empty() || is_head {
-            return assert!(answer.text.is_empty(), "{what} has a body");
+            return assert!(response.text.is_empty(), "{what} has a body");
         }
-        let kind = answer.header("content-type").split(';').next().unwrap();
+        let kind = response.header("content-type").split(';').next().unwrap();
         let body = kinds.get(kind).unwrap_or_else(|| panic!("{what} as {kind} is not documented"));
         let value = if kind == "application/json" {
-            serde_json::from_str(&answer.text).unwrap()
+            serde_json::from_str(&response.text).unwrap()
         } else {
-            answer.text.clone().into()
+            response.text.clone().into()
         };
         expect_valid(body, &value, &what);
     }
 }
 
-impl Sockets {
+impl SocketContract {
     fn of(document: Value) -> Self {
         let operations = document["operations"].as_object().unwrap().values();
         let sent = operations.filter(|operation| operation["action"] == "send");
         let names = sent
             .flat_map(|operation| operation["messages"].as_array().unwrap())
             .map(|message| message["$ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned());
-        let said = names
+        let messages = names
             .map(|name| {
                 let payload = &document["components"]["messages"][&name]["payload"];
                 (name.clone(), validator(payload, &document))
             })
             .collect();
-        Self { document, said }
+        Self { document, messages }
     }
 
     /// Panics where a message from the hub is not documented.
     pub fn expect(&self, message: &Value) {
         let kind = message["type"].as_str().unwrap();
-        let payload = self.said.get(kind).unwrap_or_else(|| panic!("{message} is not documented"));
+        let payload = self.messages.get(kind).unwrap_or_else(|| panic!("{message} is not documented"));
         expect_valid(payload, message, kind);
     }
 }

@@ -1,7 +1,7 @@
 //! The vocabulary of the tests: a hub, its members, requests, rows, and patience.
 
+pub mod client;
 pub mod contract;
-pub mod member;
 pub mod program;
 pub mod request;
 
@@ -20,22 +20,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use member::Member;
+pub use client::Client;
 pub use program::Program;
 pub use request::Request;
 
 /// Long enough for the slowest machine, short enough to find out.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// When tests begin that set the clock: a full hour.
 pub const START: u64 = 1_800_000_000_000;
 
 /// A clock that stands still until it is moved.
-pub fn clock() -> Clock {
+pub fn manual_clock() -> Clock {
     Clock::manual(Time::from_millis(START))
 }
 
-pub const ADMIN: &str = "the-admins-token";
+pub const ADMIN_TOKEN: &str = "the-admins-token";
 
 /// A hub in this process, on a free port, with a database of its own.
 pub struct Hub {
@@ -51,16 +51,16 @@ impl Hub {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::on(tempfile::tempdir().unwrap(), change).await
+        Self::in_folder(tempfile::tempdir().unwrap(), change).await
     }
 
     /// A hub on the database in this folder.
-    pub async fn on(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    pub async fn in_folder(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.history.database_url = format!("sqlite://{}/hub.db", folder.path().display());
         config.history.flush_interval = Duration::from_millis(50);
         config.presence.leave_grace = Duration::ZERO;
-        config.http.admin_token = Some(ADMIN.to_owned());
+        config.http.admin_token = Some(ADMIN_TOKEN.to_owned());
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -72,7 +72,7 @@ impl Hub {
     }
 
     /// A hub that goes by this clock and flushes when it is asked to.
-    pub async fn at(clock: &Clock) -> Self {
+    pub async fn with_clock(clock: &Clock) -> Self {
         Self::with(|config| {
             config.clock = clock.clone();
             config.history.flush_interval = Duration::from_hours(1);
@@ -80,12 +80,12 @@ impl Hub {
         .await
     }
 
-    pub async fn join(&self, room: &str, visitor: &str) -> Member {
-        Member::join(&self.address, room, &format!("visitor={visitor}")).await
+    pub async fn join(&self, room: &str, visitor: &str) -> Client {
+        Client::join(&self.address, room, &format!("visitor={visitor}")).await
     }
 
-    pub async fn join_with(&self, room: &str, visitor: &str, mood: &str) -> Member {
-        Member::join(&self.address, room, &format!("visitor={visitor}&mood={mood}")).await
+    pub async fn join_with_mood(&self, room: &str, visitor: &str, mood: &str) -> Client {
+        Client::join(&self.address, room, &format!("visitor={visitor}&mood={mood}")).await
     }
 
     pub fn get(&self, path: &str) -> Request {
@@ -115,13 +115,13 @@ impl Hub {
     }
 
     /// Posts a page view and waits until it is on disk.
-    pub async fn see(&self, visitor: &str, path: &str) {
+    pub async fn post_page_view(&self, visitor: &str, path: &str) {
         let view = json!({ "id": Uuid::new_v4(), "path": path, "visitor": visitor, "room": "lobby" });
         self.post("/page-view?durable=true").json(&view).send().await.expect(200);
     }
 
     /// Has all maintenance done that is due, and returns its report.
-    pub async fn maintain(&self) -> Value {
+    pub async fn run_maintenance(&self) -> Value {
         self.post("/maintain").admin().send().await.expect(200)
     }
 
@@ -132,8 +132,8 @@ impl Hub {
 
     /// The number at `key` of the admin's view of the memory.
     pub async fn debug(&self, key: &str) -> u64 {
-        let answer = self.get("/debug").admin().send().await;
-        answer.expect(200)[key].as_u64().unwrap()
+        let response = self.get("/debug").admin().send().await;
+        response.expect(200)[key].as_u64().unwrap()
     }
 
     /// The sum of a metric over its labels.
@@ -147,7 +147,7 @@ impl Hub {
     }
 
     /// Waits until the live activity, which may be a tenth of a second old, says `expected` at `key`.
-    pub async fn expect_live(&self, key: &str, expected: Value) {
+    pub async fn expect_live_activity(&self, key: &str, expected: Value) {
         let says = async || self.get("/live-activity").send().await.expect(200)[key] == expected;
         eventually(says, &format!("{key}: {expected}")).await;
     }
@@ -165,11 +165,11 @@ impl Hub {
     /// Stops the hub as a signal would, and returns what it returned.
     pub async fn stop(mut self) -> TempDir {
         self.signal();
-        self.stopped().await
+        self.wait().await
     }
 
     /// Waits until the hub has ended, after a signal.
-    pub async fn stopped(mut self) -> TempDir {
+    pub async fn wait(mut self) -> TempDir {
         self.served.take().unwrap().await.unwrap().unwrap();
         self.folder
     }
@@ -180,13 +180,13 @@ fn metric(page: &str, name: &str) -> f64 {
     page.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-pub async fn open(file: &std::path::Path) -> SqliteConnection {
+pub async fn open_database(file: &std::path::Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(file).connect().await.unwrap()
 }
 
 /// Every row of `query`, which selects one number or one JSON text.
 pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
-    let mut connection = open(file).await;
+    let mut connection = open_database(file).await;
     let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
     let value = |row: &SqliteRow| match row.try_get::<i64, _>(0) {
         Ok(number) => number.into(),
@@ -210,5 +210,5 @@ pub async fn eventually(mut is_so: impl AsyncFnMut() -> bool, what: &str) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
 }

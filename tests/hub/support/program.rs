@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{ADMIN, Member, PATIENCE, Request};
+use super::{ADMIN_TOKEN, Client, Request, TIMEOUT};
 
 pub struct Program {
     pub address: String,
@@ -19,7 +19,7 @@ pub struct Program {
 
 /// What a program that ended by itself said.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ProgramOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -32,7 +32,7 @@ fn set_up(mut command: Command, settings: &[(&str, &str)]) -> Command {
     command
         .env_clear()
         .env("LISTEN", "127.0.0.1:0")
-        .env("ADMIN_TOKEN", ADMIN)
+        .env("ADMIN_TOKEN", ADMIN_TOKEN)
         .env("LEAVE_GRACE", "0s")
         .envs(settings)
         .kill_on_drop(true)
@@ -49,7 +49,7 @@ impl Program {
     }
 
     /// As above, with these limits of open files, soft and hard.
-    pub async fn start_with_files(
+    pub async fn start_with_file_limits(
         (soft, hard): (u64, u64),
         folder: &Path,
         settings: &[(&str, &str)],
@@ -74,13 +74,13 @@ impl Program {
         let settings = [&[("DATABASE_URL", url.as_str())], settings].concat();
         let mut child = set_up(command, &settings).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("an address").unwrap().expect("a line");
+        let line = timeout(TIMEOUT, lines.next_line()).await.expect("an address").unwrap().expect("a line");
         let address = line.split("http://").nth(1).expect("an address to open").trim_end_matches('/');
         Self { address: address.to_owned(), child }
     }
 
     /// Runs the program until it ends by itself.
-    pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
+    pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> ProgramOutput {
         let mut command = Command::new(PROGRAM);
         command.args(arguments);
         Self::run_as(command, settings).await
@@ -88,18 +88,18 @@ impl Program {
 
     /// Runs the program until it ends by itself, and does something as soon as it has written such a line to standard
     /// error.
-    pub async fn run_and_answer(
+    pub async fn run_and_react(
         arguments: &[&str],
         settings: &[(&str, &str)],
         words: &str,
-        answer: impl AsyncFnOnce(),
-    ) -> Ended {
+        response: impl AsyncFnOnce(),
+    ) -> ProgramOutput {
         let mut command = Command::new(PROGRAM);
         command.args(arguments);
         let mut child = set_up(command, settings).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut stderr = String::new();
-        let said = timeout(PATIENCE, async {
+        let said = timeout(TIMEOUT, async {
             while !stderr.contains(words) {
                 let line = lines.next_line().await.unwrap();
                 stderr += &line.unwrap_or_else(|| panic!("it ended before it said {words:?}: {stderr}"));
@@ -107,31 +107,31 @@ impl Program {
             }
         });
         said.await.expect("these words in time");
-        answer().await;
+        response().await;
         let mut stdout = String::new();
-        let ended = timeout(PATIENCE, async {
+        let ended = timeout(TIMEOUT, async {
             lines.get_mut().read_to_string(&mut stderr).await.unwrap();
             child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
             child.wait().await.unwrap()
         });
         let code = ended.await.expect("an end").code();
-        Ended { code, stdout, stderr }
+        ProgramOutput { code, stdout, stderr }
     }
 
-    async fn run_as(command: Command, settings: &[(&str, &str)]) -> Ended {
+    async fn run_as(command: Command, settings: &[(&str, &str)]) -> ProgramOutput {
         let mut child = set_up(command, settings).spawn().unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
-        let ended = timeout(PATIENCE, async {
+        let ended = timeout(TIMEOUT, async {
             child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
             child.stderr.take().unwrap().read_to_string(&mut stderr).await.unwrap();
             child.wait().await.unwrap()
         });
         let code = ended.await.expect("an end").code();
-        Ended { code, stdout, stderr }
+        ProgramOutput { code, stdout, stderr }
     }
 
-    pub async fn join(&self, room: &str, visitor: &str) -> Member {
-        Member::join(&self.address, room, &format!("visitor={visitor}")).await
+    pub async fn join(&self, room: &str, visitor: &str) -> Client {
+        Client::join(&self.address, room, &format!("visitor={visitor}")).await
     }
 
     pub fn get(&self, path: &str) -> Request {
@@ -161,7 +161,7 @@ impl Program {
     }
 
     pub async fn wait(mut self) -> ExitStatus {
-        timeout(PATIENCE, self.child.wait()).await.expect("an end").unwrap()
+        timeout(TIMEOUT, self.child.wait()).await.expect("an end").unwrap()
     }
 }
 
@@ -251,7 +251,7 @@ impl Volume {
     }
 
     /// Runs a hub until it ends by itself.
-    pub async fn run_hub(&self, settings: &[(&str, &str)]) -> Ended {
+    pub async fn run_hub(&self, settings: &[(&str, &str)]) -> ProgramOutput {
         Program::run_as(self.hub(), settings).await
     }
 }

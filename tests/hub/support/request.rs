@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::contract::HTTP;
-use super::{ADMIN, PATIENCE};
+use super::{ADMIN_TOKEN, TIMEOUT};
 
 pub struct Request {
     address: String,
@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
@@ -37,7 +37,7 @@ impl Request {
     }
 
     pub fn admin(self) -> Self {
-        self.header("authorization", &format!("Bearer {ADMIN}"))
+        self.header("authorization", &format!("Bearer {ADMIN_TOKEN}"))
     }
 
     /// Asks for a WebSocket, as RFC 6455 says.
@@ -62,23 +62,23 @@ impl Request {
         self
     }
 
-    pub async fn send(self) -> Answer {
-        timeout(PATIENCE, self.try_send()).await.expect("an answer in time").unwrap()
+    pub async fn send(self) -> Response {
+        timeout(TIMEOUT, self.try_send()).await.expect("an answer in time").unwrap()
     }
 
-    pub async fn try_send(self) -> Result<Answer, Box<dyn std::error::Error>> {
+    pub async fn try_send(self) -> Result<Response, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(&self.address).await?;
         let (method, path) = (self.request.method().to_string(), self.request.uri().to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection.with_upgrades());
-        let response = sender.send_request(self.request).await?;
-        let (head, body) = response.into_parts();
+        let reply = sender.send_request(self.request).await?;
+        let (head, body) = reply.into_parts();
         let body = body.collect().await?.to_bytes();
         connection.abort();
         let text = String::from_utf8(body.into())?;
-        let answer = Answer { status: head.status.as_u16(), headers: head.headers, text };
-        HTTP.expect(&method, &path, &answer);
-        Ok(answer)
+        let response = Response { status: head.status.as_u16(), headers: head.headers, text };
+        HTTP.expect(&method, &path, &response);
+        Ok(response)
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub async fn open(address: &str) -> Self {
+    pub async fn open_database(address: &str) -> Self {
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (sender, connection) = http1::handshake(stream).await.unwrap();
         tokio::spawn(connection);
@@ -99,13 +99,13 @@ impl Connection {
     /// The sum of a metric over its labels.
     pub async fn metric(&mut self, name: &str) -> f64 {
         let Request { request, .. } = Request::new(&self.address, "GET", "/metrics").admin();
-        let answer = timeout(PATIENCE, self.sender.send_request(request)).await.expect("an answer in time");
-        let page = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let response = timeout(TIMEOUT, self.sender.send_request(request)).await.expect("an answer in time");
+        let page = response.unwrap().into_body().collect().await.unwrap().to_bytes();
         super::metric(std::str::from_utf8(&page).unwrap(), name)
     }
 }
 
-impl Answer {
+impl Response {
     /// The JSON body of an answer that must have this status.
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);

@@ -12,10 +12,10 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::contract::SOCKETS;
 
-pub struct Member {
+pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub welcome: Value,
     /// The newest state of the room that this member was told.
@@ -32,44 +32,49 @@ pub struct Member {
 
 /// How a socket ended, as the client saw it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum Disconnect {
     Closed(u16),
-    Broken,
+    Lost,
 }
 
-impl Member {
+impl Client {
     pub async fn join(address: &str, room: &str, query: &str) -> Self {
         let url = format!("ws://{address}/rooms/{room}/socket?{query}");
-        Self::connect(&url).await.unwrap().welcomed().await
+        Self::connect(&url).await.unwrap().expect_welcome().await
     }
 
     /// Joins with a User-Agent, as a browser or a bot has it.
-    pub async fn join_as(agent: &str, address: &str, room: &str, query: &str) -> Self {
-        Self::join_saying(("user-agent", agent), address, room, query).await
+    pub async fn join_with_user_agent(agent: &str, address: &str, room: &str, query: &str) -> Self {
+        Self::join_with_header(("user-agent", agent), address, room, query).await
     }
 
     /// Joins with a header of the request.
-    pub async fn join_saying(header: (&'static str, &str), address: &str, room: &str, query: &str) -> Self {
+    pub async fn join_with_header(
+        header: (&'static str, &str),
+        address: &str,
+        room: &str,
+        query: &str,
+    ) -> Self {
         let url = format!("ws://{address}/rooms/{room}/socket?{query}");
         let mut request = url.into_client_request().unwrap();
         request.headers_mut().insert(header.0, header.1.parse().unwrap());
-        Self::connect(request).await.unwrap().welcomed().await
+        Self::connect(request).await.unwrap().expect_welcome().await
     }
 
     /// Reads the welcome, which must come first.
-    pub async fn welcomed(self) -> Self {
-        let mut member = self;
-        let welcome = member.next().await.expect("a welcome");
+    pub async fn expect_welcome(self) -> Self {
+        let mut client = self;
+        let welcome = client.next().await.expect("a welcome");
         assert_eq!(welcome["type"], "welcome", "first of all");
-        member.note_state(&welcome);
-        member.presence_frames = 0;
-        member.welcome = welcome;
-        member
+        client.apply_state(&welcome);
+        client.presence_frames = 0;
+        client.welcome = welcome;
+        client
     }
 
     /// A socket of which nothing has been read yet.
     pub async fn connect(request: impl IntoClientRequest + Unpin) -> Result<Self, Error> {
-        let (socket, _) = timeout(PATIENCE, connect_async(request)).await.expect("a connection")?;
+        let (socket, _) = timeout(TIMEOUT, connect_async(request)).await.expect("a connection")?;
         Ok(Self {
             socket,
             welcome: Value::Null,
@@ -84,9 +89,9 @@ impl Member {
     }
 
     /// The next JSON message, or how the socket ended.
-    pub async fn next(&mut self) -> Result<Value, Ending> {
+    pub async fn next(&mut self) -> Result<Value, Disconnect> {
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
+            let message = timeout(TIMEOUT, self.socket.next()).await.expect("a message in time");
             match message {
                 Some(Ok(Message::Text(text))) => {
                     let message = serde_json::from_str(&text).unwrap();
@@ -95,15 +100,15 @@ impl Member {
                 }
                 Some(Ok(Message::Close(frame))) => {
                     self.closed = frame.as_ref().map(|frame| (frame.code.into(), frame.reason.to_string()));
-                    return Err(Ending::Closed(frame.map_or(1005, |frame| frame.code.into())));
+                    return Err(Disconnect::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(Ending::Broken),
+                Some(Err(_)) | None => return Err(Disconnect::Lost),
             }
         }
     }
 
-    fn note_state(&mut self, message: &Value) {
+    fn apply_state(&mut self, message: &Value) {
         let seq = message["seq"].as_u64().unwrap();
         // The first state of a room in which nobody is, which only a bot can see, is 0.
         assert!(seq > self.seq || self.welcome.is_null(), "seq only rises: {seq} after {}", self.seq);
@@ -116,7 +121,7 @@ impl Member {
     /// Reads one message and keeps what it says.
     pub async fn read(&mut self) {
         let message = self.next().await.expect("an open socket");
-        if message["type"] == "presence" { self.note_state(&message) } else { self.inbox.push(message) }
+        if message["type"] == "presence" { self.apply_state(&message) } else { self.inbox.push(message) }
     }
 
     /// Reads until the room has so many people.
@@ -158,7 +163,7 @@ impl Member {
     }
 
     /// Reads on until the socket ends.
-    pub async fn expect_end(&mut self) -> Ending {
+    pub async fn expect_disconnect(&mut self) -> Disconnect {
         loop {
             if let Err(ending) = self.next().await {
                 return ending;
@@ -168,15 +173,15 @@ impl Member {
 
     /// Reads on until the hub closes, and says with what code and what reason it did.
     pub async fn expect_close(&mut self) -> (u16, String) {
-        let end = self.expect_end().await;
+        let end = self.expect_disconnect().await;
         self.closed.clone().unwrap_or_else(|| panic!("{end:?} is no close with a code"))
     }
 
-    pub async fn say(&mut self, message: Value) {
-        self.say_raw(&message.to_string()).await;
+    pub async fn send_json(&mut self, message: Value) {
+        self.send_text(&message.to_string()).await;
     }
 
-    pub async fn say_raw(&mut self, text: &str) {
+    pub async fn send_text(&mut self, text: &str) {
         self.send(Message::Text(Utf8Bytes::from(text))).await;
     }
 
@@ -185,17 +190,17 @@ impl Member {
     }
 
     /// Says something to a hub that may be gone.
-    pub async fn try_say(&mut self, message: Value) -> Result<(), Error> {
+    pub async fn try_send_json(&mut self, message: Value) -> Result<(), Error> {
         self.socket.send(Message::Text(message.to_string().into())).await
     }
 
     pub async fn set_mood(&mut self, mood: Option<&str>) {
-        self.say(json!({ "type": "mood", "mood": mood })).await;
+        self.send_json(json!({ "type": "mood", "mood": mood })).await;
     }
 
     /// Waits until the hub has taken everything that this member has said so far.
-    pub async fn settle(&mut self) {
-        self.say(json!({ "type": "are-you-done" })).await;
+    pub async fn round_trip(&mut self) {
+        self.send_json(json!({ "type": "are-you-done" })).await;
         self.expect_error("unknown-type").await;
     }
 
@@ -206,30 +211,30 @@ impl Member {
     }
 
     /// Sends an event and returns its `ref`.
-    pub async fn tell(&mut self, mut event: Value) -> u64 {
+    pub async fn send_event(&mut self, mut event: Value) -> u64 {
         let reference = self.next_ref();
         event["ref"] = reference.into();
-        self.say(event).await;
+        self.send_json(event).await;
         reference
     }
 
     pub async fn view_page(&mut self, id: Uuid, path: &str) -> u64 {
-        self.tell(json!({ "type": "page-view", "id": id, "path": path })).await
+        self.send_event(json!({ "type": "page-view", "id": id, "path": path })).await
     }
 
     /// Leaves as a client that means it: 1000, and waits for the echo.
     pub async fn leave(self) {
-        assert_eq!(self.close(1000).await, Ending::Closed(1000));
+        assert_eq!(self.close(1000).await, Disconnect::Closed(1000));
     }
 
-    pub async fn close(mut self, code: u16) -> Ending {
+    pub async fn close(mut self, code: u16) -> Disconnect {
         self.send(Message::Close(Some(CloseFrame { code: code.into(), reason: "".into() }))).await;
-        self.expect_end().await
+        self.expect_disconnect().await
     }
 
     /// Leaves as a client that means it, and is gone at once, whatever it was sent: its end of the connection resets
     /// the other.
-    pub async fn leave_and_reset(mut self) {
+    pub async fn close_and_reset(mut self) {
         let close = Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }));
         self.stream().set_nodelay(true).unwrap(); // or the close frame might wait for an ACK, and be gone with it
         self.send(close).await;
@@ -244,7 +249,7 @@ impl Member {
     }
 
     /// The network is gone: the connection ends without a close frame.
-    pub fn break_off(self) {
+    pub fn disconnect(self) {
         drop(self);
     }
 
@@ -256,7 +261,7 @@ impl Member {
 
     /// Waits for a ping, which the socket answers by itself, as browsers do.
     pub async fn expect_ping(&mut self) {
-        let message = timeout(PATIENCE, self.socket.next()).await.expect("a ping in time");
+        let message = timeout(TIMEOUT, self.socket.next()).await.expect("a ping in time");
         assert!(matches!(message, Some(Ok(Message::Ping(_)))), "{message:?}");
         self.socket.flush().await.unwrap();
     }

@@ -9,9 +9,9 @@ use breathing_room::internals::{Claims, RoomId, VisitorId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::member::Ending;
-use crate::support::request::Answer;
-use crate::support::{Hub, Member, Program, Request, START, clock};
+use crate::support::client::Disconnect;
+use crate::support::request::Response;
+use crate::support::{Client, Hub, Program, Request, START, manual_clock};
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
@@ -25,7 +25,7 @@ async fn guarded() -> Hub {
 }
 
 fn ask_for_tokens(config: &mut Config) {
-    config.clock = clock();
+    config.clock = manual_clock();
     config.auth.secret = Some(secret());
 }
 
@@ -43,8 +43,8 @@ fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-async fn join(hub: &Hub, token: &str, room: &str, query: &str) -> Member {
-    Member::join_saying(("authorization", &bearer(token)), &hub.address, room, query).await
+async fn join(hub: &Hub, token: &str, room: &str, query: &str) -> Client {
+    Client::join_with_header(("authorization", &bearer(token)), &hub.address, room, query).await
 }
 
 fn page_view(visitor: &str, room: &str) -> Value {
@@ -52,7 +52,7 @@ fn page_view(visitor: &str, room: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_token_says_who_comes_whatever_the_address_says() {
+async fn token_sets_the_visitor_and_overrides_the_query() {
     let hub = guarded().await;
     let ann = join(&hub, &token("ann", None, 60), "lobby", "visitor=bob").await;
     assert_eq!(ann.welcome["visitor"], "ann");
@@ -63,13 +63,13 @@ async fn a_token_says_who_comes_whatever_the_address_says() {
     let offered = [("breathing-room.v1", offer.as_str()), ("", offer.split(", ").nth(1).unwrap())];
     for (echoed, offer) in offered {
         let upgrade = hub.get("/rooms/lobby/socket").upgrade().header("sec-websocket-protocol", offer);
-        let answer = upgrade.send().await;
-        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, echoed));
+        let response = upgrade.send().await;
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, echoed));
     }
 }
 
 #[tokio::test]
-async fn who_has_no_good_token_stays_outside() {
+async fn invalid_token_is_rejected_with_401() {
     let hub = guarded().await;
     let good = token("ann", None, 60);
     let forged = format!("{}{}", &good[..good.len() - 8], "AAAAAAAA");
@@ -78,7 +78,7 @@ async fn who_has_no_good_token_stays_outside() {
         ("lobby", Some(("authorization", "Basic YTpi".to_owned())), "this needs a token"),
         ("lobby", Some(("sec-websocket-protocol", "breathing-room.v1".to_owned())), "this needs a token"),
         ("lobby", Some(("authorization", bearer("x"))), "must be a JWT"),
-        ("lobby", Some(("authorization", bearer(crate::support::ADMIN))), "must be a JWT"),
+        ("lobby", Some(("authorization", bearer(crate::support::ADMIN_TOKEN))), "must be a JWT"),
         ("lobby", Some(("authorization", bearer(&forged))), "is not signed with a key"),
         ("lobby", Some(("sec-websocket-protocol", format!("bearer.{forged}"))), "is not signed with a key"),
         ("lobby", Some(("authorization", bearer(&token("ann", None, 0)))), ""),
@@ -89,13 +89,13 @@ async fn who_has_no_good_token_stays_outside() {
             Some((name, value)) => upgrade.header(name, value),
             None => upgrade,
         };
-        let answer = upgrade.send().await;
+        let response = upgrade.send().await;
         if words.is_empty() {
-            assert_eq!(answer.status, 101, "an exp of now still has its leeway");
+            assert_eq!(response.status, 101, "an exp of now still has its leeway");
             continue;
         }
-        assert!(answer.expect_error(401, "unauthorized").contains(words), "{header:?}: {}", answer.text);
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        assert!(response.expect_error(401, "unauthorized").contains(words), "{header:?}: {}", response.text);
+        assert_eq!(response.header("www-authenticate"), "Bearer");
     }
     // What everybody may see, everybody sees.
     for path in ["/rooms/lobby", "/live-activity", "/unified-stats?range=24h", "/health"] {
@@ -105,7 +105,7 @@ async fn who_has_no_good_token_stays_outside() {
 }
 
 #[tokio::test]
-async fn posts_need_the_token_of_everybody_they_speak_for() {
+async fn posts_need_a_token_for_each_visitor_and_room() {
     let hub = guarded().await;
     let post = |body: &Value, token: Option<String>| {
         let post = hub.post("/page-view").json(body);
@@ -127,8 +127,8 @@ async fn posts_need_the_token_of_everybody_they_speak_for() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_with_its_token_unless_a_new_one_comes_in_time() {
-    let clock = clock();
+async fn socket_closes_when_its_token_expires_unless_renewed() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| {
         ask_for_tokens(config);
         config.clock = clock.clone();
@@ -147,35 +147,35 @@ async fn a_socket_ends_with_its_token_unless_a_new_one_comes_in_time() {
         (json!({ "type": "token" }), "missing field `token`"),
         (json!({ "type": "token", "token": 7 }), "token: invalid type"),
     ] {
-        ann.say(message).await;
+        ann.send_json(message).await;
         let refused = ann.expect_error("bad-field").await;
         assert!(refused["message"].as_str().unwrap().starts_with(words), "{refused}");
     }
-    ann.say(say(token("ann", None, 600))).await;
-    ann.settle().await;
+    ann.send_json(say(token("ann", None, 600))).await;
+    ann.round_trip().await;
     // The time of an old one does not come back.
-    ann.say(say(token("ann", None, 599))).await;
+    ann.send_json(say(token("ann", None, 599))).await;
     let refused = ann.expect_error("bad-field").await;
     assert!(
         refused["message"].as_str().unwrap().starts_with("token: exp: ends before the token"),
         "{refused}"
     );
-    ann.say(say(token("ann", None, 600))).await;
-    ann.settle().await;
-    bob.settle().await;
+    ann.send_json(say(token("ann", None, 600))).await;
+    ann.round_trip().await;
+    bob.round_trip().await;
     clock.advance(Duration::from_millis(1));
-    assert_eq!(bob.expect_end().await, Ending::Closed(1008));
+    assert_eq!(bob.expect_disconnect().await, Disconnect::Closed(1008));
     // Ann's socket is passed before Bob's was: she is still here.
-    ann.expect_present(1).await.settle().await;
+    ann.expect_present(1).await.round_trip().await;
     clock.advance(Duration::from_mins(9));
-    assert_eq!(ann.expect_end().await, Ending::Closed(1008));
+    assert_eq!(ann.expect_disconnect().await, Disconnect::Closed(1008));
 }
 
 #[tokio::test]
-async fn a_hub_that_asks_for_no_tokens_takes_none() {
+async fn hub_without_token_keys_rejects_token_messages() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
-    ann.say(json!({ "type": "token", "token": token("ann", None, 60) })).await;
+    ann.send_json(json!({ "type": "token", "token": token("ann", None, 60) })).await;
     let refused = ann.expect_error("bad-field").await;
     assert_eq!(refused["message"], "token: this hub asks for none");
     // One that is brought along says nothing.
@@ -184,7 +184,7 @@ async fn a_hub_that_asks_for_no_tokens_takes_none() {
 }
 
 #[tokio::test]
-async fn the_token_command_makes_what_the_hub_takes() {
+async fn token_command_signs_tokens_that_the_hub_accepts() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("TOKEN_SECRET", SECRET), ("TOKEN_AUDIENCE", "hub")];
     let hub = Program::start(folder.path(), &settings).await;
@@ -192,14 +192,14 @@ async fn the_token_command_makes_what_the_hub_takes() {
         Program::run(&["token", "--visitor", "ann", "--room", "lobby", "--expires", "1h"], &settings).await;
     assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""), "{made:?}");
     let header = ("authorization", bearer(made.stdout.trim_end()));
-    let ann = Member::join_saying((header.0, &header.1), &hub.address, "lobby", "").await;
+    let ann = Client::join_with_header((header.0, &header.1), &hub.address, "lobby", "").await;
     assert_eq!(ann.welcome["visitor"], "ann");
     let elsewhere = hub.get("/rooms/garden/socket").upgrade().header(header.0, &header.1).send().await;
     assert!(elsewhere.expect_error(401, "unauthorized").contains("another room"));
     let made = Program::run(&["token", "--visitor", "ann"], &[settings[0]]).await;
     let header = bearer(made.stdout.trim_end());
-    let answer = hub.get("/rooms/lobby/socket").upgrade().header("authorization", &header).send().await;
-    assert!(answer.expect_error(401, "unauthorized").contains("audience"));
+    let response = hub.get("/rooms/lobby/socket").upgrade().header("authorization", &header).send().await;
+    assert!(response.expect_error(401, "unauthorized").contains("audience"));
     for settings in [&[][..], &[("TOKEN_SECRET", "short")]] {
         let refused = Program::run(&["token", "--visitor", "ann"], settings).await;
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
@@ -216,30 +216,30 @@ async fn hub_for(origins: &str) -> Hub {
     Hub::with(|config| config.http.allowed_origins = origins).await
 }
 
-async fn from(origin: &str, request: Request) -> Answer {
+async fn from(origin: &str, request: Request) -> Response {
     request.header("origin", origin).send().await
 }
 
 /// What a browser needs in order to show the answer to a page of this origin.
-fn expect_readable(answer: &Answer, origin: &str) {
-    assert_eq!(answer.header("access-control-allow-origin"), origin, "{answer:?}");
-    assert_eq!(answer.header("access-control-allow-credentials"), "true");
-    assert!(answer.header("vary").contains("Origin"), "{answer:?}");
+fn expect_readable(response: &Response, origin: &str) {
+    assert_eq!(response.header("access-control-allow-origin"), origin, "{response:?}");
+    assert_eq!(response.header("access-control-allow-credentials"), "true");
+    assert!(response.header("vary").contains("Origin"), "{response:?}");
 }
 
 /// What any page may read, which brings no credentials: why it was refused.
-fn expect_readable_by_all(answer: &Answer) {
-    assert_eq!(answer.header("access-control-allow-origin"), "*", "{answer:?}");
-    assert_eq!(answer.header("access-control-allow-credentials"), "");
+fn expect_readable_by_all(response: &Response) {
+    assert_eq!(response.header("access-control-allow-origin"), "*", "{response:?}");
+    assert_eq!(response.header("access-control-allow-credentials"), "");
 }
 
-fn expect_unreadable(answer: &Answer) {
-    assert_eq!(answer.header("access-control-allow-origin"), "", "{answer:?}");
-    assert!(answer.header("vary").contains("Origin"), "{answer:?}");
+fn expect_unreadable(response: &Response) {
+    assert_eq!(response.header("access-control-allow-origin"), "", "{response:?}");
+    assert!(response.header("vary").contains("Origin"), "{response:?}");
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_open_no_socket() {
+async fn socket_from_a_foreign_origin_is_rejected() {
     let hub = Hub::start().await;
     let own = format!("http://{}", hub.address);
     for path in ["/rooms/lobby/socket", "/live"] {
@@ -265,7 +265,7 @@ async fn pages_of_other_sites_open_no_socket() {
 }
 
 #[tokio::test]
-async fn beacons_of_other_sites_count_nothing() {
+async fn beacon_from_a_foreign_origin_is_rejected() {
     let hub = hub_for(&format!("self,{APP}")).await;
     let view = page_view("ann", "lobby").to_string();
     let beacon = || hub.post("/page-view").header("content-type", "text/plain").body(view.clone());
@@ -288,7 +288,7 @@ async fn beacons_of_other_sites_count_nothing() {
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_before_is_told_what_it_may_do() {
+async fn preflight_lists_allowed_methods_and_headers() {
     let hub = hub_for(APP).await;
     let ask = |path| {
         Request::new(&hub.address, "OPTIONS", path)
@@ -296,12 +296,12 @@ async fn a_browser_that_asks_before_is_told_what_it_may_do() {
             .header("access-control-request-headers", "authorization,content-type")
     };
     for path in ["/page-view", "/watch-session", "/flush"] {
-        let answer = from(APP, ask(path)).await;
-        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
-        expect_readable(&answer, APP);
-        assert!(answer.header("access-control-allow-methods").contains("POST"));
-        assert_eq!(answer.header("access-control-allow-headers"), "authorization, content-type");
-        assert_eq!(answer.header("access-control-max-age"), "7200");
+        let response = from(APP, ask(path)).await;
+        assert_eq!((response.status, response.text.as_str()), (204, ""));
+        expect_readable(&response, APP);
+        assert!(response.header("access-control-allow-methods").contains("POST"));
+        assert_eq!(response.header("access-control-allow-headers"), "authorization, content-type");
+        assert_eq!(response.header("access-control-max-age"), "7200");
         let refused = from(EVIL, ask(path)).await;
         refused.expect_error(403, "forbidden-origin");
         expect_readable_by_all(&refused);
@@ -310,7 +310,7 @@ async fn a_browser_that_asks_before_is_told_what_it_may_do() {
 }
 
 #[tokio::test]
-async fn refusals_are_readable_too() {
+async fn errors_are_readable_by_allowed_origins() {
     let origins = AllowedOrigins::parse(APP).unwrap();
     let hub = Hub::with(|config| {
         config.http.allowed_origins = origins;
@@ -321,9 +321,9 @@ async fn refusals_are_readable_too() {
     unknown.expect_error(404, "not-found");
     expect_readable(&unknown, APP);
     let too_fast = loop {
-        let answer = from(APP, hub.post("/presence")).await;
-        if answer.status == 429 {
-            break answer;
+        let response = from(APP, hub.post("/presence")).await;
+        if response.status == 429 {
+            break response;
         }
     };
     expect_readable(&too_fast, APP);
@@ -331,12 +331,12 @@ async fn refusals_are_readable_too() {
 }
 
 #[tokio::test]
-async fn what_is_public_is_readable_from_allowed_sites() {
+async fn public_reads_are_readable_by_allowed_origins_only() {
     let hub = hub_for(APP).await;
     for path in ["/rooms/lobby", "/live-activity", "/unified-stats?range=24h", "/health"] {
-        let answer = from(APP, hub.get(path)).await;
-        answer.expect(200);
-        expect_readable(&answer, APP);
+        let response = from(APP, hub.get(path)).await;
+        response.expect(200);
+        expect_readable(&response, APP);
         // A cache must not give one site what was meant for another.
         for other in [from(EVIL, hub.get(path)).await, hub.get(path).send().await] {
             other.expect(200);
@@ -352,7 +352,7 @@ async fn what_is_public_is_readable_from_allowed_sites() {
 }
 
 #[tokio::test]
-async fn a_visitor_has_and_erases_what_is_their_own_and_nobody_elses() {
+async fn visitor_token_reads_and_erases_own_data_only() {
     let hub = guarded().await;
     for visitor in ["ann", "bob"] {
         let post = hub.post("/page-view?durable=true").json(&page_view(visitor, "lobby"));

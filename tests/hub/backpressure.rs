@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use crate::support::{PATIENCE, Program, eventually};
+use crate::support::{Program, TIMEOUT, eventually};
 
 /// They come so often in turn.
 const WAVES: usize = 4;
@@ -170,7 +170,7 @@ async fn wave(hub: &Program, peers: usize, longest: Duration) -> (u64, usize) {
     }
     let (mut files, mut memory, mut ended) = (0, 0, Vec::new());
     let mut look = interval(Duration::from_millis(50));
-    let all = timeout(3 * PATIENCE, async {
+    let all = timeout(3 * TIMEOUT, async {
         while !telling.is_empty() {
             tokio::select! {
                 Some(peer) = telling.join_next() => ended.push(peer.unwrap()),
@@ -202,7 +202,7 @@ async fn wave(hub: &Program, peers: usize, longest: Duration) -> (u64, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_and_dead_peers_end_by_their_rules_and_free_all_that_they_held() {
+async fn slow_and_dead_peers_are_closed_and_their_memory_is_freed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     let asked = std::env::var("PEERS").map_or(PEERS, |peers| peers.parse().unwrap());

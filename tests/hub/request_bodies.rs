@@ -8,16 +8,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Hub, PATIENCE, clock};
+use crate::support::{Hub, TIMEOUT, manual_clock};
 
 /// Sends bytes, and says what has come when the answer to `GET /health`, which is asked for after them, or the end
 /// has come.
-async fn answers(hub: &Hub, bytes: &[u8]) -> String {
+async fn responses(hub: &Hub, bytes: &[u8]) -> String {
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(bytes).await.unwrap();
     peer.write_all(b"GET /health HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = String::new();
-    timeout(PATIENCE, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
     text
 }
 
@@ -27,18 +27,18 @@ fn post(framing: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_413_is_read_after_a_body_was_written_and_the_connection_goes_on() {
+async fn too_large_body_gets_413_and_the_connection_stays_open() {
     let hub = Hub::start().await;
     let body = vec![b' '; 200 * 1024];
-    let text = answers(&hub, &post("content-length: 204800", &body)).await;
+    let text = responses(&hub, &post("content-length: 204800", &body)).await;
     assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("HTTP/1.1 200 "), "{text}");
     let chunked = [b"32000\r\n", &body[..], b"\r\n0\r\n\r\n"].concat();
-    let text = answers(&hub, &post("transfer-encoding: chunked", &chunked)).await;
+    let text = responses(&hub, &post("transfer-encoding: chunked", &chunked)).await;
     assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("HTTP/1.1 200 "), "{text}");
 }
 
 #[tokio::test]
-async fn what_nobody_reads_of_a_body_is_drained_whatever_the_answer_is() {
+async fn unread_body_is_drained_for_every_status() {
     let hub = Hub::start().await;
     let body = vec![b' '; 100 * 1024];
     for (request, status) in [
@@ -50,56 +50,56 @@ async fn what_nobody_reads_of_a_body_is_drained_whatever_the_answer_is() {
         ("GET /", "200"),
     ] {
         let head = format!("{request} HTTP/1.1\r\nhost: hub\r\ncontent-length: 102400\r\n\r\n");
-        let text = answers(&hub, &[head.as_bytes(), &body].concat()).await;
+        let text = responses(&hub, &[head.as_bytes(), &body].concat()).await;
         assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {text}");
         assert!(text.contains("memory-first"), "{request}: {text}");
     }
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_bound_is_not_read_and_ends_the_connection() {
+async fn body_over_the_drain_limit_closes_the_connection() {
     let hub = Hub::start().await;
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(&post("content-length: 1000000000", b"[")).await.unwrap();
     let mut text = String::new();
-    timeout(PATIENCE, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_a_body_is_told_413_and_not_to_go_on() {
+async fn expect_continue_with_too_large_body_gets_413_without_100() {
     let hub = Hub::start().await;
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(&post("expect: 100-continue\r\ncontent-length: 204800", b"")).await.unwrap();
     let mut text = String::new();
-    timeout(PATIENCE, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }
 
 #[tokio::test]
-async fn a_body_of_chunks_of_one_byte_is_not_read_to_its_end() {
+async fn body_in_one_byte_chunks_is_rejected_early() {
     let hub = Hub::start().await;
     let body = b"1\r\n \r\n".repeat(60_000);
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     let (mut reader, mut writer) = peer.split();
-    let mut answer = [0; 12];
+    let mut response = [0; 12];
     let request = post("transfer-encoding: chunked", &body);
-    let (_, read) = tokio::join!(writer.write_all(&request), reader.read_exact(&mut answer));
+    let (_, read) = tokio::join!(writer.write_all(&request), reader.read_exact(&mut response));
     read.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 400");
+    assert_eq!(&response, b"HTTP/1.1 400");
     let page = hub.get("/metrics").send().await.text;
     assert!(page.contains("breathing_room_limited_total{reason=\"body-pieces\"} 1\n"), "{page}");
 }
 
 #[tokio::test]
-async fn a_connection_that_is_rejected_ten_times_in_a_row_is_closed() {
+async fn connection_is_closed_after_ten_rejections_in_a_row() {
     let hub = Hub::with(|config| {
-        config.clock = clock();
+        config.clock = manual_clock();
         config.transport.limits = Some(Limits { posts: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
     .await;
     let posts = post("content-length: 2", b"[]").repeat(100);
-    let text = answers(&hub, &posts).await;
+    let text = responses(&hub, &posts).await;
     assert_eq!(text.matches("HTTP/1.1 202 ").count(), 10, "{text}");
     assert_eq!(text.matches("HTTP/1.1 429 ").count(), 10, "{text}");
     assert_eq!(text.matches("connection: close").count(), 1);

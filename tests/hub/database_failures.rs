@@ -14,14 +14,14 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::support::program::{Faults, Volume};
-use crate::support::{Hub, Member, Program, eventually, open, rows};
+use crate::support::{Client, Hub, Program, eventually, open_database, rows};
 
 const OFTEN: (&str, &str) = ("FLUSH_INTERVAL", "50ms");
 
 const SMALL_QUEUE: (&str, &str) = ("QUEUE_LIMIT", "10");
 
 /// Ann, whose first page view is on disk.
-async fn ann(hub: &Program) -> Member {
+async fn ann(hub: &Program) -> Client {
     let mut ann = hub.join("lobby", "ann").await;
     let first = ann.view_page(Uuid::new_v4(), "/before").await;
     ann.expect_ack(first).await;
@@ -41,7 +41,7 @@ async fn expect_recovery(hub: &Program) {
 }
 
 /// People come, change their mood and go, each seen within a blink.
-async fn expect_live_presence(hub: &Program, ann: &mut Member) {
+async fn expect_live_presence(hub: &Program, ann: &mut Client) {
     let began = Instant::now();
     let mut bob = hub.join("lobby", "bob").await;
     ann.expect_present(2).await;
@@ -53,7 +53,7 @@ async fn expect_live_presence(hub: &Program, ann: &mut Member) {
 }
 
 /// Ann's events fill the queue of ten, beside what a census may have put there; returns the last that was taken.
-async fn fill_queue(ann: &mut Member) -> u64 {
+async fn fill_queue(ann: &mut Client) -> u64 {
     for n in 0..12 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
     }
@@ -64,7 +64,7 @@ async fn fill_queue(ann: &mut Member) -> u64 {
 /// end: returns how many events that were.
 async fn endure(
     hub: &Program,
-    ann: &mut Member,
+    ann: &mut Client,
     fail: impl FnOnce(),
     reason: &str,
     mend: impl FnOnce(),
@@ -84,7 +84,7 @@ async fn views(folder: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn a_full_volume_keeps_events_up_to_the_bound_and_recovers() {
+async fn full_disk_queues_events_up_to_the_limit_and_recovers() {
     let Some(volume) = Volume::mount("2m") else { return };
     let hub = volume.start(&[OFTEN, SMALL_QUEUE]).await;
     let mut ann = ann(&hub).await;
@@ -92,10 +92,10 @@ async fn a_full_volume_keeps_events_up_to_the_bound_and_recovers() {
     let mut posted = 0;
     loop {
         let view = json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "carol", "room": "lobby" });
-        let answer = hub.post("/page-view?durable=true").json(&view).send().await;
+        let response = hub.post("/page-view?durable=true").json(&view).send().await;
         posted += 1;
-        if answer.status != 200 {
-            assert!(answer.expect_error(503, "not-committed").contains("queued"));
+        if response.status != 200 {
+            assert!(response.expect_error(503, "not-committed").contains("queued"));
             break;
         }
     }
@@ -110,7 +110,7 @@ async fn a_full_volume_keeps_events_up_to_the_bound_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_volume_that_fails_is_a_fault_until_it_does_not() {
+async fn io_errors_degrade_health_until_the_disk_works() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::in_folder(folder.path());
     let hub = Program::start(folder.path(), &[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
@@ -121,7 +121,7 @@ async fn a_volume_that_fails_is_a_fault_until_it_does_not() {
 
 /// As Linux does to a volume that has failed, under a file that is open.
 #[tokio::test]
-async fn a_volume_that_turns_read_only_is_told_so() {
+async fn disk_that_becomes_read_only_degrades_health_and_recovers() {
     let Some(volume) = Volume::mount("4m") else { return };
     let beside = tempfile::tempdir().unwrap();
     let faults = Faults::in_folder(beside.path());
@@ -141,7 +141,7 @@ async fn a_volume_that_turns_read_only_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_volume_that_comes_back_read_only_is_told_so() {
+async fn disk_remounted_read_only_degrades_health_and_fails_startup() {
     let Some(volume) = Volume::mount("4m") else { return };
     volume.run("mkdir data");
     let url = format!("sqlite://{}/data/hub.db", volume.path().display());
@@ -169,7 +169,7 @@ async fn a_volume_that_comes_back_read_only_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_slow_disk_is_felt_by_acks_only() {
+async fn slow_disk_delays_acks_only() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::in_folder(folder.path());
     // One address may fill the whole queue.
@@ -195,11 +195,11 @@ async fn a_slow_disk_is_felt_by_acks_only() {
 }
 
 #[tokio::test]
-async fn a_lock_of_another_program_is_waited_out() {
+async fn lock_of_another_program_degrades_health_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
     let mut ann = ann(&hub).await;
-    let mut other = open(&folder.path().join("hub.db")).await;
+    let mut other = open_database(&folder.path().join("hub.db")).await;
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
     let taken = fill_queue(&mut ann).await;
     expect_health(&hub, "locked").await;
@@ -211,7 +211,7 @@ async fn a_lock_of_another_program_is_waited_out() {
 }
 
 #[tokio::test]
-async fn a_volume_that_is_gone_and_comes_back_loses_nothing() {
+async fn missing_volume_loses_no_events_when_it_returns() {
     let folder = tempfile::tempdir().unwrap();
     let (there, away) = (folder.path().join("data"), folder.path().join("away"));
     fs::create_dir(&there).unwrap();
@@ -223,13 +223,13 @@ async fn a_volume_that_is_gone_and_comes_back_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_acked_is_in_the_file_that_is_at_the_path_now() {
+async fn acked_events_are_in_the_file_at_the_database_path() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[OFTEN]).await;
     let mut ann = ann(&hub).await;
     let file = folder.path().join("hub.db");
     let backup = folder.path().join("backup.db");
-    let mut other = open(&file).await;
+    let mut other = open_database(&file).await;
     sqlx::query("VACUUM INTO ?1").bind(backup.to_str()).execute(&mut other).await.unwrap();
     other.close().await.unwrap();
     for end in ["", "-wal", "-shm"] {
@@ -258,12 +258,12 @@ async fn what_was_acked_is_in_the_file_that_is_at_the_path_now() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_damaged_meanwhile_is_not_written_to_and_recovers_when_it_is_mended() {
+async fn damaged_file_is_not_written_and_recovers_after_repair() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[OFTEN, SMALL_QUEUE]).await;
     let mut ann = ann(&hub).await;
     let file = folder.path().join("hub.db");
-    let mut other = open(&file).await;
+    let mut other = open_database(&file).await;
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut other).await.unwrap();
     // After a commit that failed, the writer is a new connection, which knows the file from the disk only.
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
@@ -293,7 +293,7 @@ fn damage_pages(file: &Path) {
 async fn stopped() -> (TempDir, PathBuf) {
     let hub = Hub::start().await;
     for n in 0..20 {
-        hub.see("ann", &format!("/{n}")).await;
+        hub.post_page_view("ann", &format!("/{n}")).await;
     }
     let file = hub.file();
     (hub.stop().await, file)
@@ -303,7 +303,7 @@ async fn stopped() -> (TempDir, PathBuf) {
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 
 #[tokio::test]
-async fn a_damaged_or_foreign_file_stops_the_start_and_is_left_as_it_is() {
+async fn damaged_or_foreign_file_fails_startup_unchanged() {
     let cut = |file: &Path| {
         let length = fs::metadata(file).unwrap().len();
         fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2 / 4096 * 4096).unwrap();
@@ -340,7 +340,7 @@ async fn a_damaged_or_foreign_file_stops_the_start_and_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_empty_file_is_a_new_database() {
+async fn empty_file_becomes_a_new_database() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("hub.db"), "").unwrap();
     let hub = Program::start(folder.path(), &[OFTEN]).await;

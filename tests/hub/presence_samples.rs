@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::member::Ending;
-use crate::support::{Hub, Member, START, clock, eventually, rows};
+use crate::support::client::Disconnect;
+use crate::support::{Client, Hub, START, eventually, manual_clock, rows};
 
 const MINUTE: u64 = 60_000;
 
@@ -39,15 +39,15 @@ async fn stored(hub: &Hub) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_minute_is_told_to_the_millisecond() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
-    let mut ann = hub.join_with("lobby", "ann", "calm").await;
+async fn sample_of_a_minute_is_exact_to_the_millisecond() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "calm").await;
     pass(&clock, 10_007);
     let bob = hub.join("lobby", "bob").await;
     pass(&clock, 5_000);
     ann.set_mood(Some("joy")).await;
-    ann.settle().await;
+    ann.round_trip().await;
     pass(&clock, 4_993);
     bob.leave().await;
     end_minute(&hub, &clock).await;
@@ -68,13 +68,13 @@ async fn a_minute_is_told_to_the_millisecond() {
 }
 
 #[tokio::test]
-async fn people_are_counted_and_neither_tabs_nor_rooms() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
-    let tab_1 = hub.join_with("lobby", "ann", "calm").await;
+async fn samples_count_visitors_not_tabs_or_rooms() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    let tab_1 = hub.join_with_mood("lobby", "ann", "calm").await;
     pass(&clock, 1_000);
     let tab_2 = hub.join("lobby", "ann").await;
-    let garden = hub.join_with("garden", "ann", "hope").await;
+    let garden = hub.join_with_mood("garden", "ann", "hope").await;
     pass(&clock, 2_000);
     tab_1.leave().await;
     pass(&clock, 4_000);
@@ -94,11 +94,11 @@ async fn people_are_counted_and_neither_tabs_nor_rooms() {
 }
 
 #[tokio::test]
-async fn a_room_that_closes_within_the_minute_is_told() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn room_closed_within_the_minute_is_sampled() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     for millis in [300, 20] {
-        let ann = hub.join_with("lobby", "ann", "calm").await;
+        let ann = hub.join_with_mood("lobby", "ann", "calm").await;
         pass(&clock, millis);
         ann.leave().await;
         assert_eq!(hub.debug("roomCount").await, 0);
@@ -118,14 +118,14 @@ async fn a_room_that_closes_within_the_minute_is_told() {
 }
 
 #[tokio::test]
-async fn a_held_place_is_present_until_the_grace_is_over() {
-    let clock = clock();
+async fn held_visitor_counts_as_present_in_samples() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
         config.presence.leave_grace = Duration::from_hours(1);
     })
     .await;
-    hub.join("lobby", "ann").await.break_off();
+    hub.join("lobby", "ann").await.disconnect();
     hub.expect_debug("sessions", 0).await;
     pass(&clock, 500);
     let _back = hub.join("lobby", "ann").await;
@@ -134,9 +134,9 @@ async fn a_held_place_is_present_until_the_grace_is_over() {
 }
 
 #[tokio::test]
-async fn a_flush_tells_everything_until_now_and_the_minute_the_rest() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn flush_splits_the_sample_of_a_minute() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     let _ann = hub.join("lobby", "ann").await;
     pass(&clock, 21_500);
     assert_eq!(stored(&hub).await[1], json!([START, "lobby", 21_500, 1, 1, {}]));
@@ -147,9 +147,9 @@ async fn a_flush_tells_everything_until_now_and_the_minute_the_rest() {
 }
 
 #[tokio::test]
-async fn samples_begin_and_end_with_the_minute_of_the_wall() {
+async fn samples_are_aligned_to_wall_clock_minutes() {
     let clock = Clock::manual(Time::from_millis(START + 59_000));
-    let hub = Hub::at(&clock).await;
+    let hub = Hub::with_clock(&clock).await;
     let _ann = hub.join("lobby", "ann").await;
     end_minute(&hub, &clock).await;
     end_minute(&hub, &clock).await;
@@ -162,14 +162,14 @@ async fn samples_begin_and_end_with_the_minute_of_the_wall() {
 }
 
 #[tokio::test]
-async fn the_last_census_is_taken_at_the_end() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
-    let mut ann = hub.join_with("lobby", "ann", "peace").await;
+async fn shutdown_stores_a_last_sample() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "peace").await;
     hub.join("garden", "bob").await.leave().await;
     pass(&clock, 31_234);
-    let (folder, ending) = tokio::join!(hub.stop(), ann.expect_end());
-    assert_eq!(ending, Ending::Closed(1012));
+    let (folder, ending) = tokio::join!(hub.stop(), ann.expect_disconnect());
+    assert_eq!(ending, Disconnect::Closed(1012));
     // Bob was here for a moment, together with Ann.
     let expected = [
         json!([START, null, 31_234, 2, 2, { "peace": 31_234 }]),
@@ -180,8 +180,8 @@ async fn the_last_census_is_taken_at_the_end() {
 }
 
 #[tokio::test]
-async fn samples_that_find_the_journal_full_are_counted() {
-    let clock = clock();
+async fn samples_lost_to_a_full_journal_are_counted() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| {
         config.clock = clock.clone();
         config.history.queue_limit = 1;
@@ -196,9 +196,9 @@ async fn samples_that_find_the_journal_full_are_counted() {
 }
 
 #[tokio::test]
-async fn an_empty_hub_tells_nothing() {
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+async fn empty_hub_stores_no_samples() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     pass(&clock, 5 * MINUTE);
     hub.flush().await;
     let ann = hub.join("lobby", "ann").await;
@@ -296,7 +296,7 @@ impl Model {
 
 /// Whatever people do, and whenever somebody flushes, the samples of each minute add up to a recount.
 #[tokio::test]
-async fn the_samples_of_a_lively_hub_add_up() {
+async fn samples_of_random_activity_match_a_model() {
     const ADDED_UP: &str = "
         WITH minutes AS (
             SELECT at / 60000 * 60000 AS at, room, present_ms, peak, joins, moods_ms FROM presence)
@@ -308,34 +308,34 @@ async fn the_samples_of_a_lively_hub_add_up() {
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let clock = clock();
-    let hub = Hub::at(&clock).await;
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
     let mut model = Model::default();
-    let mut members: Vec<(usize, usize, Member)> = Vec::new();
+    let mut clients: Vec<(usize, usize, Client)> = Vec::new();
     for step in 0..150 {
         // Somebody is always there, so that there is something to wait for at the end of a minute.
         let (who, room) =
             if step == 0 { (0, 0) } else { (random.random_range(0..6), random.random_range(0..3)) };
         match random.random_range(0..6) {
-            _ if step == 0 || members.len() < 3 => {
-                members.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
+            _ if step == 0 || clients.len() < 3 => {
+                clients.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
                 model.join(who, room);
             }
             0 | 1 => {
-                members.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
+                clients.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
                 model.join(who, room);
             }
             2 | 3 => {
-                let (who, room, member) = members.swap_remove(random.random_range(1..members.len()));
-                member.leave().await;
+                let (who, room, client) = clients.swap_remove(random.random_range(1..clients.len()));
+                client.leave().await;
                 model.leave(who, room);
             }
             4 => {
-                let index = random.random_range(0..members.len());
-                let (who, room, member) = &mut members[index];
+                let index = random.random_range(0..clients.len());
+                let (who, room, client) = &mut clients[index];
                 let mood = ["calm", "joy", "hope"][random.random_range(0..3)];
-                member.set_mood(Some(mood)).await;
-                member.settle().await;
+                client.set_mood(Some(mood)).await;
+                client.round_trip().await;
                 model.moods.insert((*who, *room), mood);
             }
             _ => hub.flush().await,

@@ -7,7 +7,7 @@ use std::path::Path;
 mod targets;
 
 #[test]
-fn what_the_fuzz_targets_ask_for_holds_for_their_seeds() {
+fn fuzz_targets_accept_their_seeds() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     for (name, check) in targets::TARGETS {
         let files: Vec<_> =

@@ -10,22 +10,22 @@ use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::support::program::Ended;
-use crate::support::{Program, open, rows};
+use crate::support::program::ProgramOutput;
+use crate::support::{Program, open_database, rows};
 
 /// A folder with a database in it, or without one, and files beside it.
-struct Desk {
+struct Workspace {
     folder: TempDir,
 }
 
-impl Desk {
+impl Workspace {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
     /// With a month of history of all kinds, bots and odd texts included.
     async fn with_history() -> Self {
-        let desk = Self::new();
+        let workspace = Self::new();
         let mut lines = Vec::new();
         for n in 0..60_u64 {
             let at = 1_772_300_000_000 + n * 40_000_000; // from the end of February 2026 on
@@ -44,9 +44,12 @@ impl Desk {
             );
         }
         let text: Vec<String> = lines.iter().map(Value::to_string).collect();
-        let file = desk.write("history.jsonl", text.join("\n"));
-        desk.run(&["import", &file]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
-        desk
+        let file = workspace.write("history.jsonl", text.join("\n"));
+        workspace
+            .run(&["import", &file])
+            .await
+            .expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
+        workspace
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -62,7 +65,7 @@ impl Desk {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ended {
+    async fn run(&self, arguments: &[&str]) -> ProgramOutput {
         let url = format!("sqlite://{}/hub.db", self.folder.path().display());
         Program::run(arguments, &[("DATABASE_URL", &url)]).await
     }
@@ -79,12 +82,12 @@ impl Desk {
     }
 
     async fn change(&self, statement: &str) {
-        let mut connection = open(&self.path("hub.db")).await;
+        let mut connection = open_database(&self.path("hub.db")).await;
         sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
     }
 }
 
-impl Ended {
+impl ProgramOutput {
     /// It ended with this code, and its last line on standard output is this, where one is expected.
     fn expect(&self, code: i32, last_line: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -95,19 +98,19 @@ impl Ended {
 }
 
 #[tokio::test]
-async fn what_is_exported_is_imported_as_it_was() {
-    let desk = Desk::with_history().await;
+async fn exported_history_imports_identically() {
+    let workspace = Workspace::with_history().await;
     for name in ["all.jsonl", "all.csv"] {
-        let file = desk.export(name, &[]).await;
+        let file = workspace.export(name, &[]).await;
         assert_eq!(file.lines().next().unwrap().starts_with("type,id,room"), name == "all.csv");
-        let other = Desk::new();
-        let path = desk.path(name).display().to_string();
+        let other = Workspace::new();
+        let path = workspace.path(name).display().to_string();
         other.run(&["import", &path]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
         assert_eq!(other.export(name, &[]).await, file);
-        assert_eq!(other.export("as.jsonl", &[]).await, desk.export("as.jsonl", &[]).await);
+        assert_eq!(other.export("as.jsonl", &[]).await, workspace.export("as.jsonl", &[]).await);
         let rollups = "SELECT json_array(level, at, page_views, watched_ms, visitors) FROM activity_rollups
                        WHERE room = 0 ORDER BY level, at";
-        assert_eq!(other.rows(rollups).await, desk.rows(rollups).await);
+        assert_eq!(other.rows(rollups).await, workspace.rows(rollups).await);
         let checked = other.run(&["check"]).await;
         checked.expect(0, "");
         assert!(checked.stdout.starts_with("180 facts agree with "), "{checked:?}");
@@ -118,23 +121,23 @@ async fn what_is_exported_is_imported_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_archive_is_imported_as_it_is() {
-    let desk = Desk::with_history().await;
+async fn gzip_archive_is_imported_directly() {
+    let workspace = Workspace::with_history().await;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    std::io::Write::write_all(&mut gzip, desk.export("all.jsonl", &[]).await.as_bytes()).unwrap();
-    let other = Desk::new();
+    std::io::Write::write_all(&mut gzip, workspace.export("all.jsonl", &[]).await.as_bytes()).unwrap();
+    let other = Workspace::new();
     let archive = other.write("2026-02.jsonl.gz", gzip.finish().unwrap());
     other.run(&["import", &archive]).await.expect(0, "180 rows read: 180 taken, 0 already there, 0 refused");
-    assert_eq!(other.export("all.jsonl", &[]).await, desk.read("all.jsonl"));
+    assert_eq!(other.export("all.jsonl", &[]).await, workspace.read("all.jsonl"));
 }
 
 #[tokio::test]
-async fn an_export_holds_what_was_asked_for() {
-    let desk = Desk::with_history().await;
+async fn export_filters_by_time_and_room() {
+    let workspace = Workspace::with_history().await;
     let records = |text: String| -> Vec<Value> {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    let all = records(desk.export("all.jsonl", &[]).await);
+    let all = records(workspace.export("all.jsonl", &[]).await);
     let start = |record: &Value| record.get("startedAt").unwrap_or(&record["at"]).as_u64().unwrap();
     let march = 1_772_323_200_000..1_772_496_000_000; // the first two days of it
     let expected: Vec<&Value> = all.iter().filter(|record| march.contains(&start(record))).collect();
@@ -144,74 +147,74 @@ async fn an_export_holds_what_was_asked_for() {
         ("2026-03-01T01:00:00+01:00", "1772496000000"),
         ("1772323200", "2026-03-03 00:00:00"),
     ] {
-        let some = records(desk.export("some.jsonl", &["--from", from, "--to", to]).await);
+        let some = records(workspace.export("some.jsonl", &["--from", from, "--to", to]).await);
         assert_eq!(some.iter().collect::<Vec<_>>(), expected, "{from} {to}");
     }
-    let garden = records(desk.export("garden.jsonl", &["--room", "garden"]).await);
+    let garden = records(workspace.export("garden.jsonl", &["--room", "garden"]).await);
     assert_eq!(garden.len(), 40, "views and watch sessions, and no presence of the whole hub");
     assert!(garden.iter().all(|record| record["room"] == "garden"));
     // Standard output, with and without its name; the format is as told, or else JSON Lines.
-    let stdout = desk.run(&["export", "--room", "garden"]).await;
-    assert_eq!(stdout.stdout, desk.read("garden.jsonl"));
-    let stdout = desk.run(&["export", "--room", "garden", "--out", "-", "--format", "csv"]).await;
-    assert_eq!(stdout.stdout, desk.export("garden.csv", &["--room", "garden"]).await);
+    let stdout = workspace.run(&["export", "--room", "garden"]).await;
+    assert_eq!(stdout.stdout, workspace.read("garden.jsonl"));
+    let stdout = workspace.run(&["export", "--room", "garden", "--out", "-", "--format", "csv"]).await;
+    assert_eq!(stdout.stdout, workspace.export("garden.csv", &["--room", "garden"]).await);
     assert_eq!(
-        desk.export("x.csv", &["--room", "garden", "--format", "jsonl"]).await,
-        desk.read("garden.jsonl")
+        workspace.export("x.csv", &["--room", "garden", "--format", "jsonl"]).await,
+        workspace.read("garden.jsonl")
     );
-    let never = desk.run(&["export", "--from", "2026-03-03", "--to", "2026-03-01"]).await;
+    let never = workspace.run(&["export", "--from", "2026-03-03", "--to", "2026-03-01"]).await;
     never.expect(2, "");
     assert_eq!(never.stderr, "error: --from must be before --to\n");
 }
 
 #[tokio::test]
-async fn the_history_goes_out_and_in_while_the_hub_runs() {
-    let desk = Desk::new();
-    let hub = Program::start(desk.folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
+async fn export_and_import_work_while_the_hub_runs() {
+    let workspace = Workspace::new();
+    let hub = Program::start(workspace.folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
     let mut ann = hub.join("lobby", "ann").await;
     for n in 0..50 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
     }
     ann.expect_ack(50).await;
-    let exported = desk.export("all.jsonl", &[]).await;
+    let exported = workspace.export("all.jsonl", &[]).await;
     assert_eq!(exported.matches(r#""type":"page-view""#).count(), 50);
     let view = json!([{ "id": 1, "user_id": "bob", "path": "/old", "timestamp": 1_700_000_000 }]);
-    let file = desk.write("old.json", view.to_string());
-    desk.run(&["import", &file]).await.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
+    let file = workspace.write("old.json", view.to_string());
+    workspace.run(&["import", &file]).await.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
     ann.view_page(Uuid::new_v4(), "/last").await;
     ann.expect_ack(51).await;
-    assert_eq!(desk.rows("SELECT count(*) FROM page_views").await, [52]);
-    desk.run(&["check"]).await.expect(0, "");
+    assert_eq!(workspace.rows("SELECT count(*) FROM page_views").await, [52]);
+    workspace.run(&["check"]).await.expect(0, "");
     hub.signal("TERM").await;
     assert_eq!(hub.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn an_import_waits_for_others_who_write() {
-    let desk = Desk::with_history().await;
-    let mut other = open(&desk.path("hub.db")).await;
+async fn import_waits_for_a_database_lock() {
+    let workspace = Workspace::with_history().await;
+    let mut other = open_database(&workspace.path("hub.db")).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    desk.run(&["check"]).await.expect(0, "");
-    assert_eq!(desk.export("all.jsonl", &[]).await.lines().count(), 180, "who only reads does not wait");
-    let file = desk.write("old.csv", "id,user_id,path,timestamp\n1,ann,/,1700000000\n");
+    workspace.run(&["check"]).await.expect(0, "");
+    assert_eq!(workspace.export("all.jsonl", &[]).await.lines().count(), 180, "who only reads does not wait");
+    let file = workspace.write("old.csv", "id,user_id,path,timestamp\n1,ann,/,1700000000\n");
     // It says so when SQLite has waited for as long as it does, and then tries again.
     let release = async || {
         sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     };
-    let url = format!("sqlite://{}", desk.path("hub.db").display());
+    let url = format!("sqlite://{}", workspace.path("hub.db").display());
     let settings = [("DATABASE_URL", url.as_str())];
     let ended =
-        Program::run_and_answer(&["import", &file], &settings, "waits for the database", release).await;
+        Program::run_and_react(&["import", &file], &settings, "waits for the database", release).await;
     ended.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
     assert_eq!(ended.stderr.lines().count(), 1, "it says so once: {ended:?}");
 }
 
 /// The old worker's tables in its four kinds of files, each with the same two right rows and wrong ones.
 #[tokio::test]
-async fn the_old_workers_tables_are_taken_in() {
-    let desk = Desk::new();
+async fn legacy_worker_tables_are_imported() {
+    let workspace = Workspace::new();
     let files = [
-        desk.write(
+        workspace.write(
             "views.json",
             r#"[
   { "id": 1, "user_id": "ann", "path": "/a", "referrer": "https://example.org/", "timestamp": "2024-02-29 23:59:59" },
@@ -219,19 +222,19 @@ async fn the_old_workers_tables_are_taken_in() {
   { "id": 3, "user_id": "bob", "path": "/b", "referrer": null, "timestamp": 1709251199000 }
 ]"#,
         ),
-        desk.write(
+        workspace.write(
             "views.csv",
             "id,user_id,path,referrer,timestamp\r\n4,ann,\"/with, comma\",,2024-02-29T23:59:59Z\r\n\
              5,bob,,,1709251199\r\n\r\n6,bob,/b,,2999-01-01\r\n7,bob,/b,,1709251199\r\n",
         ),
-        desk.write(
+        workspace.write(
             "sessions.jsonl",
             "{\"id\":\"s1\",\"user_id\":\"ann\",\"content_id\":\"film\",\"started_at\":1709251199,\"duration\":90,\"completed\":true}\n\
              {\"id\":\"s2\",\"user_id\":\"ann\",\"content_id\":\"film\",\"started_at\":1709251199,\"duration\":-1,\"completed\":0}\n\
              {\"id\":\"s3\",\"user_id\":\n\
              {\"id\":\"s4\",\"user_id\":\"bob\",\"content_id\":\"film\",\"started_at\":\"2024-02-29\",\"duration\":1.5,\"completed\":0}\n",
         ),
-        desk.write(
+        workspace.write(
             "sessions.csv",
             "id,user_id,content_id,started_at,duration,completed\ns5,ann,film,2024-02-29,5,1\ns6,ann,film,2024-02-29,5\n\
              s7,ann,film,2024-02-29,5,false\n",
@@ -239,18 +242,18 @@ async fn the_old_workers_tables_are_taken_in() {
     ];
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     let import =
-        async |arguments: &[&str]| desk.run(&[&["import"], files.as_slice(), arguments].concat()).await;
+        async |arguments: &[&str]| workspace.run(&[&["import"], files.as_slice(), arguments].concat()).await;
 
     let dry = import(&["--dry-run"]).await;
     dry.expect(1, "14 rows read: 8 are right, 6 refused; nothing was changed");
-    assert!(!desk.path("hub.db").exists());
+    assert!(!workspace.path("hub.db").exists());
 
-    let report = desk.path("refused.txt").display().to_string();
+    let report = workspace.path("refused.txt").display().to_string();
     let ended = import(&["--report", &report]).await;
     ended.expect(1, "14 rows read: 8 taken, 0 already there, 6 refused");
     assert_eq!(ended.stderr, dry.stderr);
-    assert_eq!(desk.read("refused.txt"), ended.stderr);
-    let folder = format!("{}/", desk.folder.path().display());
+    assert_eq!(workspace.read("refused.txt"), ended.stderr);
+    let folder = format!("{}/", workspace.folder.path().display());
     let refused = ended.stderr.replace(&folder, "");
     assert_eq!(
         refused.lines().collect::<Vec<_>>(),
@@ -266,7 +269,7 @@ async fn the_old_workers_tables_are_taken_in() {
 
     let views = "SELECT json_array(room, visitor, path, referrer, at) FROM page_views ORDER BY path, visitor, referrer";
     assert_eq!(
-        desk.rows(views).await,
+        workspace.rows(views).await,
         [
             json!(["lobby", "ann", "/a", "https://example.org/", 1_709_251_199_000_u64]),
             json!(["lobby", "bob", "/b", null, 1_709_251_199_000_u64]),
@@ -277,7 +280,7 @@ async fn the_old_workers_tables_are_taken_in() {
     let sessions = "SELECT json_array(visitor, content, state, watched_ms, started_at) FROM watch_sessions
                     ORDER BY watched_ms, state";
     assert_eq!(
-        desk.rows(sessions).await,
+        workspace.rows(sessions).await,
         [
             json!(["bob", "film", "paused", 1_500, 1_709_164_800_000_u64]),
             json!(["ann", "film", "ended", 5_000, 1_709_164_800_000_u64]),
@@ -287,105 +290,110 @@ async fn the_old_workers_tables_are_taken_in() {
     );
 
     import(&[]).await.expect(1, "14 rows read: 0 taken, 8 already there, 6 refused");
-    desk.run(&["check"]).await.expect(0, "");
+    workspace.run(&["check"]).await.expect(0, "");
 }
 
 #[tokio::test]
-async fn the_old_workers_columns_may_have_other_names() {
-    let desk = Desk::new();
-    let views =
-        desk.write("v.csv", "key,member,url,seen,place\n1,ann,/a,1709251199,garden\n2,ann,/b,1709251199,\n");
+async fn legacy_columns_can_be_mapped() {
+    let workspace = Workspace::new();
+    let views = workspace
+        .write("v.csv", "key,member,url,seen,place\n1,ann,/a,1709251199,garden\n2,ann,/b,1709251199,\n");
     let mapping =
         ["--field", "id=key", "--field", "visitor=member", "--field", "path=url", "--field", "at=seen"];
     let arguments =
         [&["import", &views], mapping.as_slice(), &["--field", "room=place", "--room", "hall"]].concat();
-    desk.run(&arguments).await.expect(0, "2 rows read: 2 taken, 0 already there, 0 refused");
+    workspace.run(&arguments).await.expect(0, "2 rows read: 2 taken, 0 already there, 0 refused");
     let rooms = "SELECT json_array(path, room) FROM page_views ORDER BY path";
-    assert_eq!(desk.rows(rooms).await, [json!(["/a", "garden"]), json!(["/b", "hall"])]);
+    assert_eq!(workspace.rows(rooms).await, [json!(["/a", "garden"]), json!(["/b", "hall"])]);
 
-    let unknown = desk.run(&["import", &views]).await;
+    let unknown = workspace.run(&["import", &views]).await;
     unknown.expect(1, "2 rows read: 0 taken, 0 already there, 2 refused");
     assert!(unknown.stderr.contains("v.csv:2: has no type, no path and no content_id"), "{unknown:?}");
-    let told = desk.run(&["import", &views, "--kind", "page-views"]).await;
+    let told = workspace.run(&["import", &views, "--kind", "page-views"]).await;
     assert!(told.stderr.contains("v.csv:2: id: is missing"), "{told:?}");
 }
 
 #[tokio::test]
-async fn of_many_refused_rows_the_first_are_printed() {
-    let desk = Desk::new();
+async fn first_20_rejected_rows_are_printed() {
+    let workspace = Workspace::new();
     let rows: Vec<String> = (0..25).map(|n| format!("{n},not a visitor,/,1")).collect();
-    let file = desk.write("v.csv", format!("id,user_id,path,timestamp\n{}\n", rows.join("\n")));
-    let report = desk.path("refused.txt").display().to_string();
-    let ended = desk.run(&["import", &file]).await;
+    let file = workspace.write("v.csv", format!("id,user_id,path,timestamp\n{}\n", rows.join("\n")));
+    let report = workspace.path("refused.txt").display().to_string();
+    let ended = workspace.run(&["import", &file]).await;
     ended.expect(1, "25 rows read: 0 taken, 0 already there, 25 refused");
     assert_eq!(ended.stderr.lines().count(), 21);
     assert_eq!(ended.stderr.lines().last(), Some("and 5 more, which --report FILE would tell"));
-    let ended = desk.run(&["import", &file, "--report", &report]).await;
+    let ended = workspace.run(&["import", &file, "--report", &report]).await;
     assert_eq!(ended.stderr.lines().last(), Some("and 5 more"));
-    assert_eq!(desk.read("refused.txt").lines().count(), 25);
+    assert_eq!(workspace.read("refused.txt").lines().count(), 25);
 }
 
 /// More than one transaction, and more than one page of an export.
 #[tokio::test]
-async fn long_files_are_taken_in_parts() {
-    let desk = Desk::new();
+async fn long_import_is_split_into_transactions() {
+    let workspace = Workspace::new();
     let row = |n: u64| format!("{n},v{},/{},{}\n", n % 100, n % 10, 1_700_000_000 + n * 10);
     let rows: String = (0..12_000).map(row).collect();
-    let file = desk.write("v.csv", format!("id,user_id,path,timestamp\n{rows}"));
-    desk.run(&["import", &file]).await.expect(0, "12000 rows read: 12000 taken, 0 already there, 0 refused");
-    assert_eq!(desk.export("all.csv", &[]).await.lines().count(), 12_001);
-    desk.run(&["check"]).await.expect(0, "");
+    let file = workspace.write("v.csv", format!("id,user_id,path,timestamp\n{rows}"));
+    workspace
+        .run(&["import", &file])
+        .await
+        .expect(0, "12000 rows read: 12000 taken, 0 already there, 0 refused");
+    assert_eq!(workspace.export("all.csv", &[]).await.lines().count(), 12_001);
+    workspace.run(&["check"]).await.expect(0, "");
 }
 
 #[tokio::test]
-async fn check_finds_what_is_wrong() {
-    let desk = Desk::with_history().await;
-    desk.run(&["check"]).await.expect(0, "");
-    desk.change("UPDATE activity_rollups SET page_views = page_views + 1 WHERE level = 'day' AND room = 0 AND at = (SELECT min(at) FROM activity_rollups WHERE level = 'day' AND room = 0)").await;
-    let ended = desk.run(&["check"]).await;
+async fn check_reports_rollup_differences() {
+    let workspace = Workspace::with_history().await;
+    workspace.run(&["check"]).await.expect(0, "");
+    workspace.change("UPDATE activity_rollups SET page_views = page_views + 1 WHERE level = 'day' AND room = 0 AND at = (SELECT min(at) FROM activity_rollups WHERE level = 'day' AND room = 0)").await;
+    let ended = workspace.run(&["check"]).await;
     ended.expect(1, "");
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{ended:?}");
     assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{ended:?}");
     assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{ended:?}");
-    desk.change("UPDATE months SET archive = 'a.jsonl.gz', checksum = 'abc' WHERE month = '2026-02'").await;
-    let ended = desk.run(&["check"]).await;
+    workspace
+        .change("UPDATE months SET archive = 'a.jsonl.gz', checksum = 'abc' WHERE month = '2026-02'")
+        .await;
+    let ended = workspace.run(&["check"]).await;
     ended.expect(0, "");
     assert!(ended.stdout.starts_with("2026-02 is in an archive and was not recounted\n"), "{ended:?}");
 }
 
 #[tokio::test]
-async fn a_missing_database_is_not_made() {
-    let desk = Desk::new();
+async fn commands_do_not_create_a_missing_database() {
+    let workspace = Workspace::new();
     for command in ["check", "export"] {
-        let ended = desk.run(&[command]).await;
+        let ended = workspace.run(&[command]).await;
         ended.expect(2, "");
-        let expected = format!("error: there is no database at {}\n", desk.path("hub.db").display());
+        let expected = format!("error: there is no database at {}\n", workspace.path("hub.db").display());
         assert_eq!(ended.stderr, expected);
-        assert_eq!(fs::read_dir(desk.folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(workspace.folder.path()).unwrap().count(), 0);
     }
-    let missing = desk.path("missing.csv").display().to_string();
-    let ended = desk.run(&["import", &missing]).await;
+    let missing = workspace.path("missing.csv").display().to_string();
+    let ended = workspace.run(&["import", &missing]).await;
     ended.expect(2, "");
     assert!(ended.stderr.contains("cannot read ") && ended.stderr.lines().count() == 1, "{ended:?}");
-    assert!(!desk.path("hub.db").exists());
-    let nothing = desk.run(&["import"]).await;
+    assert!(!workspace.path("hub.db").exists());
+    let nothing = workspace.run(&["import"]).await;
     nothing.expect(2, "");
     assert!(nothing.stderr.contains("<FILE>") && nothing.stderr.lines().count() == 1, "{nothing:?}");
 }
 
 #[tokio::test]
-async fn an_export_that_fails_leaves_nothing() {
-    let desk = Desk::with_history().await;
+async fn failed_export_leaves_no_file() {
+    let workspace = Workspace::with_history().await;
     let nowhere = Path::new("nowhere").join("all.csv");
-    let out = desk.path(nowhere.to_str().unwrap()).display().to_string();
-    let ended = desk.run(&["export", "--out", &out]).await;
+    let out = workspace.path(nowhere.to_str().unwrap()).display().to_string();
+    let ended = workspace.run(&["export", "--out", &out]).await;
     ended.expect(2, "");
     assert!(ended.stderr.contains("cannot write ") && ended.stderr.contains("all.csv"), "{ended:?}");
     // A folder cannot be replaced by a file.
-    fs::create_dir(desk.path("folder.csv")).unwrap();
-    fs::write(desk.path("folder.csv").join("x"), "").unwrap();
-    let out = desk.path("folder.csv").display().to_string();
-    desk.run(&["export", "--out", &out]).await.expect(2, "");
-    assert!(!desk.path("folder.csv.part").exists());
+    fs::create_dir(workspace.path("folder.csv")).unwrap();
+    fs::write(workspace.path("folder.csv").join("x"), "").unwrap();
+    let out = workspace.path("folder.csv").display().to_string();
+    workspace.run(&["export", "--out", &out]).await.expect(2, "");
+    assert!(!workspace.path("folder.csv.part").exists());
 }

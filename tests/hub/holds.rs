@@ -8,8 +8,8 @@ use breathing_room::config::Clock;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::member::Ending;
-use crate::support::{Hub, Member, Program, clock, eventually, rows};
+use crate::support::client::Disconnect;
+use crate::support::{Client, Hub, Program, eventually, manual_clock, rows};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -24,14 +24,14 @@ fn held(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> 
 /// Ann, calm, and Bob in the lobby, and Carol in the garden, until the hub stops.
 async fn stopped(seat_hold: Duration, clock: &Clock) -> TempDir {
     let hub = Hub::with(held(seat_hold, clock)).await;
-    let mut members = vec![
-        hub.join_with("lobby", "ann", "calm").await,
+    let mut clients = vec![
+        hub.join_with_mood("lobby", "ann", "calm").await,
         hub.join("lobby", "bob").await,
-        hub.join_with("garden", "carol", "joy").await,
+        hub.join_with_mood("garden", "carol", "joy").await,
     ];
     let closed = async {
-        for member in &mut members {
-            assert_eq!(member.expect_end().await, Ending::Closed(1012));
+        for client in &mut clients {
+            assert_eq!(client.expect_disconnect().await, Disconnect::Closed(1012));
         }
     };
     let (folder, ()) = tokio::join!(hub.stop(), closed);
@@ -39,10 +39,10 @@ async fn stopped(seat_hold: Duration, clock: &Clock) -> TempDir {
 }
 
 #[tokio::test]
-async fn counts_do_not_drop_at_a_restart_and_moods_are_kept() {
-    let clock = clock();
+async fn restart_keeps_counts_and_moods() {
+    let clock = manual_clock();
     let folder = stopped(LONG, &clock).await;
-    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
     let garden = hub.get("/rooms/garden").send().await.expect(200);
     assert_eq!(
         (&garden["present"], &garden["moods"]),
@@ -55,10 +55,10 @@ async fn counts_do_not_drop_at_a_restart_and_moods_are_kept() {
     let mut watcher = hub.join("lobby", "max").await;
     assert_eq!((watcher.present, &watcher.moods), (3, &json!({ "calm": 1 })));
     let ann = hub.join("lobby", "ann").await;
-    let bob = hub.join_with("lobby", "bob", "hope").await;
+    let bob = hub.join_with_mood("lobby", "bob", "hope").await;
     assert_eq!((ann.present, &ann.moods), (3, &json!({ "calm": 1 })));
     assert_eq!((bob.present, &bob.moods), (3, &json!({ "calm": 1, "hope": 1 })));
-    let _carol = hub.join_with("garden", "carol", "sad").await;
+    let _carol = hub.join_with_mood("garden", "carol", "sad").await;
     watcher.expect_moods(json!({ "calm": 1, "hope": 1 })).await;
     assert_eq!((watcher.presence_frames, watcher.present), (1, 3), "Bob's mood was the only news");
     let garden = hub.get("/rooms/garden").send().await.expect(200);
@@ -73,12 +73,12 @@ async fn counts_do_not_drop_at_a_restart_and_moods_are_kept() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_come_back_is_counted_out() {
-    let clock = clock();
+async fn hold_expires_when_the_visitor_does_not_return() {
+    let clock = manual_clock();
     let folder = stopped(Duration::from_secs(2), &clock).await;
     clock.advance(Duration::from_millis(500));
     let started = Instant::now();
-    let hub = Hub::on(folder, held(Duration::from_secs(2), &clock)).await;
+    let hub = Hub::in_folder(folder, held(Duration::from_secs(2), &clock)).await;
     let mut ann = hub.join("lobby", "ann").await;
     assert_eq!(ann.present, 2);
     ann.expect_present(1).await.expect_moods(json!({ "calm": 1 })).await;
@@ -88,43 +88,43 @@ async fn whoever_does_not_come_back_is_counted_out() {
 }
 
 #[tokio::test]
-async fn old_seats_and_unwanted_ones_are_nobodys() {
+async fn expired_and_disabled_holds_are_discarded() {
     for (at_stop, at_start, later) in [
         (Duration::from_secs(15), Duration::from_secs(15), Duration::from_secs(15)), // too old
         (LONG, Duration::ZERO, Duration::ZERO),                                      // turned off now
         (Duration::ZERO, LONG, Duration::ZERO),                                      // turned off then
     ] {
-        let clock = clock();
+        let clock = manual_clock();
         let folder = stopped(at_stop, &clock).await;
         clock.advance(later);
-        let hub = Hub::on(folder, held(at_start, &clock)).await;
+        let hub = Hub::in_folder(folder, held(at_start, &clock)).await;
         assert_eq!((hub.debug("liveUsers").await, hub.debug("roomCount").await), (0, 0));
         assert_eq!(rows(&hub.file(), "SELECT count(*) FROM seats").await, [0]);
     }
 }
 
 #[tokio::test]
-async fn whoever_leaves_while_the_hub_stops_has_left() {
-    let clock = clock();
+async fn close_1000_during_shutdown_leaves_no_hold() {
+    let clock = manual_clock();
     let mut hub = Hub::with(held(LONG, &clock)).await;
     let (ann, bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
     let _stubborn = hub.join("lobby", "eve").await; // answers no close: keeps the hub busy for a moment
     hub.signal();
-    bob.break_off();
+    bob.disconnect();
     // She may be told to go before she says so; then she has not left.
-    let left = ann.close(1000).await == Ending::Closed(1000);
-    let folder = hub.stopped().await;
-    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    let left = ann.close(1000).await == Disconnect::Closed(1000);
+    let folder = hub.wait().await;
+    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
     assert_eq!(hub.debug("liveUsers").await, if left { 2 } else { 3 });
 }
 
 #[tokio::test]
-async fn the_program_holds_seats_from_sigterm_to_the_next_start() {
+async fn sigterm_saves_holds_for_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start(folder.path(), &[]).await;
     let (mut ann, mut bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
     hub.signal("TERM").await;
-    tokio::join!(ann.expect_end(), bob.expect_end());
+    tokio::join!(ann.expect_disconnect(), bob.expect_disconnect());
     drop((ann, bob));
     assert_eq!(hub.wait().await.code(), Some(0));
     let hub = Program::start(folder.path(), &[]).await;
@@ -141,12 +141,12 @@ async fn the_program_holds_seats_from_sigterm_to_the_next_start() {
 /// Before, each restart began the hold anew: restarts closer together than `SEAT_HOLD` kept a gone visitor for ever.
 #[tokio::test]
 async fn restart_keeps_first_deadline_of_held_visitors() {
-    let clock = clock();
+    let clock = manual_clock();
     let hold = Duration::from_mins(1);
     let mut folder = stopped(hold, &clock).await;
     for (passed, present) in [(25, 3), (25, 3), (25, 0)] {
         clock.advance(Duration::from_secs(passed));
-        let hub = Hub::on(folder, held(hold, &clock)).await;
+        let hub = Hub::in_folder(folder, held(hold, &clock)).await;
         assert_eq!(hub.debug("liveUsers").await, present, "after {passed} s more");
         folder = hub.stop().await;
     }
@@ -157,7 +157,7 @@ async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("LEAVE_GRACE", "1h"), ("FLUSH_INTERVAL", "20ms")];
     let hub = Program::start(folder.path(), &settings).await;
-    Member::join(&hub.address, "lobby", "visitor=ann&mood=calm").await.break_off();
+    Client::join(&hub.address, "lobby", "visitor=ann&mood=calm").await.disconnect();
     let _bob = hub.join("lobby", "bob").await; // has a socket: is nowhere but in memory
     let file = folder.path().join("hub.db");
     let saved = "SELECT json_array(room, visitor, mood, reason) FROM seats";
@@ -174,7 +174,7 @@ async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
         assert_eq!(lobby["moods"], json!({ "calm": 1 }));
     }
     // Another hold is saved, and with it hers: as it was, but for the rounding of two clocks.
-    hub.join("lobby", "carol").await.break_off();
+    hub.join("lobby", "carol").await.disconnect();
     let count = "SELECT count(*) FROM seats";
     eventually(async || rows(&file, count).await == [2], "both are saved").await;
     let hers = "SELECT held_until FROM seats WHERE visitor = 'ann' AND reason = 'grace'";
@@ -187,16 +187,16 @@ async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
 }
 
 #[tokio::test]
-async fn answers_and_metrics_say_how_many_of_the_present_are_held() {
-    let clock = clock();
+async fn held_counts_are_in_responses_and_metrics() {
+    let clock = manual_clock();
     let folder = stopped(LONG, &clock).await;
-    let hub = Hub::on(folder, |config| {
+    let hub = Hub::in_folder(folder, |config| {
         held(LONG, &clock)(config);
         config.presence.leave_grace = LONG;
     });
     let hub = hub.await;
     let mut ann = hub.join("lobby", "ann").await;
-    hub.join("lobby", "max").await.break_off();
+    hub.join("lobby", "max").await.disconnect();
     hub.expect_debug("sessions", 1).await;
     let lobby = hub.get("/rooms/lobby").send().await.expect(200);
     assert_eq!((&lobby["present"], &lobby["held"]), (&json!(3), &json!(2)), "Bob since before, and Max");
@@ -223,10 +223,10 @@ async fn answers_and_metrics_say_how_many_of_the_present_are_held() {
 }
 
 #[tokio::test]
-async fn erased_visitor_is_not_held_any_more() {
-    let clock = clock();
+async fn erasure_removes_the_hold() {
+    let clock = manual_clock();
     let folder = stopped(LONG, &clock).await;
-    let hub = Hub::on(folder, held(LONG, &clock)).await;
+    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
     hub.expect_held(3).await;
     hub.delete("/visitors/carol/data").admin().send().await.expect(200);
     hub.expect_held(2).await;
@@ -237,14 +237,14 @@ async fn erased_visitor_is_not_held_any_more() {
 }
 
 #[tokio::test]
-async fn closes_are_spread_over_time() {
+async fn shutdown_spreads_closes_over_time() {
     let hub = Hub::start().await;
-    let mut members: Vec<Member> = Vec::new();
+    let mut clients: Vec<Client> = Vec::new();
     for n in 0..20 {
-        members.push(hub.join("lobby", &format!("v{n}")).await);
+        clients.push(hub.join("lobby", &format!("v{n}")).await);
     }
-    let ends = members.into_iter().map(|mut member| async move {
-        assert_eq!(member.expect_end().await, Ending::Closed(1012));
+    let ends = clients.into_iter().map(|mut client| async move {
+        assert_eq!(client.expect_disconnect().await, Disconnect::Closed(1012));
         Instant::now()
     });
     let (_folder, mut ends) = tokio::join!(hub.stop(), futures_util::future::join_all(ends));

@@ -2,28 +2,22 @@
 
 use std::time::Duration;
 
-use breathing_room::config::{Clock, Time};
+use breathing_room::config::Clock;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Hub, Member};
-
-const START: u64 = 1_800_000_000_000;
+use crate::support::{Client, Hub, START, manual_clock};
 
 async fn hub_at(clock: &Clock) -> Hub {
     let clock = clock.clone();
     Hub::with(|config| config.clock = clock).await
 }
 
-fn clock() -> Clock {
-    Clock::manual(Time::from_millis(START))
-}
-
-async fn tell(member: &mut Member, id: Uuid, state: &str, watched_ms: u64) {
+async fn tell(client: &mut Client, id: Uuid, state: &str, watched_ms: u64) {
     let watch =
         json!({ "type": "watch", "id": id, "content": "dawn", "state": state, "watchedMs": watched_ms });
-    member.tell(watch).await;
-    member.settle().await;
+    client.send_event(watch).await;
+    client.round_trip().await;
 }
 
 async fn stored(hub: &Hub) -> Value {
@@ -36,8 +30,8 @@ async fn stored(hub: &Hub) -> Value {
 }
 
 #[tokio::test]
-async fn pauses_a_lost_socket_and_a_resume_come_out_right() {
-    let clock = clock();
+async fn watched_time_is_measured_over_pause_disconnect_and_resume() {
+    let clock = manual_clock();
     let hub = hub_at(&clock).await;
     let pass = |seconds: u64| clock.advance(Duration::from_secs(seconds));
     let id = Uuid::new_v4();
@@ -48,7 +42,7 @@ async fn pauses_a_lost_socket_and_a_resume_come_out_right() {
     pass(100);
     tell(&mut ann, id, "playing", 0).await;
     pass(7);
-    ann.break_off();
+    ann.disconnect();
     hub.expect_debug("sessions", 0).await;
     pass(1000); // nobody is there: no time
     let so_far = stored(&hub).await;
@@ -64,8 +58,8 @@ async fn pauses_a_lost_socket_and_a_resume_come_out_right() {
 }
 
 #[tokio::test]
-async fn the_larger_of_measured_and_claimed_holds_up_to_the_wall_time() {
-    let clock = clock();
+async fn watched_time_is_the_larger_of_measured_and_claimed_within_wall_time() {
+    let clock = manual_clock();
     let hub = hub_at(&clock).await;
     let id = Uuid::new_v4();
     let mut ann = hub.join("lobby", "ann").await;
@@ -85,8 +79,8 @@ async fn the_larger_of_measured_and_claimed_holds_up_to_the_wall_time() {
 }
 
 #[tokio::test]
-async fn messages_in_any_order_on_any_way_store_the_same() {
-    let clock = clock();
+async fn watch_messages_in_any_order_store_the_same() {
+    let clock = manual_clock();
     let hub = Hub::with(|config| config.clock = clock).await;
     let id = Uuid::new_v4();
     let message = |state: &str, at: u64, watched: u64| {
@@ -105,9 +99,9 @@ async fn messages_in_any_order_on_any_way_store_the_same() {
     for message in messages.iter().rev() {
         let mut event = message.clone();
         event["type"] = json!("watch");
-        ann.tell(event).await;
+        ann.send_event(event).await;
     }
-    ann.settle().await;
+    ann.round_trip().await;
     hub.flush().await;
     assert_eq!(hub.rows(all).await, std::slice::from_ref(&expected));
     for message in [&messages[2], &messages[0], &messages[3], &messages[1]] {
@@ -120,9 +114,9 @@ async fn messages_in_any_order_on_any_way_store_the_same() {
 }
 
 #[tokio::test]
-async fn what_is_being_watched_is_live_until_it_stops() {
+async fn content_is_live_while_it_plays() {
     let hub = Hub::start().await;
-    let expect = async |watching: Value| hub.expect_live("watching", watching).await;
+    let expect = async |watching: Value| hub.expect_live_activity("watching", watching).await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut tab = hub.join("garden", "ann").await;
     let mut bob = hub.join("garden", "bob").await;
@@ -140,13 +134,13 @@ async fn what_is_being_watched_is_live_until_it_stops() {
 }
 
 #[tokio::test]
-async fn so_many_may_play_at_once_on_one_socket() {
+async fn playing_sessions_per_socket_are_limited_to_16() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     for _ in 0..16 {
         tell(&mut ann, Uuid::new_v4(), "playing", 0).await;
     }
-    ann.tell(
+    ann.send_event(
         json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "playing", "watchedMs": 0 }),
     )
     .await;

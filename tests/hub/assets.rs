@@ -4,23 +4,27 @@
 
 use breathing_room::config::{Access, FrameAncestors};
 
-use crate::support::request::Answer;
+use crate::support::request::Response;
 use crate::support::{Hub, Request, skip};
 
 /// The page, or nothing where this hub was built without, and says so: the rest of the test is skipped then.
-async fn page(request: Request) -> Option<Answer> {
-    let answer = request.send().await;
-    if answer.status == 501 {
-        assert!(answer.text.contains("make run") && answer.text.contains("npm run build"), "{}", answer.text);
+async fn page(request: Request) -> Option<Response> {
+    let response = request.send().await;
+    if response.status == 501 {
+        assert!(
+            response.text.contains("make run") && response.text.contains("npm run build"),
+            "{}",
+            response.text
+        );
         skip("the web side is not built (make web)");
         return None;
     }
-    assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"));
-    Some(answer)
+    assert_eq!((response.status, response.header("content-type")), (200, "text/html; charset=utf-8"));
+    Some(response)
 }
 
 /// The addresses of the files that a page asks for.
-fn files(page: &Answer) -> Vec<String> {
+fn files(page: &Response) -> Vec<String> {
     let quoted = page.text.split('"').filter(|text| text.starts_with("/assets/"));
     let files: Vec<String> = quoted.map(str::to_owned).collect();
     for kind in ["js", "css"] {
@@ -31,7 +35,7 @@ fn files(page: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_and_all_their_files_are_served_with_strict_headers() {
+async fn pages_and_assets_have_strict_security_headers() {
     let hub = Hub::start().await;
     for (path, frames) in [("/", "frame-ancestors 'none'"), ("/room/garden", "frame-ancestors 'self'")] {
         let Some(page) = page(hub.get(path)).await else { continue };
@@ -54,7 +58,7 @@ async fn pages_and_all_their_files_are_served_with_strict_headers() {
 }
 
 #[tokio::test]
-async fn a_file_comes_in_the_smallest_form_that_the_browser_takes_and_only_once() {
+async fn assets_are_compressed_per_accept_encoding_and_cached_by_etag() {
     let hub = Hub::start().await;
     let Some(plain) = page(hub.get("/")).await else { return };
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
@@ -62,14 +66,14 @@ async fn a_file_comes_in_the_smallest_form_that_the_browser_takes_and_only_once(
     for (accepted, coding) in [("gzip, deflate, br, zstd", "br"), ("gzip", "gzip"), ("br;q=0, gzip", "gzip")]
     {
         let head = || Request::new(&hub.address, "HEAD", "/").header("accept-encoding", accepted);
-        let answer = head().send().await;
-        assert_eq!((answer.status, answer.header("content-encoding")), (200, coding), "{accepted}");
-        let length: usize = answer.header("content-length").parse().unwrap();
+        let response = head().send().await;
+        assert_eq!((response.status, response.header("content-encoding")), (200, coding), "{accepted}");
+        let length: usize = response.header("content-length").parse().unwrap();
         assert!(length < plain.text.len(), "{accepted}: {length}");
-        let again = head().header("if-none-match", answer.header("etag")).send().await;
-        assert_eq!((again.status, again.header("etag")), (304, answer.header("etag")));
+        let again = head().header("if-none-match", response.header("etag")).send().await;
+        assert_eq!((again.status, again.header("etag")), (304, response.header("etag")));
         assert_eq!(again.header("cache-control"), "no-cache");
-        tags.push(answer.header("etag").to_owned());
+        tags.push(response.header("etag").to_owned());
     }
     tags.dedup();
     assert_eq!(tags.len(), 3, "each form has a tag of its own: {tags:?}");
@@ -78,7 +82,7 @@ async fn a_file_comes_in_the_smallest_form_that_the_browser_takes_and_only_once(
 }
 
 #[tokio::test]
-async fn the_client_library_is_for_pages_of_all_origins() {
+async fn client_library_is_readable_by_all_origins() {
     let hub = Hub::start().await;
     if page(hub.get("/")).await.is_none() {
         hub.get("/client/breathing-room.js").send().await.expect_error(404, "not-found");
@@ -95,7 +99,7 @@ async fn the_client_library_is_for_pages_of_all_origins() {
 }
 
 #[tokio::test]
-async fn the_admins_dashboard_asks_others_for_the_token() {
+async fn admin_dashboard_shows_a_token_form_without_the_token() {
     let hub = Hub::with(|config| config.http.dashboard = Access::Admin).await;
     let dashboard = page(hub.get("/").admin()).await;
     let tag = dashboard.as_ref().map_or("*", |page| page.header("etag")).to_owned();
@@ -114,7 +118,7 @@ async fn the_admins_dashboard_asks_others_for_the_token() {
 }
 
 #[tokio::test]
-async fn other_sites_may_frame_the_room_page_where_they_are_named() {
+async fn configured_frame_ancestors_apply_to_the_room_page_only() {
     let hub = Hub::with(|config| {
         config.http.frame_ancestors = FrameAncestors::parse("'self' https://example.org").unwrap();
     })

@@ -8,17 +8,17 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::support::member::Ending;
-use crate::support::{Hub, Member, eventually};
+use crate::support::client::Disconnect;
+use crate::support::{Client, Hub, eventually};
 
 /// Two members with a queued event each, and the memory as they leave it.
-async fn quiet_hub() -> (Hub, Member, Member) {
+async fn quiet_hub() -> (Hub, Client, Client) {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
-    let mut bob = hub.join_with("lobby", "bob", "calm").await;
-    let mut ann = hub.join_with("lobby", "ann", "joy").await;
+    let mut bob = hub.join_with_mood("lobby", "bob", "calm").await;
+    let mut ann = hub.join_with_mood("lobby", "ann", "joy").await;
     bob.expect_present(2).await;
     ann.view_page(Uuid::new_v4(), "/before").await;
-    ann.settle().await;
+    ann.round_trip().await;
     (hub, ann, bob)
 }
 
@@ -33,7 +33,7 @@ async fn expect_as_before(hub: &Hub) {
 }
 
 #[tokio::test]
-async fn wrong_messages_are_refused_and_change_nothing() {
+async fn invalid_messages_are_rejected_and_change_nothing() {
     let (hub, mut ann, _bob) = quiet_hub().await;
     let id = Uuid::new_v4();
     let cases: Vec<(String, &str, &str)> = vec![
@@ -61,7 +61,7 @@ async fn wrong_messages_are_refused_and_change_nothing() {
         (json!({ "type": "watch", "ref": 50, "id": id, "content": "c", "state": "ended", "watchedMs": -1 }).to_string(), "bad-field", "watchedMs"),
     ];
     for (text, code, field) in cases {
-        ann.say_raw(&text).await;
+        ann.send_text(&text).await;
         let error = ann.expect_error(code).await;
         assert!(error["message"].as_str().unwrap().contains(field), "{text}: {error}");
         if text.contains("\"ref\":50") {
@@ -74,29 +74,29 @@ async fn wrong_messages_are_refused_and_change_nothing() {
     // The socket is as good as before, and at the limit everything still fits.
     let longest = json!({ "type": "page-view", "ref": 50, "id": id, "path": "x".repeat(512), "title": "x".repeat(1024),
         "referrer": "x".repeat(1024), "props": { "a": "x".repeat(1016) } });
-    ann.say(longest).await;
+    ann.send_json(longest).await;
     hub.flush().await;
     ann.expect_ack(50).await;
 }
 
 #[tokio::test]
-async fn a_message_of_4096_bytes_is_read_and_one_more_closes_with_1009() {
+async fn message_of_4096_bytes_is_accepted_and_4097_bytes_close_with_1009() {
     let (hub, mut ann, _bob) = quiet_hub().await;
     let padded = |length: usize| {
         let empty = json!({ "type": "mood", "mood": "joy", "x": "" }).to_string();
         json!({ "type": "mood", "mood": "joy", "x": "x".repeat(length - empty.len()) }).to_string()
     };
-    ann.say_raw(&padded(4096)).await;
-    ann.settle().await;
+    ann.send_text(&padded(4096)).await;
+    ann.round_trip().await;
     let mut eve = hub.join("garden", "eve").await;
-    eve.say_raw(&padded(4097)).await;
-    assert_eq!(eve.expect_end().await, Ending::Closed(1009));
+    eve.send_text(&padded(4097)).await;
+    assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1009));
     hub.expect_debug("sessions", 2).await;
     expect_as_before(&hub).await;
 }
 
 #[tokio::test]
-async fn binary_invalid_utf8_and_protocol_violations_close_with_their_codes() {
+async fn binary_invalid_utf8_and_protocol_errors_close_with_their_codes() {
     let (hub, _ann, _bob) = quiet_hub().await;
     let mask = [0_u8; 4];
     let masked = |head: &[u8], payload: &[u8]| [head, &mask, payload].concat();
@@ -113,25 +113,25 @@ async fn binary_invalid_utf8_and_protocol_violations_close_with_their_codes() {
     for (bytes, code) in cases {
         let mut eve = hub.join("garden", "eve").await;
         eve.write_bytes(&bytes).await;
-        assert_eq!(eve.expect_end().await, Ending::Closed(code), "{bytes:x?}");
+        assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(code), "{bytes:x?}");
     }
     let mut eve = hub.join("garden", "eve").await;
     eve.send(Message::Binary(vec![1, 2, 3].into())).await;
-    assert_eq!(eve.expect_end().await, Ending::Closed(1003));
+    assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1003));
     hub.expect_debug("sessions", 2).await;
     expect_as_before(&hub).await;
 }
 
 #[tokio::test]
-async fn a_close_reaches_even_a_client_that_goes_on_sending() {
+async fn close_frame_reaches_a_client_that_keeps_sending() {
     let (hub, _ann, _bob) = quiet_hub().await;
     let mut eve = hub.join("garden", "eve").await;
-    eve.say_raw(&"x".repeat(200_000)).await; // most of it is still on its way when the hub has seen enough
-    assert_eq!(eve.expect_end().await, Ending::Closed(1009));
+    eve.send_text(&"x".repeat(200_000)).await; // most of it is still on its way when the hub has seen enough
+    assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1009));
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_an_http_answer() {
+async fn rejected_upgrade_gets_an_http_error() {
     let (hub, _ann, _bob) = quiet_hub().await;
     let socket = |rest: &str| hub.get(&format!("/rooms/{rest}"));
     let plain = socket("lobby/socket").send().await;
@@ -160,7 +160,7 @@ async fn a_refused_upgrade_is_an_http_answer() {
 }
 
 #[tokio::test]
-async fn wrong_requests_get_json_answers() {
+async fn invalid_requests_get_json_errors() {
     let (hub, _ann, _bob) = quiet_hub().await;
     hub.get("/nowhere").send().await.expect_error(404, "not-found");
     hub.get("/rooms/lobby/door").send().await.expect_error(404, "not-found");
@@ -199,7 +199,7 @@ async fn wrong_requests_get_json_answers() {
 }
 
 #[tokio::test]
-async fn admins_doors_are_shut_to_others() {
+async fn admin_routes_reject_requests_without_the_admin_token() {
     let hub = Hub::with(|config| {
         config.http.metrics = breathing_room::config::Access::Admin;
     })
@@ -207,16 +207,16 @@ async fn admins_doors_are_shut_to_others() {
     let doors = [("POST", "/flush"), ("POST", "/init-db"), ("GET", "/debug"), ("GET", "/metrics")];
     for (method, path) in doors {
         let request = || crate::support::Request::new(&hub.address, method, path);
-        let answer = request().send().await;
-        answer.expect_error(401, "unauthorized");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let response = request().send().await;
+        response.expect_error(401, "unauthorized");
+        assert_eq!(response.header("www-authenticate"), "Bearer");
         request().header("authorization", "Bearer wrong").send().await.expect_error(401, "unauthorized");
         assert_eq!(request().admin().send().await.status, 200, "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_not_read_and_stays_small() {
+async fn backpressure_stops_reading_from_a_client_that_does_not_read() {
     let hub = Hub::with(|config| config.transport.limits = None).await;
     let (mut bob, _ann) = (hub.join("lobby", "bob").await, hub.join("lobby", "ann").await);
     bob.expect_present(2).await;
@@ -224,7 +224,7 @@ async fn a_client_that_does_not_read_is_not_read_and_stays_small() {
     // Every message is answered by an error that nobody reads: at some point the hub stops reading.
     let flood = async {
         for _ in 0..200_000 {
-            flooder.say_raw("{").await;
+            flooder.send_text("{").await;
         }
     };
     let stuck = tokio::time::timeout(Duration::from_secs(3), flood).await.is_err();
@@ -240,12 +240,12 @@ async fn expect_as_before_but_for(hub: &Hub, sessions: u64) {
 }
 
 #[tokio::test]
-async fn a_slow_head_is_cut_off() {
+async fn incomplete_request_head_is_closed_after_the_timeout() {
     let hub = Hub::start().await;
     let mut stream = TcpStream::connect(&hub.address).await.unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let ended = tokio::time::timeout(crate::support::PATIENCE, stream.read_to_end(&mut answer)).await;
+    let mut response = Vec::new();
+    let ended = tokio::time::timeout(crate::support::TIMEOUT, stream.read_to_end(&mut response)).await;
     assert!(ended.is_ok(), "the connection is closed");
     eventually(async || hub.get("/health").send().await.status == 200, "the hub goes on").await;
 }

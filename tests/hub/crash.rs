@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::support::{Member, Program, Request, rows};
+use crate::support::{Client, Program, Request, rows};
 
 const ROUNDS: u64 = 5;
 const SOCKETS: usize = 8;
@@ -64,7 +64,7 @@ impl Said {
     /// all is acked.
     async fn over_a_socket(&mut self, address: &str, visitor: &str, round: u64, last: bool) {
         let url = format!("ws://{address}/rooms/lobby/socket?visitor={visitor}");
-        let Ok(mut member) = Member::connect(&url).await else { return };
+        let Ok(mut client) = Client::connect(&url).await else { return };
         let (mut sent, mut acked) = (0, 0);
         loop {
             while sent - acked < WINDOW && !(last && sent - acked == self.unacked.len()) {
@@ -72,11 +72,11 @@ impl Said {
                 let mut event = known.unwrap_or_else(|| self.next(round));
                 sent += 1;
                 event["ref"] = sent.into();
-                if member.try_say(event).await.is_err() {
+                if client.try_send_json(event).await.is_err() {
                     break;
                 }
             }
-            match member.next().await {
+            match client.next().await {
                 Ok(message) if message["type"] == "ack" => {
                     let up_to = usize::try_from(message["upTo"].as_u64().unwrap()).unwrap();
                     self.unacked.drain(..up_to - acked);
@@ -109,8 +109,8 @@ impl Said {
             }
             let body = Value::from(Vec::from(self.unacked.clone()));
             let post = Request::new(address, "POST", "/page-view?durable=true").json(&body);
-            let Ok(answer) = post.try_send().await else { return };
-            assert_eq!(answer.expect(200)["committed"], self.unacked.len());
+            let Ok(response) = post.try_send().await else { return };
+            assert_eq!(response.expect(200)["committed"], self.unacked.len());
             self.acked += self.unacked.len();
             self.unacked.clear();
         }
@@ -141,7 +141,7 @@ async fn all(talks: JoinSet<(usize, Said)>) -> Vec<Said> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_loses_nothing_that_was_acked_and_doubles_nothing() {
+async fn kill_9_loses_no_acked_event_and_duplicates_none() {
     let (rounds, seed) = (setting("ROUNDS", ROUNDS), setting("SEED", rand::random()));
     println!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);

@@ -1,4 +1,5 @@
-//! Access: the order of checks, what a page learns of a refusal, and origins as proxies pass them on.
+//! Access: the order of checks, CORS headers of rejections, origins and addresses behind proxies, the admin token, file
+//! modes, and secrets in logs.
 
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
@@ -20,15 +21,15 @@ const APP: &str = "https://app.example.org";
 const EVIL: &str = "https://evil.example.org";
 const HEADER: &str = "fly-client-ip";
 
-/// `Authorization` of a visitor's token that is good for a minute of the tests' clock.
+/// The `Authorization` header of a visitor's token, which is valid for a minute.
 fn bearer(visitor: &str) -> String {
     let visitor = VisitorId::try_from(visitor).unwrap();
     let claims = Claims { visitor, room: None, expires: Time::from_millis(START + 60_000) };
     format!("Bearer {}", claims.sign(&Secret::from(SECRET.to_owned()), None).unwrap())
 }
 
-/// A hub that asks for tokens, and where one address may open or post one thing a second, ten at once.
-async fn strict() -> Hub {
+/// A hub that requires tokens and allows one open and one post per second and address, with a burst of ten.
+async fn strict_hub() -> Hub {
     Hub::with(|config| {
         config.clock = manual_clock();
         config.auth.secret = Some(Secret::from(SECRET.to_owned()));
@@ -46,16 +47,16 @@ fn page_view(visitor: &str) -> Value {
 
 #[tokio::test]
 async fn socket_checks_run_in_order_origin_rate_token_parameters_upgrade() {
-    let hub = strict().await;
+    let hub = strict_hub().await;
     let (exhausted, fresh) = ("192.0.2.1", "192.0.2.2");
     for _ in 0..10 {
-        let asked = hub.get("/rooms/lobby/socket").upgrade().header(HEADER, exhausted).send().await;
-        asked.expect_error(401, "unauthorized");
+        let rejected = hub.get("/rooms/lobby/socket").upgrade().header(HEADER, exhausted).send().await;
+        rejected.expect_error(401, "unauthorized");
     }
     let too_fast = || hub.get("/rooms/lobby/socket").upgrade().header(HEADER, exhausted);
-    let refused = too_fast().header("authorization", &bearer("ann")).send().await;
-    refused.expect_error(429, "too-fast"); // whoever guessed ten tokens has used the address's rate
-    // What is wrong with a request, the first of which is told, whether it asks for an upgrade or not.
+    let rejected = too_fast().header("authorization", &bearer("ann")).send().await;
+    rejected.expect_error(429, "too-fast"); // ten invalid tokens have used the address's burst
+    // The first failed check gives the error, with and without an upgrade.
     for upgrade in [false, true] {
         let ask = |path: &str, address: &str| {
             let request = hub.get(path).header(HEADER, address);
@@ -66,15 +67,15 @@ async fn socket_checks_run_in_order_origin_rate_token_parameters_upgrade() {
         foreign.expect_error(403, "forbidden-origin");
         ask(bad, exhausted).send().await.expect_error(429, "too-fast");
         ask(bad, fresh).send().await.expect_error(401, "unauthorized");
-        let known = |path: &str| ask(path, fresh).header("authorization", &bearer("ann"));
-        known(bad).send().await.expect_error(400, "unknown-mood");
-        known("/rooms/Lobby/socket").send().await.expect_error(400, "bad-room");
-        known(good).send().await.expect_error(426, "upgrade-required");
+        let authorized = |path: &str| ask(path, fresh).header("authorization", &bearer("ann"));
+        authorized(bad).send().await.expect_error(400, "unknown-mood");
+        authorized("/rooms/Lobby/socket").send().await.expect_error(400, "bad-room");
+        authorized(good).send().await.expect_error(426, "upgrade-required");
     }
     ask_live(&hub, exhausted, Some(EVIL)).await.expect_error(403, "forbidden-origin");
     ask_live(&hub, exhausted, None).await.expect_error(429, "too-fast");
     ask_live(&hub, fresh, None).await.expect_error(426, "upgrade-required");
-    assert_eq!(hub.debug("connections").await, 0, "a request that opens no socket keeps no place");
+    assert_eq!(hub.debug("connections").await, 0, "a rejected request releases its connection permit");
 }
 
 async fn ask_live(hub: &Hub, address: &str, origin: Option<&str>) -> Response {
@@ -87,7 +88,7 @@ async fn ask_live(hub: &Hub, address: &str, origin: Option<&str>) -> Response {
 
 #[tokio::test]
 async fn requests_rejected_for_their_origin_use_no_rate_limit() {
-    let hub = strict().await;
+    let hub = strict_hub().await;
     let address = "192.0.2.1";
     let post = || {
         let post = hub.post("/page-view").header(HEADER, address).json(&page_view("ann"));
@@ -111,16 +112,16 @@ async fn requests_rejected_for_their_origin_use_no_rate_limit() {
 
 #[tokio::test]
 async fn post_token_is_checked_before_query_and_body() {
-    let hub = strict().await;
+    let hub = strict_hub().await;
     let post = |address: &str| hub.post("/page-view?durable=perhaps").header(HEADER, address).body("{");
-    let known = |address: &str| post(address).header("authorization", &bearer("ann"));
+    let authorized = |address: &str| post(address).header("authorization", &bearer("ann"));
     post("192.0.2.1").send().await.expect_error(401, "unauthorized");
-    known("192.0.2.1").send().await.expect_error(400, "bad-parameter");
+    authorized("192.0.2.1").send().await.expect_error(400, "bad-parameter");
     for _ in 0..8 {
         post("192.0.2.1").send().await.expect_error(401, "unauthorized");
     }
-    known("192.0.2.1").send().await.expect_error(429, "too-fast");
-    known("192.0.2.1").header("origin", EVIL).send().await.expect_error(403, "forbidden-origin");
+    authorized("192.0.2.1").send().await.expect_error(429, "too-fast");
+    authorized("192.0.2.1").header("origin", EVIL).send().await.expect_error(403, "forbidden-origin");
 }
 
 #[tokio::test]
@@ -140,7 +141,7 @@ async fn connection_limit_is_checked_last() {
     ask().upgrade().send().await.expect_error(503, "full");
 }
 
-/// What a page of this origin learns of a refusal: all of it, without credentials.
+/// The CORS headers with which any page can read the rejection, without credentials.
 fn expect_readable_by_all(response: &Response, status: u16) {
     assert_eq!(response.status, status, "{}", response.text);
     assert!(response.expect(status)["error"]["code"].is_string());
@@ -152,7 +153,7 @@ fn expect_readable_by_all(response: &Response, status: u16) {
 
 #[tokio::test]
 async fn rejections_of_sockets_and_posts_are_readable_by_all_origins() {
-    let hub = strict().await;
+    let hub = strict_hub().await;
     for path in ["/rooms/lobby/socket", "/live", "/rooms/Lobby/socket"] {
         for request in [hub.get(path), hub.get(path).upgrade()] {
             expect_readable_by_all(&request.header("origin", EVIL).send().await, 403);
@@ -160,7 +161,7 @@ async fn rejections_of_sockets_and_posts_are_readable_by_all_origins() {
     }
     let post = || hub.post("/page-view").header("content-type", "text/plain").body("{");
     expect_readable_by_all(&post().header("origin", EVIL).send().await, 403);
-    // Pages of allowed origins read everything, and may bring credentials.
+    // Pages of allowed origins can read all responses, with credentials.
     for (status, request) in [
         (401, hub.get("/rooms/lobby/socket").upgrade()),
         (401, hub.get("/rooms/lobby/socket")),
@@ -170,7 +171,7 @@ async fn rejections_of_sockets_and_posts_are_readable_by_all_origins() {
         assert_eq!((response.status, response.header("access-control-allow-origin")), (status, APP));
         assert_eq!(response.header("access-control-allow-credentials"), "true");
     }
-    // What is read without a refusal stays what it was: for pages of allowed origins only.
+    // Successful responses are readable by allowed origins only.
     let room = hub.get("/rooms/lobby").header("origin", EVIL).send().await;
     assert_eq!((room.status, room.header("access-control-allow-origin")), (200, ""));
 }
@@ -205,17 +206,18 @@ async fn own_origin_must_match_the_scheme_when_it_is_known() {
     };
     let (https, http) = ("https://hub.example.org:443", "http://hub.example.org:443");
     let plain = Hub::start().await;
-    let told = Some(("x-forwarded-proto", "https"));
-    assert_eq!(open(&plain, https, None).await, 101, "the default port is no other origin");
-    assert_eq!(open(&plain, http, told).await, 101, "nobody is believed without a proxy");
+    let found = Some(("x-forwarded-proto", "https"));
+    assert_eq!(open(&plain, https, None).await, 101, "the default port does not change the origin");
+    assert_eq!(open(&plain, http, found).await, 101, "X-Forwarded-Proto is ignored without a proxy");
     let proxied = Hub::with(|config| {
         config.http.client_ip_header = Some(HeaderName::from_static("x-forwarded-for"));
     })
     .await;
     assert_eq!(open(&proxied, http, None).await, 101);
-    for told in [("x-forwarded-proto", "https"), ("x-forwarded-proto", "wss"), ("forwarded", "proto=https")] {
-        assert_eq!(open(&proxied, https, Some(told)).await, 101, "{told:?}");
-        assert_eq!(open(&proxied, http, Some(told)).await, 403, "{told:?}");
+    for found in [("x-forwarded-proto", "https"), ("x-forwarded-proto", "wss"), ("forwarded", "proto=https")]
+    {
+        assert_eq!(open(&proxied, https, Some(found)).await, 101, "{found:?}");
+        assert_eq!(open(&proxied, http, Some(found)).await, 403, "{found:?}");
     }
     let public = Hub::with(|config| {
         config.http.public_url = Some(PublicUrl::parse("https://hub.example.org").unwrap());
@@ -250,9 +252,9 @@ async fn rejected_origin_and_missing_client_address_are_logged_once() {
 #[tokio::test]
 async fn unsupported_client_ip_header_fails_startup() {
     for header in ["Cookie", "Host", "X-Forwarded-Proto", ""] {
-        let ended = Program::run(&[], &[("CLIENT_IP_HEADER", header)]).await;
-        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
-        assert!(ended.stderr.contains("--client-ip-header"), "{}", ended.stderr);
+        let output = Program::run(&[], &[("CLIENT_IP_HEADER", header)]).await;
+        assert_eq!((output.code, output.stderr.lines().count()), (Some(2), 1), "{output:?}");
+        assert!(output.stderr.contains("--client-ip-header"), "{}", output.stderr);
     }
 }
 
@@ -264,7 +266,7 @@ async fn forwarded_header_separates_client_addresses() {
         config.transport.limits = Some(Limits { opened: NonZeroU32::MIN, ..Limits::DEFAULT });
     })
     .await;
-    let ask = |told: &str| -> Request { hub.get("/live").header("forwarded", told) };
+    let ask = |found: &str| -> Request { hub.get("/live").header("forwarded", found) };
     for _ in 0..10 {
         ask("for=\"[2001:db8::1]\";proto=https").send().await.expect_error(426, "upgrade-required");
     }
@@ -272,7 +274,7 @@ async fn forwarded_header_separates_client_addresses() {
     ask("for=\"[2001:db8:1::1]\"").send().await.expect_error(426, "upgrade-required");
 }
 
-// The admin's
+// The admin token
 
 const PRIVATE: &str = "private, no-store";
 
@@ -293,20 +295,20 @@ async fn admin_dashboard_protects_history_and_live_activity() {
     }
     hub.get("/unified-stats?range=1y").send().await.expect_error(401, "unauthorized");
     let offer = |offer: &str| hub.get("/live").upgrade().header("sec-websocket-protocol", offer);
-    for refused in [
+    for rejected in [
         hub.get("/live"),
         hub.get("/live").upgrade(),
         offer("breathing-room.v1"),
         offer("breathing-room.v1, bearer.no-admins-token-at-all"),
     ] {
-        let refused = refused.send().await;
-        assert!(refused.expect_error(401, "unauthorized").contains("admin token"));
+        let rejected = rejected.send().await;
+        assert!(rejected.expect_error(401, "unauthorized").contains("admin token"));
     }
     hub.get("/live").admin().send().await.expect_error(426, "upgrade-required");
     assert_eq!(hub.get("/live").upgrade().admin().send().await.status, 101);
     let offered = offer(&format!("breathing-room.v1, bearer.{ADMIN_TOKEN}")).send().await;
     assert_eq!((offered.status, offered.header("sec-websocket-protocol")), (101, "breathing-room.v1"));
-    // A room is as public as it was, and so is how the hub does.
+    // Rooms and health stay public.
     assert_eq!(hub.get("/rooms/lobby").send().await.header("cache-control"), "public, max-age=5");
     hub.get("/health").send().await.expect(200);
     hub.join("lobby", "ann").await.leave().await;
@@ -319,15 +321,15 @@ async fn breakdown_by_property_needs_admin_unless_property_is_public() {
     view["props"] = json!({ "plan": "free", "email": "ann@example.org" });
     hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
     let values = |response: &Response| response.expect(200)["prop"]["values"][0]["value"].clone();
-    let refused = hub.get("/unified-stats?prop=email").send().await;
-    assert!(refused.expect_error(401, "unauthorized").contains("PUBLIC_PROPS"), "{}", refused.text);
-    assert!(!refused.text.contains("ann@example.org"));
-    let told = hub.get("/unified-stats?prop=email").admin().send().await;
-    assert_eq!((values(&told), told.header("cache-control")), (json!("ann@example.org"), PRIVATE));
+    let rejected = hub.get("/unified-stats?prop=email").send().await;
+    assert!(rejected.expect_error(401, "unauthorized").contains("PUBLIC_PROPS"), "{}", rejected.text);
+    assert!(!rejected.text.contains("ann@example.org"));
+    let found = hub.get("/unified-stats?prop=email").admin().send().await;
+    assert_eq!((values(&found), found.header("cache-control")), (json!("ann@example.org"), PRIVATE));
     let public = hub.get("/unified-stats?prop=plan").send().await;
     assert_eq!(values(&public), "free");
     assert!(public.header("cache-control").starts_with("public"), "{public:?}");
-    // Though the answer is kept, it is not told to others.
+    // The cached response is not served without the admin token.
     hub.get("/unified-stats?prop=email").send().await.expect_error(401, "unauthorized");
 }
 
@@ -359,7 +361,7 @@ async fn failed_admin_requests_are_rate_limited_and_valid_token_always_passes() 
     assert_eq!(
         guess(hub.get("/debug"), "192.0.2.2").send().await.status,
         401,
-        "another address is not slowed down"
+        "another address has its own rate"
     );
     for _ in 0..20 {
         hub.post("/flush").admin().header(HEADER, "192.0.2.1").send().await.expect(200);
@@ -368,7 +370,7 @@ async fn failed_admin_requests_are_rate_limited_and_valid_token_always_passes() 
     assert_eq!(hub.metric("breathing_room_limited_total{reason=\"admin-failures\"}").await, 4.0);
     clock.advance(Duration::from_secs(1));
     assert_eq!(guess(hub.get("/debug"), "192.0.2.1").send().await.status, 401);
-    // Whoever only opens the page has not tried any token.
+    // A request without a token is not a failed admin request.
     for _ in 0..20 {
         assert_eq!(hub.get("/").header(HEADER, "192.0.2.3").send().await.status, 401);
     }
@@ -377,9 +379,9 @@ async fn failed_admin_requests_are_rate_limited_and_valid_token_always_passes() 
 #[tokio::test]
 async fn short_admin_token_fails_startup_with_one_line() {
     for token in ["", "a", "fifteen-letters"] {
-        let ended = Program::run(&[], &[("ADMIN_TOKEN", token)]).await;
+        let output = Program::run(&[], &[("ADMIN_TOKEN", token)]).await;
         let line = "error: ADMIN_TOKEN: must have at least 16 bytes\n";
-        assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), line), "{ended:?}");
+        assert_eq!((output.code, output.stderr.as_str()), (Some(1), line), "{output:?}");
     }
 }
 
@@ -395,7 +397,11 @@ async fn visitor_subprotocol_sets_the_visitor_and_is_not_echoed() {
     };
     assert_eq!(join("breathing-room.v1, visitor.ann", "").await, "ann");
     assert_eq!(join("visitor.ann, breathing-room.v1", "visitor=bob&mood=calm").await, "ann");
-    assert_eq!(join("breathing-room.v1", "visitor=bob").await, "bob", "the query stays");
+    assert_eq!(
+        join("breathing-room.v1", "visitor=bob").await,
+        "bob",
+        "without a subprotocol the query applies"
+    );
     let offer =
         |offer: &str| hub.get("/rooms/lobby/socket").upgrade().header("sec-websocket-protocol", offer);
     for (offered, echoed) in [("breathing-room.v1, visitor.ann", "breathing-room.v1"), ("visitor.ann", "")] {
@@ -409,7 +415,7 @@ async fn visitor_subprotocol_sets_the_visitor_and_is_not_echoed() {
 
 #[tokio::test]
 async fn visitor_of_the_token_wins_and_other_credentials_are_ignored() {
-    let hub = strict().await;
+    let hub = strict_hub().await;
     let token = bearer("ann").replacen("Bearer ", "bearer.", 1);
     let offer = format!("breathing-room.v1, visitor.bob, {token}");
     let url = format!("ws://{}/rooms/lobby/socket?visitor=cat", hub.address);
@@ -456,11 +462,8 @@ async fn files_are_readable_by_their_owner_only() {
         mode(&inner) & !0o100,
         mode(&folder.path().join("made")) & !0o100,
     ]);
-    assert_eq!(
-        modes, [0o600; 5],
-        "an archive and its checksum, and three folders, which are entered besides"
-    );
-    // What is there already keeps its mode.
+    assert_eq!(modes, [0o600; 5], "an archive, its checksum, and three folders (0o700)");
+    // An existing file keeps its mode.
     std::fs::set_permissions(&report, PermissionsExt::from_mode(0o640)).unwrap();
     let imported = Program::run(&arguments, &settings).await;
     assert_eq!((imported.code, mode(&report)), (Some(0), 0o640), "{imported:?}");
@@ -506,12 +509,12 @@ async fn no_log_level_prints_tokens_or_visitors() {
     hub.signal("TERM").await;
     hub.wait().await;
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-    assert!(log.contains("DEBUG") && log.contains("stopped"), "the level is what was asked for: {log}");
+    assert!(log.contains("DEBUG") && log.contains("stopped"), "RUST_LOG sets the level: {log}");
     let secrets = tokens.iter().map(String::as_str);
     for secret in
         secrets.chain([ADMIN_TOKEN, SECRET, "no-token-at-all", "no-admins-token", "ann-of-the-test"])
     {
-        let told = log.lines().find(|line| line.contains(secret));
-        assert_eq!(told, None, "{secret}");
+        let found = log.lines().find(|line| line.contains(secret));
+        assert_eq!(found, None, "{secret}");
     }
 }

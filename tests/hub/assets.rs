@@ -1,13 +1,13 @@
-//! Pages and files: who gets which, in what form, and what a browser may do with them.
+//! Pages and assets: security headers, compression, caching, and framing.
 //!
-//! A hub that was built without the web side has nothing of it but words; the tests hold both kinds.
+//! A hub that was built without the web pages responds with 501; the tests are then skipped.
 
 use breathing_room::config::{Access, FrameAncestors};
 
 use crate::support::request::Response;
 use crate::support::{Hub, Request, skip};
 
-/// The page, or nothing where this hub was built without, and says so: the rest of the test is skipped then.
+/// Returns the page, or none if the hub was built without pages: the rest of the test is then skipped.
 async fn page(request: Request) -> Option<Response> {
     let response = request.send().await;
     if response.status == 501 {
@@ -16,14 +16,14 @@ async fn page(request: Request) -> Option<Response> {
             "{}",
             response.text
         );
-        skip("the web side is not built (make web)");
+        skip("the web pages are not built (make web)");
         return None;
     }
     assert_eq!((response.status, response.header("content-type")), (200, "text/html; charset=utf-8"));
     Some(response)
 }
 
-/// The addresses of the files that a page asks for.
+/// The paths of the assets that a page loads.
 fn files(page: &Response) -> Vec<String> {
     let quoted = page.text.split('"').filter(|text| text.starts_with("/assets/"));
     let files: Vec<String> = quoted.map(str::to_owned).collect();
@@ -76,7 +76,7 @@ async fn assets_are_compressed_per_accept_encoding_and_cached_by_etag() {
         tags.push(response.header("etag").to_owned());
     }
     tags.dedup();
-    assert_eq!(tags.len(), 3, "each form has a tag of its own: {tags:?}");
+    assert_eq!(tags.len(), 3, "each encoding has its own etag: {tags:?}");
     let changed = hub.get("/").header("if-none-match", "\"another\"").send().await;
     assert_eq!(changed.status, 200);
 }
@@ -112,7 +112,7 @@ async fn admin_dashboard_shows_a_token_form_without_the_token() {
             assert!(asking.header("content-security-policy").contains("frame-ancestors 'none'"));
         }
     }
-    // What the page asks for is the admin's as well, and a room's page is everybody's.
+    // The dashboard's data needs the admin token too; a room's page is public.
     hub.get("/live-activity").send().await.expect_error(401, "unauthorized");
     page(hub.get("/room/garden")).await;
 }

@@ -1,4 +1,4 @@
-//! The self-audit of a hub that runs: it comes every minute, and what is right it leaves alone.
+//! The self-audit of a running hub: it runs every minute and reports no difference where there is none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use crate::support::{Hub, eventually, manual_clock};
 
 const MOODS: [Option<&str>; 3] = [Some("calm"), Some("joy"), None];
 
-/// So many audits come while people are on the move, however long an audit or a visit takes.
+/// Minimum number of audits while visitors join and leave.
 const AUDITS: f64 = 5.0;
 
-/// People come, go, are lost and change moods in three rooms, while one audit follows the other.
+/// Visitors join, leave, disconnect and change moods in three rooms during consecutive audits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn self_audit_finds_no_difference_under_constant_change() {
     let clock = manual_clock();
@@ -23,17 +23,17 @@ async fn self_audit_finds_no_difference_under_constant_change() {
         config.presence.leave_grace = Duration::from_millis(5);
     };
     let hub = Hub::with(by_clock).await;
-    let mut people = tokio::task::JoinSet::new();
+    let mut visitors = tokio::task::JoinSet::new();
     let is_audited = Arc::new(AtomicBool::new(false));
     for person in 0..12 {
         let (address, is_audited) = (hub.address.clone(), Arc::clone(&is_audited));
-        people.spawn(async move {
+        visitors.spawn(async move {
             for visit in 0.. {
                 if visit >= 15 && is_audited.load(Ordering::Relaxed) {
                     break;
                 }
                 let room = format!("room-{}", (person + visit) % 3);
-                let query = format!("visitor=v{}", person % 8); // some have two tabs
+                let query = format!("visitor=v{}", person % 8); // some visitors have two sockets
                 let mut client = crate::support::Client::join(&address, &room, &query).await;
                 client.set_mood(MOODS[visit % 3]).await;
                 client.round_trip().await;
@@ -42,15 +42,15 @@ async fn self_audit_finds_no_difference_under_constant_change() {
         });
     }
     let mut audits = 0.0;
-    while !people.is_empty() {
+    while !visitors.is_empty() {
         let done = async || {
             clock.advance(Duration::from_mins(1));
             hub.metric("breathing_room_audits_total").await > audits
         };
-        eventually(done, "one more audit").await;
+        eventually(done, "another audit ran").await;
         audits = hub.metric("breathing_room_audits_total").await;
         is_audited.store(audits >= AUDITS, Ordering::Relaxed);
-        while let Some(ended) = people.try_join_next() {
+        while let Some(ended) = visitors.try_join_next() {
             ended.unwrap();
         }
     }

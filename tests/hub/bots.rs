@@ -1,4 +1,4 @@
-//! Bots: told everything, kept and acked like others, and in no count.
+//! Bots: they receive all states, and their events are stored and acked; no count includes them.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -70,14 +70,14 @@ async fn room_with_only_bots_does_not_count_until_a_visitor_joins() {
     let mut bot = join_bot(&hub, "lobby").await;
     let mut other = join_bot(&hub, "lobby").await;
     let elsewhere = join_bot(&hub, "garden").await;
-    let nobody = json!({ "room": "lobby", "seq": 0, "present": 0, "held": 0, "moods": {} });
+    let empty = json!({ "room": "lobby", "seq": 0, "present": 0, "held": 0, "moods": {} });
     assert_eq!((bot.present, bot.seq), (0, 0));
     for _ in 0..2 {
         hub.expect_live_activity("rooms", json!([])).await;
         hub.expect_live_activity("liveUsers", json!(0)).await;
-        assert_eq!(hub.get("/rooms/lobby").send().await.expect(200), nobody);
+        assert_eq!(hub.get("/rooms/lobby").send().await.expect(200), empty);
         assert_eq!(hub.debug("roomCount").await, 0);
-        // Bots take no place, and are still there when somebody has come and gone.
+        // Bots do not count for `max_rooms`, and stay subscribed when the last visitor leaves.
         let ann = hub.join_with_mood("lobby", "ann", "calm").await;
         assert_eq!(ann.present, 1);
         bot.expect_present(1).await.expect_moods(json!({ "calm": 1 })).await;
@@ -92,7 +92,7 @@ async fn room_with_only_bots_does_not_count_until_a_visitor_joins() {
     elsewhere.leave().await;
     assert_eq!(hub.debug("botSessions").await, 0);
     let ann = hub.join("lobby", "ann").await;
-    assert_eq!((ann.present, ann.seq), (1, 1)); // the room was gone
+    assert_eq!((ann.present, ann.seq), (1, 1)); // the room had been removed
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! The contract for machines: that it holds all that there is, and nothing else.
+//! The OpenAPI and AsyncAPI documents are complete, consistent and public.
 //!
-//! That real answers and messages are as documented is tested with each of them, in `support::contract`.
+//! `support::contract` checks each response and message of all tests against them.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::support::contract::{HTTP, SOCKETS};
 use crate::support::request::Response;
 use crate::support::{Hub, Request};
 
-/// Every `.route(…)` of the table, as its methods and its address.
+/// Each `.route(…)` of the table, as pairs of method and path template.
 fn routes() -> HashSet<(String, String)> {
     let table = include_str!("../../src/http/routes.rs");
     let mut found = HashSet::new();
@@ -101,7 +101,7 @@ async fn documented_examples_are_accepted() {
     ann.expect_moods(json!({ "calm": 1 })).await;
     ann.expect_ack(last).await;
     assert!(hub.get("/live-activity").send().await.expect(200)["watching"][0]["content"].is_string());
-    ann.round_trip().await; // its error is the only one
+    ann.round_trip().await; // no other error was sent
 }
 
 fn response(status: u16, body: &Value) -> Response {
@@ -116,14 +116,14 @@ fn undocumented_status_is_detected() {
 }
 
 #[test]
-#[should_panic(expected = "200 to GET /rooms/lobby?x is not as documented")]
+#[should_panic(expected = "200 to GET /rooms/lobby?x does not match its schema")]
 fn response_with_an_invalid_field_is_detected() {
     let room = json!({ "room": "Lobby", "seq": 0, "present": 0, "moods": {} });
     HTTP.expect("GET", "/rooms/lobby?x", &response(200, &room));
 }
 
 #[test]
-#[should_panic(expected = "presence is not as documented")]
+#[should_panic(expected = "presence does not match its schema")]
 fn message_with_an_invalid_field_is_detected() {
     SOCKETS.expect(&json!({ "type": "presence", "seq": 1, "present": 1, "moods": { "calm": 0 } }));
 }

@@ -1,7 +1,7 @@
-//! Kill -9 at random moments under load: what was acked is on disk, and nothing counts twice.
+//! `kill -9` at random moments under load: each acked event is on disk, and no event counts twice.
 //!
-//! Clients do as the protocol says: they keep what is not acked and send it again, with the same ids. A few
-//! rounds by default; `ROUNDS=200` for the whole, and `SEED` to see the same moments again.
+//! Clients follow the protocol: they keep unacked events and send them again with the same ids. `ROUNDS=200` runs more
+//! rounds than the default; `SEED` repeats the moments of a run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::support::{Client, Program, Request, rows};
 const ROUNDS: u64 = 5;
 const SOCKETS: usize = 8;
 const POSTERS: usize = 2;
-/// Events of one socket that wait for their ack.
+/// Unacked events per socket.
 const WINDOW: usize = 100;
 const PAGES_IN_A_POST: usize = 5;
 
@@ -27,19 +27,19 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// What one client has said, over all of its connections.
+/// The events of one client, over all its connections.
 #[derive(Default)]
-struct Said {
+struct ClientEvents {
     pages: Vec<Uuid>,
-    /// The longest time that was told of each watch session.
+    /// The largest `watchedMs` sent for each watch session.
     watched: BTreeMap<Uuid, u64>,
-    /// What is not acked, in the order in which it was first said.
+    /// Unacked events, in the order of their first sending.
     unacked: VecDeque<Value>,
     acked: usize,
 }
 
-impl Said {
-    /// One more event: a page, or a watch session that is new or goes on.
+impl ClientEvents {
+    /// Makes an event: a page view, or a message of a new or a running watch session.
     fn next(&mut self, round: u64) -> Value {
         let id = Uuid::now_v7();
         let event = if self.pages.len() % 4 < 3 || self.watched.len() > self.pages.len() / 2 {
@@ -60,8 +60,7 @@ impl Said {
         event
     }
 
-    /// Sends again what is not acked, and then more, until the hub is gone; or, in the `last` round, until
-    /// all is acked.
+    /// Sends unacked events again and then new ones, until the hub is killed; in the `last` round, until all are acked.
     async fn over_a_socket(&mut self, address: &str, visitor: &str, round: u64, last: bool) {
         let url = format!("ws://{address}/rooms/lobby/socket?visitor={visitor}");
         let Ok(mut client) = Client::connect(&url).await else { return };
@@ -92,7 +91,7 @@ impl Said {
         }
     }
 
-    /// The same with durable posts of page views.
+    /// Does the same with durable posts of page views.
     async fn over_http(&mut self, address: &str, visitor: &str, round: u64, last: bool) {
         loop {
             if self.unacked.is_empty() {
@@ -117,27 +116,32 @@ impl Said {
     }
 }
 
-/// Everybody talks to this hub until it is gone, or in the last round until all is acked.
-fn talk(clients: &mut Vec<Said>, hub: &Program, round: u64, last: bool) -> JoinSet<(usize, Said)> {
-    let mut talks = JoinSet::new();
-    for (index, mut said) in clients.drain(..).enumerate() {
+/// Runs all clients until the hub is killed; in the last round, until all events are acked.
+fn run_clients(
+    clients: &mut Vec<ClientEvents>,
+    hub: &Program,
+    round: u64,
+    last: bool,
+) -> JoinSet<(usize, ClientEvents)> {
+    let mut running = JoinSet::new();
+    for (index, mut events) in clients.drain(..).enumerate() {
         let (address, visitor) = (hub.address.clone(), format!("v{index}"));
-        talks.spawn(async move {
+        running.spawn(async move {
             if index < SOCKETS {
-                said.over_a_socket(&address, &visitor, round, last).await;
+                events.over_a_socket(&address, &visitor, round, last).await;
             } else {
-                said.over_http(&address, &visitor, round, last).await;
+                events.over_http(&address, &visitor, round, last).await;
             }
-            (index, said)
+            (index, events)
         });
     }
-    talks
+    running
 }
 
-async fn all(talks: JoinSet<(usize, Said)>) -> Vec<Said> {
-    let mut clients = talks.join_all().await;
+async fn join_clients(running: JoinSet<(usize, ClientEvents)>) -> Vec<ClientEvents> {
+    let mut clients = running.join_all().await;
     clients.sort_by_key(|(index, _)| *index);
-    clients.into_iter().map(|(_, said)| said).collect()
+    clients.into_iter().map(|(_, events)| events).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,24 +151,25 @@ async fn kill_9_loses_no_acked_event_and_duplicates_none() {
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let settings = [("FLUSH_INTERVAL", "20ms"), ("RATE_LIMITS", "off")];
-    let mut clients: Vec<Said> = (0..SOCKETS + POSTERS).map(|_| Said::default()).collect();
+    let mut clients: Vec<ClientEvents> = (0..SOCKETS + POSTERS).map(|_| ClientEvents::default()).collect();
     let mut sent_again = 0;
     for round in 0..rounds {
         let hub = Program::start(folder.path(), &settings).await;
-        let talks = talk(&mut clients, &hub, round, false);
+        let running = run_clients(&mut clients, &hub, round, false);
         sleep(Duration::from_millis(random.random_range(5..400))).await;
         hub.signal("KILL").await;
         hub.wait().await;
-        clients = all(talks).await;
-        sent_again += clients.iter().map(|said| said.unacked.len()).sum::<usize>();
+        clients = join_clients(running).await;
+        sent_again += clients.iter().map(|events| events.unacked.len()).sum::<usize>();
     }
-    let acked: usize = clients.iter().map(|said| said.acked).sum();
+    let acked: usize = clients.iter().map(|events| events.acked).sum();
     let hub = Program::start(folder.path(), &settings).await;
-    clients = all(talk(&mut clients, &hub, rounds, true)).await;
-    assert!(clients.iter().all(|said| said.unacked.is_empty()), "in the end all is acked");
-    let pages: BTreeSet<String> = clients.iter().flat_map(|said| &said.pages).map(Uuid::to_string).collect();
+    clients = join_clients(run_clients(&mut clients, &hub, rounds, true)).await;
+    assert!(clients.iter().all(|events| events.unacked.is_empty()), "all events are acked at the end");
+    let pages: BTreeSet<String> =
+        clients.iter().flat_map(|events| &events.pages).map(Uuid::to_string).collect();
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
-    assert_eq!(stats["totals"]["pageViews"], pages.len(), "each counts once");
+    assert_eq!(stats["totals"]["pageViews"], pages.len(), "each page view counts once");
     hub.signal("TERM").await;
     assert_eq!(hub.wait().await.code(), Some(0));
 
@@ -173,7 +178,7 @@ async fn kill_9_loses_no_acked_event_and_duplicates_none() {
     let found: BTreeSet<String> = stored.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     let (missing, doubled) = (pages.difference(&found).count(), stored.len() - found.len());
     assert_eq!((missing, doubled, stored.len()), (0, 0, pages.len()));
-    let watched: BTreeMap<Uuid, u64> = clients.iter().flat_map(|said| said.watched.clone()).collect();
+    let watched: BTreeMap<Uuid, u64> = clients.iter().flat_map(|events| events.watched.clone()).collect();
     let stored = rows(&file, "SELECT json_array(id, watched_ms) FROM watch_sessions").await;
     let found: Vec<(Uuid, u64)> =
         stored.into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
@@ -183,7 +188,7 @@ async fn kill_9_loses_no_acked_event_and_duplicates_none() {
     assert_eq!(check.code, Some(0), "{check:?}");
     println!(
         "{rounds} kills: {acked} events acked before them, {sent_again} sent again; {} page views and {} watch \
-         sessions: {missing} missing, {doubled} doubled; {}",
+         sessions: {missing} missing, {doubled} duplicated; {}",
         pages.len(),
         watched.len(),
         check.stdout.trim(),

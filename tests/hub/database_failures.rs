@@ -1,7 +1,7 @@
-//! The disk: full, read-only, slow, broken, gone; and files that are damaged, or somebody else's.
+//! Database failures: a full, read-only, slow, broken or missing disk, and damaged or foreign files.
 //!
-//! Each test holds the same: presence goes on, health says what is wrong, nothing is acked that is not at its path,
-//! and all is well again when the disk is, without a restart.
+//! Each test checks the same: presence works, health has the reason, an ack means that the event is in the file at the
+//! database path, and the hub recovers with the disk, without a restart.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -20,7 +20,7 @@ const OFTEN: (&str, &str) = ("FLUSH_INTERVAL", "50ms");
 
 const SMALL_QUEUE: (&str, &str) = ("QUEUE_LIMIT", "10");
 
-/// Ann, whose first page view is on disk.
+/// Ann's client. Her first page view is committed.
 async fn ann(hub: &Program) -> Client {
     let mut ann = hub.join("lobby", "ann").await;
     let first = ann.view_page(Uuid::new_v4(), "/before").await;
@@ -40,7 +40,7 @@ async fn expect_recovery(hub: &Program) {
     eventually(async || hub.get("/health").send().await.status == 200, "health is ok again").await;
 }
 
-/// People come, change their mood and go, each seen within a blink.
+/// A join, a mood change and a leave are published within a second.
 async fn expect_live_presence(hub: &Program, ann: &mut Client) {
     let began = Instant::now();
     let mut bob = hub.join("lobby", "bob").await;
@@ -52,7 +52,7 @@ async fn expect_live_presence(hub: &Program, ann: &mut Client) {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
-/// Ann's events fill the queue of ten, beside what a census may have put there; returns the last that was taken.
+/// Fills the queue of ten with Ann's events; a presence sample may be in it too. Returns the last accepted `ref`.
 async fn fill_queue(ann: &mut Client) -> u64 {
     for n in 0..12 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
@@ -60,23 +60,23 @@ async fn fill_queue(ann: &mut Client) -> u64 {
     ann.expect_error("overloaded").await["ref"].as_u64().unwrap() - 1
 }
 
-/// Something fails, for this reason, and is mended. Presence goes on meanwhile, and what was taken is acked in the
-/// end: returns how many events that were.
-async fn endure(
+/// Injects a failure with this reason and repairs it. Presence works meanwhile, and accepted events are acked afterwards.
+/// Returns their number.
+async fn fail_and_repair(
     hub: &Program,
     ann: &mut Client,
     fail: impl FnOnce(),
     reason: &str,
-    mend: impl FnOnce(),
+    repair: impl FnOnce(),
 ) -> u64 {
     fail();
-    let taken = fill_queue(ann).await;
+    let accepted = fill_queue(ann).await;
     expect_health(hub, reason).await;
     expect_live_presence(hub, ann).await;
-    mend();
-    ann.expect_ack(taken).await;
+    repair();
+    ann.expect_ack(accepted).await;
     expect_recovery(hub).await;
-    taken
+    accepted
 }
 
 async fn views(folder: &Path) -> u64 {
@@ -100,13 +100,13 @@ async fn full_disk_queues_events_up_to_the_limit_and_recovers() {
         }
     }
     expect_health(&hub, "disk-full").await;
-    let taken = fill_queue(&mut ann).await;
+    let accepted = fill_queue(&mut ann).await;
     expect_live_presence(&hub, &mut ann).await;
     volume.run("rm filling");
-    ann.expect_ack(taken).await;
+    ann.expect_ack(accepted).await;
     expect_recovery(&hub).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
-    assert_eq!(stats["totals"]["pageViews"], posted + taken, "what was taken is there, and once");
+    assert_eq!(stats["totals"]["pageViews"], posted + accepted, "each accepted event is stored once");
 }
 
 #[tokio::test]
@@ -115,11 +115,12 @@ async fn io_errors_degrade_health_until_the_disk_works() {
     let faults = Faults::in_folder(folder.path());
     let hub = Program::start(folder.path(), &[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
     let mut ann = ann(&hub).await;
-    let taken = endure(&hub, &mut ann, || faults.set("broken"), "disk-error", || faults.set("")).await;
-    assert_eq!(views(folder.path()).await, taken);
+    let accepted =
+        fail_and_repair(&hub, &mut ann, || faults.set("broken"), "disk-error", || faults.set("")).await;
+    assert_eq!(views(folder.path()).await, accepted);
 }
 
-/// As Linux does to a volume that has failed, under a file that is open.
+/// Linux remounts a failed volume read-only, also under open files.
 #[tokio::test]
 async fn disk_that_becomes_read_only_degrades_health_and_recovers() {
     let Some(volume) = Volume::mount("4m") else { return };
@@ -131,13 +132,13 @@ async fn disk_that_becomes_read_only_degrades_health_and_recovers() {
         volume.run("mount --bind . . && mount -o remount,bind,ro $PWD");
         faults.set("read-only");
     };
-    let mend = || {
+    let repair = || {
         volume.run("mount -o remount,bind,rw $PWD");
         faults.set("");
     };
-    let taken = endure(&hub, &mut ann, fail, "read-only", mend).await;
+    let accepted = fail_and_repair(&hub, &mut ann, fail, "read-only", repair).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
-    assert_eq!(stats["totals"]["pageViews"], taken);
+    assert_eq!(stats["totals"]["pageViews"], accepted);
 }
 
 #[tokio::test]
@@ -150,47 +151,47 @@ async fn disk_remounted_read_only_degrades_health_and_fails_startup() {
     let mut ann = ann(&hub).await;
     let fail =
         || volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
-    let mend = || volume.run("mount -o remount,bind,rw $PWD/data");
-    let taken = endure(&hub, &mut ann, fail, "read-only", mend).await;
+    let repair = || volume.run("mount -o remount,bind,rw $PWD/data");
+    let accepted = fail_and_repair(&hub, &mut ann, fail, "read-only", repair).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
-    assert_eq!(stats["totals"]["pageViews"], taken);
+    assert_eq!(stats["totals"]["pageViews"], accepted);
     drop(ann);
     hub.signal("TERM").await;
     hub.wait().await;
 
     volume.run("mount -o remount,bind,ro $PWD/data");
-    let ended = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
-    assert!(ended.stderr.contains("hub.db cannot be written: Read-only file system"), "{ended:?}");
+    let output = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert_eq!(output.stderr.trim_end().lines().count(), 1, "{output:?}");
+    assert!(output.stderr.contains("hub.db cannot be written: Read-only file system"), "{output:?}");
     let url = format!("sqlite://{}/data/new.db", volume.path().display());
-    let ended = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
-    assert!(ended.stderr.contains("new.db cannot be written: Read-only file system"), "{ended:?}");
+    let output = volume.run_hub(&[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+    assert!(output.stderr.contains("new.db cannot be written: Read-only file system"), "{output:?}");
 }
 
 #[tokio::test]
 async fn slow_disk_delays_acks_only() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::in_folder(folder.path());
-    // One address may fill the whole queue.
+    // Without limits, one address may fill the whole queue.
     let settings = [&faults.settings()[..], &[OFTEN, SMALL_QUEUE, ("RATE_LIMITS", "off")]].concat();
     let hub = Program::start(folder.path(), &settings).await;
     let mut ann = ann(&hub).await;
     faults.set("slow");
     let began = Instant::now();
     let reference = ann.view_page(Uuid::new_v4(), "/slow").await;
-    // While the flush is under way.
+    // The flush is running.
     for _ in 0..3 {
         expect_live_presence(&hub, &mut ann).await;
     }
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(hub.get("/health").send().await.expect(200)["pendingPageViews"], 1);
     ann.expect_ack(reference).await;
-    assert!(began.elapsed() >= Duration::from_secs(2), "an ack is on disk");
-    let taken = fill_queue(&mut ann).await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "the ack follows the fsync");
+    let accepted = fill_queue(&mut ann).await;
     expect_health(&hub, "queue-full").await;
     faults.set("");
-    ann.expect_ack(taken).await;
+    ann.expect_ack(accepted).await;
     expect_recovery(&hub).await;
 }
 
@@ -201,13 +202,13 @@ async fn lock_of_another_program_degrades_health_and_recovers() {
     let mut ann = ann(&hub).await;
     let mut other = open_database(&folder.path().join("hub.db")).await;
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
-    let taken = fill_queue(&mut ann).await;
+    let accepted = fill_queue(&mut ann).await;
     expect_health(&hub, "locked").await;
     expect_live_presence(&hub, &mut ann).await;
     other.close().await.unwrap();
-    ann.expect_ack(taken).await;
+    ann.expect_ack(accepted).await;
     expect_recovery(&hub).await;
-    assert_eq!(views(folder.path()).await, taken);
+    assert_eq!(views(folder.path()).await, accepted);
 }
 
 #[tokio::test]
@@ -217,9 +218,9 @@ async fn missing_volume_loses_no_events_when_it_returns() {
     fs::create_dir(&there).unwrap();
     let hub = Program::start(&there, &[OFTEN, SMALL_QUEUE]).await;
     let mut ann = ann(&hub).await;
-    let (fail, mend) = (|| fs::rename(&there, &away).unwrap(), || fs::rename(&away, &there).unwrap());
-    let taken = endure(&hub, &mut ann, fail, "file-gone", mend).await;
-    assert_eq!(views(&there).await, taken);
+    let (fail, repair) = (|| fs::rename(&there, &away).unwrap(), || fs::rename(&away, &there).unwrap());
+    let accepted = fail_and_repair(&hub, &mut ann, fail, "file-gone", repair).await;
+    assert_eq!(views(&there).await, accepted);
 }
 
 #[tokio::test]
@@ -237,13 +238,13 @@ async fn acked_events_are_in_the_file_at_the_database_path() {
     }
     let reference = ann.view_page(Uuid::new_v4(), "/meanwhile").await;
     expect_health(&hub, "file-gone").await;
-    assert!(!file.exists(), "no empty database is made in its place");
-    // Somebody else's file is not written to either.
-    let mut stranger = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-    stranger = stranger.pragma("application_id", "7");
-    let mut stranger = sqlx::ConnectOptions::connect(&stranger).await.unwrap();
-    sqlx::query("CREATE TABLE theirs (x)").execute(&mut stranger).await.unwrap();
-    stranger.close().await.unwrap();
+    assert!(!file.exists(), "the hub does not create an empty database in its place");
+    // The hub does not write to a file of another program either.
+    let mut foreign = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    foreign = foreign.pragma("application_id", "7");
+    let mut foreign = sqlx::ConnectOptions::connect(&foreign).await.unwrap();
+    sqlx::query("CREATE TABLE theirs (x)").execute(&mut foreign).await.unwrap();
+    foreign.close().await.unwrap();
     let before = fs::read(&file).unwrap();
     expect_health(&hub, "foreign").await;
     let steps = hub.post("/maintain").admin().send().await.expect(200)["steps"].clone();
@@ -254,7 +255,7 @@ async fn acked_events_are_in_the_file_at_the_database_path() {
     expect_recovery(&hub).await;
     assert_eq!(views(folder.path()).await, 2);
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
-    assert_eq!(stats["totals"]["pageViews"], 2, "readers have changed over too");
+    assert_eq!(stats["totals"]["pageViews"], 2, "readers have reopened the file too");
 }
 
 #[tokio::test]
@@ -265,9 +266,9 @@ async fn damaged_file_is_not_written_and_recovers_after_repair() {
     let file = folder.path().join("hub.db");
     let mut other = open_database(&file).await;
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut other).await.unwrap();
-    // After a commit that failed, the writer is a new connection, which knows the file from the disk only.
+    // After a failed commit the writer opens a new connection, which has no cached pages.
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
-    let taken = fill_queue(&mut ann).await;
+    let accepted = fill_queue(&mut ann).await;
     expect_health(&hub, "locked").await;
     let whole = fs::read(&file).unwrap();
     damage_pages(&file);
@@ -275,21 +276,21 @@ async fn damaged_file_is_not_written_and_recovers_after_repair() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     expect_health(&hub, "damaged").await;
     expect_live_presence(&hub, &mut ann).await;
-    assert!(fs::read(&file).unwrap() == damaged, "nothing is written over it");
+    assert!(fs::read(&file).unwrap() == damaged, "the hub does not write to the damaged file");
     fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&whole, 0).unwrap();
-    ann.expect_ack(taken).await;
+    ann.expect_ack(accepted).await;
     expect_recovery(&hub).await;
-    assert_eq!(views(folder.path()).await, taken);
+    assert_eq!(views(folder.path()).await, accepted);
 }
 
-/// All pages but the first are noise from now on.
+/// Overwrites all pages but the first with noise.
 fn damage_pages(file: &Path) {
     let length = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
     let noise = vec![0xa5; length - 4096];
     fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&noise, 4096).unwrap();
 }
 
-/// A database with some history, of a hub that has stopped.
+/// A database with some history of a stopped hub.
 async fn stopped() -> (TempDir, PathBuf) {
     let hub = Hub::start().await;
     for n in 0..20 {
@@ -299,7 +300,7 @@ async fn stopped() -> (TempDir, PathBuf) {
     (hub.stop().await, file)
 }
 
-/// Its name, what it does to a file, and the words about it.
+/// A name, a function that damages a file, and words of the error.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 
 #[tokio::test]
@@ -327,15 +328,15 @@ async fn damaged_or_foreign_file_fails_startup_unchanged() {
         damage(&file);
         let before = fs::read(&file).unwrap();
         let url = format!("sqlite://{}", file.display());
-        let ended = Program::run(&[], &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
-        assert_eq!(ended.code, Some(1), "{name}: {ended:?}");
-        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{name}: {ended:?}");
-        assert!(ended.stderr.contains(words) && ended.stderr.contains("hub.db"), "{name}: {ended:?}");
-        assert!(ended.stderr.contains("not changed"), "{name}: {ended:?}");
+        let output = Program::run(&[], &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+        assert_eq!(output.code, Some(1), "{name}: {output:?}");
+        assert_eq!(output.stderr.trim_end().lines().count(), 1, "{name}: {output:?}");
+        assert!(output.stderr.contains(words) && output.stderr.contains("hub.db"), "{name}: {output:?}");
+        assert!(output.stderr.contains("not changed"), "{name}: {output:?}");
         assert!(fs::read(&file).unwrap() == before, "{name}");
         let names = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
         let names: Vec<_> = names.filter(|name| name != "hub.db.lock").collect();
-        assert_eq!(names, ["hub.db"], "{name}: nothing is made beside it");
+        assert_eq!(names, ["hub.db"], "{name}: no other file is created");
     }
 }
 

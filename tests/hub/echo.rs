@@ -1,4 +1,4 @@
-//! The frame path at full length: the echo example, which Autobahn measures, sends back what was sent.
+//! The frame path from socket to socket: the echo example, which Autobahn tests too, sends back each message.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ mod example;
 
 const MIB: usize = 1024 * 1024;
 
-/// The echo, for as long as this is kept.
+/// A running echo server. It stops when this is dropped.
 struct Echo {
     address: SocketAddr,
     _served: AbortOnDropHandle<std::io::Result<()>>,
@@ -37,7 +37,7 @@ impl Echo {
         connect_async(format!("ws://{}/any/path", self.address)).await.unwrap().0
     }
 
-    /// A socket of which the handshake is done, and nothing else.
+    /// Opens a socket: the handshake is done, and no frame is sent.
     async fn raw(&self) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -52,12 +52,12 @@ impl Echo {
         stream
     }
 
-    /// What is answered to these bytes up to the end of the connection, where they come one by one.
+    /// Sends these bytes one by one, and returns all bytes of the server up to the end of the connection.
     async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
         let (mut reading, mut writing) = self.raw().await.into_split();
         let write = async {
             for byte in bytes {
-                // Whoever was closed has heard enough.
+                // The server may close before the last byte.
                 if writing.write_all(&[*byte]).await.is_err() {
                     break;
                 }
@@ -66,12 +66,12 @@ impl Echo {
         };
         let mut answer = Vec::new();
         let (_writing, read) = tokio::join!(write, timeout(TIMEOUT, reading.read_to_end(&mut answer)));
-        read.expect("an end in time").unwrap();
+        read.expect("the end in time").unwrap();
         answer
     }
 }
 
-/// A frame as a client sends it.
+/// A frame of a client.
 fn masked(opcode: OpCode, payload: &[u8], is_final: bool) -> Vec<u8> {
     frame(
         FrameHeader { is_final, opcode, mask: Some([0x37, 0xfa, 0x21, 0x3d]), ..FrameHeader::default() },
@@ -79,7 +79,7 @@ fn masked(opcode: OpCode, payload: &[u8], is_final: bool) -> Vec<u8> {
     )
 }
 
-/// A frame as the hub sends it.
+/// A frame of the hub.
 fn plain(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     frame(FrameHeader { opcode, ..FrameHeader::default() }, payload)
 }
@@ -176,16 +176,16 @@ async fn protocol_error_closes_with_code_after_earlier_messages() {
         (vec![0x83, 0x80, 0, 0, 0, 0], 1002), // a reserved opcode
         (vec![0x8b, 0x80, 0, 0, 0, 0], 1002), // a reserved control
         (vec![0x81, 0x02, b'h', b'i'], 1002), // not masked
-        (masked(CONTINUE, b"x", true), 1002), // a continuation of nothing
+        (masked(CONTINUE, b"x", true), 1002), // a continuation without a first fragment
         ([masked(TEXT, b"x", false), masked(TEXT, b"y", true)].concat(), 1002),
         (masked(PING, b"x", false), 1002),
         (masked(PING, &long, true), 1002),
         (masked(CLOSE, &[3], true), 1002),
         (masked(CLOSE, &bad_close, true), 1007),
         (masked(TEXT, b"\xed\xa0\x80", true), 1007), // half a surrogate pair
-        (masked(TEXT, b"\xc0\xaf", true), 1007),     // longer than it must be
-        ([masked(TEXT, b"\xf4", false), masked(CONTINUE, b"\x90", false)].concat(), 1007), // at once
-        (vec![0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0], 1009), // the head of 16 MiB and a byte
+        (masked(TEXT, b"\xc0\xaf", true), 1007),     // an overlong encoding
+        ([masked(TEXT, b"\xf4", false), masked(CONTINUE, b"\x90", false)].concat(), 1007), // detected before the end of the message
+        (vec![0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0], 1009), // the header of a frame of 16 MiB + 1 B
     ];
     for (bytes, code) in cases {
         let sent = [masked(BINARY, b"good", true), bytes.clone()].concat();

@@ -1,4 +1,4 @@
-//! One visitor's data: given out whole, and erased without a trace.
+//! Personal data of one visitor: complete export, and erasure from the database, its files and the archives.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{Hub, Program, Request};
 
-/// An id that stands nowhere by chance.
+/// An id that does not occur by chance.
 const ZOE: &str = "Zoe-5d1f0c7e";
 
 const DATA: &str = "/visitors/Zoe-5d1f0c7e/data";
@@ -21,7 +21,7 @@ fn nothing() -> Value {
     json!({ "erased": { "pageViews": 0, "watchSessions": 0, "rollups": 0, "queued": 0, "archives": [] } })
 }
 
-/// The files below `folder` in which `text` stands, packed or not.
+/// The files below `folder` that contain `text`, compressed or not.
 fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -80,7 +80,7 @@ async fn visitor_data_is_exported_and_erased_completely() {
 
     let erased = hub.delete(DATA).admin().send().await.expect(200);
     let rollups = &erased["erased"]["rollups"];
-    assert!(rollups.as_u64().unwrap() >= 6, "{erased}"); // January's day and month, today's quarter and day, twice each
+    assert!(rollups.as_u64().unwrap() >= 6, "{erased}"); // the day and month of January, the quarter hour and day of today, for the room and for the hub
     let expected = json!({
         "pageViews": 1, "watchSessions": 1, "rollups": rollups, "queued": 0,
         "archives": [{ "month": "2024-01", "rows": 1 }],
@@ -91,7 +91,7 @@ async fn visitor_data_is_exported_and_erased_completely() {
     let empty = json!({ "visitor": ZOE, "pageViews": [], "watchSessions": [], "archives": [], "pending": 0 });
     assert_eq!(hub.get(DATA).admin().send().await.expect(200), empty);
 
-    // Ann has all that she had.
+    // Ann's data is unchanged.
     let ann = hub.get("/visitors/ann/data").admin().send().await.expect(200);
     assert_eq!((ann["pageViews"].as_array().unwrap().len(), &ann["archives"]), (3, &json!(["2024-01"])));
     let days = "SELECT json_array(page_views, watch_sessions, visitors) FROM activity_rollups
@@ -108,7 +108,7 @@ async fn erased_queued_events_are_dropped_and_acked() {
     let mut expected = nothing();
     expected["erased"]["queued"] = json!(1);
     assert_eq!(hub.delete(DATA).admin().send().await.expect(200), expected);
-    zoe.expect_ack(1).await; // or the client would send it again
+    zoe.expect_ack(1).await; // otherwise the client would send it again
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [0]);
     assert_eq!(files_with(hub.file().parent().unwrap(), ZOE), Vec::<PathBuf>::new());
 }
@@ -145,7 +145,7 @@ async fn visitor_data_needs_the_admin_token() {
     }
     hub.get("/visitors/a%20b/data").admin().send().await.expect_error(400, "bad-visitor");
     hub.post(DATA).admin().send().await.expect_error(405, "method-not-allowed");
-    assert_eq!(hub.delete("/visitors/nobody/data").admin().send().await.expect(200), nothing());
+    assert_eq!(hub.delete("/visitors/unknown/data").admin().send().await.expect(200), nothing());
 }
 
 #[tokio::test]

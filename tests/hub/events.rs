@@ -1,4 +1,4 @@
-//! Events: idempotent, acked after the commit, over sockets and HTTP, and where people find them.
+//! Events over sockets and HTTP: they are idempotent, acked after the commit, and bounded by the queue.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn resent_page_views_of_fifty_sockets_are_stored_once() {
             for (index, id) in ids.iter().enumerate() {
                 first.view_page(*id, &format!("/{n}/{index}")).await;
             }
-            // The connection breaks before anything is acked; the client sends all of it again.
+            // The connection is lost before an ack; the client sends all events again.
             first.disconnect();
             let mut second = join().await;
             for (index, id) in ids.iter().enumerate().rev() {
@@ -108,21 +108,21 @@ async fn refs_must_increase_and_rejected_events_change_nothing() {
 #[tokio::test]
 async fn full_queue_rejects_new_events_and_keeps_accepted_ones() {
     let hub = Hub::with(|config| {
-        config.clock = manual_clock(); // it stands still: no census takes a place
+        config.clock = manual_clock(); // it does not move: no presence sample is queued
         config.history.flush_interval = Duration::from_hours(1);
         config.history.queue_limit = 3;
-        config.transport.limits = None; // whoever comes first has all of it
+        config.transport.limits = None; // one address may fill the queue
     })
     .await;
-    // Hold the file, so that the flush which a filling queue brings forward cannot empty it.
+    // The lock stops the early flush of a filling queue.
     let mut other = crate::support::open_database(&hub.file()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let mut ann = hub.join("lobby", "ann").await;
     for n in 0..3 {
         ann.view_page(Uuid::new_v4(), &format!("/{n}")).await;
     }
-    let refused = ann.view_page(Uuid::new_v4(), "/3").await;
-    assert_eq!(ann.expect_error("overloaded").await["ref"], refused);
+    let rejected = ann.view_page(Uuid::new_v4(), "/3").await;
+    assert_eq!(ann.expect_error("overloaded").await["ref"], rejected);
     let view = json!({ "id": Uuid::new_v4(), "path": "/4", "visitor": "bob", "room": "lobby" });
     let response = hub.post("/page-view").json(&view).send().await;
     response.expect_error(503, "overloaded");
@@ -169,7 +169,7 @@ async fn http_accepts_one_or_many_events_as_json_or_beacon() {
     assert_eq!(hub.rows(VIEWS).await.len(), 0);
     let durable = hub.post("/watch-session?durable=true").json(&watch).send().await.expect(200);
     assert_eq!(durable, json!({ "committed": 1 }));
-    assert_eq!(hub.rows(VIEWS).await.len(), 3); // one commit serves all
+    assert_eq!(hub.rows(VIEWS).await.len(), 3); // one commit for all events
     assert_eq!(hub.rows("SELECT watched_ms FROM watch_sessions").await, [5]);
     let again = hub.post("/watch-session?durable=true").json(&json!([watch, watch])).send().await.expect(200);
     assert_eq!(again, json!({ "committed": 2 }));

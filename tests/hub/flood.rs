@@ -1,5 +1,4 @@
-//! Floods: frames without end, most of them without payload. Whoever sends them is closed, and nobody else waits
-//! meanwhile.
+//! Floods of frames, most of them without payload: the hub closes the sender, and others are served meanwhile.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,17 +11,17 @@ use crate::support::{Hub, TIMEOUT, manual_clock};
 const UPGRADE: &str = "GET /rooms/lobby/socket HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Frames without payload, as a client sends them.
+// Masked frames without payload.
 const TEXT: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
-const TEXT_THAT_GOES_ON: [u8; 6] = [0x01, 0x80, 0, 0, 0, 0];
+const FIRST_FRAGMENT: [u8; 6] = [0x01, 0x80, 0, 0, 0, 0];
 const CONTINUATION: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
-const LAST_CONTINUATION: [u8; 6] = [0x80, 0x80, 0, 0, 0, 0];
+const LAST_FRAGMENT: [u8; 6] = [0x80, 0x80, 0, 0, 0, 0];
 const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
 const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 const BINARY: [u8; 6] = [0x82, 0x80, 0, 0, 0, 0];
 
-/// Opens a socket and sends `first`, and then `frame` without end. Returns the code with which the hub has closed,
-/// and none where it lets this go on.
+/// Opens a socket and sends `first`, and then `frame` again and again. Returns the hub's close code, or none if the hub
+/// does not close in time.
 fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -35,7 +34,7 @@ fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
             return None;
         }
     }
-    // Whatever happened to the writes, what the hub has said before is there.
+    // A failed write does not discard what the hub has sent before.
     let mut heard = Vec::new();
     for _ in 0..3 {
         let _ = stream.read_to_end(&mut heard);
@@ -47,7 +46,7 @@ fn flood(address: &str, first: &[u8], frame: &[u8]) -> Option<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_of_empty_frames_is_closed_and_others_are_served() {
     for (first, frame, code) in [
-        (TEXT_THAT_GOES_ON, CONTINUATION, 1009),
+        (FIRST_FRAGMENT, CONTINUATION, 1009),
         (TEXT, PING, 1008),
         (PONG, PONG, 1008),
         (TEXT, TEXT, 1008),
@@ -60,7 +59,7 @@ async fn flood_of_empty_frames_is_closed_and_others_are_served() {
             let address = hub.address.clone();
             floods.spawn_blocking(move || flood(&address, &first, &frame));
         }
-        // They are answered before the floods are over, or after that; and in time.
+        // Others are served during and after the floods.
         let mut responses = 0;
         while !floods.is_empty() {
             for mood in ["calm", "joy"] {
@@ -72,7 +71,7 @@ async fn flood_of_empty_frames_is_closed_and_others_are_served() {
             while let Some(closed) = floods.try_join_next() {
                 assert_eq!(closed.unwrap(), Some(code), "{frame:x?} after {responses} answers");
             }
-            tokio::time::sleep(Duration::from_millis(200)).await; // not to be too fast themselves
+            tokio::time::sleep(Duration::from_millis(200)).await; // stays below the message rate
         }
         ann.round_trip().await;
     }
@@ -82,11 +81,10 @@ async fn flood_of_empty_frames_is_closed_and_others_are_served() {
 async fn message_of_more_than_64_frames_is_closed_with_1009() {
     let hub = Hub::start().await;
     let mut eve = hub.join("lobby", "eve").await;
-    let whole = |continuations| {
-        [&TEXT_THAT_GOES_ON[..], &CONTINUATION.repeat(continuations), &LAST_CONTINUATION].concat()
-    };
+    let whole =
+        |continuations| [&FIRST_FRAGMENT[..], &CONTINUATION.repeat(continuations), &LAST_FRAGMENT].concat();
     eve.write_bytes(&[whole(62), whole(63)].concat()).await;
-    eve.expect_error("bad-json").await; // of 64 frames, and empty
+    eve.expect_error("bad-json").await; // the empty message of 64 frames
     assert_eq!(eve.expect_close().await, (1009, "a message is at most 4096 bytes".to_owned()));
     assert_eq!(hub.metric("breathing_room_limited_total{reason=\"message-frames\"}").await, 1.0);
 }
@@ -96,19 +94,19 @@ async fn frame_rate_limit_closes_with_1008() {
     let clock = manual_clock();
     let hub = Hub::with(|config| config.clock = clock.clone()).await;
     let mut eve = hub.join("lobby", "eve").await;
-    let message = [&TEXT_THAT_GOES_ON[..], &CONTINUATION.repeat(62), &LAST_CONTINUATION].concat();
-    // Far fewer messages than may come at once, by a clock that stands still.
-    let mut taken = 0;
+    let message = [&FIRST_FRAGMENT[..], &CONTINUATION.repeat(62), &LAST_FRAGMENT].concat();
+    // The clock does not move: the frame rate is reached long before the message rate.
+    let mut accepted = 0;
     let closed = loop {
         eve.write_bytes(&message).await;
         match eve.next().await {
-            Ok(refused) => assert_eq!(refused["code"], "bad-json"),
+            Ok(rejected) => assert_eq!(rejected["code"], "bad-json"),
             Err(_) => break eve.expect_close().await,
         }
-        taken += 1;
+        accepted += 1;
     };
     assert_eq!(closed, (1008, "rate-limit".to_owned()));
-    assert!((25..=51).contains(&taken), "{taken} messages of 64 frames");
+    assert!((25..=51).contains(&accepted), "{accepted} messages of 64 frames");
     assert_eq!(hub.metric("breathing_room_limited_total{reason=\"frame-rate\"}").await, 1.0);
     assert_eq!(hub.metric("breathing_room_limited_total{reason=\"message-rate\"}").await, 0.0);
 }

@@ -1,4 +1,4 @@
-//! The flush: one transaction for all, and a database that fails for a while.
+//! The flush: one transaction for all waiting events, and retries while the database fails.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn locked_database_loses_no_events_and_recovers() {
     eventually(degraded, "health is degraded").await;
     let health = hub.get("/health").send().await.expect(503);
     assert_eq!((&health["status"], &health["pendingPageViews"]), (&json!("degraded"), &json!(20)));
-    // People go on meanwhile, and so do events.
+    // Joins and events work meanwhile.
     let mut bob = hub.join("lobby", "bob").await;
     bob.expect_present(2).await;
     bob.view_page(Uuid::new_v4(), "/21").await;
@@ -44,8 +44,7 @@ async fn locked_database_loses_no_events_and_recovers() {
 #[tokio::test]
 async fn full_disk_rolls_back_loses_no_events_and_recovers() {
     let hub = Hub::start().await;
-    // A disk cannot be filled without a mount of its own. This fails as SQLITE_FULL does: in the middle of
-    // the transaction, which SQLite rolls back by itself.
+    // The trigger fails as SQLITE_FULL does: in the middle of the transaction, which SQLite rolls back by itself.
     let mut other = open_database(&hub.file()).await;
     let full = "CREATE TRIGGER disk_full BEFORE INSERT ON activity_rollups BEGIN \
         SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
@@ -59,9 +58,9 @@ async fn full_disk_rolls_back_loses_no_events_and_recovers() {
     )
     .await;
     eventually(async || hub.get("/health").send().await.status == 503, "health is degraded").await;
-    // A trigger's words are for the log: only SQLite's own codes have names.
+    // Only SQLite's own error codes have a reason of their own; a trigger's message is in the log.
     assert_eq!(hub.get("/health").send().await.expect(503)["reason"], "database-error");
-    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [0]); // all or nothing
+    assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions").await, [0]); // the transaction is atomic
     sqlx::query("DROP TRIGGER disk_full").execute(&mut other).await.unwrap();
     ann.expect_ack(6).await;
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [5]);
@@ -100,14 +99,14 @@ async fn durable_posts_share_flush_retries_and_get_no_error_details() {
         hub.post(&format!("/page-view?durable={durable}")).json(&view)
     };
     post(false).send().await.expect(202);
-    // The waits have grown to 2 s and more.
-    eventually(async || failures().await >= 4.0, "it fails again and again").await;
+    // The backoff has reached 2 s.
+    eventually(async || failures().await >= 4.0, "four flushes have failed").await;
     let before = failures().await;
     let mut responses = Vec::new();
     for n in 1..=30 {
         responses.push(tokio::spawn(post(true).send()));
         let is_pending = async || hub.get("/health").send().await.expect(503)["pendingPageViews"] == n + 1;
-        eventually(is_pending, "it is queued").await;
+        eventually(is_pending, "the event is queued").await;
     }
     for response in responses {
         let response = response.await.unwrap();
@@ -117,7 +116,7 @@ async fn durable_posts_share_flush_retries_and_get_no_error_details() {
     }
     let tries = failures().await - before;
     assert!(tries <= 5.0, "{tries} tries for 30 posts");
-    // The admin may force one, and is told why it failed.
+    // The admin can force a flush, and gets the error.
     let before = failures().await;
     let forced = hub.post("/flush").admin().send().await.expect_error(503, "not-committed");
     assert!(forced.contains("a secret") && failures().await > before, "{forced}");

@@ -1,4 +1,4 @@
-//! The fuzz targets' seeds: whatever a fuzzer is to hold, holds for the bytes that it begins with.
+//! The seeds of the fuzz targets: each check passes for each of its seeds.
 
 use std::fs;
 use std::path::Path;

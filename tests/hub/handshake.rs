@@ -1,5 +1,4 @@
-//! The opening handshake over bare TCP: what no careful client sends, and what becomes of a peer that does not take
-//! the answer.
+//! The opening handshake over raw TCP: invalid requests that clients do not send, and slow readers of responses.
 
 use std::fs;
 
@@ -15,10 +14,10 @@ use crate::support::{Hub, Program, TIMEOUT, eventually};
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
 
-/// So many bytes are read at once.
+/// Bytes per read.
 const PIECE: usize = 1_000;
 
-/// One answer: its status, its head in lower case, and its body.
+/// Reads one response. Returns its status, its head in lower case, and its body.
 async fn read_answer(reading: &mut (impl AsyncReadExt + Unpin)) -> (u16, String, String) {
     let read = async {
         let mut head = Vec::new();
@@ -28,17 +27,17 @@ async fn read_answer(reading: &mut (impl AsyncReadExt + Unpin)) -> (u16, String,
         let head = String::from_utf8(head).unwrap().to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-        // Bit by bit, so that whoever writes to a peer with a small window does so too.
+        // Small reads keep the window small, so that the hub writes in small pieces too.
         for piece in body.chunks_mut(PIECE) {
             reading.read_exact(piece).await.unwrap();
             yield_now().await;
         }
         (head[9..12].parse().unwrap(), head, String::from_utf8(body).unwrap())
     };
-    timeout(TIMEOUT, read).await.expect("a whole answer in time")
+    timeout(TIMEOUT, read).await.expect("a complete response in time")
 }
 
-/// What is answered to a request with just these headers.
+/// Sends a request with exactly these headers. Returns the status and the body.
 async fn ask(hub: &Hub, request: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(&hub.address).await.unwrap();
     stream.write_all(format!("{request}\r\n{headers}\r\n").as_bytes()).await.unwrap();
@@ -67,7 +66,7 @@ async fn missing_or_duplicate_host_is_400_on_every_route() {
         assert_eq!((status, code(&body)), (400, json!("bad-host")), "{hosts:?}");
     }
     assert_eq!(ask(&hub, "GET /live HTTP/1.1", &format!("host: a\r\n{upgrade}")).await.0, 101);
-    assert_eq!(ask(&hub, "GET /health HTTP/1.0", "").await.0, 200, "HTTP/1.0 has none");
+    assert_eq!(ask(&hub, "GET /health HTTP/1.0", "").await.0, 200, "HTTP/1.0 needs no Host");
     assert_eq!(ask(&hub, "GET /health HTTP/1.0", "host: a\r\nhost: b\r\n").await.0, 400);
 }
 
@@ -90,11 +89,11 @@ async fn upgrade_with_a_body_is_400_and_its_body_is_not_parsed_as_frames() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let (status, _, body) = read_answer(&mut stream).await;
         assert_eq!((status, code(&body)), (400, json!("bad-upgrade")), "{announced}");
-        let _ = stream.write_all(&frame).await; // it may be closed already
+        let _ = stream.write_all(&frame).await; // the hub may have closed the connection
         assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["moods"], json!({}));
     }
     let nothing = format!("host: a\r\n{UPGRADE}{KEY}content-length: 0\r\n");
-    assert_eq!(ask(&hub, "GET /live HTTP/1.1", &nothing).await.0, 101, "none is announced");
+    assert_eq!(ask(&hub, "GET /live HTTP/1.1", &nothing).await.0, 101, "a length of 0 is no body");
 }
 
 #[tokio::test]
@@ -102,7 +101,11 @@ async fn plain_get_of_a_socket_is_426_without_upgrade() {
     let hub = Hub::start().await;
     let response = hub.get("/live").send().await;
     response.expect_error(426, "upgrade-required");
-    assert_eq!((response.header("upgrade"), response.header("connection")), ("", ""), "HTTP/2 has neither");
+    assert_eq!(
+        (response.header("upgrade"), response.header("connection")),
+        ("", ""),
+        "hop-by-hop headers are not sent"
+    );
     assert_eq!(response.header("sec-websocket-version"), "13");
 }
 
@@ -123,12 +126,12 @@ async fn responses_that_contain_a_handshake_reach_a_slow_reader_unbuffered() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:").map(str::to_owned)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
     };
-    // As the hub writes in many pieces, each begins somewhere in those texts.
+    // The hub writes in many pieces, which start at any position of those texts.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let (reading, mut writing) = socket.connect(hub.address.parse().unwrap()).await.unwrap().into_split();
     let before = resident();
-    let asking = tokio::spawn(async move {
+    let requests = tokio::spawn(async move {
         let request = "GET /live-activity HTTP/1.1\r\nhost: hub\r\n\r\n";
         for _ in 0..ANSWERS {
             writing.write_all(request.as_bytes()).await.unwrap();
@@ -140,12 +143,12 @@ async fn responses_that_contain_a_handshake_reach_a_slow_reader_unbuffered() {
         let (status, _, body) = read_answer(&mut reading).await;
         assert_eq!(status, 200);
         let activity: Value =
-            serde_json::from_str(&body).unwrap_or_else(|_| panic!("answer {response}: {body}"));
+            serde_json::from_str(&body).unwrap_or_else(|_| panic!("response {response}: {body}"));
         assert_eq!(activity["sessions"], 20);
         bytes += body.len();
     }
-    drop(asking.await.unwrap());
+    drop(requests.await.unwrap());
     let grown = resident().saturating_sub(before);
     assert!(bytes > 16 * 1024 * 1024 && grown < bytes / 2 / 1024, "{grown} kB more after {bytes} bytes");
-    eventually(async || hub.get("/health").send().await.status == 200, "others are answered").await;
+    eventually(async || hub.get("/health").send().await.status == 200, "others are served").await;
 }

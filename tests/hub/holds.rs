@@ -1,5 +1,5 @@
-//! Seats: neither a deploy nor a crash is seen in the counts of those who are held. Hubs, one after the other, on the
-//! same file.
+//! Holds over a restart: counts do not drop while visitors reconnect after a deploy or a crash. Several hubs run on the
+//! same database, one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::{Client, Hub, Program, eventually, manual_clock, rows};
 
 const LONG: Duration = Duration::from_hours(1);
 
-fn held(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> {
+fn with_hold(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> {
     let clock = clock.clone();
     move |config| {
         config.clock = clock;
@@ -21,9 +21,9 @@ fn held(seat_hold: Duration, clock: &Clock) -> impl FnOnce(&mut Config) + use<> 
     }
 }
 
-/// Ann, calm, and Bob in the lobby, and Carol in the garden, until the hub stops.
-async fn stopped(seat_hold: Duration, clock: &Clock) -> TempDir {
-    let hub = Hub::with(held(seat_hold, clock)).await;
+/// Stops a hub with Ann (calm) and Bob in the lobby and Carol in the garden. Returns its folder.
+async fn stop_with_three_visitors(seat_hold: Duration, clock: &Clock) -> TempDir {
+    let hub = Hub::with(with_hold(seat_hold, clock)).await;
     let mut clients = vec![
         hub.join_with_mood("lobby", "ann", "calm").await,
         hub.join("lobby", "bob").await,
@@ -41,17 +41,13 @@ async fn stopped(seat_hold: Duration, clock: &Clock) -> TempDir {
 #[tokio::test]
 async fn restart_keeps_counts_and_moods() {
     let clock = manual_clock();
-    let folder = stopped(LONG, &clock).await;
-    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
+    let folder = stop_with_three_visitors(LONG, &clock).await;
+    let hub = Hub::in_folder(folder, with_hold(LONG, &clock)).await;
     let garden = hub.get("/rooms/garden").send().await.expect(200);
-    assert_eq!(
-        (&garden["present"], &garden["moods"]),
-        (&json!(1), &json!({ "joy": 1 })),
-        "she is held there"
-    );
+    assert_eq!((&garden["present"], &garden["moods"]), (&json!(1), &json!({ "joy": 1 })), "Carol is held");
     assert_eq!(hub.debug("liveUsers").await, 3);
 
-    // Somebody who watches from the first moment on sees nobody leave.
+    // A client that watches from the start sees no leave.
     let mut watcher = hub.join("lobby", "max").await;
     assert_eq!((watcher.present, &watcher.moods), (3, &json!({ "calm": 1 })));
     let ann = hub.join("lobby", "ann").await;
@@ -60,44 +56,44 @@ async fn restart_keeps_counts_and_moods() {
     assert_eq!((bob.present, &bob.moods), (3, &json!({ "calm": 1, "hope": 1 })));
     let _carol = hub.join_with_mood("garden", "carol", "sad").await;
     watcher.expect_moods(json!({ "calm": 1, "hope": 1 })).await;
-    assert_eq!((watcher.presence_frames, watcher.present), (1, 3), "Bob's mood was the only news");
+    assert_eq!((watcher.presence_frames, watcher.present), (1, 3), "Bob's mood is the only change");
     let garden = hub.get("/rooms/garden").send().await.expect(200);
     assert_eq!((&garden["present"], &garden["moods"]), (&json!(1), &json!({ "sad": 1 })));
 
-    // Whoever is back is counted once, and leaves when they leave.
+    // A visitor who returned counts once, and leaves with the socket.
     ann.leave().await;
     watcher.expect_present(2).await.expect_moods(json!({ "hope": 1 })).await;
     hub.expect_held(0).await;
     let left = async || rows(&hub.file(), "SELECT count(*) FROM seats").await == [0];
-    eventually(left, "nobody is held, and the next flush interval says so").await;
+    eventually(left, "the next flush interval deletes all holds").await;
 }
 
 #[tokio::test]
 async fn hold_expires_when_the_visitor_does_not_return() {
     let clock = manual_clock();
-    let folder = stopped(Duration::from_secs(2), &clock).await;
+    let folder = stop_with_three_visitors(Duration::from_secs(2), &clock).await;
     clock.advance(Duration::from_millis(500));
     let started = Instant::now();
-    let hub = Hub::in_folder(folder, held(Duration::from_secs(2), &clock)).await;
+    let hub = Hub::in_folder(folder, with_hold(Duration::from_secs(2), &clock)).await;
     let mut ann = hub.join("lobby", "ann").await;
     assert_eq!(ann.present, 2);
     ann.expect_present(1).await.expect_moods(json!({ "calm": 1 })).await;
     let took = started.elapsed();
-    assert!(took >= Duration::from_millis(1_400), "1.5 s of the 2 s were left: {took:?}");
+    assert!(took >= Duration::from_millis(1_400), "1.5 s of 2 s remained: {took:?}");
     hub.expect_debug("roomCount", 1).await;
 }
 
 #[tokio::test]
 async fn expired_and_disabled_holds_are_discarded() {
     for (at_stop, at_start, later) in [
-        (Duration::from_secs(15), Duration::from_secs(15), Duration::from_secs(15)), // too old
-        (LONG, Duration::ZERO, Duration::ZERO),                                      // turned off now
-        (Duration::ZERO, LONG, Duration::ZERO),                                      // turned off then
+        (Duration::from_secs(15), Duration::from_secs(15), Duration::from_secs(15)), // expired
+        (LONG, Duration::ZERO, Duration::ZERO),                                      // disabled at the start
+        (Duration::ZERO, LONG, Duration::ZERO),                                      // disabled at the stop
     ] {
         let clock = manual_clock();
-        let folder = stopped(at_stop, &clock).await;
+        let folder = stop_with_three_visitors(at_stop, &clock).await;
         clock.advance(later);
-        let hub = Hub::in_folder(folder, held(at_start, &clock)).await;
+        let hub = Hub::in_folder(folder, with_hold(at_start, &clock)).await;
         assert_eq!((hub.debug("liveUsers").await, hub.debug("roomCount").await), (0, 0));
         assert_eq!(rows(&hub.file(), "SELECT count(*) FROM seats").await, [0]);
     }
@@ -106,15 +102,15 @@ async fn expired_and_disabled_holds_are_discarded() {
 #[tokio::test]
 async fn close_1000_during_shutdown_leaves_no_hold() {
     let clock = manual_clock();
-    let mut hub = Hub::with(held(LONG, &clock)).await;
+    let mut hub = Hub::with(with_hold(LONG, &clock)).await;
     let (ann, bob) = (hub.join("lobby", "ann").await, hub.join("lobby", "bob").await);
-    let _stubborn = hub.join("lobby", "eve").await; // answers no close: keeps the hub busy for a moment
+    let _stubborn = hub.join("lobby", "eve").await; // does not answer the close, which keeps the hub draining for a moment
     hub.signal();
     bob.disconnect();
-    // She may be told to go before she says so; then she has not left.
+    // The hub may close Ann's socket first. Then she has not left.
     let left = ann.close(1000).await == Disconnect::Closed(1000);
     let folder = hub.wait().await;
-    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
+    let hub = Hub::in_folder(folder, with_hold(LONG, &clock)).await;
     assert_eq!(hub.debug("liveUsers").await, if left { 2 } else { 3 });
 }
 
@@ -129,7 +125,7 @@ async fn sigterm_saves_holds_for_the_next_start() {
     assert_eq!(hub.wait().await.code(), Some(0));
     let hub = Program::start(folder.path(), &[]).await;
     assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2);
-    // A crash keeps those who are held, but nobody who has come since.
+    // A crash keeps holds, but not sockets that have joined since.
     let _carol = hub.join("lobby", "carol").await;
     hub.signal("KILL").await;
     hub.wait().await;
@@ -138,15 +134,15 @@ async fn sigterm_saves_holds_for_the_next_start() {
     assert_eq!((&lobby["present"], &lobby["held"]), (&json!(2), &json!(2)));
 }
 
-/// Before, each restart began the hold anew: restarts closer together than `SEAT_HOLD` kept a gone visitor for ever.
+/// Regression: each restart renewed the hold, so that restarts within `SEAT_HOLD` of each other held a visitor for ever.
 #[tokio::test]
 async fn restart_keeps_first_deadline_of_held_visitors() {
     let clock = manual_clock();
     let hold = Duration::from_mins(1);
-    let mut folder = stopped(hold, &clock).await;
+    let mut folder = stop_with_three_visitors(hold, &clock).await;
     for (passed, present) in [(25, 3), (25, 3), (25, 0)] {
         clock.advance(Duration::from_secs(passed));
-        let hub = Hub::in_folder(folder, held(hold, &clock)).await;
+        let hub = Hub::in_folder(folder, with_hold(hold, &clock)).await;
         assert_eq!(hub.debug("liveUsers").await, present, "after {passed} s more");
         folder = hub.stop().await;
     }
@@ -158,11 +154,12 @@ async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
     let settings = [("LEAVE_GRACE", "1h"), ("FLUSH_INTERVAL", "20ms")];
     let hub = Program::start(folder.path(), &settings).await;
     Client::join(&hub.address, "lobby", "visitor=ann&mood=calm").await.disconnect();
-    let _bob = hub.join("lobby", "bob").await; // has a socket: is nowhere but in memory
+    let _bob = hub.join("lobby", "bob").await; // has a socket, so that no hold is saved
     let file = folder.path().join("hub.db");
     let saved = "SELECT json_array(room, visitor, mood, reason) FROM seats";
     let expected = [json!(["lobby", "ann", "calm", "grace"])];
-    eventually(async || rows(&file, saved).await == expected, "the next flush interval saves her").await;
+    eventually(async || rows(&file, saved).await == expected, "the next flush interval saves Ann's hold")
+        .await;
     let until = rows(&file, "SELECT held_until FROM seats").await[0].as_u64().unwrap();
     let mut hub = hub;
     for _ in 0..2 {
@@ -173,25 +170,25 @@ async fn kill_9_keeps_lost_visitors_with_reason_and_deadline() {
         assert_eq!((&lobby["present"], &lobby["held"]), (&json!(1), &json!(1)));
         assert_eq!(lobby["moods"], json!({ "calm": 1 }));
     }
-    // Another hold is saved, and with it hers: as it was, but for the rounding of two clocks.
+    // Another hold is saved, and Ann's with it, unchanged except for the rounding of two clocks.
     hub.join("lobby", "carol").await.disconnect();
     let count = "SELECT count(*) FROM seats";
-    eventually(async || rows(&file, count).await == [2], "both are saved").await;
+    eventually(async || rows(&file, count).await == [2], "both holds are saved").await;
     let hers = "SELECT held_until FROM seats WHERE visitor = 'ann' AND reason = 'grace'";
     let still = rows(&file, hers).await[0].as_u64().unwrap();
-    assert!((until.saturating_sub(1_000)..=until + 1_000).contains(&still), "{still}, and was {until}");
-    // Whoever is back is not held any more.
+    assert!((until.saturating_sub(1_000)..=until + 1_000).contains(&still), "{still}, was {until}");
+    // A visitor who returned is not held any more.
     let ann = hub.join("lobby", "ann").await;
     assert_eq!((ann.present, &ann.moods), (2, &json!({ "calm": 1 })));
-    eventually(async || rows(&file, count).await == [1], "she is back").await;
+    eventually(async || rows(&file, count).await == [1], "Ann's hold is deleted").await;
 }
 
 #[tokio::test]
 async fn held_counts_are_in_responses_and_metrics() {
     let clock = manual_clock();
-    let folder = stopped(LONG, &clock).await;
+    let folder = stop_with_three_visitors(LONG, &clock).await;
     let hub = Hub::in_folder(folder, |config| {
-        held(LONG, &clock)(config);
+        with_hold(LONG, &clock)(config);
         config.presence.leave_grace = LONG;
     });
     let hub = hub.await;
@@ -199,7 +196,7 @@ async fn held_counts_are_in_responses_and_metrics() {
     hub.join("lobby", "max").await.disconnect();
     hub.expect_debug("sessions", 1).await;
     let lobby = hub.get("/rooms/lobby").send().await.expect(200);
-    assert_eq!((&lobby["present"], &lobby["held"]), (&json!(3), &json!(2)), "Bob since before, and Max");
+    assert_eq!((&lobby["present"], &lobby["held"]), (&json!(3), &json!(2)), "Bob since the restart, and Max");
     let rooms = hub.get("/live-activity").send().await.expect(200)["rooms"].clone();
     let listed = json!([
         { "room": "lobby", "present": 3, "held": 2, "moods": { "calm": 1 } },
@@ -210,23 +207,23 @@ async fn held_counts_are_in_responses_and_metrics() {
     for line in ["breathing_room_held{reason=\"grace\"} 1", "breathing_room_held{reason=\"restart\"} 2"] {
         assert!(page.contains(line), "{line}\n{page}");
     }
-    // Rooms are told what they were told before: no more, and no more often.
+    // Presence messages have no field for holds, and holds cause no additional messages.
     let seq = ann.seq;
     let _max = hub.join("lobby", "max").await;
     hub.expect_held(2).await;
     let _eve = hub.join("lobby", "eve").await;
     ann.expect_present(4).await;
-    assert_eq!(ann.seq, seq + 2, "Max came once, and Eve");
+    assert_eq!(ann.seq, seq + 2, "one join of Max, one of Eve");
     assert!(ann.welcome.get("held").is_none());
-    // An empty room holds nobody.
+    // An empty room has no holds.
     assert_eq!(hub.get("/rooms/nowhere").send().await.expect(200)["held"], 0);
 }
 
 #[tokio::test]
 async fn erasure_removes_the_hold() {
     let clock = manual_clock();
-    let folder = stopped(LONG, &clock).await;
-    let hub = Hub::in_folder(folder, held(LONG, &clock)).await;
+    let folder = stop_with_three_visitors(LONG, &clock).await;
+    let hub = Hub::in_folder(folder, with_hold(LONG, &clock)).await;
     hub.expect_held(3).await;
     hub.delete("/visitors/carol/data").admin().send().await.expect(200);
     hub.expect_held(2).await;
@@ -251,5 +248,5 @@ async fn shutdown_spreads_closes_over_time() {
     ends.sort();
     let spread = ends[19] - ends[0];
     assert!(spread >= Duration::from_millis(1_500), "{spread:?} of 1.9 s");
-    assert!(ends[10] - ends[0] >= spread / 4, "evenly: {ends:?}");
+    assert!(ends[10] - ends[0] >= spread / 4, "closes are not spread evenly: {ends:?}");
 }

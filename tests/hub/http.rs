@@ -1,11 +1,11 @@
-//! HTTP: answers from memory whatever the database does, and metrics.
+//! HTTP: live routes work from memory in any state of the database; metrics, subprotocol and moods.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::{Client, Hub, manual_clock};
 
-/// All that must never touch the database.
+/// Everything that must not access the database.
 async fn expect_memory_answers(hub: &Hub, pending: u64) {
     let health = hub.get("/health").send().await;
     let health: serde_json::Value = serde_json::from_str(&health.text).unwrap();
@@ -51,7 +51,7 @@ async fn live_routes_work_while_the_database_is_missing() {
 
 #[tokio::test]
 async fn metrics_match_the_activity() {
-    // A clock that stands still: no census comes in between.
+    // The clock does not move: no presence sample is taken in between.
     let hub = Hub::with(|config| config.clock = manual_clock()).await;
     let mut ann = hub.join("lobby", "ann").await;
     let bob = hub.join("lobby", "bob").await;
@@ -128,6 +128,6 @@ async fn configured_moods_replace_the_default_ones() {
     ann.expect_error("unknown-mood").await;
     ann.set_mood(Some("stormy")).await;
     ann.expect_moods(json!({ "stormy": 1 })).await;
-    let refused = Client::connect(&format!("ws://{}/rooms/lobby/socket?mood=calm", hub.address)).await;
-    assert!(refused.is_err());
+    let rejected = Client::connect(&format!("ws://{}/rooms/lobby/socket?mood=calm", hub.address)).await;
+    assert!(rejected.is_err());
 }

@@ -1,4 +1,4 @@
-//! In and out: check, export and import, by the program itself on real files.
+//! The commands check, export and import on real files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::support::program::ProgramOutput;
 use crate::support::{Program, open_database, rows};
 
-/// A folder with a database in it, or without one, and files beside it.
+/// A folder with a database and other files.
 struct Workspace {
     folder: TempDir,
 }
@@ -23,12 +23,12 @@ impl Workspace {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// With a month of history of all kinds, bots and odd texts included.
+    /// Imports a month of history of all kinds, with bots and special characters.
     async fn with_history() -> Self {
         let workspace = Self::new();
         let mut lines = Vec::new();
         for n in 0..60_u64 {
-            let at = 1_772_300_000_000 + n * 40_000_000; // from the end of February 2026 on
+            let at = 1_772_300_000_000 + n * 40_000_000; // from the end of February 2026
             let id = Uuid::from_u128(u128::from(n) << 100 | u128::from(n));
             let (room, visitor) = (["lobby", "garden"][usize::from(n % 3 == 0)], format!("v{}", n % 7));
             lines.push(json!({ "type": "page-view", "id": id, "room": room, "visitor": visitor, "path": format!("/{}", n % 5),
@@ -88,7 +88,7 @@ impl Workspace {
 }
 
 impl ProgramOutput {
-    /// It ended with this code, and its last line on standard output is this, where one is expected.
+    /// The exit code, and the last line of standard output unless it is empty.
     fn expect(&self, code: i32, last_line: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
         if !last_line.is_empty() {
@@ -151,9 +151,9 @@ async fn export_filters_by_time_and_room() {
         assert_eq!(some.iter().collect::<Vec<_>>(), expected, "{from} {to}");
     }
     let garden = records(workspace.export("garden.jsonl", &["--room", "garden"]).await);
-    assert_eq!(garden.len(), 40, "views and watch sessions, and no presence of the whole hub");
+    assert_eq!(garden.len(), 40, "page views and watch sessions, without the presence samples of the hub");
     assert!(garden.iter().all(|record| record["room"] == "garden"));
-    // Standard output, with and without its name; the format is as told, or else JSON Lines.
+    // Standard output, with and without `--out -`. JSON Lines is the default format.
     let stdout = workspace.run(&["export", "--room", "garden"]).await;
     assert_eq!(stdout.stdout, workspace.read("garden.jsonl"));
     let stdout = workspace.run(&["export", "--room", "garden", "--out", "-", "--format", "csv"]).await;
@@ -195,21 +195,21 @@ async fn import_waits_for_a_database_lock() {
     let mut other = open_database(&workspace.path("hub.db")).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     workspace.run(&["check"]).await.expect(0, "");
-    assert_eq!(workspace.export("all.jsonl", &[]).await.lines().count(), 180, "who only reads does not wait");
+    assert_eq!(workspace.export("all.jsonl", &[]).await.lines().count(), 180, "reading does not wait");
     let file = workspace.write("old.csv", "id,user_id,path,timestamp\n1,ann,/,1700000000\n");
-    // It says so when SQLite has waited for as long as it does, and then tries again.
+    // The import prints this after SQLite's busy timeout, and then tries again.
     let release = async || {
         sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     };
     let url = format!("sqlite://{}", workspace.path("hub.db").display());
     let settings = [("DATABASE_URL", url.as_str())];
-    let ended =
+    let output =
         Program::run_and_react(&["import", &file], &settings, "waits for the database", release).await;
-    ended.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
-    assert_eq!(ended.stderr.lines().count(), 1, "it says so once: {ended:?}");
+    output.expect(0, "1 rows read: 1 taken, 0 already there, 0 refused");
+    assert_eq!(output.stderr.lines().count(), 1, "it prints this once: {output:?}");
 }
 
-/// The old worker's tables in its four kinds of files, each with the same two right rows and wrong ones.
+/// The tables of the old worker in four kinds of files, each with valid and invalid rows.
 #[tokio::test]
 async fn legacy_worker_tables_are_imported() {
     let workspace = Workspace::new();
@@ -249,14 +249,14 @@ async fn legacy_worker_tables_are_imported() {
     assert!(!workspace.path("hub.db").exists());
 
     let report = workspace.path("refused.txt").display().to_string();
-    let ended = import(&["--report", &report]).await;
-    ended.expect(1, "14 rows read: 8 taken, 0 already there, 6 refused");
-    assert_eq!(ended.stderr, dry.stderr);
-    assert_eq!(workspace.read("refused.txt"), ended.stderr);
+    let output = import(&["--report", &report]).await;
+    output.expect(1, "14 rows read: 8 taken, 0 already there, 6 refused");
+    assert_eq!(output.stderr, dry.stderr);
+    assert_eq!(workspace.read("refused.txt"), output.stderr);
     let folder = format!("{}/", workspace.folder.path().display());
-    let refused = ended.stderr.replace(&folder, "");
+    let rejected = output.stderr.replace(&folder, "");
     assert_eq!(
-        refused.lines().collect::<Vec<_>>(),
+        rejected.lines().collect::<Vec<_>>(),
         [
             "views.json:3: visitor (user_id): must match [A-Za-z0-9_-]{1,64}",
             "views.csv:3: path: is missing",
@@ -309,8 +309,8 @@ async fn legacy_columns_can_be_mapped() {
     let unknown = workspace.run(&["import", &views]).await;
     unknown.expect(1, "2 rows read: 0 taken, 0 already there, 2 refused");
     assert!(unknown.stderr.contains("v.csv:2: has no type, no path and no content_id"), "{unknown:?}");
-    let told = workspace.run(&["import", &views, "--kind", "page-views"]).await;
-    assert!(told.stderr.contains("v.csv:2: id: is missing"), "{told:?}");
+    let page_views = workspace.run(&["import", &views, "--kind", "page-views"]).await;
+    assert!(page_views.stderr.contains("v.csv:2: id: is missing"), "{page_views:?}");
 }
 
 #[tokio::test]
@@ -319,16 +319,16 @@ async fn first_20_rejected_rows_are_printed() {
     let rows: Vec<String> = (0..25).map(|n| format!("{n},not a visitor,/,1")).collect();
     let file = workspace.write("v.csv", format!("id,user_id,path,timestamp\n{}\n", rows.join("\n")));
     let report = workspace.path("refused.txt").display().to_string();
-    let ended = workspace.run(&["import", &file]).await;
-    ended.expect(1, "25 rows read: 0 taken, 0 already there, 25 refused");
-    assert_eq!(ended.stderr.lines().count(), 21);
-    assert_eq!(ended.stderr.lines().last(), Some("and 5 more, which --report FILE would tell"));
-    let ended = workspace.run(&["import", &file, "--report", &report]).await;
-    assert_eq!(ended.stderr.lines().last(), Some("and 5 more"));
+    let output = workspace.run(&["import", &file]).await;
+    output.expect(1, "25 rows read: 0 taken, 0 already there, 25 refused");
+    assert_eq!(output.stderr.lines().count(), 21);
+    assert_eq!(output.stderr.lines().last(), Some("and 5 more, which --report FILE would tell"));
+    let output = workspace.run(&["import", &file, "--report", &report]).await;
+    assert_eq!(output.stderr.lines().last(), Some("and 5 more"));
     assert_eq!(workspace.read("refused.txt").lines().count(), 25);
 }
 
-/// More than one transaction, and more than one page of an export.
+/// The file needs several transactions to import, and several pages to export.
 #[tokio::test]
 async fn long_import_is_split_into_transactions() {
     let workspace = Workspace::new();
@@ -348,34 +348,34 @@ async fn check_reports_rollup_differences() {
     let workspace = Workspace::with_history().await;
     workspace.run(&["check"]).await.expect(0, "");
     workspace.change("UPDATE activity_rollups SET page_views = page_views + 1 WHERE level = 'day' AND room = 0 AND at = (SELECT min(at) FROM activity_rollups WHERE level = 'day' AND room = 0)").await;
-    let ended = workspace.run(&["check"]).await;
-    ended.expect(1, "");
-    let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{ended:?}");
-    assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{ended:?}");
-    assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{ended:?}");
+    let output = workspace.run(&["check"]).await;
+    output.expect(1, "");
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{output:?}");
+    assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{output:?}");
+    assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{output:?}");
     workspace
         .change("UPDATE months SET archive = 'a.jsonl.gz', checksum = 'abc' WHERE month = '2026-02'")
         .await;
-    let ended = workspace.run(&["check"]).await;
-    ended.expect(0, "");
-    assert!(ended.stdout.starts_with("2026-02 is in an archive and was not recounted\n"), "{ended:?}");
+    let output = workspace.run(&["check"]).await;
+    output.expect(0, "");
+    assert!(output.stdout.starts_with("2026-02 is in an archive and was not recounted\n"), "{output:?}");
 }
 
 #[tokio::test]
 async fn commands_do_not_create_a_missing_database() {
     let workspace = Workspace::new();
     for command in ["check", "export"] {
-        let ended = workspace.run(&[command]).await;
-        ended.expect(2, "");
+        let output = workspace.run(&[command]).await;
+        output.expect(2, "");
         let expected = format!("error: there is no database at {}\n", workspace.path("hub.db").display());
-        assert_eq!(ended.stderr, expected);
+        assert_eq!(output.stderr, expected);
         assert_eq!(fs::read_dir(workspace.folder.path()).unwrap().count(), 0);
     }
     let missing = workspace.path("missing.csv").display().to_string();
-    let ended = workspace.run(&["import", &missing]).await;
-    ended.expect(2, "");
-    assert!(ended.stderr.contains("cannot read ") && ended.stderr.lines().count() == 1, "{ended:?}");
+    let output = workspace.run(&["import", &missing]).await;
+    output.expect(2, "");
+    assert!(output.stderr.contains("cannot read ") && output.stderr.lines().count() == 1, "{output:?}");
     assert!(!workspace.path("hub.db").exists());
     let nothing = workspace.run(&["import"]).await;
     nothing.expect(2, "");
@@ -387,10 +387,10 @@ async fn failed_export_leaves_no_file() {
     let workspace = Workspace::with_history().await;
     let nowhere = Path::new("nowhere").join("all.csv");
     let out = workspace.path(nowhere.to_str().unwrap()).display().to_string();
-    let ended = workspace.run(&["export", "--out", &out]).await;
-    ended.expect(2, "");
-    assert!(ended.stderr.contains("cannot write ") && ended.stderr.contains("all.csv"), "{ended:?}");
-    // A folder cannot be replaced by a file.
+    let output = workspace.run(&["export", "--out", &out]).await;
+    output.expect(2, "");
+    assert!(output.stderr.contains("cannot write ") && output.stderr.contains("all.csv"), "{output:?}");
+    // A file cannot replace a folder.
     fs::create_dir(workspace.path("folder.csv")).unwrap();
     fs::write(workspace.path("folder.csv").join("x"), "").unwrap();
     let out = workspace.path("folder.csv").display().to_string();

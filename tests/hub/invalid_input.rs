@@ -1,4 +1,4 @@
-//! Wrong input of every kind: the protocol's answer, and nothing else changes.
+//! Invalid input of every kind: the hub responds as the protocol says, and nothing else changes.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::support::client::Disconnect;
 use crate::support::{Client, Hub, eventually};
 
-/// Two members with a queued event each, and the memory as they leave it.
-async fn quiet_hub() -> (Hub, Client, Client) {
+/// A hub with two clients in the lobby and one queued page view.
+async fn hub_with_two_clients() -> (Hub, Client, Client) {
     let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
     let mut bob = hub.join_with_mood("lobby", "bob", "calm").await;
     let mut ann = hub.join_with_mood("lobby", "ann", "joy").await;
@@ -22,7 +22,7 @@ async fn quiet_hub() -> (Hub, Client, Client) {
     (hub, ann, bob)
 }
 
-async fn expect_as_before(hub: &Hub) {
+async fn expect_unchanged(hub: &Hub) {
     let room = hub.get("/rooms/lobby").send().await.expect(200);
     assert_eq!((&room["present"], &room["moods"]), (&json!(2), &json!({ "calm": 1, "joy": 1 })));
     let health = hub.get("/health").send().await.expect(200);
@@ -34,7 +34,7 @@ async fn expect_as_before(hub: &Hub) {
 
 #[tokio::test]
 async fn invalid_messages_are_rejected_and_change_nothing() {
-    let (hub, mut ann, _bob) = quiet_hub().await;
+    let (hub, mut ann, _bob) = hub_with_two_clients().await;
     let id = Uuid::new_v4();
     let cases: Vec<(String, &str, &str)> = vec![
         ("{".into(), "bad-json", ""),
@@ -70,8 +70,8 @@ async fn invalid_messages_are_rejected_and_change_nothing() {
             assert_eq!(error.get("ref"), None, "{text}");
         }
     }
-    expect_as_before(&hub).await;
-    // The socket is as good as before, and at the limit everything still fits.
+    expect_unchanged(&hub).await;
+    // The socket still works, and values of the maximum length are accepted.
     let longest = json!({ "type": "page-view", "ref": 50, "id": id, "path": "x".repeat(512), "title": "x".repeat(1024),
         "referrer": "x".repeat(1024), "props": { "a": "x".repeat(1016) } });
     ann.send_json(longest).await;
@@ -81,7 +81,7 @@ async fn invalid_messages_are_rejected_and_change_nothing() {
 
 #[tokio::test]
 async fn message_of_4096_bytes_is_accepted_and_4097_bytes_close_with_1009() {
-    let (hub, mut ann, _bob) = quiet_hub().await;
+    let (hub, mut ann, _bob) = hub_with_two_clients().await;
     let padded = |length: usize| {
         let empty = json!({ "type": "mood", "mood": "joy", "x": "" }).to_string();
         json!({ "type": "mood", "mood": "joy", "x": "x".repeat(length - empty.len()) }).to_string()
@@ -92,23 +92,23 @@ async fn message_of_4096_bytes_is_accepted_and_4097_bytes_close_with_1009() {
     eve.send_text(&padded(4097)).await;
     assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1009));
     hub.expect_debug("sessions", 2).await;
-    expect_as_before(&hub).await;
+    expect_unchanged(&hub).await;
 }
 
 #[tokio::test]
 async fn binary_invalid_utf8_and_protocol_errors_close_with_their_codes() {
-    let (hub, _ann, _bob) = quiet_hub().await;
+    let (hub, _ann, _bob) = hub_with_two_clients().await;
     let mask = [0_u8; 4];
     let masked = |head: &[u8], payload: &[u8]| [head, &mask, payload].concat();
     let cases = [
         (masked(&[0x81, 0x82], &[0xff, 0xfe]), 1007),
         (masked(&[0x83, 0x80], &[]), 1002),     // a reserved opcode
         (masked(&[0xc1, 0x80], &[]), 1002),     // a reserved bit
-        (masked(&[0x80, 0x80], &[]), 1002),     // a continuation of nothing
+        (masked(&[0x80, 0x80], &[]), 1002),     // a continuation without a first fragment
         (masked(&[0x09, 0x80], &[]), 1002),     // a fragmented ping
         (vec![0x81, 0x02, b'{', b'}'], 1002),   // not masked
         (masked(&[0x88, 0x81], &[0x03]), 1002), // half a close code
-        (masked(&[0x81, 0xff, 0, 0, 0, 0, 0xff, 0, 0, 0], &[]), 1009), // the head of 4 GiB
+        (masked(&[0x81, 0xff, 0, 0, 0, 0, 0xff, 0, 0, 0], &[]), 1009), // the header of a frame of 4 GiB
     ];
     for (bytes, code) in cases {
         let mut eve = hub.join("garden", "eve").await;
@@ -119,20 +119,20 @@ async fn binary_invalid_utf8_and_protocol_errors_close_with_their_codes() {
     eve.send(Message::Binary(vec![1, 2, 3].into())).await;
     assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1003));
     hub.expect_debug("sessions", 2).await;
-    expect_as_before(&hub).await;
+    expect_unchanged(&hub).await;
 }
 
 #[tokio::test]
 async fn close_frame_reaches_a_client_that_keeps_sending() {
-    let (hub, _ann, _bob) = quiet_hub().await;
+    let (hub, _ann, _bob) = hub_with_two_clients().await;
     let mut eve = hub.join("garden", "eve").await;
-    eve.send_text(&"x".repeat(200_000)).await; // most of it is still on its way when the hub has seen enough
+    eve.send_text(&"x".repeat(200_000)).await; // most of it is in flight when the hub closes
     assert_eq!(eve.expect_disconnect().await, Disconnect::Closed(1009));
 }
 
 #[tokio::test]
 async fn rejected_upgrade_gets_an_http_error() {
-    let (hub, _ann, _bob) = quiet_hub().await;
+    let (hub, _ann, _bob) = hub_with_two_clients().await;
     let socket = |rest: &str| hub.get(&format!("/rooms/{rest}"));
     let plain = socket("lobby/socket").send().await;
     plain.expect_error(426, "upgrade-required");
@@ -156,14 +156,14 @@ async fn rejected_upgrade_gets_an_http_error() {
         socket(address).upgrade().send().await.expect_error(400, code);
     }
     assert_eq!(hub.debug("connections").await, 2);
-    expect_as_before(&hub).await;
+    expect_unchanged(&hub).await;
 }
 
 #[tokio::test]
 async fn invalid_requests_get_json_errors() {
-    let (hub, _ann, _bob) = quiet_hub().await;
+    let (hub, _ann, _bob) = hub_with_two_clients().await;
     hub.get("/nowhere").send().await.expect_error(404, "not-found");
-    hub.get("/rooms/lobby/door").send().await.expect_error(404, "not-found");
+    hub.get("/rooms/lobby/unknown").send().await.expect_error(404, "not-found");
     hub.get("/rooms/Lobby").send().await.expect_error(400, "bad-room");
     let method = hub.post("/health").send().await;
     method.expect_error(405, "method-not-allowed");
@@ -195,7 +195,7 @@ async fn invalid_requests_get_json_errors() {
     post(&" ".repeat(65_537)).send().await.expect_error(413, "too-large");
     let gone: Value = hub.post("/presence").send().await.expect(410);
     assert!(gone["error"]["message"].as_str().unwrap().contains("/rooms/{room}/socket"), "{gone}");
-    expect_as_before(&hub).await;
+    expect_unchanged(&hub).await;
 }
 
 #[tokio::test]
@@ -204,8 +204,8 @@ async fn admin_routes_reject_requests_without_the_admin_token() {
         config.http.metrics = breathing_room::config::Access::Admin;
     })
     .await;
-    let doors = [("POST", "/flush"), ("POST", "/init-db"), ("GET", "/debug"), ("GET", "/metrics")];
-    for (method, path) in doors {
+    let routes = [("POST", "/flush"), ("POST", "/init-db"), ("GET", "/debug"), ("GET", "/metrics")];
+    for (method, path) in routes {
         let request = || crate::support::Request::new(&hub.address, method, path);
         let response = request().send().await;
         response.expect_error(401, "unauthorized");
@@ -221,19 +221,19 @@ async fn backpressure_stops_reading_from_a_client_that_does_not_read() {
     let (mut bob, _ann) = (hub.join("lobby", "bob").await, hub.join("lobby", "ann").await);
     bob.expect_present(2).await;
     let mut flooder = hub.join("garden", "eve").await;
-    // Every message is answered by an error that nobody reads: at some point the hub stops reading.
+    // Each message causes an error, which the client does not read: at some point the hub stops reading.
     let flood = async {
         for _ in 0..200_000 {
             flooder.send_text("{").await;
         }
     };
     let stuck = tokio::time::timeout(Duration::from_secs(3), flood).await.is_err();
-    let refused = hub.metric("breathing_room_refused_total").await;
-    assert!(stuck || refused < 200_000.0, "the hub took everything: {refused}");
-    expect_as_before_but_for(&hub, 3).await;
+    let rejected = hub.metric("breathing_room_refused_total").await;
+    assert!(stuck || rejected < 200_000.0, "the hub read all messages: {rejected}");
+    expect_sessions(&hub, 3).await;
 }
 
-async fn expect_as_before_but_for(hub: &Hub, sessions: u64) {
+async fn expect_sessions(hub: &Hub, sessions: u64) {
     assert_eq!(hub.debug("sessions").await, sessions);
     let room = hub.get("/rooms/lobby").send().await.expect(200);
     assert_eq!(room["present"], 2);
@@ -247,5 +247,5 @@ async fn incomplete_request_head_is_closed_after_the_timeout() {
     let mut response = Vec::new();
     let ended = tokio::time::timeout(crate::support::TIMEOUT, stream.read_to_end(&mut response)).await;
     assert!(ended.is_ok(), "the connection is closed");
-    eventually(async || hub.get("/health").send().await.status == 200, "the hub goes on").await;
+    eventually(async || hub.get("/health").send().await.status == 200, "the hub works").await;
 }

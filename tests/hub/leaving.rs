@@ -1,4 +1,4 @@
-//! Leaving: at once with 1000, after the grace in any other way, and not at all for who is back.
+//! Leaving: immediately with 1000, otherwise after the grace time, and not at all if the visitor returns.
 
 use std::time::{Duration, Instant};
 
@@ -51,15 +51,15 @@ async fn reload_within_the_grace_time_is_not_published() {
         hub.join("lobby", "ann").await.disconnect();
     }
     ann.disconnect();
-    hub.expect_debug("sessions", 1).await; // the hub has noticed
+    hub.expect_debug("sessions", 1).await; // the hub has noticed the disconnect
     let ann = hub.join("lobby", "ann").await;
     assert_eq!((ann.present, &ann.moods), (2, &json!({ "calm": 1 })));
-    // Bob is told nothing until somebody else comes.
+    // Bob gets no message until Carol joins.
     let seq = bob.seq;
     let _carol = hub.join("lobby", "carol").await;
     bob.read().await;
     assert_eq!((bob.seq, bob.present), (seq + 1, 3));
-    // And who is back needs no place held: leaving is leaving.
+    // A visitor who returned has no hold: 1000 leaves immediately.
     ann.leave().await;
     bob.expect_present(2).await.expect_moods(json!({})).await;
 }
@@ -73,7 +73,7 @@ async fn visitor_is_held_for_a_lost_tab_after_the_other_tab_leaves() {
     hub.expect_debug("sessions", 2).await;
     tab_2.leave().await;
     hub.expect_debug("sessions", 1).await;
-    let _ann = hub.join("lobby", "ann").await; // the reload is done
+    let _ann = hub.join("lobby", "ann").await; // the reloaded tab
     let _carol = hub.join("lobby", "carol").await;
     bob.expect_present(3).await;
 }
@@ -82,9 +82,9 @@ async fn visitor_is_held_for_a_lost_tab_after_the_other_tab_leaves() {
 async fn half_open_connection_is_removed_by_the_sweep() {
     let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(200)).await;
     let mut bob = hub.join("lobby", "bob").await;
-    let dead = hub.join("lobby", "dead").await; // stays open, but never answers a ping: nobody reads
+    let dead = hub.join("lobby", "dead").await; // stays open, but answers no ping, since the test does not read it
     bob.expect_present(2).await;
-    bob.expect_present(1).await; // while bob, who reads, answers and stays
+    bob.expect_present(1).await; // Bob answers pings and stays
     assert_eq!(hub.debug("connections").await, 1);
     drop(dead);
 }
@@ -94,7 +94,7 @@ async fn idle_client_that_answers_pings_stays() {
     let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_millis(20)).await;
     let mut bob = hub.join("lobby", "bob").await;
     for _ in 0..20 {
-        bob.expect_ping().await; // each later than a dead peer is given
+        bob.expect_ping().await; // longer than the timeout of a half-open connection
     }
     bob.round_trip().await;
     assert_eq!(hub.debug("connections").await, 1);
@@ -112,7 +112,7 @@ async fn mass_disconnect_does_not_block_new_joins() {
     late.expect_present(1).await;
 }
 
-/// Everybody in these rooms closes with 1000 and resets the connection, with states unread. Nobody stays.
+/// Closes all clients with 1000 and resets their connections, with states unread. All leave immediately.
 async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Client>>) {
     hub.signal("STOP").await;
     let count = rooms.len();
@@ -120,8 +120,8 @@ async fn expect_all_leave_at_once(hub: &Program, rooms: Vec<Vec<Client>>) {
         client.close_and_reset().await;
     }
     hub.signal("CONT").await;
-    let nobody = async || hub.metric("breathing_room_rooms").await == 0.0;
-    eventually(nobody, &format!("{count} rooms are empty")).await;
+    let is_empty = async || hub.metric("breathing_room_rooms").await == 0.0;
+    eventually(is_empty, &format!("{count} rooms are empty")).await;
 }
 
 #[tokio::test]
@@ -154,13 +154,13 @@ async fn two_simultaneous_closes_with_reset_leave_immediately() {
             ann.expect_present(2).await;
             rooms.push((ann, bob));
         }
-        // What one of them leaves behind is published onto the other's connection, which is reset already.
+        // The state after one leave is published to the other's connection, which is already reset.
         let leaving = rooms.into_iter().map(|(ann, bob)| async {
             tokio::join!(ann.close_and_reset(), bob.close_and_reset());
         });
         futures_util::future::join_all(leaving).await;
-        let nobody = async || hub.metric("breathing_room_rooms").await == 0.0;
-        eventually(nobody, &format!("all have left, time {time}")).await;
+        let is_empty = async || hub.metric("breathing_room_rooms").await == 0.0;
+        eventually(is_empty, &format!("all have left, attempt {time}")).await;
     }
 }
 
@@ -172,7 +172,7 @@ async fn close_1000_after_the_hubs_close_keeps_the_hold() {
     bob.expect_present(2).await;
     eve.send(Message::Binary(vec![0].into())).await;
     assert_eq!(eve.expect_close().await.0, 1003);
-    eve.write_bytes(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await; // 1000, though the hub has said 1003
+    eve.write_bytes(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await; // 1000, after the hub's 1003
     hub.expect_debug("connections", 1).await;
     assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2, "eve is held for the grace");
 }

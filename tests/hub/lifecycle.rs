@@ -1,4 +1,4 @@
-//! The lifecycle: what becomes of old history, and that nothing of it stands in anybody's way.
+//! The lifecycle of old history: monthly rollups, archives, pruning, and failures of single steps.
 
 use std::fs;
 use std::io::Read;
@@ -42,7 +42,7 @@ async fn old_history_is_rolled_up_archived_and_pruned() {
         );
         ["quarters", "months", "archive"].map(|step| report["steps"][step]["count"].as_u64().unwrap_or(0))
     };
-    assert_eq!(counts(&report), [0, 1, 0], "January is summed up");
+    assert_eq!(counts(&report), [0, 1, 0], "January gets monthly rollups");
     let levels =
         "SELECT json_array(level, count(*), sum(page_views)) FROM activity_rollups WHERE room = 0 GROUP BY 1";
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [4]);
@@ -51,15 +51,15 @@ async fn old_history_is_rolled_up_archived_and_pruned() {
     assert_eq!(
         counts(&hub.run_maintenance().await),
         [1, 1, 0],
-        "January's quarter hours go, February is summed up"
+        "January's quarter-hour rollups are pruned, February gets monthly rollups"
     );
     clock.advance(304 * DAY); // 1 March 2025
     let report = hub.run_maintenance().await;
-    assert_eq!(counts(&report), [1, 0, 1], "January is more than 13 months ago");
+    assert_eq!(counts(&report), [1, 0, 1], "January is older than 13 months");
     assert_eq!(report["archived"], json!([{ "month": "2024-01", "rows": 3 }]));
-    assert_eq!(counts(&hub.run_maintenance().await), [0, 0, 0], "and that is that");
+    assert_eq!(counts(&hub.run_maintenance().await), [0, 0, 0], "nothing is due any more");
 
-    // The rows are in the archive, and still count.
+    // The rows are in the archive, and the rollups still count them.
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1]);
     let rollups = [json!(["day", 2, 4]), json!(["month", 2, 4])];
     assert_eq!(hub.rows(&levels.replace("GROUP BY 1", "GROUP BY level")).await, rollups);
@@ -88,9 +88,9 @@ async fn failed_maintenance_step_does_not_stop_the_others() {
     assert_eq!((failures.len(), &report["archived"]), (1, &json!([])), "{report}");
     assert_eq!(report["steps"]["months"]["count"], 1);
     assert_eq!(report["steps"]["checkpoint"]["count"], 1);
-    // To look for what a crash may have left there fails too.
+    // The search for files that a crash has left fails too.
     assert_eq!(hub.metric("breathing_room_maintenance_failures_total").await, 2.0);
-    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1], "the rows are where they were");
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [1], "the rows stay in the database");
 
     fs::remove_file(hub.archives()).unwrap();
     assert_eq!(hub.run_maintenance().await["archived"], json!([{ "month": "2024-01", "rows": 1 }]));

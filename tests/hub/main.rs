@@ -1,13 +1,12 @@
-//! The hub from outside: real sockets, real HTTP, a real SQLite file.
+//! Tests of the hub from outside: real sockets, real HTTP, a real SQLite file.
 //!
-//! One binary, so that everything links once. `support` is the small vocabulary in which all tests
-//! are told; each other file is one part of the contract.
+//! One binary, so that everything links once. `support` has the shared helpers; each other file tests one feature.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 #![expect(clippy::indexing_slicing, reason = "a panic here is a failed test")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
-#![expect(clippy::print_stdout, reason = "a test that draws lots says its seed")]
-#![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(clippy::print_stdout, reason = "a randomized test prints its seed")]
+#![expect(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod access;
 mod assets;
@@ -33,6 +32,7 @@ mod layers;
 mod leaving;
 mod lifecycle;
 mod limits;
+mod origins;
 mod presence_samples;
 mod process;
 mod quotas;

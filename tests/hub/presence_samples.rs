@@ -1,4 +1,4 @@
-//! Presence history: samples of every minute, exact by the clock, and none that is lost in silence.
+//! Presence samples: one per minute and room, exact to the millisecond; lost samples are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,17 +20,17 @@ fn pass(clock: &Clock, millis: u64) {
     clock.advance(Duration::from_millis(millis));
 }
 
-/// Samples that wait for a flush.
+/// Returns the number of samples that wait for a flush.
 async fn pending(hub: &Hub) -> u64 {
     let debug = hub.get("/debug").admin().send().await.expect(200);
     debug["journal"]["pendingPresence"].as_u64().unwrap()
 }
 
-/// Lets time pass until the minute ends, and waits for its samples, of which there are some.
+/// Advances the clock to the end of the minute, and waits for its samples. There must be some.
 async fn end_minute(hub: &Hub, clock: &Clock) {
     let before = pending(hub).await;
     pass(clock, MINUTE - clock.wall().millis() % MINUTE);
-    eventually(async || pending(hub).await > before, "the minute is told").await;
+    eventually(async || pending(hub).await > before, "the minute is sampled").await;
 }
 
 async fn stored(hub: &Hub) -> Vec<Value> {
@@ -57,7 +57,7 @@ async fn sample_of_a_minute_is_exact_to_the_millisecond() {
         json!([START, "lobby", MINUTE + 9_993, 2, 2, moods]),
     ];
     assert_eq!(stored(&hub).await, first);
-    // Who stays has not come again.
+    // A visitor who stays is not a new join.
     end_minute(&hub, &clock).await;
     let next = START + MINUTE;
     let second = [
@@ -78,7 +78,7 @@ async fn samples_count_visitors_not_tabs_or_rooms() {
     pass(&clock, 2_000);
     tab_1.leave().await;
     pass(&clock, 4_000);
-    tab_2.leave().await; // ann leaves the lobby, and is still here
+    tab_2.leave().await; // Ann leaves the lobby and is still in the garden
     pass(&clock, 8_000);
     let _bob = hub.join("garden", "bob").await;
     garden.leave().await;
@@ -104,8 +104,8 @@ async fn room_closed_within_the_minute_is_sampled() {
         assert_eq!(hub.debug("roomCount").await, 0);
         pass(&clock, 1_000);
     }
-    hub.join("garden", "bob").await.leave().await; // for no time at all
-    let _ann = hub.join("lobby", "ann").await; // opened a third time, and open at the census
+    hub.join("garden", "bob").await.leave().await; // present for 0 ms
+    let _ann = hub.join("lobby", "ann").await; // opened a third time, and open at the end of the minute
     pass(&clock, 7);
     end_minute(&hub, &clock).await;
     let rest = MINUTE - 2_320;
@@ -140,7 +140,7 @@ async fn flush_splits_the_sample_of_a_minute() {
     let _ann = hub.join("lobby", "ann").await;
     pass(&clock, 21_500);
     assert_eq!(stored(&hub).await[1], json!([START, "lobby", 21_500, 1, 1, {}]));
-    assert_eq!(stored(&hub).await.len(), 2); // no time has passed, and there is nothing to tell
+    assert_eq!(stored(&hub).await.len(), 2); // no time has passed, so that there is no sample
     end_minute(&hub, &clock).await;
     let rest = json!([START + 21_500, "lobby", 38_500, 1, 0, {}]);
     assert_eq!(stored(&hub).await[3], rest);
@@ -170,7 +170,7 @@ async fn shutdown_stores_a_last_sample() {
     pass(&clock, 31_234);
     let (folder, ending) = tokio::join!(hub.stop(), ann.expect_disconnect());
     assert_eq!(ending, Disconnect::Closed(1012));
-    // Bob was here for a moment, together with Ann.
+    // Bob was present for 0 ms, together with Ann.
     let expected = [
         json!([START, null, 31_234, 2, 2, { "peace": 31_234 }]),
         json!([START, "garden", 0, 1, 1, {}]),
@@ -191,7 +191,7 @@ async fn samples_lost_to_a_full_journal_are_counted() {
     assert_eq!(lost().await, 0.0);
     let _ann = hub.join("lobby", "ann").await;
     pass(&clock, MINUTE);
-    eventually(async || lost().await == 2.0, "the lobby's and the whole hub's are lost").await;
+    eventually(async || lost().await == 2.0, "the samples of the lobby and of the hub are lost").await;
     assert_eq!(stored(&hub).await.len(), 0);
 }
 
@@ -209,7 +209,7 @@ async fn empty_hub_stores_no_samples() {
     assert_eq!(stored(&hub).await.len(), 2);
 }
 
-/// What happened in one place in one minute, counted as plainly as possible.
+/// The expected sample of one minute, of one room or of the hub.
 #[derive(Default)]
 struct Minute {
     present_ms: u64,
@@ -218,23 +218,23 @@ struct Minute {
     moods_ms: BTreeMap<&'static str, u64>,
 }
 
-/// Who is where in what mood: the tabs of each visitor in each room.
+/// A simple model of all rooms: the tabs and moods of each visitor in each room.
 #[derive(Default)]
 struct Model {
     now: u64,
     tabs: Vec<(usize, usize)>,
     moods: BTreeMap<(usize, usize), &'static str>,
-    /// By minute and room; no room is the whole hub.
+    /// By minute and room. `None` is the whole hub.
     minutes: BTreeMap<(u64, Option<usize>), Minute>,
 }
 
 impl Model {
-    fn people(&self, room: Option<usize>) -> BTreeSet<usize> {
+    fn visitors(&self, room: Option<usize>) -> BTreeSet<usize> {
         let here = self.tabs.iter().filter(|(_, at)| room.is_none_or(|room| *at == room));
         here.map(|(who, _)| *who).collect()
     }
 
-    fn places() -> impl Iterator<Item = Option<usize>> {
+    fn scopes() -> impl Iterator<Item = Option<usize>> {
         [None, Some(0), Some(1), Some(2)].into_iter()
     }
 
@@ -242,13 +242,13 @@ impl Model {
         self.minutes.entry((self.now / MINUTE, room)).or_default()
     }
 
-    fn live(&mut self, millis: u64) {
-        for room in Self::places() {
-            let people = self.people(room).len() as u64;
+    fn advance(&mut self, millis: u64) {
+        for room in Self::scopes() {
+            let visitors = self.visitors(room).len() as u64;
             let here = self.moods.iter().filter(|((_, at), _)| room.is_none_or(|room| *at == room));
             let moods: Vec<_> = here.map(|(_, mood)| *mood).collect();
             let minute = self.minute(room);
-            minute.present_ms += people * millis;
+            minute.present_ms += visitors * millis;
             for mood in moods {
                 *minute.moods_ms.entry(mood).or_default() += millis;
             }
@@ -258,17 +258,17 @@ impl Model {
     }
 
     fn note_peaks(&mut self) {
-        for room in Self::places() {
-            let people = self.people(room).len();
+        for room in Self::scopes() {
+            let visitors = self.visitors(room).len();
             let minute = self.minute(room);
-            minute.peak = minute.peak.max(people);
+            minute.peak = minute.peak.max(visitors);
         }
     }
 
     fn join(&mut self, who: usize, room: usize) {
-        for place in [None, Some(room)] {
-            let is_new = !self.people(place).contains(&who);
-            self.minute(place).joins += u64::from(is_new);
+        for scope in [None, Some(room)] {
+            let is_new = !self.visitors(scope).contains(&who);
+            self.minute(scope).joins += u64::from(is_new);
         }
         self.tabs.push((who, room));
         self.note_peaks();
@@ -277,27 +277,28 @@ impl Model {
     fn leave(&mut self, who: usize, room: usize) {
         let tab = self.tabs.iter().position(|tab| *tab == (who, room)).unwrap();
         self.tabs.swap_remove(tab);
-        if !self.people(Some(room)).contains(&who) {
+        if !self.visitors(Some(room)).contains(&who) {
             self.moods.remove(&(who, room));
         }
     }
 
-    fn told(&self) -> Vec<Value> {
-        let told = self.minutes.iter().filter(|(_, minute)| minute.joins + minute.present_ms > 0);
-        told.map(|((minute, room), told)| {
-            let Minute { present_ms, peak, joins, moods_ms } = told;
-            let room = room.map(|room| format!("room-{room}"));
-            let moods: BTreeMap<_, _> = moods_ms.iter().filter(|(_, millis)| **millis > 0).collect();
-            json!([START + minute * MINUTE, room, present_ms, peak, joins, moods])
-        })
-        .collect()
+    fn rows(&self) -> Vec<Value> {
+        let expected = self.minutes.iter().filter(|(_, minute)| minute.joins + minute.present_ms > 0);
+        expected
+            .map(|((minute, room), expected)| {
+                let Minute { present_ms, peak, joins, moods_ms } = expected;
+                let room = room.map(|room| format!("room-{room}"));
+                let moods: BTreeMap<_, _> = moods_ms.iter().filter(|(_, millis)| **millis > 0).collect();
+                json!([START + minute * MINUTE, room, present_ms, peak, joins, moods])
+            })
+            .collect()
     }
 }
 
-/// Whatever people do, and whenever somebody flushes, the samples of each minute add up to a recount.
+/// After random joins, leaves, moods and flushes, the samples of each minute add up to the model's.
 #[tokio::test]
 async fn samples_of_random_activity_match_a_model() {
-    const ADDED_UP: &str = "
+    const SUMS: &str = "
         WITH minutes AS (
             SELECT at / 60000 * 60000 AS at, room, present_ms, peak, joins, moods_ms FROM presence)
         SELECT json_array(at, room, sum(present_ms), max(peak), sum(joins), json((
@@ -313,7 +314,7 @@ async fn samples_of_random_activity_match_a_model() {
     let mut model = Model::default();
     let mut clients: Vec<(usize, usize, Client)> = Vec::new();
     for step in 0..150 {
-        // Somebody is always there, so that there is something to wait for at the end of a minute.
+        // The first client stays, so that each minute has samples to wait for.
         let (who, room) =
             if step == 0 { (0, 0) } else { (random.random_range(0..6), random.random_range(0..3)) };
         match random.random_range(0..6) {
@@ -343,13 +344,13 @@ async fn samples_of_random_activity_match_a_model() {
         let mut millis = random.random_range(0..8_000);
         let left = MINUTE - model.now % MINUTE;
         if millis >= left {
-            model.live(left);
+            model.advance(left);
             end_minute(&hub, &clock).await;
             millis -= left;
         }
-        model.live(millis);
+        model.advance(millis);
         pass(&clock, millis);
     }
     hub.flush().await;
-    assert_eq!(hub.rows(ADDED_UP).await, model.told());
+    assert_eq!(hub.rows(SUMS).await, model.rows());
 }

@@ -1,4 +1,4 @@
-//! The program: how it starts, how it stops, and how many files it takes.
+//! The program: startup errors, shutdown signals, the database lock, and file descriptors.
 
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,9 @@ async fn help_lists_settings_and_defaults() {
 #[tokio::test]
 async fn startup_errors_are_one_line() {
     let folder = tempfile::tempdir().unwrap();
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-    let _holder = tokio::net::TcpListener::bind(&taken).await;
+    let used = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let used = used.local_addr().unwrap().to_string();
+    let _holder = tokio::net::TcpListener::bind(&used).await;
     let file = folder.path().join("file");
     std::fs::write(&file, "no database, no folder, just words ".repeat(40)).unwrap();
     let below_a_file = format!("sqlite://{}/hub.db", file.display());
@@ -47,7 +47,7 @@ async fn startup_errors_are_one_line() {
     let database = format!("sqlite://{}/hub.db", folder.path().display());
     let short = "a-secret-of-too-few-bytes";
     for (setting, code, words) in [
-        (("LISTEN", taken.as_str()), 1, "cannot listen on"),
+        (("LISTEN", used.as_str()), 1, "cannot listen on"),
         (("DATABASE_URL", below_a_file.as_str()), 1, "cannot make the folder"),
         (
             ("DATABASE_URL", no_database.as_str()),
@@ -63,11 +63,11 @@ async fn startup_errors_are_one_line() {
         (("TOKEN_AUDIENCE", "hub"), 1, "TOKEN_AUDIENCE"),
         (("RUST_LOG", "=="), 1, "RUST_LOG"),
     ] {
-        let ended = Program::run(&[], &[("DATABASE_URL", &database), ("RUST_LOG", "error"), setting]).await;
-        assert_eq!(ended.code, Some(code), "{setting:?}: {ended:?}");
-        assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
-        assert!(ended.stderr.contains(words), "{ended:?}");
-        assert!(!ended.stderr.contains(short), "secrets are not shown");
+        let output = Program::run(&[], &[("DATABASE_URL", &database), ("RUST_LOG", "error"), setting]).await;
+        assert_eq!(output.code, Some(code), "{setting:?}: {output:?}");
+        assert_eq!(output.stderr.trim_end().lines().count(), 1, "{output:?}");
+        assert!(output.stderr.contains(words), "{output:?}");
+        assert!(!output.stderr.contains(short), "secrets are not shown");
     }
 }
 
@@ -83,7 +83,7 @@ async fn signal_closes_sockets_with_1012_flushes_and_exits_0() {
             client.round_trip().await;
             clients.push(client);
         }
-        let mut stubborn = hub.join("lobby", "stubborn").await; // reads only later: answers no close
+        let mut stubborn = hub.join("lobby", "stubborn").await; // reads only later, so that it does not answer the close
         let signalled = Instant::now();
         hub.signal(name).await;
         for mut client in clients {
@@ -94,14 +94,14 @@ async fn signal_closes_sockets_with_1012_flushes_and_exits_0() {
         assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
         assert_eq!(stubborn.expect_disconnect().await, Disconnect::Closed(1012));
         let stored = rows(&folder.path().join("hub.db"), "SELECT count(*) FROM page_views").await;
-        assert_eq!(stored, [20], "{name}: what was queued is on disk");
+        assert_eq!(stored, [20], "{name}: queued events are on disk");
     }
 }
 
 #[tokio::test]
 async fn new_sockets_get_503_during_shutdown() {
     let mut hub = Hub::start().await;
-    let _open = hub.join("lobby", "ann").await; // answers no close: keeps the hub busy for a moment
+    let _open = hub.join("lobby", "ann").await; // does not answer the close, which keeps the hub draining for a moment
     hub.signal();
     let asked = async {
         loop {
@@ -122,19 +122,19 @@ async fn listen_backlog_holds_1000_connections() {
     let address = listener.local_addr().unwrap();
     let mut waiting = Vec::new();
     for n in 0..1_000 {
-        // Nobody accepts: what the backlog cannot hold never connects.
+        // No connection is accepted: one that exceeds the backlog never connects.
         let connecting = tokio::net::TcpStream::connect(address);
         let connected = tokio::time::timeout(TIMEOUT, connecting).await;
-        waiting.push(connected.unwrap_or_else(|_| panic!("connection {n} waits for ever")).unwrap());
+        waiting.push(connected.unwrap_or_else(|_| panic!("connection {n} is not in the backlog")).unwrap());
     }
 }
 
-/// A hub on this database, which ends at once.
-async fn refused(url: &str) -> ProgramOutput {
-    let ended = Program::run(&[], &[("DATABASE_URL", url), ("RUST_LOG", "error")]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
-    ended
+/// Starts a hub on this database, which must exit with one line of error.
+async fn expect_startup_error(url: &str) -> ProgramOutput {
+    let output = Program::run(&[], &[("DATABASE_URL", url), ("RUST_LOG", "error")]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert_eq!(output.stderr.trim_end().lines().count(), 1, "{output:?}");
+    output
 }
 
 #[tokio::test]
@@ -145,17 +145,17 @@ async fn second_hub_on_the_same_database_fails_startup() {
     let hub = Program::start(folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
     let mut ann = hub.join("lobby", "ann").await;
     for url in [at("hub.db"), at("linked.db")] {
-        let ended = refused(&url).await;
-        assert!(ended.stderr.starts_with("error: another hub is running on the database "), "{ended:?}");
-        assert!(ended.stderr.contains("stop that one first"), "{ended:?}");
+        let output = expect_startup_error(&url).await;
+        assert!(output.stderr.starts_with("error: another hub is running on the database "), "{output:?}");
+        assert!(output.stderr.contains("stop that one first"), "{output:?}");
     }
     let reference = ann.view_page(Uuid::new_v4(), "/").await;
-    ann.expect_ack(reference).await; // the first one goes on
+    ann.expect_ack(reference).await; // the first hub works
 
     // Commands and backups do not take the lock.
     for command in ["check", "export"] {
-        let ended = Program::run(&[command], &[("DATABASE_URL", &at("hub.db"))]).await;
-        assert_eq!(ended.code, Some(0), "{command}: {ended:?}");
+        let output = Program::run(&[command], &[("DATABASE_URL", &at("hub.db"))]).await;
+        assert_eq!(output.code, Some(0), "{command}: {output:?}");
     }
     let backup = folder.path().join("backup.db");
     let mut other = crate::support::open_database(&folder.path().join("hub.db")).await;
@@ -169,11 +169,11 @@ async fn database_lock_is_released_after_stop_and_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     for signal in ["TERM", "KILL"] {
         let hub = Program::start(folder.path(), &[]).await;
-        refused(&format!("sqlite://{}/hub.db", folder.path().display())).await;
+        expect_startup_error(&format!("sqlite://{}/hub.db", folder.path().display())).await;
         hub.signal(signal).await;
         hub.wait().await;
     }
-    assert!(folder.path().join("hub.db.lock").exists(), "the file stays, and says nothing");
+    assert!(folder.path().join("hub.db.lock").exists(), "the lock file stays");
     Program::start(folder.path(), &[]).await;
 }
 
@@ -183,7 +183,7 @@ async fn second_signal_exits_130_immediately() {
     let hub = Program::start(folder.path(), &[]).await;
     let _open: Vec<Client> = vec![hub.join("lobby", "ann").await, hub.join("lobby", "bob").await];
     hub.signal("TERM").await;
-    // The first is taken when new sockets are refused.
+    // The hub has handled the first signal when it rejects new sockets.
     let draining = async || hub.get("/rooms/lobby/socket").upgrade().send().await.status == 503;
     crate::support::eventually(draining, "the hub drains").await;
     hub.signal("INT").await;
@@ -203,12 +203,12 @@ async fn restarted_hub_serves_its_history() {
     assert_eq!(stats["totals"]["pageViews"], json!(1));
 }
 
-/// Connections that begin to ask and go no further, until the hub holds so many or turns them away.
-async fn slow(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
+/// Opens connections with an incomplete request head.
+async fn open_incomplete(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        // Some are turned away at once, and cannot say it.
+        // The hub may have closed this connection already.
         let _ = stream.write_all(b"G").await;
         streams.push(stream);
     }
@@ -219,7 +219,7 @@ async fn slow(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
 async fn descriptor_limit_is_raised_and_exhaustion_is_reported_as_full() {
     let folder = tempfile::tempdir().unwrap();
     let hub = Program::start_with_file_limits((64, 200), folder.path(), &[("FLUSH_INTERVAL", "50ms")]).await;
-    // Of 200 that the hard limit allows, 48 are for files and 50 for requests.
+    // Of the hard limit of 200, 48 are reserved for files and 50 for requests.
     assert_eq!(hub.metric("breathing_room_connections_limit").await, 102.0);
     let mut clients = Vec::new();
     for n in 0..102 {
@@ -227,17 +227,17 @@ async fn descriptor_limit_is_raised_and_exhaustion_is_reported_as_full() {
     }
     let full = hub.get("/rooms/lobby/socket").upgrade().send().await;
     full.expect_error(503, "full");
-    let crowd = slow(&hub.address, 80).await;
-    let turned_away = async || match hub.get("/health").try_send().await {
+    let incomplete = open_incomplete(&hub.address, 80).await;
+    let is_full = async || match hub.get("/health").try_send().await {
         Ok(response) => response.status == 503 && response.expect_error(503, "full").contains("full"),
         Err(_) => false,
     };
-    crate::support::eventually(turned_away, "there is no descriptor left for a request").await;
+    crate::support::eventually(is_full, "there is no descriptor left for a request").await;
     let reference = clients[0].view_page(Uuid::new_v4(), "/").await;
-    clients[0].expect_ack(reference).await; // the database has its share
+    clients[0].expect_ack(reference).await; // the database has reserved descriptors
     clients.pop().unwrap().leave().await;
     clients[0].expect_present(101).await;
-    drop(crowd);
+    drop(incomplete);
     let responses = async || hub.get("/health").try_send().await.is_ok_and(|response| response.status == 200);
     crate::support::eventually(responses, "requests are answered again").await;
     hub.signal("TERM").await;
@@ -253,18 +253,18 @@ async fn accept_errors_are_retried_with_pauses() {
     let hub = Program::start(folder.path(), &[]).await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut open = Connection::open_database(&hub.address).await;
-    open.metric("breathing_room_people").await; // it is accepted with its first request
+    open.metric("breathing_room_people").await; // the kernel reports the connection with its first bytes
     let allow = |files| {
         let limit = Rlimit { current: Some(files), maximum: Some(1_000) };
         prlimit(Some(hub.id()), Resource::Nofile, limit).unwrap();
     };
     allow(0);
-    let waiting = slow(&hub.address, 20).await;
+    let waiting = open_incomplete(&hub.address, 20).await;
     let began = Instant::now();
     for _ in 0..20 {
-        ann.round_trip().await; // who is here goes on
+        ann.round_trip().await; // open sockets work
     }
-    // It tries again and again, as a connection from before can ask it.
+    // Accepting is retried, as the metrics on an open connection show.
     let tried = async || open.metric("breathing_room_accept_errors_total").await >= 5.0;
     crate::support::eventually(tried, "accepting is tried again").await;
     allow(1_000);

@@ -1,4 +1,4 @@
-//! Quotas: what one address may fill of what all share, and what is left for others.
+//! Quotas: how much of the shared queue and of the body budget one address may use.
 
 use axum::http::HeaderName;
 use breathing_room::Config;
@@ -13,8 +13,8 @@ use crate::support::{Client, Hub, eventually, open_database};
 
 const HEADER: &str = "fly-client-ip";
 
-/// A hub behind a proxy, with the usual limits but for this, whose database another program has locked.
-async fn stuck(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
+/// A hub behind a proxy, with the default limits except for this change. Another program has locked its database.
+async fn locked_hub(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
     let hub = Hub::with(|config| {
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
         change(config);
@@ -25,7 +25,7 @@ async fn stuck(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
     (hub, lock)
 }
 
-/// Some page views, whose titles and referrers have so many bytes.
+/// Page views with titles and referrers of this length.
 fn views(count: usize, bytes: usize) -> Value {
     let text = "x".repeat(bytes);
     let view = |_| json!({ "id": Uuid::new_v4(), "path": "/", "title": text, "referrer": text, "visitor": "eve", "room": "lobby" });
@@ -36,21 +36,21 @@ async fn post(hub: &Hub, address: &str, views: &Value) -> Response {
     hub.post("/page-view").header(HEADER, address).json(views).send().await
 }
 
-/// Posts of one address until one is refused; how many were taken.
+/// Posts from one address until one is rejected. Returns the number of accepted posts.
 async fn fill(hub: &Hub, address: &str, views: impl Fn() -> Value) -> u64 {
-    let mut taken = 0;
+    let mut accepted = 0;
     loop {
         let response = post(hub, address, &views()).await;
         if response.status != 202 {
             response.expect_error(503, "overloaded");
             assert_eq!(response.header("retry-after"), "5");
-            return taken;
+            return accepted;
         }
-        taken += 1;
+        accepted += 1;
     }
 }
 
-async fn limited(hub: &Hub, limit: &str) -> u64 {
+async fn limited_total(hub: &Hub, limit: &str) -> u64 {
     let page = hub.get("/metrics").send().await.text;
     let name = format!("breathing_room_limited_total{{reason=\"{limit}\"}} ");
     page.lines().find_map(|line| line.strip_prefix(&name)).expect("the counter").parse().unwrap()
@@ -58,55 +58,58 @@ async fn limited(hub: &Hub, limit: &str) -> u64 {
 
 #[tokio::test]
 async fn queue_quota_of_one_address_leaves_room_for_others() {
-    let (hub, mut lock) = stuck(|_| ()).await;
-    let taken = fill(&hub, "192.0.2.1", || views(100, 0)).await;
-    assert_eq!(taken, 218, "7/16 of 50,000 events, in hundreds");
+    let (hub, mut lock) = locked_hub(|_| ()).await;
+    let accepted = fill(&hub, "192.0.2.1", || views(100, 0)).await;
+    assert_eq!(accepted, 218, "7/16 of 50,000 events, in hundreds");
     for _ in 0..20 {
         post(&hub, "192.0.2.1", &views(100, 0)).await.expect_error(503, "overloaded");
         assert_eq!(post(&hub, "198.51.100.1", &views(1, 1000)).await.status, 202);
     }
-    assert_eq!(limited(&hub, "address-queue").await, 21);
-    assert_eq!(limited(&hub, "queue").await, 0);
-    // What was committed no longer counts.
+    assert_eq!(limited_total(&hub, "address-queue").await, 21);
+    assert_eq!(limited_total(&hub, "queue").await, 0);
+    // Committed events no longer count.
     sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
-    eventually(async || post(&hub, "192.0.2.1", &views(100, 0)).await.status == 202, "it may post again")
-        .await;
+    eventually(
+        async || post(&hub, "192.0.2.1", &views(100, 0)).await.status == 202,
+        "the address can post again",
+    )
+    .await;
     hub.flush().await;
     assert_eq!(hub.metric("breathing_room_events_pending_bytes").await, 0.0);
 }
 
 #[tokio::test]
 async fn queue_quota_of_fifty_addresses_leaves_room_for_others() {
-    let (hub, _lock) = stuck(|_| ()).await;
-    let mut taken = 0;
+    let (hub, _lock) = locked_hub(|_| ()).await;
+    let mut accepted = 0;
     for round in 0..12 {
         for last in 0..50 {
             let response = post(&hub, &format!("192.0.2.{last}"), &views(100, 0)).await;
             assert!(matches!(response.status, 202 | 503), "{response:?}");
-            taken += u32::from(response.status == 202);
+            accepted += u32::from(response.status == 202);
         }
         assert_eq!(post(&hub, "198.51.100.1", &views(5, 1000)).await.status, 202, "round {round}");
     }
-    assert!((400..=438).contains(&taken), "{taken} of 100 events each");
+    assert!((400..=438).contains(&accepted), "{accepted} of 100 events each");
 }
 
 #[tokio::test]
 async fn journal_is_bounded_in_bytes() {
-    let (hub, mut lock) = stuck(|config| {
+    let (hub, mut lock) = locked_hub(|config| {
         config.history.queue_bytes = 1024 * 1024;
         config.transport.limits = None;
     })
     .await;
-    let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
-    assert!((30..=45).contains(&taken), "{taken} times some 25 KB");
+    let accepted = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
+    assert!((30..=45).contains(&accepted), "{accepted} posts of about 25 KB");
     let [pending, limit] =
         ["breathing_room_events_pending_bytes", "breathing_room_events_pending_bytes_limit"];
     let (pending, limit) = (hub.metric(pending).await, hub.metric(limit).await);
     assert!(pending <= limit && limit == 1_048_576.0 && pending > limit - 60_000.0, "{pending}");
-    assert_eq!(limited(&hub, "queue").await, 1);
+    assert_eq!(limited_total(&hub, "queue").await, 1);
     sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
     hub.flush().await;
-    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [taken * 10]);
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [accepted * 10]);
 }
 
 #[tokio::test]
@@ -118,16 +121,16 @@ async fn full_queue_bytes_are_rejected_as_overloaded() {
     .await;
     post(&hub, "192.0.2.1", &views(1, 0)).await.expect_error(503, "overloaded");
     let mut ann = hub.join("lobby", "ann").await;
-    let refused = ann.view_page(Uuid::new_v4(), "/").await;
-    assert_eq!(ann.expect_error("overloaded").await["ref"], refused);
-    assert_eq!(limited(&hub, "queue").await, 2);
+    let rejected = ann.view_page(Uuid::new_v4(), "/").await;
+    assert_eq!(ann.expect_error("overloaded").await["ref"], rejected);
+    assert_eq!(limited_total(&hub, "queue").await, 2);
 }
 
 #[tokio::test]
 async fn queue_bytes_quota_of_one_address_leaves_room_for_others() {
-    let (hub, _lock) = stuck(|config| config.history.queue_bytes = 1024 * 1024).await;
-    let taken = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
-    assert!((13..=20).contains(&taken), "{taken}");
+    let (hub, _lock) = locked_hub(|config| config.history.queue_bytes = 1024 * 1024).await;
+    let accepted = fill(&hub, "192.0.2.1", || views(10, 1000)).await;
+    assert!((13..=20).contains(&accepted), "{accepted}");
     for _ in 0..20 {
         post(&hub, "192.0.2.1", &views(10, 1000)).await.expect_error(503, "overloaded");
         assert_eq!(post(&hub, "198.51.100.1", &views(1, 1000)).await.status, 202);
@@ -136,21 +139,21 @@ async fn queue_bytes_quota_of_one_address_leaves_room_for_others() {
 
 #[tokio::test]
 async fn sockets_of_one_address_share_its_queue_quota() {
-    let (hub, _lock) = stuck(|config| config.history.queue_limit = 64).await;
+    let (hub, _lock) = locked_hub(|config| config.history.queue_limit = 64).await;
     let (mut eve, mut mallory) = (hub.join("lobby", "eve").await, hub.join("lobby", "mallory").await);
     for n in 0..28 {
         let client: &mut Client = if n % 2 == 0 { &mut eve } else { &mut mallory };
         client.view_page(Uuid::new_v4(), "/").await;
     }
     eve.round_trip().await;
-    let refused = mallory.view_page(Uuid::new_v4(), "/").await;
+    let rejected = mallory.view_page(Uuid::new_v4(), "/").await;
     let error = mallory.expect_error("overloaded").await;
-    assert_eq!(error["ref"], refused);
+    assert_eq!(error["ref"], rejected);
     assert!(error["message"].as_str().unwrap().contains("address"), "{error}");
     assert_eq!(post(&hub, "198.51.100.1", &views(10, 0)).await.status, 202);
 }
 
-/// Begins a post of an address, whose body has this much of what it announced.
+/// Starts a post of an address with the first bytes of its body.
 async fn begin_post(hub: &Hub, address: &str, framing: &str, begun: &[u8]) -> TcpStream {
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     let head = format!("POST /page-view HTTP/1.1\r\nhost: hub\r\n{HEADER}: {address}\r\n{framing}\r\n\r\n");
@@ -158,7 +161,7 @@ async fn begin_post(hub: &Hub, address: &str, framing: &str, begun: &[u8]) -> Tc
     peer
 }
 
-async fn with_room_for_bodies(bytes: usize) -> Hub {
+async fn hub_with_body_budget(bytes: usize) -> Hub {
     Hub::with(|config| {
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
         config.transport.max_bytes_in_flight = bytes;
@@ -168,7 +171,7 @@ async fn with_room_for_bodies(bytes: usize) -> Hub {
 
 #[tokio::test]
 async fn one_byte_bodies_do_not_use_the_budget_of_others() {
-    let hub = with_room_for_bodies(4 * 1024 * 1024).await;
+    let hub = hub_with_body_budget(4 * 1024 * 1024).await;
     let mut slow = Vec::new();
     for address in ["192.0.2.1", "192.0.2.2"] {
         for _ in 0..40 {
@@ -176,28 +179,28 @@ async fn one_byte_bodies_do_not_use_the_budget_of_others() {
         }
     }
     let reading = async || hub.metric("breathing_room_http_connections").await >= 80.0;
-    eventually(reading, "all have begun").await;
+    eventually(reading, "all posts have started").await;
     for _ in 0..50 {
         assert_eq!(post(&hub, "198.51.100.1", &views(10, 1000)).await.status, 202);
     }
-    assert_eq!(limited(&hub, "bytes-in-flight").await, 0);
+    assert_eq!(limited_total(&hub, "bytes-in-flight").await, 0);
 }
 
 #[tokio::test]
 async fn bodies_in_flight_per_address_are_limited() {
-    let hub = with_room_for_bodies(1).await; // for four bodies, as there is at least
+    let hub = hub_with_body_budget(1).await; // the minimum, which is enough for four bodies
     let mut slow = Vec::new();
     for _ in 0..2 {
         slow.push(begin_post(&hub, "192.0.2.1", "content-length: 65536", &vec![b' '; 50_000]).await);
     }
-    let refused = async || {
+    let rejected = async || {
         let response = post(&hub, "192.0.2.1", &views(10, 1000)).await;
         response.status == 503 && response.header("retry-after") == "5"
     };
-    eventually(refused, "there is no room for the address").await;
-    assert!(limited(&hub, "address-bytes-in-flight").await > 0);
+    eventually(rejected, "the address has used its budget").await;
+    assert!(limited_total(&hub, "address-bytes-in-flight").await > 0);
     assert_eq!(post(&hub, "192.0.2.2", &views(10, 1000)).await.status, 202);
     drop(slow);
-    let taken = async || post(&hub, "192.0.2.1", &views(10, 1000)).await.status == 202;
-    eventually(taken, "there is room again").await;
+    let accepted = async || post(&hub, "192.0.2.1", &views(10, 1000)).await.status == 202;
+    eventually(accepted, "the budget is released").await;
 }

@@ -1,5 +1,4 @@
-//! Bodies on the wire: those that are too long or in too many pieces, those that nobody reads, and requests that
-//! are rejected one after the other.
+//! Request bodies: too long, in too many chunks, or unread; and connections with many rejected requests.
 
 use std::num::NonZeroU32;
 
@@ -10,14 +9,13 @@ use tokio::time::timeout;
 
 use crate::support::{Hub, TIMEOUT, manual_clock};
 
-/// Sends bytes, and says what has come when the answer to `GET /health`, which is asked for after them, or the end
-/// has come.
+/// Sends bytes and then `GET /health` with `connection: close`. Returns everything that the hub sends until it closes.
 async fn responses(hub: &Hub, bytes: &[u8]) -> String {
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(bytes).await.unwrap();
     peer.write_all(b"GET /health HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = String::new();
-    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("the end in time").unwrap();
     text
 }
 
@@ -62,7 +60,7 @@ async fn body_over_the_drain_limit_closes_the_connection() {
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(&post("content-length: 1000000000", b"[")).await.unwrap();
     let mut text = String::new();
-    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("the end in time").unwrap();
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }
 
@@ -72,7 +70,7 @@ async fn expect_continue_with_too_large_body_gets_413_without_100() {
     let mut peer = TcpStream::connect(&hub.address).await.unwrap();
     peer.write_all(&post("expect: 100-continue\r\ncontent-length: 204800", b"")).await.unwrap();
     let mut text = String::new();
-    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, peer.read_to_string(&mut text)).await.expect("the end in time").unwrap();
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
 }
 

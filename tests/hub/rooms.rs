@@ -1,4 +1,4 @@
-//! Rooms: welcome, presence, moods; people and not sockets; the newest state and never a backlog.
+//! Rooms: welcome, presence and moods; visitors and not sockets count; slow readers get the latest state only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ async fn two_tabs_of_one_visitor_count_once() {
     bob.expect_present(2).await;
     let mut tab_2 = hub.join("lobby", "ann").await;
     assert_eq!((tab_2.present, &tab_2.moods), (2, &json!({ "calm": 1 })));
-    tab_2.set_mood(Some("joy")).await; // the last one set by any tab holds
+    tab_2.set_mood(Some("joy")).await; // the mood set last by any tab applies
     bob.expect_moods(json!({ "joy": 1 })).await;
     tab_1.leave().await;
     hub.expect_debug("sessions", 2).await;
@@ -107,7 +107,7 @@ async fn socket_room_route_and_live_activity_agree() {
         json!({ "room": "lobby", "seq": ann.seq, "present": 2, "held": 0, "moods": { "calm": 1 } })
     );
     let live = hub.get("/live-activity").send().await.expect(200);
-    assert_eq!(live["liveUsers"], 2); // ann is one person, wherever she is
+    assert_eq!(live["liveUsers"], 2); // Ann counts once, in any number of rooms
     assert_eq!(live["sessions"], 4);
     assert_eq!(live["moods"], json!({ "calm": 1, "joy": 1 }));
     let rooms = json!([
@@ -115,8 +115,8 @@ async fn socket_room_route_and_live_activity_agree() {
         { "room": "garden", "present": 1, "held": 0, "moods": { "joy": 1 } },
     ]);
     assert_eq!(live["rooms"], rooms);
-    let nobody = hub.get("/rooms/nobody-here").send().await.expect(200);
-    assert_eq!(nobody, json!({ "room": "nobody-here", "seq": 0, "present": 0, "held": 0, "moods": {} }));
+    let empty = hub.get("/rooms/nobody-here").send().await.expect(200);
+    assert_eq!(empty, json!({ "room": "nobody-here", "seq": 0, "present": 0, "held": 0, "moods": {} }));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn empty_rooms_leave_no_task_and_no_memory() {
     hub.expect_debug("roomCount", 0).await;
     assert_eq!(hub.debug("liveUsers").await, 0);
     hub.expect_debug("connections", 0).await;
-    eventually(async || tasks() <= before, "no task is left").await;
+    eventually(async || tasks() <= before, "no task remains").await;
 }
 
 #[tokio::test]
@@ -177,9 +177,9 @@ async fn full_hub_rejects_the_upgrade_with_503() {
     let no_room = upgrade("garden").send().await;
     assert!(no_room.expect_error(503, "full").contains("rooms"));
     let (_bob, _eve) = (hub.join("lobby", "bob").await, hub.join("lobby", "eve").await);
-    let no_place = upgrade("lobby").send().await;
-    no_place.expect_error(503, "full");
-    assert!(no_place.header("retry-after").parse::<u32>().unwrap() > 0);
+    let at_capacity = upgrade("lobby").send().await;
+    at_capacity.expect_error(503, "full");
+    assert!(at_capacity.header("retry-after").parse::<u32>().unwrap() > 0);
     ann.leave().await;
     hub.expect_debug("connections", 2).await;
     hub.join("lobby", "max").await.expect_present(3).await;
@@ -211,16 +211,16 @@ async fn live_socket_sends_activity_on_open_and_on_change() {
 #[tokio::test]
 async fn live_activity_is_at_most_32_kib() {
     let hub = Hub::start().await;
-    let mut people = Vec::new();
+    let mut visitors = Vec::new();
     for n in 0..60 {
         let mut client = hub.join("lobby", &format!("v{n}")).await;
-        // Each control character is six bytes of JSON.
+        // Each control character takes six bytes of JSON.
         client.view_page(uuid::Uuid::new_v4(), &format!("{}{n:02}", "\u{1}".repeat(510))).await;
         client.round_trip().await;
-        people.push(client);
+        visitors.push(client);
     }
-    let most = "/everybody-is-here";
-    for client in &mut people[..2] {
+    let most = "/most-viewed";
+    for client in &mut visitors[..2] {
         client.view_page(uuid::Uuid::new_v4(), most).await;
         client.round_trip().await;
     }
@@ -234,7 +234,7 @@ async fn live_activity_is_at_most_32_kib() {
     assert_eq!(viewer.next().await.unwrap()["pages"], pages);
 }
 
-/// A crowd does as it likes; at the end everybody who is left agrees with a model.
+/// Random joins, moods, leaves and disconnects; at the end all sockets agree with a model.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_random_visitors_match_a_model() {
     let hub = Hub::with(|config| config.presence.leave_grace = std::time::Duration::from_millis(100)).await;
@@ -246,14 +246,14 @@ async fn three_hundred_random_visitors_match_a_model() {
     for n in 0..300 {
         let (room, visitor) = (random.random_range(0..5), format!("v{n}"));
         clients.push((room, visitor.clone(), hub.join(&format!("room-{room}"), &visitor).await));
-        // Somebody who is already here does something.
+        // One of the clients acts.
         let index = random.random_range(0..clients.len());
         let mood = MOODS[random.random_range(0..MOODS.len())];
         match random.random_range(0..6) {
             0 | 1 => {
                 let (room, visitor, client) = &mut clients[index];
                 client.set_mood(Some(mood)).await;
-                client.round_trip().await; // another tab may be next
+                client.round_trip().await; // another tab of the visitor may be next
                 moods.insert((*room, visitor.clone()), mood);
             }
             2 => {
@@ -272,28 +272,28 @@ async fn three_hundred_random_visitors_match_a_model() {
             _ => clients.swap_remove(index).2.disconnect(),
         }
     }
-    // What the model says: who is here, and the last mood of each who is.
+    // The model: the present visitors, and the last mood of each.
     let mut expected = vec![(BTreeSet::new(), BTreeMap::<&str, u64>::new()); 5];
     for (room, visitor, _) in &clients {
-        let (people, counts) = &mut expected[*room];
-        if people.insert(visitor.clone())
+        let (visitors, counts) = &mut expected[*room];
+        if visitors.insert(visitor.clone())
             && let Some(mood) = moods.get(&(*room, visitor.clone()))
         {
             *counts.entry(mood).or_default() += 1;
         }
     }
     for (room, visitor, client) in &mut clients {
-        let (people, counts) = &expected[*room];
+        let (visitors, counts) = &expected[*room];
         let state = |client: &Client| (client.present, client.moods.clone());
-        let wanted = (people.len() as u64, json!(counts));
+        let wanted = (visitors.len() as u64, json!(counts));
         while state(client) != wanted {
             client.read().await;
             assert!(client.seq > 0, "{visitor}");
         }
     }
-    for (room, (people, counts)) in expected.iter().enumerate() {
-        let told: Value = hub.get(&format!("/rooms/room-{room}")).send().await.expect(200);
-        assert_eq!((&told["present"], &told["moods"]), (&json!(people.len()), &json!(counts)));
+    for (room, (visitors, counts)) in expected.iter().enumerate() {
+        let state: Value = hub.get(&format!("/rooms/room-{room}")).send().await.expect(200);
+        assert_eq!((&state["present"], &state["moods"]), (&json!(visitors.len()), &json!(counts)));
     }
     hub.stop().await;
 }
@@ -302,7 +302,7 @@ async fn three_hundred_random_visitors_match_a_model() {
 async fn percent_encoded_room_name_is_the_same_room() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
-    let bob = hub.join("l%6Fbby", "bob").await; // goes through the router
+    let bob = hub.join("l%6Fbby", "bob").await; // percent-encoded
     assert_eq!(bob.welcome["room"], "lobby");
     ann.expect_present(2).await;
     let opened = r#"breathing_room_http_requests_total{route="/rooms/{room}/socket",status="101"}"#;

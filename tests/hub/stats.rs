@@ -1,4 +1,4 @@
-//! What the history says: figures, time zones, what is kept and for how long, and what bots do to it.
+//! Stats over the history: totals, series, time zones, caching, bots, and properties.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-async fn ask(hub: &Hub, query: &str) -> Value {
+async fn stats(hub: &Hub, query: &str) -> Value {
     hub.get(&format!("/unified-stats?{query}")).admin().send().await.expect(200)
 }
 
-async fn see(hub: &Hub, visitor: &str, room: &str, path: &str, at: u64) {
+async fn post_view(hub: &Hub, visitor: &str, room: &str, path: &str, at: u64) {
     let view = json!({ "id": Uuid::now_v7(), "path": path, "at": at, "visitor": visitor, "room": room });
     hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
 }
 
-/// The points of a series in which a page was seen: their offsets from `START` in hours, and their views.
-fn seen(response: &Value) -> Vec<(i64, u64)> {
+/// The points of a series with page views: their offsets from `START` in hours, and their page views.
+fn page_views_by_hour(response: &Value) -> Vec<(i64, u64)> {
     let point = |point: &Value| {
         let offset = point["at"].as_i64().unwrap() - i64::try_from(START).unwrap();
         (offset / i64::try_from(HOUR).unwrap(), point["pageViews"].as_u64().unwrap())
@@ -52,7 +52,7 @@ async fn stats_include_all_events_of_the_range() {
     bob.round_trip().await;
     hub.flush().await;
 
-    let day = ask(&hub, "range=24h").await;
+    let day = stats(&hub, "range=24h").await;
     let totals = json!({ "pageViews": 4, "visitors": 2, "watchSessions": 1, "watchedMs": 1234, "joins": 2,
         "peakPresent": 2, "averagePresent": 0.0 });
     assert_eq!(day["totals"], totals);
@@ -64,20 +64,20 @@ async fn stats_include_all_events_of_the_range() {
     assert_eq!(day["topReferrers"], json!([{ "referrer": "example.org", "pageViews": 2 }]));
     assert_eq!(day["moods"], json!({ "calm": 30_000 }));
     assert_eq!(day["series"].as_array().unwrap().len(), 25);
-    assert_eq!(seen(&day), [(0, 4)]);
+    assert_eq!(page_views_by_hour(&day), [(0, 4)]);
     assert_eq!(day["series"][24]["moods"], json!({ "calm": 30_000 }));
-    assert_eq!(day["series"][24]["averagePresent"], 0.07); // one minute of two, in a quarter of an hour
+    assert_eq!(day["series"][24]["averagePresent"], 0.07); // two visitors for half a minute, in a bucket of 15 minutes
     assert_eq!(day["previous"]["totals"]["pageViews"], 1);
     assert_eq!(day["previous"]["to"], day["from"]);
 
-    let week = ask(&hub, "range=7d&room=garden").await;
+    let week = stats(&hub, "range=7d&room=garden").await;
     assert_eq!((&week["totals"]["pageViews"], &week["totals"]["visitors"]), (&json!(2), &json!(1)));
     assert_eq!((&week["totals"]["peakPresent"], &week["moods"]), (&json!(1), &json!({})));
-    assert_eq!(ask(&hub, "range=30d").await["totals"]["pageViews"], 5);
-    assert_eq!(ask(&hub, "range=12mo").await["totals"]["pageViews"], 5);
-    assert_eq!(ask(&hub, "room=unheard-of").await["totals"]["pageViews"], 0);
+    assert_eq!(stats(&hub, "range=30d").await["totals"]["pageViews"], 5);
+    assert_eq!(stats(&hub, "range=12mo").await["totals"]["pageViews"], 5);
+    assert_eq!(stats(&hub, "room=unheard-of").await["totals"]["pageViews"], 0);
     let custom = format!("from={}&to={}", START - 27 * HOUR, START - 25 * HOUR);
-    assert_eq!(ask(&hub, &custom).await["topPages"], json!([{ "path": "/c", "pageViews": 1 }]));
+    assert_eq!(stats(&hub, &custom).await["topPages"], json!([{ "path": "/c", "pageViews": 1 }]));
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn days_follow_the_time_zone_across_dst_changes() {
     let hub = Hub::with_clock(&clock).await;
     let midnight = 1_793_505_600_000; // 2026-11-01T04:00:00Z
     for at in [midnight - 1, midnight, midnight + 25 * HOUR - 1, midnight + 25 * HOUR] {
-        see(&hub, "ann", "lobby", "/", at).await;
+        post_view(&hub, "ann", "lobby", "/", at).await;
     }
     let days = |response: Value| -> Vec<(u64, u64, u64)> {
         let point = |point: &Value| {
@@ -98,17 +98,17 @@ async fn days_follow_the_time_zone_across_dst_changes() {
         response["series"].as_array().unwrap().iter().map(point).filter(|(_, views, _)| *views > 0).collect()
     };
     assert_eq!(
-        days(ask(&hub, "range=30d&tz=America/New_York").await),
+        days(stats(&hub, "range=30d&tz=America/New_York").await),
         [(midnight - DAY, 1, 1), (midnight, 2, 1), (midnight + 25 * HOUR, 1, 1)]
     );
-    // Berlin is an hour ahead of UTC by then, and Kathmandu five and three quarters.
+    // Berlin is 1 h ahead of UTC on that day, Kathmandu 5 h 45 min.
     assert_eq!(
-        days(ask(&hub, "range=30d&tz=Europe/Berlin").await),
+        days(stats(&hub, "range=30d&tz=Europe/Berlin").await),
         [(midnight - 5 * HOUR, 2, 1), (midnight + 19 * HOUR, 2, 1)]
     );
     let kathmandu = midnight + 14 * HOUR + 15 * MINUTE; // 18:15 UTC
     assert_eq!(
-        days(ask(&hub, "range=30d&tz=Asia/Kathmandu").await),
+        days(stats(&hub, "range=30d&tz=Asia/Kathmandu").await),
         [(kathmandu - DAY, 2, 1), (kathmandu, 2, 1)]
     );
 
@@ -117,10 +117,10 @@ async fn days_follow_the_time_zone_across_dst_changes() {
     let hub = Hub::with_clock(&Clock::manual(Time::from_millis(now))).await;
     let midnight = 1_774_738_800_000; // 2026-03-28T23:00:00Z
     for at in [midnight - 1, midnight, midnight + 23 * HOUR - 1, midnight + 23 * HOUR] {
-        see(&hub, "ann", "lobby", "/", at).await;
+        post_view(&hub, "ann", "lobby", "/", at).await;
     }
     assert_eq!(
-        days(ask(&hub, "range=30d&tz=Europe/Berlin").await),
+        days(stats(&hub, "range=30d&tz=Europe/Berlin").await),
         [(midnight - DAY, 1, 1), (midnight, 2, 1), (midnight + 23 * HOUR, 1, 1)]
     );
 }
@@ -128,8 +128,8 @@ async fn days_follow_the_time_zone_across_dst_changes() {
 #[tokio::test]
 async fn stats_are_cached_until_a_commit_changes_them() {
     let hub = Hub::with_clock(&manual_clock()).await;
-    see(&hub, "ann", "lobby", "/", START).await;
-    assert_eq!(ask(&hub, "range=24h&room=lobby").await["cached"], false);
+    post_view(&hub, "ann", "lobby", "/", START).await;
+    assert_eq!(stats(&hub, "range=24h&room=lobby").await["cached"], false);
     let again = hub.get("/unified-stats?range=24h&room=lobby").send().await;
     assert_eq!(again.expect(200)["cached"], true);
     assert!(again.header("cache-control").starts_with("public, max-age="));
@@ -137,13 +137,13 @@ async fn stats_are_cached_until_a_commit_changes_them() {
     let known = hub.get("/unified-stats?range=24h&room=lobby").header("if-none-match", &etag).send().await;
     assert_eq!((known.status, known.text.as_str(), known.header("etag")), (304, "", etag.as_str()));
 
-    // Another room's commit changes nothing here.
-    see(&hub, "ann", "garden", "/", START).await;
-    assert_eq!(ask(&hub, "range=24h&room=lobby").await["cached"], true);
-    see(&hub, "bob", "lobby", "/", START).await;
+    // A commit to another room does not invalidate the cache entry.
+    post_view(&hub, "ann", "garden", "/", START).await;
+    assert_eq!(stats(&hub, "range=24h&room=lobby").await["cached"], true);
+    post_view(&hub, "bob", "lobby", "/", START).await;
     let newer = hub.get("/unified-stats?range=24h&room=lobby").header("if-none-match", &etag).send().await;
     assert_eq!(newer.expect(200)["totals"]["pageViews"], 2);
-    assert_eq!(ask(&hub, "range=24h").await["totals"]["pageViews"], 3);
+    assert_eq!(stats(&hub, "range=24h").await["totals"]["pageViews"], 3);
     assert!(hub.metric("breathing_room_stats_answers_total").await >= 6.0);
 }
 
@@ -151,21 +151,22 @@ async fn stats_are_cached_until_a_commit_changes_them() {
 async fn stale_stats_are_served_while_revalidating() {
     let clock = manual_clock();
     let hub = Hub::with_clock(&clock).await;
-    see(&hub, "ann", "lobby", "/", START).await;
-    let first = ask(&hub, "range=7d&tz=Asia/Tokyo").await;
+    post_view(&hub, "ann", "lobby", "/", START).await;
+    let first = stats(&hub, "range=7d&tz=Asia/Tokyo").await;
     clock.advance(Duration::from_mins(1));
-    let stale = ask(&hub, "range=7d&tz=Asia/Tokyo").await;
+    let stale = stats(&hub, "range=7d&tz=Asia/Tokyo").await;
     assert_eq!(stale["generatedAt"], first["generatedAt"]);
-    let is_newer = async || ask(&hub, "range=7d&tz=Asia/Tokyo").await["generatedAt"] != first["generatedAt"];
-    eventually(is_newer, "the answer is renewed").await;
+    let is_newer =
+        async || stats(&hub, "range=7d&tz=Asia/Tokyo").await["generatedAt"] != first["generatedAt"];
+    eventually(is_newer, "the cache entry is renewed").await;
     clock.advance(Duration::from_mins(30));
-    assert_eq!(ask(&hub, "range=7d&tz=Asia/Tokyo").await["cached"], false); // too old to be served
+    assert_eq!(stats(&hub, "range=7d&tz=Asia/Tokyo").await["cached"], false); // too old to be served
 }
 
 #[tokio::test]
 async fn equal_stats_requests_share_one_query() {
     let hub = Hub::with_clock(&manual_clock()).await;
-    see(&hub, "ann", "lobby", "/", START).await;
+    post_view(&hub, "ann", "lobby", "/", START).await;
     let queries = async || {
         let page = hub.get("/metrics").send().await.text;
         let name = r#"breathing_room_stats_query_duration_seconds_count{query="activity"}"#;
@@ -175,7 +176,7 @@ async fn equal_stats_requests_share_one_query() {
     // The four that every dashboard asks for are there from the start, and again after the commit.
     eventually(async || queries().await >= 4, "the first answers are made").await;
     let before = queries().await;
-    let asked = (0..50).map(|_| Box::pin(ask(&hub, "range=30d&tz=Asia/Tokyo")));
+    let asked = (0..50).map(|_| Box::pin(stats(&hub, "range=30d&tz=Asia/Tokyo")));
     let responses = futures_util::future::join_all(asked).await;
     assert!(responses.iter().all(|response| response["totals"]["pageViews"] == 1));
     assert_eq!(queries().await, before + 1);
@@ -188,10 +189,10 @@ async fn bot_events_are_stored_and_excluded_from_stats() {
     let bot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
     let post = hub.post("/page-view?durable=true").header("user-agent", bot).json(&view);
     post.send().await.expect(200);
-    see(&hub, "ann", "lobby", "/", START).await;
+    post_view(&hub, "ann", "lobby", "/", START).await;
     assert_eq!(hub.rows("SELECT sum(is_bot) FROM page_views").await, [1]);
     assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [2]);
-    let response = ask(&hub, "range=24h").await;
+    let response = stats(&hub, "range=24h").await;
     assert_eq!((&response["totals"]["pageViews"], &response["totals"]["visitors"]), (&json!(1), &json!(1)));
 }
 
@@ -203,14 +204,14 @@ async fn stats_break_down_page_views_by_property() {
             "props": { "plan": plan, "step": n, "long": "x".repeat(100) } });
         hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
     }
-    let plans = ask(&hub, "prop=plan").await["prop"].clone();
+    let plans = stats(&hub, "prop=plan").await["prop"].clone();
     let values = json!([{ "value": "free", "pageViews": 4 }, { "value": "plus", "pageViews": 2 }]);
     assert_eq!(plans, json!({ "key": "plan", "values": values }));
-    assert_eq!(ask(&hub, "prop=step").await["prop"]["values"].as_array().unwrap().len(), 6);
+    assert_eq!(stats(&hub, "prop=step").await["prop"]["values"].as_array().unwrap().len(), 6);
     let long = json!([{ "value": format!("{}…", "x".repeat(64)), "pageViews": 6 }]);
-    assert_eq!(ask(&hub, "prop=long").await["prop"]["values"], long);
-    assert_eq!(ask(&hub, "prop=unheard-of").await["prop"]["values"], json!([]));
-    assert!(ask(&hub, "").await.get("prop").is_none());
+    assert_eq!(stats(&hub, "prop=long").await["prop"]["values"], long);
+    assert_eq!(stats(&hub, "prop=unheard-of").await["prop"]["values"], json!([]));
+    assert!(stats(&hub, "").await.get("prop").is_none());
 }
 
 #[tokio::test]

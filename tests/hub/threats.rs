@@ -1,4 +1,4 @@
-//! What somebody may try (docs/threats.md) and no other test does.
+//! Attacks of docs/threats.md that no other test covers.
 
 use serde_json::json;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! Watch sessions: what the hub measures by its clock, what clients claim, and how both merge.
+//! Watch sessions: the time that the hub measures, the time that clients claim, and how both merge.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn hub_at(clock: &Clock) -> Hub {
     Hub::with(|config| config.clock = clock).await
 }
 
-async fn tell(client: &mut Client, id: Uuid, state: &str, watched_ms: u64) {
+async fn send_watch(client: &mut Client, id: Uuid, state: &str, watched_ms: u64) {
     let watch =
         json!({ "type": "watch", "id": id, "content": "dawn", "state": state, "watchedMs": watched_ms });
     client.send_event(watch).await;
@@ -36,21 +36,21 @@ async fn watched_time_is_measured_over_pause_disconnect_and_resume() {
     let pass = |seconds: u64| clock.advance(Duration::from_secs(seconds));
     let id = Uuid::new_v4();
     let mut ann = hub.join("lobby", "ann").await;
-    tell(&mut ann, id, "playing", 0).await;
+    send_watch(&mut ann, id, "playing", 0).await;
     pass(10);
-    tell(&mut ann, id, "paused", 0).await;
+    send_watch(&mut ann, id, "paused", 0).await;
     pass(100);
-    tell(&mut ann, id, "playing", 0).await;
+    send_watch(&mut ann, id, "playing", 0).await;
     pass(7);
     ann.disconnect();
     hub.expect_debug("sessions", 0).await;
-    pass(1000); // nobody is there: no time
+    pass(1000); // disconnected: no watched time
     let so_far = stored(&hub).await;
     assert_eq!(so_far, json!({ "state": "playing", "watchedMs": 17_000, "startedAt": START }));
     let mut ann = hub.join("lobby", "ann").await;
-    tell(&mut ann, id, "playing", 0).await;
+    send_watch(&mut ann, id, "playing", 0).await;
     pass(8);
-    tell(&mut ann, id, "ended", 0).await;
+    send_watch(&mut ann, id, "ended", 0).await;
     pass(50);
     ann.leave().await;
     let at_last = stored(&hub).await;
@@ -63,11 +63,11 @@ async fn watched_time_is_the_larger_of_measured_and_claimed_within_wall_time() {
     let hub = hub_at(&clock).await;
     let id = Uuid::new_v4();
     let mut ann = hub.join("lobby", "ann").await;
-    tell(&mut ann, id, "playing", 3_600_000).await; // an hour, right at the start
+    send_watch(&mut ann, id, "playing", 3_600_000).await; // claims an hour at the start
     assert_eq!(stored(&hub).await["watchedMs"], 0);
     clock.advance(Duration::from_secs(10));
-    tell(&mut ann, id, "paused", 4_000).await;
-    // The claim is still the largest, and still no more than the time that has passed.
+    send_watch(&mut ann, id, "paused", 4_000).await;
+    // The claim is still the largest value, limited to the elapsed time.
     assert!((10_000..=10_001).contains(&stored(&hub).await["watchedMs"].as_u64().unwrap()));
 
     let id = Uuid::new_v4();
@@ -75,7 +75,7 @@ async fn watched_time_is_the_larger_of_measured_and_claimed_within_wall_time() {
         "startedAt": START - 48 * 3_600_000, "at": START, "visitor": "bob", "room": "lobby" });
     hub.post("/watch-session?durable=true").json(&watch).send().await.expect(200);
     let bobs = hub.rows("SELECT watched_ms FROM watch_sessions WHERE visitor = 'bob'").await;
-    assert_eq!(bobs, [24 * 3_600_000]); // a start is at most 24 h back
+    assert_eq!(bobs, [24 * 3_600_000]); // a start is at most 24 h in the past
 }
 
 #[tokio::test]
@@ -121,15 +121,15 @@ async fn content_is_live_while_it_plays() {
     let mut tab = hub.join("garden", "ann").await;
     let mut bob = hub.join("garden", "bob").await;
     let id = Uuid::new_v4();
-    tell(&mut ann, id, "playing", 0).await;
-    tell(&mut tab, Uuid::new_v4(), "playing", 0).await;
-    tell(&mut bob, Uuid::new_v4(), "playing", 0).await;
-    expect(json!([{ "content": "dawn", "count": 2 }])).await; // people, not tabs
+    send_watch(&mut ann, id, "playing", 0).await;
+    send_watch(&mut tab, Uuid::new_v4(), "playing", 0).await;
+    send_watch(&mut bob, Uuid::new_v4(), "playing", 0).await;
+    expect(json!([{ "content": "dawn", "count": 2 }])).await; // visitors, not tabs
     bob.leave().await;
     tab.leave().await;
     hub.expect_debug("sessions", 1).await;
     expect(json!([{ "content": "dawn", "count": 1 }])).await;
-    tell(&mut ann, id, "paused", 0).await;
+    send_watch(&mut ann, id, "paused", 0).await;
     expect(json!([])).await;
 }
 
@@ -138,12 +138,12 @@ async fn playing_sessions_per_socket_are_limited_to_16() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;
     for _ in 0..16 {
-        tell(&mut ann, Uuid::new_v4(), "playing", 0).await;
+        send_watch(&mut ann, Uuid::new_v4(), "playing", 0).await;
     }
     ann.send_event(
         json!({ "type": "watch", "id": Uuid::new_v4(), "content": "c", "state": "playing", "watchedMs": 0 }),
     )
     .await;
-    let refused = ann.expect_error("bad-field").await;
-    assert!(refused["message"].as_str().unwrap().starts_with("state: at most 16"), "{refused}");
+    let rejected = ann.expect_error("bad-field").await;
+    assert!(rejected["message"].as_str().unwrap().starts_with("state: at most 16"), "{rejected}");
 }

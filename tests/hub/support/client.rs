@@ -1,4 +1,4 @@
-//! A member of a room: a client as other people would write it.
+//! A WebSocket client of a room, written from the protocol alone. It checks each message against the contract.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::contract::SOCKETS;
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub welcome: Value,
-    /// The newest state of the room that this member was told.
+    /// The newest state of the room.
     pub present: u64,
     pub moods: Value,
     pub seq: u64,
     pub presence_frames: usize,
     last_ref: u64,
-    /// With what code and what reason the hub has closed.
+    /// The code and the reason of the hub's close frame.
     closed: Option<(u16, String)>,
-    /// Everything that is no state and was not asked for yet.
+    /// Received messages other than states that no `expect` has taken yet.
     inbox: Vec<Value>,
 }
 
@@ -43,12 +43,12 @@ impl Client {
         Self::connect(&url).await.unwrap().expect_welcome().await
     }
 
-    /// Joins with a User-Agent, as a browser or a bot has it.
+    /// Joins with this `User-Agent`.
     pub async fn join_with_user_agent(agent: &str, address: &str, room: &str, query: &str) -> Self {
         Self::join_with_header(("user-agent", agent), address, room, query).await
     }
 
-    /// Joins with a header of the request.
+    /// Joins with an additional request header.
     pub async fn join_with_header(
         header: (&'static str, &str),
         address: &str,
@@ -61,18 +61,18 @@ impl Client {
         Self::connect(request).await.unwrap().expect_welcome().await
     }
 
-    /// Reads the welcome, which must come first.
+    /// Reads the welcome, which must be the first message.
     pub async fn expect_welcome(self) -> Self {
         let mut client = self;
         let welcome = client.next().await.expect("a welcome");
-        assert_eq!(welcome["type"], "welcome", "first of all");
+        assert_eq!(welcome["type"], "welcome", "the first message");
         client.apply_state(&welcome);
         client.presence_frames = 0;
         client.welcome = welcome;
         client
     }
 
-    /// A socket of which nothing has been read yet.
+    /// Opens a socket and reads nothing.
     pub async fn connect(request: impl IntoClientRequest + Unpin) -> Result<Self, Error> {
         let (socket, _) = timeout(TIMEOUT, connect_async(request)).await.expect("a connection")?;
         Ok(Self {
@@ -88,7 +88,7 @@ impl Client {
         })
     }
 
-    /// The next JSON message, or how the socket ended.
+    /// Returns the next JSON message, or how the socket ended.
     pub async fn next(&mut self) -> Result<Value, Disconnect> {
         loop {
             let message = timeout(TIMEOUT, self.socket.next()).await.expect("a message in time");
@@ -110,21 +110,21 @@ impl Client {
 
     fn apply_state(&mut self, message: &Value) {
         let seq = message["seq"].as_u64().unwrap();
-        // The first state of a room in which nobody is, which only a bot can see, is 0.
-        assert!(seq > self.seq || self.welcome.is_null(), "seq only rises: {seq} after {}", self.seq);
+        // An empty room has seq 0. Only a bot can receive that state.
+        assert!(seq > self.seq || self.welcome.is_null(), "seq must increase: {seq} after {}", self.seq);
         self.seq = seq;
         self.present = message["present"].as_u64().unwrap();
         self.moods = message["moods"].clone();
         self.presence_frames += 1;
     }
 
-    /// Reads one message and keeps what it says.
+    /// Reads one message: applies a state, and puts any other message into the inbox.
     pub async fn read(&mut self) {
         let message = self.next().await.expect("an open socket");
         if message["type"] == "presence" { self.apply_state(&message) } else { self.inbox.push(message) }
     }
 
-    /// Reads until the room has so many people.
+    /// Reads until the room has this count.
     pub async fn expect_present(&mut self, present: u64) -> &mut Self {
         while self.present != present {
             self.read().await;
@@ -132,7 +132,7 @@ impl Client {
         self
     }
 
-    /// Reads until the room has just these moods.
+    /// Reads until the room has exactly these moods.
     pub async fn expect_moods(&mut self, moods: Value) -> &mut Self {
         while self.moods != moods {
             self.read().await;
@@ -140,7 +140,7 @@ impl Client {
         self
     }
 
-    /// The next message of this type that is no state.
+    /// Returns the next message of this type, which is not a state.
     pub async fn expect(&mut self, kind: &str) -> Value {
         loop {
             if let Some(index) = self.inbox.iter().position(|message| message["type"] == kind) {
@@ -155,14 +155,14 @@ impl Client {
         while self.expect("ack").await["upTo"].as_u64().unwrap() < reference {}
     }
 
-    /// The next error must have this code; returns its message.
+    /// Returns the next error, which must have this code.
     pub async fn expect_error(&mut self, code: &str) -> Value {
         let error = self.expect("error").await;
         assert_eq!(error["code"], code, "{error}");
         error
     }
 
-    /// Reads on until the socket ends.
+    /// Reads until the socket ends.
     pub async fn expect_disconnect(&mut self) -> Disconnect {
         loop {
             if let Err(ending) = self.next().await {
@@ -171,10 +171,10 @@ impl Client {
         }
     }
 
-    /// Reads on until the hub closes, and says with what code and what reason it did.
+    /// Reads until the hub closes, and returns the code and the reason.
     pub async fn expect_close(&mut self) -> (u16, String) {
         let end = self.expect_disconnect().await;
-        self.closed.clone().unwrap_or_else(|| panic!("{end:?} is no close with a code"))
+        self.closed.clone().unwrap_or_else(|| panic!("{end:?} is not a close with a code"))
     }
 
     pub async fn send_json(&mut self, message: Value) {
@@ -189,7 +189,7 @@ impl Client {
         self.socket.send(message).await.unwrap();
     }
 
-    /// Says something to a hub that may be gone.
+    /// Sends a message to a hub that may have stopped.
     pub async fn try_send_json(&mut self, message: Value) -> Result<(), Error> {
         self.socket.send(Message::Text(message.to_string().into())).await
     }
@@ -198,13 +198,13 @@ impl Client {
         self.send_json(json!({ "type": "mood", "mood": mood })).await;
     }
 
-    /// Waits until the hub has taken everything that this member has said so far.
+    /// Waits until the hub has processed all messages sent before: its reply to an unknown message comes after them.
     pub async fn round_trip(&mut self) {
         self.send_json(json!({ "type": "are-you-done" })).await;
         self.expect_error("unknown-type").await;
     }
 
-    /// The next `ref` of this socket.
+    /// Returns the next `ref` of this socket.
     pub fn next_ref(&mut self) -> u64 {
         self.last_ref += 1;
         self.last_ref
@@ -222,7 +222,7 @@ impl Client {
         self.send_event(json!({ "type": "page-view", "id": id, "path": path })).await
     }
 
-    /// Leaves as a client that means it: 1000, and waits for the echo.
+    /// Closes with 1000 and waits for the echo.
     pub async fn leave(self) {
         assert_eq!(self.close(1000).await, Disconnect::Closed(1000));
     }
@@ -232,11 +232,10 @@ impl Client {
         self.expect_disconnect().await
     }
 
-    /// Leaves as a client that means it, and is gone at once, whatever it was sent: its end of the connection resets
-    /// the other.
+    /// Closes with 1000 and resets the connection immediately, with received data unread.
     pub async fn close_and_reset(mut self) {
         let close = Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }));
-        self.stream().set_nodelay(true).unwrap(); // or the close frame might wait for an ACK, and be gone with it
+        self.stream().set_nodelay(true).unwrap(); // otherwise the close frame may wait for an ACK and be lost
         self.send(close).await;
         socket2::SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -244,22 +243,22 @@ impl Client {
     fn stream(&self) -> &TcpStream {
         match self.socket.get_ref() {
             MaybeTlsStream::Plain(stream) => stream,
-            _ => panic!("a test without TLS"),
+            _ => panic!("no test uses TLS"),
         }
     }
 
-    /// The network is gone: the connection ends without a close frame.
+    /// Ends the connection without a close frame.
     pub fn disconnect(self) {
         drop(self);
     }
 
-    /// Writes bytes that need not be a frame.
+    /// Writes raw bytes, which need not be a frame.
     pub async fn write_bytes(&mut self, bytes: &[u8]) {
         use tokio::io::AsyncWriteExt;
         self.socket.get_mut().write_all(bytes).await.unwrap();
     }
 
-    /// Waits for a ping, which the socket answers by itself, as browsers do.
+    /// Waits for a ping. tungstenite answers it, as browsers do.
     pub async fn expect_ping(&mut self) {
         let message = timeout(TIMEOUT, self.socket.next()).await.expect("a ping in time");
         assert!(matches!(message, Some(Ok(Message::Ping(_)))), "{message:?}");

@@ -1,4 +1,4 @@
-//! The contract for machines, held against every answer and every message that any test gets.
+//! The OpenAPI and AsyncAPI documents, checked against every response and message that a test receives.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 
 use super::request::Response;
 
-/// What HTTP may answer.
+/// All documented HTTP responses.
 pub static HTTP: LazyLock<HttpContract> =
     LazyLock::new(|| HttpContract::of(serde_json::from_slice(OPENAPI.text()).unwrap()));
 
-/// What the hub may say on a socket.
+/// All documented messages of the hub.
 pub static SOCKETS: LazyLock<SocketContract> =
     LazyLock::new(|| SocketContract::of(serde_json::from_slice(ASYNCAPI.text()).unwrap()));
 
 pub struct HttpContract {
     pub document: Value,
-    /// By method, address, and status.
+    /// By method, path template, and status.
     responses: HashMap<(String, String, u16), ContentTypes>,
 }
 
-/// The bodies that an answer may have, by their types; none where it has none.
+/// The schemas of a response body by media type. Empty for a response without a body.
 type ContentTypes = HashMap<String, Validator>;
 
 pub struct SocketContract {
@@ -31,14 +31,14 @@ pub struct SocketContract {
     messages: HashMap<String, Validator>,
 }
 
-/// A schema, with all that it may refer to.
+/// Compiles a schema, together with the components that it may refer to.
 fn validator(schema: &Value, document: &Value) -> Validator {
     jsonschema::validator_for(&json!({ "allOf": [schema], "components": document["components"] })).unwrap()
 }
 
 fn expect_valid(validator: &Validator, value: &Value, what: &str) {
     let errors: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{what} is not as documented: {errors:?} in {value}");
+    assert!(errors.is_empty(), "{what} does not match its schema: {errors:?} in {value}");
 }
 
 impl HttpContract {
@@ -59,35 +59,36 @@ impl HttpContract {
         Self { document, responses }
     }
 
-    /// Every documented method of every address.
+    /// Returns each documented pair of method and path template.
     pub fn operations(&self) -> HashSet<(String, String)> {
         self.responses.keys().map(|(method, path, _)| (method.clone(), path.clone())).collect()
     }
 
-    /// The documented address that a request's path matches.
-    fn address(&self, path: &str) -> Option<&str> {
+    /// Returns the documented path template that a request's path matches.
+    fn template(&self, path: &str) -> Option<&str> {
         let path = path.split('?').next().unwrap();
         let matches = |pattern: &&String| {
-            let (mut told, mut asked) = (pattern.split('/'), path.split('/'));
-            let same = told.by_ref().zip(asked.by_ref());
-            let fits =
-                |(told, asked): (&str, &str)| told == asked || (told.starts_with('{') && !asked.is_empty());
-            pattern.split('/').count() == path.split('/').count() && { same }.all(fits)
+            let (mut documented, mut requested) = (pattern.split('/'), path.split('/'));
+            let mut pairs = documented.by_ref().zip(requested.by_ref());
+            let fits = |(documented, requested): (&str, &str)| {
+                documented == requested || (documented.starts_with('{') && !requested.is_empty())
+            };
+            pattern.split('/').count() == path.split('/').count() && pairs.all(fits)
         };
         self.document["paths"].as_object().unwrap().keys().find(matches).map(String::as_str)
     }
 
-    /// Panics where an answer is not documented.
+    /// Panics where a response is not documented.
     pub fn expect(&self, method: &str, path: &str, response: &Response) {
         let (is_head, what) = (method == "HEAD", format!("{} to {method} {path}", response.status));
-        let Some(address) = self.address(path) else {
-            return assert!([404, 405].contains(&response.status), "{what}: an unknown address");
+        let Some(template) = self.template(path) else {
+            return assert!([404, 405].contains(&response.status), "{what}: an unknown path");
         };
         let method = if is_head { "GET" } else { method };
-        if !self.operations().contains(&(method.to_owned(), address.to_owned())) {
+        if !self.operations().contains(&(method.to_owned(), template.to_owned())) {
             return assert!([204, 403, 405].contains(&response.status), "{what}: an unknown method");
         }
-        let key = (method.to_owned(), address.to_owned(), response.status);
+        let key = (method.to_owned(), template.to_owned(), response.status);
         let kinds = self.responses.get(&key).unwrap_or_else(|| panic!("{what} is not documented"));
         if kinds.is_empty() || is_head {
             return assert!(response.text.is_empty(), "{what} has a body");
@@ -119,7 +120,7 @@ impl SocketContract {
         Self { document, messages }
     }
 
-    /// Panics where a message from the hub is not documented.
+    /// Panics where a message of the hub is not documented.
     pub fn expect(&self, message: &Value) {
         let kind = message["type"].as_str().unwrap();
         let payload = self.messages.get(kind).unwrap_or_else(|| panic!("{message} is not documented"));

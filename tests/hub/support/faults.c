@@ -1,5 +1,5 @@
-/* Faults of a disk, for a hub that is started with this before libc. FAULTS names a file; what stands in it holds
-   from now on: "slow" makes each fsync take two seconds, "read-only" and "broken" fail each write to a database. */
+/* Disk faults for a hub that runs with this library in LD_PRELOAD. FAULTS names a file that contains the current fault:
+   "slow" makes each fsync take two seconds, "read-only" and "broken" make each write to a database fail. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-//! The vocabulary of the tests: a hub, its members, requests, rows, and patience.
+//! Shared helpers of the tests: a hub, its clients, requests, database rows, and waiting.
 
 pub mod client;
 pub mod contract;
@@ -24,20 +24,20 @@ pub use client::Client;
 pub use program::Program;
 pub use request::Request;
 
-/// Long enough for the slowest machine, short enough to find out.
+/// The longest wait for anything that a test expects.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// When tests begin that set the clock: a full hour.
+/// The start time of tests with a manual clock: a full hour.
 pub const START: u64 = 1_800_000_000_000;
 
-/// A clock that stands still until it is moved.
+/// A clock at [`START`] that moves only when a test advances it.
 pub fn manual_clock() -> Clock {
     Clock::manual(Time::from_millis(START))
 }
 
 pub const ADMIN_TOKEN: &str = "the-admins-token";
 
-/// A hub in this process, on a free port, with a database of its own.
+/// A hub in this process, on a free port, with its own database.
 pub struct Hub {
     pub address: String,
     folder: TempDir,
@@ -54,7 +54,7 @@ impl Hub {
         Self::in_folder(tempfile::tempdir().unwrap(), change).await
     }
 
-    /// A hub on the database in this folder.
+    /// Starts a hub on the database in this folder.
     pub async fn in_folder(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.history.database_url = format!("sqlite://{}/hub.db", folder.path().display());
@@ -71,7 +71,7 @@ impl Hub {
         Self { address, folder, shutdown: Some(shutdown), served: Some(task) }
     }
 
-    /// A hub that goes by this clock and flushes when it is asked to.
+    /// Starts a hub with this clock, which flushes on request only.
     pub async fn with_clock(clock: &Clock) -> Self {
         Self::with(|config| {
             config.clock = clock.clone();
@@ -100,6 +100,7 @@ impl Hub {
         Request::new(&self.address, "DELETE", path)
     }
 
+    /// The database file.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("hub.db")
     }
@@ -109,66 +110,67 @@ impl Hub {
         self.folder.path().join("archive")
     }
 
-    /// What the sqlite3 shell would show.
+    /// Runs a query on the database file: see [`rows`].
     pub async fn rows(&self, query: &str) -> Vec<Value> {
         rows(&self.file(), query).await
     }
 
-    /// Posts a page view and waits until it is on disk.
+    /// Posts a page view and waits for its commit.
     pub async fn post_page_view(&self, visitor: &str, path: &str) {
         let view = json!({ "id": Uuid::new_v4(), "path": path, "visitor": visitor, "room": "lobby" });
         self.post("/page-view?durable=true").json(&view).send().await.expect(200);
     }
 
-    /// Has all maintenance done that is due, and returns its report.
+    /// Runs all maintenance steps that are due, and returns the report.
     pub async fn run_maintenance(&self) -> Value {
         self.post("/maintain").admin().send().await.expect(200)
     }
 
-    /// Flushes, so that whatever was queued can be read.
+    /// Flushes all queued events.
     pub async fn flush(&self) {
         self.post("/flush").admin().send().await.expect(200);
     }
 
-    /// The number at `key` of the admin's view of the memory.
+    /// Returns the number at `key` of `GET /debug`.
     pub async fn debug(&self, key: &str) -> u64 {
         let response = self.get("/debug").admin().send().await;
         response.expect(200)[key].as_u64().unwrap()
     }
 
-    /// The sum of a metric over its labels.
+    /// Returns the sum of a metric over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         metric(&self.get("/metrics").admin().send().await.text, name)
     }
 
-    /// Waits until the admin's view shows `expected` at `key`.
+    /// Waits until `GET /debug` has `expected` at `key`.
     pub async fn expect_debug(&self, key: &str, expected: u64) {
         eventually(async || self.debug(key).await == expected, key).await;
     }
 
-    /// Waits until the live activity, which may be a tenth of a second old, says `expected` at `key`.
+    /// Waits until the live activity, which may be 0.1 s old, has `expected` at `key`.
     pub async fn expect_live_activity(&self, key: &str, expected: Value) {
-        let says = async || self.get("/live-activity").send().await.expect(200)[key] == expected;
-        eventually(says, &format!("{key}: {expected}")).await;
+        let is_equal = async || self.get("/live-activity").send().await.expect(200)[key] == expected;
+        eventually(is_equal, &format!("{key}: {expected}")).await;
     }
 
-    /// Waits until so many are held, over all rooms and for any reason.
+    /// Waits until the hub holds this many visitors, over all rooms and reasons.
     pub async fn expect_held(&self, expected: u32) {
         let held = async || self.metric("breathing_room_held").await == f64::from(expected);
-        eventually(held, "so many are held").await;
+        eventually(held, &format!("{expected} visitors are held")).await;
     }
 
+    /// Starts the graceful shutdown.
     pub fn signal(&mut self) {
         self.shutdown.take().unwrap().send(()).unwrap();
     }
 
-    /// Stops the hub as a signal would, and returns what it returned.
+    /// Stops the hub as a signal does, and returns its folder.
     pub async fn stop(mut self) -> TempDir {
         self.signal();
         self.wait().await
     }
 
-    /// Waits until the hub has ended, after a signal.
+    /// Waits until the hub has stopped, after a signal.
     pub async fn wait(mut self) -> TempDir {
         self.served.take().unwrap().await.unwrap().unwrap();
         self.folder
@@ -184,7 +186,7 @@ pub async fn open_database(file: &std::path::Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(file).connect().await.unwrap()
 }
 
-/// Every row of `query`, which selects one number or one JSON text.
+/// Returns the rows of `query`, which selects one number or one JSON text.
 pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
     let mut connection = open_database(file).await;
     let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
@@ -195,20 +197,22 @@ pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
     rows.iter().map(value).collect()
 }
 
-/// Says that a test is skipped, past libtest, which shows nothing of a test that passes. Where `CI=true` a test that
-/// cannot be run has failed.
+/// Reports a skipped test on standard error directly, since libtest hides the output of a test that passes. With
+/// `CI=true` a skipped test fails.
 pub fn skip(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let test = std::thread::current().name().unwrap_or("test").to_owned();
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{test}: skipped: {why}\n").as_bytes());
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped, and may not be where CI=true: {why}");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped, which CI=true does not allow: {why}");
 }
 
-/// Asks again and again until it is so.
-pub async fn eventually(mut is_so: impl AsyncFnMut() -> bool, what: &str) {
+/// Polls the condition until it is true.
+pub async fn eventually(mut condition: impl AsyncFnMut() -> bool, what: &str) {
     let waiting = async {
-        while !is_so().await {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+    tokio::time::timeout(TIMEOUT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("still false after {TIMEOUT:?}: {what}"));
 }

@@ -1,4 +1,4 @@
-//! The program as its own process, which can be signalled and killed.
+//! The program as a process, which tests can signal and kill, and the faults of its disk.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -17,7 +17,7 @@ pub struct Program {
     child: Child,
 }
 
-/// What a program that ended by itself said.
+/// The exit code and the output of a program that has exited.
 #[derive(Debug)]
 pub struct ProgramOutput {
     pub code: Option<i32>,
@@ -43,12 +43,12 @@ fn set_up(mut command: Command, settings: &[(&str, &str)]) -> Command {
 }
 
 impl Program {
-    /// Starts the hub on a database in `folder` and waits until it tells its address.
+    /// Starts the hub on a database in `folder` and waits until it prints its address.
     pub async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
         Self::start_as(Command::new(PROGRAM), folder, settings).await
     }
 
-    /// As above, with these limits of open files, soft and hard.
+    /// Starts the hub with these limits of open files, soft and hard.
     pub async fn start_with_file_limits(
         (soft, hard): (u64, u64),
         folder: &Path,
@@ -59,7 +59,7 @@ impl Program {
         Self::start_as(shell, folder, settings).await
     }
 
-    /// As above, and its log is the file `log` in the folder.
+    /// Starts the hub with its log in the file `log` of the folder.
     pub async fn start_with_log(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(folder.join("log")).unwrap();
         Self::start_into(log.into(), Command::new(PROGRAM), folder, settings).await
@@ -75,58 +75,57 @@ impl Program {
         let mut child = set_up(command, &settings).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await.expect("an address").unwrap().expect("a line");
-        let address = line.split("http://").nth(1).expect("an address to open").trim_end_matches('/');
+        let address = line.split("http://").nth(1).expect("a URL").trim_end_matches('/');
         Self { address: address.to_owned(), child }
     }
 
-    /// Runs the program until it ends by itself.
+    /// Runs the program until it exits.
     pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> ProgramOutput {
         let mut command = Command::new(PROGRAM);
         command.args(arguments);
         Self::run_as(command, settings).await
     }
 
-    /// Runs the program until it ends by itself, and does something as soon as it has written such a line to standard
-    /// error.
+    /// Runs the program until it exits, and calls `react` as soon as its standard error contains `words`.
     pub async fn run_and_react(
         arguments: &[&str],
         settings: &[(&str, &str)],
         words: &str,
-        response: impl AsyncFnOnce(),
+        react: impl AsyncFnOnce(),
     ) -> ProgramOutput {
         let mut command = Command::new(PROGRAM);
         command.args(arguments);
         let mut child = set_up(command, settings).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut stderr = String::new();
-        let said = timeout(TIMEOUT, async {
+        let found = timeout(TIMEOUT, async {
             while !stderr.contains(words) {
                 let line = lines.next_line().await.unwrap();
-                stderr += &line.unwrap_or_else(|| panic!("it ended before it said {words:?}: {stderr}"));
+                stderr += &line.unwrap_or_else(|| panic!("it exited before it printed {words:?}: {stderr}"));
                 stderr.push('\n');
             }
         });
-        said.await.expect("these words in time");
-        response().await;
+        found.await.expect("the expected words in time");
+        react().await;
         let mut stdout = String::new();
-        let ended = timeout(TIMEOUT, async {
+        let exit = timeout(TIMEOUT, async {
             lines.get_mut().read_to_string(&mut stderr).await.unwrap();
             child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
             child.wait().await.unwrap()
         });
-        let code = ended.await.expect("an end").code();
+        let code = exit.await.expect("the exit in time").code();
         ProgramOutput { code, stdout, stderr }
     }
 
     async fn run_as(command: Command, settings: &[(&str, &str)]) -> ProgramOutput {
         let mut child = set_up(command, settings).spawn().unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
-        let ended = timeout(TIMEOUT, async {
+        let exit = timeout(TIMEOUT, async {
             child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
             child.stderr.take().unwrap().read_to_string(&mut stderr).await.unwrap();
             child.wait().await.unwrap()
         });
-        let code = ended.await.expect("an end").code();
+        let code = exit.await.expect("the exit in time").code();
         ProgramOutput { code, stdout, stderr }
     }
 
@@ -147,32 +146,32 @@ impl Program {
         super::metric(&self.get("/metrics").send().await.text, name)
     }
 
-    /// Sends a signal by its name, as `kill -s` takes it.
+    /// Sends a signal by its name, as in `kill -s`.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("a running program").to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
         assert!(sent.success());
     }
 
-    /// The process, for whoever changes its limits.
+    /// The process id.
     pub fn id(&self) -> rustix::process::Pid {
         let id = self.child.id().expect("a running program");
         rustix::process::Pid::from_raw(id.cast_signed()).expect("an id")
     }
 
     pub async fn wait(mut self) -> ExitStatus {
-        timeout(TIMEOUT, self.child.wait()).await.expect("an end").unwrap()
+        timeout(TIMEOUT, self.child.wait()).await.expect("the exit in time").unwrap()
     }
 }
 
-/// A disk whose faults are set by a test: see `faults.c`.
+/// Disk faults that a test switches on and off: see `faults.c`.
 pub struct Faults {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Faults {
-    /// Compiles what stands between the hub and libc.
+    /// Compiles the library that intercepts the hub's calls of libc.
     pub fn in_folder(folder: &Path) -> Self {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hub/support/faults.c");
         let library = folder.join("faults.so");
@@ -182,12 +181,12 @@ impl Faults {
         Self { library, file: folder.join("faults") }
     }
 
-    /// What a hub has to be started with.
+    /// Returns the environment for the hub.
     pub fn settings(&self) -> [(&str, &str); 2] {
         [("LD_PRELOAD", self.library.to_str().unwrap()), ("FAULTS", self.file.to_str().unwrap())]
     }
 
-    /// From now on the disk has this fault, or none.
+    /// Sets the fault, or none.
     pub fn set(&self, fault: &str) {
         let new = self.file.with_extension("new");
         std::fs::write(&new, fault).unwrap();
@@ -195,14 +194,15 @@ impl Faults {
     }
 }
 
-/// A small volume, mounted where only its hub sees it: in a namespace, which needs no root.
+/// A small volume in a mount namespace that only its hub sees, which needs no root.
 pub struct Volume {
     folder: TempDir,
     holder: std::process::Child,
 }
 
 impl Volume {
-    /// None where the system allows no such thing: the test is skipped then, and fails where `CI=true`.
+    /// Mounts a volume. Returns none where the system does not allow it: the test is then skipped, or fails with
+    /// `CI=true`.
     pub fn mount(size: &str) -> Option<Self> {
         Self::try_mount(size).inspect_err(|why| super::skip(why)).ok()
     }
@@ -218,9 +218,9 @@ impl Volume {
         if holder.stdout.as_mut().unwrap().read(&mut [0]).unwrap() == 1 {
             return Ok(Self { folder, holder });
         }
-        let ended = holder.wait_with_output().unwrap();
-        let why = String::from_utf8_lossy(&ended.stderr).trim().replace('\n', " ");
-        Err(format!("this system allows no mount in a namespace of its own ({why})"))
+        let exit = holder.wait_with_output().unwrap();
+        let why = String::from_utf8_lossy(&exit.stderr).trim().replace('\n', " ");
+        Err(format!("this system does not allow a mount in a new namespace ({why})"))
     }
 
     fn enter(&self) -> std::process::Command {
@@ -231,7 +231,7 @@ impl Volume {
         enter
     }
 
-    /// Runs a line of shell in the volume's folder.
+    /// Runs a shell command in the volume's folder.
     pub fn run(&self, line: &str) {
         assert!(self.enter().arg(line).status().unwrap().success(), "{line}");
     }
@@ -250,7 +250,7 @@ impl Volume {
         Program::start_as(self.hub(), self.path(), settings).await
     }
 
-    /// Runs a hub until it ends by itself.
+    /// Runs a hub until it exits.
     pub async fn run_hub(&self, settings: &[(&str, &str)]) -> ProgramOutput {
         Program::run_as(self.hub(), settings).await
     }
@@ -258,7 +258,7 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // Its input ends, and with it the namespace and the mount.
+        // The end of its input ends the process, and with it the namespace and the mount.
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
     }

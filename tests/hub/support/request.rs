@@ -1,4 +1,4 @@
-//! An HTTP request and its answer.
+//! An HTTP request and its response. Each response is checked against the contract.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -40,7 +40,7 @@ impl Request {
         self.header("authorization", &format!("Bearer {ADMIN_TOKEN}"))
     }
 
-    /// Asks for a WebSocket, as RFC 6455 says.
+    /// Adds the headers of a WebSocket upgrade (RFC 6455).
     pub fn upgrade(self) -> Self {
         self.header("connection", "Upgrade")
             .header("upgrade", "websocket")
@@ -63,7 +63,7 @@ impl Request {
     }
 
     pub async fn send(self) -> Response {
-        timeout(TIMEOUT, self.try_send()).await.expect("an answer in time").unwrap()
+        timeout(TIMEOUT, self.try_send()).await.expect("a response in time").unwrap()
     }
 
     pub async fn try_send(self) -> Result<Response, Box<dyn std::error::Error>> {
@@ -82,7 +82,7 @@ impl Request {
     }
 }
 
-/// A connection for one request after the other.
+/// A keep-alive connection.
 pub struct Connection {
     address: String,
     sender: http1::SendRequest<Full<Bytes>>,
@@ -96,23 +96,23 @@ impl Connection {
         Self { address: address.to_owned(), sender }
     }
 
-    /// The sum of a metric over its labels.
+    /// Returns the sum of a metric over its labels.
     pub async fn metric(&mut self, name: &str) -> f64 {
         let Request { request, .. } = Request::new(&self.address, "GET", "/metrics").admin();
-        let response = timeout(TIMEOUT, self.sender.send_request(request)).await.expect("an answer in time");
+        let response = timeout(TIMEOUT, self.sender.send_request(request)).await.expect("a response in time");
         let page = response.unwrap().into_body().collect().await.unwrap().to_bytes();
         super::metric(std::str::from_utf8(&page).unwrap(), name)
     }
 }
 
 impl Response {
-    /// The JSON body of an answer that must have this status.
+    /// Returns the JSON body of a response that must have this status.
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// The message of an error with this status and code.
+    /// Returns the message of an error that must have this status and code.
     pub fn expect_error(&self, status: u16, code: &str) -> String {
         let body = self.expect(status);
         assert_eq!(body["error"]["code"], code, "{body}");

@@ -10,11 +10,11 @@
     reason = "the hub's JSON, and places that were drawn or counted: a tool may panic"
 )]
 
+mod checks;
+mod counters;
 mod outbox;
-mod person;
 mod tab;
-mod tally;
-mod verdict;
+mod visitor;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -29,9 +29,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep};
 use uuid::Uuid;
 
-use crate::person::Person;
-use crate::tally::{HEADER, Tally};
-use crate::verdict::{ACK_WAIT, afterwards, while_here};
+use crate::checks::{ACK_WAIT, afterwards, while_here};
+use crate::counters::{HEADER, Tally};
+use crate::visitor::Person;
 
 /// A row of what happened comes this often.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ async fn main() -> ExitCode {
     let room = |index| ROOMS.get(index).map_or_else(|| format!("room-{}", index + 1), ToString::to_string);
     let rooms = (0..rooms as usize).map(room).collect();
     let crowd = Arc::new(Crowd { hub, people: people as usize, rooms, tally: Mutex::default() });
-    if let Err(error) = verdict::ask(&crowd).await {
+    if let Err(error) = checks::ask(&crowd).await {
         say(format_args!("No hub answers at ws://{hub}: {error}."));
         return ExitCode::FAILURE;
     }
@@ -135,18 +135,18 @@ async fn main() -> ExitCode {
     sleep(stay).await;
     say("The time is up: nobody does anything new, and everybody waits for their acks.");
     phase.send_replace(Phase::Settling);
-    let before = verdict::compare(&crowd, ACK_WAIT, |rooms| while_here(&crowd, rooms)).await;
+    let before = checks::compare(&crowd, ACK_WAIT, |rooms| while_here(&crowd, rooms)).await;
     phase.send_replace(Phase::Leaving);
     while let Some(person) = people.join_next().await {
         if let Err(error) = person {
             crowd.tally().complain("A person stumbled, which is a bug of the crowd", error);
         }
     }
-    let after = verdict::compare(&crowd, PATIENCE, |rooms| afterwards(&before, rooms)).await;
+    let after = checks::compare(&crowd, PATIENCE, |rooms| afterwards(&before, rooms)).await;
     reports.abort();
     say(crowd.tally().row("end"));
-    verdict::say_rooms(&before, &after);
-    verdict::judge(&crowd)
+    checks::say_rooms(&before, &after);
+    checks::judge(&crowd)
 }
 
 /// A row every five seconds, until it is aborted.

@@ -10,8 +10,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "places that were drawn: a tool may panic")]
 
-mod chance;
-mod world;
+mod generator;
+mod random;
 
 use std::error::Error;
 use std::io::Write;
@@ -22,7 +22,7 @@ use breathing_room::internals::{Batch, Store, quarters_from};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 
-use world::World;
+use generator::World;
 
 /// Makes a believable history at `DATABASE_URL`.
 #[derive(Debug, Parser)]

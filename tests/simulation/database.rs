@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
 
 use super::START;
-use super::ledger::{Body, Event};
+use super::event_log::{Body, Event};
 use super::model::Seat;
 use super::{ROOMS, VISITORS, Who};
 

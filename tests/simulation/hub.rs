@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::START;
-use super::dice::Dice;
+use super::client::dial;
 use super::model::Millis;
-use super::tab::dial;
+use super::random::Dice;
 use super::time::{self, Pulse, settle};
 
 const ADMIN: &str = "the-admins-token";

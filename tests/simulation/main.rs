@@ -12,17 +12,17 @@
 #![expect(clippy::print_stdout, reason = "a story that ends badly is told")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod client;
 mod database;
-mod dice;
+mod event_log;
 mod hub;
-mod ledger;
-mod life;
+mod hub_run;
 mod model;
 mod panics;
+mod random;
+mod scenario;
 mod steps;
-mod tab;
 mod time;
-mod world;
 
 use std::env;
 use std::ops::Range;
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use model::Who;
-use world::{World, empty_database};
+use scenario::{World, empty_database};
 
 /// When all stories begin: shortly before the end of a month, so that many go over it.
 const START: u64 = 1_796_083_200_000 - 30_000;

@@ -6,12 +6,12 @@
 
 use serde_json::{Value, json};
 
+use super::client::{Loss, Tab};
 use super::database::FAILURES;
-use super::dice::Dice;
-use super::ledger::Number;
-use super::life::{End, Life, Post};
+use super::event_log::Number;
+use super::hub_run::{End, Life, Post};
 use super::model::Who;
-use super::tab::{Loss, Tab};
+use super::random::Dice;
 use super::time::settle;
 use super::{MOODS, ROOMS, VISITORS};
 

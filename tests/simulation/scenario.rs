@@ -10,11 +10,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::database::{Database, salvage};
-use super::dice::Dice;
+use super::event_log::Ledger;
 use super::hub::Knobs;
-use super::ledger::Ledger;
-use super::life::{End, Life};
+use super::hub_run::{End, Life};
 use super::model::Model;
+use super::random::Dice;
 use super::steps::{self, Step};
 use super::time::{self, Pulse};
 

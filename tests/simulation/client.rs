@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::ledger::{Event, Number};
+use super::event_log::{Event, Number};
 use super::model::{State, Who};
 
 /// A frame whose header promises more than there is.

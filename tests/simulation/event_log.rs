@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::START;
-use super::dice::Dice;
 use super::model::{Millis, Who};
+use super::random::Dice;
 
 const HOUR: Millis = 3_600_000;
 const PATHS: [&str; 4] = ["/", "/sit", "/breathe", "/sit?with=others"];

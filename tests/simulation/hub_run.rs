@@ -11,13 +11,13 @@ use breathing_room::internals::{RoomId, audit};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use super::client::{Heard, Tab};
 use super::database::Database;
+use super::event_log::{Body, Number};
 use super::hub::{Answer, Hub};
-use super::ledger::{Body, Number};
 use super::model::{Millis, Seat, State, Totals};
-use super::tab::{Heard, Tab};
+use super::scenario::World;
 use super::time::settle;
-use super::world::World;
 use super::{ROOMS, panics};
 
 /// A hub that stops closes its sockets in an order of its own, within this time. It passes at once, since all

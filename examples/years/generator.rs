@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::{Builder, Uuid};
 
 use super::Settings;
-use super::chance::Dice;
+use super::random::Dice;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;

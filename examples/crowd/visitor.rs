@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::counters::Place;
 use crate::outbox::{Outbox, film, page_view, turn};
 use crate::tab::{FromHub, Tab};
-use crate::tally::Place;
 use crate::{Crowd, PATIENCE, Phase};
 
 pub(crate) struct Person {

@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Crowd, PATIENCE, say};
+use crate::{Crowd, TIMEOUT, print_line};
 
 /// How long the last acks may take: the hub's default flush interval, and some more.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(35);
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -34,73 +34,73 @@ pub(crate) struct Room {
     name: String,
     crowd: Count,
     /// What each socket of the crowd was last told.
-    told: Vec<u32>,
+    seen: Vec<u32>,
     hub: Count,
 }
 
 /// What is not right: a sentence and its reason.
-type Wrong = (&'static str, String);
+type Violation = (&'static str, String);
 
 impl Room {
     fn others(&self) -> u32 {
         self.hub.present.saturating_sub(self.crowd.present)
     }
 
-    fn well_told(&self) -> usize {
-        self.told.iter().filter(|told| **told == self.hub.present).count()
+    fn up_to_date(&self) -> usize {
+        self.seen.iter().filter(|seen| **seen == self.hub.present).count()
     }
 }
 
 /// What is wrong when everybody should be in a room and have all acks.
-pub(crate) fn while_here(crowd: &Crowd, rooms: &[Room]) -> Vec<Wrong> {
-    let mut wrongs = Vec::new();
-    let tally = crowd.tally();
-    let (missing, never_acked) = (crowd.people - tally.here(), tally.events - tally.acked);
+pub(crate) fn check_present(crowd: &Crowd, rooms: &[Room]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let counters = crowd.counters();
+    let (missing, never_acked) = (crowd.visitors - counters.present(), counters.events - counters.acked);
     if missing > 0 {
-        wrongs.push(("Not everybody was in a room at the end", format!("{missing} were not")));
+        violations.push(("Not everybody was in a room at the end", format!("{missing} were not")));
     }
     if never_acked > 0 {
-        wrongs.push(("Events were never acked", format!("{never_acked} of them")));
+        violations.push(("Events were never acked", format!("{never_acked} of them")));
     }
-    for room @ Room { name, crowd, told, hub } in rooms {
+    for room @ Room { name, crowd, seen, hub } in rooms {
         let too_few = |(mood, number)| hub.moods.get(mood).is_none_or(|counted| counted < number);
         if hub.present < crowd.present || crowd.moods.iter().any(too_few) {
             let reason = format!("in {name} the crowd is {crowd:?}, and the hub says {hub:?}");
-            wrongs.push(("The hub counts too few people in a room", reason));
+            violations.push(("The hub counts too few people in a room", reason));
         }
-        let (well, all) = (room.well_told(), told.len());
+        let (well, all) = (room.up_to_date(), seen.len());
         if well < all {
             let reason = format!("{well} of {all} in {name} were");
-            wrongs.push(("Sockets were not told a room's last state", reason));
+            violations.push(("Sockets were not told a room's last state", reason));
         }
     }
-    wrongs
+    violations
 }
 
 /// What is wrong when everybody has left: more people than there were others before.
-pub(crate) fn afterwards(before: &[Room], after: &[Room]) -> Vec<Wrong> {
-    let overstayed = |(before, Room { name, hub, .. }): (&Room, &Room)| {
+pub(crate) fn check_left(before: &[Room], after: &[Room]) -> Vec<Violation> {
+    let left_over = |(before, Room { name, hub, .. }): (&Room, &Room)| {
         let (present, others) = (hub.present, before.others());
         let reason = format!("the hub counts {present} in {name}, where {others} others had been");
         (present > others).then_some(("A room kept people after everybody had left", reason))
     };
-    before.iter().zip(after).filter_map(overstayed).collect()
+    before.iter().zip(after).filter_map(left_over).collect()
 }
 
 /// Asks the hub for all rooms, and puts beside it what the crowd knows.
-pub(crate) async fn ask(crowd: &Crowd) -> Result<Vec<Room>, AnyError> {
+pub(crate) async fn query(crowd: &Crowd) -> Result<Vec<Room>, AnyError> {
     let mut rooms = Vec::with_capacity(crowd.rooms.len());
     for name in &crowd.rooms {
-        let answer = timeout(PATIENCE, get_room(crowd.hub, name)).await;
+        let answer = timeout(TIMEOUT, get_room(crowd.hub, name)).await;
         let hub = answer.unwrap_or_else(|_| Err("no answer in time".into()))?;
-        rooms.push(Room { name: name.clone(), crowd: Count::default(), told: Vec::new(), hub });
+        rooms.push(Room { name: name.clone(), crowd: Count::default(), seen: Vec::new(), hub });
     }
-    for ((_, tab), place) in &crowd.tally().tabs {
-        let Room { crowd, told, .. } = &mut rooms[place.room];
-        told.push(place.told);
+    for ((_, tab), state) in &crowd.counters().tabs {
+        let Room { crowd, seen, .. } = &mut rooms[state.room];
+        seen.push(state.present);
         if *tab == 0 {
             crowd.present += 1;
-            place.mood.iter().for_each(|mood| *crowd.moods.entry(mood.clone()).or_default() += 1);
+            state.mood.iter().for_each(|mood| *crowd.moods.entry(mood.clone()).or_default() += 1);
         }
     }
     Ok(rooms)
@@ -122,44 +122,49 @@ async fn get_room(hub: SocketAddr, name: &str) -> Result<Count, AnyError> {
 pub(crate) async fn compare(
     crowd: &Crowd,
     wait: Duration,
-    wrongs_of: impl Fn(&[Room]) -> Vec<Wrong>,
+    check: impl Fn(&[Room]) -> Vec<Violation>,
 ) -> Vec<Room> {
     let deadline = Instant::now() + wait;
     loop {
-        sleep(ASK_AGAIN).await;
-        let (wrongs, rooms) = match ask(crowd).await {
-            Ok(rooms) => (wrongs_of(&rooms), rooms),
+        sleep(POLL_INTERVAL).await;
+        let (violations, rooms) = match query(crowd).await {
+            Ok(rooms) => (check(&rooms), rooms),
             Err(error) => (vec![("The hub did not say what it counts", error.to_string())], Vec::new()),
         };
-        if wrongs.is_empty() || Instant::now() >= deadline {
-            for (sentence, reason) in wrongs {
-                crowd.tally().complain(sentence, reason);
+        if violations.is_empty() || Instant::now() >= deadline {
+            for (sentence, reason) in violations {
+                crowd.counters().violation(sentence, reason);
             }
             return rooms;
         }
     }
 }
 
-pub(crate) fn say_rooms(before: &[Room], after: &[Room]) {
-    say(format_args!("\n{:<10} {:>8} {:>8} {:>12} {:>8}", "room", "crowd", "others", "well told", "after"));
+pub(crate) fn print_rooms(before: &[Room], after: &[Room]) {
+    print_line(format_args!(
+        "\n{:<10} {:>8} {:>8} {:>12} {:>8}",
+        "room", "crowd", "others", "well told", "after"
+    ));
     for (index, room) in before.iter().enumerate().take(20) {
         let after = after.get(index).map_or_else(|| "?".to_owned(), |room| room.hub.present.to_string());
         let (name, crowd, others) = (&room.name, room.crowd.present, room.others());
-        let told = format!("{}/{}", room.well_told(), room.told.len());
-        say(format_args!("{name:<10} {crowd:>8} {others:>8} {told:>12} {after:>8}"));
+        let seen = format!("{}/{}", room.up_to_date(), room.seen.len());
+        print_line(format_args!("{name:<10} {crowd:>8} {others:>8} {seen:>12} {after:>8}"));
     }
-    say("(people of the crowd and others; sockets last told as many; who is there when all have left)");
+    print_line(
+        "(people of the crowd and others; sockets last told as many; who is there when all have left)",
+    );
 }
 
 /// Says in a sentence each what was not right.
-pub(crate) fn judge(crowd: &Crowd) -> ExitCode {
-    let tally = crowd.tally();
-    if let Some(error) = &tally.last_error {
-        say(format_args!("The last of the errors: {error}."));
+pub(crate) fn summarize(crowd: &Crowd) -> ExitCode {
+    let counters = crowd.counters();
+    if let Some(error) = &counters.last_error {
+        print_line(format_args!("The last of the errors: {error}."));
     }
-    if tally.complaints().map(say).count() > 0 {
+    if counters.violations().map(print_line).count() > 0 {
         return ExitCode::FAILURE;
     }
-    say("Everything was as the protocol promises.");
+    print_line("Everything was as the protocol promises.");
     ExitCode::SUCCESS
 }

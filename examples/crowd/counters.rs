@@ -10,7 +10,7 @@ pub(crate) const HEADER: &str =
     "   time    here   joins  leaves   drops returns   moods  events    sent   acked  frames  errors";
 
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// Sockets opened, closed with 1000, and ended in any other way.
     pub(crate) joins: u64,
     pub(crate) leaves: u64,
@@ -26,20 +26,20 @@ pub(crate) struct Tally {
     errors: u64,
     pub(crate) last_error: Option<String>,
     /// The open tabs, by person and tab. Whoever is here has a tab 0.
-    pub(crate) tabs: BTreeMap<(usize, usize), Place>,
+    pub(crate) tabs: BTreeMap<(usize, usize), TabState>,
     /// For each sentence, how often there was a reason for it, and the first reason.
-    complaints: BTreeMap<&'static str, (u64, String)>,
+    violations: BTreeMap<&'static str, (u64, String)>,
 }
 
 /// Where a tab is.
-pub(crate) struct Place {
+pub(crate) struct TabState {
     pub(crate) room: usize,
     pub(crate) mood: Option<String>,
     /// How many people the hub last said are in the room.
-    pub(crate) told: u32,
+    pub(crate) present: u32,
 }
 
-impl Tally {
+impl Counters {
     /// Something that may happen to anybody, such as a hub that restarts.
     pub(crate) fn error(&mut self, what: impl Display) {
         self.errors += 1;
@@ -47,26 +47,26 @@ impl Tally {
     }
 
     /// Something that must not happen. Any complaint makes the exit code 1.
-    pub(crate) fn complain(&mut self, sentence: &'static str, reason: impl Display) {
-        self.complaints.entry(sentence).or_insert_with(|| (0, reason.to_string())).0 += 1;
+    pub(crate) fn violation(&mut self, sentence: &'static str, reason: impl Display) {
+        self.violations.entry(sentence).or_insert_with(|| (0, reason.to_string())).0 += 1;
     }
 
-    pub(crate) fn complaints(&self) -> impl Iterator<Item = String> {
-        self.complaints.iter().map(|(sentence, (times, reason))| match times {
+    pub(crate) fn violations(&self) -> impl Iterator<Item = String> {
+        self.violations.iter().map(|(sentence, (times, reason))| match times {
             1 => format!("{sentence}: {reason}."),
             _ => format!("{sentence}, {times} times; the first: {reason}."),
         })
     }
 
-    pub(crate) fn here(&self) -> usize {
+    pub(crate) fn present(&self) -> usize {
         self.tabs.keys().filter(|(_, tab)| *tab == 0).count()
     }
 
     /// What stands under the header.
     pub(crate) fn row(&self, time: &str) -> String {
         let Self { joins, leaves, drops, returns, moods, events, sent, acked, frames, errors, .. } = self;
-        let here = &(self.here() as u64);
-        let numbers = [here, joins, leaves, drops, returns, moods, events, sent, acked, frames, errors];
+        let present = &(self.present() as u64);
+        let numbers = [present, joins, leaves, drops, returns, moods, events, sent, acked, frames, errors];
         format!("{time:>7}{}", numbers.map(|number| format!("{number:>8}")).concat())
     }
 }

@@ -29,16 +29,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep};
 use uuid::Uuid;
 
-use crate::checks::{ACK_WAIT, afterwards, while_here};
-use crate::counters::{HEADER, Tally};
-use crate::visitor::Person;
+use crate::checks::{ACK_WAIT, check_left, check_present};
+use crate::counters::{Counters, HEADER};
+use crate::visitor::Visitor;
 
 /// A row of what happened comes this often.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Arrivals are spread over this time, or over half of a shorter stay.
 const ARRIVALS: Duration = Duration::from_secs(4);
 /// How long the hub may take to answer anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const ROOMS: [&str; 8] = ["garden", "river", "forest", "meadow", "harbour", "mountain", "lantern", "shore"];
 
@@ -51,14 +51,14 @@ struct Args {
     hub: SocketAddr,
     /// How many people come, 1 to 15000; above some 500 the hub needs `RATE_LIMITS=off`, since all come from one
     /// address, and above some 5000 mind the limit of open files (ulimit -n)
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=15_000))]
-    people: u32,
+    #[arg(long = "people", value_name = "PEOPLE", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    visitors: u32,
     /// How many rooms they go to, 1 to 1000
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rooms: u32,
     /// How long they stay, 1s to 1h; waiting for the last acks comes on top
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = length_of_stay)]
-    stay: Duration,
+    duration: Duration,
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, &'static str> {
@@ -71,7 +71,9 @@ fn loopback(text: &str) -> Result<SocketAddr, &'static str> {
 
 fn length_of_stay(text: &str) -> Result<Duration, &'static str> {
     match humantime::parse_duration(text) {
-        Ok(stay) if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&stay) => Ok(stay),
+        Ok(duration) if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&duration) => {
+            Ok(duration)
+        }
         _ => Err("must be a duration from 1s to 1h, such as 60s or 5m"),
     }
 }
@@ -80,9 +82,9 @@ fn length_of_stay(text: &str) -> Result<Duration, &'static str> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// Everybody does as they like.
-    Living,
+    Active,
     /// Nobody does anything new; everybody comes back and waits for acks.
-    Settling,
+    Draining,
     /// Everybody closes with 1000.
     Leaving,
 }
@@ -90,63 +92,64 @@ enum Phase {
 /// What all people share.
 struct Crowd {
     hub: SocketAddr,
-    people: usize,
+    visitors: usize,
     rooms: Vec<String>,
     /// One lock for all of it, so that a row and a comparison are of one moment.
-    tally: Mutex<Tally>,
+    counters: Mutex<Counters>,
 }
 
 impl Crowd {
-    fn any_room(&self) -> usize {
+    fn random_room(&self) -> usize {
         random_range(0..self.rooms.len())
     }
 
     /// Held for a few steps only; the tally is sound after each of them, so poison means nothing.
     #[expect(clippy::disallowed_methods, reason = "the crowd shares no code with the hub")]
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closed standard output is no reason to leave the hub in a hurry.
-fn say(line: impl std::fmt::Display) {
+fn print_line(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Args { hub, people, rooms, stay } = Args::parse();
+    let Args { hub, visitors, rooms, duration } = Args::parse();
     let room = |index| ROOMS.get(index).map_or_else(|| format!("room-{}", index + 1), ToString::to_string);
     let rooms = (0..rooms as usize).map(room).collect();
-    let crowd = Arc::new(Crowd { hub, people: people as usize, rooms, tally: Mutex::default() });
-    if let Err(error) = checks::ask(&crowd).await {
-        say(format_args!("No hub answers at ws://{hub}: {error}."));
+    let crowd = Arc::new(Crowd { hub, visitors: visitors as usize, rooms, counters: Mutex::default() });
+    if let Err(error) = checks::query(&crowd).await {
+        print_line(format_args!("No hub answers at ws://{hub}: {error}."));
         return ExitCode::FAILURE;
     }
-    let (rooms, length) = (crowd.rooms.len(), humantime::format_duration(stay));
-    say(format_args!("{people} people go to {rooms} rooms of ws://{hub} for {length}.\n{HEADER}"));
+    let (rooms, length) = (crowd.rooms.len(), humantime::format_duration(duration));
+    print_line(format_args!("{visitors} visitors join {rooms} rooms of ws://{hub} for {length}.\n{HEADER}"));
 
     let reports = tokio::spawn(report(Arc::clone(&crowd)));
-    let (phase, _) = watch::channel(Phase::Living);
+    let (phase, _) = watch::channel(Phase::Active);
     let run = &Uuid::new_v4().simple().to_string()[..8];
-    let person = |number| Person::new(number, run, &crowd, phase.subscribe());
-    let arrival = || random_range(Duration::ZERO..ARRIVALS.min(stay / 2));
-    let mut people: JoinSet<()> = (0..crowd.people).map(|number| person(number).live(arrival())).collect();
-    sleep(stay).await;
-    say("The time is up: nobody does anything new, and everybody waits for their acks.");
-    phase.send_replace(Phase::Settling);
-    let before = checks::compare(&crowd, ACK_WAIT, |rooms| while_here(&crowd, rooms)).await;
+    let visitor = |number| Visitor::new(number, run, &crowd, phase.subscribe());
+    let arrival = || random_range(Duration::ZERO..ARRIVALS.min(duration / 2));
+    let mut visitors: JoinSet<()> =
+        (0..crowd.visitors).map(|number| visitor(number).run(arrival())).collect();
+    sleep(duration).await;
+    print_line("The time is up: nobody does anything new, and everybody waits for their acks.");
+    phase.send_replace(Phase::Draining);
+    let before = checks::compare(&crowd, ACK_WAIT, |rooms| check_present(&crowd, rooms)).await;
     phase.send_replace(Phase::Leaving);
-    while let Some(person) = people.join_next().await {
-        if let Err(error) = person {
-            crowd.tally().complain("A person stumbled, which is a bug of the crowd", error);
+    while let Some(visitor) = visitors.join_next().await {
+        if let Err(error) = visitor {
+            crowd.counters().violation("A person stumbled, which is a bug of the crowd", error);
         }
     }
-    let after = checks::compare(&crowd, PATIENCE, |rooms| afterwards(&before, rooms)).await;
+    let after = checks::compare(&crowd, TIMEOUT, |rooms| check_left(&before, rooms)).await;
     reports.abort();
-    say(crowd.tally().row("end"));
-    checks::say_rooms(&before, &after);
-    checks::judge(&crowd)
+    print_line(crowd.counters().row("end"));
+    checks::print_rooms(&before, &after);
+    checks::summarize(&crowd)
 }
 
 /// A row every five seconds, until it is aborted.
@@ -155,6 +158,6 @@ async fn report(crowd: Arc<Crowd>) {
     let mut ticks = interval_at(start + REPORT_EVERY, REPORT_EVERY);
     loop {
         ticks.tick().await;
-        say(crowd.tally().row(&format!("{}s", start.elapsed().as_secs())));
+        print_line(crowd.counters().row(&format!("{}s", start.elapsed().as_secs())));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const PAGES: [&str; 6] = ["/", "/today", "/breathe", "/library", "/library/evening", "/about"];
-const FILMS: [&str; 5] = ["first-light", "rain-on-leaves", "body-scan", "walking-slowly", "evening-talk"];
+const VIDEOS: [&str; 5] = ["first-light", "rain-on-leaves", "body-scan", "walking-slowly", "evening-talk"];
 
 /// The `ref` of an event is its number on the socket that is open now, once it is sent there.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl Outbox {
     }
 
     /// What is to be sent now, oldest first.
-    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Value> {
+    pub(crate) fn unsent(&mut self) -> impl Iterator<Item = &mut Value> {
         self.0.iter_mut().filter(|event| event["ref"].is_null())
     }
 
@@ -32,9 +32,9 @@ impl Outbox {
     }
 
     /// What was sent and is meant is to be sent again.
-    pub(crate) fn recall(&mut self, is_meant: impl Fn(u64) -> bool) {
-        let meant = self.0.iter_mut().filter(|event| event["ref"].as_u64().is_some_and(&is_meant));
-        meant.for_each(|event| event["ref"] = Value::Null);
+    pub(crate) fn mark_unsent(&mut self, is_affected: impl Fn(u64) -> bool) {
+        let affected = self.0.iter_mut().filter(|event| event["ref"].as_u64().is_some_and(&is_affected));
+        affected.for_each(|event| event["ref"] = Value::Null);
     }
 }
 
@@ -44,22 +44,22 @@ pub(crate) fn page_view() -> Value {
 }
 
 /// A film that somebody starts to watch: one watch session.
-pub(crate) fn film() -> Value {
-    let (content, now) = (FILMS[random_range(0..FILMS.len())], now_ms());
+pub(crate) fn watch() -> Value {
+    let (content, now) = (VIDEOS[random_range(0..VIDEOS.len())], now_ms());
     json!({ "type": "watch", "id": Uuid::new_v4(), "content": content, "state": "playing",
             "watchedMs": 0, "startedAt": now, "at": now })
 }
 
 /// The film goes on in this state.
-pub(crate) fn turn(film: &mut Value, state: &str) {
+pub(crate) fn update_watch(watch: &mut Value, state: &str) {
     let now = now_ms();
-    if let (Some(watched), Some(at)) = (film["watchedMs"].as_u64(), film["at"].as_u64())
-        && film["state"] == "playing"
+    if let (Some(watched), Some(at)) = (watch["watchedMs"].as_u64(), watch["at"].as_u64())
+        && watch["state"] == "playing"
     {
-        film["watchedMs"] = (watched + now.saturating_sub(at)).into();
+        watch["watchedMs"] = (watched + now.saturating_sub(at)).into();
     }
-    film["at"] = now.into();
-    film["state"] = state.into();
+    watch["at"] = now.into();
+    watch["state"] = state.into();
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client has its own clock")]

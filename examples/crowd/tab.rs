@@ -11,12 +11,12 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// What the hub says; fields that the crowd has no use for are left out.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-pub(crate) enum FromHub {
+pub(crate) enum HubMessage {
     Welcome { protocol: u32, visitor: String, room: String, seq: u64, present: u32, vocabulary: Vec<String> },
     Presence { seq: u64, present: u32 },
     Ack { up_to: u64 },
@@ -44,9 +44,7 @@ impl Tab {
             let first = tab.next().await?;
             Ok((tab, first))
         };
-        timeout(PATIENCE, opening)
-            .await
-            .unwrap_or_else(|_| Err("the hub did not welcome a socket".to_owned()))
+        timeout(TIMEOUT, opening).await.unwrap_or_else(|_| Err("the hub did not welcome a socket".to_owned()))
     }
 
     /// Cancel safe. Pings are answered by tungstenite on the way.
@@ -66,7 +64,7 @@ impl Tab {
 
     pub(crate) async fn send(&mut self, message: &impl Serialize) -> Result<(), String> {
         let text = serde_json::to_string(message).map_err(|error| error.to_string())?;
-        match timeout(PATIENCE, self.socket.send(Message::text(text))).await {
+        match timeout(TIMEOUT, self.socket.send(Message::text(text))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("a connection was lost".to_owned()),
         }

@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::counters::Place;
-use crate::outbox::{Outbox, film, page_view, turn};
-use crate::tab::{FromHub, Tab};
-use crate::{Crowd, PATIENCE, Phase};
+use crate::counters::TabState;
+use crate::outbox::{Outbox, page_view, update_watch, watch};
+use crate::tab::{HubMessage, Tab};
+use crate::{Crowd, Phase, TIMEOUT};
 
-pub(crate) struct Person {
+pub(crate) struct Visitor {
     number: usize,
     visitor: String,
     crowd: Arc<Crowd>,
@@ -29,7 +29,7 @@ pub(crate) struct Person {
     /// The moods that may be set, from the newest welcome.
     vocabulary: Vec<String>,
     /// What the hub was last told of it.
-    film: Option<Value>,
+    watch: Option<Value>,
     outbox: Outbox,
     /// The last visit ended without a close, and the next one is a return.
     lost: bool,
@@ -37,32 +37,32 @@ pub(crate) struct Person {
 }
 
 /// Why a visit ends.
-enum Parting {
+enum VisitEnd {
     /// The person leaves for this long, and then goes to some room.
-    Away(Duration),
+    Left(Duration),
     /// The network fails, on purpose.
     Dropped,
     /// A socket ended by itself.
-    Ended(String),
+    Lost(String),
 }
 
-impl From<String> for Parting {
+impl From<String> for VisitEnd {
     fn from(reason: String) -> Self {
-        Self::Ended(reason)
+        Self::Lost(reason)
     }
 }
 
-impl Person {
+impl Visitor {
     pub(crate) fn new(number: usize, run: &str, crowd: &Arc<Crowd>, phase: watch::Receiver<Phase>) -> Self {
         Self {
             number,
             visitor: format!("crowd-{run}-{number}"),
             crowd: Arc::clone(crowd),
             phase,
-            room: crowd.any_room(),
+            room: crowd.random_room(),
             mood: None,
             vocabulary: Vec::new(),
-            film: None,
+            watch: None,
             outbox: Outbox::default(),
             lost: false,
             failures: 0,
@@ -70,14 +70,14 @@ impl Person {
     }
 
     /// A person's whole day.
-    pub(crate) async fn live(mut self, arrival: Duration) {
-        self.rest(arrival, Phase::Settling).await;
+    pub(crate) async fn run(mut self, arrival: Duration) {
+        self.pause_until(arrival, Phase::Draining).await;
         while *self.phase.borrow() != Phase::Leaving {
             match self.join(0).await {
                 Ok(first) => {
                     let mut tabs = vec![first];
-                    let Err(parting) = self.stay(&mut tabs).await;
-                    self.part(tabs, parting).await;
+                    let Err(end) = self.visit(&mut tabs).await;
+                    self.end_visit(tabs, end).await;
                 }
                 Err(trouble) => self.back_off(trouble).await,
             }
@@ -85,16 +85,16 @@ impl Person {
     }
 
     /// A pause that ends early when that part of the day comes.
-    async fn rest(&mut self, pause: Duration, until: Phase) {
+    async fn pause_until(&mut self, pause: Duration, until: Phase) {
         let _ = timeout(pause, self.phase.wait_for(|phase| *phase >= until)).await;
     }
 
     /// Waits before another attempt: 500 ms, doubling up to 8 s, with full jitter.
     async fn back_off(&mut self, trouble: String) {
-        self.crowd.tally().error(trouble);
+        self.crowd.counters().error(trouble);
         let most = Duration::from_millis(500 << self.failures.min(4));
         self.failures += 1;
-        self.rest(random_range(Duration::ZERO..most), Phase::Leaving).await;
+        self.pause_until(random_range(Duration::ZERO..most), Phase::Leaving).await;
     }
 
     /// Opens a tab in the person's room and checks its welcome.
@@ -103,118 +103,118 @@ impl Person {
         let mood = self.mood.as_ref().map(|mood| format!("&mood={mood}")).unwrap_or_default();
         let url = format!("ws://{}/rooms/{name}/socket?visitor={}{mood}", self.crowd.hub, self.visitor);
         let (mut tab, first) = Tab::open(url, index).await?;
-        let mut tally = self.crowd.tally();
+        let mut counters = self.crowd.counters();
         match serde_json::from_str(&first) {
-            Ok(FromHub::Welcome { protocol: 1, visitor, room, seq, present, vocabulary })
+            Ok(HubMessage::Welcome { protocol: 1, visitor, room, seq, present, vocabulary })
                 if visitor == self.visitor && room == *name =>
             {
                 tab.seq = seq;
                 self.vocabulary = vocabulary;
-                tally.joins += 1;
-                let place = Place { room: self.room, mood: self.mood.clone(), told: present };
-                tally.tabs.insert((self.number, index), place);
+                counters.joins += 1;
+                let state = TabState { room: self.room, mood: self.mood.clone(), present };
+                counters.tabs.insert((self.number, index), state);
                 Ok(tab)
             }
             _ => {
-                tally.complain("The first message was not the right welcome", first);
+                counters.violation("The first message was not the right welcome", first);
                 Err("a socket had no welcome".to_owned())
             }
         }
     }
 
     /// From the welcome to the parting.
-    async fn stay(&mut self, tabs: &mut Vec<Tab>) -> Result<Infallible, Parting> {
-        self.take_up(&mut tabs[0]).await?;
-        let mut next_deed = Instant::now() + seconds(1.0, 6.0);
+    async fn visit(&mut self, tabs: &mut Vec<Tab>) -> Result<Infallible, VisitEnd> {
+        self.resume(&mut tabs[0]).await?;
+        let mut next_action = Instant::now() + seconds(1.0, 6.0);
         loop {
-            let heard = select_all(tabs.iter_mut().map(|tab| Box::pin(tab.next())));
+            let next_message = select_all(tabs.iter_mut().map(|tab| Box::pin(tab.next())));
             tokio::select! {
-                (said, tab) = heard.map(|(said, tab, _)| (said, tab)) => self.hear(&mut tabs[tab], &said?),
-                () = sleep_until(next_deed) => {
-                    next_deed = Instant::now() + seconds(1.0, 6.0);
+                (text, tab) = next_message.map(|(text, tab, _)| (text, tab)) => self.receive(&mut tabs[tab], &text?),
+                () = sleep_until(next_action) => {
+                    next_action = Instant::now() + seconds(1.0, 6.0);
                     self.act(tabs).await?;
                 }
-                _ = self.phase.changed() => self.heed_phase(&mut tabs[0]).await?,
+                _ = self.phase.changed() => self.apply_phase(&mut tabs[0]).await?,
             }
         }
     }
 
     /// Goes on where the last visit ended: the mood, the film, and what is not acked.
-    async fn take_up(&mut self, tab: &mut Tab) -> Result<(), Parting> {
+    async fn resume(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
         // That socket is gone: nobody knows what of it has arrived.
-        self.outbox.recall(|_| true);
+        self.outbox.mark_unsent(|_| true);
         if std::mem::take(&mut self.lost) {
-            self.crowd.tally().returns += 1;
+            self.crowd.counters().returns += 1;
             // The hub may still remember a mood that was cleared in the last moment.
             tab.send(&json!({ "type": "mood", "mood": self.mood })).await?;
         }
-        if let Some(film) = self.film.clone() {
-            self.post(film);
+        if let Some(watch) = self.watch.clone() {
+            self.queue_event(watch);
         }
-        self.heed_phase(tab).await
+        self.apply_phase(tab).await
     }
 
-    async fn heed_phase(&mut self, tab: &mut Tab) -> Result<(), Parting> {
+    async fn apply_phase(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
         let phase = *self.phase.borrow();
         match phase {
-            Phase::Living => {}
-            Phase::Settling => self.turn_film("ended"),
-            Phase::Leaving => return Err(Parting::Away(Duration::ZERO)),
+            Phase::Active => {}
+            Phase::Draining => self.update_session("ended"),
+            Phase::Leaving => return Err(VisitEnd::Left(Duration::ZERO)),
         }
-        self.deliver(tab).await
+        self.send_events(tab).await
     }
 
-    async fn act(&mut self, tabs: &mut Vec<Tab>) -> Result<(), Parting> {
+    async fn act(&mut self, tabs: &mut Vec<Tab>) -> Result<(), VisitEnd> {
         self.failures = 0;
-        let idle = *self.phase.borrow() != Phase::Living;
+        let idle = *self.phase.borrow() != Phase::Active;
         match random_range(0..100) {
             _ if idle => {}
             0..30 => self.change_mood(&mut tabs[0]).await?,
-            30..60 => self.post(page_view()),
+            30..60 => self.queue_event(page_view()),
             60..82 => self.watch(),
             82..88 => self.toggle_second_tab(tabs).await?,
-            88..93 => return Err(Parting::Away(seconds(0.1, 1.0))),
+            88..93 => return Err(VisitEnd::Left(seconds(0.1, 1.0))),
             93..96 => {
-                self.turn_film("ended");
-                return Err(Parting::Away(seconds(2.0, 12.0)));
+                self.update_session("ended");
+                return Err(VisitEnd::Left(seconds(2.0, 12.0)));
             }
-            _ => return Err(Parting::Dropped),
+            _ => return Err(VisitEnd::Dropped),
         }
-        self.deliver(&mut tabs[0]).await
+        self.send_events(&mut tabs[0]).await
     }
 
-    async fn change_mood(&mut self, tab: &mut Tab) -> Result<(), Parting> {
+    async fn change_mood(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
         let clear = random_range(0..6) == 0;
         self.mood = if clear { None } else { self.vocabulary.choose(&mut rand::rng()).cloned() };
         tab.send(&json!({ "type": "mood", "mood": self.mood })).await?;
-        let mut tally = self.crowd.tally();
-        tally.moods += 1;
-        if let Some(place) = tally.tabs.get_mut(&(self.number, 0)) {
-            place.mood.clone_from(&self.mood);
+        let mut counters = self.crowd.counters();
+        counters.moods += 1;
+        if let Some(state) = counters.tabs.get_mut(&(self.number, 0)) {
+            state.mood.clone_from(&self.mood);
         }
         Ok(())
     }
 
     /// Starts a film, or pauses, resumes or ends the one there is.
     fn watch(&mut self) {
-        let next = match &self.film {
+        let next = match &self.watch {
             Some(_) if random_range(0..5) < 2 => "ended",
-            Some(film) if film["state"] == "playing" => "paused",
+            Some(watch) if watch["state"] == "playing" => "paused",
             _ => "playing",
         };
-        self.film.get_or_insert_with(film);
-        self.turn_film(next);
+        self.watch.get_or_insert_with(watch);
+        self.update_session(next);
     }
 
-    fn turn_film(&mut self, state: &str) {
-        if let Some(mut film) = self.film.take() {
-            turn(&mut film, state);
-            self.post(film.clone());
-            self.film = (state != "ended").then_some(film);
+    fn update_session(&mut self, state: &str) {
+        if let Some(mut watch) = self.watch.take() {
+            update_watch(&mut watch, state);
+            self.queue_event(watch.clone());
+            self.watch = (state != "ended").then_some(watch);
         }
     }
 
-    async fn toggle_second_tab(&mut self, tabs: &mut Vec<Tab>) -> Result<(), Parting> {
+    async fn toggle_second_tab(&mut self, tabs: &mut Vec<Tab>) -> Result<(), VisitEnd> {
         match tabs.pop_if(|tab| tab.index == 1) {
             Some(second) => self.leave(second).await,
             None => tabs.push(self.join(1).await?),
@@ -222,84 +222,86 @@ impl Person {
         Ok(())
     }
 
-    fn post(&mut self, event: Value) {
+    fn queue_event(&mut self, event: Value) {
         self.outbox.push(event);
-        self.crowd.tally().events += 1;
+        self.crowd.counters().events += 1;
     }
 
     /// Sends what waits, each under a new `ref`.
-    async fn deliver(&mut self, tab: &mut Tab) -> Result<(), Parting> {
-        for event in self.outbox.waiting() {
+    async fn send_events(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
+        for event in self.outbox.unsent() {
             tab.last_ref += random_range(1..=3);
             event["ref"] = tab.last_ref.into();
             tab.send(event).await?;
-            self.crowd.tally().sent += 1;
+            self.crowd.counters().sent += 1;
         }
         Ok(())
     }
 
-    fn hear(&mut self, tab: &mut Tab, text: &str) {
-        let mut tally = self.crowd.tally();
+    fn receive(&mut self, tab: &mut Tab, text: &str) {
+        let mut counters = self.crowd.counters();
         match serde_json::from_str(text) {
-            Ok(FromHub::Presence { seq, present }) => {
-                tally.frames += 1;
+            Ok(HubMessage::Presence { seq, present }) => {
+                counters.frames += 1;
                 if seq <= tab.seq {
                     let reason = format_args!("{seq} after {} in {}", tab.seq, self.crowd.rooms[self.room]);
-                    tally.complain("On one socket seq did not rise", reason);
+                    counters.violation("On one socket seq did not rise", reason);
                 }
                 tab.seq = seq;
-                if let Some(place) = tally.tabs.get_mut(&(self.number, tab.index)) {
-                    place.told = present;
+                if let Some(state) = counters.tabs.get_mut(&(self.number, tab.index)) {
+                    state.present = present;
                 }
             }
-            Ok(FromHub::Ack { up_to }) if up_to <= tab.last_ref => tally.acked += self.outbox.acked(up_to),
-            Ok(FromHub::Ack { .. }) => tally.complain("The hub acked what was never sent", text),
-            Ok(FromHub::Error { code, message, r#ref }) => {
-                tally.error(format_args!("{code}: {message}"));
+            Ok(HubMessage::Ack { up_to }) if up_to <= tab.last_ref => {
+                counters.acked += self.outbox.acked(up_to)
+            }
+            Ok(HubMessage::Ack { .. }) => counters.violation("The hub acked what was never sent", text),
+            Ok(HubMessage::Error { code, message, r#ref }) => {
+                counters.error(format_args!("{code}: {message}"));
                 if matches!(code.as_str(), "overloaded" | "too-fast") {
-                    self.outbox.recall(|sent| Some(sent) == r#ref);
+                    self.outbox.mark_unsent(|sent| Some(sent) == r#ref);
                 } else {
-                    tally.complain("The hub refused a message", text);
+                    counters.violation("The hub refused a message", text);
                 }
             }
-            Ok(FromHub::Welcome { .. }) | Err(_) => tally.complain("The hub broke the protocol", text),
+            Ok(HubMessage::Welcome { .. }) | Err(_) => counters.violation("The hub broke the protocol", text),
         }
     }
 
     /// Ends the visit in its way, and waits as one does before the next.
-    async fn part(&mut self, tabs: Vec<Tab>, parting: Parting) {
-        if let Parting::Away(pause) = parting {
+    async fn end_visit(&mut self, tabs: Vec<Tab>, end: VisitEnd) {
+        if let VisitEnd::Left(pause) = end {
             for tab in tabs.into_iter().rev() {
                 self.leave(tab).await;
             }
-            self.room = self.crowd.any_room();
-            return self.rest(pause, Phase::Settling).await;
+            self.room = self.crowd.random_room();
+            return self.pause_until(pause, Phase::Draining).await;
         }
         // The connections end without a word.
         for tab in tabs {
-            let mut tally = self.crowd.tally();
-            tally.drops += 1;
-            tally.tabs.remove(&(self.number, tab.index));
+            let mut counters = self.crowd.counters();
+            counters.drops += 1;
+            counters.tabs.remove(&(self.number, tab.index));
         }
         self.lost = true;
-        match parting {
-            Parting::Ended(reason) => self.back_off(reason).await,
-            _ => self.rest(seconds(0.2, 5.0), Phase::Settling).await,
+        match end {
+            VisitEnd::Lost(reason) => self.back_off(reason).await,
+            _ => self.pause_until(seconds(0.2, 5.0), Phase::Draining).await,
         }
     }
 
     /// Closes a tab with 1000 and hears it out: an ack may still be on its way.
     async fn leave(&mut self, mut tab: Tab) {
-        self.crowd.tally().leaves += 1;
-        self.crowd.tally().tabs.remove(&(self.number, tab.index));
-        let goodbye = async {
+        self.crowd.counters().leaves += 1;
+        self.crowd.counters().tabs.remove(&(self.number, tab.index));
+        let close = async {
             tab.close().await;
             while let Ok(text) = tab.next().await {
-                self.hear(&mut tab, &text);
+                self.receive(&mut tab, &text);
             }
         };
-        if timeout(PATIENCE, goodbye).await.is_err() {
-            self.crowd.tally().error("the hub did not answer a close");
+        if timeout(TIMEOUT, close).await.is_err() {
+            self.crowd.counters().error("the hub did not answer a close");
         }
     }
 }

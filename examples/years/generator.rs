@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::{Builder, Uuid};
 
 use super::Settings;
-use super::random::Dice;
+use super::random::Random;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -26,13 +26,13 @@ const RHYTHM: [u64; 24] =
 const MOODS: [&str; 5] = ["calm", "gratitude", "presence", "joy", "tired"];
 
 /// The world, hour by hour.
-pub(crate) struct World {
-    dice: Dice,
+pub(crate) struct Generator {
+    random: Random,
     hours: u64,
     hour: u64,
     start: Time,
     page_views: u64,
-    told: u64,
+    generated: u64,
     /// Shares of all hours, and of those that have passed.
     shares: u64,
     passed: u64,
@@ -42,7 +42,7 @@ pub(crate) struct World {
     only_page_views: bool,
 }
 
-impl World {
+impl Generator {
     /// As the settings say, up to `now`.
     pub(crate) fn new(settings: &Settings, now: Time) -> Self {
         let hours = settings.months * 365 * 24 / 12;
@@ -53,12 +53,12 @@ impl World {
         };
         let start = now.minus(now.millis() % HOUR_MS).minus(hours * HOUR_MS);
         Self {
-            dice: Dice::new(settings.seed),
+            random: Random::new(settings.seed),
             hours,
             hour: 0,
             start,
             page_views: settings.page_views,
-            told: 0,
+            generated: 0,
             shares: (0..hours).map(|hour| share(start.plus(hour * HOUR_MS))).sum(),
             passed: 0,
             rooms: (0..settings.rooms).filter_map(|n| RoomId::try_from(name(n)).ok()).collect(),
@@ -76,13 +76,13 @@ impl World {
         let start = self.start.plus(self.hour * HOUR_MS);
         self.hour += 1;
         self.passed += share(start);
-        let views = (self.page_views * self.passed / self.shares).saturating_sub(self.told);
-        self.told += views;
+        let views = (self.page_views * self.passed / self.shares).saturating_sub(self.generated);
+        self.generated += views;
         let mut batch = Batch::default();
         for n in 0..views {
             let at = start.plus(n * HOUR_MS / views);
             batch.push(Event::PageView(self.page_view(at)?));
-            if !self.only_page_views && self.dice.happens(0.1) {
+            if !self.only_page_views && self.random.chance(0.1) {
                 batch.push(Event::Watch(self.watch(at)?));
             }
         }
@@ -93,14 +93,14 @@ impl World {
     }
 
     fn page_view(&mut self, at: Time) -> Result<PageViewFact, Box<dyn Error>> {
-        let path = self.dice.popular(self.paths);
-        let referrer = self.dice.happens(0.3).then(|| {
-            let site = self.dice.popular(300);
-            format!("https://www.site-{site}.example/{}", self.dice.below(3))
+        let path = self.random.popular(self.paths);
+        let referrer = self.random.chance(0.3).then(|| {
+            let site = self.random.popular(300);
+            format!("https://www.site-{site}.example/{}", self.random.below(3))
         });
-        let props = self.dice.happens(0.2).then(|| {
-            let plan = self.dice.one_of(&["free", "free", "plus", "family"]);
-            json!({ "plan": plan, "app": self.dice.happens(0.4) })
+        let props = self.random.chance(0.2).then(|| {
+            let plan = self.random.one_of(&["free", "free", "plus", "family"]);
+            json!({ "plan": plan, "app": self.random.chance(0.4) })
         });
         let message = json!({
             "id": self.id(at), "path": format!("/practice/{path}"),
@@ -110,9 +110,9 @@ impl World {
     }
 
     fn watch(&mut self, started: Time) -> Result<WatchFact, Box<dyn Error>> {
-        let content = self.dice.popular(150);
-        let watched = u64::from(1 + self.dice.below(30)) * MINUTE_MS;
-        let at = started.plus(watched + u64::from(self.dice.below(5)) * MINUTE_MS);
+        let content = self.random.popular(150);
+        let watched = u64::from(1 + self.random.below(30)) * MINUTE_MS;
+        let at = started.plus(watched + u64::from(self.random.below(5)) * MINUTE_MS);
         let message = json!({
             "id": self.id(started), "content": format!("meditation-{content}"), "state": "ended",
             "watchedMs": watched, "startedAt": started, "at": at, "durationMs": 30 * MINUTE_MS,
@@ -128,14 +128,14 @@ impl World {
             let at = start.plus(minute * MINUTE_MS);
             let mut census = Census { id: self.id(at), at, hub: Sample::default(), rooms: BTreeMap::new() };
             for (rank, room) in (1_u32..).zip(self.rooms.clone()) {
-                let present = (people / rank).saturating_sub(self.dice.below(3));
+                let present = (people / rank).saturating_sub(self.random.below(3));
                 if present == 0 {
                     continue;
                 }
                 let (present_ms, in_mood) = (u64::from(present) * MINUTE_MS, present / 2);
                 let mut moods_ms = BTreeMap::new();
                 if in_mood > 0 {
-                    let mood = self.dice.one_of(&MOODS).to_owned();
+                    let mood = self.random.one_of(&MOODS).to_owned();
                     let in_mood_ms = u64::from(in_mood) * MINUTE_MS;
                     *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
                     moods_ms.insert(mood, in_mood_ms);
@@ -153,13 +153,13 @@ impl World {
 
     fn who(&mut self) -> Result<Who, Box<dyn Error>> {
         // Half of what happens is by regulars.
-        let visitor = if self.dice.happens(0.5) {
-            self.dice.popular(self.visitors)
+        let visitor = if self.random.chance(0.5) {
+            self.random.popular(self.visitors)
         } else {
-            self.dice.below(self.visitors)
+            self.random.below(self.visitors)
         };
         let rooms = u32::try_from(self.rooms.len())?;
-        let room = self.rooms[self.dice.popular(rooms) as usize].clone();
+        let room = self.rooms[self.random.popular(rooms) as usize].clone();
         // As long as the ids that browsers make.
         let visitor =
             Uuid::from_u128(u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
@@ -167,7 +167,7 @@ impl World {
     }
 
     fn id(&mut self, at: Time) -> Uuid {
-        Builder::from_unix_timestamp_millis(at.millis(), &self.dice.bytes()).into_uuid()
+        Builder::from_unix_timestamp_millis(at.millis(), &self.random.bytes()).into_uuid()
     }
 }
 

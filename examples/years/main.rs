@@ -22,7 +22,7 @@ use breathing_room::internals::{Batch, Store, quarters_from};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 
-use generator::World;
+use generator::Generator;
 
 /// Makes a believable history at `DATABASE_URL`.
 #[derive(Debug, Parser)]
@@ -62,15 +62,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(&settings.database_url).await?;
     let now = Clock::system().wall();
     store.begin_quarters(quarters_from(now)).await?;
-    let mut writer =
-        Writer { store, size: settings.batch, waiting: Batch::default(), spent: Spent::default() };
-    let mut world = World::new(&settings, now);
-    while let Some(hour) = world.next_hour()? {
+    let mut writer = Writer { store, size: settings.batch, waiting: Batch::default(), cost: Cost::default() };
+    let mut generator = Generator::new(&settings, now);
+    while let Some(hour) = generator.next_hour()? {
         writer.add(hour).await?;
     }
     writer.commit().await?;
     writer.store.close().await;
-    writeln!(std::io::stdout(), "{}", writer.spent)?;
+    writeln!(std::io::stdout(), "{}", writer.cost)?;
     Ok(())
 }
 
@@ -79,7 +78,7 @@ struct Writer {
     store: Store,
     size: u64,
     waiting: Batch,
-    spent: Spent,
+    cost: Cost,
 }
 
 impl Writer {
@@ -95,14 +94,14 @@ impl Writer {
         let batch = std::mem::take(&mut self.waiting);
         let (started, cpu) = (Instant::now(), cpu());
         self.store.commit(&batch).await?;
-        self.spent.add(&batch, started.elapsed(), self::cpu().saturating_sub(cpu));
+        self.cost.add(&batch, started.elapsed(), self::cpu().saturating_sub(cpu));
         Ok(())
     }
 }
 
 /// What the writing took, everything that the store does included.
 #[derive(Debug, Default)]
-struct Spent {
+struct Cost {
     batches: u64,
     page_views: u64,
     watches: u64,
@@ -111,7 +110,7 @@ struct Spent {
     cpu: Duration,
 }
 
-impl Spent {
+impl Cost {
     fn add(&mut self, batch: &Batch, time: Duration, cpu: Duration) {
         self.batches += 1;
         self.page_views += batch.page_views.len() as u64;
@@ -126,7 +125,7 @@ impl Spent {
     }
 }
 
-impl std::fmt::Display for Spent {
+impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { batches, page_views, watches, samples, time, cpu } = self;
         let facts = page_views + watches + samples;

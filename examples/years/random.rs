@@ -5,9 +5,9 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 /// Random numbers that are the same for the same seed.
-pub(crate) struct Dice(SmallRng);
+pub(crate) struct Random(SmallRng);
 
-impl Dice {
+impl Random {
     /// The dice of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(SmallRng::seed_from_u64(seed))
@@ -24,7 +24,7 @@ impl Dice {
     }
 
     /// Whether something happens that happens so often (0 to 1).
-    pub(crate) fn happens(&mut self, share: f64) -> bool {
+    pub(crate) fn chance(&mut self, share: f64) -> bool {
         self.0.random_bool(share)
     }
 

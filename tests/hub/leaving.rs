@@ -174,5 +174,9 @@ async fn close_1000_after_the_hubs_close_keeps_the_hold() {
     assert_eq!(eve.expect_close().await.0, 1003);
     eve.write_bytes(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await; // 1000, after the hub's 1003
     hub.expect_debug("connections", 1).await;
-    assert_eq!(hub.get("/rooms/lobby").send().await.expect(200)["present"], 2, "eve is held for the grace");
+    assert_eq!(
+        hub.get("/rooms/lobby").send().await.expect(200)["present"],
+        2,
+        "eve is held for the grace time"
+    );
 }

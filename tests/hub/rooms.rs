@@ -115,8 +115,8 @@ async fn socket_room_route_and_live_activity_agree() {
         { "room": "garden", "present": 1, "held": 0, "moods": { "joy": 1 } },
     ]);
     assert_eq!(live["rooms"], rooms);
-    let empty = hub.get("/rooms/nobody-here").send().await.expect(200);
-    assert_eq!(empty, json!({ "room": "nobody-here", "seq": 0, "present": 0, "held": 0, "moods": {} }));
+    let empty = hub.get("/rooms/empty-room").send().await.expect(200);
+    assert_eq!(empty, json!({ "room": "empty-room", "seq": 0, "present": 0, "held": 0, "moods": {} }));
 }
 
 #[tokio::test]

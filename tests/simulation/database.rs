@@ -1,6 +1,6 @@
-//! The database from outside: what is in the file, and what a disk or another process may do to it.
+//! The database file from outside: its rows, and failures that a disk or another process may cause.
 //!
-//! Two connections of our own beside the hub's: one that only reads, and one that gets in the way.
+//! It has two connections besides the hub's: a reader, and a writer that causes the failures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Row};
 
 use super::START;
-use super::event_log::{Body, Event};
-use super::model::Seat;
-use super::{ROOMS, VISITORS, Who};
+use super::event_log::{Event, Payload};
+use super::model::SavedHold;
+use super::{Member, ROOMS, VISITORS};
 
-/// In which ways commits fail: at the first row that is written, in the middle, or almost at the end; and either
-/// SQLite rolls back by itself, as it does when the disk is full, or leaves that to the hub.
+/// Failures of commits: at the first row, in the middle, or near the end. Either SQLite rolls back by itself, as on a full
+/// disk, or the hub must roll back.
 pub const FAILURES: [(&str, &str); 3] = [
     (
         "the disk is full",
@@ -35,58 +35,60 @@ pub const FAILURES: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct Database {
     reader: SqliteConnection,
-    intruder: SqliteConnection,
+    writer: SqliteConnection,
 }
 
 impl Database {
     pub async fn open(file: &Path) -> Self {
         let options = SqliteConnectOptions::new().filename(file);
         let reader = options.clone().read_only(true).connect().await.expect("a reader");
-        Self { reader, intruder: options.connect().await.expect("a writer") }
+        Self { reader, writer: options.connect().await.expect("a writer") }
     }
 
-    /// Lets commits fail from now on.
+    /// Makes all commits fail.
     pub async fn fail(&mut self, how: &'static str) {
-        self.intrude(how).await;
+        self.execute(how).await;
     }
 
-    pub async fn mend(&mut self) {
-        self.intrude("DROP TRIGGER broken").await;
+    pub async fn stop_failing(&mut self) {
+        self.execute("DROP TRIGGER broken").await;
     }
 
-    /// Keeps everybody else from writing.
+    /// Takes the write lock.
     pub async fn lock(&mut self) {
-        self.intrude("BEGIN IMMEDIATE").await;
+        self.execute("BEGIN IMMEDIATE").await;
     }
 
     pub async fn unlock(&mut self) {
-        self.intrude("ROLLBACK").await;
+        self.execute("ROLLBACK").await;
     }
 
-    async fn intrude(&mut self, statement: &'static str) {
-        sqlx::query(statement).execute(&mut self.intruder).await.expect(statement);
+    async fn execute(&mut self, statement: &'static str) {
+        sqlx::query(statement).execute(&mut self.writer).await.expect(statement);
     }
 
-    /// Whether the event is committed, now.
+    /// Returns whether the event is committed.
     pub async fn has(&mut self, event: &Event) -> bool {
         let id = &event.id.as_bytes()[..];
         let query = match event.body {
-            Body::View { .. } => sqlx::query("SELECT count(*) FROM raw_page_views WHERE id = ?1").bind(id),
-            Body::Watch { at, watched, .. } => {
-                let told =
+            Payload::PageView { .. } => {
+                sqlx::query("SELECT count(*) FROM raw_page_views WHERE id = ?1").bind(id)
+            }
+            Payload::Watch { at, watched, .. } => {
+                let statement =
                     "SELECT count(*) FROM raw_watch_sessions WHERE id = ?1 AND at >= ?2 AND watched_ms >= ?3";
-                sqlx::query(told).bind(id).bind(number(at)).bind(number(watched))
+                sqlx::query(statement).bind(id).bind(number(at)).bind(number(watched))
             }
         };
         query.fetch_one(&mut self.reader).await.expect("a count").get::<i64, _>(0) == 1
     }
 
-    /// Every page view in the file, as the ledger has them.
+    /// Returns all page views in the file, in the form of the event log.
     pub async fn views(&mut self) -> BTreeMap<String, Value> {
         self.rows("SELECT id, json_array(room, visitor, path, at) FROM page_views").await
     }
 
-    /// Every watch session in the file, as the ledger has them.
+    /// Returns all watch sessions in the file, in the form of the event log.
     pub async fn watch_sessions(&mut self) -> BTreeMap<String, Value> {
         let rows =
             "SELECT id, json_array(room, visitor, state, watched_ms, position_ms, started_at, updated_at)
@@ -100,29 +102,29 @@ impl Database {
         let row =
             |row: &sqlx::sqlite::SqliteRow| (row.get(0), serde_json::from_str(row.get(1)).expect("JSON"));
         let by_id: BTreeMap<String, Value> = rows.iter().map(row).collect();
-        assert_eq!(by_id.len(), count, "an id is there twice");
+        assert_eq!(by_id.len(), count, "an id is stored twice");
         by_id
     }
 
-    /// The holds that are saved.
-    pub async fn seats(&mut self) -> Vec<Seat> {
+    /// Returns the saved holds.
+    pub async fn holds(&mut self) -> Vec<SavedHold> {
         let rows = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
-        let seat = |row: &sqlx::sqlite::SqliteRow| Seat {
-            who: Who { room: known(&ROOMS, row.get(0)), visitor: known(&VISITORS, row.get(1)) },
+        let hold = |row: &sqlx::sqlite::SqliteRow| SavedHold {
+            member: Member { room: find_name(&ROOMS, row.get(0)), visitor: find_name(&VISITORS, row.get(1)) },
             mood: row.get(2),
             reason: row.get(3),
             until: u64::try_from(row.get::<i64, _>(4)).expect("a time") - START,
         };
         let rows = rows.fetch_all(&mut self.reader).await.expect("seats");
-        let mut seats: Vec<Seat> = rows.iter().map(seat).collect();
-        seats.sort();
-        seats
+        let mut holds: Vec<SavedHold> = rows.iter().map(hold).collect();
+        holds.sort();
+        holds
     }
 }
 
-/// Copies the files as they are on the disk at this moment: all that is left of a hub that is killed. Whatever is
-/// committed stands in them; a commit that is under way still waits for the lock, so that nobody writes.
-pub fn salvage(from: &Path, to: &Path) {
+/// Copies the files in their current state, as a killed hub leaves them. They contain all committed transactions. A
+/// running commit waits for the lock, so that no process writes during the copy.
+pub fn copy_database(from: &Path, to: &Path) {
     for suffix in ["", "-wal"] {
         let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
         match fs::copy(with(from), with(to)) {
@@ -138,6 +140,6 @@ fn number(millis: u64) -> i64 {
     i64::try_from(millis).expect("a time")
 }
 
-fn known(names: &[&'static str], name: &str) -> &'static str {
-    names.iter().find(|known| **known == name).expect("a name of ours")
+fn find_name(names: &[&'static str], name: &str) -> &'static str {
+    names.iter().find(|find_name| **find_name == name).expect("a known name")
 }

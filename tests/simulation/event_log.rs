@@ -1,7 +1,7 @@
-//! The ledger: every event that a client has made, and what the database must say of it in the end.
+//! The event log: all events of all clients, and the rows that the database must have at the end.
 //!
-//! A client keeps an event until it is acked. Watch sessions are told in many messages, in any order; the ledger
-//! merges them by the rules of the protocol, in its own words.
+//! A client keeps an event until it is acked. A watch session has many messages, in any order; the log merges them by the
+//! rules of the protocol, with its own code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,143 +9,145 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::START;
-use super::model::{Millis, Who};
-use super::random::Dice;
+use super::model::{Member, Millis};
+use super::random::Random;
 
 const HOUR: Millis = 3_600_000;
 const PATHS: [&str; 4] = ["/", "/sit", "/breathe", "/sit?with=others"];
-const STATES: [&str; 3] = ["paused", "playing", "ended"]; // the later, the stronger
+const STATES: [&str; 3] = ["paused", "playing", "ended"]; // in order of precedence
 
-/// Names an event.
-pub type Number = usize;
+/// The index of an event in the log.
+pub type EventIndex = usize;
 
 #[derive(Debug)]
 pub struct Event {
-    pub who: Who,
+    pub member: Member,
     pub id: Uuid,
-    pub body: Body,
+    pub body: Payload,
     /// How often it was sent.
     pub sent: u32,
-    /// The hub has said that it is in the database.
+    /// Whether the hub has acked it.
     pub is_acked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Body {
-    View { path: &'static str, at: Option<Millis> },
+pub enum Payload {
+    PageView { path: &'static str, at: Option<Millis> },
     Watch { state: usize, at: Millis, started_at: Millis, watched: Millis, position: Option<u64> },
 }
 
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct EventLog {
     events: Vec<Event>,
-    watches: Vec<(Who, Uuid)>,
+    watches: Vec<(Member, Uuid)>,
 }
 
-impl Ledger {
-    /// Somebody looks at a page, and tells when, or leaves that to the hub.
-    pub fn view(&mut self, dice: &mut Dice, who: Who, now: Millis) -> Number {
-        let at = dice.once_in(2).then(|| START + now - dice.below(2 * HOUR));
-        let body = Body::View { path: dice.one_of(&PATHS), at };
-        self.add(who, dice.id(), body)
+impl EventLog {
+    /// Makes a page view, with or without a time.
+    pub fn view(&mut self, random: &mut Random, member: Member, now: Millis) -> EventIndex {
+        let at = random.one_in(2).then(|| START + now - random.below(2 * HOUR));
+        let body = Payload::PageView { path: random.one_of(&PATHS), at };
+        self.add(member, random.id(), body)
     }
 
-    /// A watch session begins or goes on. What it claims is more than the hub could measure, and less than the
-    /// time since its start, so that it is known to the millisecond what must become of it.
-    pub fn watch(&mut self, dice: &mut Dice, who: Who, now: Millis) -> Number {
-        let known: Vec<Uuid> =
-            self.watches.iter().filter(|watch| watch.0 == who).map(|watch| watch.1).collect();
-        let id = if known.is_empty() || (known.len() < 3 && dice.once_in(4)) {
-            dice.id()
+    /// Makes a message of a new or a running watch session. Its claimed time is more than the hub can measure and less
+    /// than the time since its start, so that the result is known to the millisecond.
+    pub fn watch(&mut self, random: &mut Random, member: Member, now: Millis) -> EventIndex {
+        let find_name: Vec<Uuid> =
+            self.watches.iter().filter(|watch| watch.0 == member).map(|watch| watch.1).collect();
+        let id = if find_name.is_empty() || (find_name.len() < 3 && random.one_in(4)) {
+            random.id()
         } else {
-            dice.one_of(&known)
+            random.one_of(&find_name)
         };
-        if !known.contains(&id) {
-            self.watches.push((who, id));
+        if !find_name.contains(&id) {
+            self.watches.push((member, id));
         }
-        let at = START + now - dice.below(60_000);
-        let body = Body::Watch {
-            state: dice.weighted(&[(0, 4), (1, 8), (2, 1)]),
+        let at = START + now - random.below(60_000);
+        let body = Payload::Watch {
+            state: random.weighted(&[(0, 4), (1, 8), (2, 1)]),
             at,
-            started_at: at - 20 * HOUR - dice.below(HOUR),
-            watched: HOUR + dice.below(18 * HOUR),
-            position: dice.once_in(2).then(|| dice.below(HOUR)),
+            started_at: at - 20 * HOUR - random.below(HOUR),
+            watched: HOUR + random.below(18 * HOUR),
+            position: random.one_in(2).then(|| random.below(HOUR)),
         };
-        self.add(who, id, body)
+        self.add(member, id, body)
     }
 
-    fn add(&mut self, who: Who, id: Uuid, body: Body) -> Number {
-        self.events.push(Event { who, id, body, sent: 0, is_acked: false });
+    fn add(&mut self, member: Member, id: Uuid, body: Payload) -> EventIndex {
+        self.events.push(Event { member, id, body, sent: 0, is_acked: false });
         self.events.len() - 1
     }
 
-    /// The event, to be sent.
-    pub fn send(&mut self, number: Number) -> &Event {
+    /// Counts a sending of the event, and returns it.
+    pub fn send(&mut self, number: EventIndex) -> &Event {
         self.events[number].sent += 1;
         &self.events[number]
     }
 
-    pub fn event(&self, number: Number) -> &Event {
+    pub fn event(&self, number: EventIndex) -> &Event {
         &self.events[number]
     }
 
-    pub fn acked(&mut self, number: Number) {
+    pub fn acked(&mut self, number: EventIndex) {
         self.events[number].is_acked = true;
     }
 
-    /// What somebody has to send again.
-    pub fn pending_of(&self, who: Who) -> Vec<Number> {
-        self.of(who, |event| !event.is_acked)
+    /// Returns the unacked events of a visitor in a room.
+    pub fn pending_of(&self, member: Member) -> Vec<EventIndex> {
+        self.of(member, |event| !event.is_acked)
     }
 
-    /// Everything that somebody has made.
-    pub fn all_of(&self, who: Who) -> Vec<Number> {
-        self.of(who, |_| true)
+    /// Returns all events of a visitor in a room.
+    pub fn all_of(&self, member: Member) -> Vec<EventIndex> {
+        self.of(member, |_| true)
     }
 
-    fn of(&self, who: Who, is_it: impl Fn(&Event) -> bool) -> Vec<Number> {
+    fn of(&self, member: Member, is_it: impl Fn(&Event) -> bool) -> Vec<EventIndex> {
         let numbered = self.events.iter().enumerate();
-        numbered.filter(|(_, event)| event.who == who && is_it(event)).map(|(number, _)| number).collect()
+        numbered
+            .filter(|(_, event)| event.member == member && is_it(event))
+            .map(|(number, _)| number)
+            .collect()
     }
 
-    /// Who has something to send again.
-    pub fn waiting(&self) -> BTreeSet<Who> {
-        self.events.iter().filter(|event| !event.is_acked).map(|event| event.who).collect()
+    /// Returns the visitors with unacked events.
+    pub fn waiting(&self) -> BTreeSet<Member> {
+        self.events.iter().filter(|event| !event.is_acked).map(|event| event.member).collect()
     }
 
-    /// How many there are, and how many of them are acked.
+    /// Returns the number of events, and the number of acked ones.
     pub fn len(&self) -> (usize, usize) {
         (self.events.len(), self.events.iter().filter(|event| event.is_acked).count())
     }
 
-    /// Every page view as it must be stored: id, room, visitor, path, and when, where that was told.
+    /// Returns the expected page views by id: room, visitor, path, and the time if the client has sent one.
     pub fn views(&self) -> BTreeMap<String, Value> {
         let view = |event: &Event| match event.body {
-            Body::View { path, at } => {
-                Some((event.id.to_string(), json!([event.who.room, event.who.visitor, path, at])))
+            Payload::PageView { path, at } => {
+                Some((event.id.to_string(), json!([event.member.room, event.member.visitor, path, at])))
             }
-            Body::Watch { .. } => None,
+            Payload::Watch { .. } => None,
         };
         self.events.iter().filter_map(view).collect()
     }
 
-    /// Every watch session as it must be stored: id, room, visitor, state, watched, position, start, and when it
-    /// was last heard of.
+    /// Returns the expected watch sessions by id: room, visitor, state, watched time, position, start, and last update.
     pub fn watch_sessions(&self) -> BTreeMap<String, Value> {
-        let session = |(who, id): &(Who, Uuid)| {
+        let session = |(member, id): &(Member, Uuid)| {
             let of_it = self.events.iter().filter(|event| event.id == *id).map(|event| event.body);
-            (id.to_string(), merged(*who, &of_it.collect::<Vec<_>>()))
+            (id.to_string(), merged(*member, &of_it.collect::<Vec<_>>()))
         };
         self.watches.iter().map(session).collect()
     }
 }
 
 impl Event {
-    /// As a client sends it, but for its type and `ref`.
+    /// Returns the message of a client, without its type and `ref`.
     pub fn json(&self) -> Value {
         let mut json = match self.body {
-            Body::View { path, at } => json!({ "path": path, "at": at }),
-            Body::Watch { state, at, started_at, watched, position } => json!({
+            Payload::PageView { path, at } => json!({ "path": path, "at": at }),
+            Payload::Watch { state, at, started_at, watched, position } => json!({
                 "content": "dawn", "state": STATES[state], "at": at, "startedAt": started_at,
                 "watchedMs": watched, "positionMs": position,
             }),
@@ -154,25 +156,34 @@ impl Event {
         json
     }
 
-    /// Its type on a socket, and where it is posted.
+    /// Returns its message type on a socket, and its HTTP path.
     pub fn kind(&self) -> (&'static str, &'static str) {
         match self.body {
-            Body::View { .. } => ("page-view", "/page-view"),
-            Body::Watch { .. } => ("watch", "/watch-session"),
+            Payload::PageView { .. } => ("page-view", "/page-view"),
+            Payload::Watch { .. } => ("watch", "/watch-session"),
         }
     }
 }
 
-fn merged(who: Who, told: &[Body]) -> Value {
-    let (mut newest, mut ended, mut watched, mut started, mut place) = ((0, 0), false, 0, u64::MAX, None);
-    for body in told {
-        let Body::Watch { state, at, started_at, watched: claim, position } = *body else { continue };
+fn merged(member: Member, updates: &[Payload]) -> Value {
+    let (mut newest, mut ended, mut watched, mut started, mut last_position) =
+        ((0, 0), false, 0, u64::MAX, None);
+    for body in updates {
+        let Payload::Watch { state, at, started_at, watched: claim, position } = *body else { continue };
         newest = newest.max((at, state));
         ended |= STATES[state] == "ended";
         watched = watched.max(claim);
         started = started.min(started_at);
-        place = place.max(position.map(|position| (at, position)));
+        last_position = last_position.max(position.map(|position| (at, position)));
     }
     let state = if ended { "ended" } else { STATES[newest.1] };
-    json!([who.room, who.visitor, state, watched, place.map(|(_, position)| position), started, newest.0])
+    json!([
+        member.room,
+        member.visitor,
+        state,
+        watched,
+        last_position.map(|(_, position)| position),
+        started,
+        newest.0
+    ])
 }

@@ -1,4 +1,4 @@
-//! A hub in standing time: the whole server, from its sockets to its file, in this thread.
+//! A hub with a manual clock: the whole server, from its sockets to its file, in this thread.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,75 +19,75 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::START;
-use super::client::dial;
+use super::client::connect;
 use super::model::Millis;
-use super::random::Dice;
-use super::time::{self, Pulse, settle};
+use super::random::Random;
+use super::time::{self, RealTimeTicker, run_until_idle};
 
-const ADMIN: &str = "the-admins-token";
+const ADMIN_TOKEN: &str = "the-admins-token";
 
-/// How a hub is configured in one simulation.
+/// The hub's settings in one scenario.
 #[derive(Debug, Clone, Copy)]
-pub struct Knobs {
+pub struct Settings {
     pub queue_limit: usize,
     pub flush_interval: Millis,
     pub leave_grace: Millis,
     pub seat_hold: Millis,
 }
 
-impl Knobs {
-    pub fn draw(dice: &mut Dice) -> Self {
+impl Settings {
+    pub fn choose(random: &mut Random) -> Self {
         Self {
-            queue_limit: dice.one_of(&[8, 16, 60, 50_000]),
-            flush_interval: dice.one_of(&[5_000, 30_000]),
-            leave_grace: 500 + dice.below(4_000),
-            seat_hold: dice.one_of(&[0, 4_000, 15_000]),
+            queue_limit: random.one_of(&[8, 16, 60, 50_000]),
+            flush_interval: random.one_of(&[5_000, 30_000]),
+            leave_grace: 500 + random.below(4_000),
+            seat_hold: random.one_of(&[0, 4_000, 15_000]),
         }
     }
 }
 
 #[derive(Debug)]
 pub struct Hub {
-    pub live: Arc<Registry>,
+    pub registry: Arc<Registry>,
     pub address: SocketAddr,
-    pub pulse: Pulse,
+    pub ticker: RealTimeTicker,
     journal: Gauge,
     clock: Clock,
     shutdown: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Value,
 }
 
 impl Hub {
-    /// A hub that starts at `now` on the database in `file`.
-    pub async fn start(file: &Path, now: Millis, knobs: Knobs) -> Self {
-        let pulse = Pulse::start();
+    /// Starts a hub at `now` on the database in `file`.
+    pub async fn start(file: &Path, now: Millis, settings: Settings) -> Self {
+        let ticker = RealTimeTicker::start();
         let clock = Clock::manual(Time::from_millis(START + now));
         let millis = Duration::from_millis;
         let mut config = Config::default();
         config.clock = clock.clone();
-        config.http.admin_token = Some(ADMIN.to_owned());
+        config.http.admin_token = Some(ADMIN_TOKEN.to_owned());
         config.history.database_url = format!("sqlite://{}", file.display());
-        config.history.queue_limit = knobs.queue_limit;
-        config.history.flush_interval = millis(knobs.flush_interval);
-        config.presence.leave_grace = millis(knobs.leave_grace);
-        config.presence.seat_hold = millis(knobs.seat_hold);
-        config.transport.ping_interval = Duration::from_hours(1); // the sweep's pings have tests of their own
+        config.history.queue_limit = settings.queue_limit;
+        config.history.flush_interval = millis(settings.flush_interval);
+        config.presence.leave_grace = millis(settings.leave_grace);
+        config.presence.seat_hold = millis(settings.seat_hold);
+        config.transport.ping_interval = Duration::from_hours(1); // the sweep's pings have other tests
         config.transport.limits = None;
-        let server = pulse.in_time("the hub to start", Server::open(config)).await.expect("a hub");
-        let (live, journal) = (Arc::clone(server.registry()), server.journal());
+        let server = ticker.with_timeout("the hub to start", Server::open(config)).await.expect("a hub");
+        let (registry, journal) = (Arc::clone(server.registry()), server.journal());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (shutdown, signal) = oneshot::channel();
         let task = tokio::spawn(server.serve(listener, async { signal.await.unwrap_or_default() }));
-        settle().await;
-        Self { live, address, pulse, journal, clock, shutdown: Some(shutdown), served: task }
+        run_until_idle().await;
+        Self { registry, address, ticker, journal, clock, shutdown: Some(shutdown), served: task }
     }
 
     pub fn journal(&self) -> Status {
@@ -98,44 +98,51 @@ impl Hub {
         time::pass(&self.clock, millis).await;
     }
 
-    /// Waits until no commit is under way.
-    pub async fn rest(&self) {
-        settle().await;
+    /// Waits until no commit is running.
+    pub async fn wait_for_commit(&self) {
+        run_until_idle().await;
         while self.journal().is_committing {
-            self.pulse.until("a commit to end", || !self.journal().is_committing).await;
-            settle().await;
+            self.ticker.wait_until("a commit to end", || !self.journal().is_committing).await;
+            run_until_idle().await;
         }
     }
 
-    /// Asks the hub something. There is no answer where it cut the connection off, as a hub that stops may.
-    pub fn ask(&self, method: &str, path: &str, body: &Value) -> JoinHandle<Option<Answer>> {
+    /// Sends a request. There is no response if the hub closes the connection, which a hub may do during shutdown.
+    pub fn send_request(&self, method: &str, path: &str, body: &Value) -> JoinHandle<Option<Response>> {
         let request = hyper::Request::builder()
             .method(method)
             .uri(path)
             .header("host", "hub")
-            .header("authorization", format!("Bearer {ADMIN}"))
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
             .header("content-type", "application/json")
             .body(Full::<Bytes>::from(body.to_string()))
             .expect("a request");
         let address = self.address;
         tokio::spawn(async move {
-            let stream = TokioIo::new(dial(address).await);
+            let stream = TokioIo::new(connect(address).await);
             let (mut sender, connection) = http1::handshake(stream).await.expect("a connection");
             let connection = tokio::spawn(connection);
             let (head, body) = sender.send_request(request).await.ok()?.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
             connection.abort();
-            Some(Answer { status: head.status.as_u16(), body: serde_json::from_slice(&body).expect("JSON") })
+            Some(Response {
+                status: head.status.as_u16(),
+                body: serde_json::from_slice(&body).expect("JSON"),
+            })
         })
     }
 
-    /// What the hub answers, without any time passing.
-    pub async fn answer(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let answer = self.ask(method, path, body);
-        self.pulse.in_time("an answer", answer).await.expect("an answer").expect("a connection that lasts")
+    /// Sends a request and waits for the response, without advancing the clock.
+    pub async fn request(&self, method: &str, path: &str, body: &Value) -> Response {
+        let response = self.send_request(method, path, body);
+        self.ticker
+            .with_timeout("a response", response)
+            .await
+            .expect("a response")
+            .expect("a connection that stays open")
     }
 
-    /// Tells the hub to stop, as a signal does.
+    /// Starts the graceful shutdown, as a signal does.
     pub fn signal(&mut self) {
         let shutdown = self.shutdown.take().expect("the first signal");
         shutdown.send(()).expect("a hub that runs");
@@ -145,8 +152,11 @@ impl Hub {
         self.served.is_finished()
     }
 
-    /// What came of it all.
+    /// Waits until the hub has stopped.
     pub async fn stopped(&mut self) -> Result<(), ServeError> {
-        self.pulse.in_time("the hub to stop", &mut self.served).await.expect("a hub that does not panic")
+        self.ticker
+            .with_timeout("the hub to stop", &mut self.served)
+            .await
+            .expect("a hub that does not panic")
     }
 }

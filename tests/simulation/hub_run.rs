@@ -1,7 +1,7 @@
-//! One life of a hub, from its start to its end or to its death, and what must hold in between.
+//! One run of a hub, from its start to its shutdown or its kill, and the checks during the run.
 //!
-//! The steps that fill it stand in `steps`. After each one the hub must be as the model is; whatever a
-//! client is told of the database must be so at that moment.
+//! `steps` defines the steps. After each step the hub must match the model. Each ack and each response about commits must
+//! be true of the database at that moment.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,417 +11,442 @@ use breathing_room::internals::{RoomId, audit};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::client::{Heard, Tab};
+use super::client::{Client, Received};
 use super::database::Database;
-use super::event_log::{Body, Number};
-use super::hub::{Answer, Hub};
-use super::model::{Millis, Seat, State, Totals};
-use super::scenario::World;
-use super::time::settle;
+use super::event_log::{EventIndex, Payload};
+use super::hub::{Hub, Response};
+use super::model::{Millis, SavedHold, State, Totals};
+use super::scenario::Scenario;
+use super::time::run_until_idle;
 use super::{ROOMS, panics};
 
-/// A hub that stops closes its sockets in an order of its own, within this time. It passes at once, since all
-/// else comes from the seed.
+/// The time in which the hub closes all sockets at shutdown, in random order. It passes in one step, since that order
+/// does not depend on the seed.
 const CLOSE_SPREAD: Millis = 2_000;
 
-/// How far time goes on then, before the hub is looked at again.
+/// The steps in which time passes after that, between two checks of the hub.
 const STOP_SLICE: Millis = 100;
 
-/// Longer than SQLite waits for another process's lock, in real time.
+/// In real time, and longer than SQLite's busy timeout.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// The close code that says so.
+/// The close code of a shutdown.
 const RESTARTING: u16 = 1012;
 
-/// A hub, everybody who is connected to it, and its file.
+/// A running hub, its clients, and its database.
 #[derive(Debug)]
-pub struct Life<'w> {
-    pub world: &'w mut World,
+pub struct HubRun<'w> {
+    pub scenario: &'w mut Scenario,
     pub hub: Hub,
     pub database: Database,
-    pub tabs: Vec<Tab>,
-    /// Posts that wait for their commit.
-    pub posts: Vec<Post>,
-    /// Another process holds the database's lock.
+    pub clients: Vec<Client>,
+    /// Posts without a response yet.
+    pub pending_posts: Vec<PendingPost>,
+    /// Whether another process has locked the database.
     pub is_locked: bool,
-    /// How long the hub runs.
-    pub age: Millis,
-    /// What may be in the database, where that can be told: the holds of the last flush interval, or of any moment since,
-    /// where the hub had to wait for the database and then saved those that there were.
-    saved: Option<Vec<Vec<Seat>>>,
-    /// The hub saves its holds, which is to be looked at; with whether another process's lock may keep it from that.
-    saving: Option<bool>,
-    /// Sockets that have ended: each may leave measures in a full journal.
+    /// How long the hub has been running.
+    pub running_time: Millis,
+    /// The sets of holds that may be saved, if known: those of the last flush interval, or of any later moment if the hub
+    /// had to wait for the database and saved them late.
+    possible_holds: Option<Vec<Vec<SavedHold>>>,
+    /// Set when the hub should have saved its holds. The value is whether another process's lock may have prevented it.
+    expected_save: Option<bool>,
+    /// Closed sockets: each may add measured watch sessions to a full journal.
     ended: usize,
 }
 
-/// A request that brings events to the database, or none.
+/// A request that waits for a commit of its events, of which there may be none.
 #[derive(Debug)]
-pub struct Post {
+pub struct PendingPost {
     pub what: String,
-    pub events: Vec<Number>,
-    /// The database was not at peace when it came.
+    pub events: Vec<EventIndex>,
+    /// Whether commits could fail when it was sent.
     pub may_fail: bool,
-    pub answer: JoinHandle<Option<Answer>>,
+    pub response: JoinHandle<Option<Response>>,
 }
 
-/// How a life ended.
+/// How a run ended.
 #[derive(Debug)]
-pub enum End {
-    /// The hub was stopped, and left these seats.
-    Stopped(Vec<Seat>),
-    /// It was killed, when these seats were saved.
-    Killed(Vec<Seat>),
-    /// Everything is done, and nobody is left.
-    Peace,
+pub enum Outcome {
+    /// The hub was stopped and saved these holds.
+    Stopped(Vec<SavedHold>),
+    /// The hub was killed when these holds were saved.
+    Killed(Vec<SavedHold>),
+    /// The scenario is finished, and no visitor is present.
+    Finished,
 }
 
-impl<'w> Life<'w> {
-    pub async fn begin(world: &'w mut World) -> Self {
-        let hub = Hub::start(&world.file(), world.model.now(), world.knobs).await;
-        let database = Database::open(&world.file()).await;
-        let (tabs, posts) = (Vec::new(), Vec::new());
-        let mut life = Self {
-            world,
+impl<'w> HubRun<'w> {
+    pub async fn start(scenario: &'w mut Scenario) -> Self {
+        let hub = Hub::start(&scenario.file(), scenario.model.now(), scenario.settings).await;
+        let database = Database::open(&scenario.file()).await;
+        let (clients, pending_posts) = (Vec::new(), Vec::new());
+        let mut run = Self {
+            scenario,
             hub,
             database,
-            tabs,
-            posts,
+            clients,
+            pending_posts,
             is_locked: false,
-            age: 0,
-            saved: None,
-            saving: Some(false), // what was over is not in the database any more
+            running_time: 0,
+            possible_holds: None,
+            expected_save: Some(false), // expired holds are deleted at the start
             ended: 0,
         };
-        life.check_presence();
-        life.check_saved().await;
-        life
+        run.check_presence();
+        run.check_saved_holds().await;
+        run
     }
 
-    /// Whether commits may fail now, or the hub waits after one that has.
+    /// Returns whether commits may fail now, or the hub is in the backoff of a failed one.
     pub fn may_fail(&self) -> bool {
-        self.world.is_broken || self.is_locked || self.hub.journal().failing.is_some()
+        self.scenario.commits_fail || self.is_locked || self.hub.journal().failing.is_some()
     }
 
-    /// Lets everything happen that can happen now.
-    pub async fn rest(&self) {
+    /// Waits until the hub is idle.
+    pub async fn wait_for_commit(&self) {
         if self.is_locked {
-            settle().await;
+            run_until_idle().await;
         } else {
-            self.hub.rest().await;
+            self.hub.wait_for_commit().await;
         }
     }
 
-    /// What must hold after every step.
+    /// Checks everything that must hold after each step.
     pub async fn check(&mut self) {
-        self.rest().await;
+        self.wait_for_commit().await;
         self.collect_posts().await;
         self.check_presence();
-        self.check_saved().await;
-        self.note_held();
+        self.check_saved_holds().await;
+        self.record_holds();
         let status = self.hub.journal();
-        // Each socket played at most so many watch sessions, of which the hub tells its own measure.
+        // The hub adds its own measures when a socket with playing watch sessions closes: at most three per socket.
         let measures = 3 * self.ended;
         let most = status.limit + measures as u64;
-        assert!(status.pending() as u64 <= most, "the journal is over its bound: {status:?}");
-        assert_eq!(panics::taken(), None, "a task of the hub panicked");
+        assert!(status.pending() as u64 <= most, "the journal exceeds its limit: {status:?}");
+        assert_eq!(panics::take_last(), None, "a task of the hub panicked");
     }
 
-    /// The holds that the hub has saved at its flush interval, or as soon as it could, are those that there are.
-    pub async fn check_saved(&mut self) {
-        let Some(may_fail) = self.saving.filter(|_| !self.is_locked) else { return };
-        self.saving = None;
+    /// Checks that the hub has saved the current holds, at its flush interval or as soon as it could.
+    pub async fn check_saved_holds(&mut self) {
+        let Some(may_fail) = self.expected_save.filter(|_| !self.is_locked) else { return };
+        self.expected_save = None;
         let held = self.held();
         let (began, database) = (Instant::now(), &mut self.database);
         let is_saved = async {
-            // It has given up before, and tries again at the next interval, where the lock was there for so long.
+            // After a long lock the hub has given up, and tries again at the next interval.
             while !may_fail || began.elapsed() < LOCK_TIMEOUT {
-                if database.seats().await == held {
+                if database.holds().await == held {
                     return true;
                 }
             }
             false
         };
-        let is_saved = self.hub.pulse.in_time(&format!("holds to be saved: {held:?}"), is_saved).await;
-        self.saved = is_saved.then(|| vec![held]);
+        let is_saved = self.hub.ticker.with_timeout(&format!("holds to be saved: {held:?}"), is_saved).await;
+        self.possible_holds = is_saved.then(|| vec![held]);
     }
 
-    fn note_held(&mut self) {
+    fn record_holds(&mut self) {
         let held = self.held();
-        if let Some(saved) = self.saved.as_mut().filter(|saved| !saved.contains(&held)) {
-            saved.push(held);
+        if let Some(possible_holds) =
+            self.possible_holds.as_mut().filter(|possible_holds| !possible_holds.contains(&held))
+        {
+            possible_holds.push(held);
         }
     }
 
-    /// Those whom the hub has to save.
-    fn held(&self) -> Vec<Seat> {
-        if self.world.knobs.seat_hold == 0 { Vec::new() } else { self.world.model.held() }
+    /// The holds that the hub must save.
+    fn held(&self) -> Vec<SavedHold> {
+        if self.scenario.settings.seat_hold == 0 { Vec::new() } else { self.scenario.model.held() }
     }
 
     fn check_presence(&self) {
-        let (model, live) = (&self.world.model, &self.hub.live);
+        let (model, registry) = (&self.scenario.model, &self.hub.registry);
         for room in ROOMS {
             assert_eq!(self.state(room), model.state(room), "the {room}: left the hub, right the model");
-            let held = model.held().into_iter().filter(|seat| seat.who.room == room).count();
-            let told = live.counts(&RoomId::try_from(room).expect("a name")).held;
-            assert_eq!(told as usize, held, "held in the {room}: left the hub, right the model");
+            let held = model.held().into_iter().filter(|hold| hold.member.room == room).count();
+            let reported = registry.counts(&RoomId::try_from(room).expect("a name")).held;
+            assert_eq!(reported as usize, held, "held in the {room}: left the hub, right the model");
         }
-        let told: usize = live.rooms(usize::MAX).iter().map(|room| room.sessions()).sum();
-        assert_eq!(told, model.totals().sessions, "left the sockets that are told of rooms, right the model");
-        let totals = live.totals();
-        let totals = Totals { people: totals.visitors, sessions: totals.sessions, rooms: totals.rooms };
+        let reported: usize = registry.rooms(usize::MAX).iter().map(|room| room.sessions()).sum();
+        assert_eq!(
+            reported,
+            model.totals().sessions,
+            "subscribers of all rooms: left the hub, right the model"
+        );
+        let totals = registry.totals();
+        let totals = Totals { visitors: totals.visitors, sessions: totals.sessions, rooms: totals.rooms };
         assert_eq!(totals, model.totals(), "left the hub, right the model");
     }
 
     fn state(&self, room: &str) -> State {
-        let counts = self.hub.live.counts(&RoomId::try_from(room).expect("a name"));
-        let moods = self.hub.live.vocabulary().names().zip(counts.moods.iter());
+        let counts = self.hub.registry.counts(&RoomId::try_from(room).expect("a name"));
+        let moods = self.hub.registry.vocabulary().names().zip(counts.moods.iter());
         let moods =
             moods.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count.into()));
         State { present: counts.present.into(), moods: moods.collect() }
     }
 
-    /// Time goes on.
+    /// Advances the clock.
     pub async fn pass(&mut self, millis: Millis) {
-        let interval = self.world.knobs.flush_interval;
-        let flushes = self.age / interval;
-        self.age += millis;
-        self.world.model.pass(millis);
+        let interval = self.scenario.settings.flush_interval;
+        let flushes = self.running_time / interval;
+        self.running_time += millis;
+        self.scenario.model.pass(millis);
         self.hub.pass(millis).await;
-        if self.age / interval > flushes {
-            self.saving = Some(self.is_locked || self.saving == Some(true));
+        if self.running_time / interval > flushes {
+            self.expected_save = Some(self.is_locked || self.expected_save == Some(true));
         }
     }
 
-    /// Everybody who listens hears what there is, and knows the last state where there was time to tell it.
-    pub async fn listen_all(&mut self) {
-        for index in 0..self.tabs.len() {
-            let tab = &mut self.tabs[index];
-            if !tab.listens {
+    /// Reads all messages of all reading clients, and checks the last state of rooms whose publish window is over.
+    pub async fn read_all(&mut self) {
+        for index in 0..self.clients.len() {
+            let client = &mut self.clients[index];
+            if !client.is_reading {
                 continue;
             }
-            let heard = tab.hear_now();
-            let room = tab.who.room;
-            self.note(self.tabs[index].number, heard).await;
-            let expected = self.world.model.state(room);
-            if self.world.model.is_told(room) && *self.tabs[index].state() != expected {
-                self.listen(index).await; // it may still be in the kernel
-                let tab = &self.tabs[index];
+            let received = client.read_available();
+            let room = client.member.room;
+            self.record(self.clients[index].number, received).await;
+            let expected = self.scenario.model.state(room);
+            if self.scenario.model.is_published(room) && *self.clients[index].state() != expected {
+                self.round_trip(index).await; // the message may still be in the kernel
+                let client = &self.clients[index];
                 assert_eq!(
-                    *tab.state(),
+                    *client.state(),
                     expected,
-                    "tab {}: left what it was told, right the model",
-                    tab.number
+                    "client {}: left its state, right the model",
+                    client.number
                 );
             }
         }
     }
 
-    /// One tab hears what there is.
-    pub async fn listen(&mut self, index: usize) {
-        let tab = &mut self.tabs[index];
-        let heard = self.hub.pulse.in_time("what a tab is told", tab.listen()).await;
-        self.note(self.tabs[index].number, heard).await;
+    /// Reads all messages of one client.
+    pub async fn round_trip(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let received = self.hub.ticker.with_timeout("the messages of a client", client.round_trip()).await;
+        self.record(self.clients[index].number, received).await;
     }
 
-    /// Takes note of what a tab was told, and holds the database to it.
-    pub async fn note(&mut self, tab: u64, heard: Vec<Heard>) {
-        for heard in heard {
-            match heard {
-                Heard::Acked(events) => self.acked(events, &format!("tab {tab} heard an ack")).await,
-                Heard::Overloaded(event) => {
-                    self.world.say(&format!("  tab {tab} hears: no room for event {event}"));
+    /// Logs received messages, and checks acks against the database.
+    pub async fn record(&mut self, client: u64, received: Vec<Received>) {
+        for received in received {
+            match received {
+                Received::Acked(events) => {
+                    self.acked(events, &format!("client {client} received an ack")).await
                 }
-                Heard::Closed(code) => self.world.say(&format!("  tab {tab} hears: closed with {code}")),
+                Received::Overloaded(event) => {
+                    self.scenario
+                        .log_line(&format!("  client {client}: event {event} was rejected as overloaded"));
+                }
+                Received::Closed(code) => {
+                    self.scenario.log_line(&format!("  client {client}: closed with {code}"))
+                }
             }
         }
     }
 
-    async fn acked(&mut self, events: Vec<Number>, why: &str) {
-        self.world.say(&format!("  {why} of {events:?}"));
+    async fn acked(&mut self, events: Vec<EventIndex>, why: &str) {
+        self.scenario.log_line(&format!("  {why} of {events:?}"));
         for number in events {
-            let is_there = self.database.has(self.world.ledger.event(number)).await;
+            let is_there = self.database.has(self.scenario.event_log.event(number)).await;
             assert!(is_there, "{why} of event {number}, which is not in the database");
-            self.world.ledger.acked(number);
+            self.scenario.event_log.acked(number);
         }
     }
 
-    /// Looks which posts were answered, all of them where nothing is in their way. While commits fail they wait for the
-    /// next try, which is a matter of time.
+    /// Collects the responses to posts. All posts must have one, except while commits fail: those wait for the next
+    /// attempt, which depends on the clock.
     pub async fn collect_posts(&mut self) {
-        let (done, waiting) = std::mem::take(&mut self.posts)
+        let (done, waiting) = std::mem::take(&mut self.pending_posts)
             .into_iter()
-            .partition(|post| !(self.is_locked || post.may_fail) || post.answer.is_finished());
-        self.posts = waiting;
-        for Post { what, events, may_fail, answer } in Vec::from_iter::<Vec<Post>>(done) {
-            let answer = self.hub.pulse.in_time("an answer", answer).await.expect("an answer");
-            let Some(Answer { status, body }) = answer else {
-                assert!(may_fail && self.hub.has_stopped(), "{what} was cut off");
-                self.world.say(&format!("  {what} was cut off"));
+            .partition(|post| !(self.is_locked || post.may_fail) || post.response.is_finished());
+        self.pending_posts = waiting;
+        for PendingPost { what, events, may_fail, response } in Vec::from_iter::<Vec<PendingPost>>(done) {
+            let response = self.hub.ticker.with_timeout("a response", response).await.expect("a response");
+            let Some(Response { status, body }) = response else {
+                assert!(may_fail && self.hub.has_stopped(), "{what} got no response");
+                self.scenario.log_line(&format!("  {what} got no response"));
                 continue;
             };
             match (status, body["error"]["code"].as_str()) {
-                (200, None) => self.acked(events, &format!("{what} was answered with a commit")).await,
-                (202, None) => self.world.say(&format!("  {what} was taken")),
-                (503, Some("overloaded")) => self.world.say(&format!("  {what} was refused: no room")),
-                (503, Some("not-committed")) if may_fail => self.world.say(&format!("  {what} waits on")),
-                _ => panic!("{what} was answered with {status} {body}"),
+                (200, None) => self.acked(events, &format!("{what} was committed")).await,
+                (202, None) => self.scenario.log_line(&format!("  {what} was queued")),
+                (503, Some("overloaded")) => {
+                    self.scenario.log_line(&format!("  {what} was rejected as overloaded"))
+                }
+                (503, Some("not-committed")) if may_fail => {
+                    self.scenario.log_line(&format!("  {what} stays queued"))
+                }
+                _ => panic!("{what} got {status} {body}"),
             }
         }
     }
 
-    /// Flushes. Where nothing is in its way, whoever listens hears that all is committed.
+    /// Requests a flush. If commits cannot fail, all reading clients must get all their acks.
     pub async fn flush(&mut self) {
-        let answer = self.hub.ask("POST", "/flush", &Value::Null);
+        let response = self.hub.send_request("POST", "/flush", &Value::Null);
         let may_fail = self.may_fail();
-        self.posts.push(Post { what: "the flush".to_owned(), events: Vec::new(), may_fail, answer });
-        settle().await;
+        self.pending_posts.push(PendingPost {
+            what: "the flush".to_owned(),
+            events: Vec::new(),
+            may_fail,
+            response,
+        });
+        run_until_idle().await;
         self.collect_posts().await;
         if !may_fail {
-            self.listen_all().await;
-            for index in 0..self.tabs.len() {
-                if self.tabs[index].listens && !self.tabs[index].under_way().is_empty() {
-                    self.listen(index).await; // it may still be in the kernel
+            self.read_all().await;
+            for index in 0..self.clients.len() {
+                if self.clients[index].is_reading && !self.clients[index].unacked().is_empty() {
+                    self.round_trip(index).await; // the message may still be in the kernel
                 }
             }
-            for tab in self.tabs.iter().filter(|tab| tab.listens) {
-                let unacked = tab.under_way();
+            for client in self.clients.iter().filter(|client| client.is_reading) {
+                let unacked = client.unacked();
                 assert!(
                     unacked.is_empty(),
-                    "tab {}: all is committed, and {unacked:?} not acked",
-                    tab.number
+                    "client {}: all events are committed, but {unacked:?} are not acked",
+                    client.number
                 );
             }
         }
     }
 
-    /// Whoever listens has heard an ack of everything that is committed, and not only of the newest.
+    /// Checks that reading clients have an ack for each committed event.
     pub async fn check_acks(&mut self) {
-        self.listen_all().await;
-        for index in 0..self.tabs.len() {
-            if self.tabs[index].listens {
-                self.listen(index).await;
-                for number in self.tabs[index].under_way() {
-                    let event = self.world.ledger.event(number);
-                    // What another message has brought may be there before this one is committed.
-                    let is_alone = event.sent == 1 && matches!(event.body, Body::View { .. });
+        self.read_all().await;
+        for index in 0..self.clients.len() {
+            if self.clients[index].is_reading {
+                self.round_trip(index).await;
+                for number in self.clients[index].unacked() {
+                    let event = self.scenario.event_log.event(number);
+                    // Another message may have stored the same watch session before this one is committed.
+                    let is_alone = event.sent == 1 && matches!(event.body, Payload::PageView { .. });
                     let is_late = is_alone && self.database.has(event).await;
-                    assert!(!is_late, "event {number} is in the database, and its tab heard no ack");
+                    assert!(!is_late, "event {number} is in the database, but its client got no ack");
                 }
             }
         }
     }
 
-    /// Waits until the hub has noticed the end of a socket.
-    pub async fn has_ended(&mut self) {
+    /// Waits until the hub has noticed that a socket is closed.
+    pub async fn wait_for_close(&mut self) {
         self.ended += 1;
-        let (live, sessions) = (&self.hub.live, self.world.model.totals().sessions);
-        let is_gone = || live.totals().sessions == sessions;
-        self.hub.pulse.until("the hub to notice the end of a socket", is_gone).await;
+        let (registry, sessions) = (&self.hub.registry, self.scenario.model.totals().sessions);
+        let is_gone = || registry.totals().sessions == sessions;
+        self.hub.ticker.wait_until("the hub to notice a closed socket", is_gone).await;
     }
 
-    /// The signal comes, and the hub ends in order.
-    pub async fn stop(mut self) -> End {
-        (self.saved, self.saving) = (None, None);
-        let began = self.world.model.now();
-        let listeners = self.tabs.iter().filter(|tab| tab.listens);
-        let taken: Vec<Number> = listeners.flat_map(Tab::under_way).collect();
+    /// Stops the hub gracefully and checks the saved state.
+    pub async fn stop(mut self) -> Outcome {
+        (self.possible_holds, self.expected_save) = (None, None);
+        let began = self.scenario.model.now();
+        let listeners = self.clients.iter().filter(|client| client.is_reading);
+        let accepted: Vec<EventIndex> = listeners.flat_map(Client::unacked).collect();
         self.hub.signal();
-        self.hub.rest().await;
-        // Time passes for those who need it: sockets that are closed one after the other, and commits that are
-        // tried again. The rest is work, during which it stands still.
+        self.hub.wait_for_commit().await;
+        // Time passes only while the hub waits for it: for delayed closes and for retries of commits.
         let mut slice = CLOSE_SPREAD;
         while self.needs_time().await {
             self.pass(slice).await;
             slice = STOP_SLICE;
-            self.hub.rest().await;
-            self.hear_the_ends().await;
+            self.hub.wait_for_commit().await;
+            self.read_closes().await;
         }
         let stopped = self.hub.stopped().await;
         self.collect_posts().await;
-        assert!(!self.tabs.iter().any(|tab| tab.listens), "everybody who listens is told of the restart");
-        let seats = match stopped {
+        assert!(
+            !self.clients.iter().any(|client| client.is_reading),
+            "each reading client must get the close of the restart"
+        );
+        let holds = match stopped {
             Ok(()) => {
-                for number in taken {
-                    let is_there = self.database.has(self.world.ledger.event(number)).await;
-                    assert!(is_there, "event {number} was taken, and the last flush did not bring it");
+                for number in accepted {
+                    let is_there = self.database.has(self.scenario.event_log.event(number)).await;
+                    assert!(is_there, "event {number} was accepted, but the last flush did not store it");
                 }
-                self.seats(began).await
+                self.holds(began).await
             }
-            Err(ServeError::Unflushed(events)) if self.world.is_broken => {
-                self.world.say(&format!("  {events} events were not written"));
-                self.database.seats().await
+            Err(ServeError::Unflushed(events)) if self.scenario.commits_fail => {
+                self.scenario.log_line(&format!("  {events} events were not written"));
+                self.database.holds().await
             }
-            Err(error) => panic!("the hub did not stop well: {error}"),
+            Err(error) => panic!("the shutdown failed: {error}"),
         };
-        End::Stopped(seats)
+        Outcome::Stopped(holds)
     }
 
-    /// Whether a hub that stops waits for time to pass, and not for its work to be done.
+    /// Returns whether the stopping hub waits for time to pass. Otherwise it has stopped.
     async fn needs_time(&self) -> bool {
-        let (live, hub) = (&self.hub.live, &self.hub);
-        let needs_time = || live.totals().sessions > 0 || hub.journal().failing.is_some();
-        hub.pulse.until("the hub to stop", || hub.has_stopped() || needs_time()).await;
+        let (registry, hub) = (&self.hub.registry, &self.hub);
+        let needs_time = || registry.totals().sessions > 0 || hub.journal().failing.is_some();
+        hub.ticker.wait_until("the hub to stop", || hub.has_stopped() || needs_time()).await;
         !hub.has_stopped()
     }
 
-    /// Whoever listens hears that the hub restarts, in whatever order it closes the sockets.
-    async fn hear_the_ends(&mut self) {
-        for mut tab in std::mem::take(&mut self.tabs) {
-            let heard = if tab.listens { tab.hear_now() } else { Vec::new() };
-            let is_over = heard.contains(&Heard::Closed(RESTARTING));
-            self.note(tab.number, heard).await;
+    /// Reads the closes of the shutdown, in any order of the sockets.
+    async fn read_closes(&mut self) {
+        for mut client in std::mem::take(&mut self.clients) {
+            let received = if client.is_reading { client.read_available() } else { Vec::new() };
+            let is_over = received.contains(&Received::Closed(RESTARTING));
+            self.record(client.number, received).await;
             if !is_over {
-                self.tabs.push(tab);
+                self.clients.push(client);
             }
         }
-        settle().await;
+        run_until_idle().await;
     }
 
-    /// The seats that the hub left are those of everybody who was there: whoever was held until the same moment as
-    /// before, and whoever was on a socket for as long as they should be.
-    async fn seats(&mut self, began: Millis) -> Vec<Seat> {
-        let (model, hold) = (&self.world.model, self.world.knobs.seat_hold);
+    /// Checks and returns the holds that the hub has saved: existing holds are unchanged, and each visitor with a socket
+    /// is held for `SEAT_HOLD`.
+    async fn holds(&mut self, began: Millis) -> Vec<SavedHold> {
+        let (model, seat_hold) = (&self.scenario.model, self.scenario.settings.seat_hold);
         let now = model.now();
-        let mut seats = self.database.seats().await;
-        seats.retain(|seat| seat.until > now); // what has ended meanwhile is nobody's
-        let mut left = seats.clone();
-        let (kept, connected) = match hold {
+        let mut holds = self.database.holds().await;
+        holds.retain(|hold| hold.until > now); // expired holds do not count
+        let mut left = holds.clone();
+        let (before, connected) = match seat_hold {
             0 => (Vec::new(), Vec::new()),
             _ => (model.held(), model.connected()),
         };
-        for seat in kept {
-            let found = left.iter().position(|left| *left == seat);
-            left.swap_remove(found.unwrap_or_else(|| panic!("not as before: {seat:?} in {seats:?}")));
+        for hold in before {
+            let found = left.iter().position(|left| *left == hold);
+            left.swap_remove(found.unwrap_or_else(|| panic!("changed: {hold:?} in {holds:?}")));
         }
-        for who in connected {
-            let found = left.iter().position(|seat| seat.who == who);
-            let seat = left.swap_remove(found.unwrap_or_else(|| panic!("{who} has no seat: {seats:?}")));
-            let until = began + hold..=now + hold;
-            assert!(until.contains(&seat.until), "{who} is held in {until:?}: {seats:?}");
-            assert_eq!((seat.mood, seat.reason.as_str()), (model.mood(who), "restart"), "{who}");
+        for member in connected {
+            let found = left.iter().position(|hold| hold.member == member);
+            let hold = left.swap_remove(found.unwrap_or_else(|| panic!("{member} has no hold: {holds:?}")));
+            let until = began + seat_hold..=now + seat_hold;
+            assert!(until.contains(&hold.until), "{member} should be held until {until:?}: {holds:?}");
+            assert_eq!((hold.mood, hold.reason.as_str()), (model.mood(member), "restart"), "{member}");
         }
-        assert_eq!(left, [], "they were not there");
-        self.world.say(&format!("  {} seats are left", seats.len()));
-        seats
+        assert_eq!(left, [], "holds of absent visitors");
+        self.scenario.log_line(&format!("  {} holds are saved", holds.len()));
+        holds
     }
 
-    /// The hub is killed: whoever was held at its last flush interval still is.
-    pub async fn kill(mut self) -> End {
-        let seats = self.database.seats().await;
-        if let Some(saved) = &self.saved {
-            assert!(saved.contains(&seats), "{seats:?} are saved, and not one of {saved:?}");
+    /// Kills the hub. The holds of its last flush interval stay saved.
+    pub async fn kill(mut self) -> Outcome {
+        let holds = self.database.holds().await;
+        if let Some(possible_holds) = &self.possible_holds {
+            assert!(
+                possible_holds.contains(&holds),
+                "{holds:?} are saved, but none of {possible_holds:?} was expected"
+            );
         }
-        self.world.say(&format!("the hub is killed, with {} holds saved", seats.len()));
-        self.world.salvage();
-        End::Killed(seats)
+        self.scenario.log_line(&format!("the hub is killed, with {} holds saved", holds.len()));
+        self.scenario.copy_database();
+        Outcome::Killed(holds)
     }
 
-    /// Nobody is there any more, and nothing is left of them.
+    /// Checks that no visitor is present and no state is left.
     pub async fn check_empty(&mut self) {
-        assert_eq!(audit(&self.hub.live).await, [], "the audit finds nothing");
-        assert_eq!(self.hub.live.rooms(usize::MAX).len(), 0);
-        let debug = self.hub.answer("GET", "/debug", &Value::Null).await.body;
+        assert_eq!(audit(&self.hub.registry).await, [], "the audit must find no difference");
+        assert_eq!(self.hub.registry.rooms(usize::MAX).len(), 0);
+        let debug = self.hub.request("GET", "/debug", &Value::Null).await.body;
         let left: BTreeMap<_, _> =
             ["liveUsers", "sessions", "connections", "roomCount"].map(|key| (key, &debug[key])).into();
         assert!(left.values().all(|count| **count == 0), "{left:?}");

@@ -1,16 +1,16 @@
-//! The simulation: a whole hub, clients that keep to the protocol, and everything that may happen to both.
+//! Deterministic simulation: a whole hub, clients that follow the protocol, and random failures of both.
 //!
-//! Each seed is a story of its own: people come, go and are lost; events are told, told again and refused;
-//! commits fail; hubs are stopped and killed, and the next one goes on with the file. A `model` of
-//! the presence and a `ledger` of the events say what must hold after every step. The hub is the real one, with
-//! its sockets and its SQLite; only `time` is ours. What is left to chance is left to one seed, so
-//! that a story can be told again: `SEED=7 cargo test --test simulation`. `SEEDS=100000`
-//! tells more of them, and the optimizer (see the Makefile) tells them twice as fast.
+//! Each seed gives one scenario: clients join, leave and disconnect; events are sent, sent again and rejected; commits
+//! fail; the hub is stopped or killed, and the next hub uses the same file. After each step the hub is compared with a
+//! `model` of the presence and an `event_log` of the events. The hub is the real one, with its sockets and its SQLite;
+//! only the clock is manual (`time`). All randomness comes from the seed, so that a scenario can be repeated:
+//! `SEED=7 cargo test --test simulation`. `SEEDS=100000` runs more scenarios; with the optimizer (see the Makefile) they
+//! run twice as fast.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 #![expect(clippy::indexing_slicing, reason = "a panic here is a failed test")]
-#![expect(clippy::print_stdout, reason = "a story that ends badly is told")]
-#![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(clippy::print_stdout, reason = "a failed scenario prints its log")]
+#![expect(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod client;
 mod database;
@@ -29,20 +29,20 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use model::Who;
-use scenario::{World, empty_database};
+use model::Member;
+use scenario::{Scenario, empty_database};
 
-/// When all stories begin: shortly before the end of a month, so that many go over it.
+/// The start time of all scenarios: 30 s before the end of a month, so that many of them cross it.
 const START: u64 = 1_796_083_200_000 - 30_000;
 
 const ROOMS: [&str; 3] = ["lobby", "garden", "hall"];
 const VISITORS: [&str; 6] = ["ann", "bob", "carol", "dan", "eve", "fay"];
 const MOODS: [&str; 3] = ["calm", "joy", "sad"];
 
-/// How many seeds there are where nobody says; `make simulation` tells two thousand.
+/// Default number of seeds. `make simulation` runs 2,000.
 const SEEDS: u64 = 200;
 
-/// A story that did not end well.
+/// A failed scenario.
 struct Failure {
     seed: u64,
     panic: String,
@@ -56,15 +56,14 @@ fn random_runs_match_the_model_and_the_event_log() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
-    if let Some(Failure { seed, panic, log }) = tell_all(seeds) {
+    if let Some(Failure { seed, panic, log }) = run_seeds(seeds) {
         let again = format!("SEED={seed} cargo test --locked --test simulation");
-        panic!("{}\n\n{panic}\n\nThat was seed {seed}. Once more: {again}", log.join("\n"));
+        panic!("{}\n\n{panic}\n\nSeed {seed} failed. To repeat: {again}", log.join("\n"));
     }
 }
 
-/// Tells the stories of all these seeds, up to the first that does not end well: the shortest, where several
-/// end at the same time.
-fn tell_all(seeds: Range<u64>) -> Option<Failure> {
+/// Runs the scenarios of all these seeds up to the first failure. Returns the shortest if several fail at the same time.
+fn run_seeds(seeds: Range<u64>) -> Option<Failure> {
     let empty = empty_database();
     let (next, steps) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let work = || {
@@ -73,15 +72,15 @@ fn tell_all(seeds: Range<u64>) -> Option<Failure> {
             if !seeds.contains(&seed) {
                 return None;
             }
-            let (world, panic) = tell(seed, &empty);
-            steps.fetch_add(world.steps, Ordering::Relaxed);
+            let (scenario, panic) = run_seed(seed, &empty);
+            steps.fetch_add(scenario.steps, Ordering::Relaxed);
             if let Some(panic) = panic {
                 next.store(seeds.end, Ordering::Relaxed);
-                return Some(Failure { seed, panic, log: world.log });
+                return Some(Failure { seed, panic, log: scenario.log });
             }
         }
     };
-    // Three times as many as there are cores: each waits for SQLite's threads most of its time.
+    // Three threads per core: each waits for SQLite's threads most of the time.
     let workers = 3 * thread::available_parallelism().map_or(1, usize::from);
     let failures: Vec<Failure> = thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
@@ -98,7 +97,7 @@ fn tell_all(seeds: Range<u64>) -> Option<Failure> {
 fn same_seed_gives_the_same_run() {
     let empty = empty_database();
     for seed in 0..20 {
-        let (first, second) = (tell(seed, &empty).0.log, tell(seed, &empty).0.log);
+        let (first, second) = (run_seed(seed, &empty).0.log, run_seed(seed, &empty).0.log);
         for (line, (first, second)) in first.iter().zip(&second).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {line}");
         }
@@ -106,9 +105,9 @@ fn same_seed_gives_the_same_run() {
     }
 }
 
-/// Tells the story of a seed, and how it ended, if not well.
-fn tell(seed: u64, empty: &[u8]) -> (World, Option<String>) {
-    let mut world = World::new(seed, empty);
-    let panic = panics::caught(|| world.run());
-    (world, panic)
+/// Runs the scenario of a seed. Returns it, and the panic if it failed.
+fn run_seed(seed: u64, empty: &[u8]) -> (Scenario, Option<String>) {
+    let mut scenario = Scenario::new(seed, empty);
+    let panic = panics::catch(|| scenario.run());
+    (scenario, panic)
 }

@@ -1,124 +1,126 @@
-//! The model: what rooms full of people are, told as plainly as possible.
+//! The model of the presence: a list of sockets and holds, which each query counts from scratch.
 //!
-//! A list of places, recounted from scratch whenever somebody asks. Pure, with no thought for speed; it
-//! knows the words of the protocol and nothing of how the hub does it.
+//! It is pure and not optimized. It follows the protocol and shares no code with the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Milliseconds since the simulation began.
+/// Milliseconds since the start of the scenario.
 pub type Millis = u64;
 
-/// How late the last state of a room may be told: the end of the window of a small room.
+/// The longest delay before a room's last state is published: the publish window of a small room.
 const WINDOW: Millis = 200;
 
 /// A visitor in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Who {
+pub struct Member {
     pub room: &'static str,
     pub visitor: &'static str,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in the {}", self.visitor, self.room)
     }
 }
 
-/// What is told of a room.
+/// The published state of a room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     pub present: u64,
     pub moods: BTreeMap<String, u64>,
 }
 
-/// What is told of all rooms together.
+/// The totals over all rooms.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Totals {
-    pub people: usize,
+    pub visitors: usize,
     pub sessions: usize,
     pub rooms: usize,
 }
 
-/// A hold that is in the database.
+/// A hold in the database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seat {
-    pub who: Who,
+pub struct SavedHold {
+    pub member: Member,
     pub mood: Option<String>,
     pub reason: String,
     pub until: Millis,
 }
 
+/// A socket, or a hold without one.
 #[derive(Debug)]
-struct Place {
-    who: Who,
+struct Occupant {
+    member: Member,
     /// None while a socket is open.
     hold: Option<Hold>,
 }
 
-/// Why somebody without a socket is present, and until when.
+/// The reason and the deadline for which a visitor without a socket is present.
 #[derive(Debug, Clone)]
 struct Hold {
     reason: String,
     until: Millis,
 }
 
-/// Everybody.
+/// All sockets and holds of all rooms.
 #[derive(Debug, Default)]
 pub struct Model {
     now: Millis,
-    places: Vec<Place>,
-    moods: BTreeMap<Who, String>,
-    /// When a room was last another than before.
+    occupants: Vec<Occupant>,
+    moods: BTreeMap<Member, String>,
+    /// The last change of each room.
     changed: BTreeMap<&'static str, Millis>,
 }
 
 impl Model {
-    /// A socket opens. Whoever is back is not held.
-    pub fn join(&mut self, who: Who, mood: Option<&str>) {
+    /// Opens a socket. It removes the visitor's holds.
+    pub fn join(&mut self, member: Member, mood: Option<&str>) {
         self.change(|model| {
-            model.places.retain(|place| place.who != who || place.hold.is_none());
-            model.places.push(Place { who, hold: None });
-            model.moods.extend(mood.map(|mood| (who, mood.to_owned())));
+            model.occupants.retain(|occupant| occupant.member != member || occupant.hold.is_none());
+            model.occupants.push(Occupant { member, hold: None });
+            model.moods.extend(mood.map(|mood| (member, mood.to_owned())));
         });
     }
 
-    /// A socket is closed with 1000.
-    pub fn leave(&mut self, who: Who) {
-        self.change(|model| model.close(who));
+    /// Closes a socket with 1000.
+    pub fn leave(&mut self, member: Member) {
+        self.change(|model| model.close(member));
     }
 
-    /// A socket is lost; the visitor is held, until the later moment where they were held already.
-    pub fn lose(&mut self, who: Who, until: Millis) {
+    /// Loses a socket: the visitor is held until `until`, or longer if an earlier hold lasts longer.
+    pub fn lose(&mut self, member: Member, until: Millis) {
         self.change(|model| {
-            model.close(who);
-            model.places.push(Place { who, hold: Some(Hold { reason: "grace".to_owned(), until }) });
+            model.close(member);
+            model.occupants.push(Occupant { member, hold: Some(Hold { reason: "grace".to_owned(), until }) });
         });
     }
 
-    pub fn set_mood(&mut self, who: Who, mood: Option<&str>) {
+    pub fn set_mood(&mut self, member: Member, mood: Option<&str>) {
         self.change(|model| {
-            model.moods.remove(&who);
-            model.moods.extend(mood.map(|mood| (who, mood.to_owned())));
+            model.moods.remove(&member);
+            model.moods.extend(mood.map(|mood| (member, mood.to_owned())));
         });
     }
 
-    /// Time goes on.
+    /// Advances the time, and removes expired holds.
     pub fn pass(&mut self, millis: Millis) {
         self.now += millis;
         let now = self.now;
         self.change(|model| {
-            model.places.retain(|place| place.hold.as_ref().is_none_or(|hold| hold.until > now));
+            model.occupants.retain(|occupant| occupant.hold.as_ref().is_none_or(|hold| hold.until > now));
         });
     }
 
-    /// Another hub begins, with these holds of the one before, so much later.
-    pub fn begin_again(&mut self, seats: Vec<Seat>, later: Millis) {
+    /// Starts the next hub after this delay, with the saved holds.
+    pub fn restart(&mut self, saved_holds: Vec<SavedHold>, later: Millis) {
         *self = Self { now: self.now + later, ..Self::default() };
         let now = self.now;
-        for Seat { who, mood, reason, until } in seats.into_iter().filter(|seat| seat.until > now) {
-            self.places.push(Place { who, hold: Some(Hold { reason, until }) });
-            self.moods.extend(mood.map(|mood| (who, mood)));
+        for SavedHold { member, mood, reason, until } in
+            saved_holds.into_iter().filter(|saved_hold| saved_hold.until > now)
+        {
+            self.occupants.push(Occupant { member, hold: Some(Hold { reason, until }) });
+            self.moods.extend(mood.map(|mood| (member, mood)));
         }
     }
 
@@ -126,12 +128,12 @@ impl Model {
         self.now
     }
 
-    /// The room as everybody should be told it is.
+    /// Returns the state of a room that should be published.
     pub fn state(&self, room: &str) -> State {
         let mut state = State::default();
-        for who in self.present().into_iter().filter(|who| who.room == room) {
+        for member in self.present().into_iter().filter(|member| member.room == room) {
             state.present += 1;
-            if let Some(mood) = self.moods.get(&who) {
+            if let Some(mood) = self.moods.get(&member) {
                 *state.moods.entry(mood.clone()).or_default() += 1;
             }
         }
@@ -141,60 +143,64 @@ impl Model {
     pub fn totals(&self) -> Totals {
         let present = self.present();
         Totals {
-            people: present.iter().map(|who| who.visitor).collect::<BTreeSet<_>>().len(),
-            sessions: self.places.iter().filter(|place| place.hold.is_none()).count(),
-            rooms: present.iter().map(|who| who.room).collect::<BTreeSet<_>>().len(),
+            visitors: present.iter().map(|member| member.visitor).collect::<BTreeSet<_>>().len(),
+            sessions: self.occupants.iter().filter(|occupant| occupant.hold.is_none()).count(),
+            rooms: present.iter().map(|member| member.room).collect::<BTreeSet<_>>().len(),
         }
     }
 
-    /// Who is where without a socket, why, and until when.
-    pub fn held(&self) -> Vec<Seat> {
-        let without = self.present().into_iter().filter(|who| !self.has_socket(*who));
-        without.filter_map(|who| self.seat(who)).collect()
+    /// Returns the holds of visitors without a socket.
+    pub fn held(&self) -> Vec<SavedHold> {
+        let without = self.present().into_iter().filter(|member| !self.has_socket(*member));
+        without.filter_map(|member| self.saved_hold(member)).collect()
     }
 
-    /// Who is where on a socket.
-    pub fn connected(&self) -> Vec<Who> {
-        self.present().into_iter().filter(|who| self.has_socket(*who)).collect()
+    /// Returns the visitors with a socket.
+    pub fn connected(&self) -> Vec<Member> {
+        self.present().into_iter().filter(|member| self.has_socket(*member)).collect()
     }
 
-    pub fn mood(&self, who: Who) -> Option<String> {
-        self.moods.get(&who).cloned()
+    pub fn mood(&self, member: Member) -> Option<String> {
+        self.moods.get(&member).cloned()
     }
 
-    fn has_socket(&self, who: Who) -> bool {
-        self.places.iter().any(|place| place.who == who && place.hold.is_none())
+    fn has_socket(&self, member: Member) -> bool {
+        self.occupants.iter().any(|occupant| occupant.member == member && occupant.hold.is_none())
     }
 
-    /// Of all holds of a visitor the one that lasts longest.
-    fn seat(&self, who: Who) -> Option<Seat> {
-        let holds =
-            self.places.iter().filter(|place| place.who == who).filter_map(|place| place.hold.clone());
+    /// Returns the visitor's hold with the latest deadline.
+    fn saved_hold(&self, member: Member) -> Option<SavedHold> {
+        let holds = self
+            .occupants
+            .iter()
+            .filter(|occupant| occupant.member == member)
+            .filter_map(|occupant| occupant.hold.clone());
         let Hold { reason, until } = holds.max_by_key(|hold| hold.until)?;
-        Some(Seat { who, mood: self.mood(who), reason, until })
+        Some(SavedHold { member, mood: self.mood(member), reason, until })
     }
 
-    /// Whether the last state of the room must have been told by now.
-    pub fn is_told(&self, room: &str) -> bool {
+    /// Returns whether the publish window after the room's last change is over.
+    pub fn is_published(&self, room: &str) -> bool {
         self.changed.get(room).is_none_or(|changed| self.now >= changed + WINDOW)
     }
 
-    fn present(&self) -> BTreeSet<Who> {
-        self.places.iter().map(|place| place.who).collect()
+    fn present(&self) -> BTreeSet<Member> {
+        self.occupants.iter().map(|occupant| occupant.member).collect()
     }
 
-    fn close(&mut self, who: Who) {
-        let open = self.places.iter().position(|place| place.who == who && place.hold.is_none());
-        self.places.swap_remove(open.expect("an open socket"));
+    fn close(&mut self, member: Member) {
+        let open =
+            self.occupants.iter().position(|occupant| occupant.member == member && occupant.hold.is_none());
+        self.occupants.swap_remove(open.expect("an open socket"));
     }
 
-    /// Takes a step, forgets the moods of those who are gone, and notes what rooms are others now.
+    /// Applies a change, removes the moods of visitors who are not present, and records which rooms have changed.
     fn change(&mut self, step: impl FnOnce(&mut Self)) {
         let states = |model: &Self| super::ROOMS.map(|room| model.state(room));
         let before = states(self);
         step(self);
         let present = self.present();
-        self.moods.retain(|who, _| present.contains(who));
+        self.moods.retain(|member, _| present.contains(member));
         for (room, (before, after)) in super::ROOMS.iter().zip(before.iter().zip(&states(self))) {
             if before != after {
                 self.changed.insert(room, self.now);

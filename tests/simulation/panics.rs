@@ -1,6 +1,6 @@
-//! Panics, also those in the hub's tasks, which tokio catches: in a simulation each of them is a failure.
+//! Panics, including those in the hub's tasks, which tokio catches: each is a failure of the scenario.
 //!
-//! A simulation has a thread for itself, so that whatever panics on it is its own.
+//! A scenario has its own thread, so that each panic on that thread belongs to it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -11,13 +11,13 @@ thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The last panic on this thread, if there was one since it was last asked for.
-pub fn taken() -> Option<String> {
+/// Takes the last panic on this thread, if there was one since the last call.
+pub fn take_last() -> Option<String> {
     LAST.take()
 }
 
-/// Does it, and returns with what it panicked, if it did. Nothing is printed meanwhile.
-pub fn caught(simulate: impl FnOnce()) -> Option<String> {
+/// Runs the function and returns its panic, if it panicked. Panics are not printed meanwhile.
+pub fn catch(simulate: impl FnOnce()) -> Option<String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = take_hook();
@@ -28,5 +28,5 @@ pub fn caught(simulate: impl FnOnce()) -> Option<String> {
     IS_SIMULATING.set(true);
     let result = catch_unwind(AssertUnwindSafe(simulate));
     IS_SIMULATING.set(false);
-    result.err().and_then(|_| taken())
+    result.err().and_then(|_| take_last())
 }

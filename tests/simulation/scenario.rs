@@ -1,6 +1,6 @@
-//! The world: one simulation, from its seed to its verdict, over as many lives of the hub as it takes.
+//! A scenario: all steps of one seed, over several runs of the hub, and the checks at the end.
 //!
-//! It keeps what outlives a hub: the file, the clients' memory, the model, and the log of all steps.
+//! It has everything that outlives a hub: the database file, the clients' events, the model, and the log of all steps.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,200 +9,204 @@ use breathing_room::internals::Store;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::database::{Database, salvage};
-use super::event_log::Ledger;
-use super::hub::Knobs;
-use super::hub_run::{End, Life};
+use super::database::{Database, copy_database};
+use super::event_log::EventLog;
+use super::hub::Settings;
+use super::hub_run::{HubRun, Outcome};
 use super::model::Model;
-use super::random::Dice;
+use super::random::Random;
 use super::steps::{self, Step};
-use super::time::{self, Pulse};
+use super::time::{self, RealTimeTicker};
 
-/// The longest simulation.
-const MOST_STEPS: u64 = 250;
+/// Maximum number of steps of a scenario.
+const MAX_STEPS: u64 = 250;
 
 #[derive(Debug)]
-pub struct World {
-    pub dice: Dice,
-    pub knobs: Knobs,
+pub struct Scenario {
+    pub random: Random,
+    pub settings: Settings,
     pub model: Model,
-    pub ledger: Ledger,
-    /// Commits fail.
-    pub is_broken: bool,
-    /// Everything that was done, and what came of it.
+    pub event_log: EventLog,
+    /// Whether commits fail at the moment.
+    pub commits_fail: bool,
+    /// All steps and their results.
     pub log: Vec<String>,
     pub steps: u64,
     swarm: Vec<(Step, u64)>,
     steps_left: u64,
-    tabs: u64,
+    clients: u64,
     folder: TempDir,
-    lives: u64,
+    runs: u64,
 }
 
-impl World {
-    /// A world on a copy of this empty database.
+impl Scenario {
+    /// Creates the scenario of a seed on a copy of this empty database.
     pub fn new(seed: u64, empty: &[u8]) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut random = Random::new(seed);
         let folder = folder();
-        let (knobs, swarm) = (Knobs::draw(&mut dice), steps::draw(&mut dice));
-        let steps_left = 1 + dice.below(MOST_STEPS);
-        let log = vec![format!("{knobs:?}, {steps_left} of {swarm:?}")];
-        let world = Self {
-            dice,
-            knobs,
+        let (settings, swarm) = (Settings::choose(&mut random), steps::choose_weights(&mut random));
+        let steps_left = 1 + random.below(MAX_STEPS);
+        let log = vec![format!("{settings:?}, {steps_left} of {swarm:?}")];
+        let scenario = Self {
+            random,
+            settings,
             model: Model::default(),
-            ledger: Ledger::default(),
-            is_broken: false,
+            event_log: EventLog::default(),
+            commits_fail: false,
             log,
             steps: 0,
             swarm,
             steps_left,
-            tabs: 0,
+            clients: 0,
             folder,
-            lives: 0,
+            runs: 0,
         };
-        std::fs::write(world.file(), empty).expect("a file");
-        world
+        std::fs::write(scenario.file(), empty).expect("a file");
+        scenario
     }
 
-    /// Runs the simulation, and panics where something is not as it must be.
+    /// Runs the scenario. Panics if a check fails.
     pub fn run(&mut self) {
         loop {
-            let seats = match time::runtime().block_on(self.live()) {
-                End::Peace => break,
-                End::Stopped(seats) | End::Killed(seats) => seats,
+            let holds = match time::runtime().block_on(self.run_hub()) {
+                Outcome::Finished => break,
+                Outcome::Stopped(holds) | Outcome::Killed(holds) => holds,
             };
-            let later = self.dice.below(6_000);
-            self.model.begin_again(seats, later);
+            let later = self.random.below(6_000);
+            self.model.restart(holds, later);
         }
         time::runtime().block_on(self.verify());
     }
 
-    /// One life of a hub; the last one ends in peace.
-    async fn live(&mut self) -> End {
-        let mut life = Life::begin(self).await;
-        while life.world.steps_left > 0 {
-            life.world.steps_left -= 1;
-            life.world.steps += 1;
-            let step = life.world.next_step();
-            life = match life.take(step).await {
-                Ok(life) => life,
+    /// Runs a hub until a step stops or kills it, or the scenario is finished.
+    async fn run_hub(&mut self) -> Outcome {
+        let mut run = HubRun::start(self).await;
+        while run.scenario.steps_left > 0 {
+            run.scenario.steps_left -= 1;
+            run.scenario.steps += 1;
+            let step = run.scenario.next_step();
+            run = match run.take(step).await {
+                Ok(run) => run,
                 Err(end) => return end,
             };
         }
-        life.end_in_peace().await
+        run.finish().await
     }
 
     fn next_step(&mut self) -> Step {
-        self.dice.weighted(&self.swarm)
+        self.random.weighted(&self.swarm)
     }
 
-    pub fn next_tab(&mut self) -> u64 {
-        self.tabs += 1;
-        self.tabs
+    pub fn next_client(&mut self) -> u64 {
+        self.clients += 1;
+        self.clients
     }
 
-    pub fn say(&mut self, line: &str) {
+    pub fn log_line(&mut self, line: &str) {
         self.log.push(format!("{:>4} {:>7} ms  {line}", self.steps, self.model.now()));
     }
 
-    /// The file of the hub that lives now.
+    /// Returns the database file of the current hub.
     pub fn file(&self) -> PathBuf {
-        self.folder.path().join(format!("hub-{}.db", self.lives))
+        self.folder.path().join(format!("hub-{}.db", self.runs))
     }
 
-    /// From now on the file is what is on the disk at this moment.
-    pub fn salvage(&mut self) {
+    /// Copies the database in its current state for the next hub.
+    pub fn copy_database(&mut self) {
         let from = self.file();
-        self.lives += 1;
-        salvage(&from, &self.file());
+        self.runs += 1;
+        copy_database(&from, &self.file());
     }
 
-    /// The database says what the clients say, each event once, and its sums are those of its rows.
+    /// Checks that the database has each event of the clients once, and that the rollups match the rows.
     async fn verify(&mut self) {
-        let _pulse = Pulse::start();
+        let _pulse = RealTimeTicker::start();
         let mut database = Database::open(&self.file()).await;
-        let mut views = self.ledger.views();
+        let mut views = self.event_log.views();
         let stored = database.views().await;
         for (id, view) in &mut views {
             if view[3].is_null()
                 && let Some(stored) = stored.get(id)
             {
-                view[3] = stored[3].clone(); // the hub's own time
+                view[3] = stored[3].clone(); // the hub has set the time
             }
         }
         compare("page view", &stored, &views);
-        compare("watch session", &database.watch_sessions().await, &self.ledger.watch_sessions());
+        compare("watch session", &database.watch_sessions().await, &self.event_log.watch_sessions());
         drop(database);
         let store =
             Store::open_existing(&format!("sqlite://{}", self.file().display())).await.expect("a database");
         let recount = store.recount().await.expect("a recount");
         store.close().await;
-        assert_eq!(recount.differences, [], "rollups are what the rows add up to");
+        assert_eq!(recount.differences, [], "the rollups must match the rows");
     }
 }
 
-impl Life<'_> {
-    /// Everything that stands in the way goes; all that is not acked is sent again until it is; all leave; and the
-    /// hub stops.
-    async fn end_in_peace(mut self) -> End {
-        self.world.say("peace comes");
+impl HubRun<'_> {
+    /// Removes all failures, sends all unacked events again until they are acked, closes all clients, and stops the hub.
+    async fn finish(mut self) -> Outcome {
+        self.scenario.log_line("the scenario finishes");
         self.unlock().await;
-        self.mend_disk().await;
+        self.repair_disk().await;
         self.check().await;
         self.flush().await;
-        let mut waiting = self.world.ledger.waiting();
+        let mut waiting = self.scenario.event_log.waiting();
         while !waiting.is_empty() {
-            let before = self.world.ledger.len();
-            for who in waiting {
-                let known = self.tabs.iter().position(|tab| tab.who == who && tab.listens);
-                if known.is_none() {
-                    self.join(who, None, true).await;
+            let before = self.scenario.event_log.len();
+            for member in waiting {
+                let find_name =
+                    self.clients.iter().position(|client| client.member == member && client.is_reading);
+                if find_name.is_none() {
+                    self.join(member, None, true).await;
                 }
-                let index = known.unwrap_or(self.tabs.len() - 1);
-                let pending = self.world.ledger.pending_of(who);
-                self.tell(index, &pending).await;
+                let index = find_name.unwrap_or(self.clients.len() - 1);
+                let pending = self.scenario.event_log.pending_of(member);
+                self.send_events(index, &pending).await;
                 self.check().await;
             }
             self.flush().await;
-            assert_ne!(self.world.ledger.len(), before, "whoever sends again gets there in the end");
-            waiting = self.world.ledger.waiting();
+            assert_ne!(self.scenario.event_log.len(), before, "sending again must make progress");
+            waiting = self.scenario.event_log.waiting();
         }
-        while !self.tabs.is_empty() {
-            self.leave_tab(0).await;
+        while !self.clients.is_empty() {
+            self.leave_client(0).await;
             self.check().await;
         }
-        self.pass(self.world.knobs.leave_grace.max(self.world.knobs.seat_hold)).await;
+        self.pass(self.scenario.settings.leave_grace.max(self.scenario.settings.seat_hold)).await;
         self.check().await;
         self.flush().await;
         self.check_empty().await;
         self.stop().await;
-        End::Peace
+        Outcome::Finished
     }
 }
 
-/// A file of its own for each world, in memory where the system has a place for that.
+/// Creates a folder for a scenario, in memory if the system has `/dev/shm`.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     folder.expect("a folder")
 }
 
-/// An empty database, of which each world takes a copy.
+/// Returns the bytes of an empty database, of which each scenario gets a copy.
 pub fn empty_database() -> Vec<u8> {
     let folder = folder();
     let file = folder.path().join("empty.db");
     time::runtime().block_on(async {
-        let _pulse = Pulse::start();
+        let _pulse = RealTimeTicker::start();
         let store = Store::open(&format!("sqlite://{}", file.display())).await.expect("a database");
         store.close().await;
     });
     std::fs::read(&file).expect("a file")
 }
 
-/// What is stored is what was told.
-fn compare(what: &str, stored: &BTreeMap<String, Value>, told: &BTreeMap<String, Value>) {
-    for id in stored.keys().chain(told.keys()) {
-        assert_eq!(stored.get(id), told.get(id), "{what} {id}: left what is stored, right what was told");
+/// Checks that the stored rows are the expected ones.
+fn compare(what: &str, stored: &BTreeMap<String, Value>, expected: &BTreeMap<String, Value>) {
+    for id in stored.keys().chain(expected.keys()) {
+        assert_eq!(
+            stored.get(id),
+            expected.get(id),
+            "{what} {id}: left the stored row, right the expected one"
+        );
     }
 }

@@ -1,106 +1,106 @@
-//! The steps: what people, time, disks and operators do.
+//! The steps of a scenario: actions of clients, disks and operators, and the passing of time.
 //!
-//! A seed first draws which kinds of steps it knows at all, and how often each comes ("swarm testing": a bug
-//! that needs ten failed commits in a row is found where nothing mends the disk, and one that needs a
-//! full room where nobody leaves). What a step is about is drawn when it is taken.
+//! Each seed first chooses which kinds of steps occur, and their weights ("swarm testing": without repairs of the disk, a
+//! scenario finds bugs that need ten failed commits in a row; without leaves, bugs that need a full room). The details of
+//! a step are chosen when it runs.
 
 use serde_json::{Value, json};
 
-use super::client::{Loss, Tab};
+use super::client::{Client, Disconnect};
 use super::database::FAILURES;
-use super::event_log::Number;
-use super::hub_run::{End, Life, Post};
-use super::model::Who;
-use super::random::Dice;
-use super::time::settle;
+use super::event_log::EventIndex;
+use super::hub_run::{HubRun, Outcome, PendingPost};
+use super::model::Member;
+use super::random::Random;
+use super::time::run_until_idle;
 use super::{MOODS, ROOMS, VISITORS};
 
-/// The most sockets at once.
-const CROWD: usize = 14;
+/// Maximum number of open sockets.
+const MAX_CLIENTS: usize = 14;
 
-/// The most time that one hub runs: after five minutes it begins to tidy up, at a time of its own.
-const LIFETIME: u64 = 290_000;
+/// Maximum time of one hub run, in ms: after five minutes the hub starts maintenance at a random time.
+const MAX_RUN_TIME: u64 = 290_000;
 
 /// The kinds of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Join,
     Leave,
-    Lose,
+    Disconnect,
     Mood,
-    View,
+    PageView,
     Watch,
     Resend,
-    Repeat,
+    Duplicate,
     Post,
-    Pass,
-    Listen,
+    PassTime,
+    StartReading,
     Flush,
     BreakDisk,
-    MendDisk,
+    RepairDisk,
     Lock,
     Unlock,
     Stop,
     Kill,
 }
 
-/// How often each comes, where all come.
-const USUAL: [(Step, u64); 18] = [
+/// The weight of each kind if all occur.
+const WEIGHTS: [(Step, u64); 18] = [
     (Step::Join, 40),
     (Step::Leave, 12),
-    (Step::Lose, 14),
+    (Step::Disconnect, 14),
     (Step::Mood, 20),
-    (Step::View, 30),
+    (Step::PageView, 30),
     (Step::Watch, 20),
     (Step::Resend, 12),
-    (Step::Repeat, 8),
+    (Step::Duplicate, 8),
     (Step::Post, 10),
-    (Step::Pass, 40),
-    (Step::Listen, 8),
+    (Step::PassTime, 40),
+    (Step::StartReading, 8),
     (Step::Flush, 10),
     (Step::BreakDisk, 4),
-    (Step::MendDisk, 4),
+    (Step::RepairDisk, 4),
     (Step::Lock, 3),
     (Step::Unlock, 10),
     (Step::Stop, 1),
     (Step::Kill, 1),
 ];
 
-/// The kinds of steps that a seed knows, each with its weight.
-pub fn draw(dice: &mut Dice) -> Vec<(Step, u64)> {
+/// Chooses the kinds of steps of a scenario, and their weights.
+pub fn choose_weights(random: &mut Random) -> Vec<(Step, u64)> {
     let mut swarm = Vec::new();
-    for (step, weight) in USUAL {
-        let always = matches!(step, Step::Join | Step::Pass | Step::Unlock);
-        if always || !dice.once_in(4) {
-            swarm.push((step, weight * (1 + dice.below(4))));
+    for (step, weight) in WEIGHTS {
+        let always = matches!(step, Step::Join | Step::PassTime | Step::Unlock);
+        if always || !random.one_in(4) {
+            swarm.push((step, weight * (1 + random.below(4))));
         }
     }
     swarm
 }
 
-impl Life<'_> {
-    /// Takes one step. Some end this life.
-    pub async fn take(mut self, step: Step) -> Result<Self, End> {
+impl HubRun<'_> {
+    /// Runs one step. Some steps end this run of the hub.
+    pub async fn take(mut self, step: Step) -> Result<Self, Outcome> {
         match step {
-            Step::Join => self.join_somebody().await,
+            Step::Join => self.join_random().await,
             Step::Leave => self.leave().await,
-            Step::Lose => self.lose().await,
+            Step::Disconnect => self.lose().await,
             Step::Mood => self.set_mood().await,
-            Step::View | Step::Watch => self.tell_news(step).await,
+            Step::PageView | Step::Watch => self.send_new_event(step).await,
             Step::Resend => self.resend().await,
-            Step::Repeat => self.repeat().await,
+            Step::Duplicate => self.duplicate().await,
             Step::Post => self.post(),
-            Step::Pass => self.let_time_pass().await,
-            Step::Listen => self.begin_to_listen().await,
+            Step::PassTime => self.pass_time().await,
+            Step::StartReading => self.start_reading().await,
             Step::Flush => self.flush_now().await,
-            Step::BreakDisk | Step::MendDisk if self.is_locked => {}
+            Step::BreakDisk | Step::RepairDisk if self.is_locked => {}
             Step::BreakDisk => self.break_disk().await,
-            Step::MendDisk => self.mend_disk().await,
+            Step::RepairDisk => self.repair_disk().await,
             Step::Lock => self.lock().await,
             Step::Unlock => self.unlock().await,
             Step::Stop => {
                 self.unlock().await;
-                self.world.say("the hub is told to stop");
+                self.scenario.log_line("the hub is stopped");
                 return Err(self.stop().await);
             }
             Step::Kill => {
@@ -111,205 +111,228 @@ impl Life<'_> {
         Ok(self)
     }
 
-    async fn join_somebody(&mut self) {
-        if self.tabs.len() < CROWD {
-            let dice = &mut self.world.dice;
-            let who = Who { room: dice.one_of(&ROOMS), visitor: dice.one_of(&VISITORS) };
-            let mood = dice.once_in(3).then(|| dice.one_of(&MOODS));
-            let listens = !dice.once_in(6);
-            self.join(who, mood, listens).await;
+    async fn join_random(&mut self) {
+        if self.clients.len() < MAX_CLIENTS {
+            let random = &mut self.scenario.random;
+            let member = Member { room: random.one_of(&ROOMS), visitor: random.one_of(&VISITORS) };
+            let mood = random.one_in(3).then(|| random.one_of(&MOODS));
+            let is_reading = !random.one_in(6);
+            self.join(member, mood, is_reading).await;
         }
     }
 
-    /// Somebody opens a tab, and is told at once how the room is, with them in it.
-    pub async fn join(&mut self, who: Who, mood: Option<&'static str>, listens: bool) {
-        let number = self.world.next_tab();
-        let how = if listens { "" } else { ", and does not listen" };
+    /// Opens a client. Its welcome must have the room's state, with the client in it.
+    pub async fn join(&mut self, member: Member, mood: Option<&'static str>, is_reading: bool) {
+        let number = self.scenario.next_client();
+        let how = if is_reading { "" } else { " and does not read" };
         let in_mood = mood.map(|mood| format!(" in mood {mood}")).unwrap_or_default();
-        self.world.say(&format!("{who} opens tab {number}{in_mood}{how}"));
-        self.world.model.join(who, mood);
-        let opening = Tab::open(self.hub.address, number, who, mood);
-        let tab = self.hub.pulse.in_time("a socket to open", opening).await;
-        let sessions = self.world.model.totals().sessions;
-        let live = &self.hub.live;
-        self.hub.pulse.until("the hub to take a socket", || live.totals().sessions == sessions).await;
-        self.tabs.push(tab);
-        if listens {
-            let index = self.tabs.len() - 1;
-            self.listen(index).await;
+        self.scenario.log_line(&format!("{member} opens client {number}{in_mood}{how}"));
+        self.scenario.model.join(member, mood);
+        let opening = Client::open(self.hub.address, number, member, mood);
+        let client = self.hub.ticker.with_timeout("a socket to open", opening).await;
+        let sessions = self.scenario.model.totals().sessions;
+        let registry = &self.hub.registry;
+        self.hub
+            .ticker
+            .wait_until("the hub to accept a socket", || registry.totals().sessions == sessions)
+            .await;
+        self.clients.push(client);
+        if is_reading {
+            let index = self.clients.len() - 1;
+            self.round_trip(index).await;
             assert_eq!(
-                *self.tabs[index].state(),
-                self.world.model.state(who.room),
+                *self.clients[index].state(),
+                self.scenario.model.state(member.room),
                 "left the welcome, right the model"
             );
         }
     }
 
     async fn leave(&mut self) {
-        if let Some(index) = self.some_tab(|_| true) {
-            self.leave_tab(index).await;
+        if let Some(index) = self.random_client(|_| true) {
+            self.leave_client(index).await;
         }
     }
 
-    /// A tab is closed with 1000: when it has the answer, it does not count any more.
-    pub async fn leave_tab(&mut self, index: usize) {
-        let mut tab = self.tabs.remove(index);
-        self.world.say(&format!("tab {} of {} leaves", tab.number, tab.who));
-        self.world.model.leave(tab.who);
-        let heard = self.hub.pulse.in_time("the answer to a close", tab.close(1000)).await;
-        assert_eq!(self.hub.live.totals().sessions, self.world.model.totals().sessions, "it is counted out");
-        self.note(tab.number, heard).await;
-        self.has_ended().await;
+    /// Closes a client with 1000. It no longer counts when it gets the hub's close.
+    pub async fn leave_client(&mut self, index: usize) {
+        let mut client = self.clients.remove(index);
+        self.scenario.log_line(&format!("client {} of {} leaves", client.number, client.member));
+        self.scenario.model.leave(client.member);
+        let received = self.hub.ticker.with_timeout("the response to a close", client.close(1000)).await;
+        assert_eq!(
+            self.hub.registry.totals().sessions,
+            self.scenario.model.totals().sessions,
+            "the client must not count any more"
+        );
+        self.record(client.number, received).await;
+        self.wait_for_close().await;
     }
 
     async fn lose(&mut self) {
-        let Some(index) = self.some_tab(|_| true) else { return };
-        let mut tab = self.tabs.remove(index);
-        let how = self.world.dice.one_of(&Loss::ALL);
-        self.world.say(&format!("tab {} of {} is lost: {how:?}", tab.number, tab.who));
-        self.world.model.lose(tab.who, self.world.model.now() + self.world.knobs.leave_grace);
+        let Some(index) = self.random_client(|_| true) else { return };
+        let mut client = self.clients.remove(index);
+        let how = self.scenario.random.one_of(&Disconnect::ALL);
+        self.scenario.log_line(&format!("client {} of {} is lost: {how:?}", client.number, client.member));
+        self.scenario
+            .model
+            .lose(client.member, self.scenario.model.now() + self.scenario.settings.leave_grace);
         match how {
-            Loss::GoneAway => {
-                let heard = self.hub.pulse.in_time("the answer to a close", tab.close(1001)).await;
-                self.note(tab.number, heard).await;
+            Disconnect::GoingAway => {
+                let received =
+                    self.hub.ticker.with_timeout("the response to a close", client.close(1001)).await;
+                self.record(client.number, received).await;
             }
-            Loss::Ended => tab.end().await,
-            Loss::HalfAFrame => tab.write_half_a_frame().await,
-            Loss::Reset => {}
+            Disconnect::Eof => client.end().await,
+            Disconnect::PartialFrame => client.write_partial_frame().await,
+            Disconnect::Reset => {}
         }
-        // One that only ends its side waits for the hub to end the other; the others are gone.
-        let _kept = (how == Loss::Ended).then_some(tab);
-        self.has_ended().await;
+        // After an EOF the connection stays half-open until the hub closes it.
+        let _kept = (how == Disconnect::Eof).then_some(client);
+        self.wait_for_close().await;
     }
 
     async fn set_mood(&mut self) {
-        let Some(index) = self.some_tab(|tab| tab.listens) else { return };
-        let dice = &mut self.world.dice;
-        let mood = (!dice.once_in(4)).then(|| dice.one_of(&MOODS));
-        let tab = &mut self.tabs[index];
-        self.world.say(&format!("tab {} of {} sets mood {}", tab.number, tab.who, mood.unwrap_or("none")));
-        self.world.model.set_mood(tab.who, mood);
-        tab.set_mood(mood).await;
-        self.listen(index).await;
+        let Some(index) = self.random_client(|client| client.is_reading) else { return };
+        let random = &mut self.scenario.random;
+        let mood = (!random.one_in(4)).then(|| random.one_of(&MOODS));
+        let client = &mut self.clients[index];
+        self.scenario.log_line(&format!(
+            "client {} of {} sets mood {}",
+            client.number,
+            client.member,
+            mood.unwrap_or("none")
+        ));
+        self.scenario.model.set_mood(client.member, mood);
+        client.set_mood(mood).await;
+        self.round_trip(index).await;
     }
 
-    async fn tell_news(&mut self, step: Step) {
-        let Some(index) = self.some_tab(|_| true) else { return };
-        let (who, now) = (self.tabs[index].who, self.world.model.now());
-        let (ledger, dice) = (&mut self.world.ledger, &mut self.world.dice);
-        let event =
-            if step == Step::View { ledger.view(dice, who, now) } else { ledger.watch(dice, who, now) };
-        self.tell(index, &[event]).await;
-    }
-
-    /// What was not acked is sent again, on any socket of the same person in the same room.
-    async fn resend(&mut self) {
-        let Some(index) = self.some_tab(|_| true) else { return };
-        let pending = self.world.ledger.pending_of(self.tabs[index].who);
-        let under_way = self.tabs[index].under_way();
-        let pending: Vec<_> = pending.into_iter().filter(|event| !under_way.contains(event)).collect();
-        if !pending.is_empty() {
-            self.tell(index, &pending).await;
-        }
-    }
-
-    /// Something is sent again that need not be.
-    async fn repeat(&mut self) {
-        let Some(index) = self.some_tab(|_| true) else { return };
-        let all = self.world.ledger.all_of(self.tabs[index].who);
-        if !all.is_empty() {
-            let event = self.world.dice.one_of(&all);
-            self.tell(index, &[event]).await;
-        }
-    }
-
-    /// A tab tells events, and hears what the hub says of them if it listens.
-    pub async fn tell(&mut self, index: usize, events: &[Number]) {
-        let tab = &mut self.tabs[index];
-        self.world.say(&format!("tab {} of {} tells events {events:?}", tab.number, tab.who));
-        for number in events {
-            tab.tell(*number, self.world.ledger.send(*number)).await;
-        }
-        if tab.listens {
-            self.listen(index).await;
+    async fn send_new_event(&mut self, step: Step) {
+        let Some(index) = self.random_client(|_| true) else { return };
+        let (member, now) = (self.clients[index].member, self.scenario.model.now());
+        let (event_log, random) = (&mut self.scenario.event_log, &mut self.scenario.random);
+        let event = if step == Step::PageView {
+            event_log.view(random, member, now)
         } else {
-            settle().await;
+            event_log.watch(random, member, now)
+        };
+        self.send_events(index, &[event]).await;
+    }
+
+    /// Sends unacked events again, on any socket of the same visitor in the same room.
+    async fn resend(&mut self) {
+        let Some(index) = self.random_client(|_| true) else { return };
+        let pending = self.scenario.event_log.pending_of(self.clients[index].member);
+        let unacked = self.clients[index].unacked();
+        let pending: Vec<_> = pending.into_iter().filter(|event| !unacked.contains(event)).collect();
+        if !pending.is_empty() {
+            self.send_events(index, &pending).await;
         }
     }
 
-    /// Somebody posts events, and waits for the commit or not.
+    /// Sends an event again, acked or not.
+    async fn duplicate(&mut self) {
+        let Some(index) = self.random_client(|_| true) else { return };
+        let all = self.scenario.event_log.all_of(self.clients[index].member);
+        if !all.is_empty() {
+            let event = self.scenario.random.one_of(&all);
+            self.send_events(index, &[event]).await;
+        }
+    }
+
+    /// Sends events of a client, and reads the hub's messages if the client reads.
+    pub async fn send_events(&mut self, index: usize, events: &[EventIndex]) {
+        let client = &mut self.clients[index];
+        self.scenario
+            .log_line(&format!("client {} of {} sends events {events:?}", client.number, client.member));
+        for number in events {
+            client.send_event(*number, self.scenario.event_log.send(*number)).await;
+        }
+        if client.is_reading {
+            self.round_trip(index).await;
+        } else {
+            run_until_idle().await;
+        }
+    }
+
+    /// Posts events, durable or not.
     fn post(&mut self) {
-        let (now, dice) = (self.world.model.now(), &mut self.world.dice);
-        let who = Who { room: dice.one_of(&ROOMS), visitor: dice.one_of(&VISITORS) };
-        let durable = if dice.once_in(4) { "false" } else { "true" };
-        let count = 1 + dice.below(3);
-        let is_watch = dice.once_in(3);
+        let (now, random) = (self.scenario.model.now(), &mut self.scenario.random);
+        let member = Member { room: random.one_of(&ROOMS), visitor: random.one_of(&VISITORS) };
+        let durable = if random.one_in(4) { "false" } else { "true" };
+        let count = 1 + random.below(3);
+        let is_watch = random.one_in(3);
         let mut events = Vec::new();
         for _ in 0..count {
-            let (ledger, dice) = (&mut self.world.ledger, &mut self.world.dice);
-            events.push(if is_watch { ledger.watch(dice, who, now) } else { ledger.view(dice, who, now) });
+            let (event_log, random) = (&mut self.scenario.event_log, &mut self.scenario.random);
+            events.push(if is_watch {
+                event_log.watch(random, member, now)
+            } else {
+                event_log.view(random, member, now)
+            });
         }
-        let path = self.world.ledger.event(events[0]).kind().1;
-        let mut posted = |number: &Number| {
-            let mut json = self.world.ledger.send(*number).json();
-            json["visitor"] = json!(who.visitor);
-            json["room"] = json!(who.room);
+        let path = self.scenario.event_log.event(events[0]).kind().1;
+        let mut posted = |number: &EventIndex| {
+            let mut json = self.scenario.event_log.send(*number).json();
+            json["visitor"] = json!(member.visitor);
+            json["room"] = json!(member.room);
             json
         };
         let body = Value::Array(events.iter().map(&mut posted).collect());
         let what = format!("the post of events {events:?}");
-        self.world.say(&format!("{who} posts events {events:?}, durable={durable}"));
-        let answer = self.hub.ask("POST", &format!("{path}?durable={durable}"), &body);
-        self.posts.push(Post { what, events, may_fail: self.may_fail(), answer });
+        self.scenario.log_line(&format!("{member} posts events {events:?}, durable={durable}"));
+        let response = self.hub.send_request("POST", &format!("{path}?durable={durable}"), &body);
+        self.pending_posts.push(PendingPost { what, events, may_fail: self.may_fail(), response });
     }
 
-    async fn let_time_pass(&mut self) {
-        let dice = &mut self.world.dice;
-        let millis = match dice.weighted(&[(150, 8), (600, 8), (4_000, 4), (40_000, 1)]) {
-            limit if self.age + limit > LIFETIME => return,
-            // A hub that is about to open a connection must not find that it took seconds.
-            limit if self.is_locked => 1 + dice.below(limit.min(150)),
-            limit => 1 + dice.below(limit),
+    async fn pass_time(&mut self) {
+        let random = &mut self.scenario.random;
+        let millis = match random.weighted(&[(150, 8), (600, 8), (4_000, 4), (40_000, 1)]) {
+            limit if self.running_time + limit > MAX_RUN_TIME => return,
+            // While the database is locked the hub may be opening a connection, which must not time out.
+            limit if self.is_locked => 1 + random.below(limit.min(150)),
+            limit => 1 + random.below(limit),
         };
-        self.world.say(&format!("{millis} ms pass"));
+        self.scenario.log_line(&format!("{millis} ms pass"));
         self.pass(millis).await;
-        self.rest().await;
-        self.listen_all().await;
+        self.wait_for_commit().await;
+        self.read_all().await;
     }
 
-    async fn begin_to_listen(&mut self) {
-        if let Some(index) = self.some_tab(|tab| !tab.listens) {
-            let tab = &self.tabs[index];
-            self.world.say(&format!("tab {} of {} begins to listen", tab.number, tab.who));
-            self.listen(index).await;
+    async fn start_reading(&mut self) {
+        if let Some(index) = self.random_client(|client| !client.is_reading) {
+            let client = &self.clients[index];
+            self.scenario.log_line(&format!("client {} of {} starts to read", client.number, client.member));
+            self.round_trip(index).await;
         }
     }
 
     async fn flush_now(&mut self) {
-        self.world.say("a flush is asked for");
+        self.scenario.log_line("a flush is requested");
         self.flush().await;
     }
 
     async fn break_disk(&mut self) {
-        if !self.world.is_broken {
-            let (why, how) = self.world.dice.one_of(&FAILURES);
-            self.world.say(&format!("from now on commits fail: {why}"));
+        if !self.scenario.commits_fail {
+            let (why, how) = self.scenario.random.one_of(&FAILURES);
+            self.scenario.log_line(&format!("commits start to fail: {why}"));
             self.database.fail(how).await;
-            self.world.is_broken = true;
+            self.scenario.commits_fail = true;
         }
     }
 
-    pub async fn mend_disk(&mut self) {
-        if self.world.is_broken {
-            self.world.say("commits succeed again");
-            self.database.mend().await;
-            self.world.is_broken = false;
+    pub async fn repair_disk(&mut self) {
+        if self.scenario.commits_fail {
+            self.scenario.log_line("commits succeed again");
+            self.database.stop_failing().await;
+            self.scenario.commits_fail = false;
         }
     }
 
     async fn lock(&mut self) {
         if !self.is_locked {
-            self.world.say("another process locks the database");
+            self.scenario.log_line("another process locks the database");
             self.database.lock().await;
             self.is_locked = true;
         }
@@ -317,19 +340,19 @@ impl Life<'_> {
 
     pub async fn unlock(&mut self) {
         if self.is_locked {
-            self.world.say("the lock is gone");
+            self.scenario.log_line("the lock is released");
             self.database.unlock().await;
             self.is_locked = false;
-            self.hub.rest().await;
+            self.hub.wait_for_commit().await;
             self.collect_posts().await;
             self.check_acks().await;
-            self.check_saved().await;
+            self.check_saved_holds().await;
         }
     }
 
-    fn some_tab(&mut self, is_it: impl Fn(&Tab) -> bool) -> Option<usize> {
-        let fitting = (0..self.tabs.len()).filter(|index| is_it(&self.tabs[*index]));
+    fn random_client(&mut self, is_it: impl Fn(&Client) -> bool) -> Option<usize> {
+        let fitting = (0..self.clients.len()).filter(|index| is_it(&self.clients[*index]));
         let fitting: Vec<usize> = fitting.collect();
-        (!fitting.is_empty()).then(|| self.world.dice.one_of(&fitting))
+        (!fitting.is_empty()).then(|| self.scenario.random.one_of(&fitting))
     }
 }

@@ -1,9 +1,8 @@
-//! Time that stands still until it is moved, while SQLite works in its own threads.
+//! Manual time, while SQLite works in its own threads.
 //!
-//! Everything runs on one thread, with tokio's clock paused. A paused clock jumps to the next timer as soon as
-//! nothing is left to do, which sqlx would take for a database that does not answer; a blocking task that
-//! runs keeps it from that (see `tokio::time::pause`). The same task is a pulse in real time, by which
-//! whoever waits for something else than time finds out that it does not come.
+//! Everything runs on one thread, with tokio's clock paused. An idle runtime advances a paused clock to the next timer,
+//! which sqlx would treat as a timeout of the database. A running blocking task prevents that (see
+//! `tokio::time::pause`). The same task gives ticks in real time, with which waits other than for time have a timeout.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -16,69 +15,69 @@ use tokio::task::{spawn_blocking, yield_now};
 
 use super::model::Millis;
 
-/// How long, in real time, anything may take that is not to do with time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait, in real time, for anything that does not depend on the clock.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the pulse beats.
-const BEAT: Duration = Duration::from_millis(1);
+/// The interval of the ticks in real time.
+const TICK: Duration = Duration::from_millis(1);
 
-/// Turns of the runtime after which everything is done that was to do: each polls every task that was woken, and
-/// then the sockets and the timers. Six were enough for 500 stories.
-const TURNS: usize = 8;
+/// Yields after which the runtime is idle: each polls all woken tasks, and then the sockets and the timers. Six were
+/// enough for 500 scenarios.
+const YIELDS: usize = 8;
 
-/// A runtime in which time stands still.
+/// Returns a runtime with a paused clock.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
-/// Lets everything happen that can happen now.
-pub async fn settle() {
-    for _ in 0..TURNS {
+/// Runs all tasks that can make progress at the current time.
+pub async fn run_until_idle() {
+    for _ in 0..YIELDS {
         yield_now().await;
     }
 }
 
-/// Moves both clocks at once. What was waiting for it happens next.
+/// Advances the hub's clock and tokio's clock together.
 pub async fn pass(clock: &Clock, millis: Millis) {
     let by = Duration::from_millis(millis);
     clock.advance(by);
     tokio::time::advance(by).await;
 }
 
-/// Beats in real time until it is dropped, and keeps the paused clock where it is.
+/// Ticks in real time until it is dropped, and prevents the paused clock from advancing.
 #[derive(Debug)]
-pub struct Pulse {
-    beat: Arc<Notify>,
+pub struct RealTimeTicker {
+    tick: Arc<Notify>,
     _stops_when_dropped: Sender<()>,
 }
 
-impl Pulse {
+impl RealTimeTicker {
     pub fn start() -> Self {
         let (sender, stopped) = channel();
-        let beat = Arc::new(Notify::new());
-        let beating = Arc::clone(&beat);
+        let tick = Arc::new(Notify::new());
+        let notify = Arc::clone(&tick);
         spawn_blocking(move || {
-            while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-                beating.notify_waiters();
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                notify.notify_waiters();
             }
         });
-        Self { beat, _stops_when_dropped: sender }
+        Self { tick, _stops_when_dropped: sender }
     }
 
-    /// Waits until it is so, without moving time.
-    pub async fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+    /// Waits until the condition is true, without advancing the clock.
+    pub async fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let began = Instant::now();
-        while !is_so() {
-            assert!(began.elapsed() < PATIENCE, "in vain waited for {what}");
-            self.beat.notified().await;
+        while !condition() {
+            assert!(began.elapsed() < TIMEOUT, "timed out waiting for {what}");
+            self.tick.notified().await;
         }
     }
 
-    /// What comes of this, without moving time.
-    pub async fn in_time<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+    /// Awaits the future with a timeout, without advancing the clock.
+    pub async fn with_timeout<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
         tokio::select! {
             result = future => result,
-            () = self.until(what, || false) => unreachable!("it waits for ever"),
+            () = self.wait_until(what, || false) => unreachable!("the wait only panics"),
         }
     }
 }

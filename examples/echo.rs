@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
 async fn echo(mut socket: Socket) {
     loop {
         let back = match poll_fn(|cx| socket.poll_next(cx)).await {
-            Incoming::Text(text) | Incoming::TooFast(text) => Frame::plain(text),
+            Incoming::Text(text) | Incoming::TooFast(text) => Frame::text(text),
             Incoming::Binary(bytes) => Frame::binary(bytes),
             Incoming::Ended(_) => break,
         };

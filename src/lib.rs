@@ -85,8 +85,8 @@ pub mod internals {
     pub use crate::protocol::ids::{RoomId, VisitorId};
     pub use crate::protocol::message::{ClientMessage, PageView, Ref, ServerMessage, Watch, WatchState};
     pub use crate::protocol::mood::DEFAULT_MOODS;
-    pub use crate::protocol::parse::Problem;
-    pub use crate::protocol::value::{Label, Props};
+    pub use crate::protocol::parse::ParseError;
+    pub use crate::protocol::value::{BoundedText, Props};
     pub use crate::rejections::Rejections;
     pub use crate::transport::accept::{AcceptConfig, Acceptor};
     pub use crate::transport::frame_tracker::FrameTracker;

@@ -4,7 +4,7 @@
 
 use breathing_room::config::Time;
 use breathing_room::internals::{
-    ApiError, Batch, ErrorCode, Event, PageViewFact, Problem, WatchFact, Who, events,
+    ApiError, Batch, ErrorCode, Event, PageViewFact, ParseError, WatchFact, Who, events,
 };
 
 use super::message::REFUSAL_LIMIT;
@@ -14,14 +14,14 @@ pub fn check(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let view = |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView);
     let watch = |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch);
-    for now in [Time::from_millis(1_800_000_000_000), Time::END] {
+    for now in [Time::from_millis(1_800_000_000_000), Time::MAX] {
         judge(text, events(text, false, now, bad_body(view)));
         judge(text, events(text, true, now, bad_body(watch)));
     }
 }
 
 fn bad_body<T>(
-    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
+    event: impl Fn(Who, T, Time) -> Result<Event, ParseError>,
 ) -> impl Fn(Who, T, Time) -> Result<Event, ApiError> {
     move |who, fields, at| event(who, fields, at).map_err(ApiError::BadBody)
 }
@@ -33,7 +33,7 @@ fn judge(text: &str, outcome: Result<Batch, ApiError>) {
             assert!(if is_array { batch.len() <= 100 } else { batch.len() == 1 });
             record::survives(&batch);
         }
-        Err(ApiError::BadBody(Problem { code, message })) => {
+        Err(ApiError::BadBody(ParseError { code, message })) => {
             assert!(message.len() <= REFUSAL_LIMIT, "{} bytes: {message}", message.len());
             assert!(matches!(code, ErrorCode::BadJson | ErrorCode::BadField), "{message}");
             if is_array && code == ErrorCode::BadField {

@@ -71,7 +71,7 @@ pub fn check(bytes: &[u8]) {
 
 /// The probe as a client sends it, under a mask of zeros.
 fn probe() -> Vec<u8> {
-    let mut frame = Frame::plain(PROBE).bytes().to_vec();
+    let mut frame = Frame::text(PROBE).bytes().to_vec();
     frame[1] |= 0x80;
     frame.splice(2..2, [0; 4]);
     frame

@@ -3,7 +3,7 @@
 //! What was taken can be told again, field by field, and is then the same.
 
 use breathing_room::internals::{
-    ClientMessage, ErrorCode, Label, PageView, Props, Ref, ServerMessage, Watch, WatchState,
+    BoundedText, ClientMessage, ErrorCode, PageView, Props, Ref, ServerMessage, Watch, WatchState,
 };
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ fn told_again(message: &ClientMessage) -> Value {
         ClientMessage::PageView(reference, view) => {
             let PageView { id, path, title, referrer, at, props } = view;
             within(Some(path.as_str()), 1..=512);
-            within(title.as_ref().map(Label::as_str), 0..=1024);
-            within(referrer.as_ref().map(Label::as_str), 0..=1024);
+            within(title.as_ref().map(BoundedText::as_str), 0..=1024);
+            within(referrer.as_ref().map(BoundedText::as_str), 0..=1024);
             json!({ "type": "page-view", "ref": reference, "id": id, "path": path, "title": title,
                 "referrer": referrer, "at": at, "props": object(props.as_ref()) })
         }

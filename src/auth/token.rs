@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::keys::{BadKeys, Key, Secret};
 
-use crate::protocol::parse::{self, Problem};
+use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{RoomId, Time, VisitorId};
 use crate::time::millis;
 
@@ -128,7 +128,7 @@ impl Tokens {
     pub fn verify(&self, token: &str, now: Time) -> Result<Claims, BadToken> {
         let payload = self.payload(token)?;
         let Payload { sub, room, exp, nbf, aud } =
-            parse::object(payload.get()).map_err(|Problem { message, .. }| BadToken::Claim(message))?;
+            parse::object(payload.get()).map_err(|ParseError { message, .. }| BadToken::Claim(message))?;
         let claims = Claims { visitor: sub, room, expires: exp.0 };
         if nbf.is_some_and(|NumericDate(from)| now < from.minus(millis(LEEWAY))) {
             return Err(BadToken::TooEarly);

@@ -16,15 +16,15 @@ use super::export::Format;
 use super::{Cli, Command, sheet};
 use crate::history::event::Sample;
 use crate::history::record::Record;
-use crate::protocol::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
+use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
-fn text<const MIN: usize, const MAX: usize>() -> impl Strategy<Value = Label<MIN, MAX>> {
+fn text<const MIN: usize, const MAX: usize>() -> impl Strategy<Value = BoundedText<MIN, MAX>> {
     let awkward = "([^\0]|[\r\n\", ;\u{feff}=é]){1,12}";
-    awkward.prop_map(|text| Label::try_from(text).unwrap())
+    awkward.prop_map(|text| BoundedText::try_from(text).unwrap())
 }
 
-fn whole() -> impl Strategy<Value = Whole> {
-    (0..1_u64 << 53).prop_map(|number| Whole::try_from(number).unwrap())
+fn whole() -> impl Strategy<Value = SafeInteger> {
+    (0..1_u64 << 53).prop_map(|number| SafeInteger::try_from(number).unwrap())
 }
 
 fn time() -> impl Strategy<Value = Time> {
@@ -94,7 +94,7 @@ fn watch() -> impl Strategy<Value = Record> {
 }
 
 fn sample() -> impl Strategy<Value = Sample> {
-    let moods_ms = proptest::collection::btree_map(".{0,6}", whole().prop_map(Whole::get), 0..4);
+    let moods_ms = proptest::collection::btree_map(".{0,6}", whole().prop_map(SafeInteger::get), 0..4);
     (whole(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| Sample {
         present_ms: present.get(),
         peak,

@@ -12,8 +12,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::calendar::Month;
-use crate::protocol::parse::Problem;
-use crate::protocol::{Label, PageView, Props, RoomId, Time, VisitorId, Watch, WatchState, Whole};
+use crate::protocol::parse::ParseError;
+use crate::protocol::{
+    BoundedText, PageView, Props, RoomId, SafeInteger, Time, VisitorId, Watch, WatchState,
+};
 use crate::time::millis;
 
 /// How far before a message's own time a watch session may have started, in milliseconds: 24 hours.
@@ -72,9 +74,9 @@ pub enum Event {
 pub struct PageViewFact {
     pub(in crate::history) who: Who,
     pub(in crate::history) id: Uuid,
-    pub(in crate::history) path: Label<1, 512>,
-    pub(in crate::history) title: Option<Label<0, 1024>>,
-    pub(in crate::history) referrer: Option<Label<0, 1024>>,
+    pub(in crate::history) path: BoundedText<1, 512>,
+    pub(in crate::history) title: Option<BoundedText<0, 1024>>,
+    pub(in crate::history) referrer: Option<BoundedText<0, 1024>>,
     pub(in crate::history) at: Time,
     pub(in crate::history) props: Option<Props>,
 }
@@ -84,7 +86,7 @@ impl PageViewFact {
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
-    pub fn new(who: Who, view: PageView, arrived: Time) -> Result<Self, Problem> {
+    pub fn new(who: Who, view: PageView, arrived: Time) -> Result<Self, ParseError> {
         let PageView { id, path, title, referrer, at, props } = view;
         Ok(Self { who, id, path, title, referrer, at: within_limits(at, arrived)?, props })
     }
@@ -104,7 +106,7 @@ impl PageViewFact {
 pub struct WatchFact {
     pub(in crate::history) who: Who,
     pub(in crate::history) id: Uuid,
-    pub(in crate::history) content: Label<1, 512>,
+    pub(in crate::history) content: BoundedText<1, 512>,
     pub(in crate::history) state: WatchState,
     /// The latest `at` of a message.
     pub(in crate::history) at: Time,
@@ -114,8 +116,8 @@ pub struct WatchFact {
     /// The latest moment at which it was known to go on.
     pub(in crate::history) seen_at: Time,
     /// With the `at` of the message that told it.
-    pub(in crate::history) position_ms: Option<(Time, Whole)>,
-    pub(in crate::history) duration_ms: Option<Whole>,
+    pub(in crate::history) position_ms: Option<(Time, SafeInteger)>,
+    pub(in crate::history) duration_ms: Option<SafeInteger>,
     /// With the `at` of the message that told them.
     pub(in crate::history) props: Option<(Time, Props)>,
 }
@@ -128,7 +130,7 @@ impl WatchFact {
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
-    pub fn new(who: Who, watch: Watch, arrived: Time) -> Result<Self, Problem> {
+    pub fn new(who: Who, watch: Watch, arrived: Time) -> Result<Self, ParseError> {
         let Watch { id, content, state, watched_ms, started_at, position_ms, duration_ms, at, props } = watch;
         let at = within_limits(at, arrived)?;
         let (started_at, seen_at) = match started_at {
@@ -258,21 +260,21 @@ pub struct Sample {
 // What comes from a file is bounded as what comes over the network is.
 
 fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
-    Whole::deserialize(number).map(Whole::get)
+    SafeInteger::deserialize(number).map(SafeInteger::get)
 }
 
 fn wholes<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, u64>, D::Error> {
-    let map = BTreeMap::<String, Whole>::deserialize(map)?;
+    let map = BTreeMap::<String, SafeInteger>::deserialize(map)?;
     Ok(map.into_iter().map(|(key, number)| (key, number.get())).collect())
 }
 
-fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, Problem> {
+fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, ParseError> {
     match at.unwrap_or(arrived) {
         at if at < arrived.minus(AGE_LIMIT_MS) => {
-            Err(Problem::field("at", "must not be more than 7 days ago"))
+            Err(ParseError::field("at", "must not be more than 7 days ago"))
         }
         at if at > arrived.plus(AHEAD_LIMIT_MS) => {
-            Err(Problem::field("at", "must not be more than 5 minutes in the future"))
+            Err(ParseError::field("at", "must not be more than 5 minutes in the future"))
         }
         at => Ok(at),
     }

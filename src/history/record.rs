@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
 use crate::protocol::value::BadValue;
-use crate::protocol::{Label, Props, RoomId, Time, VisitorId, WatchState, Whole};
+use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
 /// One fact. Unknown fields are refused, so that a wrong name does not lose a value in silence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -30,13 +30,13 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_bot: bool,
         /// The page's path.
-        path: Label<1, 512>,
+        path: BoundedText<1, 512>,
         /// The page's title.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        title: Option<Label<0, 1024>>,
+        title: Option<BoundedText<0, 1024>>,
         /// Where the visitor came from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        referrer: Option<Label<0, 1024>>,
+        referrer: Option<BoundedText<0, 1024>>,
         /// When.
         at: Time,
         /// The app's own properties.
@@ -57,7 +57,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_bot: bool,
         /// What was watched.
-        content: Label<1, 512>,
+        content: BoundedText<1, 512>,
         /// The last state.
         state: WatchState,
         /// When it was told.
@@ -70,13 +70,13 @@ pub enum Record {
         seen_at: Time,
         /// The last position that was told.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        position_ms: Option<Whole>,
+        position_ms: Option<SafeInteger>,
         /// And when.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         position_at: Option<Time>,
         /// Length of the content.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        duration_ms: Option<Whole>,
+        duration_ms: Option<SafeInteger>,
         /// The last properties that were told.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Props>)]

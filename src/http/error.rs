@@ -19,7 +19,7 @@ use crate::history::stats::{BadRange, ReadError};
 use crate::history::store::LifecycleError;
 use crate::presence::JoinError;
 use crate::protocol::ids::BadName;
-use crate::protocol::parse::Problem;
+use crate::protocol::parse::ParseError;
 use crate::quota::Exhausted;
 use crate::transport::{AdmitError, LimitExceeded, UpgradeError};
 
@@ -81,7 +81,7 @@ pub enum ApiError {
     BadQuery(String),
     /// The body is not the JSON that is asked for.
     #[error("{}", .0.message)]
-    BadBody(Problem),
+    BadBody(ParseError),
     /// The body did not come whole.
     #[error("the body did not arrive")]
     BrokenBody,

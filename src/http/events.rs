@@ -22,7 +22,7 @@ use super::error::ApiError;
 use super::extract::{claims, query};
 use crate::address::Address;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
-use crate::protocol::parse::{self, Problem};
+use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{ErrorCode, RoomId, Time, VisitorId};
 use crate::quota::Exhausted;
 use crate::rejections::Limit;
@@ -107,7 +107,7 @@ async fn take<T: DeserializeOwned>(
     address: Address,
     headers: &HeaderMap,
     body: Body,
-    event: impl Fn(Who, T, Time) -> Result<Event, Problem>,
+    event: impl Fn(Who, T, Time) -> Result<Event, ParseError>,
 ) -> Result<Response, ApiError> {
     let claims = claims(app, headers)?;
     let durable = query(posting)?.is_durable()?;
@@ -151,8 +151,9 @@ async fn read(app: &App, address: Address, headers: &HeaderMap, body: Body) -> R
         ApiError::Pieces => app.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
-    String::from_utf8(bytes)
-        .map_err(|_| ApiError::BadBody(Problem { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() }))
+    String::from_utf8(bytes).map_err(|_| {
+        ApiError::BadBody(ParseError { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() })
+    })
 }
 
 /// All events of a body, or what is wrong with the first bad one. `event` makes one of its fields.
@@ -173,17 +174,17 @@ pub fn events<T: DeserializeOwned>(
         return Ok(Batch::from_iter([one(text, arrived)?]));
     }
     let items: Vec<&RawValue> = serde_json::from_str(text)
-        .map_err(|error| Problem { code: ErrorCode::BadJson, message: error.to_string() })
+        .map_err(|error| ParseError { code: ErrorCode::BadJson, message: error.to_string() })
         .map_err(ApiError::BadBody)?;
     if items.len() > EVENTS_LIMIT {
         let rule = format!("must have at most {EVENTS_LIMIT} events");
-        return Err(ApiError::BadBody(Problem::field("array", &rule)));
+        return Err(ApiError::BadBody(ParseError::field("array", &rule)));
     }
     let indexed = (0_u64..).zip(items).map(|(index, item)| {
         // In one array, what stands later came later.
         one(item.get(), arrived.plus(index)).map_err(|error| match error {
-            ApiError::BadBody(Problem { code, message }) => {
-                ApiError::BadBody(Problem { code, message: format!("[{index}]: {message}") })
+            ApiError::BadBody(ParseError { code, message }) => {
+                ApiError::BadBody(ParseError { code, message: format!("[{index}]: {message}") })
             }
             other => other,
         })

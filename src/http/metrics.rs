@@ -16,7 +16,7 @@ use strum::VariantArray;
 use super::app::App;
 use crate::history::metrics::HistoryMetrics;
 use crate::panics::Panics;
-use crate::presence::Reason;
+use crate::presence::HoldReason;
 use crate::presence::metrics::PresenceMetrics;
 use crate::rejections::Rejections;
 use crate::transport::metrics::TransportMetrics;
@@ -57,7 +57,7 @@ struct Gauges {
     bots: Gauge,
     people: Gauge,
     rooms: Gauge,
-    held: HashMap<Reason, Gauge>,
+    held: HashMap<HoldReason, Gauge>,
     watch_clocks: Gauge,
     live_state: Gauge,
     pending: Gauge,
@@ -122,7 +122,7 @@ impl Gauges {
             describe_gauge!(name, words);
             gauge!(name)
         };
-        let held = |reason: &Reason| (*reason, gauge!(HELD, "reason" => <&str>::from(reason)));
+        let held = |reason: &HoldReason| (*reason, gauge!(HELD, "reason" => <&str>::from(reason)));
         describe_gauge!(HELD, "Visitors who count as present without a socket, once for each room");
         Self {
             connections: describe("breathing_room_connections", "Open sockets of all kinds"),
@@ -136,7 +136,7 @@ impl Gauges {
             bots: describe("breathing_room_bot_sessions", "Open room sockets of known bots"),
             people: describe("breathing_room_people", "Distinct visitors over all rooms"),
             rooms: describe("breathing_room_rooms", "Rooms with somebody in them"),
-            held: Reason::VARIANTS.iter().map(held).collect(),
+            held: HoldReason::VARIANTS.iter().map(held).collect(),
             watch_clocks: describe(
                 "breathing_room_watch_clocks",
                 "Watch sessions that the hub measures, or has measured within the hour",
@@ -194,10 +194,10 @@ impl HttpMetrics {
         gauges.http_connections.set(app.connections.len() as f64);
         gauges.unsent.set(app.sockets.unsent() as f64);
         gauges.sessions.set(totals.sessions as f64);
-        gauges.bots.set(app.registry.bots() as f64);
+        gauges.bots.set(app.registry.bot_sessions() as f64);
         gauges.people.set(totals.visitors as f64);
         gauges.rooms.set(totals.rooms as f64);
-        for (reason, held) in app.registry.holds() {
+        for (reason, held) in app.registry.hold_counts() {
             if let Some(gauge) = gauges.held.get(&reason) {
                 gauge.set(held as f64);
             }

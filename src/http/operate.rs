@@ -23,7 +23,7 @@ use crate::history::Fault;
 use crate::history::journal::{Flushed, Status};
 use crate::history::lifecycle::Report;
 use crate::history::store::Migrated;
-use crate::presence::Counts;
+use crate::presence::Snapshot;
 use crate::presence::room::Room;
 use crate::protocol::mood::NamedMoods;
 use crate::protocol::{RoomId, Time, VisitorId, Vocabulary};
@@ -209,13 +209,13 @@ struct VisitorMemory {
 pub(crate) async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
     let totals = app.registry.totals();
     let rooms = app.registry.rooms(DEBUG_LIMIT);
-    let rooms: Vec<_> = rooms.iter().map(|room| (room, room.counts())).collect();
+    let rooms: Vec<_> = rooms.iter().map(|room| (room, room.snapshot())).collect();
     let memory = Memory {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: millis(app.clock.elapsed()),
         live_users: totals.visitors,
         sessions: totals.sessions,
-        bot_sessions: app.registry.bots(),
+        bot_sessions: app.registry.bot_sessions(),
         connections: app.sockets.len(),
         room_count: totals.rooms,
         rooms: rooms.iter().map(|(room, counts)| remember(room, counts, app.registry.vocabulary())).collect(),
@@ -227,7 +227,7 @@ pub(crate) async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
     ([(CACHE_CONTROL, PRIVATE)], Json(memory)).into_response()
 }
 
-fn remember<'a>(room: &'a Room, counts: &'a Counts, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
+fn remember<'a>(room: &'a Room, counts: &'a Snapshot, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
     let visitors = room.visitors(DEBUG_LIMIT, |_| true).into_iter();
     RoomMemory {
         room: room.id(),
@@ -235,7 +235,7 @@ fn remember<'a>(room: &'a Room, counts: &'a Counts, vocabulary: &'a Vocabulary) 
         present: counts.present,
         held: counts.held,
         moods: vocabulary.named(&counts.moods),
-        sockets: room.sessions(),
+        sockets: room.socket_count(),
         visitors: visitors.map(|(visitor, of)| VisitorMemory { visitor, sessions: of.sessions }).collect(),
     }
 }

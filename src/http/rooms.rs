@@ -42,7 +42,7 @@ pub(crate) async fn room(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let room = room_id(path)?;
-    let counts = app.registry.counts(&room);
+    let counts = app.registry.snapshot(&room);
     let moods = app.registry.vocabulary().named(&counts.moods);
     let body = RoomBody { room: &room, seq: counts.seq, present: counts.present, held: counts.held, moods };
     Ok(([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response())

@@ -116,33 +116,33 @@ impl VisitorActivity {
 
     /// How many bytes a text takes at most in the list, with its place there.
     #[must_use]
-    pub(crate) fn bytes(text: &str) -> usize {
+    pub(crate) fn entry_bytes(text: &str) -> usize {
         ENTRY_BYTES + text.len()
     }
 
     /// The session is on this page now.
-    pub(crate) fn look_at(&mut self, path: &Arc<str>) {
-        self.look_away();
+    pub(crate) fn set_page(&mut self, path: &Arc<str>) {
+        self.clear_page();
         let mut tallies = lock(&self.activity.0);
         self.page = Some(tallies.pages.add(path, &self.visitor));
     }
 
     /// The session is on no page that is known.
-    pub(crate) fn look_away(&mut self) {
+    pub(crate) fn clear_page(&mut self) {
         if let Some(old) = self.page.take() {
             lock(&self.activity.0).pages.remove(&old, &self.visitor);
         }
     }
 
     /// The session plays `content` under this watch session.
-    pub(crate) fn play(&mut self, id: Uuid, content: &Arc<str>) {
-        self.stop(id);
+    pub(crate) fn start_watching(&mut self, id: Uuid, content: &Arc<str>) {
+        self.stop_watching(id);
         let content = lock(&self.activity.0).watching.add(content, &self.visitor);
         self.playing.push((id, content));
     }
 
     /// The session no longer plays this watch session.
-    pub(crate) fn stop(&mut self, id: Uuid) {
+    pub(crate) fn stop_watching(&mut self, id: Uuid) {
         if let Some(index) = self.playing.iter().position(|(playing, _)| *playing == id) {
             let (_, content) = self.playing.swap_remove(index);
             lock(&self.activity.0).watching.remove(&content, &self.visitor);
@@ -176,17 +176,17 @@ mod tests {
         let pages = || activity.top_pages();
         let (mut tab_1, mut tab_2) = (come(&activity, "ann"), come(&activity, "ann"));
         let mut other = come(&activity, "bob");
-        tab_1.look_at(&"/a".into());
-        tab_2.look_at(&"/a".into());
-        other.look_at(&"/b".into());
+        tab_1.set_page(&"/a".into());
+        tab_2.set_page(&"/a".into());
+        other.set_page(&"/b".into());
         assert_eq!(pages(), [("/a".into(), 1), ("/b".into(), 1)]);
-        other.look_at(&"/a".into());
-        tab_1.look_at(&"/c".into());
+        other.set_page(&"/a".into());
+        tab_1.set_page(&"/c".into());
         assert_eq!(pages(), [("/a".into(), 2), ("/c".into(), 1)]);
 
         let film = Uuid::new_v4();
-        other.play(film, &"film".into());
-        other.play(film, &"film".into());
+        other.start_watching(film, &"film".into());
+        other.start_watching(film, &"film".into());
         assert_eq!(activity.top_watched(), [("film".into(), 1)]);
         drop((tab_1, tab_2, other));
         let Tallies { pages, watching } = &*lock(&activity.0);
@@ -201,7 +201,7 @@ mod tests {
         for page in 0..2 * LIST_LIMIT {
             for visitor in 0..=page % 3 {
                 let mut attention = come(&activity, &format!("v{page}-{visitor}"));
-                attention.look_at(&format!("/{page:03}").into());
+                attention.set_page(&format!("/{page:03}").into());
                 people.push(attention);
             }
         }
@@ -217,8 +217,8 @@ mod tests {
     fn a_text_is_kept_once_for_all_who_attend_to_it() {
         let activity = Arc::new(ActivityIndex::default());
         let (mut ann, mut bob) = (come(&activity, "ann"), come(&activity, "bob"));
-        ann.look_at(&"/a".into());
-        bob.look_at(&"/a".into());
+        ann.set_page(&"/a".into());
+        bob.set_page(&"/a".into());
         assert!(Arc::ptr_eq(ann.page.as_ref().unwrap(), bob.page.as_ref().unwrap()));
     }
 }

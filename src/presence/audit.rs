@@ -103,7 +103,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::super::Config;
-    use super::super::hold::{Hold, Reason};
+    use super::super::hold::{Hold, HoldReason};
     use super::super::metrics::PresenceMetrics;
     use super::*;
     use crate::panics::Panics;
@@ -127,7 +127,7 @@ mod tests {
         let garden = RoomId::try_from("garden").unwrap();
         let places =
             [(lobby(), "ann", calm), (lobby(), "bob", None), (lobby(), "carol", None), (garden, "ann", None)];
-        let hold = Hold::new(Reason::Grace, Instant::now(), HOUR);
+        let hold = Hold::new(HoldReason::Grace, Instant::now(), HOUR);
         for (room, visitor, mood) in places {
             registry.hold(&room, &id(visitor), mood, hold).unwrap();
         }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn end_all_holds(registry: &Registry) {
-        while registry.end_hold(Instant::now() + HOUR).is_continue() {}
+        while registry.expire_next(Instant::now() + HOUR).is_continue() {}
     }
 
     fn what(differences: &[Difference]) -> Vec<AuditedCount> {
@@ -145,22 +145,22 @@ mod tests {
     #[tokio::test]
     async fn right_counts_are_left_alone() {
         let registry = registry();
-        let before = (registry.counts(&lobby()), registry.totals());
+        let before = (registry.snapshot(&lobby()), registry.totals());
         assert_eq!(audit(&registry).await, []);
-        assert_eq!((registry.counts(&lobby()), registry.totals()), before);
+        assert_eq!((registry.snapshot(&lobby()), registry.totals()), before);
     }
 
     #[tokio::test]
     async fn wrong_moods_are_put_right_and_published() {
         let registry = registry();
         let (calm, joy) = (registry.vocabulary().find("calm"), registry.vocabulary().find("joy"));
-        let right = registry.counts(&lobby());
+        let right = registry.snapshot(&lobby());
         let room = registry.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
         let now = registry.now();
         room.step(now, |presence| presence.break_moods(calm.unwrap(), joy.unwrap()));
-        assert_ne!(registry.counts(&lobby()).moods, right.moods);
+        assert_ne!(registry.snapshot(&lobby()).moods, right.moods);
         assert_eq!(what(&audit(&registry).await), [AuditedCount::Moods]);
-        let mended = registry.counts(&lobby());
+        let mended = registry.snapshot(&lobby());
         assert_eq!((mended.present, mended.moods, mended.seq), (3, right.moods, right.seq + 1));
         assert_eq!(audit(&registry).await, []);
     }
@@ -170,12 +170,12 @@ mod tests {
         let registry = registry();
         let room = registry.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
         room.step(registry.now(), |presence| presence.break_people(&id("bob")));
-        assert_eq!(registry.counts(&lobby()).present, 3, "bob has no session and no place, and counts");
+        assert_eq!(registry.snapshot(&lobby()).present, 3, "bob has no session and no place, and counts");
         assert_eq!(
             what(&audit(&registry).await),
             [AuditedCount::Present, AuditedCount::Held, AuditedCount::Visitors, AuditedCount::Holds]
         );
-        assert_eq!((registry.counts(&lobby()).present, registry.totals().visitors), (2, 2));
+        assert_eq!((registry.snapshot(&lobby()).present, registry.totals().visitors), (2, 2));
         end_all_holds(&registry);
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0), "and nobody leaves twice");
     }
@@ -199,14 +199,14 @@ mod tests {
     #[tokio::test]
     async fn wrong_holds_are_put_right_and_end_in_time() {
         let registry = registry();
-        let before = registry.counts(&lobby());
+        let before = registry.snapshot(&lobby());
         let room = registry.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap();
         room.step(registry.now(), super::super::state::RoomState::break_held);
         registry.break_table(|table| table.holds.clear());
-        assert_eq!(registry.holds(), [(Reason::Grace, 0), (Reason::Restart, 0)]);
+        assert_eq!(registry.hold_counts(), [(HoldReason::Grace, 0), (HoldReason::Restart, 0)]);
         assert_eq!(what(&audit(&registry).await), [AuditedCount::Held, AuditedCount::Holds]);
-        assert_eq!(registry.counts(&lobby()), before, "which is no news for the room");
-        assert_eq!(registry.holds(), [(Reason::Grace, 4), (Reason::Restart, 0)]);
+        assert_eq!(registry.snapshot(&lobby()), before, "which is no news for the room");
+        assert_eq!(registry.hold_counts(), [(HoldReason::Grace, 4), (HoldReason::Restart, 0)]);
         end_all_holds(&registry);
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));
     }

@@ -131,7 +131,7 @@ mod tests {
         for _ in 0..64 {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
             let writer = Arc::new(SocketWriter::new(listener.accept().await.unwrap().0));
-            writer.open(0, &Frame::text(&"welcome"));
+            writer.open(0, &Frame::json(&"welcome"));
             for _ in 0..LARGE / 64 {
                 subscribers.enter(Arc::clone(&writer));
             }
@@ -142,12 +142,12 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn every_member_of_a_large_audience_is_told_once() {
         let (subscribers, peers) = large().await;
-        let state = Frame::text(&"state");
+        let state = Frame::json(&"state");
         assert_eq!(tokio::spawn(async move { subscribers.deliver(1, &state).await }).await.unwrap(), 64);
         for mut peer in peers {
             let mut read = Vec::new();
             peer.read_to_end(&mut read).await.unwrap();
-            assert_eq!(read, [Frame::text(&"welcome").bytes(), Frame::text(&"state").bytes()].concat());
+            assert_eq!(read, [Frame::json(&"welcome").bytes(), Frame::json(&"state").bytes()].concat());
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
                 }
             }
         });
-        assert_eq!(subscribers.deliver(1, &Frame::text(&"state")).await, 64);
+        assert_eq!(subscribers.deliver(1, &Frame::json(&"state")).await, 64);
         others.abort();
         assert!(turns.load(Ordering::Relaxed) >= LARGE / CHUNK - 1, "one after each chunk");
     }
@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn member_who_is_told_already_is_no_news_and_one_who_left_is_not_told() {
         let (subscribers, _peers) = large().await;
-        let state = Frame::text(&"state");
+        let state = Frame::json(&"state");
         assert_eq!((subscribers.deliver(2, &state).await, subscribers.deliver(2, &state).await), (64, 0));
         (0..LARGE - 64).for_each(|key| subscribers.exit(SubscriberId(key)));
         assert_eq!(subscribers.len(), 64);

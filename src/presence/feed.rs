@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::broadcast::{SubscriberId, Subscribers};
+use super::live_activity::{CachedActivity, LiveActivityCache};
 use super::registry::Registry;
-use super::summary::{CachedSummary, Summaries};
 use crate::panics::Panics;
 use crate::sync::lock;
 use crate::time::Clock;
@@ -26,7 +26,7 @@ const BYTES_PER_SECOND: usize = 8 * 1024 * 1024;
 /// Who listens to the live activity.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    summaries: Summaries,
+    summaries: LiveActivityCache,
     panics: Panics,
     subscribers: Subscribers,
     /// Whether the task runs. Held for O(1).
@@ -45,7 +45,7 @@ impl Feed {
     #[must_use]
     pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Arc<Self> {
         let panics = registry.metrics().panics.clone();
-        let summaries = Summaries::new(registry, clock);
+        let summaries = LiveActivityCache::new(registry, clock);
         Arc::new(Self {
             summaries,
             panics,
@@ -55,12 +55,12 @@ impl Feed {
     }
 
     /// The newest summary, at most a tenth of a second old.
-    pub(crate) async fn newest(&self) -> Arc<CachedSummary> {
+    pub(crate) async fn newest(&self) -> Arc<CachedActivity> {
         self.summaries.newest().await
     }
 
     /// Tells `writer` the summary now, and from now on when it changes.
-    pub(crate) async fn listen(self: &Arc<Self>, writer: &Arc<SocketWriter>) -> FeedSubscription {
+    pub(crate) async fn subscribe(self: &Arc<Self>, writer: &Arc<SocketWriter>) -> FeedSubscription {
         let place = self.subscribers.enter(Arc::clone(writer));
         let listening = FeedSubscription { feed: Arc::clone(self), place };
         let newest = self.newest().await;

@@ -40,7 +40,7 @@ impl PresenceMetrics {
         describe_counter!("breathing_room_publishes_total", "Room states published");
         describe_counter!("breathing_room_deliveries_total", "Room states handed to sockets");
         describe_counter!("breathing_room_audits_total", "Recounts of everything that is kept as a count");
-        describe_counter!(DIFFERENCES, "Counts that were wrong and were put right");
+        describe_counter!(DIFFERENCES, "Snapshot that were wrong and were put right");
         let differences = AuditedCount::VARIANTS.iter();
         let differences =
             differences.map(|kind| (*kind, counter!(DIFFERENCES, "kind" => <&str>::from(kind))));

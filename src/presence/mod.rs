@@ -9,22 +9,23 @@ pub(crate) mod accounting;
 pub(crate) mod activity;
 pub(crate) mod audit;
 pub(crate) mod broadcast;
+pub(crate) mod expiry;
 pub(crate) mod feed;
 pub(crate) mod hold;
+pub(crate) mod live_activity;
 pub(crate) mod metrics;
 pub(crate) mod registry;
 pub(crate) mod room;
 mod room_map;
 pub(crate) mod state;
-pub(crate) mod summary;
 mod table;
 
 pub(crate) use accounting::Sample;
 pub(crate) use activity::VisitorActivity;
 pub(crate) use feed::Feed;
-pub(crate) use hold::{Hold, Reason};
-pub(crate) use registry::{JoinError, Membership, Person, Registry};
-pub(crate) use room::Counts;
+pub(crate) use hold::{Hold, HoldReason};
+pub(crate) use registry::{JoinError, Membership, Occupant, Registry};
+pub(crate) use room::Snapshot;
 pub(crate) use table::Samples;
 
 use std::num::NonZeroU32;

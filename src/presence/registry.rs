@@ -5,19 +5,21 @@
 //! visitor present until its deadline or until the visitor is back. A bot's membership is in the subscribers
 //! only: it is told everything and counts nowhere.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Config;
 use super::activity::{ActivityIndex, VisitorActivity};
 use super::audit::Difference;
 use super::broadcast::SubscriberId;
-use super::hold::{Hold, Reason};
+use super::hold::{Hold, HoldReason};
 use super::metrics::PresenceMetrics;
-use super::room::{Counts, Room};
+use super::room::{Room, Snapshot};
 use super::state::{OccupancyChange, RoomState, Visitor};
 use super::table::{Samples, Table};
 use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
@@ -54,7 +56,7 @@ pub(crate) enum JoinError {
 
 /// Somebody who is in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Person {
+pub(crate) struct Occupant {
     /// The room.
     pub room: RoomId,
     /// Who it is.
@@ -67,7 +69,7 @@ pub(crate) struct Person {
 
 /// How many there are, over all rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+pub struct PresenceTotals {
     /// Distinct visitors.
     pub visitors: usize,
     /// Open room sockets of people.
@@ -133,7 +135,7 @@ impl Registry {
         visitor: &VisitorId,
         mood: Option<Mood>,
         writer: Arc<SocketWriter>,
-    ) -> Result<(Membership, Counts), JoinError> {
+    ) -> Result<(Membership, Snapshot), JoinError> {
         let mut table = lock(&self.table);
         self.find_room(&table, room, visitor)?;
         // Read under the lock, so that time does not go back.
@@ -149,16 +151,16 @@ impl Registry {
 
     /// Everybody who is in a room, in no order.
     #[must_use]
-    pub(crate) fn people(&self) -> Vec<Person> {
-        self.people_who(|_| true)
+    pub(crate) fn occupants(&self) -> Vec<Occupant> {
+        self.occupants_where(|_| true)
     }
 
-    pub(super) fn people_who(&self, which: impl Fn(&Visitor) -> bool) -> Vec<Person> {
+    pub(super) fn occupants_where(&self, which: impl Fn(&Visitor) -> bool) -> Vec<Occupant> {
         let mut people = Vec::new();
         let chunks = (0..).map_while(|chunk| self.room_chunk(chunk));
         for room in chunks.flatten() {
             let found = room.visitors(usize::MAX, &which).into_iter();
-            people.extend(found.map(|(id, visitor)| Person {
+            people.extend(found.map(|(id, visitor)| Occupant {
                 room: room.id().clone(),
                 visitor: id,
                 mood: visitor.mood,
@@ -170,17 +172,17 @@ impl Registry {
 
     /// A bot's session attends `room`: `writer` is told every state that is newer than the returned one, and
     /// nobody is told of the bot.
-    pub(crate) fn attend(
+    pub(crate) fn join_as_bot(
         self: &Arc<Self>,
         room: &RoomId,
         visitor: &VisitorId,
         writer: Arc<SocketWriter>,
-    ) -> (Membership, Counts) {
+    ) -> (Membership, Snapshot) {
         let mut table = lock(&self.table);
         let room = table.open_for_bot(room, || self.new_room(room, self.clock.elapsed()));
         let place = room.enter(writer);
         drop(table);
-        let counts = room.counts();
+        let counts = room.snapshot();
         (self.membership(room, visitor, place, true), counts)
     }
 
@@ -214,24 +216,24 @@ impl Registry {
 
     /// The room as it is now; a room in which nobody is counts zero.
     #[must_use]
-    pub fn counts(&self, room: &RoomId) -> Counts {
+    pub fn snapshot(&self, room: &RoomId) -> Snapshot {
         let found = lock(&self.table).rooms.get(room).cloned();
         found.map_or_else(
-            || Counts { seq: 0, present: 0, held: 0, moods: self.config.moods.zero() },
-            |room| room.counts(),
+            || Snapshot { seq: 0, present: 0, held: 0, moods: self.config.moods.zero() },
+            |room| room.snapshot(),
         )
     }
 
     /// How many there are, over all rooms.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> PresenceTotals {
         let table = lock(&self.table);
-        Totals { visitors: table.people(), sessions: table.sessions, rooms: table.rooms.len() }
+        PresenceTotals { visitors: table.people(), sessions: table.sessions, rooms: table.rooms.len() }
     }
 
     /// Open room sockets of bots, which are in none of the totals.
     #[must_use]
-    pub(crate) fn bots(&self) -> usize {
+    pub(crate) fn bot_sessions(&self) -> usize {
         lock(&self.table).bots
     }
 
@@ -267,8 +269,86 @@ impl Registry {
 
     /// A session's part in the live activity.
     #[must_use]
-    pub(crate) fn attention(&self, visitor: &VisitorId) -> VisitorActivity {
+    pub(crate) fn visitor_activity(&self, visitor: &VisitorId) -> VisitorActivity {
         VisitorActivity::new(Arc::clone(&self.activity), visitor.clone())
+    }
+
+    /// Holds `visitor`, who was here before this hub began. Whoever is here is left as they are.
+    ///
+    /// # Errors
+    /// There is no place.
+    pub(crate) fn hold(
+        &self,
+        room: &RoomId,
+        visitor: &VisitorId,
+        mood: Option<Mood>,
+        hold: Hold,
+    ) -> Result<(), JoinError> {
+        let mut table = lock(&self.table);
+        self.find_room(&table, room, visitor)?;
+        let now = self.now();
+        let room = table.open(room, || self.new_room(room, now));
+        table.step(&room, visitor, now, |presence| presence.hold(visitor, mood, hold));
+        Ok(())
+    }
+
+    /// The hub ends: whoever is lost from now on is held for the next one, which knows until when.
+    pub(crate) fn begin_restart(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the holds of a visitor in all rooms, as when they leave.
+    pub(crate) fn release(&self, visitor: &VisitorId) {
+        let mut table = lock(&self.table);
+        for room in table.holds.rooms_of(visitor) {
+            self.step_held(&mut table, &room, visitor, |presence| presence.release(visitor, Instant::now()));
+        }
+    }
+
+    /// Ends the hold whose deadline is first, where it is over by `now`; or else says when that is.
+    pub(super) fn expire_next(&self, now: Instant) -> ControlFlow<Option<Instant>> {
+        let mut table = lock(&self.table);
+        let Some((room, visitor)) = table.holds.take_over(now) else {
+            return ControlFlow::Break(table.holds.next());
+        };
+        self.step_held(&mut table, &room, &visitor, |presence| presence.expire(&visitor, now));
+        ControlFlow::Continue(())
+    }
+
+    fn step_held(
+        &self,
+        table: &mut Table,
+        room: &RoomId,
+        visitor: &VisitorId,
+        step: impl FnOnce(&mut RoomState) -> OccupancyChange,
+    ) {
+        if let Some(room) = table.rooms.get(room).cloned() {
+            table.step(&room, visitor, self.now(), step);
+        }
+    }
+
+    /// Everybody who is in a room without a socket, in no order.
+    #[must_use]
+    pub(crate) fn held_occupants(&self) -> Vec<Occupant> {
+        self.occupants_where(|visitor| visitor.hold().is_some())
+    }
+
+    /// How many are held, by the reason: a visitor counts once for each room.
+    #[must_use]
+    pub(crate) fn hold_counts(&self) -> Vec<(HoldReason, usize)> {
+        lock(&self.table).holds.by_reason().collect()
+    }
+
+    /// Notified when a new hold ends before all others.
+    #[must_use]
+    pub(super) fn earlier_deadline(&self) -> Arc<Notify> {
+        lock(&self.table).holds.sooner()
+    }
+
+    /// A number that is another one whenever somebody else is held, or the same for longer.
+    #[must_use]
+    pub(crate) fn holds_version(&self) -> u64 {
+        lock(&self.table).holds.version()
     }
 }
 
@@ -310,12 +390,13 @@ impl Membership {
     }
 
     /// The session was lost: the visitor is held for so long, or until the restart where the hub ends.
-    pub(crate) fn lose(mut self, reason: Reason, length: Duration) {
+    pub(crate) fn leave_with_hold(mut self, reason: HoldReason, length: Duration) {
         let now = Instant::now();
         let is_ending = self.registry.is_ending.load(Ordering::Relaxed);
-        let (reason, length) = if is_ending { (Reason::Restart, Duration::MAX) } else { (reason, length) };
+        let (reason, length) =
+            if is_ending { (HoldReason::Restart, Duration::MAX) } else { (reason, length) };
         let hold = Hold::new(reason, now, length);
-        self.give_up(|presence, visitor| presence.lose(visitor, hold, now));
+        self.give_up(|presence, visitor| presence.leave_with_hold(visitor, hold, now));
     }
 
     fn give_up(&mut self, step: impl FnOnce(&mut RoomState, &VisitorId) -> OccupancyChange) {

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// One state of a room's aggregate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts {
+pub struct Snapshot {
     /// Which state it is; rises from 1 while the room exists, and is 0 where it does not.
     pub seq: u64,
     /// Distinct visitors.
@@ -87,8 +87,8 @@ impl Room {
 
     /// The room as it is now.
     #[must_use]
-    pub(crate) fn counts(&self) -> Counts {
-        lock(&self.state).counts()
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        lock(&self.state).snapshot()
     }
 
     /// Whether nobody is here and nobody is held.
@@ -117,7 +117,7 @@ impl Room {
 
     /// Sockets that are told what happens here.
     #[must_use]
-    pub fn sessions(&self) -> usize {
+    pub fn socket_count(&self) -> usize {
         self.subscribers.len()
     }
 
@@ -144,7 +144,7 @@ impl Room {
         self: &Arc<Self>,
         now: Duration,
         step: impl FnOnce(&mut RoomState) -> T,
-    ) -> (T, Counts) {
+    ) -> (T, Snapshot) {
         let mut state = lock(&self.state);
         let (before, present) = (state.presence.seq(), state.presence.present());
         state.pass(now);
@@ -162,7 +162,7 @@ impl Room {
                 drop(self.metrics.panics.spawn(Arc::clone(self).publish_news()));
             }
         }
-        (result, state.counts())
+        (result, state.snapshot())
     }
 
     /// Recounts the people here and their moods, puts right and publishes what is wrong, and returns it
@@ -190,7 +190,7 @@ impl Room {
                 sleep_until(moment).await;
             }
             let counts = self.next_to_publish();
-            let state = Frame::text(&ServerMessage::Presence {
+            let state = Frame::json(&ServerMessage::Presence {
                 seq: counts.seq,
                 present: counts.present,
                 moods: self.vocabulary.named(&counts.moods),
@@ -219,12 +219,12 @@ impl Room {
     }
 
     /// The newest state, which is published from now on.
-    fn next_to_publish(&self) -> Counts {
+    fn next_to_publish(&self) -> Snapshot {
         let members = self.subscribers.len();
         let mut state = lock(&self.state);
         state.published = state.presence.seq();
         state.window = Window::after(Instant::now(), members);
-        state.counts()
+        state.snapshot()
     }
 }
 
@@ -233,8 +233,8 @@ impl State {
         self.tally.pass(now, self.presence.present(), self.presence.moods().iter());
     }
 
-    fn counts(&self) -> Counts {
-        Counts {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
             seq: self.presence.seq(),
             present: self.presence.present(),
             held: self.presence.held(),

@@ -141,7 +141,7 @@ impl RoomState {
     }
 
     /// A session of `visitor` is lost, and leaves this hold. Of two holds the one that lasts longer counts.
-    pub(crate) fn lose(&mut self, id: &VisitorId, hold: Hold, now: Instant) -> OccupancyChange {
+    pub(crate) fn leave_with_hold(&mut self, id: &VisitorId, hold: Hold, now: Instant) -> OccupancyChange {
         self.step(id, now, |visitor| {
             visitor.sessions = visitor.sessions.saturating_sub(1);
             visitor.hold = Some(hold.or_longer(visitor.hold));
@@ -247,7 +247,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::hold::Reason;
+    use super::super::hold::HoldReason;
     use strum::VariantArray;
 
     use super::*;
@@ -328,7 +328,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let who = 0..6_u8;
         let mood = proptest::option::of(0..3_u8);
-        let reason = 0..Reason::VARIANTS.len();
+        let reason = 0..HoldReason::VARIANTS.len();
         // Some holds are over when they begin.
         let length = 0..10_u8;
         prop_oneof![
@@ -353,7 +353,7 @@ mod tests {
             let mood = |n: u8| vocabulary.find(["calm", "joy", "hope"][usize::from(n)]).unwrap();
             let mut now = Instant::now();
             let hold = |now, reason: usize, length: u8| {
-                Hold::new(Reason::VARIANTS[reason], now, Duration::from_secs(length.into()))
+                Hold::new(HoldReason::VARIANTS[reason], now, Duration::from_secs(length.into()))
             };
             let mut presence = RoomState::new(vocabulary.zero());
             let mut model = Model::default();
@@ -396,7 +396,7 @@ mod tests {
                             continue;
                         }
                         model.places.push(SubscriberId { visitor: id.clone(), hold: Some(hold) });
-                        presence.lose(&id, hold, now)
+                        presence.leave_with_hold(&id, hold, now)
                     }
                     Step::Pass(seconds) => {
                         now += Duration::from_secs(seconds.into());

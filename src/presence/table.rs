@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::accounting::{Accounting, Sample};
 use super::audit::{AuditedCount, Difference};
 use super::hold::Holds;
-use super::room::{Counts, Room};
+use super::room::{Room, Snapshot};
 use super::room_map::RoomMap;
 use super::state::{OccupancyChange, RoomState};
 use crate::protocol::{RoomId, VisitorId};
@@ -114,7 +114,7 @@ impl Table {
         visitor: &VisitorId,
         now: Duration,
         step: impl FnOnce(&mut RoomState) -> OccupancyChange,
-    ) -> Counts {
+    ) -> Snapshot {
         let ((before, passage, after), counts) = room.step(now, |presence| {
             let before = presence.hold_of(visitor);
             let passage = step(presence);

@@ -30,13 +30,13 @@ pub struct Frame(Bytes);
 impl Frame {
     /// A text message with `message` as JSON.
     #[must_use]
-    pub(crate) fn text(message: &impl Serialize) -> Self {
-        Self::plain(json(message))
+    pub(crate) fn json(message: &impl Serialize) -> Self {
+        Self::text(json(message))
     }
 
     /// A text message as it is.
     #[must_use]
-    pub fn plain(text: impl Into<Bytes>) -> Self {
+    pub fn text(text: impl Into<Bytes>) -> Self {
         Self::format(Format::message(text, OpCode::Data(Data::Text), true))
     }
 
@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn frames_are_final_unmasked_and_as_long_as_they_say() {
-        assert_eq!(Frame::text(&"hi").bytes(), b"\x81\x04\"hi\"");
+        assert_eq!(Frame::json(&"hi").bytes(), b"\x81\x04\"hi\"");
         assert_eq!(Frame::ping().bytes(), b"\x89\x00");
-        let long = Frame::text(&"x".repeat(200));
+        let long = Frame::json(&"x".repeat(200));
         assert_eq!(&long.bytes()[..4], &[0x81, 126, 0, 202]);
         let close = Frame::close(CloseCode::Restarting);
         assert_eq!(close.bytes()[0], 0x88);

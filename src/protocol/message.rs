@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::code::ErrorCode;
 use super::ids::{RoomId, SessionId, VisitorId};
 use super::mood::{NamedMoods, Vocabulary};
-use super::parse::{self, Problem};
-use super::value::{Label, Props, Time, Whole};
+use super::parse::{self, ParseError};
+use super::value::{BoundedText, Props, SafeInteger, Time};
 
 /// A client's number for an event on one socket: above 0, rising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -45,11 +45,11 @@ pub struct PageView {
     /// Makes it idempotent.
     pub id: Uuid,
     /// The page's path.
-    pub path: Label<1, 512>,
+    pub path: BoundedText<1, 512>,
     /// The page's title.
-    pub title: Option<Label<0, 1024>>,
+    pub title: Option<BoundedText<0, 1024>>,
     /// Where the visitor came from.
-    pub referrer: Option<Label<0, 1024>>,
+    pub referrer: Option<BoundedText<0, 1024>>,
     /// When it was seen, by the client's clock.
     pub at: Option<Time>,
     /// The app's own properties.
@@ -63,17 +63,17 @@ pub struct Watch {
     /// The watch session's id.
     pub id: Uuid,
     /// What is being watched.
-    pub content: Label<1, 512>,
+    pub content: BoundedText<1, 512>,
     /// Whether it plays.
     pub state: WatchState,
     /// Time watched so far, as the client measured it.
-    pub watched_ms: Whole,
+    pub watched_ms: SafeInteger,
     /// When the watch session started, by the client's clock.
     pub started_at: Option<Time>,
     /// Position in the content.
-    pub position_ms: Option<Whole>,
+    pub position_ms: Option<SafeInteger>,
     /// Length of the content.
-    pub duration_ms: Option<Whole>,
+    pub duration_ms: Option<SafeInteger>,
     /// When this state began, by the client's clock.
     pub at: Option<Time>,
     /// The app's own properties.
@@ -95,7 +95,7 @@ pub enum WatchState {
 /// A message was refused; it changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
+pub struct MessageError {
     /// What kind of refusal.
     pub code: ErrorCode,
     /// For people: which field broke which rule.
@@ -108,9 +108,9 @@ impl ClientMessage {
     /// Reads one text message.
     ///
     /// # Errors
-    /// The [`Refusal`] to send back: the text is no JSON object, its type is unknown, or a field is
+    /// The [`MessageError`] to send back: the text is no JSON object, its type is unknown, or a field is
     /// missing or wrong.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    pub fn parse(text: &str) -> Result<Self, MessageError> {
         let head: Head = parse::object(text).map_err(|problem| refuse(problem, Ref::find(text)))?;
         let reference = Ref::read(&head.reference);
         let refuse = |problem| refuse(problem, reference.as_ref().ok().copied());
@@ -131,7 +131,7 @@ impl ClientMessage {
                 let body: TokenBody = parse::object(text).map_err(refuse)?;
                 Ok(Self::Token(body.token))
             }
-            _ => Err(Refusal {
+            _ => Err(MessageError {
                 code: ErrorCode::UnknownType,
                 message: "type: must be mood, page-view, watch or token".to_owned(),
                 reference: reference.ok(),
@@ -141,8 +141,8 @@ impl ClientMessage {
 
     /// The refusal of a message that came too fast, whatever it says.
     #[must_use]
-    pub fn too_fast(text: &str) -> Refusal {
-        Refusal {
+    pub fn too_fast(text: &str) -> MessageError {
+        MessageError {
             code: ErrorCode::TooFast,
             message: "too many messages: wait a moment, then send it again".to_owned(),
             reference: Ref::find(text),
@@ -150,8 +150,8 @@ impl ClientMessage {
     }
 }
 
-fn refuse(problem: Problem, reference: Option<Ref>) -> Refusal {
-    Refusal { code: problem.code, message: problem.message, reference }
+fn refuse(problem: ParseError, reference: Option<Ref>) -> MessageError {
+    MessageError { code: problem.code, message: problem.message, reference }
 }
 
 #[derive(Deserialize)]
@@ -171,11 +171,11 @@ struct Reference {
 }
 
 impl Ref {
-    fn read(json: &serde_json::Value) -> Result<Self, Problem> {
-        match json.as_u64().map(Whole::try_from) {
+    fn read(json: &serde_json::Value) -> Result<Self, ParseError> {
+        match json.as_u64().map(SafeInteger::try_from) {
             Some(Ok(number)) if number.get() > 0 => Ok(Self(number.get())),
-            _ if json.is_null() => Err(Problem::field("ref", "is missing")),
-            _ => Err(Problem::field("ref", "must be a whole number from 1 to 2^53 - 1")),
+            _ if json.is_null() => Err(ParseError::field("ref", "is missing")),
+            _ => Err(ParseError::field("ref", "must be a whole number from 1 to 2^53 - 1")),
         }
     }
 
@@ -251,8 +251,8 @@ pub enum ServerMessage<'a> {
     },
 }
 
-impl<'a> From<&'a Refusal> for ServerMessage<'a> {
-    fn from(refusal: &'a Refusal) -> Self {
+impl<'a> From<&'a MessageError> for ServerMessage<'a> {
+    fn from(refusal: &'a MessageError) -> Self {
         Self::Error { code: refusal.code, message: &refusal.message, reference: refusal.reference }
     }
 }

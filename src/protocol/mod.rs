@@ -15,12 +15,12 @@ pub(crate) mod value;
 
 pub(crate) use code::{CloseCode, ErrorCode};
 pub(crate) use ids::{RoomId, SessionId, VisitorId};
-pub(crate) use message::{ClientMessage, PageView, Ref, Refusal, Watch, WatchState};
+pub(crate) use message::{ClientMessage, MessageError, PageView, Ref, Watch, WatchState};
 pub(crate) use mood::{Mood, MoodCounts, Vocabulary};
-pub(crate) use value::{Label, Props, Time, Whole};
+pub(crate) use value::{BoundedText, Props, SafeInteger, Time};
 
 /// The protocol's version, as `welcome` says it.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
 /// The subprotocol that is echoed when a client offers it.
 pub(crate) const SUBPROTOCOL: &str = "breathing-room.v1";

@@ -11,14 +11,14 @@ use super::code::ErrorCode;
 /// A value could not be taken from JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Problem {
+pub struct ParseError {
     /// `bad-json` or `bad-field`.
     pub code: ErrorCode,
     /// For people: the field and the rule it broke.
     pub message: String,
 }
 
-impl Problem {
+impl ParseError {
     /// `bad-field`, for the field and the rule it broke.
     #[must_use]
     pub(crate) fn field(field: &str, rule: &str) -> Self {
@@ -34,24 +34,24 @@ impl Problem {
 ///
 /// # Errors
 /// `bad-json` where the text is not a JSON object, `bad-field` where a field is missing or wrong.
-pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseError> {
     // Derived structs would take an array as their fields in order.
     if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
-        return Err(Problem::json("not a JSON object"));
+        return Err(ParseError::json("not a JSON object"));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize(&mut json) {
-        Ok(value) => json.end().map(|()| value).map_err(|error| Problem::json(&rule(&error))),
+        Ok(value) => json.end().map(|()| value).map_err(|error| ParseError::json(&rule(&error))),
         Err(error) => Err(problem(text, &error.path().to_string(), error.inner())),
     }
 }
 
-fn problem(text: &str, path: &str, error: &serde_json::Error) -> Problem {
+fn problem(text: &str, path: &str, error: &serde_json::Error) -> ParseError {
     // A wrong field may come before a syntax error, which is the graver of the two.
     match serde_json::from_str::<IgnoredAny>(text) {
-        Err(syntax) => Problem::json(&rule(&syntax)),
-        Ok(_) if path == "." => Problem { code: ErrorCode::BadField, message: rule(error) },
-        Ok(_) => Problem::field(&short(path), &rule(error)),
+        Err(syntax) => ParseError::json(&rule(&syntax)),
+        Ok(_) if path == "." => ParseError { code: ErrorCode::BadField, message: rule(error) },
+        Ok(_) => ParseError::field(&short(path), &rule(error)),
     }
 }
 

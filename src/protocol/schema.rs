@@ -16,7 +16,7 @@ use super::code::ErrorCode;
 use super::ids::SessionId;
 use super::message::{ClientMessage, PageView, Ref, Watch};
 use super::mood::{MOOD_RULE, MOODS_LIMIT, NamedMoods, Vocabulary};
-use super::value::{END_OF_TIME, Label, Props, SAFE_INTEGER, Time, Whole};
+use super::value::{BoundedText, END_OF_TIME, Props, SAFE_INTEGER, SafeInteger, Time};
 
 /// Text that matches `rule` from its first to its last character.
 #[must_use]
@@ -63,7 +63,7 @@ schema!(
     whole(1, SAFE_INTEGER).description(Some("A client's number for an event on one socket: it rises."))
 );
 
-schema!(Whole, whole(0, SAFE_INTEGER).description(Some("A duration or a position, in milliseconds.")));
+schema!(SafeInteger, whole(0, SAFE_INTEGER).description(Some("A duration or a position, in milliseconds.")));
 
 schema!(Time, whole(0, END_OF_TIME).description(Some("A moment: milliseconds since the Unix epoch, UTC.")));
 
@@ -96,7 +96,7 @@ schema!(NamedMoods<'_>, {
         .description(Some("How many people are in each mood; only what is above 0."))
 });
 
-impl<const MIN: usize, const MAX: usize> PartialSchema for Label<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> PartialSchema for BoundedText<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
         // A schema counts characters, each of which has at least one byte.
         let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[^\\x00]*$"));
@@ -106,7 +106,7 @@ impl<const MIN: usize, const MAX: usize> PartialSchema for Label<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> ToSchema for Label<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> ToSchema for BoundedText<MIN, MAX> {
     fn name() -> Cow<'static, str> {
         format!("Text{MIN}To{MAX}").into()
     }

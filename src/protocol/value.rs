@@ -37,9 +37,9 @@ pub enum BadValue {
 /// Text of at least `MIN` and at most `MAX` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Label<const MIN: usize, const MAX: usize>(Arc<str>);
+pub struct BoundedText<const MIN: usize, const MAX: usize>(Arc<str>);
 
-impl<const MIN: usize, const MAX: usize> Label<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> BoundedText<MIN, MAX> {
     /// The text itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -53,7 +53,7 @@ impl<const MIN: usize, const MAX: usize> Label<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> TryFrom<String> for Label<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> TryFrom<String> for BoundedText<MIN, MAX> {
     type Error = BadValue;
 
     fn try_from(text: String) -> Result<Self, BadValue> {
@@ -66,7 +66,7 @@ impl<const MIN: usize, const MAX: usize> TryFrom<String> for Label<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> fmt::Display for Label<MIN, MAX> {
+impl<const MIN: usize, const MAX: usize> fmt::Display for BoundedText<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -75,9 +75,9 @@ impl<const MIN: usize, const MAX: usize> fmt::Display for Label<MIN, MAX> {
 /// A whole number from 0 to 2^53 − 1: a duration in milliseconds, or a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
-pub struct Whole(u64);
+pub struct SafeInteger(u64);
 
-impl Whole {
+impl SafeInteger {
     /// The number.
     #[must_use]
     pub(crate) fn get(self) -> u64 {
@@ -85,7 +85,7 @@ impl Whole {
     }
 }
 
-impl TryFrom<u64> for Whole {
+impl TryFrom<u64> for SafeInteger {
     type Error = BadValue;
 
     fn try_from(number: u64) -> Result<Self, BadValue> {
@@ -100,7 +100,7 @@ pub struct Time(u64);
 
 impl Time {
     /// The last moment there is.
-    pub const END: Self = Self(END_OF_TIME);
+    pub const MAX: Self = Self(END_OF_TIME);
 
     /// The moment `millis` milliseconds after the Unix epoch, or the last one there is.
     #[must_use]
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn labels_hold_their_bounds_in_bytes() {
-        type Short = Label<1, 4>;
+        type Short = BoundedText<1, 4>;
         assert!(Short::try_from("abcd".to_owned()).is_ok());
         assert_eq!(Short::try_from("ééé".to_owned()), Err(BadValue::TooLong(4)));
         assert_eq!(Short::try_from(String::new()), Err(BadValue::Empty));

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::history::Store;
 use crate::history::store::SavedHold;
-use crate::presence::{Hold, Person, Reason, Registry, hold};
+use crate::presence::{Hold, HoldReason, Occupant, Registry, expiry};
 use crate::time::{Clock, millis};
 
 /// What brings holds to disk and back.
@@ -42,7 +42,7 @@ impl HoldStore {
         };
         let (now, wall) = (Instant::now(), self.clock.wall());
         let held = seats.iter().flatten().filter(|seat| {
-            let Ok(reason) = seat.reason.parse::<Reason>() else { return false };
+            let Ok(reason) = seat.reason.parse::<HoldReason>() else { return false };
             let left = Duration::from_millis(seat.held_until.millis().saturating_sub(wall.millis()));
             let mood = seat.mood.as_ref().and_then(|name| self.registry.vocabulary().find(name));
             // Where the wall clock was set back, nobody is held for longer than they should be.
@@ -67,7 +67,7 @@ impl HoldStore {
         ticks.tick().await; // the first is now
         loop {
             ticks.tick().await;
-            hold::end_all_over(&self.registry).await;
+            expiry::expire_due(&self.registry).await;
             saved = self.save_changes(saved).await;
         }
     }
@@ -79,7 +79,8 @@ impl HoldStore {
         if saved == Some(version) {
             return saved;
         }
-        let held = || self.seats(if self.seat_hold.is_zero() { Vec::new() } else { self.registry.held() });
+        let held =
+            || self.seats(if self.seat_hold.is_zero() { Vec::new() } else { self.registry.held_occupants() });
         match self.store.save_seats(held).await {
             Ok(()) => Some(version),
             Err(error) => {
@@ -92,7 +93,7 @@ impl HoldStore {
     /// Everybody who is here when the hub stops: whoever has no socket until the deadline that they have already.
     #[must_use]
     pub(crate) fn at_stop(&self) -> Vec<SavedHold> {
-        self.seats(if self.seat_hold.is_zero() { Vec::new() } else { self.registry.people() })
+        self.seats(if self.seat_hold.is_zero() { Vec::new() } else { self.registry.occupants() })
     }
 
     /// Saves these for the next start, and no others.
@@ -105,12 +106,12 @@ impl HoldStore {
         }
     }
 
-    fn seats(&self, people: Vec<Person>) -> Vec<SavedHold> {
+    fn seats(&self, people: Vec<Occupant>) -> Vec<SavedHold> {
         let (now, wall) = (Instant::now(), self.clock.wall());
-        let seat = |Person { room, visitor, mood, hold }| {
+        let seat = |Occupant { room, visitor, mood, hold }| {
             let mood = mood.and_then(|mood| self.registry.vocabulary().name(mood)).map(str::to_owned);
             let (reason, left) = match hold {
-                None => (Reason::Restart, Duration::MAX),
+                None => (HoldReason::Restart, Duration::MAX),
                 Some(Hold { reason, deadline }) => (reason, deadline.saturating_duration_since(now)),
             };
             // Whoever had a socket when the hub stopped has all of it; whoever was held already, what is left.
@@ -120,13 +121,13 @@ impl HoldStore {
         people.into_iter().map(seat).collect()
     }
 
-    fn longest(&self, reason: Reason) -> Duration {
+    fn longest(&self, reason: HoldReason) -> Duration {
         if self.seat_hold.is_zero() {
             return Duration::ZERO;
         }
         match reason {
-            Reason::Grace => self.leave_grace,
-            Reason::Restart => self.seat_hold,
+            HoldReason::Grace => self.leave_grace,
+            HoldReason::Restart => self.seat_hold,
         }
     }
 }
@@ -159,12 +160,12 @@ mod tests {
         let mut saved = seats.restore().await;
         saved = seats.save_changes(saved).await;
         // Somebody who is back before anything is saved costs nothing either.
-        registry.hold(&room, &ann, None, hold(Reason::Grace)).unwrap();
+        registry.hold(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
         registry.release(&ann);
         saved = seats.save_changes(saved).await;
         assert!(log() == before);
 
-        registry.hold(&room, &ann, None, hold(Reason::Grace)).unwrap();
+        registry.hold(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
         saved = seats.save_changes(saved).await;
         let with_ann = log();
         assert!(with_ann != before);

@@ -32,7 +32,7 @@ use crate::http::metrics::{HttpMetrics, Meters};
 use crate::http::pages;
 use crate::http::personal_data::PersonalDataGate;
 use crate::http::routes::Front;
-use crate::presence::{Feed, Registry, audit, hold};
+use crate::presence::{Feed, Registry, audit, expiry};
 use crate::quota::{Quota, Sharing};
 use crate::session::{WatchClocks, room, samples};
 use crate::time::{Clock, millis};
@@ -180,7 +180,7 @@ impl Server {
             async move {
                 let sweep = sweep::run(&sockets, transport.ping_interval, &room.clock);
                 let tidying = tidy(&room.clocks, &room.clock, &metrics);
-                let holds = hold::run(&room.registry);
+                let holds = expiry::run(&room.registry);
                 let saving = seats.keep_saved(saved, history.flush_interval);
                 let audits = audit::run(&room.registry, &room.clock);
                 tokio::join!(sweep, tidying, samples::run(&room), audits, holds, saving);

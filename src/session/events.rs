@@ -16,7 +16,7 @@ use crate::address::Address;
 use crate::history::Epoch;
 use crate::history::event::{Event, PageViewFact, WatchFact, Who};
 use crate::presence::VisitorActivity;
-use crate::protocol::{ErrorCode, PageView, Ref, Refusal, SessionId, Time, Watch, WatchState};
+use crate::protocol::{ErrorCode, MessageError, PageView, Ref, SessionId, Time, Watch, WatchState};
 use crate::quota::Permit;
 use crate::rejections::Limit;
 
@@ -56,7 +56,7 @@ impl Events {
     /// No events yet.
     #[must_use]
     pub(crate) fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
-        let activity = (!who.is_bot).then(|| context.registry.attention(&who.visitor));
+        let activity = (!who.is_bot).then(|| context.registry.visitor_activity(&who.visitor));
         Self {
             context,
             session,
@@ -76,7 +76,7 @@ impl Events {
     ///
     /// # Errors
     /// The `ref` does not rise, or the journal is full; nothing has changed.
-    pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), Refusal> {
+    pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
         let event = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
@@ -89,12 +89,12 @@ impl Events {
     /// The page is listed in the live activity, unless there is no room for it.
     fn list_page(&mut self, path: &Arc<str>) {
         let Some(activity) = &mut self.activity else { return };
-        activity.look_away();
+        activity.clear_page();
         self.page = None;
-        let bytes = VisitorActivity::bytes(path);
+        let bytes = VisitorActivity::entry_bytes(path);
         self.page = self.context.live_state.try_acquire(self.address, bytes as u64).ok();
         if self.page.is_some() {
-            activity.look_at(path);
+            activity.set_page(path);
         } else {
             self.context.rejections.limited(Limit::LiveState);
         }
@@ -104,7 +104,7 @@ impl Events {
     ///
     /// # Errors
     /// The `ref` does not rise, too much plays at once, or the journal is full; nothing has changed.
-    pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), Refusal> {
+    pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());
         let others = self.playing.iter().filter(|playing| playing.event.id() != id).count();
@@ -121,7 +121,7 @@ impl Events {
         self.append(reference, Event::Watch(event.clone()))?;
         self.playing.retain(|playing| playing.event.id() != id);
         if let Some(activity) = &mut self.activity {
-            activity.stop(id);
+            activity.stop_watching(id);
         }
         let socket = (self.address, self.session);
         if self.context.clocks.update(socket, id, event.state_at(), now) {
@@ -135,7 +135,7 @@ impl Events {
     fn play(&mut self, event: WatchFact, content: &Arc<str>, now: Duration) {
         let id = event.id();
         // The event and the list may each have a text of their own.
-        let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::bytes(content);
+        let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::entry_bytes(content);
         let Ok(permit) = self.context.live_state.try_acquire(self.address, bytes as u64) else {
             self.context.rejections.limited(Limit::LiveState);
             self.context.clocks.disconnect(self.session, id, now);
@@ -143,11 +143,11 @@ impl Events {
         };
         self.playing.push(PlayingSession { event, since: now, _permit: permit });
         if let Some(activity) = &mut self.activity {
-            activity.play(id, content);
+            activity.start_watching(id, content);
         }
     }
 
-    fn check_rising(&self, reference: Ref) -> Result<(), Refusal> {
+    fn check_rising(&self, reference: Ref) -> Result<(), MessageError> {
         match self.last_ref {
             Some(last) if reference <= last => {
                 let rule = format!("ref: must rise; the last one on this socket was {last}");
@@ -158,7 +158,7 @@ impl Events {
     }
 
     /// Queues the event. Only events that were taken use up their `ref`.
-    fn append(&mut self, reference: Ref, event: Event) -> Result<(), Refusal> {
+    fn append(&mut self, reference: Ref, event: Event) -> Result<(), MessageError> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
             self.context.rejections.limited(full.into());
             refuse(ErrorCode::Overloaded, full.to_string(), reference)
@@ -213,6 +213,6 @@ impl fmt::Debug for Events {
     }
 }
 
-fn refuse(code: ErrorCode, message: String, reference: Ref) -> Refusal {
-    Refusal { code, message, reference: Some(reference) }
+fn refuse(code: ErrorCode, message: String, reference: Ref) -> MessageError {
+    MessageError { code, message, reference: Some(reference) }
 }

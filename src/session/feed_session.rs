@@ -9,7 +9,7 @@ use crate::panics::{Panics, Scope};
 use crate::presence::Feed;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
-use crate::protocol::{ClientMessage, CloseCode, ErrorCode, Refusal};
+use crate::protocol::{ClientMessage, CloseCode, ErrorCode, MessageError};
 use crate::rejections::Rejections;
 use crate::transport::FeedPermit;
 use crate::transport::socket::{Incoming, Socket};
@@ -24,7 +24,7 @@ pub(crate) async fn run(
     panics: Panics,
 ) {
     let session = async {
-        let _subscription = feed.listen(socket.writer()).await;
+        let _subscription = feed.subscribe(socket.writer()).await;
         refuse_all(&mut socket, &rejections).await;
     };
     if panics.catch(Scope::Session, session).await.is_none() {
@@ -46,11 +46,11 @@ async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
             Incoming::Ended(_) => return,
         };
         rejections.refused(refusal.code);
-        socket.writer().send(&Frame::text(&ServerMessage::from(&refusal)));
+        socket.writer().send(&Frame::json(&ServerMessage::from(&refusal)));
     }
 }
 
-fn read_only() -> Refusal {
+fn read_only() -> MessageError {
     let message = "type: this socket only tells the live activity".to_owned();
-    Refusal { code: ErrorCode::UnknownType, message, reference: None }
+    MessageError { code: ErrorCode::UnknownType, message, reference: None }
 }

@@ -18,11 +18,13 @@ use crate::auth::{BadToken, Tokens};
 use crate::history::event::Who;
 use crate::history::{Epoch, Journal};
 use crate::panics::{Panics, Scope};
-use crate::presence::{Membership, Reason, Registry};
+use crate::presence::{HoldReason, Membership, Registry};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
-use crate::protocol::parse::Problem;
-use crate::protocol::{ClientMessage, CloseCode, ErrorCode, Mood, PROTOCOL, Refusal, SessionId, Time};
+use crate::protocol::parse::ParseError;
+use crate::protocol::{
+    ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PROTOCOL_VERSION, SessionId, Time,
+};
 use crate::quota::Quota;
 use crate::rejections::Rejections;
 use crate::time::Clock;
@@ -92,13 +94,13 @@ impl RoomSession {
     pub(crate) fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if who.is_bot {
-            Ok(context.registry.attend(&who.room, &who.visitor, Arc::clone(writer)))
+            Ok(context.registry.join_as_bot(&who.room, &who.visitor, Arc::clone(writer)))
         } else {
             context.registry.join(&who.room, &who.visitor, mood, Arc::clone(writer))
         };
         let membership = joined.map(|(membership, counts)| {
             let welcome = ServerMessage::Welcome {
-                protocol: PROTOCOL,
+                protocol: PROTOCOL_VERSION,
                 session: id,
                 visitor: &who.visitor,
                 room: &who.room,
@@ -108,7 +110,7 @@ impl RoomSession {
                 vocabulary: context.registry.vocabulary(),
                 server_time: context.clock.wall(),
             };
-            writer.open(counts.seq, &Frame::text(&welcome));
+            writer.open(counts.seq, &Frame::json(&welcome));
             membership
         });
         let membership = membership.inspect_err(|_| writer.close(CloseCode::Overloaded)).ok();
@@ -160,12 +162,12 @@ impl RoomSession {
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) {
+    fn refuse(&self, refusal: &MessageError) {
         self.context.rejections.refused(refusal.code);
-        self.socket.writer().send(&Frame::text(&ServerMessage::from(refusal)));
+        self.socket.writer().send(&Frame::json(&ServerMessage::from(refusal)));
     }
 
-    fn apply(&mut self, message: ClientMessage) -> Result<(), Refusal> {
+    fn apply(&mut self, message: ClientMessage) -> Result<(), MessageError> {
         let Some(membership) = &self.membership else { return Ok(()) };
         let new_events = || {
             let (context, address) = (Arc::clone(&self.context), self.socket.address());
@@ -195,7 +197,7 @@ impl RoomSession {
 
     fn ack(&mut self, committed: Epoch) {
         if let Some(up_to) = self.events.as_mut().and_then(|events| events.committed(committed)) {
-            self.socket.writer().send(&Frame::text(&ServerMessage::Ack { up_to }));
+            self.socket.writer().send(&Frame::json(&ServerMessage::Ack { up_to }));
         }
     }
 
@@ -204,7 +206,7 @@ impl RoomSession {
         self.events = None;
         let Some(membership) = self.membership.take() else { return };
         if end == End::Lost {
-            membership.lose(Reason::Grace, self.context.leave_grace);
+            membership.leave_with_hold(HoldReason::Grace, self.context.leave_grace);
         }
     }
 }
@@ -226,14 +228,14 @@ impl Context {
     }
 }
 
-fn bad_token(bad: &BadToken) -> Refusal {
-    let Problem { code, message } = Problem::field("token", &bad.to_string());
-    Refusal { code, message, reference: None }
+fn bad_token(bad: &BadToken) -> MessageError {
+    let ParseError { code, message } = ParseError::field("token", &bad.to_string());
+    MessageError { code, message, reference: None }
 }
 
-fn unknown_mood() -> Refusal {
+fn unknown_mood() -> MessageError {
     let message = "mood: not in this hub's vocabulary (see welcome.vocabulary)".to_owned();
-    Refusal { code: ErrorCode::UnknownMood, message, reference: None }
+    MessageError { code: ErrorCode::UnknownMood, message, reference: None }
 }
 
 #[cfg(test)]

@@ -299,7 +299,7 @@ impl Sockets {
 impl SocketPermit {
     /// The socket is open: from now on the sweep looks after it.
     pub(crate) fn register(&mut self, writer: &Arc<SocketWriter>) {
-        let open = OpenSocket { writer: Arc::clone(writer), expires: Time::END };
+        let open = OpenSocket { writer: Arc::clone(writer), expires: Time::MAX };
         self.key = Some(lock(&self.sockets.open).insert(open));
         if self.sockets.is_closed() {
             // It was on its way when the others were closed.

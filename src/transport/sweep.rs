@@ -180,7 +180,7 @@ mod tests {
         let timeouts = Timeouts::new(Duration::from_secs(25));
         let mut pass = SweepPass { timeouts, now: Time::from_millis(0), excess: 15, unsent: 0 };
         let waiting = |stuck| WriterStatus { idle: 1, stalled: stuck, closing: 0, unsent: 10 };
-        let mut decide = |stuck| pass.decide(waiting(stuck), Time::END);
+        let mut decide = |stuck| pass.decide(waiting(stuck), Time::MAX);
         assert_eq!(decide(1), None, "it may still take it");
         assert_eq!(decide(31), Some(Action::Shed), "it is dead anyway, and its bytes count");
         assert_eq!([decide(2), decide(2)], [Some(Action::Shed), None]);

@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn state(seq: u64) -> Frame {
-        Frame::text(&seq)
+        Frame::json(&seq)
     }
 
     /// With the counters of its `Arc` it fits into 112 bytes, which allocators have a size for; the next is 128. In
@@ -381,46 +381,46 @@ mod tests {
         let (writer, peer) = connected().await;
         assert!(writer.send_state(4, &state(4)));
         assert!(writer.send_state(7, &state(7)));
-        writer.open(5, &Frame::text(&"welcome"));
+        writer.open(5, &Frame::json(&"welcome"));
         assert!(!writer.send_state(7, &state(7)), "told already");
         assert!(!writer.send_state(6, &state(6)), "older than what was told");
         assert!(writer.send_state(8, &state(8)));
-        let expected = [Frame::text(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
+        let expected = [Frame::json(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
         assert_eq!(read_all(writer, peer).await, expected.concat());
     }
 
     #[tokio::test]
     async fn a_slow_socket_gets_whole_frames_and_of_all_states_the_newest() {
         let (writer, peer) = connected().await;
-        writer.open(0, &Frame::text(&"welcome"));
-        let long = Frame::text(&"x".repeat(1 << 20)); // more than any kernel buffer takes
+        writer.open(0, &Frame::json(&"welcome"));
+        let long = Frame::json(&"x".repeat(1 << 20)); // more than any kernel buffer takes
         writer.send(&long);
         assert!(writer.is_above_high_water());
         for seq in 1..=1_000 {
             assert!(writer.send_state(seq, &state(seq)));
         }
         writer.send(&Frame::ping());
-        let expected = [Frame::text(&"welcome"), long, Frame::ping(), state(1_000)];
+        let expected = [Frame::json(&"welcome"), long, Frame::ping(), state(1_000)];
         assert_eq!(read_all(writer, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
     }
 
     #[tokio::test]
     async fn nothing_follows_a_close() {
         let (writer, peer) = connected().await;
-        writer.open(0, &Frame::text(&"welcome"));
+        writer.open(0, &Frame::json(&"welcome"));
         writer.close(CloseCode::Restarting);
         writer.close(CloseCode::TooBig);
         writer.send(&Frame::ping());
         assert!(!writer.send_state(1, &state(1)));
         assert!(writer.has_closed());
-        let expected = [Frame::text(&"welcome"), Frame::close(CloseCode::Restarting)];
+        let expected = [Frame::json(&"welcome"), Frame::close(CloseCode::Restarting)];
         assert_eq!(read_all(writer, peer).await, expected.map(|frame| frame.bytes().to_vec()).concat());
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_socket_that_was_given_up() {
         let (writer, _peer) = connected().await;
-        writer.open(0, &Frame::text(&"x".repeat(1 << 20)));
+        writer.open(0, &Frame::json(&"x".repeat(1 << 20)));
         let drained = poll_fn(|cx| writer.poll_drained(cx));
         let abort = async { assert!(writer.abort()) };
         tokio::join!(biased; drained, abort);
@@ -430,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn failed_write_shuts_the_socket_down_after_what_has_arrived() {
         let (writer, mut peer) = connected().await;
-        writer.open(0, &Frame::text(&"welcome"));
+        writer.open(0, &Frame::json(&"welcome"));
         peer.write_all(b"said before").await.unwrap();
         writer.stream().readable().await.unwrap();
         writer.finish(); // from now on the kernel refuses writes with EPIPE
@@ -453,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn close_of_the_hub_holds_when_a_later_write_fails() {
         let (writer, _peer) = connected().await;
-        writer.open(0, &Frame::text(&"welcome"));
+        writer.open(0, &Frame::json(&"welcome"));
         writer.close(CloseCode::Restarting);
         assert!(writer.abort());
         assert!(writer.has_closed());
@@ -463,9 +463,9 @@ mod tests {
     #[tokio::test]
     async fn a_sweep_counts_silence_stalls_and_closes() {
         let (writer, _peer) = connected().await;
-        writer.open(0, &Frame::text(&"welcome"));
+        writer.open(0, &Frame::json(&"welcome"));
         assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 0, closing: 0, unsent: 0 });
-        writer.send(&Frame::text(&"x".repeat(1 << 20)));
+        writer.send(&Frame::json(&"x".repeat(1 << 20)));
         writer.close(CloseCode::Overloaded);
         let WriterStatus { idle: 2, stalled: 1, closing: 1, unsent } = writer.sweep() else {
             panic!("other vitals")

@@ -165,10 +165,10 @@ impl<'w> HubRun<'w> {
         for room in ROOMS {
             assert_eq!(self.state(room), model.state(room), "the {room}: left the hub, right the model");
             let held = model.held().into_iter().filter(|hold| hold.member.room == room).count();
-            let reported = registry.counts(&RoomId::try_from(room).expect("a name")).held;
+            let reported = registry.snapshot(&RoomId::try_from(room).expect("a name")).held;
             assert_eq!(reported as usize, held, "held in the {room}: left the hub, right the model");
         }
-        let reported: usize = registry.rooms(usize::MAX).iter().map(|room| room.sessions()).sum();
+        let reported: usize = registry.rooms(usize::MAX).iter().map(|room| room.socket_count()).sum();
         assert_eq!(
             reported,
             model.totals().sessions,
@@ -180,7 +180,7 @@ impl<'w> HubRun<'w> {
     }
 
     fn state(&self, room: &str) -> State {
-        let counts = self.hub.registry.counts(&RoomId::try_from(room).expect("a name"));
+        let counts = self.hub.registry.snapshot(&RoomId::try_from(room).expect("a name"));
         let moods = self.hub.registry.vocabulary().names().zip(counts.moods.iter());
         let moods =
             moods.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count.into()));

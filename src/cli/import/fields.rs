@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::cli::sheet;
-use crate::protocol::parse::Problem;
+use crate::protocol::parse::ParseError;
 
 /// Why a row was refused: the field, where it is one field's fault, and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +27,8 @@ impl Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
+impl From<ParseError> for Refusal {
+    fn from(problem: ParseError) -> Self {
         Self(problem.message)
     }
 }

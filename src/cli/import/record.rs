@@ -4,7 +4,7 @@
 
 use super::fields::{Fields, Refusal};
 use crate::history::record::Record;
-use crate::protocol::{Time, Whole};
+use crate::protocol::{SafeInteger, Time};
 
 /// The rule that a time later than the latest one breaks.
 pub(in crate::cli) const FUTURE: &str = "must not be more than 5 minutes in the future";
@@ -32,7 +32,7 @@ pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, Refu
             content: row.required("content")?,
             state: row.required("state")?,
             at: row.required("at")?,
-            watched_ms: row.required::<Whole>("watchedMs")?.get(),
+            watched_ms: row.required::<SafeInteger>("watchedMs")?.get(),
             started_at: row.required("startedAt")?,
             seen_at: row.required("seenAt")?,
             position_ms: row.optional("positionMs")?,

@@ -81,7 +81,7 @@ impl Serialize for Range {
 }
 
 schema!(Range, {
-    let custom = Self::Between { from: Time::from_millis(0), to: Time::END };
+    let custom = Self::Between { from: Time::from_millis(0), to: Time::MAX };
     one_of(Self::NAMED.iter().chain([&custom]).map(|range| range.name()))
 });
 

@@ -83,8 +83,8 @@ impl<'a> Texts<'a> {
         for view in &batch.page_views {
             self.visitors.insert(view.who.visitor.as_str());
             self.shared.extend([view.who.room.as_str(), view.path.as_str()]);
-            self.shared.extend(view.title.as_ref().map(crate::protocol::value::Label::as_str));
-            if let Some(referrer) = view.referrer.as_ref().map(crate::protocol::value::Label::as_str) {
+            self.shared.extend(view.title.as_ref().map(crate::protocol::value::BoundedText::as_str));
+            if let Some(referrer) = view.referrer.as_ref().map(crate::protocol::value::BoundedText::as_str) {
                 self.shared.insert(referrer);
                 if !self.hosts.contains_key(referrer)
                     && let Some(host) = referrer_host(referrer)

@@ -9,7 +9,7 @@ use super::rollups::from_json;
 use crate::history::calendar::Month;
 use crate::history::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
 use crate::history::rollup::{ALL_ROOMS, Number, Trace};
-use crate::protocol::{Props, RoomId, Time, WatchState, Whole};
+use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
@@ -261,10 +261,11 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
     let pair =
         |value: Option<u64>, at: Option<u64>| value.zip(at).map(|(value, at)| (Time::from_millis(at), value));
     let position_ms = match pair(row.try_get(9)?, row.try_get(10)?) {
-        Some((at, position)) => Some((at, Whole::try_from(position).map_err(decode)?)),
+        Some((at, position)) => Some((at, SafeInteger::try_from(position).map_err(decode)?)),
         None => None,
     };
-    let duration_ms = row.try_get::<Option<u64>, _>(11)?.map(Whole::try_from).transpose().map_err(decode)?;
+    let duration_ms =
+        row.try_get::<Option<u64>, _>(11)?.map(SafeInteger::try_from).transpose().map_err(decode)?;
     let props_at: Option<u64> = row.try_get(13)?;
     Ok(WatchFact {
         id: id(row)?,

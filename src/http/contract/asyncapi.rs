@@ -12,7 +12,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use super::DESCRIPTION;
 use super::endpoint::{Schemas, collect};
 use crate::http::websocket::Joining;
-use crate::presence::summary::{Kind, Summary};
+use crate::presence::live_activity::{LiveActivity, LiveActivityType};
 use crate::protocol::message::ServerMessage;
 use crate::protocol::schema::reference;
 use crate::protocol::{
@@ -135,7 +135,7 @@ fn type_of(payload: &Value) -> Option<&str> {
 /// The summary, which on a socket has a `type`.
 fn live_activity() -> Value {
     let named = json!({ "type": "object", "required": ["type"] });
-    let payload = json!({ "allOf": [named, json(&reference(&Summary::name()))] });
+    let payload = json!({ "allOf": [named, json(&reference(&LiveActivity::name()))] });
     json!({ "name": "live-activity", "summary": "From the hub", "payload": payload })
 }
 
@@ -178,8 +178,8 @@ fn operation(action: &str, channel: &str, messages: &[String]) -> Value {
 fn schemas() -> Value {
     let mut schemas = Schemas::new();
     collect::<ServerMessage>(&mut schemas);
-    collect::<Summary>(&mut schemas);
-    collect::<Kind>(&mut schemas);
+    collect::<LiveActivity>(&mut schemas);
+    collect::<LiveActivityType>(&mut schemas);
     collect::<PageView>(&mut schemas);
     collect::<Watch>(&mut schemas);
     collect::<Ref>(&mut schemas);

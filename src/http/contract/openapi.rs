@@ -23,7 +23,7 @@ use crate::http::personal_data::{Data, Erasure};
 use crate::http::rooms::RoomBody;
 use crate::http::stats::Asking;
 use crate::http::websocket::Joining;
-use crate::presence::summary::Summary;
+use crate::presence::live_activity::LiveActivity;
 use crate::protocol::schema::{one_of, reference};
 use crate::protocol::{PageView, RoomId, Time, VisitorId, Watch};
 
@@ -95,7 +95,7 @@ fn live() -> Vec<Endpoint> {
             .opens_socket(),
         Endpoint::get("/live-activity", "liveActivity", "What is going on, over all rooms")
             .only_for(Who::PerhapsAdmin)
-            .answers_for_a_while::<Summary>(200, "At most 100 rooms, pages and contents, the largest first."),
+            .answers_for_a_while::<LiveActivity>(200, "At most 100 rooms, pages and contents, the largest first."),
         Endpoint::get("/live", "liveSocket", "The live activity on a socket, at once and then on change")
             .says("A browser offers the admin's token as the subprotocol `bearer.{token}`, percent-encoded.")
             .only_for(Who::PerhapsAdmin)

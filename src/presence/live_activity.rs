@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::activity::{Attended, LIST_LIMIT};
-use super::registry::{Registry, Totals};
+use super::registry::{PresenceTotals, Registry};
 use super::room::Room;
 use crate::protocol::frame::{Frame, json};
 use crate::protocol::mood::NamedMoods;
@@ -31,9 +31,9 @@ const LIST_BYTES: usize = 9 * 1024;
 
 /// What is going on, over all rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct LiveActivity {
+struct ActivitySnapshot {
     vocabulary: Vocabulary,
-    totals: Totals,
+    totals: PresenceTotals,
     rooms: Vec<Listed>,
     moods: MoodCounts,
     watching: Vec<Attended>,
@@ -43,7 +43,7 @@ struct LiveActivity {
 /// With how many are present, and how many of them are held.
 type Listed = (RoomId, (u32, u32), MoodCounts);
 
-impl LiveActivity {
+impl ActivitySnapshot {
     /// Passes all rooms, in chunks, and lets others work in between.
     async fn collect(registry: &Registry) -> Self {
         let vocabulary = registry.vocabulary().clone();
@@ -69,7 +69,7 @@ impl LiveActivity {
     }
 
     fn look_at(room: &Room, moods: &mut MoodCounts) -> Listed {
-        let counts = room.counts();
+        let counts = room.snapshot();
         moods.merge(&counts.moods);
         (room.id().clone(), (counts.present, counts.held), counts.moods)
     }
@@ -77,21 +77,21 @@ impl LiveActivity {
     /// Cuts each list where it has too many bytes.
     fn cut(&mut self) {
         let Self { vocabulary, rooms, watching, pages, .. } = self;
-        cut(rooms, |listed| json(&InRoom::new(listed, vocabulary)).len());
-        cut(watching, |attended| json(&Watching::new(attended)).len());
-        cut(pages, |attended| json(&OnPage::new(attended)).len());
+        cut(rooms, |listed| json(&RoomActivity::new(listed, vocabulary)).len());
+        cut(watching, |attended| json(&ContentActivity::new(attended)).len());
+        cut(pages, |attended| json(&PageActivity::new(attended)).len());
     }
 
     /// The summary as a message; `kind` is its `type` on a socket.
-    fn message(&self, kind: Option<Kind>, timestamp: Time) -> Summary<'_> {
-        Summary {
+    fn message(&self, kind: Option<LiveActivityType>, timestamp: Time) -> LiveActivity<'_> {
+        LiveActivity {
             kind,
             live_users: self.totals.visitors,
             sessions: self.totals.sessions,
-            rooms: self.rooms.iter().map(|listed| InRoom::new(listed, &self.vocabulary)).collect(),
+            rooms: self.rooms.iter().map(|listed| RoomActivity::new(listed, &self.vocabulary)).collect(),
             moods: self.vocabulary.named(&self.moods),
-            watching: self.watching.iter().map(Watching::new).collect(),
-            pages: self.pages.iter().map(OnPage::new).collect(),
+            watching: self.watching.iter().map(ContentActivity::new).collect(),
+            pages: self.pages.iter().map(PageActivity::new).collect(),
             timestamp,
         }
     }
@@ -109,29 +109,29 @@ fn cut<T>(list: &mut Vec<T>, length: impl Fn(&T) -> usize) {
 
 /// A summary that is kept, encoded for all who ask.
 #[derive(Debug)]
-pub(crate) struct CachedSummary {
+pub(crate) struct CachedActivity {
     /// Rises by one with every summary that says something else than the one before; it begins at 1.
     pub seq: u64,
     /// As HTTP tells it.
     pub json: Bytes,
     /// As sockets are told.
     pub frame: Frame,
-    activity: LiveActivity,
+    activity: ActivitySnapshot,
     made: Instant,
 }
 
 /// The newest summary, made by whoever asks when it is too old, for all who ask meanwhile.
 #[derive(Debug)]
-pub(crate) struct Summaries {
+pub(crate) struct LiveActivityCache {
     registry: Arc<Registry>,
     clock: Clock,
     /// One makes a summary at a time; the others wait for it.
     turn: Semaphore,
     /// Held for O(1).
-    newest: Mutex<Option<Arc<CachedSummary>>>,
+    newest: Mutex<Option<Arc<CachedActivity>>>,
 }
 
-impl Summaries {
+impl LiveActivityCache {
     /// None was made yet.
     #[must_use]
     pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Self {
@@ -139,7 +139,7 @@ impl Summaries {
     }
 
     /// A summary that is at most a tenth of a second old.
-    pub(crate) async fn newest(&self) -> Arc<CachedSummary> {
+    pub(crate) async fn newest(&self) -> Arc<CachedActivity> {
         if let Some(kept) = self.fresh() {
             return kept;
         }
@@ -151,19 +151,19 @@ impl Summaries {
         }
     }
 
-    fn fresh(&self) -> Option<Arc<CachedSummary>> {
+    fn fresh(&self) -> Option<Arc<CachedActivity>> {
         lock(&self.newest).clone().filter(|kept| kept.made.elapsed() < LIFETIME)
     }
 
-    async fn make(&self) -> Arc<CachedSummary> {
+    async fn make(&self) -> Arc<CachedActivity> {
         // As old as its oldest part.
         let (made, now) = (Instant::now(), self.clock.wall());
-        let activity = LiveActivity::collect(&self.registry).await;
+        let activity = ActivitySnapshot::collect(&self.registry).await;
         let json = json(&activity.message(None, now)).into();
-        let frame = Frame::text(&activity.message(Some(Kind::LiveActivity), now));
+        let frame = Frame::json(&activity.message(Some(LiveActivityType::LiveActivity), now));
         let mut newest = lock(&self.newest);
         let seq = newest.as_ref().map_or(1, |before| before.seq + u64::from(before.activity != activity));
-        let kept = Arc::new(CachedSummary { seq, json, frame, activity, made });
+        let kept = Arc::new(CachedActivity { seq, json, frame, activity, made });
         *newest = Some(Arc::clone(&kept));
         kept
     }
@@ -172,23 +172,23 @@ impl Summaries {
 /// What is going on, over all rooms.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Summary<'a> {
+pub(crate) struct LiveActivity<'a> {
     /// Only on a socket.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Kind, required = false)]
-    kind: Option<Kind>,
+    #[schema(value_type = LiveActivityType, required = false)]
+    kind: Option<LiveActivityType>,
     /// Distinct visitors over all rooms.
     live_users: usize,
     /// Open room sockets of people.
     sessions: usize,
     /// The largest first, at most 100 of them and 9 KiB; so are the lists below.
-    rooms: Vec<InRoom<'a>>,
+    rooms: Vec<RoomActivity<'a>>,
     /// People by mood, over all rooms.
     moods: NamedMoods<'a>,
     /// What people watch now.
-    watching: Vec<Watching<'a>>,
+    watching: Vec<ContentActivity<'a>>,
     /// The pages that people are on.
-    pages: Vec<OnPage<'a>>,
+    pages: Vec<PageActivity<'a>>,
     /// The hub's wall clock when this was made.
     timestamp: Time,
 }
@@ -196,14 +196,14 @@ pub(crate) struct Summary<'a> {
 /// The `type` of a summary on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
+pub(crate) enum LiveActivityType {
     /// The only one there is.
     LiveActivity,
 }
 
 /// How many are in a room.
 #[derive(Debug, Serialize, ToSchema)]
-struct InRoom<'a> {
+struct RoomActivity<'a> {
     room: &'a RoomId,
     present: u32,
     /// How many of them have no socket now.
@@ -211,7 +211,7 @@ struct InRoom<'a> {
     moods: NamedMoods<'a>,
 }
 
-impl<'a> InRoom<'a> {
+impl<'a> RoomActivity<'a> {
     fn new((room, (present, held), moods): &'a Listed, vocabulary: &'a Vocabulary) -> Self {
         Self { room, present: *present, held: *held, moods: vocabulary.named(moods) }
     }
@@ -219,12 +219,12 @@ impl<'a> InRoom<'a> {
 
 /// How many watch something.
 #[derive(Debug, Serialize, ToSchema)]
-struct Watching<'a> {
+struct ContentActivity<'a> {
     content: &'a str,
     count: usize,
 }
 
-impl<'a> Watching<'a> {
+impl<'a> ContentActivity<'a> {
     fn new((content, count): &'a Attended) -> Self {
         Self { content, count: *count }
     }
@@ -232,12 +232,12 @@ impl<'a> Watching<'a> {
 
 /// How many are on a page.
 #[derive(Debug, Serialize, ToSchema)]
-struct OnPage<'a> {
+struct PageActivity<'a> {
     path: &'a str,
     count: usize,
 }
 
-impl<'a> OnPage<'a> {
+impl<'a> PageActivity<'a> {
     fn new((path, count): &'a Attended) -> Self {
         Self { path, count: *count }
     }
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use crate::panics::Panics;
     use crate::presence::metrics::PresenceMetrics;
-    use crate::presence::{Config, Hold, Reason, VisitorActivity};
+    use crate::presence::{Config, Hold, HoldReason, VisitorActivity};
     use crate::protocol::VisitorId;
 
     fn registry(config: Config) -> Arc<Registry> {
@@ -256,13 +256,13 @@ mod tests {
     }
 
     fn hold() -> Hold {
-        Hold::new(Reason::Grace, Instant::now(), Duration::from_hours(1))
+        Hold::new(HoldReason::Grace, Instant::now(), Duration::from_hours(1))
     }
 
     fn attend(registry: &Registry, visitor: usize, text: &str) -> VisitorActivity {
-        let mut attention = registry.attention(&VisitorId::try_from(format!("v{visitor}")).unwrap());
-        attention.look_at(&text.into());
-        attention.play(uuid::Uuid::new_v4(), &text.into());
+        let mut attention = registry.visitor_activity(&VisitorId::try_from(format!("v{visitor}")).unwrap());
+        attention.set_page(&text.into());
+        attention.start_watching(uuid::Uuid::new_v4(), &text.into());
         attention
     }
 
@@ -282,7 +282,7 @@ mod tests {
                 registry.hold(&room, &visitor(number), *mood, hold()).unwrap();
             }
         }
-        let summaries = Summaries::new(registry, Clock::system());
+        let summaries = LiveActivityCache::new(registry, Clock::system());
         let newest = summaries.newest().await;
         let length = newest.frame.bytes().len();
         assert!((16 * 1024..32 * 1024).contains(&length), "{length}");
@@ -302,7 +302,7 @@ mod tests {
                 registry.hold(&room, &visitor(3 * n + of_three), calm, hold()).unwrap();
             }
         }
-        let activity = LiveActivity::collect(&registry).await;
+        let activity = ActivitySnapshot::collect(&registry).await;
         assert_eq!((activity.totals.visitors, activity.totals.rooms), (3_000, 1_500));
         assert_eq!(activity.moods.iter().sum::<u32>(), 3_000);
         assert_eq!(activity.rooms.len(), LIST_LIMIT);
@@ -312,7 +312,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_summary_serves_all_who_ask_within_its_lifetime() {
         let registry = registry(Config::default());
-        let summaries = Summaries::new(Arc::clone(&registry), Clock::system());
+        let summaries = LiveActivityCache::new(Arc::clone(&registry), Clock::system());
         let (first, second) = tokio::join!(summaries.newest(), summaries.newest());
         assert!(Arc::ptr_eq(&first, &second), "who waits gets the same");
         let ann = attend(&registry, 1, "/a");

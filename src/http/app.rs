@@ -18,7 +18,7 @@ use crate::history::stats::Answers;
 use crate::history::{Journal, Lifecycle, Store};
 use crate::presence::{Feed, Registry};
 use crate::rejections::Rejections;
-use crate::session::{WatchClocks, room};
+use crate::session::{SessionContext, WatchClocks};
 use crate::time::Clock;
 use crate::transport::Sockets;
 
@@ -58,7 +58,7 @@ pub(crate) struct App {
     /// The tasks of all sessions.
     pub sessions: TaskTracker,
     /// What room sessions need.
-    pub room: Arc<room::Context>,
+    pub room: Arc<SessionContext>,
     /// Both clocks.
     pub clock: Clock,
     /// How long watch sessions have played.

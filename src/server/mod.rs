@@ -34,7 +34,7 @@ use crate::http::personal_data::PersonalDataGate;
 use crate::http::routes::Front;
 use crate::presence::{Feed, Registry, audit, expiry};
 use crate::quota::{Quota, Sharing};
-use crate::session::{WatchClocks, room, samples};
+use crate::session::{SessionContext, WatchClocks, samples};
 use crate::time::{Clock, millis};
 use crate::transport::accept::{AcceptConfig, Acceptor};
 use crate::transport::{Descriptors, Sockets, stall_limit, sweep};
@@ -163,7 +163,7 @@ impl Server {
         let saved = seats.restore().await;
         let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
         let clocks = Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone()));
-        let room = Arc::new(room::Context {
+        let room = Arc::new(SessionContext {
             registry: Arc::clone(&registry),
             journal: journal.clone(),
             clocks: Arc::clone(&clocks),

@@ -1,7 +1,7 @@
-//! A session's events: from a message to the journal, and from a commit to an ack.
+//! The events of a session: appends them to the journal, and acknowledges them after their commit.
 //!
-//! Made by the first event and dropped with the session, at which what played on its socket stops.
-//! It knows nothing of the socket.
+//! The first event creates this state; the end of the session drops it, which stops the watch sessions that play on
+//! its socket. It does not know the socket.
 
 use std::fmt;
 use std::future::pending;
@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::acks::Acks;
-use super::room;
+use super::context::SessionContext;
 use crate::address::Address;
 use crate::history::Epoch;
 use crate::history::event::{Event, PageViewFact, WatchFact, Who};
@@ -25,37 +24,37 @@ const PLAYING_LIMIT: usize = 16;
 
 /// The events of one session.
 pub(crate) struct Events {
-    context: Arc<room::Context>,
+    context: Arc<SessionContext>,
     session: SessionId,
     who: Who,
     address: Address,
-    /// Bots have none: they are not seen.
+    /// None for bots: the live activity does not list them.
     activity: Option<VisitorActivity>,
     acks: Acks,
-    /// Ready when the next ack is due.
+    /// Ready at the commit that [`Acks`] waits for.
     commit: Option<Pin<Box<dyn Future<Output = Epoch> + Send>>>,
     last_ref: Option<Ref>,
     last_watch: Time,
-    /// What its page takes of the live state, where it is listed.
+    /// The quota that the current page takes of the live state; none where the page is not listed.
     page: Option<Permit>,
-    /// The watch sessions that play on this socket, and are measured.
+    /// The watch sessions that play on this socket and that the hub measures.
     playing: Vec<PlayingSession>,
 }
 
-/// A watch session that plays.
+/// A watch session that plays and is measured.
 struct PlayingSession {
-    /// The newest event, without what only its own message tells.
+    /// The newest event, without the fields that only its own message sets.
     event: WatchFact,
-    /// When it came.
+    /// When the event arrived, by the monotonic clock.
     since: Duration,
-    /// What this takes of the live state.
+    /// The quota that this takes of the live state.
     _permit: Permit,
 }
 
 impl Events {
-    /// No events yet.
+    /// The state of a session without events.
     #[must_use]
-    pub(crate) fn new(context: Arc<room::Context>, session: SessionId, who: Who, address: Address) -> Self {
+    pub(crate) fn new(context: Arc<SessionContext>, session: SessionId, who: Who, address: Address) -> Self {
         let activity = (!who.is_bot).then(|| context.registry.visitor_activity(&who.visitor));
         Self {
             context,
@@ -72,10 +71,10 @@ impl Events {
         }
     }
 
-    /// A page was seen.
+    /// Appends a page view and lists the page in the live activity.
     ///
     /// # Errors
-    /// The `ref` does not rise, or the journal is full; nothing has changed.
+    /// The `ref` does not rise, or the journal is full. Nothing changes then.
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
@@ -86,7 +85,7 @@ impl Events {
         Ok(())
     }
 
-    /// The page is listed in the live activity, unless there is no room for it.
+    /// Lists the page in the live activity, unless the quota of live state is used up.
     fn list_page(&mut self, path: &Arc<str>) {
         let Some(activity) = &mut self.activity else { return };
         activity.clear_page();
@@ -100,10 +99,10 @@ impl Events {
         }
     }
 
-    /// The state of a watch session.
+    /// Appends the state of a watch session, and starts or stops its clock.
     ///
     /// # Errors
-    /// The `ref` does not rise, too much plays at once, or the journal is full; nothing has changed.
+    /// The `ref` does not rise, too many watch sessions play, or the journal is full. Nothing changes then.
     pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());
@@ -112,7 +111,7 @@ impl Events {
             let rule = format!("state: at most {PLAYING_LIMIT} watch sessions may play at once");
             return Err(refuse(ErrorCode::BadField, rule, reference));
         }
-        // Two messages in one millisecond still have an order.
+        // Keeps the order of two messages in one millisecond.
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
         let event = WatchFact::new(self.who.clone(), watch, self.last_watch)
@@ -130,11 +129,11 @@ impl Events {
         Ok(())
     }
 
-    /// A watch session plays on this socket: it is listed and measured, unless there is no room for it. Then it has the
-    /// time that its client tells.
+    /// Lists and measures a watch session that plays on this socket. Where the quota of live state is used up, the hub
+    /// uses the time that the client reports instead.
     fn play(&mut self, event: WatchFact, content: &Arc<str>, now: Duration) {
         let id = event.id();
-        // The event and the list may each have a text of their own.
+        // The event and the list may each have their own copy of the text.
         let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::entry_bytes(content);
         let Ok(permit) = self.context.live_state.try_acquire(self.address, bytes as u64) else {
             self.context.rejections.limited(Limit::LiveState);
@@ -157,34 +156,34 @@ impl Events {
         }
     }
 
-    /// Queues the event. Only events that were taken use up their `ref`.
+    /// Appends the event to the journal. A rejected event does not use up its `ref`.
     fn append(&mut self, reference: Ref, event: Event) -> Result<(), MessageError> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
             self.context.rejections.limited(full.into());
             refuse(ErrorCode::Overloaded, full.to_string(), reference)
         })?;
         self.last_ref = Some(reference);
-        self.acks.queued(epoch, reference);
+        self.acks.add(epoch, reference);
         Ok(())
     }
 
-    /// Ready when an epoch is committed that may make an ack.
+    /// Ready when the next epoch with events of this session is committed.
     pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Epoch> {
-        let Some(waiting_for) = self.acks.waiting_for() else { return Poll::Pending };
+        let Some(next) = self.acks.next_epoch() else { return Poll::Pending };
         let commit = self.commit.get_or_insert_with(|| {
             let mut committed = self.context.journal.committed();
             Box::pin(async move {
-                let reached = committed.wait_for(|epoch| *epoch >= waiting_for).await.map(|epoch| *epoch);
+                let reached = committed.wait_for(|epoch| *epoch >= next).await.map(|epoch| *epoch);
                 match reached {
                     Ok(epoch) => epoch,
-                    Err(_) => pending().await, // the journal has ended, and the session will
+                    Err(_) => pending().await, // the journal is closed, and the session ends soon
                 }
             })
         });
         commit.as_mut().poll(cx)
     }
 
-    /// All epochs up to `epoch` are on disk; returns what may be acked now.
+    /// Returns the newest `ref` that may be acked now that all epochs up to `epoch` are committed.
     pub(crate) fn committed(&mut self, epoch: Epoch) -> Option<Ref> {
         self.commit = None;
         self.acks.committed(epoch)
@@ -192,7 +191,7 @@ impl Events {
 }
 
 impl Drop for Events {
-    /// What played on the socket no longer does, and how long it did is kept.
+    /// Stops the watch sessions that play on the socket, and appends their measured time.
     fn drop(&mut self) {
         let now = self.context.clock.elapsed();
         for PlayingSession { event, since, .. } in self.playing.drain(..) {
@@ -215,4 +214,77 @@ impl fmt::Debug for Events {
 
 fn refuse(code: ErrorCode, message: String, reference: Ref) -> MessageError {
     MessageError { code, message, reference: Some(reference) }
+}
+
+/// The newest `ref` of each epoch that is not committed.
+///
+/// At most two epochs of a socket's events are not committed at any time: the one that a flush writes, and the open
+/// one. So two slots are enough for any number of events.
+#[derive(Debug, Default)]
+struct Acks {
+    flushing: Option<(Epoch, Ref)>,
+    open: Option<(Epoch, Ref)>,
+}
+
+impl Acks {
+    /// Adds an event of `epoch`. Both arguments only rise.
+    fn add(&mut self, epoch: Epoch, reference: Ref) {
+        if self.open.is_some_and(|(open, _)| open < epoch) {
+            self.flushing = self.open;
+        }
+        self.open = Some((epoch, reference));
+    }
+
+    /// The oldest epoch that is not committed.
+    fn next_epoch(&self) -> Option<Epoch> {
+        self.flushing.or(self.open).map(|(epoch, _)| epoch)
+    }
+
+    /// Removes the epochs up to `committed` and returns their newest `ref`.
+    fn committed(&mut self, committed: Epoch) -> Option<Ref> {
+        let flushing = self.flushing.take_if(|(epoch, _)| *epoch <= committed);
+        let open = self.open.take_if(|(epoch, _)| *epoch <= committed);
+        open.or(flushing).map(|(_, reference)| reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ClientMessage;
+
+    fn reference(number: u64) -> Ref {
+        let id = uuid::Uuid::nil();
+        let text = format!(r#"{{"type":"page-view","ref":{number},"id":"{id}","path":"/"}}"#);
+        let Ok(ClientMessage::PageView(reference, _)) = ClientMessage::parse(&text) else {
+            panic!("no page view")
+        };
+        reference
+    }
+
+    #[test]
+    fn ack_follows_the_commit_of_its_epoch_while_newer_events_arrive() {
+        let (first, second) = (Epoch::default().next(), Epoch::default().next().next());
+        let mut acks = Acks::default();
+        assert_eq!(acks.next_epoch(), None);
+        acks.add(first, reference(1));
+        acks.add(first, reference(4));
+        assert_eq!(acks.committed(Epoch::default()), None);
+        acks.add(second, reference(9)); // during the commit of the first epoch
+        assert_eq!(acks.next_epoch(), Some(first));
+        assert_eq!(acks.committed(first), Some(reference(4)));
+        assert_eq!(acks.next_epoch(), Some(second));
+        assert_eq!(acks.committed(second), Some(reference(9)));
+        assert_eq!((acks.next_epoch(), acks.committed(second)), (None, None));
+    }
+
+    #[test]
+    fn one_commit_may_ack_two_epochs() {
+        let (first, second) = (Epoch::default().next(), Epoch::default().next().next());
+        let mut acks = Acks::default();
+        acks.add(first, reference(1));
+        acks.add(second, reference(2));
+        assert_eq!(acks.committed(second), Some(reference(2)));
+        assert_eq!(acks.next_epoch(), None);
+    }
 }

@@ -1,22 +1,23 @@
 //! Sessions: one per socket, and the only place where presence and history meet.
 //!
-//! [`room`] is the session of a room socket, [`viewer`] that of a live-activity socket. [`events`] appends what a client
-//! reports to the journal and acknowledges it; a [`watch_clock`] measures how long a watch session played. [`samples`] puts
-//! the presence of each minute into the journal.
+//! [`room`] is the session of a room socket, [`feed_session`] that of a live-activity socket. [`events`] appends the
+//! events of a client to the journal and acknowledges them; a [`watch_clock`] measures how long a watch session played.
+//! [`samples`] appends the presence of each minute to the journal.
 
-pub(crate) mod acks;
+mod context;
 pub(crate) mod events;
 pub(crate) mod feed_session;
 pub(crate) mod room;
 pub(crate) mod samples;
 pub(crate) mod watch_clock;
 
+pub(crate) use context::SessionContext;
 pub(crate) use watch_clock::WatchClocks;
 
 /// The settings of sessions.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The most watch sessions that the hub measures at once.
+    /// The most watch clocks: watch sessions that the hub measures at once.
     pub watch_clocks: usize,
     /// The most bytes of live state of all sockets (current page, what plays), besides presence.
     pub live_state: u64,

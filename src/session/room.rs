@@ -1,70 +1,43 @@
-//! A room session: one visitor's socket in one room, from welcome to leaving.
+//! A room session: one visitor's socket in one room, from the welcome to its end.
 //!
-//! It takes messages one by one: moods go to its seat, events to the journal, refusals back to the
-//! client. It acks when the journal says that an epoch is committed. Whatever ends it, its seat, its
-//! attention and its watch time end with it.
+//! It handles one message after another: sets moods, appends events to the journal, and answers bad messages with an
+//! error. It acks events when their epoch is committed. Its end, for whatever reason, drops its membership, its entries
+//! in the live activity and its watch clocks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
-use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::context::SessionContext;
 use super::events::Events;
-use super::watch_clock::WatchClocks;
-use crate::auth::{BadToken, Tokens};
+use crate::auth::BadToken;
+use crate::history::Epoch;
 use crate::history::event::Who;
-use crate::history::{Epoch, Journal};
-use crate::panics::{Panics, Scope};
-use crate::presence::{HoldReason, Membership, Registry};
+use crate::panics::Scope;
+use crate::presence::{HoldReason, Membership};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::parse::ParseError;
 use crate::protocol::{
     ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PROTOCOL_VERSION, SessionId, Time,
 };
-use crate::quota::Quota;
-use crate::rejections::Rejections;
-use crate::time::Clock;
 use crate::transport::socket::{End, Incoming, Socket};
 
-/// What every room session needs, once for all.
-#[derive(Debug)]
-pub(crate) struct Context {
-    /// Who is here.
-    pub registry: Arc<Registry>,
-    /// What happened.
-    pub journal: Journal,
-    /// How long things have played.
-    pub clocks: Arc<WatchClocks>,
-    /// Bytes of what is kept of all sockets for the live activity and for measuring.
-    pub live_state: Arc<Quota>,
-    /// Both clocks.
-    pub clock: Clock,
-    /// What makes a token good, where the hub asks for them.
-    pub tokens: Option<Tokens>,
-    /// Counts what is rejected.
-    pub rejections: Rejections,
-    /// Counts sessions that panic.
-    pub panics: Panics,
-    /// How long a visitor whose socket was lost stays present.
-    pub leave_grace: Duration,
-}
-
-/// One socket in one room: a future that is ready when both are over.
+/// One socket in one room: a future that is ready when the session is over and its socket has ended.
 ///
-/// It is written by hand, and holds what only some sessions need in boxes, because there is one for every
-/// idle visitor: as an `async fn` it was seven times as large.
+/// It is written by hand, with boxes for what only some sessions need, because every idle visitor has one: as an
+/// `async fn` it was seven times as large.
 #[derive(Debug)]
 pub(crate) struct RoomSession {
-    context: Arc<Context>,
+    context: Arc<SessionContext>,
     id: SessionId,
     socket: Socket,
-    /// Given up when the session is over and its socket still ends.
+    /// None when the session is over and only its socket still has to end.
     membership: Option<Membership>,
-    /// Made by the first event.
+    /// None before the first event.
     events: Option<Box<Events>>,
 }
 
@@ -88,10 +61,10 @@ impl Future for RoomSession {
 }
 
 impl RoomSession {
-    /// Joins the room, or attends it as a bot, and sends the welcome. Where the last place was taken a
-    /// moment ago, closes with 1013 instead.
+    /// Joins the room, or subscribes to it as a bot, and sends the welcome. Closes the socket with 1013 where a limit of
+    /// rooms was reached since the request was checked.
     #[must_use]
-    pub(crate) fn join(context: Arc<Context>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
+    pub(crate) fn join(context: Arc<SessionContext>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if who.is_bot {
             Ok(context.registry.join_as_bot(&who.room, &who.visitor, Arc::clone(writer)))
@@ -130,11 +103,11 @@ impl RoomSession {
         self.socket.poll_finish(cx)
     }
 
-    /// It has panicked: the visitor is lost, as when the network breaks, and the socket ends with 1011.
+    /// Ends the session after a panic: like a lost connection for the room, and with 1011 on the socket.
     fn fail(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.context.panics.count(Scope::Session);
         if self.membership.is_none() {
-            return Poll::Ready(()); // at its end, and there is no other
+            return Poll::Ready(()); // the panic was in the socket's end: only dropping it is left
         }
         self.socket.writer().close(CloseCode::Internal);
         self.leave(End::Lost);
@@ -186,8 +159,8 @@ impl RoomSession {
                 self.events.get_or_insert_with(new_events).watch(reference, watch)?;
             }
             ClientMessage::Token(token) => {
-                let end = self.context.expiry_of(&token, membership).map_err(|bad| bad_token(&bad))?;
-                if !self.socket.extend_expiry(end) {
+                let expires = self.expiry_of(&token, membership).map_err(|bad| bad_token(&bad))?;
+                if !self.socket.extend_expiry(expires) {
                     return Err(bad_token(&BadToken::EndsSooner));
                 }
             }
@@ -201,7 +174,14 @@ impl RoomSession {
         }
     }
 
-    /// The session is over: its events and its attention end at once, its seat as the protocol says.
+    /// Returns when a token of this visitor for this room expires.
+    fn expiry_of(&self, token: &str, membership: &Membership) -> Result<Time, BadToken> {
+        let tokens = self.context.tokens.as_ref().ok_or(BadToken::NotConfigured)?;
+        let claims = tokens.verify(token, self.context.clock.wall())?;
+        Ok(claims.for_visitor(membership.visitor())?.for_room(membership.room())?.expires_with_leeway())
+    }
+
+    /// Ends the session: its events at once, its membership after the leave grace if the socket was lost.
     fn leave(&mut self, end: End) {
         self.events = None;
         let Some(membership) = self.membership.take() else { return };
@@ -219,15 +199,6 @@ fn who_of(membership: &Membership) -> Who {
     }
 }
 
-impl Context {
-    /// Until when a token lets whoever sits here stay.
-    fn expiry_of(&self, token: &str, membership: &Membership) -> Result<Time, BadToken> {
-        let tokens = self.tokens.as_ref().ok_or(BadToken::NotConfigured)?;
-        let claims = tokens.verify(token, self.clock.wall())?;
-        Ok(claims.for_visitor(membership.visitor())?.for_room(membership.room())?.expires_with_leeway())
-    }
-}
-
 fn bad_token(bad: &BadToken) -> MessageError {
     let ParseError { code, message } = ParseError::field("token", &bad.to_string());
     MessageError { code, message, reference: None }
@@ -242,6 +213,7 @@ fn unknown_mood() -> MessageError {
 mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use futures_util::{SinkExt, StreamExt};
     use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
@@ -254,13 +226,16 @@ mod tests {
     use crate::history::capacity::Limits;
     use crate::history::{self, journal};
     use crate::panics::Panics;
-    use crate::presence;
+    use crate::presence::{self, Registry};
     use crate::protocol::{RoomId, VisitorId};
-    use crate::quota::Sharing;
+    use crate::quota::{Quota, Sharing};
+    use crate::rejections::Rejections;
+    use crate::session::WatchClocks;
+    use crate::time::Clock;
     use crate::transport::metrics::TransportMetrics;
     use crate::transport::{Config, Sockets};
 
-    /// Counts panics, and makes one: whoever counts a refusal panics.
+    /// Counts panics, and makes one: the counter of refusals panics.
     #[derive(Debug, Default)]
     struct Recorder(Arc<AtomicU64>);
 
@@ -296,7 +271,7 @@ mod tests {
         }
     }
 
-    fn context(metrics: &TransportMetrics) -> Arc<Context> {
+    fn context(metrics: &TransportMetrics) -> Arc<SessionContext> {
         let TransportMetrics { rejections, panics, .. } = metrics.clone();
         let clock = Clock::system();
         let limits = Limits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
@@ -310,7 +285,7 @@ mod tests {
         let clocks = Arc::new(WatchClocks::new(10, rejections.clone()));
         let live_state = Arc::new(Quota::new(10_000, Sharing::Fair));
         let leave_grace = Duration::ZERO;
-        Arc::new(Context {
+        Arc::new(SessionContext {
             registry,
             journal,
             clocks,
@@ -323,7 +298,11 @@ mod tests {
         })
     }
 
-    async fn join(context: &Arc<Context>, sockets: &Arc<Sockets>, name: &str) -> WebSocketStream<TcpStream> {
+    async fn join(
+        context: &Arc<SessionContext>,
+        sockets: &Arc<Sockets>,
+        name: &str,
+    ) -> WebSocketStream<TcpStream> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
@@ -337,13 +316,13 @@ mod tests {
         peer
     }
 
-    /// How many are present, as the next message says.
+    /// The text of the next message.
     async fn next_text(peer: &mut WebSocketStream<TcpStream>) -> String {
         peer.next().await.unwrap().unwrap().into_text().unwrap().to_string()
     }
 
     #[tokio::test]
-    async fn a_panic_ends_one_session_with_1011_and_no_other() {
+    async fn panic_closes_one_session_with_1011_and_no_other() {
         let recorder = Recorder::default();
         let metrics = metrics::with_local_recorder(&recorder, || {
             TransportMetrics::register(Rejections::register(), Panics::register())
@@ -354,16 +333,13 @@ mod tests {
         let mut bob = join(&context, &sockets, "bob").await;
         assert!(next_text(&mut ann).await.contains("\"present\":2"));
         bob.send(Message::text("not json")).await.unwrap();
-        bob.send(Message::text("and what is not read any more")).await.unwrap();
+        bob.send(Message::text("not read any more")).await.unwrap();
         let end = bob.next().await.unwrap().unwrap();
         assert!(matches!(&end, Message::Close(Some(frame)) if u16::from(frame.code) == 1011), "{end:?}");
-        assert!(
-            next_text(&mut ann).await.contains("\"present\":1"),
-            "Bob is lost, as when the network breaks"
-        );
+        assert!(next_text(&mut ann).await.contains("\"present\":1"), "a panic is like a lost connection");
         assert_eq!(recorder.0.load(Ordering::Relaxed), 1);
         ann.send(Message::text(r#"{"type":"mood","mood":"calm"}"#)).await.unwrap();
-        assert!(next_text(&mut ann).await.contains("\"calm\":1"), "Ann goes on");
+        assert!(next_text(&mut ann).await.contains("\"calm\":1"), "the other session continues");
         drop(bob);
         while sockets.len() > 1 {
             tokio::task::yield_now().await;

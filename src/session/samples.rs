@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::room::Context;
+use super::context::SessionContext;
 use crate::history::event::{self, Batch};
 use crate::presence::{Sample, Samples};
 use crate::protocol::Vocabulary;
 use crate::time::millis;
 
 /// Takes the census at the end of every minute, for as long as it is polled.
-pub(crate) async fn run(context: &Context) {
+pub(crate) async fn run(context: &SessionContext) {
     loop {
         context.clock.minute_ends(context.clock.wall()).await;
         take(context);
@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context) {
 }
 
 /// Tells the journal who was where since the last census.
-pub(crate) fn take(context: &Context) {
+pub(crate) fn take(context: &SessionContext) {
     let Samples { length, whole, rooms, untold } = context.registry.take_samples();
     let at = context.clock.wall().minus(millis(length));
     let vocabulary = context.registry.vocabulary();

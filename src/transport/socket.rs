@@ -1,8 +1,7 @@
-//! The socket: tungstenite reads and keeps the protocol's rules; the writer writes.
+//! The socket of a session: tungstenite reads and checks the protocol, the [writer](super::writer) writes.
 //!
-//! tungstenite's own frames (pongs and the echo of a close) go through the writer too, which takes
-//! them whole, so that every socket has one owner of writes. What a peer does wrong is answered
-//! with the close code of RFC 6455, section 7.4.1.
+//! tungstenite's own frames (pongs, the echo of a close) go through the writer too, so that every socket has one owner
+//! of its writes. A violation of the protocol gets the close code of RFC 6455, section 7.4.1.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -29,70 +28,70 @@ use crate::address::Address;
 use crate::panics::Scope;
 use crate::protocol::{CloseCode, Time};
 
-/// Room for several messages, so that a peer that sends many costs few reads. Between two reads the session lets
-/// others have their turn, when tokio's budget is used up: after 128 KiB at the latest.
+/// The size of a read, in bytes: several messages, so that many messages cost few reads. Tokio's cooperative budget
+/// makes the session yield after 128 KiB at the latest.
 const READ_BUFFER: usize = 2048;
 
-/// What is read and ignored of a peer that the hub has closed, in bytes: more than is on its way when a well-behaved
-/// one gets the close frame.
+/// The most bytes that the hub reads and discards after its own close frame: more than a well-behaved peer has in
+/// flight when it receives that frame.
 const DISCARD_LIMIT: u32 = 256 * 1024;
 
-/// One open socket, as its session sees it. While it idles, it is a few words.
+/// One open socket. An idle one has neither a parser nor a read buffer.
 #[derive(Debug)]
 pub struct Socket {
     writer: Arc<SocketWriter>,
-    /// Only while a message is on its way: see [`FrameTracker`].
+    /// None between two messages: see [`FrameTracker`].
     reader: Option<Box<Reader>>,
     state: SocketState,
     rate: RateLimiter,
     permit: SocketPermit,
 }
 
-/// tungstenite's state, and where in the stream it stands.
+/// tungstenite's parser, and its position in the stream.
 #[derive(Debug)]
 struct Reader {
     frames: WebSocketContext,
     tracker: FrameTracker,
-    /// tungstenite may have bytes that it has not looked at. If not, it waits for the kernel: every
-    /// attempt to read fills its buffer with zeros first.
+    /// Whether tungstenite may have unparsed bytes. If it has none, the next read waits for the kernel, since every
+    /// attempt to read first fills tungstenite's buffer with zeros.
     has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SocketState {
     Open,
-    /// The peer has sent a close frame, which is to be echoed.
+    /// The peer has sent a close frame; the echo is not sent yet.
     ClosedByPeer,
-    /// What waits for the peer is still to be taken.
+    /// The writer sends its last bytes.
     Draining,
-    /// The hub has closed, and waits for the peer to end, or for so many bytes more.
+    /// The hub has closed: it reads and discards until the peer's end, or this many bytes more.
     Discarding(u32),
 }
 
-/// What comes from a socket.
+/// What a session receives from its socket.
 #[derive(Debug)]
 pub enum Incoming {
     /// A text message, within the limits.
     Text(Utf8Bytes),
-    /// A text message that came too fast: to be refused.
+    /// A text message over the rate limit, which the session answers with an error.
     TooFast(Utf8Bytes),
-    /// A binary message, however fast it came.
+    /// A binary message, whether or not it is over the rate limit.
     Binary(Bytes),
-    /// Nothing more will come.
+    /// The end of the socket: no message follows.
     Ended(End),
 }
 
-/// How a socket ended.
+/// How a socket ended. It decides whether the visitor leaves at once or after the leave grace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The peer closed it with 1000.
     Left,
-    /// In any other way.
+    /// Any other end.
     Lost,
 }
 
 impl Socket {
-    /// Answers the handshake, and runs `session` on the socket that it opens, as one of `sessions`.
+    /// Returns the response to the handshake. After it is sent, runs `session` on the socket as a task of `sessions`.
     pub fn open<B, F>(
         sessions: &TaskTracker,
         permit: SocketPermit,
@@ -108,7 +107,7 @@ impl Socket {
         let panics = permit.panics().clone();
         let opening = panics.catch(Scope::Session, async move {
             if let Some(connection) = pending.complete().await {
-                // In a task of its own, which is smaller than this one.
+                // In its own task, which is smaller than this one.
                 drop(sessions.spawn(session(Socket::new(connection, permit))));
             }
         });
@@ -116,7 +115,7 @@ impl Socket {
         response
     }
 
-    /// Speaks WebSocket on a connection whose handshake is done.
+    /// Creates the socket of a connection whose handshake is complete.
     #[must_use]
     pub fn new(connection: Upgraded, mut permit: SocketPermit) -> Self {
         let Upgraded { stream, buffered } = connection;
@@ -126,31 +125,31 @@ impl Socket {
         Self { writer, reader, state: SocketState::Open, rate: RateLimiter::default(), permit }
     }
 
-    /// Where to write.
+    /// The owner of the socket's writes.
     #[must_use]
     pub fn writer(&self) -> &Arc<SocketWriter> {
         &self.writer
     }
 
-    /// The socket may stay open until then; the sweep closes it.
+    /// Sets when the socket's token expires. The sweep closes the socket then.
     pub(crate) fn set_expiry(&self, expires: Time) {
         self.permit.set_expiry(expires);
     }
 
-    /// Moves the socket's end to another time, unless that is sooner, and says whether it did.
+    /// Extends the expiry. Returns false, and changes nothing, if the new one is sooner.
     #[must_use]
     pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
         self.permit.extend_expiry(expires)
     }
 
-    /// Where it comes from.
+    /// The peer's address.
     #[must_use]
     pub(crate) fn address(&self) -> Address {
         self.permit.address()
     }
 
-    /// The next message. Meanwhile writes what waits for the peer; while that is much, nothing is
-    /// read, so that a peer that does not read cannot make the hub pile up answers.
+    /// Returns the next message, and drains the writer meanwhile. Backpressure: above the writer's high-water mark it
+    /// reads nothing, so that answers to a peer that does not read cannot pile up.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         loop {
             let message = match ready!(self.poll_message(cx)) {
@@ -162,18 +161,18 @@ impl Socket {
                     return Poll::Ready(Incoming::Ended(End::Lost));
                 }
             };
-            // A pong between the parts of a message is no sign of life: messages have to end.
+            // Control frames inside a fragmented message do not count as activity: a message has to end.
             if message.is_text() || message.is_binary() || self.is_between_messages() {
                 self.writer.mark_alive();
             }
             if let Message::Close(frame) = message {
                 self.state = SocketState::ClosedByPeer;
-                // Whoever only answers the hub's own close does not mean to leave.
+                // An answer to the hub's own close does not mean that the visitor leaves.
                 let left =
                     !self.writer.has_closed() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
                 return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
             }
-            // Pings and pongs count too: they are work like any other.
+            // Pings and pongs count for the rate limit too.
             let decision = self.permit.check_message(&mut self.rate);
             match (message, decision) {
                 (_, Decision::Close) => {
@@ -184,7 +183,7 @@ impl Socket {
                 (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
                 (Message::Text(text), Decision::Allow) => return Poll::Ready(Incoming::Text(text)),
                 (Message::Text(text), Decision::Refuse) => return Poll::Ready(Incoming::TooFast(text)),
-                // Pings are answered by tungstenite; pongs were for the sweep.
+                // tungstenite answers pings; pongs only mark the peer as alive.
                 (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }
         }
@@ -194,15 +193,15 @@ impl Socket {
         self.reader.as_ref().is_none_or(|reader| reader.tracker.is_between_messages())
     }
 
-    /// The next message, or the close code for what is wrong, where the peer is to be told one. Whatever happens to
-    /// writes, what has arrived is read: a peer that left and is gone has left.
+    /// Returns the next message, or an error with the close code to send, if any. Reads everything that has arrived,
+    /// also after a failed write: a close 1000 in it means that the visitor left.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Option<CloseCode>>> {
         loop {
-            // A peer that sends without end must not keep its worker from everybody else.
+            // A peer that never stops sending must not starve the other tasks of its worker.
             let coop = ready!(poll_proceed(cx));
             self.writer.drain(cx);
             if self.writer.is_above_high_water() {
-                return Poll::Pending; // the drain wakes us
+                return Poll::Pending; // draining wakes the task
             }
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
                 ready!(self.writer.stream().poll_read_ready(cx)).map_err(|_| None)?;
@@ -233,10 +232,11 @@ impl Socket {
         }
     }
 
-    /// Ends the connection, after whatever was to be done about its end: a peer that gets the echo of its
-    /// close has been counted out. Where the hub has closed, the close frame gets its time to arrive:
-    /// to drop a connection with unread bytes would reset it, and the peer would never learn why. The
-    /// sweep bounds all of it.
+    /// Completes the closing handshake. To be polled after the session has left its room, so that a peer that receives
+    /// the echo of its close does not count any more.
+    ///
+    /// After the hub's own close, reads until the peer ends: dropping a connection with unread bytes resets it, and the
+    /// peer would not receive the close frame. The sweep bounds the time.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.state {
@@ -259,7 +259,7 @@ impl Socket {
                 SocketState::Discarding(0) => return Poll::Ready(()),
                 SocketState::Discarding(left) => {
                     let mut ignored = [0; READ_BUFFER];
-                    // Each turn takes of tokio's budget for this task.
+                    // Consumes tokio's cooperative budget.
                     if ready!(self.writer.stream().poll_read_ready(cx)).is_err() {
                         return Poll::Ready(());
                     }
@@ -289,7 +289,7 @@ impl Reader {
         Box::new(Self { frames, tracker, has_more })
     }
 
-    /// The next message, and what was read for it.
+    /// Returns the next message, and the size of the read, if there was one.
     fn read(&mut self, writer: &SocketWriter) -> (Result<Message, Error>, Option<ReadSize>) {
         let mut stream =
             StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: false };
@@ -300,12 +300,12 @@ impl Reader {
     fn echo_close(&mut self, writer: &SocketWriter) {
         let mut stream =
             StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: true };
-        // tungstenite says that the connection is closed now, which is no error.
+        // tungstenite returns an error here that only says that the connection is closed.
         let _ = self.frames.flush(&mut stream);
     }
 }
 
-/// The close code for what the peer did wrong, if it did and is still there to be told.
+/// The close code for a violation of the protocol; none for a lost connection.
 fn close_code(error: &Error) -> Option<CloseCode> {
     match error {
         Error::Capacity(_) => Some(CloseCode::TooBig),
@@ -316,18 +316,18 @@ fn close_code(error: &Error) -> Option<CloseCode> {
     }
 }
 
-/// A socket as tungstenite sees it: reads come from the kernel, writes go through the writer.
+/// The stream that tungstenite uses: reads from the kernel, writes through the writer.
 struct StreamAdapter<'a> {
     writer: &'a SocketWriter,
     tracker: &'a mut FrameTracker,
-    /// What was read.
+    /// The size of the read, if there was one.
     received: Option<ReadSize>,
-    /// What is written now is the last.
+    /// Whether the connection ends after the next write.
     is_ending: bool,
 }
 
 impl Read for StreamAdapter<'_> {
-    /// Reads once only: tungstenite would go on for as long as bytes come that are no message.
+    /// Reads once only: tungstenite would loop while bytes arrive that complete no message.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.received.is_some() || self.tracker.has_too_many_frames() {
             return Err(ErrorKind::WouldBlock.into());
@@ -335,26 +335,26 @@ impl Read for StreamAdapter<'_> {
         let read = try_read(self.writer.stream(), buffer)?;
         let consumed = self.tracker.advance(buffer.get(..read).unwrap_or_default());
         self.received = Some(ReadSize { bytes: read, frames: consumed.frames });
-        // Nothing at all would be the end of the connection.
+        // 0 would mean the end of the connection.
         if read > 0 && consumed.bytes == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(consumed.bytes) }
     }
 }
 
-/// Reads what has come. What does not fill the buffer was all there is, so that the next attempt waits
-/// for the kernel instead of asking it in vain: `try_read` with what tokio's `poll_read` does.
+/// Reads what has arrived. After a read that does not fill the buffer, the next one waits for the kernel and needs no
+/// call that returns `EAGAIN`: `try_read` with the rule of tokio's `poll_read`.
 fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut taken = None;
     let result = stream.try_io(Interest::READABLE, || {
         let (read, _) = recv(stream, &mut *buffer, RecvFlags::empty())?;
         taken = Some(read);
-        // Whatever comes from now on makes it ready again: tokio forgets only what it knew before.
+        // Clears the readiness that tokio had before this read. Bytes that arrive later set it again.
         if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     taken.map_or_else(|| result.map(|()| 0), Ok)
 }
 
 impl Write for StreamAdapter<'_> {
-    /// Takes everything at once. With a write buffer of 0, what comes is always whole frames.
+    /// Accepts everything. tungstenite's write buffer has size 0, so that each write is of whole frames.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         let send = if self.is_ending { SocketWriter::send_last } else { SocketWriter::send_bytes };
         send(self.writer, frames);

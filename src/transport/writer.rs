@@ -1,9 +1,8 @@
-//! The writer: the one owner of writes to one socket.
+//! The socket writer: the one owner of the writes to one socket.
 //!
-//! Whole frames go in and leave in order. What the kernel does not take at once stays as a tail,
-//! and the socket's own task drains it. States are never queued: while a tail is in the way, only
-//! the newest state waits, so what a slow socket costs is bounded by construction. The writer
-//! knows bytes, ready frames and sequence numbers; it does not know rooms or messages.
+//! It writes whole frames in order. It keeps what the kernel does not accept at once as a tail, which the socket's task
+//! drains. It never queues states: behind a tail only the newest state waits (coalescing), so that the memory of a slow
+//! socket is bounded. It knows bytes, encoded frames and sequence numbers, but no rooms and no messages.
 
 use std::io;
 use std::net::Shutdown;
@@ -20,48 +19,47 @@ use crate::protocol::CloseCode;
 use crate::protocol::frame::Frame;
 use crate::sync::lock;
 
-/// With this many unsent bytes a socket is clogged: its task reads no more until they are gone.
+/// The high-water mark, in unsent bytes. Above it, the socket's task reads nothing until the writer has drained.
 const HIGH_WATER: usize = 16 * 1024;
 
-/// `MSG_NOSIGNAL`: a connection that is gone is an error of this call and no signal to the process.
+/// `MSG_NOSIGNAL`: a broken connection is an error of the call, not a SIGPIPE.
 const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
-/// `MSG_MORE`: the kernel waits for more before it sends a packet, or for the end.
+/// `MSG_MORE`: the kernel sends these bytes in one packet with the FIN.
 #[cfg(target_os = "linux")]
 const WITH_FIN: SendFlags = NO_SIGNAL.union(SendFlags::MORE);
 #[cfg(not(target_os = "linux"))]
 const WITH_FIN: SendFlags = NO_SIGNAL; // in two packets
 
-/// The sending half of a socket, shared by its session and by whoever publishes to it.
+/// The writing half of a socket, shared by its session and the broadcast.
 #[derive(Debug)]
 pub struct SocketWriter {
     stream: TcpStream,
-    /// This lock *is* the ownership of the socket's writes: frames of two writers must not mix, so
-    /// it is held over the (non-blocking) write. One socket, one lock: nobody else waits for it.
+    /// Held during the (non-blocking) write, since frames of two writers must not mix. Each socket has its own lock.
     state: Mutex<WriteState>,
 }
 
 #[derive(Debug)]
 struct WriteState {
     phase: Phase,
-    /// Sweeps since the peer was last heard.
+    /// Sweeps since the last activity of the peer.
     idle: u32,
-    /// The newest state that was written or is in the tail.
+    /// The newest state that is written or in the tail.
     seq: u64,
-    /// Most sockets never have one, and there are many sockets.
+    /// In a box, since most sockets never have one.
     backlog: Option<Box<Backlog>>,
-    /// The socket's task, to be woken when there is a tail to drain.
+    /// The socket's task, which a new tail wakes.
     drainer: Option<Waker>,
 }
 
-/// What waits for a peer.
+/// The unsent frames of a socket.
 #[derive(Debug, Default)]
 struct Backlog {
-    /// What the kernel has not taken yet, up to the end of a frame.
+    /// The bytes that the kernel has not accepted, up to the end of a frame.
     tail: BytesMut,
-    /// The newest state, where the tail is in its way.
+    /// The newest state, which waits for the end of the tail.
     newest: Option<(u64, Frame)>,
-    /// Sweeps since the kernel last took a byte of the tail.
+    /// Sweeps since the kernel last accepted a byte of the tail.
     stalled: u32,
 }
 
@@ -70,43 +68,43 @@ enum Phase {
     /// Before the welcome: states wait.
     Corked,
     Open,
-    /// A close frame was the last to go in, so many sweeps ago.
+    /// The hub has sent its close frame, this many sweeps ago. No frame may follow it.
     Closing(u16),
-    /// The kernel refused a write, or the hub gave the socket up: it is shut down.
+    /// The socket is shut down, after a failed write or an abort.
     Broken {
-        /// Whether the hub had sent its close frame before.
+        /// Whether the hub had sent its close frame.
         after_close: bool,
     },
 }
 
-/// How a socket does, in sweeps. Made by [`SocketWriter::sweep`].
+/// The liveness of a socket, counted in sweeps. Returned by [`SocketWriter::sweep`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriterStatus {
-    /// Since the peer was last heard.
+    /// Sweeps since the last activity of the peer.
     pub idle: u32,
-    /// Since the peer last took a byte of what waits for it; 0 where nothing waits.
+    /// Sweeps since the peer last accepted a byte of the tail; 0 without a tail.
     pub stalled: u32,
-    /// Since the hub sent its close frame; 0 where it sent none.
+    /// Sweeps since the hub sent its close frame; 0 if it sent none.
     pub closing: u32,
-    /// Bytes that wait for the peer.
+    /// Bytes in the tail.
     pub unsent: usize,
 }
 
 impl SocketWriter {
-    /// Takes over all writing to `stream`. No state leaves before [`open`](Self::open).
+    /// Creates the writer of `stream`. It writes no state before [`open`](Self::open).
     #[must_use]
     pub(crate) fn new(stream: TcpStream) -> Self {
         let write_state = WriteState { phase: Phase::Corked, idle: 0, seq: 0, backlog: None, drainer: None };
         Self { stream, state: Mutex::new(write_state) }
     }
 
-    /// The socket, for reading only.
+    /// The socket, for reads only.
     #[must_use]
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Sends the first message, which tells the state `seq`, and lets newer states follow it.
+    /// Sends the first message, which has the state `seq`, and then newer states.
     pub(crate) fn open(&self, seq: u64, first: &Frame) {
         let mut writes = lock(&self.state);
         if writes.phase == Phase::Corked {
@@ -118,8 +116,8 @@ impl SocketWriter {
         }
     }
 
-    /// Sends the state `seq`, now or as soon as nothing is in its way, unless a newer one comes
-    /// first. Says whether it was news to this socket.
+    /// Sends the state `seq`, at once or after the tail, unless a newer one replaces it before. Returns whether it is
+    /// newer than what this socket had.
     pub(crate) fn send_state(&self, seq: u64, state: &Frame) -> bool {
         let mut writes = lock(&self.state);
         let waiting = writes.backlog.as_ref().and_then(|backlog| backlog.newest.as_ref());
@@ -140,18 +138,17 @@ impl SocketWriter {
         true
     }
 
-    /// Sends a frame that is not a state, after all that went in before.
+    /// Sends a frame that is not a state, after all earlier ones.
     pub fn send(&self, frame: &Frame) {
         self.send_bytes(frame.bytes());
     }
 
-    /// Sends the bytes of whole frames, after all that went in before.
+    /// Sends the bytes of whole frames, after all earlier ones.
     pub(crate) fn send_bytes(&self, frames: &[u8]) {
         self.send_with(NO_SIGNAL, frames);
     }
 
-    /// The same of the last ones, behind which the connection is dropped at once: they leave in one packet with
-    /// its end.
+    /// Sends the last frames before the connection is dropped, in one packet with its FIN.
     pub(crate) fn send_last(&self, frames: &[u8]) {
         self.send_with(WITH_FIN, frames);
     }
@@ -163,7 +160,7 @@ impl SocketWriter {
         }
     }
 
-    /// Sends a close frame, the last that goes in. Later calls change nothing.
+    /// Sends a close frame, which is the last one. Later sends and closes have no effect.
     pub fn close(&self, code: CloseCode) {
         let mut writes = lock(&self.state);
         if matches!(writes.phase, Phase::Corked | Phase::Open) {
@@ -175,32 +172,32 @@ impl SocketWriter {
         }
     }
 
-    /// Ends the connection at once. The socket's task reads what has arrived before, and then its end. Says
-    /// whether it had not ended yet.
+    /// Shuts the connection down at once. The socket's task still reads what arrived before. Returns false if it was
+    /// shut down already.
     pub(crate) fn abort(&self) -> bool {
         lock(&self.state).shut_down(&self.stream)
     }
 
-    /// Tells the peer that nothing more will come; reading goes on.
+    /// Shuts down the writing half (sends FIN); reads continue.
     pub fn finish(&self) {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
     }
 
-    /// Whether the hub has sent its close frame. A write that failed is no close: what the peer has said before
-    /// holds all the same.
+    /// Whether the hub has sent its close frame. A failed write is no close: messages that the peer sent before it are
+    /// still valid.
     #[must_use]
     pub(crate) fn has_closed(&self) -> bool {
         matches!(lock(&self.state).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
     }
 
-    /// Whether so much waits for the peer that nothing more should be read from it.
+    /// Whether the unsent bytes have reached the high-water mark, at which the session stops reading.
     #[must_use]
     pub(crate) fn is_above_high_water(&self) -> bool {
         lock(&self.state).tail().len() >= HIGH_WATER
     }
 
-    /// Writes what the socket takes of the tail, and wakes the task when there is more to write. To be polled by
-    /// the socket's task only.
+    /// Writes what the kernel accepts of the tail, and registers the task to be woken for the rest. For the socket's task
+    /// only.
     pub(crate) fn drain(&self, cx: &mut Context<'_>) {
         let mut writes = lock(&self.state);
         if writes.poll_drained(&self.stream, cx).is_ready()
@@ -210,18 +207,17 @@ impl SocketWriter {
         }
     }
 
-    /// Ready when the kernel has taken everything that went in, or the socket was given up. To be polled by the
-    /// socket's task only.
+    /// Ready when the kernel has accepted everything, or the socket is shut down. For the socket's task only.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         lock(&self.state).poll_drained(&self.stream, cx)
     }
 
-    /// The peer was heard.
+    /// Resets the idle count after activity of the peer.
     pub(crate) fn mark_alive(&self) {
         lock(&self.state).idle = 0;
     }
 
-    /// One sweep has come by: counts it and says how the socket does.
+    /// Counts one sweep and returns the liveness of the socket.
     pub(crate) fn sweep(&self) -> WriterStatus {
         let mut writes = lock(&self.state);
         writes.idle += 1;
@@ -250,18 +246,17 @@ impl WriteState {
         self.write_with(NO_SIGNAL, stream, frames);
     }
 
-    /// Writes what the kernel takes at once and keeps the rest.
+    /// Writes what the kernel accepts at once, and keeps the rest as the tail.
     fn write_with(&mut self, flags: SendFlags, stream: &TcpStream, frames: &[u8]) {
         if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.tail.is_empty()) {
             backlog.tail.extend_from_slice(frames);
             return;
         }
-        // Past tokio's record of what is ready, which is one cache line more to miss for each member of a
-        // crowd. Draining goes by it.
+        // Without tokio's readiness, which is one more cache miss for each subscriber. Draining uses it.
         let taken = match send(stream, frames, flags) {
             Ok(taken) => taken,
             Err(Errno::AGAIN) => 0,
-            // Whatever else it is, this peer cannot be told anything any more.
+            // After any other error the peer can receive nothing more.
             Err(_) => {
                 self.shut_down(stream);
                 return;
@@ -292,7 +287,7 @@ impl WriteState {
         Poll::Ready(())
     }
 
-    /// Writes the state that waits, where nothing is in its way any more. Then no backlog is left.
+    /// Writes the waiting state if the tail is empty, and drops the backlog.
     fn write_newest(&mut self, stream: &TcpStream) {
         if self.phase == Phase::Corked || !self.tail().is_empty() {
             return;
@@ -303,7 +298,7 @@ impl WriteState {
         }
     }
 
-    /// Forgets a state that waits, up to this one.
+    /// Drops the waiting state if it is not newer than `seq`.
     fn drop_state(&mut self, seq: u64) {
         if let Some(backlog) = &mut self.backlog {
             backlog.newest.take_if(|(newest, _)| *newest <= seq);
@@ -318,8 +313,8 @@ impl WriteState {
         self.write_newest(stream);
     }
 
-    /// Shuts the socket down, so that its task wakes up and finds its end, whatever the peer goes on to do. Says
-    /// whether it was not broken yet.
+    /// Shuts the socket down, so that its task wakes up and reads its end, independent of the peer. Returns false if it
+    /// was shut down already.
     fn shut_down(&mut self, stream: &TcpStream) -> bool {
         self.backlog = None;
         let after_close = match self.phase {
@@ -328,7 +323,7 @@ impl WriteState {
             Phase::Corked | Phase::Open => false,
         };
         self.phase = Phase::Broken { after_close };
-        // It fails where the peer was faster, which is as good.
+        // An error means that the peer has ended the connection before.
         let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         true
     }
@@ -343,7 +338,7 @@ mod tests {
 
     use super::*;
 
-    /// An writer and the peer's end of its socket.
+    /// A writer, and the peer's end of its socket.
     async fn connected() -> (SocketWriter, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -357,14 +352,14 @@ mod tests {
         Frame::json(&seq)
     }
 
-    /// With the counters of its `Arc` it fits into 112 bytes, which allocators have a size for; the next is 128. In
-    /// glibc's it fills the gap between two of tokio's tasks, which are aligned to 128 bytes.
+    /// With the counters of its `Arc` it fits into 112 bytes, a size class of allocators; the next one is 128. With glibc
+    /// it fills the gap between two of tokio's tasks, which are aligned to 128 bytes.
     #[test]
-    fn it_is_small_since_every_idle_socket_has_one() {
+    fn writer_of_an_idle_socket_fits_into_a_112_byte_allocation() {
         assert!(size_of::<SocketWriter>() <= 88, "{}", size_of::<SocketWriter>());
     }
 
-    /// All that the peer reads until the end, while the writer drains.
+    /// Drains the writer, and returns all that the peer reads until the end.
     async fn read_all(writer: SocketWriter, mut peer: TcpStream) -> Vec<u8> {
         let drain = async {
             poll_fn(|cx| writer.poll_drained(cx)).await;
@@ -377,23 +372,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_welcome_is_first_and_only_news_follows_it() {
+    async fn welcome_is_first_and_only_newer_states_follow() {
         let (writer, peer) = connected().await;
         assert!(writer.send_state(4, &state(4)));
         assert!(writer.send_state(7, &state(7)));
         writer.open(5, &Frame::json(&"welcome"));
-        assert!(!writer.send_state(7, &state(7)), "told already");
-        assert!(!writer.send_state(6, &state(6)), "older than what was told");
+        assert!(!writer.send_state(7, &state(7)), "sent already");
+        assert!(!writer.send_state(6, &state(6)), "older than the newest one");
         assert!(writer.send_state(8, &state(8)));
         let expected = [Frame::json(&"welcome"), state(7), state(8)].map(|frame| frame.bytes().to_vec());
         assert_eq!(read_all(writer, peer).await, expected.concat());
     }
 
     #[tokio::test]
-    async fn a_slow_socket_gets_whole_frames_and_of_all_states_the_newest() {
+    async fn slow_reader_gets_whole_frames_and_the_latest_state_only() {
         let (writer, peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
-        let long = Frame::json(&"x".repeat(1 << 20)); // more than any kernel buffer takes
+        let long = Frame::json(&"x".repeat(1 << 20)); // more than any kernel buffer holds
         writer.send(&long);
         assert!(writer.is_above_high_water());
         for seq in 1..=1_000 {
@@ -405,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_follows_a_close() {
+    async fn no_frame_follows_a_close() {
         let (writer, peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
         writer.close(CloseCode::Restarting);
@@ -418,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_a_socket_that_was_given_up() {
+    async fn abort_ends_a_waiting_drain() {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::json(&"x".repeat(1 << 20)));
         let drained = poll_fn(|cx| writer.poll_drained(cx));
@@ -431,12 +426,12 @@ mod tests {
     async fn failed_write_shuts_the_socket_down_after_what_has_arrived() {
         let (writer, mut peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
-        peer.write_all(b"said before").await.unwrap();
+        peer.write_all(b"sent before").await.unwrap();
         writer.stream().readable().await.unwrap();
-        writer.finish(); // from now on the kernel refuses writes with EPIPE
-        assert!(writer.send_state(1, &state(1)), "it was news, though it cannot be told");
-        assert!(!writer.send_state(2, &state(2)), "nothing is told any more");
-        assert!(!writer.has_closed(), "a write that failed is no close of the hub");
+        writer.finish(); // writes fail with EPIPE now
+        assert!(writer.send_state(1, &state(1)), "a newer state, though the write fails");
+        assert!(!writer.send_state(2, &state(2)), "no write follows a failed one");
+        assert!(!writer.has_closed(), "a failed write is no close");
         let mut read = Vec::new();
         loop {
             writer.stream().readable().await.unwrap();
@@ -446,12 +441,12 @@ mod tests {
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }
-        assert_eq!(read, b"said before", "and then the end, though the peer is still there");
+        assert_eq!(read, b"sent before", "the end follows, though the peer is still connected");
         drop(peer);
     }
 
     #[tokio::test]
-    async fn close_of_the_hub_holds_when_a_later_write_fails() {
+    async fn close_stays_a_close_after_an_abort() {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
         writer.close(CloseCode::Restarting);
@@ -461,14 +456,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sweep_counts_silence_stalls_and_closes() {
+    async fn sweep_counts_idle_stalled_and_closing_passes() {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
         assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 0, closing: 0, unsent: 0 });
         writer.send(&Frame::json(&"x".repeat(1 << 20)));
         writer.close(CloseCode::Overloaded);
         let WriterStatus { idle: 2, stalled: 1, closing: 1, unsent } = writer.sweep() else {
-            panic!("other vitals")
+            panic!("another status")
         };
         assert!(unsent > HIGH_WATER);
         writer.mark_alive();

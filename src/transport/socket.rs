@@ -291,15 +291,13 @@ impl Reader {
 
     /// Returns the next message, and the size of the read, if there was one.
     fn read(&mut self, writer: &SocketWriter) -> (Result<Message, Error>, Option<ReadSize>) {
-        let mut stream =
-            StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: false };
+        let mut stream = StreamAdapter { writer, tracker: &mut self.tracker, received: None };
         let result = self.frames.read(&mut stream);
         (result, stream.received)
     }
 
     fn echo_close(&mut self, writer: &SocketWriter) {
-        let mut stream =
-            StreamAdapter { writer, tracker: &mut self.tracker, received: None, is_ending: true };
+        let mut stream = StreamAdapter { writer, tracker: &mut self.tracker, received: None };
         // tungstenite returns an error here that only says that the connection is closed.
         let _ = self.frames.flush(&mut stream);
     }
@@ -322,8 +320,6 @@ struct StreamAdapter<'a> {
     tracker: &'a mut FrameTracker,
     /// The size of the read, if there was one.
     received: Option<ReadSize>,
-    /// Whether the connection ends after the next write.
-    is_ending: bool,
 }
 
 impl Read for StreamAdapter<'_> {
@@ -356,8 +352,7 @@ fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 impl Write for StreamAdapter<'_> {
     /// Accepts everything. tungstenite's write buffer has size 0, so that each write is of whole frames.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        let send = if self.is_ending { SocketWriter::send_last } else { SocketWriter::send_bytes };
-        send(self.writer, frames);
+        self.writer.send_bytes(frames);
         Ok(frames.len())
     }
 

@@ -25,12 +25,6 @@ const HIGH_WATER: usize = 16 * 1024;
 /// `MSG_NOSIGNAL`: a broken connection is an error of the call, not a SIGPIPE.
 const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
-/// `MSG_MORE`: the kernel sends these bytes in one packet with the FIN.
-#[cfg(target_os = "linux")]
-const WITH_FIN: SendFlags = NO_SIGNAL.union(SendFlags::MORE);
-#[cfg(not(target_os = "linux"))]
-const WITH_FIN: SendFlags = NO_SIGNAL; // in two packets
-
 /// The writing half of a socket, shared by its session and the broadcast.
 #[derive(Debug)]
 pub struct SocketWriter {
@@ -145,18 +139,9 @@ impl SocketWriter {
 
     /// Sends the bytes of whole frames, after all earlier ones.
     pub(crate) fn send_bytes(&self, frames: &[u8]) {
-        self.send_with(NO_SIGNAL, frames);
-    }
-
-    /// Sends the last frames before the connection is dropped, in one packet with its FIN.
-    pub(crate) fn send_last(&self, frames: &[u8]) {
-        self.send_with(WITH_FIN, frames);
-    }
-
-    fn send_with(&self, flags: SendFlags, frames: &[u8]) {
         let mut writes = lock(&self.state);
         if matches!(writes.phase, Phase::Corked | Phase::Open) {
-            writes.write_with(flags, &self.stream, frames);
+            writes.write(&self.stream, frames);
         }
     }
 
@@ -242,18 +227,14 @@ impl WriteState {
         self.backlog.as_ref().map_or(&[], |backlog| &backlog.tail)
     }
 
-    fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
-        self.write_with(NO_SIGNAL, stream, frames);
-    }
-
     /// Writes what the kernel accepts at once, and keeps the rest as the tail.
-    fn write_with(&mut self, flags: SendFlags, stream: &TcpStream, frames: &[u8]) {
+    fn write(&mut self, stream: &TcpStream, frames: &[u8]) {
         if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.tail.is_empty()) {
             backlog.tail.extend_from_slice(frames);
             return;
         }
         // Without tokio's readiness, which is one more cache miss for each subscriber. Draining uses it.
-        let taken = match send(stream, frames, flags) {
+        let taken = match send(stream, frames, NO_SIGNAL) {
             Ok(taken) => taken,
             Err(Errno::AGAIN) => 0,
             // After any other error the peer can receive nothing more.

@@ -9,9 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::Response;
-use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as PeerCode;
@@ -328,25 +325,12 @@ impl Read for StreamAdapter<'_> {
         if self.received.is_some() || self.tracker.has_too_many_frames() {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let read = try_read(self.writer.stream(), buffer)?;
+        let read = self.writer.stream().try_read(buffer)?;
         let consumed = self.tracker.advance(buffer.get(..read).unwrap_or_default());
         self.received = Some(ReadSize { bytes: read, frames: consumed.frames });
         // 0 would mean the end of the connection.
         if read > 0 && consumed.bytes == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(consumed.bytes) }
     }
-}
-
-/// Reads what has arrived. After a read that does not fill the buffer, the next one waits for the kernel and needs no
-/// call that returns `EAGAIN`: `try_read` with the rule of tokio's `poll_read`.
-fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut taken = None;
-    let result = stream.try_io(Interest::READABLE, || {
-        let (read, _) = recv(stream, &mut *buffer, RecvFlags::empty())?;
-        taken = Some(read);
-        // Clears the readiness that tokio had before this read. Bytes that arrive later set it again.
-        if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    taken.map_or_else(|| result.map(|()| 0), Ok)
 }
 
 impl Write for StreamAdapter<'_> {

@@ -4,14 +4,12 @@
 //! drains. It never queues states: behind a tail only the newest state waits (coalescing), so that the memory of a slow
 //! socket is bounded. It knows bytes, encoded frames and sequence numbers, but no rooms and no messages.
 
-use std::io;
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -21,9 +19,6 @@ use crate::sync::lock;
 
 /// The high-water mark, in unsent bytes. Above it, the socket's task reads nothing until the writer has drained.
 const HIGH_WATER: usize = 16 * 1024;
-
-/// `MSG_NOSIGNAL`: a broken connection is an error of the call, not a SIGPIPE.
-const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
 /// The writing half of a socket, shared by its session and the broadcast.
 #[derive(Debug)]
@@ -233,10 +228,9 @@ impl WriteState {
             backlog.tail.extend_from_slice(frames);
             return;
         }
-        // Without tokio's readiness, which is one more cache miss for each subscriber. Draining uses it.
-        let taken = match send(stream, frames, NO_SIGNAL) {
+        let taken = match stream.try_write(frames) {
             Ok(taken) => taken,
-            Err(Errno::AGAIN) => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             // After any other error the peer can receive nothing more.
             Err(_) => {
                 self.shut_down(stream);
@@ -256,12 +250,12 @@ impl WriteState {
     fn poll_drained(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         while !self.tail().is_empty() {
             let written = match ready!(stream.poll_write_ready(cx)) {
-                Ok(()) => stream.try_write(self.tail()), // with MSG_NOSIGNAL, as all of std
+                Ok(()) => stream.try_write(self.tail()),
                 Err(error) => Err(error),
             };
             match written {
                 Ok(taken) => self.advance_tail(stream, taken),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => _ = self.shut_down(stream),
             }
         }
@@ -419,7 +413,7 @@ mod tests {
             match writer.stream().try_read_buf(&mut read) {
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
         }
         assert_eq!(read, b"sent before", "the end follows, though the peer is still connected");

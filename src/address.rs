@@ -1,11 +1,11 @@
-//! AddressLimiter: who sends, as far as limits can tell people apart.
+//! Client addresses, as limits and quotas count them.
 //!
-//! Of IPv6 the first 64 bits count: a household has that many addresses to choose from. So every address is
-//! one word, IPv4 in a range that IPv6 keeps reserved.
+//! Only the first 64 bits of an IPv6 address count, since one household has all addresses of such a network. So every
+//! address is one word; IPv4 is in a range that IPv6 keeps reserved.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where a connection comes from.
+/// The address of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(u64);
 
@@ -19,7 +19,7 @@ impl From<IpAddr> for Address {
 }
 
 impl From<Ipv4Addr> for Address {
-    /// In `::/32`, to which nobody outside belongs.
+    /// An address in `::/32`, which has no public IPv6 addresses.
     fn from(address: Ipv4Addr) -> Self {
         Self(address.to_bits().into())
     }
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_by_its_network_and_ipv4_whole() {
+    fn ipv6_counts_by_its_64_bit_network_and_ipv4_by_the_whole_address() {
         assert_eq!(address("2001:db8:1:2::3"), address("2001:db8:1:2:ffff::"));
         assert_ne!(address("2001:db8:1:2::3"), address("2001:db8:1:3::3"));
         assert_ne!(address("192.0.2.1"), address("192.0.2.2"));

@@ -1,8 +1,8 @@
-//! Panics: whom one may take along, and where they are counted.
+//! Panics: what one of them ends, and how they are counted.
 //!
-//! One session or one request that panics ends, and nothing else does. Any other task is a part of the hub: where
-//! one panics, the hub stops in order, as at a signal, and whoever looks after the process starts it again. A part
-//! that was only missing would be found out by the people.
+//! A panic of a session or of a request ends only that. Any other task is a part of the hub: after its panic the hub
+//! shuts down gracefully, and the process supervisor restarts it, because a hub without one of its parts would look
+//! healthy and be wrong.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -15,19 +15,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// What a panic ends.
+/// What a panic ends: the label `scope` of `breathing_room_panics_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Scope {
     /// One socket.
     Session,
-    /// One request, or one answer that was being made for many.
+    /// One request, or one response that is computed for several requests.
     Request,
     /// The hub.
     Task,
 }
 
-/// The panics of one hub. Cloning shares them.
+/// The counters of panics of one hub. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Panics {
     counters: Arc<[(Scope, Counter)]>,
@@ -35,7 +35,7 @@ pub struct Panics {
 }
 
 impl Panics {
-    /// Registers the counters with the recorder that is current.
+    /// Registers the counters with the current recorder.
     #[must_use]
     pub fn register() -> Self {
         const PANICS: &str = "breathing_room_panics_total";
@@ -45,7 +45,7 @@ impl Panics {
         Self { counters: counters.collect(), stop: CancellationToken::new() }
     }
 
-    /// A panic was caught.
+    /// Counts a panic that was caught.
     pub(crate) fn count(&self, scope: Scope) {
         self.counters
             .iter()
@@ -53,24 +53,24 @@ impl Panics {
             .for_each(|(_, counter)| counter.increment(1));
     }
 
-    /// What `work` comes to, or none where it panicked. Not an `async fn`, which would hold `work` more than once.
+    /// Returns the output of `work`, or none if it panicked. Not an `async fn`, whose future would have `work` twice.
     pub(crate) fn catch<F: Future>(
         &self,
         scope: Scope,
         work: F,
     ) -> impl Future<Output = Option<F::Output>> + use<F> {
         let panics = self.clone();
-        // What it has left behind is looked at through locks only, which are blind to poison.
+        // Other tasks see the state of `work` only through locks, which ignore poison.
         let caught = AssertUnwindSafe(work).catch_unwind();
         caught.map(move |result| result.inspect_err(|_| panics.count(scope)).ok())
     }
 
-    /// The same of work that does not wait.
+    /// Returns the result of synchronous `work`, or none if it panicked.
     pub(crate) fn catch_sync<T>(&self, scope: Scope, work: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(scope)).ok()
     }
 
-    /// Spawns a task that the hub cannot do without.
+    /// Spawns a task whose panic shuts the hub down.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.stop.clone();
         tokio::spawn(self.catch(Scope::Task, task).map(move |done| {
@@ -80,24 +80,24 @@ impl Panics {
         }))
     }
 
-    /// Ready when such a task has panicked.
+    /// Ready when a [spawned](Self::spawn) task has panicked.
     pub(crate) async fn task_panicked(&self) {
         self.stop.cancelled().await;
     }
 }
 
-/// Writes every panic of the process to the log, with its place. For programs; a library leaves that to them.
+/// Logs every panic of the process with its location. Only for the program: an embedder has its own panic hook.
 pub(crate) fn log_all() {
     std::panic::set_hook(Box::new(log));
 }
 
 fn log(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("without words");
-    let place = panic.location().map(ToString::to_string);
-    // Only where RUST_BACKTRACE asks for it.
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let location = panic.location().map(ToString::to_string);
+    // Captured only if RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
-    error!(message, place, backtrace, "a panic: please report it");
+    error!(message, location, backtrace, "panic in the hub: please report it with this line");
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_caught_stops_nothing() {
+    async fn caught_panic_does_not_stop_the_hub() {
         let panics = Panics::register();
         assert_eq!(panics.catch(Scope::Request, async { 1 }).await, Some(1));
         assert_eq!(panics.catch(Scope::Request, async { panic!("a test") }).await, None::<()>);
@@ -113,10 +113,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_stops_the_hub() {
+    async fn panic_of_a_spawned_task_stops_the_hub() {
         let panics = Panics::register();
         panics.spawn(async {}).await.unwrap();
-        assert!(!panics.stop.is_cancelled(), "it has ended well");
+        assert!(!panics.stop.is_cancelled(), "the task has ended without a panic");
         panics.spawn(async { panic!("a test") }).await.unwrap();
         panics.task_panicked().await;
     }

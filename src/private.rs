@@ -1,38 +1,38 @@
-//! Files and folders that only the hub's user may read: what they hold is about people.
+//! Files and folders that only the hub's user may read, since they have personal data.
 //!
-//! Only what is new gets this mode: what is there already keeps the one that somebody gave it.
+//! Only new files and folders get this mode. Existing ones keep theirs, which an operator may have set.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Of files.
+/// The mode of files.
 const FILE: u32 = 0o600;
 
-/// Of folders.
+/// The mode of folders.
 const FOLDER: u32 = 0o700;
 
-/// Makes a folder, and those above it that are missing.
+/// Creates a folder and its missing parents.
 ///
 /// # Errors
-/// The system does not.
+/// The system cannot create it.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(path)
 }
 
-/// Opens a file to be written from its beginning, and makes it if it is missing.
+/// Opens a file for writing, empties it, and creates it if it is missing.
 ///
 /// # Errors
-/// The system does not.
+/// The system cannot open or create it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE).open(path)
 }
 
-/// Makes a file that must not be there yet.
+/// Creates a file that must not exist.
 ///
 /// # Errors
-/// It is there, or the system makes none.
+/// It exists, or the system cannot create it.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_new_is_its_owners_alone_and_what_is_there_keeps_its_mode() {
+    fn new_files_are_private_and_existing_ones_keep_their_mode() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let inner = folder.path().join("outer/inner");

@@ -1,10 +1,9 @@
-//! Quotas: how much of a shared resource each address may hold, so that no address can fill it for the others.
+//! Quotas: how much of a shared resource each address may hold, so that no address can use it up for the others.
 //!
-//! The rule is that of dynamic thresholds in shared-memory switches (Choudhury and Hahne, 1998): an address may hold
-//! at most as much as is still free. So one address alone gets about half, fifty that grow together get about 1/51
-//! each, and those who hold the most are rejected first. A part is kept back for those who hold next to nothing, so
-//! that a newcomer gets something even where many addresses took, one after the other, all that they could. Pure, but
-//! for its lock.
+//! The rule is that of dynamic thresholds in shared-memory switches (Choudhury and Hahne, 1998): an address may hold at
+//! most as much as is free. So one address alone gets about half, and fifty that grow together get about 1/51 each. A
+//! reserve is left for addresses that hold almost nothing, so that a new address gets something even after many others
+//! took all that they could. Pure, except for its lock.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,29 +12,29 @@ use std::sync::{Arc, Mutex};
 use crate::address::Address;
 use crate::sync::lock;
 
-/// The part of the limit, 1/8, that only addresses which hold no more than the [`GUARANTEED`] may take.
+/// The reserve, 1/8 of the limit: only for addresses that hold no more than the [`GUARANTEED`] part.
 const RESERVE: u64 = 8;
 
-/// The part of the limit, 1/1,024 and at least 1, that an address may hold whatever the others hold, as long as
-/// the limit is not reached. The reserve is enough for 128 of them.
+/// The guaranteed part, 1/1,024 of the limit and at least 1: an address may hold that much until the limit is reached.
+/// The reserve is enough for 128 addresses.
 const GUARANTEED: u64 = 1_024;
 
-/// Who may hold how much of the limit.
+/// How addresses share the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// Each address at most as much as is still free.
+    /// Each address may hold at most as much as is free.
     Fair,
-    /// Whoever comes first, up to the limit: where rate limits are off.
+    /// Only the limit applies: if rate limits are off.
     FirstCome,
 }
 
-/// Nothing was taken.
+/// Why nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// The address holds as much as it may.
+    /// The address has used up its quota.
     #[error("too much of your address is pending")]
     Address,
-    /// All addresses together hold as much as there is.
+    /// All addresses together have reached the limit.
     #[error("too much is pending")]
     Total,
 }
@@ -45,55 +44,55 @@ pub enum Exhausted {
 pub(crate) struct Quota {
     limit: u64,
     sharing: Sharing,
-    /// Usage for O(1). No other lock is taken while it is held.
+    /// Held for O(1). No other lock is taken meanwhile.
     usage: Mutex<Usage>,
 }
 
 #[derive(Debug, Default)]
 struct Usage {
-    /// By all addresses, and by the hub itself.
+    /// Of all addresses and of the hub itself.
     total: u64,
-    /// Only addresses that hold something. Empty where the sharing is not fair.
+    /// Only of addresses that hold something. Empty unless the sharing is fair.
     by_address: HashMap<Address, u64>,
 }
 
 impl Quota {
-    /// A resource of which so much may be held, and nothing is.
+    /// A resource with this limit, of which nothing is used.
     #[must_use]
     pub(crate) fn new(limit: u64, sharing: Sharing) -> Self {
         Self { limit, sharing, usage: Mutex::default() }
     }
 
-    /// The most that may be held, by all together.
+    /// The limit.
     #[must_use]
     pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// How much is held, by all together.
+    /// The amount in use.
     #[must_use]
     pub(crate) fn used(&self) -> u64 {
         lock(&self.usage).total
     }
 
-    /// Whether nothing is left but the reserve, if there is one: newcomers find next to nothing.
+    /// Whether only the reserve is left, if there is one.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.used() >= self.limit - self.reserve()
     }
 
-    /// How many addresses hold something: how many are remembered.
+    /// The number of addresses that hold something.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn addresses(&self) -> usize {
         lock(&self.usage).by_address.len()
     }
 
-    /// Takes `amount` for an address, or for the hub itself, which has no quota but the limit. It is held until it is
-    /// [released](Self::release).
+    /// Takes `amount` for an address, or for the hub itself, for which only the limit applies. The amount is in use until
+    /// it is [released](Self::release).
     ///
     /// # Errors
-    /// There is not so much for it; nothing was taken.
+    /// The quota or the limit is exceeded; nothing is taken.
     pub(crate) fn try_take(&self, holder: impl Into<Option<Address>>, amount: u64) -> Result<(), Exhausted> {
         let holder = holder.into();
         let mut usage = lock(&self.usage);
@@ -118,7 +117,7 @@ impl Quota {
         usage.total = usage.total.saturating_add(amount);
     }
 
-    /// Gives back what was taken, or a part of it.
+    /// Releases what was taken, or a part of it.
     pub(crate) fn release(&self, holder: impl Into<Option<Address>>, amount: u64) {
         let mut usage = lock(&self.usage);
         usage.total = usage.total.saturating_sub(amount);
@@ -135,12 +134,13 @@ impl Quota {
     /// Takes `amount` for an address until the permit is dropped.
     ///
     /// # Errors
-    /// There is not so much for it; nothing was taken.
+    /// The quota or the limit is exceeded; nothing is taken.
     pub(crate) fn try_acquire(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
         self.try_take(address, amount)?;
         Ok(Permit { quota: Arc::clone(self), address, amount })
     }
 
+    /// Returns the address of the holder if its usage is counted.
     fn counted(&self, holder: Option<Address>) -> Option<Address> {
         holder.filter(|_| self.sharing == Sharing::Fair)
     }
@@ -149,14 +149,14 @@ impl Quota {
         if self.sharing == Sharing::Fair { self.limit / RESERVE } else { 0 }
     }
 
-    /// Whether an address may hold `own` where all together would hold `total`.
+    /// Whether an address may hold `own` if `total` is in use.
     fn is_fair(&self, own: u64, total: u64) -> bool {
         let free = (self.limit - self.reserve()).saturating_sub(total);
         own <= free || own <= (self.limit / GUARANTEED).max(1)
     }
 }
 
-/// What an address holds of a [`Quota`]. Dropping it gives it back.
+/// An amount of a [`Quota`] that an address holds. Dropping it releases the amount.
 #[derive(Debug)]
 pub(crate) struct Permit {
     quota: Arc<Quota>,
@@ -165,10 +165,10 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Takes so much more.
+    /// Takes `more`.
     ///
     /// # Errors
-    /// There is not so much for the address; what it holds stays as it is.
+    /// The quota or the limit is exceeded; the permit does not change.
     pub(crate) fn grow(&mut self, more: u64) -> Result<(), Exhausted> {
         self.quota.try_take(self.address, more)?;
         self.amount += more;
@@ -198,21 +198,21 @@ mod tests {
         Ipv4Addr::from_bits(number).into()
     }
 
-    /// Takes one by one until it is refused, and says how much that was.
+    /// Takes one by one until an error, and returns the sum.
     fn take_all(quota: &Quota, address: Address) -> u64 {
         (0..=LIMIT).take_while(|_| quota.try_take(address, 1).is_ok()).count() as u64
     }
 
     #[test]
-    fn one_address_alone_gets_less_than_half() {
+    fn one_address_alone_gets_7_16_of_the_limit() {
         let quota = Quota::new(LIMIT, Sharing::Fair);
         assert_eq!(take_all(&quota, address(1)), LIMIT * 7 / 16);
         assert_eq!(quota.try_take(address(1), 1), Err(Exhausted::Address));
-        assert_eq!(quota.try_take(address(2), LIMIT / 8), Ok(()), "the others have what is free");
+        assert_eq!(quota.try_take(address(2), LIMIT / 8), Ok(()), "others may take what is free");
     }
 
     #[test]
-    fn fifty_addresses_that_grow_together_get_the_same() {
+    fn fifty_addresses_that_grow_together_get_equal_parts() {
         let quota = Quota::new(LIMIT, Sharing::Fair);
         let got = (0..LIMIT).fold([0_u64; 50], |mut got, _| {
             for (number, got) in (0..).zip(&mut got) {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomer_gets_something_after_many_greedy_addresses() {
+    fn new_address_gets_the_guaranteed_part_after_many_greedy_ones() {
         let quota = Quota::new(LIMIT, Sharing::Fair);
         for number in 0..128 {
             assert!(take_all(&quota, address(number)) >= LIMIT / GUARANTEED, "{number}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_itself_has_no_quota_but_the_limit() {
+    fn only_the_limit_applies_to_the_hub_itself() {
         let quota = Quota::new(10, Sharing::Fair);
         assert_eq!(quota.try_take(None, 10), Ok(()));
         assert_eq!(quota.try_take(None, 1), Err(Exhausted::Total));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rate_limits_only_the_limit_holds() {
+    fn only_the_limit_applies_without_rate_limits() {
         let quota = Quota::new(10, Sharing::FirstCome);
         assert_eq!(take_all(&quota, address(1)), 10);
         assert_eq!(quota.try_take(address(2), 1), Err(Exhausted::Total));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_gives_back_all_that_it_took() {
+    fn permit_releases_all_that_it_took() {
         let quota = Arc::new(Quota::new(100, Sharing::Fair));
         let mut permit = quota.try_acquire(address(1), 10).unwrap();
         assert_eq!(permit.grow(20), Ok(()));
@@ -266,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_held_is_within_the_limit_and_a_newcomer_gets_its_floor(
+        fn usage_stays_within_the_limit_and_a_new_address_gets_the_guaranteed_part(
             steps in vec((any::<bool>(), 0..20_u32, 0..LIMIT / 4), 0..300),
         ) {
             let quota = Quota::new(LIMIT, Sharing::Fair);

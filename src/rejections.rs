@@ -1,6 +1,6 @@
 //! Counters of what the hub rejects, by reason.
 //!
-//! Every part that rejects something counts it here. All counters exist from the start.
+//! Every part counts its rejections here. All counters exist from the start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::protocol::ErrorCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Limit {
-    /// Open sockets, all together.
+    /// Open sockets of the hub.
     Sockets,
-    /// Rooms, all together.
+    /// Rooms of the hub.
     Rooms,
-    /// Rooms that one visitor is in.
+    /// Rooms of one visitor.
     VisitorRooms,
     /// Open sockets of one address.
     AddressSockets,
-    /// Open connections of one address that are no sockets.
+    /// Open connections of one address that are not sockets.
     AddressConnections,
-    /// Sockets a second that one address opens.
+    /// New sockets a second of one address.
     AddressSocketRate,
     /// Open sockets of one address for the live activity.
     AddressLiveSockets,
@@ -32,29 +32,29 @@ pub enum Limit {
     AddressPostRate,
     /// Other requests a second of one address.
     AddressReadRate,
-    /// Requests of one address that lack a good admin token.
+    /// Requests of one address without a valid admin token.
     AdminFailures,
     /// Messages a second on one socket.
     MessageRate,
-    /// Frames and bytes a second on one socket, beyond what its messages need.
+    /// Frames and bytes a second on one socket.
     FrameRate,
     /// Frames of one message.
     MessageFrames,
-    /// Events that wait to be written, all together.
+    /// Pending events of the hub.
     Queue,
-    /// Events of one address that wait to be written.
+    /// Pending events of one address.
     AddressQueue,
-    /// Watch clocks, all together: an address has lost one.
+    /// Watch clocks of the hub: one was evicted.
     WatchClocks,
-    /// Bytes of live state: something is not listed, or not measured.
+    /// Bytes of live state: a page is not listed, or a watch session is not measured.
     LiveState,
-    /// Requests for what is kept of a person.
+    /// Requests for personal data.
     PersonalData,
-    /// Bytes that the hub keeps for others, all together.
+    /// Bytes in flight of the hub: request bodies, unsent bytes.
     BytesInFlight,
-    /// Bytes of one address's request bodies that are on their way.
+    /// Bytes of the request bodies of one address.
     AddressBytesInFlight,
-    /// Pieces that a request's body comes in.
+    /// Pieces of a request's body.
     BodyPieces,
     /// Open files of the process.
     Descriptors,

@@ -1,12 +1,12 @@
-//! Locking, in the one way the house locks: short, never over an await, and blind to poison.
+//! The one way to lock a mutex: for a short time, never over an await, and ignoring poison.
 //!
-//! Knows nothing of what is locked; each lock says at its field why it is one.
+//! Each lock says at its field how long it is held.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`. A panic in another holder is that holder's: every critical section here leaves
-/// its data whole at each step, so the next one may go on.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// Locks `mutex`. Ignores poison: every critical section leaves its data consistent at each step, so that a panic of one
+/// holder does not affect the next.
+#[expect(clippy::disallowed_methods, reason = "the only call")]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

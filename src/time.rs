@@ -1,8 +1,7 @@
-//! The two clocks: wall time for what is stored, monotonic time for durations.
+//! The clock: wall time for stored data, monotonic time for durations.
 //!
-//! Timers (windows, graces, intervals) run on tokio's clock; this one is for what is *measured*, so
-//! that tests can set it without touching the timers that sqlx needs. The one thing that waits for it is
-//! the end of a minute. It imports nothing of ours but the type for a moment.
+//! Timers (publish windows, graces, intervals) use tokio's clock. This clock is for measurements, so that tests can set
+//! it without an effect on the timers that sqlx needs. The only timer on it is the end of a minute.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,13 +13,13 @@ use crate::protocol::Time;
 /// A minute, in milliseconds.
 const MINUTE_MS: u64 = 60_000;
 
-/// A duration in whole milliseconds, as everything outside is told.
+/// Returns a duration in whole milliseconds, the unit of all interfaces.
 #[must_use]
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells both times. Cloning shares the clock.
+/// A wall clock and a monotonic clock. Cloning shares the clock.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -29,7 +28,7 @@ enum Source {
     System {
         started: Instant,
     },
-    /// With the milliseconds that have passed; whoever waits is told.
+    /// With the elapsed milliseconds in a channel, which wakes the waiting tasks.
     Manual {
         started: Time,
         elapsed_ms: watch::Sender<u64>,
@@ -37,28 +36,28 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// Returns the machine's clocks.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands still until [`advance`](Self::advance) moves it. For tests.
+    /// Returns a clock that only [`advance`](Self::advance) moves. For tests.
     #[must_use]
     pub fn manual(started: Time) -> Self {
         Self(Source::Manual { started, elapsed_ms: watch::Sender::default() })
     }
 
-    /// Moves a manual clock on by whole milliseconds. The system's clock moves by itself.
+    /// Advances a manual clock by whole milliseconds. Has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { elapsed_ms, .. } = &self.0 {
             elapsed_ms.send_modify(|elapsed| *elapsed += millis(by));
         }
     }
 
-    /// Wall time, which may jump: only for what is stored or shown.
+    /// Returns the wall time, which may jump: only for stored or displayed times.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else must use")]
+    #[expect(clippy::disallowed_methods, reason = "the clock that all other code uses")]
     pub fn wall(&self) -> Time {
         match &self.0 {
             Source::System { .. } => {
@@ -69,7 +68,7 @@ impl Clock {
         }
     }
 
-    /// Time since the clock was made, which only rises: for durations.
+    /// Returns the monotonic time since the clock was created: for durations.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
@@ -78,8 +77,7 @@ impl Clock {
         }
     }
 
-    /// Waits until the wall time is in another minute than `begun`: the next one, as a rule. A clock that
-    /// is set anew is noticed within a minute.
+    /// Waits until the wall time is in another minute than `begun`. It detects a jump of the wall clock within a minute.
     pub async fn minute_ends(&self, begun: Time) {
         let minute = |time: Time| time.millis() / MINUTE_MS;
         match &self.0 {
@@ -92,7 +90,7 @@ impl Clock {
             }
             Source::Manual { started, elapsed_ms } => {
                 let has_ended = |elapsed: &u64| minute(started.plus(*elapsed)) != minute(begun);
-                // It has a sender as long as this clock lives.
+                // No error: this clock has the sender.
                 let _ = elapsed_ms.subscribe().wait_for(has_ended).await;
             }
         }
@@ -110,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_minute_ends_when_a_manual_clock_says_so() {
+    async fn minute_ends_when_the_manual_clock_reaches_it() {
         let clock = Clock::manual(Time::from_millis(59_000));
         let begun = clock.wall();
         let waiting = tokio::spawn({
@@ -122,11 +120,11 @@ mod tests {
         assert!(!waiting.is_finished());
         clock.advance(Duration::from_millis(1));
         waiting.await.unwrap();
-        clock.minute_ends(begun).await; // and it stays over
+        clock.minute_ends(begun).await; // still ended
     }
 
     #[tokio::test]
-    async fn a_minute_of_another_time_is_over_at_once() {
+    async fn minute_far_in_the_past_or_future_ends_at_once() {
         let hour = 3_600_000;
         let now = Clock::system().wall();
         for begun in [now.minus(hour), now.plus(hour)] {

@@ -1,6 +1,6 @@
-//! Accepting: takes connections in, for as long as there are descriptors, and lets them go.
+//! The accept loop: accepts TCP connections within the limit of open files, and serves HTTP on them until they end.
 //!
-//! Nothing that goes wrong with one connection, or with accepting, keeps the next one out.
+//! An error of one connection, or of accepting, does not stop the loop.
 
 use std::convert::Infallible;
 use std::io;
@@ -34,59 +34,59 @@ use crate::panics::Scope;
 use crate::rejections::Limit;
 use crate::transport::metrics::TransportMetrics;
 
-/// Connections that may wait to be accepted. Beyond it the kernel drops them, and peers try again after
-/// a second; the system's own limit (`net.core.somaxconn`) may be lower.
+/// The listen backlog. The kernel drops connections beyond it, and peers retry after a second. The system's limit
+/// (`net.core.somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;
 
-/// How long a peer has to send its request's head.
+/// The time limit for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest request head, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// What the kernel may keep unsent per socket: a stalled client costs little and is noticed.
+/// The kernel's send buffer of a socket, in bytes: small, so that a stalled peer uses little memory and is detected.
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// The kernel ends whoever takes nothing so much later than the sweep would, which counts whom it ends.
+/// How much later than the sweep the kernel ends a stalled connection, so that the sweep can count it.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(2);
 
-/// After so many requests in a row that were answered with 429 a connection is closed.
+/// The hub closes a connection after this many responses with 429 in a row.
 const REJECTED_LIMIT: u32 = 10;
 
-/// How long a running request has to end.
+/// The time limit for running requests at a graceful shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The address of a request's connection: an extension of every request.
+/// The IP address of a request's connection: an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub IpAddr);
 
-/// Binds a listener that can take a storm: everybody who comes back after a restart comes at once.
+/// Binds a listener with a backlog for a reconnect storm, in which all clients connect at once after a restart.
 ///
 /// # Errors
-/// The address is taken, or not one of this machine.
+/// The address is in use, or not an address of this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A hub that is started again must not wait for the sockets of the one before.
+    // A restarted hub must not wait for the TIME_WAIT sockets of the previous one.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// How many may come in, and what is counted of those who may not.
+/// The limits and the counters of the accept loop.
 #[derive(Debug, Clone)]
 pub struct AcceptConfig {
-    /// The most connections, those with a socket on them included.
+    /// The most connections, including those that became sockets.
     pub limit: usize,
-    /// Whether a proxy is in front: then all connections are the proxy's, and how many is its business.
+    /// Whether a proxy is in front. All connections are the proxy's then, and the limit for each address does not apply.
     pub has_proxy: bool,
-    /// How long somebody may take nothing of what waits for them.
+    /// How long a peer may accept no byte of the unsent ones.
     pub stall_limit: Duration,
     /// All open sockets.
     pub sockets: Arc<Sockets>,
-    /// The tasks of all connections that are no sockets.
+    /// The tasks of all connections that are not sockets.
     pub connections: TaskTracker,
-    /// Counts what could not be accepted.
+    /// Counts errors of `accept(2)`.
     pub errors: Counter,
     /// Counts rejected connections and panics.
     pub metrics: TransportMetrics,
@@ -98,7 +98,7 @@ impl AcceptConfig {
     }
 }
 
-/// What answers requests.
+/// The service that answers the requests of a connection.
 pub(crate) trait ConnectionService:
     Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + Unpin>
     + Clone
@@ -117,14 +117,14 @@ impl<S> ConnectionService for S where
 {
 }
 
-/// Sets what all connections inherit.
+/// Sets the socket options that all connections inherit from the listener.
 fn set_options(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    // Small messages must not wait for each other.
+    // No Nagle delay for small messages.
     socket.set_tcp_nodelay(true)?;
-    // The sweep looks after sockets only. The kernel ends whoever asks for something else and does not take
-    // it, and what it still keeps for sockets that were cut off.
+    // The sweep checks sockets only. The kernel ends other connections whose peer does not read the response, and
+    // connections that an abort left with unsent bytes.
     #[cfg(target_os = "linux")]
     {
         let millis = u32::try_from((stall_limit + USER_TIMEOUT_MARGIN).as_millis()).unwrap_or(u32::MAX);
@@ -136,20 +136,20 @@ fn set_options(listener: &TcpListener, stall_limit: Duration) -> io::Result<()> 
     Ok(())
 }
 
-/// Takes connections in and lets them go.
+/// A running accept loop.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// A task of its own, so that it runs on the workers and not on the thread that waits for the end.
+    /// A task, so that it runs on the runtime's workers and not on the thread that waits for the shutdown.
     accept: AbortOnDropHandle<()>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Acceptor {
-    /// Takes connections in from now on, and has `service` answer what is asked on them.
+    /// Starts to accept connections. `service` answers their requests.
     ///
     /// # Errors
-    /// The listener takes no options.
+    /// A socket option of the listener cannot be set.
     pub fn start<S: ConnectionService>(
         listener: TcpListener,
         service: S,
@@ -162,7 +162,7 @@ impl Acceptor {
         Ok(Self { accept: AbortOnDropHandle::new(accept), connections, stop })
     }
 
-    /// Accepts no more, and lets running requests finish, for a moment.
+    /// Stops accepting, and waits until running requests are answered, up to a second.
     pub(crate) async fn drain(self) {
         drop(self.accept);
         self.stop.cancel();
@@ -171,7 +171,7 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections, whatever happens.
+/// Accepts connections without end.
 async fn accept(
     listener: TcpListener,
     service: impl ConnectionService,
@@ -203,15 +203,14 @@ async fn accept(
     }
 }
 
-/// How HTTP is spoken.
+/// The settings of HTTP/1.1.
 fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_LIMIT);
     http
 }
 
-/// Closes a connection whose requests were answered with 429 so often in a row: whoever goes on regardless is not
-/// heard for nothing.
+/// Closes the connection with this response if it is the tenth 429 in a row.
 fn close_after_many(rejected: &AtomicU32, mut response: Response) -> Response {
     if response.status() != StatusCode::TOO_MANY_REQUESTS {
         rejected.store(0, Ordering::Relaxed);
@@ -221,8 +220,7 @@ fn close_after_many(rejected: &AtomicU32, mut response: Response) -> Response {
     response
 }
 
-/// Serves one connection until it ends or is a socket's, or until `stop` and then for as long as its running
-/// request.
+/// Serves one connection until it ends or becomes a socket. After `stop`, only its running request is answered.
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
@@ -246,8 +244,8 @@ async fn connection(
     };
     match ended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a connection ended early"),
-        Err(_) => debug!("a request was not answered before the end"),
+        Ok(Err(error)) => debug!(%error, "a connection ended with an error"),
+        Err(_) => debug!("a request was not answered in time at the shutdown: its connection is closed"),
     }
 }
 
@@ -269,7 +267,7 @@ mod tests {
     use crate::time::Clock;
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_has_a_place_when_its_peer_has_taken_all_that_comes_before() {
+    async fn upgrade_counts_as_a_socket_after_earlier_responses_are_sent() {
         const BEFORE: &str = "GET /before HTTP/1.1\r\nhost: hub\r\n\r\n";
         const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -292,9 +290,9 @@ mod tests {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         tokio::spawn(connection(http(), stream, address.ip(), service, CancellationToken::new()));
-        // The answers are more than the kernel keeps for a peer that reads nothing.
+        // The responses are longer than the kernel's buffers.
         peer.write_all((BEFORE.repeat(200) + UPGRADE).as_bytes()).await.unwrap();
-        sleep(Duration::from_secs(1)).await; // this clock stands until nothing else is to be done
+        sleep(Duration::from_secs(1)).await; // the paused clock advances when all tasks are idle
         assert_eq!(sockets.len(), 0);
         let mut buffer = vec![0; 64 * 1024];
         while sockets.len() == 0 {
@@ -303,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn place_of_a_socket_whose_answer_is_not_taken_is_free_after_five_seconds() {
+    async fn upgrade_whose_response_is_not_read_stops_counting_after_five_seconds() {
         const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: hub\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let sockets = Sockets::new(
@@ -320,7 +318,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        // The peer reads nothing, and the kernel has no room for an answer.
+        // The peer reads nothing, and the kernel's buffers are full.
         stream.writable().await.unwrap();
         while stream.try_write(&[0; 8 * 1024]).is_ok() {}
         tokio::spawn(connection(http(), stream, address.ip(), service, CancellationToken::new()));
@@ -336,14 +334,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_inherit_what_the_listener_has() {
+    async fn connections_inherit_the_options_of_the_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         set_options(&listener, Duration::from_secs(30)).unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         peer.write_all(b"G").await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());
-        // Linux doubles it, for its own needs.
+        // Linux doubles the value for its own bookkeeping.
         assert!(
             (SEND_BUFFER..=2 * SEND_BUFFER).contains(&SockRef::from(&stream).send_buffer_size().unwrap())
         );

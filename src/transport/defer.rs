@@ -1,22 +1,22 @@
-//! Taking a connection in when its request is there: `TCP_DEFER_ACCEPT` of `tcp(7)`.
+//! `TCP_DEFER_ACCEPT` of `tcp(7)`: accepts a connection when its first bytes have arrived.
 //!
-//! So whoever comes wakes the hub once and not twice, which is a twentieth of what it costs when people come and go
-//! (docs/benchmarks.md). The one file with `unsafe`: no library has a call for this option.
+//! A new connection then wakes the hub once instead of twice, which saves a twentieth of the CPU of joins and leaves
+//! (docs/benchmarks.md). The only file with `unsafe`: no library has a call for this option.
 #![expect(unsafe_code, reason = "see above")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Has the kernel wait with a connection for its first bytes, but not longer than a second or two: it comes without
-/// them at the first `SYN-ACK` that is sent again.
+/// Makes the kernel hold back a connection until its first bytes, at most for a second or two: it is accepted without
+/// bytes after the first retransmission of its `SYN-ACK`.
 ///
 /// # Errors
-/// The listener is none.
+/// The descriptor is not a TCP listener.
 pub(super) fn defer_accept(listener: &impl AsFd) -> io::Result<()> {
     let seconds: libc::c_int = 1;
     let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
     let listener = listener.as_fd();
-    // SAFETY: the descriptor is borrowed and so is open; the kernel reads `length` bytes of `seconds`, and keeps neither.
+    // SAFETY: the descriptor is borrowed, so it is open; the kernel reads `length` bytes of `seconds` and keeps no pointer.
     let result = unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_there_when_its_first_bytes_are() {
+    fn connection_is_accepted_when_its_first_bytes_arrive() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         defer_accept(&listener).unwrap();
         let address = listener.local_addr().unwrap();
@@ -46,8 +46,8 @@ mod tests {
         let mut speaks = TcpStream::connect(address).unwrap();
         speaks.write_all(b"G").unwrap();
         let accepted = || listener.accept().unwrap().1;
-        assert_eq!(accepted(), speaks.local_addr().unwrap(), "whoever says something is first");
-        assert_eq!(accepted(), silent.local_addr().unwrap(), "but nobody is left outside");
-        assert!(defer_accept(&File::open("/dev/null").unwrap()).is_err(), "it is no socket");
+        assert_eq!(accepted(), speaks.local_addr().unwrap(), "the connection with bytes is first");
+        assert_eq!(accepted(), silent.local_addr().unwrap(), "the silent connection follows");
+        assert!(defer_accept(&File::open("/dev/null").unwrap()).is_err(), "not a socket");
     }
 }

@@ -1,7 +1,7 @@
-//! Open files: how many the process may have, who gets them, and what to do when there are none.
+//! Open files: the process's limit, how it is divided, and what happens when it is reached.
 //!
-//! Every connection is one. Some are kept for the database, so that history is written however many
-//! people come, and some for requests, so that whoever finds the hub full is told so.
+//! Every connection is an open file. Some are reserved for the database, so that any number of connections cannot stop
+//! the history, and some for requests, so that the hub can answer with 503 when its sockets are full.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
@@ -13,42 +13,42 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-/// Kept for the database, the runtime and the listener.
+/// Reserved for the database, the runtime and the listener.
 const RESERVED_FOR_FILES: usize = 48;
 
-/// Kept for plain requests.
+/// Reserved for plain requests.
 const RESERVED_FOR_REQUESTS: usize = 80;
 
-/// How long accepting pauses after an error that may come again at once.
+/// The pause of accepting after an error that may recur at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often errors are logged.
+/// The shortest time between two log lines about errors.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What a connection gets for which there is no descriptor.
+/// The response to a connection over the limit of open files.
 pub(crate) const FULL_RESPONSE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\
     Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
-    {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: come back in a while\"}}";
+    {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: try again in a while\"}}";
 
-/// What a connection gets from whose address there are too many.
+/// The response to a connection whose address has too many.
 pub(crate) const TOO_MANY_RESPONSE: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 89\r\n\
     Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 10\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"too-many\",\"message\":\"too many connections are open from your address\"}}";
 
-/// How many files the process may have open.
+/// The process's limit of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors(usize);
 
 impl Descriptors {
-    /// So many.
+    /// A limit of so many files.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self(limit)
     }
 
-    /// Raises the process's limit as far as it may.
+    /// Raises the soft limit to the hard limit, and returns the result.
     #[must_use]
     pub fn raise() -> Self {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -56,41 +56,41 @@ impl Descriptors {
         let limit = match raised {
             Ok(()) => maximum,
             Err(error) => {
-                warn!(%error, "cannot raise the limit of open files");
+                warn!(%error, "cannot raise the limit of open files: the soft limit applies");
                 current
             }
         };
         Self(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX))
     }
 
-    /// How many there may be.
+    /// The number of files.
     #[must_use]
     pub fn files(self) -> usize {
         self.0
     }
 
-    /// How many connections fit, with sockets.
+    /// The number of connections that fit, sockets included.
     #[must_use]
     pub fn connections(self) -> usize {
         self.0 - RESERVED_FOR_FILES.min(self.0 / 2)
     }
 
-    /// How many sockets fit.
+    /// The number of sockets that fit.
     #[must_use]
     pub fn sockets(self) -> usize {
         self.connections() - RESERVED_FOR_REQUESTS.min(self.0 / 4)
     }
 }
 
-/// Tells a connection why there is no place for it, as far as that goes without waiting.
+/// Rejects a connection with this response, without waiting for its request.
 pub(crate) fn reject(stream: TcpStream, answer: &[u8]) {
     let Ok(mut stream) = stream.into_std() else { return };
-    // With the request unread, the answer would be lost to a reset.
+    // With unread bytes the kernel sends a reset, and the peer loses the response.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer);
 }
 
-/// Errors of accepting, which are waited out.
+/// The errors of accepting: counts them, logs them, and pauses after them.
 #[derive(Debug)]
 pub(crate) struct AcceptErrors {
     counter: Counter,
@@ -98,26 +98,26 @@ pub(crate) struct AcceptErrors {
 }
 
 impl AcceptErrors {
-    /// None yet.
+    /// No errors yet.
     #[must_use]
     pub(crate) fn new(counter: Counter) -> Self {
         Self { counter, logged: None }
     }
 
-    /// One more: returns when it makes sense to try again.
+    /// Counts an error, and returns when accepting may be tried again.
     pub(crate) async fn back_off(&mut self, error: &io::Error) {
         self.counter.increment(1);
         let is_due = self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY);
         if is_due {
             self.logged = Some(Instant::now());
-            warn!(%error, "cannot accept a connection: going on");
+            warn!(%error, "cannot accept a connection: the hub retries");
         }
         match error.kind() {
-            // That one connection is gone; the next may be good.
+            // This connection is gone; the next one may be good.
             ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted => {
                 yield_now().await;
             }
-            // Mostly too many open files, which others have to close.
+            // Mostly too many open files, until some are closed.
             _ => sleep(PAUSE).await,
         }
     }
@@ -128,19 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn something_is_kept_for_files_and_requests_however_few_there_are() {
-        let shares = |limit| {
+    fn descriptors_are_reserved_for_files_and_requests_at_any_limit() {
+        let split = |limit| {
             let descriptors = Descriptors::new(limit);
             (descriptors.connections(), descriptors.sockets())
         };
-        assert_eq!(shares(20_000), (19_952, 19_872));
-        assert_eq!(shares(1_024), (976, 896));
-        assert_eq!(shares(64), (32, 16));
-        assert_eq!(shares(0), (0, 0));
+        assert_eq!(split(20_000), (19_952, 19_872));
+        assert_eq!(split(1_024), (976, 896));
+        assert_eq!(split(64), (32, 16));
+        assert_eq!(split(0), (0, 0));
     }
 
     #[test]
-    fn the_answers_are_as_long_as_they_say() {
+    fn ready_responses_have_the_right_content_length_and_code() {
         for (answer, code) in [(FULL_RESPONSE, "full"), (TOO_MANY_RESPONSE, "too-many")] {
             let answer = str::from_utf8(answer).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_are_waited_out_and_only_those_that_may_come_again_take_time() {
+    async fn accept_pauses_only_after_errors_that_may_recur() {
         let mut errors = AcceptErrors::new(Counter::noop());
         let started = Instant::now();
         for _ in 0..1_000 {

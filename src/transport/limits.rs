@@ -1,8 +1,8 @@
-//! Limits per address: how many sockets and connections it may have open, and how often it may open a socket,
-//! post or ask.
+//! Limits of one address: how many sockets and connections it may have open, and how often it may open a socket, post
+//! or send other requests.
 //!
-//! They are far above what a class behind one router does, and far below what takes the hub from others.
-//! What is remembered of an address goes with its last socket, or within seconds.
+//! The defaults are far above what a class behind one router needs, and far below what slows the hub down for others.
+//! The state of an address is dropped with its last socket, or seconds after its last request.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,14 +20,14 @@ use crate::rejections::Limit;
 use crate::sync::lock;
 use crate::time::Clock;
 
-/// How much one address, or one socket, may do. Ten seconds' worth of a rate may come at once.
+/// The limits of one address and of one socket. The burst of each rate is ten seconds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sockets that one address may have open, and as many connections that are none yet.
+    /// Open sockets of one address, and as many connections that are not sockets.
     pub sockets: NonZeroU32,
-    /// Sockets a second that one address may open.
+    /// New sockets a second of one address.
     pub opened: NonZeroU32,
-    /// Sockets that one address may have open for the live activity.
+    /// Open sockets of one address for the live activity.
     pub live: NonZeroU32,
     /// HTTP posts a second of one address.
     pub posts: NonZeroU32,
@@ -38,8 +38,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What holds where nothing else is configured: 300 people who join through one router with two tabs
-    /// each, and come back together, are below it.
+    /// The defaults. 300 visitors behind one router, with two tabs each, stay below them when all reconnect at once.
     pub const DEFAULT: Self = Self {
         sockets: NonZeroU32::new(1_000).unwrap(),
         opened: NonZeroU32::new(100).unwrap(),
@@ -50,32 +49,32 @@ impl Limits {
     };
 }
 
-/// Requests a second of one address that lack a good admin token. Nobody sets it: the right token always passes.
+/// Requests a second of one address without a valid admin token. Not a setting, since the right token always passes.
 const ADMIN_FAILURES: NonZeroU32 = NonZeroU32::MIN;
 
-/// An address does too much.
+/// A limit that an address has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitExceeded {
-    /// As many sockets are open from it as may be.
+    /// Open sockets.
     #[error("too many sockets are open from your address")]
     OpenSockets,
-    /// As many connections are open from it as may be.
+    /// Open connections that are not sockets.
     #[error("too many connections are open from your address")]
     OpenConnections,
-    /// It opens sockets too fast.
+    /// New sockets a second.
     #[error("your address opens sockets too fast: wait a moment")]
     SocketRate,
-    /// As many sockets for the live activity are open from it as may be.
+    /// Open sockets for the live activity.
     #[error("too many sockets for the live activity are open from your address")]
     LiveSockets,
-    /// It has tried too often to be the admin.
-    #[error("your address has brought no good admin token too often: wait a moment")]
+    /// Requests without a valid admin token.
+    #[error("your address sent too many requests without a valid admin token: wait a moment")]
     AdminFailures,
-    /// It posts too fast.
+    /// Posts a second.
     #[error("your address posts too fast: wait a moment")]
     PostRate,
-    /// It asks too fast.
-    #[error("your address asks too fast: wait a moment")]
+    /// Other requests a second.
+    #[error("your address sends requests too fast: wait a moment")]
     ReadRate,
 }
 
@@ -93,7 +92,7 @@ impl From<LimitExceeded> for Limit {
     }
 }
 
-/// What all addresses do now.
+/// The rate limiters and open counts of all addresses.
 #[derive(Debug)]
 pub(crate) struct AddressLimiter {
     max_open: u32,
@@ -107,10 +106,10 @@ pub(crate) struct AddressLimiter {
     admin_failures: KeyedLimiter,
 }
 
-/// How many each address has open, where it has any.
+/// The number of open sockets or connections of each address that has any.
 #[derive(Debug, Default)]
 struct AddressCounts(
-    /// O(1), once when one opens and once when it ends.
+    /// Held for O(1), when one opens or ends.
     Mutex<HashMap<Address, u32>>,
 );
 
@@ -125,7 +124,7 @@ impl governor::clock::Clock for Clock {
 }
 
 impl AddressLimiter {
-    /// Nobody has done anything yet.
+    /// The limiter without any state.
     #[must_use]
     pub(crate) fn new(limits: &Limits, clock: &Clock) -> Self {
         let limiter = |rate: NonZeroU32| {
@@ -145,45 +144,45 @@ impl AddressLimiter {
         }
     }
 
-    /// Somebody asks for a socket, which counts whether one is opened or not.
+    /// Counts a request for a socket, whether or not the socket opens later.
     ///
     /// # Errors
-    /// The address asks too fast, or has as many open as may be.
+    /// The address opens sockets too fast, or has too many open.
     pub(crate) fn check_open(&self, address: Address) -> Result<(), LimitExceeded> {
         self.opened.check_key(&address).map_err(|_| LimitExceeded::SocketRate)?;
         if self.sockets.has_room(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
 
-    /// A socket opens. What is counted here, [`exit`](Self::exit) takes back.
+    /// Counts an open socket, until [`remove_socket`](Self::remove_socket).
     ///
     /// # Errors
-    /// As many are open from the address as may be.
+    /// The address has too many open.
     pub(crate) fn add_socket(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.sockets.add(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
 
-    /// A socket has ended.
+    /// Counts the end of a socket.
     pub(crate) fn remove_socket(&self, address: Address) {
         self.sockets.remove(address);
     }
 
-    /// A socket is for the live activity. What is counted here, [`stop_listening`](Self::stop_listening) takes back.
+    /// Counts a socket for the live activity, until [`remove_live_socket`](Self::remove_live_socket).
     ///
     /// # Errors
-    /// As many are open from the address as may be.
+    /// The address has too many open.
     pub(crate) fn add_live_socket(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.live.add(address, self.max_live) { Ok(()) } else { Err(LimitExceeded::LiveSockets) }
     }
 
-    /// A socket for the live activity has ended.
+    /// Counts the end of a socket for the live activity.
     pub(crate) fn remove_live_socket(&self, address: Address) {
         self.live.remove(address);
     }
 
-    /// A connection opens. What is counted here, [`disconnect`](Self::disconnect) takes back.
+    /// Counts an open connection, until [`remove_connection`](Self::remove_connection).
     ///
     /// # Errors
-    /// The address does too much.
+    /// The address has too many open.
     pub(crate) fn add_connection(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.connections.add(address, self.max_open) {
             Ok(())
@@ -192,36 +191,36 @@ impl AddressLimiter {
         }
     }
 
-    /// A connection has ended, or has become a socket.
+    /// Counts the end of a connection, or that it became a socket.
     pub(crate) fn remove_connection(&self, address: Address) {
         self.connections.remove(address);
     }
 
-    /// A post comes.
+    /// Counts a post.
     ///
     /// # Errors
-    /// The address does too much.
+    /// The address posts too fast.
     pub(crate) fn check_post(&self, address: Address) -> Result<(), LimitExceeded> {
         self.posts.check_key(&address).map_err(|_| LimitExceeded::PostRate)
     }
 
-    /// Any other request comes.
+    /// Counts a request that is not a post.
     ///
     /// # Errors
-    /// The address does too much.
+    /// The address sends requests too fast.
     pub(crate) fn check_read(&self, address: Address) -> Result<(), LimitExceeded> {
         self.reads.check_key(&address).map_err(|_| LimitExceeded::ReadRate)
     }
 
-    /// Somebody asks for what is the admin's, without a good token.
+    /// Counts a request that needs the admin token and lacks a valid one.
     ///
     /// # Errors
-    /// The address has done so too often.
+    /// The address has sent too many of them.
     pub(crate) fn check_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
         self.admin_failures.check_key(&address).map_err(|_| LimitExceeded::AdminFailures)
     }
 
-    /// Forgets all who have been slow enough again.
+    /// Drops the rate limiters of addresses that have their whole burst again.
     pub(crate) fn remove_idle(&self) {
         for limiter in [&self.opened, &self.posts, &self.reads, &self.admin_failures] {
             limiter.retain_recent();
@@ -229,7 +228,7 @@ impl AddressLimiter {
         }
     }
 
-    /// How many addresses are remembered.
+    /// The number of addresses with state.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn len(&self) -> usize {
@@ -240,16 +239,16 @@ impl AddressLimiter {
 }
 
 impl AddressCounts {
-    /// Whether there are fewer than `most`.
-    fn has_room(&self, address: Address, most: u32) -> bool {
-        lock(&self.0).get(&address).is_none_or(|count| *count < most)
+    /// Whether the address has fewer than `max`.
+    fn has_room(&self, address: Address, max: u32) -> bool {
+        lock(&self.0).get(&address).is_none_or(|count| *count < max)
     }
 
-    /// One more, if there are fewer than `most`.
-    fn add(&self, address: Address, most: u32) -> bool {
+    /// Adds one, if the address has fewer than `max`. Returns whether it did.
+    fn add(&self, address: Address, max: u32) -> bool {
         let mut open = lock(&self.0);
         let count = open.entry(address).or_default();
-        let fits = *count < most;
+        let fits = *count < max;
         *count += u32::from(fits);
         fits
     }
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_sockets_may_be_open_and_so_many_opened() {
+    fn open_sockets_and_new_sockets_a_second_have_limits() {
         let (addresses, clock) = addresses();
         let open = |address| addresses.check_open(address).and_then(|()| addresses.add_socket(address));
         for _ in 0..12 {
@@ -305,24 +304,28 @@ mod tests {
         assert_eq!(
             addresses.check_open(address(1)),
             Err(LimitExceeded::OpenSockets),
-            "which is known before the token is read"
+            "checked before the token"
         );
         addresses.remove_socket(address(1));
         assert_eq!(open(address(1)), Ok(()));
         for _ in 0..6 {
             addresses.remove_socket(address(1));
-            assert_eq!(addresses.check_open(address(1)), Ok(()), "refused later, it counts as well");
+            assert_eq!(
+                addresses.check_open(address(1)),
+                Ok(()),
+                "it counts even if the socket does not open"
+            );
             assert_eq!(addresses.add_socket(address(1)), Ok(()));
         }
         addresses.remove_socket(address(1));
-        assert_eq!(open(address(1)), Err(LimitExceeded::SocketRate), "20 at once, and then 2 a second");
-        assert_eq!(open(address(2)), Ok(()), "others are not slowed down");
+        assert_eq!(open(address(1)), Err(LimitExceeded::SocketRate), "a burst of 20, then 2 a second");
+        assert_eq!(open(address(2)), Ok(()), "other addresses are not limited");
         clock.advance(Duration::from_millis(500));
         assert_eq!(open(address(1)), Ok(()));
     }
 
     #[test]
-    fn posts_are_a_count_of_their_own() {
+    fn posts_have_their_own_limit() {
         let (addresses, clock) = addresses();
         for _ in 0..10 {
             assert_eq!(addresses.check_post(address(1)), Ok(()));
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_a_count_of_their_own() {
+    fn reads_have_their_own_limit() {
         let (addresses, clock) = addresses();
         for _ in 0..10 {
             assert_eq!(addresses.check_read(address(1)), Ok(()));
@@ -346,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_for_the_live_activity_are_fewer() {
+    fn live_activity_sockets_have_a_lower_limit() {
         let (addresses, _) = addresses();
         for _ in 0..3 {
             assert_eq!(addresses.add_live_socket(address(1)), Ok(()));
@@ -361,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_connections_may_be_open_besides() {
+    fn connections_have_their_own_limit() {
         let (addresses, _) = addresses();
         for _ in 0..12 {
             assert_eq!(addresses.add_connection(address(1)), Ok(()));
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_idle_is_forgotten() {
+    fn state_of_idle_addresses_is_dropped() {
         let (addresses, clock) = addresses();
         for last in 0..=255 {
             addresses.check_open(address(last)).unwrap();

@@ -1,6 +1,6 @@
 //! Counters of connections and sockets for `/metrics`: rejections, panics, and what the sweep aborts.
 //!
-//! Plain handles: to count is one atomic addition.
+//! Counting is one atomic addition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::rejections::Rejections;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum AbortReason {
-    /// No byte came from the peer, not even after a ping.
+    /// The peer's idle timeout: no byte arrived, not even after a ping.
     Silent,
-    /// The peer acknowledges nothing of what the hub sends.
+    /// The peer accepts no byte of the unsent ones.
     Stalled,
     /// The peer does not answer a close.
     Unclosed,
@@ -26,9 +26,9 @@ pub enum AbortReason {
 /// The counters of one hub. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct TransportMetrics {
-    /// What was rejected.
+    /// Counters of rejections.
     pub rejections: Rejections,
-    /// What becomes of a session or a request that panics.
+    /// Counters of panics.
     pub panics: Panics,
     aborted: Arc<HashMap<AbortReason, Counter>>,
 }

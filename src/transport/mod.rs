@@ -1,9 +1,9 @@
 //! Connections: from `accept(2)` to an open WebSocket and its end.
 //!
-//! [`accept`] takes TCP connections and serves HTTP on them, [`upgrade`] turns a request into a [`socket`], which reads
+//! [`accept`] accepts TCP connections and serves HTTP on them, [`upgrade`] turns a request into a [`socket`], which reads
 //! messages; [`writer`] is the one owner of its writes. [`sockets`] has all open sockets and closes them at a graceful
 //! shutdown; [`sweep`] finds half-open and stalled ones. [`limits`] and [`rate`] are the rate limits of one address and
-//! of one socket. This module knows neither rooms nor history.
+//! of one socket. This module does not know rooms or the history.
 
 pub(crate) mod accept;
 #[cfg(target_os = "linux")]
@@ -40,11 +40,11 @@ pub struct Config {
     pub max_connections: usize,
     /// The longest message of a client, in bytes.
     pub message_limit: usize,
-    /// The limits of one address and one socket; none where rate limits are off.
+    /// The limits of one address and one socket; none if rate limits are off.
     pub limits: Option<Limits>,
     /// The most bytes of request bodies in memory, and the most unsent bytes of all sockets.
     pub max_bytes_in_flight: usize,
-    /// The process's limit of open files, where it is known.
+    /// The process's limit of open files, if it is known.
     pub descriptors: Option<Descriptors>,
 }
 

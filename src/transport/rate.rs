@@ -1,49 +1,49 @@
-//! The rate of one socket: how many messages a second it may send, and how much may be read for them, with bursts.
+//! The rate limiter of one socket: messages a second, and the bytes and frames that are read for them, with bursts.
 //!
-//! Two rate limiters (GCRA) of one word each: the moments at which all messages, and all that was read, are paid
-//! for. A refused message has its cost too, so that whoever slows down is heard again, and whoever goes on is
-//! soon ten behind. Frames and reads have a cost besides their bytes, so that those without payload are not free.
+//! It is the GCRA twice, with one word each: the theoretical arrival time (TAT) of the next message and of the next
+//! read. A rejected message has its cost too: a client that slows down is accepted again, and one that does not is soon
+//! ten messages behind and is closed. A frame and a read have a cost besides their bytes, so that empty ones are not free.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// How many refused messages a socket may be behind before it is closed.
+/// The hub closes a socket that is this many rejected messages behind.
 const CLOSE_AFTER: u64 = 10;
 
-/// So many seconds' worth may come at once.
+/// The burst, in seconds of the rate.
 pub(crate) const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// The rate that is asked of every socket.
+/// The rate limit of every socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RateLimit {
-    /// The cost of a message, in microseconds.
+    /// The cost of a message, in microseconds: the GCRA's emission interval.
     cost: u64,
-    /// What may be owed.
+    /// The burst tolerance, in microseconds.
     burst: u64,
-    /// The bytes that one message's cost pays for.
+    /// The bytes that may be read for the cost of one message.
     bytes_per_message: u64,
 }
 
-/// What may be read for each message is so many times as long as the longest one.
+/// The bytes that may be read for each message, as a multiple of the longest message.
 const READ_FACTOR: u64 = 2;
 
-/// A frame, or a read that brought anything, counts as such a part of the longest message besides its bytes: the
-/// longest message may come in six pieces all the time.
+/// A frame, and a read, each cost this part (1/8) of the longest message besides their bytes, so that the longest
+/// message may always arrive in six pieces.
 const FRAME_COST: u64 = 8;
 
-/// What to do with a message.
+/// What the hub does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Take it.
+    /// It accepts the message.
     Allow,
-    /// Refuse it.
+    /// It rejects the message with an error.
     Refuse,
-    /// Close the socket: it was told, and does not care.
+    /// It closes the socket, which ignored the errors before.
     Close,
 }
 
 impl RateLimit {
-    /// So many messages a second, each of at most `message_limit` bytes.
+    /// A limit of `per_second` messages of at most `message_limit` bytes.
     #[must_use]
     pub(crate) fn new(per_second: NonZeroU32, message_limit: usize) -> Self {
         let cost = (1_000_000 / u64::from(per_second.get())).max(1);
@@ -55,12 +55,12 @@ impl RateLimit {
         }
     }
 
-    /// What may be owed by whoever is refused, but not closed yet.
+    /// The tolerance, in microseconds, before the hub closes the socket.
     fn tolerance(self) -> u64 {
         self.burst + CLOSE_AFTER * self.cost
     }
 
-    /// The cost of a read.
+    /// The cost of a read, in microseconds.
     fn cost_of(self, read: ReadSize) -> u64 {
         let pieces = u64::from(read.frames) + 1;
         let bytes = (read.bytes as u64)
@@ -69,44 +69,44 @@ impl RateLimit {
     }
 }
 
-/// What one read of a socket brought.
+/// The size of one read of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadSize {
-    /// How many bytes.
+    /// Bytes.
     pub bytes: usize,
-    /// Frames that begin in them.
+    /// Frames whose header ends in the bytes.
     pub frames: u32,
 }
 
-/// One socket's.
+/// The rate limiter of one socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RateLimiter {
-    /// When all messages are paid for, in microseconds of the monotonic clock.
+    /// The TAT of messages, in microseconds of the monotonic clock.
     messages_tat: u64,
-    /// When all that was read is.
+    /// The TAT of reads.
     reads_tat: u64,
 }
 
 impl RateLimiter {
-    /// A message has come at `now`, a time of the monotonic clock.
+    /// Counts a message at `now`, by the monotonic clock.
     pub(crate) fn check_message(&mut self, limit: RateLimit, now: Duration) -> Decision {
         let now = micros(now);
-        let owed = self.messages_tat.saturating_sub(now) + limit.cost;
-        if owed > limit.tolerance() {
+        let debt = self.messages_tat.saturating_sub(now) + limit.cost;
+        if debt > limit.tolerance() {
             return Decision::Close;
         }
-        self.messages_tat = now.saturating_add(owed);
-        if owed > limit.burst { Decision::Refuse } else { Decision::Allow }
+        self.messages_tat = now.saturating_add(debt);
+        if debt > limit.burst { Decision::Refuse } else { Decision::Allow }
     }
 
-    /// This was read at `now`. Says whether the socket may go on: whoever sends messages of the longest length at
-    /// their rate, and as many more as are refused, may.
+    /// Counts a read at `now`. Returns whether the socket may stay open. The longest messages at the full rate, with as
+    /// many rejected ones as are alldebt, never exceed this.
     #[must_use]
     pub(crate) fn check_read(&mut self, limit: RateLimit, read: ReadSize, now: Duration) -> bool {
         let now = micros(now);
-        let owed = self.reads_tat.saturating_sub(now).saturating_add(limit.cost_of(read));
-        self.reads_tat = now.saturating_add(owed);
-        owed <= limit.tolerance()
+        let debt = self.reads_tat.saturating_sub(now).saturating_add(limit.cost_of(read));
+        self.reads_tat = now.saturating_add(debt);
+        debt <= limit.tolerance()
     }
 }
 
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_taken_then_ten_are_refused_and_then_it_is_over() {
+    fn burst_is_accepted_then_ten_messages_are_rejected_then_the_socket_closes() {
         let verdicts = flood(&mut RateLimiter::default(), NOW, 212);
         assert_eq!(verdicts, [vec![Allow; 200], vec![Refuse; 10], vec![Close; 2]].concat());
     }
 
     #[test]
-    fn whoever_slows_down_is_heard_again() {
+    fn messages_are_accepted_again_after_a_pause() {
         let mut rate = RateLimiter::default();
         flood(&mut rate, NOW, 205);
         assert_eq!(flood(&mut rate, NOW + Duration::from_millis(400), 4), [Allow, Allow, Allow, Refuse]);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_pace_may_go_on_for_ever_and_a_little_more_may_not() {
+    fn sustained_rate_is_accepted_and_a_higher_one_is_not() {
         let run = |millis: u64| {
             let mut rate = RateLimiter::default();
             (0..20_000)
@@ -156,27 +156,27 @@ mod tests {
         assert_eq!(run(40), Some(Close));
     }
 
-    /// Reads at once until it is too much.
+    /// The number of reads at one moment before the limit.
     fn reads(bytes: usize, frames: u32) -> usize {
         let mut rate = RateLimiter::default();
         (0..1_000_000).take_while(|_| rate.check_read(twenty(), ReadSize { bytes, frames }, NOW)).count()
     }
 
     #[test]
-    fn longest_messages_in_six_pieces_may_come_as_fast_as_messages_may_and_are_refused() {
+    fn longest_messages_in_six_pieces_stay_within_the_read_limit() {
         let piece = |frames| ReadSize { bytes: 4_110 / 6 + 1, frames };
         let message = |rate: &mut RateLimiter, now| {
             (0..6).all(|n| rate.check_read(twenty(), piece(u32::from(n == 0)), now))
         };
         let mut rate = RateLimiter::default();
-        assert!((0..210).all(|_| message(&mut rate, NOW)), "a burst, and ten that are refused");
+        assert!((0..210).all(|_| message(&mut rate, NOW)), "a burst, and ten rejected messages");
         let mut rate = RateLimiter::default();
         let every_50_ms = |n| NOW + n * Duration::from_millis(50);
-        assert!((0..20_000).all(|n| message(&mut rate, every_50_ms(n))), "for ever");
+        assert!((0..20_000).all(|n| message(&mut rate, every_50_ms(n))), "at the sustained rate");
     }
 
     #[test]
-    fn frames_and_reads_without_payload_are_not_free() {
+    fn empty_frames_and_reads_have_a_cost() {
         assert_eq!(reads(6, 1), 1_670);
         assert_eq!(reads(1, 0), 3_353);
         assert_eq!(reads(2_048, 341), 9, "a buffer full of empty frames");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_two_words() {
+    fn rate_limiter_is_two_words() {
         assert_eq!(size_of::<RateLimiter>(), 16);
     }
 }

@@ -1,7 +1,7 @@
-//! All open sockets: how many there may be, and how they end together.
+//! All open sockets: admission within the limits, and their common end at a graceful shutdown.
 //!
-//! A socket is admitted before its handshake is answered, and has a place from then on until its session
-//! has ended. Then the [sweep](super::sweep) looks after it.
+//! A socket gets a permit before the response to its handshake, and has it until its session has ended. The
+//! [sweep](super::sweep) checks it in between.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,22 +25,22 @@ use crate::rejections::Limit;
 use crate::sync::lock;
 use crate::time::Clock;
 
-/// How often is logged that addresses were turned down.
+/// The shortest time between two log lines about rejected addresses.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// Sockets that are passed between two yields: if all of them are pinged, three milliseconds of writing.
+/// Sockets of the sweep between two yields: three milliseconds of writing if all of them get a ping.
 const CHUNK: usize = 512;
 
-/// A socket cannot be opened.
+/// Why a socket is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AdmitError {
-    /// As many are open as may be.
-    #[error("the hub is full: come back later")]
+    /// The hub has as many open sockets as allowed.
+    #[error("the hub is full: try again later")]
     Full,
-    /// The hub is about to stop.
-    #[error("the hub restarts: come back in a moment")]
+    /// The hub shuts down.
+    #[error("the hub restarts: try again in a moment")]
     Restarting,
-    /// Its address does too much.
+    /// Its address has reached a limit.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
 }
@@ -48,18 +48,18 @@ pub enum AdmitError {
 /// All open sockets.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Places for sockets; closed when no more may open.
+    /// One permit for each socket; closed at the shutdown.
     permits: Semaphore,
     limit: usize,
     message_limit: usize,
-    /// None where rate limits are off, as is the rate limit.
+    /// None if rate limits are off, like `rate_limit`.
     addresses: Option<AddressLimiter>,
     rate_limit: Option<RateLimit>,
     clock: Clock,
     metrics: TransportMetrics,
-    /// Who was refused because of their address since that was last logged.
+    /// Rejections because of an address since the last log line.
     rejected_addresses: AtomicUsize,
-    /// Bytes that peers may leave waiting, all together, and how many did at the last pass.
+    /// The most unsent bytes of all sockets, and their number at the last sweep.
     unsent_limit: usize,
     unsent: AtomicUsize,
     /// Held for O(1), or for one chunk of the sweep.
@@ -70,25 +70,25 @@ pub struct Sockets {
 #[derive(Debug)]
 struct OpenSocket {
     writer: Arc<SocketWriter>,
-    /// When the token ends that it was opened with.
+    /// When its token expires.
     expires: Time,
 }
 
-/// A connection that is no socket yet. Dropping it lets the next one come from its address.
+/// The permit of a connection that is not a socket. Dropping it releases the permit.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     sockets: Arc<Sockets>,
     address: Address,
 }
 
-/// A socket for the live activity. Dropping it lets the next one come from its address.
+/// The permit of a socket for the live activity, besides its [`SocketPermit`]. Dropping it releases the permit.
 #[derive(Debug)]
 pub(crate) struct FeedPermit {
     sockets: Arc<Sockets>,
     address: Address,
 }
 
-/// A place for one socket. Dropping it gives the place back.
+/// The permit of one socket. Dropping it releases the permit.
 #[derive(Debug)]
 pub struct SocketPermit {
     sockets: Arc<Sockets>,
@@ -97,7 +97,7 @@ pub struct SocketPermit {
 }
 
 impl Sockets {
-    /// No sockets yet.
+    /// A set without sockets.
     #[must_use]
     pub fn new(config: &Config, clock: Clock, metrics: TransportMetrics) -> Arc<Self> {
         let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
@@ -116,20 +116,19 @@ impl Sockets {
         })
     }
 
-    /// Somebody asks for a socket from this address, which counts whether they get one or not. Asked before their
-    /// token is looked at, so that whoever guesses tokens is slowed down.
+    /// Counts a request for a socket, whether or not the socket opens. To be called before the token is checked, which
+    /// slows down attempts to guess tokens.
     ///
     /// # Errors
-    /// The address asks too fast, or has as many sockets as may be.
+    /// The address opens sockets too fast, or has too many open.
     pub(crate) fn check_address(&self, address: Address) -> Result<(), LimitExceeded> {
-        let asked = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_open(address));
-        asked.inspect_err(|limit| self.count_rejection(*limit))
+        self.check(|addresses| addresses.check_open(address))
     }
 
-    /// Keeps a place for a socket that is about to open, from this address.
+    /// Admits a socket from this address.
     ///
     /// # Errors
-    /// The hub is full or about to stop, or the address does too much.
+    /// The hub is full or shuts down, or the address has reached a limit.
     pub fn admit(self: &Arc<Self>, address: Address) -> Result<SocketPermit, AdmitError> {
         self.try_acquire(address).inspect_err(|refused| match refused {
             AdmitError::Full => self.metrics.rejections.limited(Limit::Sockets),
@@ -147,59 +146,61 @@ impl Sockets {
         if let Some(addresses) = &self.addresses {
             addresses.add_socket(address)?;
         }
-        permit.forget(); // the admission's destructor gives it back
+        permit.forget(); // released when the `SocketPermit` is dropped
         Ok(())
     }
 
-    /// Lets a post from this address come, or not.
+    /// Admits a post from this address.
     ///
     /// # Errors
     /// The address posts too fast.
     pub(crate) fn admit_post(&self, address: Address) -> Result<(), LimitExceeded> {
-        let posted = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_post(address));
-        posted.inspect_err(|limit| self.count_rejection(*limit))
+        self.check(|addresses| addresses.check_post(address))
     }
 
-    /// Lets any other request from this address come, or not.
+    /// Admits a request from this address that is not a post.
     ///
     /// # Errors
-    /// The address asks too fast.
+    /// The address sends requests too fast.
     pub(crate) fn admit_read(&self, address: Address) -> Result<(), LimitExceeded> {
-        let read = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_read(address));
-        read.inspect_err(|limit| self.count_rejection(*limit))
+        self.check(|addresses| addresses.check_read(address))
     }
 
-    /// Lets a socket from this address listen to the live activity, or not.
+    /// Admits a socket for the live activity from this address.
     ///
     /// # Errors
-    /// As many do as may.
+    /// The address has too many open.
     pub(crate) fn admit_feed(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
-        let listens = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.add_live_socket(address));
-        listens.inspect_err(|limit| self.count_rejection(*limit))?;
+        self.check(|addresses| addresses.add_live_socket(address))?;
         Ok(FeedPermit { sockets: Arc::clone(self), address })
     }
 
-    /// Somebody at this address asks for what is the admin's, without a good token.
+    /// Counts a request from this address that needs the admin token and lacks a valid one.
     ///
     /// # Errors
-    /// The address has done so too often.
+    /// The address has sent too many of them.
     pub(crate) fn count_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
-        let failed =
-            self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.check_admin_failure(address));
-        failed.inspect_err(|limit| self.count_rejection(*limit))
+        self.check(|addresses| addresses.check_admin_failure(address))
     }
 
-    /// Lets a connection from this address come, or not.
+    /// Admits a connection from this address.
     ///
     /// # Errors
-    /// The address has too many that are no sockets.
+    /// The address has too many that are not sockets.
     pub(crate) fn admit_connection(
         self: &Arc<Self>,
         address: Address,
     ) -> Result<ConnectionPermit, LimitExceeded> {
-        let connected = self.addresses.as_ref().map_or(Ok(()), |addresses| addresses.add_connection(address));
-        connected.inspect_err(|limit| self.count_rejection(*limit))?;
+        self.check(|addresses| addresses.add_connection(address))?;
         Ok(ConnectionPermit { sockets: Arc::clone(self), address })
+    }
+
+    /// Runs a check of the address limiter, if there is one, and counts its rejection.
+    fn check(
+        &self,
+        check: impl FnOnce(&AddressLimiter) -> Result<(), LimitExceeded>,
+    ) -> Result<(), LimitExceeded> {
+        self.addresses.as_ref().map_or(Ok(()), check).inspect_err(|limit| self.count_rejection(*limit))
     }
 
     fn count_rejection(&self, limit: LimitExceeded) {
@@ -207,13 +208,13 @@ impl Sockets {
         self.rejected_addresses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many may be open.
+    /// The most open sockets.
     #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// How many bytes waited for their peers at the last pass of the sweep.
+    /// The unsent bytes of all sockets at the last sweep.
     #[must_use]
     pub(crate) fn unsent(&self) -> usize {
         self.unsent.load(Ordering::Relaxed)
@@ -223,7 +224,7 @@ impl Sockets {
         self.unsent.store(bytes, Ordering::Relaxed);
     }
 
-    /// How many bytes more than allowed waited for their peers at the last pass.
+    /// The unsent bytes over the limit at the last sweep.
     pub(super) fn excess(&self) -> usize {
         self.unsent().saturating_sub(self.unsent_limit)
     }
@@ -232,20 +233,20 @@ impl Sockets {
         &self.metrics
     }
 
-    /// How many places are taken.
+    /// The number of admitted sockets.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.limit - self.permits.available_permits()
     }
 
-    /// Whether the hub is about to stop.
+    /// Whether the hub shuts down.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.permits.is_closed()
     }
 
-    /// Looks at one chunk of all sockets and at the ends of their tokens, and returns those about which
-    /// something is to be done, with what that is. None after the last chunk.
+    /// Calls `decide` with each socket of a chunk and the expiry of its token, and returns the sockets with an action.
+    /// Returns none after the last chunk.
     pub(super) fn sweep_chunk<T>(
         &self,
         chunk: usize,
@@ -259,7 +260,7 @@ impl Sockets {
         (!keys.is_empty()).then(|| keys.filter_map(|key| open.get(key)).filter_map(&mut due).collect())
     }
 
-    /// Forgets who has gone, and tells of those who were turned down.
+    /// Drops the state of idle addresses, and logs rejections once a minute.
     pub(super) fn prune_addresses(&self, logged: &mut Instant) {
         if let Some(addresses) = &self.addresses {
             addresses.remove_idle();
@@ -268,13 +269,16 @@ impl Sockets {
             *logged = Instant::now();
             let count = self.rejected_addresses.swap(0, Ordering::Relaxed);
             if count > 0 {
-                warn!(count, "turned down: too many from one address (behind a proxy, set CLIENT_IP_HEADER)");
+                warn!(
+                    count,
+                    "requests were rejected because of their address: behind a proxy, set CLIENT_IP_HEADER"
+                );
             }
         }
     }
 
-    /// Admits no more sockets and closes the open ones, in random order and evenly over `spread`, so
-    /// that they do not all come back at once.
+    /// Admits no more sockets, and closes the open ones in random order, evenly over `spread`, so that clients do not
+    /// reconnect all at once.
     pub(crate) async fn close_all(&self, code: CloseCode, spread: Duration) {
         self.permits.close();
         let mut writers: Vec<_> = lock(&self.open).iter().map(|(_, open)| Arc::clone(&open.writer)).collect();
@@ -287,7 +291,7 @@ impl Sockets {
         }
     }
 
-    /// Cuts off whoever is still there.
+    /// Admits no more sockets, and aborts the open ones.
     pub(crate) fn abort_all(&self) {
         self.permits.close();
         for (_, open) in lock(&self.open).iter() {
@@ -297,17 +301,17 @@ impl Sockets {
 }
 
 impl SocketPermit {
-    /// The socket is open: from now on the sweep looks after it.
+    /// Registers the open socket with the sweep.
     pub(crate) fn register(&mut self, writer: &Arc<SocketWriter>) {
         let open = OpenSocket { writer: Arc::clone(writer), expires: Time::MAX };
         self.key = Some(lock(&self.sockets.open).insert(open));
         if self.sockets.is_closed() {
-            // It was on its way when the others were closed.
+            // The handshake completed after `close_all`.
             writer.close(CloseCode::Restarting);
         }
     }
 
-    /// From then on the sweep closes the socket.
+    /// Sets when the socket's token expires. The sweep closes the socket then.
     pub(crate) fn set_expiry(&self, expires: Time) {
         let mut open = lock(&self.sockets.open);
         if let Some(open) = self.key.and_then(|key| open.get_mut(key)) {
@@ -315,7 +319,7 @@ impl SocketPermit {
         }
     }
 
-    /// Moves the end of the socket to another time, unless that is sooner, and says whether it did.
+    /// Extends the expiry. Returns false, and changes nothing, if the new one is sooner.
     #[must_use]
     pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
         let mut open = lock(&self.sockets.open);
@@ -323,25 +327,25 @@ impl SocketPermit {
         open.map(|open| open.expires = expires).is_some()
     }
 
-    /// Where the socket comes from.
+    /// The peer's address.
     #[must_use]
     pub(crate) fn address(&self) -> Address {
         self.address
     }
 
-    /// What becomes of a session that panics.
+    /// The counters of panics.
     #[must_use]
     pub(crate) fn panics(&self) -> &Panics {
         &self.sockets.metrics.panics
     }
 
-    /// The longest message that may come on the socket, in bytes.
+    /// The longest message of the peer, in bytes.
     #[must_use]
     pub(crate) fn message_limit(&self) -> usize {
         self.sockets.message_limit
     }
 
-    /// A message has come on the socket, whose rate this is.
+    /// Counts a message, and returns what to do with it.
     pub(crate) fn check_message(&self, rate: &mut RateLimiter) -> Decision {
         let Sockets { rate_limit, clock, metrics, .. } = &*self.sockets;
         let decision =
@@ -352,7 +356,7 @@ impl SocketPermit {
         decision
     }
 
-    /// This was read from the socket, whose rate this is. Says whether it may go on.
+    /// Counts a read, and returns whether the socket may stay open.
     pub(crate) fn check_read(&self, rate: &mut RateLimiter, read: ReadSize) -> bool {
         let Sockets { rate_limit, clock, metrics, .. } = &*self.sockets;
         let is_allowed =
@@ -363,7 +367,7 @@ impl SocketPermit {
         is_allowed
     }
 
-    /// A message had too many frames.
+    /// Counts a message with too many frames.
     pub(crate) fn count_too_many_frames(&self) {
         self.sockets.metrics.rejections.limited(Limit::MessageFrames);
     }
@@ -388,7 +392,7 @@ impl Drop for FeedPermit {
 impl Drop for SocketPermit {
     fn drop(&mut self) {
         let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
-        drop(open); // not under the lock: it is often the last hold on the connection, and closes it
+        drop(open); // after the lock: it is often the last reference to the connection, and closes it
         if let Some(addresses) = &self.sockets.addresses {
             addresses.remove_socket(self.address);
         }
@@ -404,7 +408,7 @@ mod tests {
     use crate::rejections::Rejections;
 
     #[tokio::test]
-    async fn places_are_counted_and_end_with_the_hub() {
+    async fn sockets_are_admitted_up_to_the_limit_and_not_after_the_shutdown() {
         let config = Config { max_connections: 2, ..Config::default() };
         let sockets = Sockets::new(
             &config,

@@ -1,8 +1,8 @@
-//! The sweep: finds sockets that are dead, silent or at the end of their token, and does what is due.
+//! The liveness sweep: finds idle, half-open and stalled sockets, and those with an expired token.
 //!
-//! It passes all sockets at a steady rate and counts passes instead of reading clocks: a peer that was
-//! silent for some passes is pinged, and one that stays silent, takes nothing of what waits for it, or
-//! does not answer a close, is cut off. Only the end of a token is a time.
+//! It passes all sockets at a fixed rate and counts passes instead of reading clocks. It pings an idle peer. It aborts
+//! the socket of a peer that stays idle, accepts no unsent byte, or does not answer a close. Only the expiry of a token
+//! is a time. When too many bytes are unsent, it sheds load: it aborts stalled sockets before their timeout.
 
 use std::time::Duration;
 
@@ -12,40 +12,42 @@ use tracing::{debug, warn};
 
 use super::metrics::AbortReason;
 use super::sockets::Sockets;
-use super::writer::SocketWriter;
-use super::writer::WriterStatus;
+use super::writer::{SocketWriter, WriterStatus};
 use crate::protocol::frame::Frame;
 use crate::protocol::{CloseCode, Time};
 use crate::rejections::Limit;
 use crate::time::Clock;
 
-/// How long a peer has to answer a ping, or as long as the ping interval, where that is less.
+/// The time limit for the answer to a ping, or the ping interval, if that is less.
 const PONG_WAIT: Duration = Duration::from_secs(8);
 
-/// A peer that takes nothing of what waits for it is cut off after this, or twice the ping interval.
+/// How long a peer may accept no unsent byte, or twice the ping interval, if that is less.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a peer has to answer a close frame.
+/// The time limit for the answer to a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
-/// Passes all sockets again and again and does what is due, for as long as it is polled.
+/// Runs the sweep without end.
 pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
     let timeouts = Timeouts::new(ping_interval);
     let ping = Frame::ping();
     let mut logged = Instant::now();
     let mut ticks = interval(timeouts.interval);
-    // After a pause of the whole machine, peers get their time to answer.
+    // After a suspend of the machine, peers get their whole time to answer.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let mut pass = SweepPass { timeouts, now: clock.wall(), excess: sockets.excess(), unsent: 0 };
         if pass.excess > 0 {
-            warn!(unsent = sockets.unsent(), "too many bytes wait for peers: cutting off who takes nothing");
+            warn!(
+                unsent = sockets.unsent(),
+                "too many unsent bytes: the hub aborts sockets that do not read"
+            );
         }
         let mut chunk = 0;
-        while let Some(due) = sockets.sweep_chunk(chunk, |writer, end| pass.decide(writer.sweep(), end)) {
-            for (writer, due) in due {
-                due.apply(&writer, &ping, sockets);
+        while let Some(actions) = sockets.sweep_chunk(chunk, |writer, end| pass.decide(writer.sweep(), end)) {
+            for (writer, action) in actions {
+                action.apply(&writer, &ping, sockets);
             }
             chunk += 1;
             yield_now().await;
@@ -60,26 +62,26 @@ pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
 struct SweepPass {
     timeouts: Timeouts,
     now: Time,
-    /// Bytes that wait for peers and are more than may.
+    /// Unsent bytes over the limit that are still to be shed.
     excess: usize,
-    /// Bytes that wait for those who are not cut off.
+    /// Unsent bytes of the sockets that are not aborted.
     unsent: usize,
 }
 
-/// What is to be done about a socket.
+/// What the sweep does with a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Ping,
-    /// Its token has ended.
+    /// Closes it: its token has expired.
     Close,
     Abort(AbortReason),
-    /// It is cut off before its time, because too much waits for all peers.
+    /// Aborts it before its timeout, to shed load.
     Shed,
 }
 
 impl SweepPass {
     fn decide(&mut self, status: WriterStatus, end: Time) -> Option<Action> {
-        // First, because the bytes of whoever is dead anyway are free too.
+        // Checked first, so that the bytes of sockets that time out anyway count as shed too.
         if self.excess > 0 && status.stalled > 1 {
             self.excess = self.excess.saturating_sub(status.unsent);
             return Some(Action::Shed);
@@ -106,21 +108,21 @@ impl Action {
                 AbortReason::Stalled
             }
         };
-        // Its session may take more than a pass to end.
+        // False if an earlier pass aborted it: its session may need more than one pass to end.
         if writer.abort() {
-            debug!(?reason, "cutting off a socket");
+            debug!(?reason, "aborting a socket");
             sockets.metrics().count_abort(reason);
         }
     }
 }
 
-/// How long a peer may take nothing of what waits for it.
+/// How long a peer may accept no unsent byte.
 #[must_use]
 pub fn stall_limit(ping_interval: Duration) -> Duration {
     STALL_LIMIT.min(ping_interval * 2)
 }
 
-/// The limits of the sweep, in passes of the sweep.
+/// The timeouts, in passes of the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Timeouts {
     interval: Duration,
@@ -131,7 +133,7 @@ struct Timeouts {
 }
 
 impl Timeouts {
-    /// A pass a second, or more often where pings are.
+    /// One pass a second, or more for ping intervals under 25 s.
     fn new(ping_interval: Duration) -> Self {
         let interval = (ping_interval / 25).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let passes = |time: Duration| {
@@ -148,14 +150,14 @@ impl Timeouts {
         }
     }
 
-    /// What is dead about a socket, if anything is.
+    /// Returns the timeout that a socket has exceeded, if any.
     fn decide(self, status: WriterStatus) -> Option<AbortReason> {
-        let signs = [
+        let timeouts = [
             (AbortReason::Stalled, status.stalled > self.stalled_after),
             (AbortReason::Unclosed, status.closing > self.close_wait),
             (AbortReason::Silent, status.idle > self.abort_after),
         ];
-        signs.into_iter().find_map(|(reason, is_so)| is_so.then_some(reason))
+        timeouts.into_iter().find_map(|(reason, is_exceeded)| is_exceeded.then_some(reason))
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_is_patient_in_passes() {
+    fn timeouts_are_counted_in_passes() {
         let timeouts = Timeouts::new(Duration::from_secs(25));
         assert_eq!(timeouts.interval, Duration::from_secs(1));
         assert_eq!((timeouts.ping_after, timeouts.abort_after), (25, 33));
@@ -176,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_shed_until_it_is_no_more_whoever_it_waits_for() {
+    fn stalled_sockets_are_shed_until_the_excess_is_gone() {
         let timeouts = Timeouts::new(Duration::from_secs(25));
         let mut pass = SweepPass { timeouts, now: Time::from_millis(0), excess: 15, unsent: 0 };
-        let waiting = |stuck| WriterStatus { idle: 1, stalled: stuck, closing: 0, unsent: 10 };
-        let mut decide = |stuck| pass.decide(waiting(stuck), Time::MAX);
-        assert_eq!(decide(1), None, "it may still take it");
-        assert_eq!(decide(31), Some(Action::Shed), "it is dead anyway, and its bytes count");
+        let status = |stalled| WriterStatus { idle: 1, stalled, closing: 0, unsent: 10 };
+        let mut decide = |stalled| pass.decide(status(stalled), Time::MAX);
+        assert_eq!(decide(1), None, "not stalled for more than a pass");
+        assert_eq!(decide(31), Some(Action::Shed), "it times out anyway, and its bytes count");
         assert_eq!([decide(2), decide(2)], [Some(Action::Shed), None]);
         assert_eq!(decide(31), Some(Action::Abort(AbortReason::Stalled)));
         assert_eq!(pass.unsent, 20);

@@ -1,7 +1,7 @@
-//! The upgrade: from an HTTP request to a TCP stream that speaks WebSocket (RFC 6455, section 4.2).
+//! The upgrade: from an HTTP request to a TCP stream for WebSocket (RFC 6455, section 4.2).
 //!
-//! Checks the opening handshake and builds its answer; hyper sends it and hands over the connection. It knows
-//! HTTP headers and nothing of what is said on the socket afterwards.
+//! It checks the opening handshake and builds the response; hyper sends it and hands over the connection. It knows HTTP
+//! headers, but not the messages of the socket.
 
 use std::time::Duration;
 
@@ -22,44 +22,44 @@ use crate::protocol::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
 
-/// How long a peer has to take the answer that opens its socket, and all that was to be sent before.
+/// The time limit to send the response that opens the socket, and the responses before it.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The request does not open a WebSocket.
+/// Why a request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeError {
-    /// No request for an upgrade to WebSocket, or not by GET over HTTP/1.1.
-    #[error("this address speaks WebSocket: connect with an upgrade request")]
+    /// Not an upgrade request to WebSocket, or not by GET over HTTP/1.1.
+    #[error("this path is a WebSocket: connect with an upgrade request")]
     NotWebSocket,
-    /// Another protocol version than 13.
+    /// A protocol version other than 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
-    /// The key is missing, or there are two, or it is not 16 bytes in base64.
+    /// The key is missing, sent twice, or not 16 bytes in base64.
     #[error("Sec-WebSocket-Key must be 16 bytes in base64, once")]
     Key,
-    /// The request announces a body, whose bytes would be taken for frames.
-    #[error("a request for a WebSocket has no body: no Content-Length, Transfer-Encoding or Expect")]
+    /// The request announces a body, whose bytes would be parsed as frames.
+    #[error("a WebSocket request must not have a body: remove Content-Length, Transfer-Encoding and Expect")]
     Body,
 }
 
-/// A good opening handshake that waits for its response.
+/// A valid opening handshake.
 #[derive(Debug)]
 pub struct Handshake {
     accept: HeaderValue,
     subprotocol: bool,
-    /// None where the request is not one that hyper has read.
+    /// None if hyper did not read the request.
     connection: Option<OnUpgrade>,
 }
 
-/// A connection whose answer is on its way.
+/// A connection whose response is not sent yet.
 #[derive(Debug)]
 pub(crate) struct PendingUpgrade(Option<OnUpgrade>);
 
 impl Handshake {
-    /// Checks the request's part of the handshake.
+    /// Checks the client's part of the handshake.
     ///
     /// # Errors
-    /// The request does not open a WebSocket, and why.
+    /// The request does not open a WebSocket.
     pub fn check<B>(request: &Request<B>) -> Result<Self, UpgradeError> {
         let headers = request.headers();
         let has_token = |name, token| items(headers, name).any(|item| item.eq_ignore_ascii_case(token));
@@ -83,7 +83,7 @@ impl Handshake {
         Ok(Self { accept, subprotocol, connection: request.extensions().get().cloned() })
     }
 
-    /// The answer that opens the socket, and the connection, which is the socket's when that is sent.
+    /// Returns the response that opens the socket, and the connection, which is ready when the response is sent.
     #[must_use]
     pub(crate) fn accept<B: Default>(mut self) -> (Response<B>, PendingUpgrade) {
         let pending = PendingUpgrade(self.connection.take());
@@ -105,8 +105,8 @@ impl Handshake {
 }
 
 impl PendingUpgrade {
-    /// The connection, as soon as the answer is sent. None where it has ended before, or its peer does not take the
-    /// answer within five seconds: then hyper's hold on it is the last.
+    /// Returns the connection when the response is sent. Returns none if the connection ends before, or if the peer does
+    /// not read the response within five seconds; only hyper owns the connection then.
     pub(crate) async fn complete(self) -> Option<Upgraded> {
         let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
         let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
@@ -114,12 +114,12 @@ impl PendingUpgrade {
     }
 }
 
-/// A connection that speaks WebSocket from now on.
+/// A connection after the opening handshake.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The connection.
     pub stream: TcpStream,
-    /// What the peer has sent behind its request.
+    /// The bytes that the peer sent after its request.
     pub buffered: Bytes,
 }
 
@@ -129,19 +129,19 @@ impl From<TcpStream> for Upgraded {
     }
 }
 
-/// The token that is offered as a subprotocol. It is never echoed.
+/// Returns the token that the client offers as a subprotocol. The hub never echoes it.
 #[must_use]
 pub(crate) fn offered_token(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
 }
 
-/// The visitor's id that is offered as a subprotocol. It is never echoed.
+/// Returns the visitor id that the client offers as a subprotocol. The hub never echoes it.
 #[must_use]
 pub(crate) fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
 }
 
-/// Whether a request says that a body follows its head, or that it waits to send one.
+/// Whether a request announces a body.
 fn announces_body(headers: &HeaderMap) -> bool {
     let is_long = |length: &HeaderValue| length.as_bytes() != b"0";
     headers.contains_key(TRANSFER_ENCODING)
@@ -149,13 +149,13 @@ fn announces_body(headers: &HeaderMap) -> bool {
         || headers.get_all(CONTENT_LENGTH).iter().any(is_long)
 }
 
-/// The items of a header that is a comma-separated list.
+/// Returns the items of a header that is a comma-separated list.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).map(str::trim)
 }
 
-/// 16 bytes are 22 characters of base64 and two of padding.
+/// Whether a key is 16 bytes in base64: 22 characters and two of padding.
 fn is_key(key: &[u8]) -> bool {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(is_base64))
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_the_one_of_the_rfc() {
+    fn response_is_the_example_of_the_rfc() {
         let response: Response<()> = check(|_| {}).unwrap().response();
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_subprotocol_is_echoed_when_offered() {
+    fn subprotocol_is_echoed_when_offered() {
         let offer = HeaderValue::from_static("bearer.x, breathing-room.v1");
         let handshake = check(|request| {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_among_the_subprotocols_and_not_echoed() {
+    fn offered_token_is_found_and_not_echoed() {
         let mut request = Request::new(());
         let offers = request.headers_mut();
         assert_eq!(offered_token(offers), None);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_opens_no_socket_is_refused() {
+    fn request_that_is_no_handshake_is_rejected() {
         let without = |name: HeaderName| {
             check(|request| {
                 request.headers_mut().remove(name);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_and_announced_bodies_are_refused() {
+    fn two_keys_or_an_announced_body_are_rejected() {
         let with = |name: HeaderName, value: &'static str| {
             check(|request| {
                 request.headers_mut().append(name, HeaderValue::from_static(value));
@@ -247,6 +247,6 @@ mod tests {
         assert_eq!(with(CONTENT_LENGTH, "5"), Some(UpgradeError::Body));
         assert_eq!(with(TRANSFER_ENCODING, "chunked"), Some(UpgradeError::Body));
         assert_eq!(with(EXPECT, "100-continue"), Some(UpgradeError::Body));
-        assert_eq!(with(CONTENT_LENGTH, "0"), None, "that is no body");
+        assert_eq!(with(CONTENT_LENGTH, "0"), None, "an empty body");
     }
 }

@@ -1,6 +1,6 @@
-//! The admin token, and the tokens that requests bring.
+//! The admin token, and how requests send tokens.
 //!
-//! A token comes in the header `Authorization: Bearer`, or on a socket as an offered subprotocol.
+//! A request has its token in the header `Authorization: Bearer`, or, for a socket, as an offered subprotocol.
 
 use std::fmt::{self, Write};
 use std::str;
@@ -16,17 +16,17 @@ use crate::transport::offered_token;
 /// The fewest bytes of an admin token.
 const MIN_LENGTH: usize = 16;
 
-/// The token that makes whoever has it admin. Never shown by `Debug`.
+/// The admin token. `Debug` does not show it.
 #[derive(Clone)]
 pub(crate) struct AdminToken(String);
 
-/// The configured admin token could be guessed.
+/// The configured admin token is short enough to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("ADMIN_TOKEN: must have at least {MIN_LENGTH} bytes")]
 pub struct ShortToken;
 
 impl AdminToken {
-    /// The configured token.
+    /// Checks the configured token.
     ///
     /// # Errors
     /// It is too short.
@@ -34,21 +34,20 @@ impl AdminToken {
         if token.len() < MIN_LENGTH { Err(ShortToken) } else { Ok(Self(token)) }
     }
 
-    /// A random one of 244 bits.
+    /// Returns a random token of 244 bits.
     #[must_use]
     pub(crate) fn random() -> Self {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
-    /// The token itself, to be told once.
+    /// Returns the token itself, for the log line at the start.
     #[must_use]
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether the request brings it: in its header, or on a socket as a subprotocol, where it is percent-encoded.
-    /// Hashes are compared, which are all of one length: how long it takes says nothing of the token, not even its
-    /// length.
+    /// Whether a request has this token: in its header, or as a subprotocol, where it is percent-encoded. It compares
+    /// hashes, which have one length, so that the duration does not depend on the token, not even on its length.
     pub(crate) fn matches(&self, headers: &HeaderMap) -> bool {
         let same =
             |token: &[u8], own: &str| -> bool { Sha256::digest(token).ct_eq(&Sha256::digest(own)).into() };
@@ -57,21 +56,21 @@ impl AdminToken {
     }
 }
 
-/// As it can stand in a subprotocol, which is a token of RFC 9110: everything else in percent and two digits.
+/// Returns the text as a subprotocol, which is a token of RFC 9110: percent-encoded, except for unreserved characters.
 fn percent_encoded(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if is_plain(byte) {
             encoded.push(byte.into());
         } else {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
         encoded
     })
 }
 
-/// The token of `Authorization: Bearer`.
+/// Returns the token of `Authorization: Bearer`.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
@@ -83,14 +82,14 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Who may see something.
+/// Who may read a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Access {
-    /// Everybody.
+    /// Everyone.
     #[default]
     Public,
-    /// Whoever has the admin token.
+    /// Requests with the admin token.
     Admin,
 }
 
@@ -103,7 +102,7 @@ mod tests {
     const TOKEN: &str = "a+secret/of 16==";
 
     #[test]
-    fn only_the_whole_token_in_the_right_scheme_is_the_admins() {
+    fn admin_token_must_match_as_a_whole_and_in_its_scheme() {
         let token = AdminToken::new(TOKEN.into()).unwrap();
         let is_in =
             |name, value: &str| token.matches(&HeaderMap::from_iter([(name, value.parse().unwrap())]));
@@ -115,7 +114,7 @@ mod tests {
             assert!(!is_admin(wrong), "{wrong}");
         }
         assert!(!is_admin(&format!("Basic {TOKEN}")));
-        // As a browser offers it on a socket.
+        // A browser offers it as a subprotocol.
         let is_offered = |value: &str| is_in(SEC_WEBSOCKET_PROTOCOL, value);
         assert!(is_offered("breathing-room.v1, bearer.a%2Bsecret%2Fof%2016%3D%3D"));
         assert!(
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_token_has_16_bytes() {
+    fn admin_token_has_at_least_16_bytes() {
         for short in ["", "a", "fifteen letters"] {
             let refused = AdminToken::new(short.into()).unwrap_err();
             assert_eq!(refused.to_string(), "ADMIN_TOKEN: must have at least 16 bytes");

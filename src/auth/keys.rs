@@ -1,7 +1,7 @@
 //! The keys of tokens: a secret that is shared with the app, or public keys from a file (RFC 7517).
 //!
-//! Each key belongs to one algorithm, by its own kind and never by what a token says of itself. So no
-//! token can have a public key taken for a secret, or go without a signature.
+//! The type of a key determines its one algorithm; the header of a token never does. So a token cannot use a public key
+//! as a secret (algorithm confusion), or have no signature.
 
 use std::fmt;
 use std::io;
@@ -14,34 +14,34 @@ use serde_json::value::RawValue;
 
 use super::Tokens;
 
-/// The fewest bytes of a secret: as many as the hash of HS256 has (RFC 7518, section 3.2).
+/// The fewest bytes of a secret: the length of the hash of HS256 (RFC 7518, section 3.2).
 const SECRET_MIN: usize = 32;
 
-/// What tokens are told by the configuration. Without keys there are none, and everybody may come in.
+/// The settings of visitor tokens. Without keys the hub takes no tokens, and everyone may join.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The secret that is shared with whoever makes tokens.
+    /// The secret that is shared with the issuer of tokens.
     pub secret: Option<Secret>,
-    /// The file of public keys.
+    /// The file with public keys.
     pub jwks: Option<PathBuf>,
-    /// Whom tokens must be for.
+    /// The audience that tokens must have.
     pub audience: Option<String>,
 }
 
-/// A secret as it was configured. Never shown by `Debug`.
+/// The configured secret. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Secret(String);
 
-/// Tokens are not configured so that they could be checked.
+/// Why the settings of tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadKeys {
-    /// A secret that could be guessed.
+    /// The secret is short enough to guess.
     #[error("TOKEN_SECRET: must have at least {SECRET_MIN} bytes")]
     ShortSecret,
-    /// A secret and public keys: which holds?
+    /// There are both a secret and public keys.
     #[error("TOKEN_SECRET and TOKEN_JWKS: only one of them may be set")]
     Both,
-    /// An audience without keys would protect nothing.
+    /// There is an audience and no key.
     #[error("TOKEN_AUDIENCE: needs TOKEN_SECRET or TOKEN_JWKS")]
     Neither,
     /// The file cannot be read.
@@ -49,21 +49,21 @@ pub enum BadKeys {
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file is not a JSON Web Key Set.
     #[error("TOKEN_JWKS: must be a JSON Web Key Set: {0}")]
     NotASet(serde_json::Error),
-    /// A key of the set is no good.
+    /// A key of the set cannot be used.
     #[error("TOKEN_JWKS: key {index}: {rule}")]
     Key {
-        /// Which one, from 0.
+        /// The index of the key, from 0.
         index: usize,
-        /// What it must be.
+        /// The rule that it breaks.
         rule: &'static str,
     },
-    /// The set has nothing to check signatures with.
+    /// The set has no key for signatures.
     #[error("TOKEN_JWKS: has no key for RS256, ES256 or EdDSA")]
     NoKey,
     /// A token cannot be signed.
@@ -71,17 +71,17 @@ pub enum BadKeys {
     Sign(errors::Error),
 }
 
-/// A key, with the one algorithm that it is for.
+/// A key and its one algorithm.
 #[derive(Debug)]
 pub struct Key {
     id: Option<String>,
     decoding: DecodingKey,
-    /// Names the algorithm. Claims are not its business: it would go by the machine's clock.
+    /// Only for the algorithm. It does not check claims, since it would use the machine's clock.
     validation: Validation,
 }
 
 impl Config {
-    /// Reads the keys. None configured: no tokens.
+    /// Reads the keys. Returns none if no key is configured.
     ///
     /// # Errors
     /// The settings contradict each other, or the keys cannot be used.
@@ -98,7 +98,7 @@ impl Config {
 }
 
 impl From<String> for Secret {
-    /// A secret, of which nothing is checked yet: what is wrong must not be shown by a command line's error.
+    /// Checks nothing yet, since clap's errors would show the value.
     fn from(text: String) -> Self {
         Self(text)
     }
@@ -125,7 +125,7 @@ impl Key {
         Self { id, decoding, validation }
     }
 
-    /// The key of a shared secret, for HS256.
+    /// Returns the key of a shared secret, for HS256.
     ///
     /// # Errors
     /// The secret is too short.
@@ -133,10 +133,11 @@ impl Key {
         Ok(Self::new(None, Algorithm::HS256, DecodingKey::from_secret(secret.bytes()?)))
     }
 
-    /// All keys of a set that are for a signature of ours. Others may stand in it, but no secrets.
+    /// Returns the keys of a JSON Web Key Set that are for a supported signature. The set may have others, but no
+    /// secrets.
     ///
     /// # Errors
-    /// This is no set, a key in it is broken, or none is for us.
+    /// The text is not a set, a key cannot be used, or none is for a supported signature.
     pub fn set(jwks: &str) -> Result<Vec<Self>, BadKeys> {
         #[derive(Deserialize)]
         struct Set {
@@ -151,7 +152,7 @@ impl Key {
         if keys.is_empty() { Err(BadKeys::NoKey) } else { Ok(keys) }
     }
 
-    /// A public key, where it is for one of our signatures.
+    /// Returns a public key, or none if it is not for a supported signature.
     fn public(jwk: &Jwk) -> Result<Option<Self>, &'static str> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -164,9 +165,9 @@ impl Key {
             AlgorithmParameters::OctetKey(_) => return Err("must be a public key, and this is a secret"),
             _ => return Ok(None),
         };
-        let is_ours = jwk.common.key_algorithm.is_none_or(|named| named == name)
+        let is_supported = jwk.common.key_algorithm.is_none_or(|named| named == name)
             && jwk.common.public_key_use.as_ref().is_none_or(|named| *named == PublicKeyUse::Signature);
-        if !is_ours {
+        if !is_supported {
             return Ok(None);
         }
         let key = DecodingKey::from_jwk(jwk).map_err(|_| "must be in base64url")?;
@@ -186,7 +187,7 @@ impl Key {
         self.validation.algorithms.contains(&algorithm)
     }
 
-    /// Whether it is worth a try. Names of keys are only hints: either side may have none.
+    /// Whether the key may have signed a token with this header. Key ids are hints: either side may lack one.
     pub(super) fn may_have_signed(&self, header: &Header) -> bool {
         let same_name = match (&self.id, &header.kid) {
             (Some(ours), Some(named)) => ours == named,
@@ -195,7 +196,7 @@ impl Key {
         same_name && self.is_for(header.alg)
     }
 
-    /// What stands in a token that was signed with this key.
+    /// Returns the claims of a token if this key has signed it.
     pub(super) fn verify(&self, token: &str) -> errors::Result<Box<RawValue>> {
         decode(token, &self.decoding, &self.validation).map(|opened| opened.claims)
     }

@@ -1,6 +1,6 @@
 //! Authentication and authorization: visitor tokens, the admin token, and allowed origins.
 //!
-//! Everything here is pure: a decision from headers, keys and the time. HTTP answers are built in `http`.
+//! Everything here is pure: a decision by headers, keys and the time. `http` builds the responses.
 
 pub(crate) mod admin;
 pub(crate) mod keys;

@@ -1,22 +1,23 @@
-//! Allowed origins: from which sites browsers may connect.
+//! Allowed origins: the sites whose pages may connect and post.
 //!
-//! Origins are compared as browsers write them (RFC 6454): scheme and host in lower case, without the scheme's default port.
+//! Origins are compared as browsers write them (RFC 6454): scheme and host in lower case, without the scheme's default
+//! port.
 
 use url::Url;
 
-/// From which sites browsers may come: as long as a request matches one of these.
+/// The allowed origins. A request needs to match one of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedOrigins(Vec<Rule>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
-    /// `*`: from anywhere.
+    /// `*`: every origin.
     Any,
-    /// `self`: from this hub's own pages, by whatever name it was requested.
+    /// `self`: the hub's own origin.
     Own,
-    /// `localhost`: from this machine, on any port.
+    /// `localhost`: this machine, on any port.
     Localhost,
-    /// From just this one.
+    /// Exactly this origin.
     Exact(String),
 }
 
@@ -27,29 +28,29 @@ impl Default for AllowedOrigins {
 }
 
 impl AllowedOrigins {
-    /// What holds where nothing is configured.
+    /// The default of `ALLOWED_ORIGINS`.
     pub const DEFAULT: &str = "self,localhost";
 
-    /// Reads `*`, `self`, `localhost` and origins such as `https://example.org`, separated by commas.
+    /// Parses `*`, `self`, `localhost` and origins such as `https://example.org`, separated by commas.
     ///
     /// # Errors
-    /// Something else stands in it, or nothing.
+    /// The list is empty, or an item is none of these.
     pub fn parse(list: &str) -> Result<Self, String> {
         let rule = |item: &str| match item {
             "*" => Ok(Rule::Any),
             "self" => Ok(Rule::Own),
             "localhost" => Ok(Rule::Localhost),
             origin => canonical(origin).map(Rule::Exact).ok_or_else(|| {
-                format!("{origin:?} is no origin such as https://example.org, nor self, localhost or *")
+                format!("{origin:?} must be an origin such as https://example.org, or self, localhost or *")
             }),
         };
         list.split(',').map(str::trim).map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a page of this origin may ask the hub, which has this one.
+    /// Whether a page of `origin` may use the hub, whose own origin is `own`.
     #[must_use]
     pub fn allow(&self, origin: &str, own: &OwnOrigin<'_>) -> bool {
-        // What is no origin, such as `null`, is allowed where all are.
+        // Only `*` allows a value that is not an origin, such as `null`.
         let origin = canonical(origin);
         self.0.iter().any(|rule| match (rule, &origin) {
             (Rule::Any, _) => true,
@@ -61,15 +62,15 @@ impl AllowedOrigins {
     }
 }
 
-/// The hub's own address as browsers see it: an origin such as `https://hub.example.org`.
+/// The hub's own origin as browsers see it, such as `https://hub.example.org`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Reads an origin of http or https.
+    /// Parses an origin with the scheme http or https.
     ///
     /// # Errors
-    /// It is something else.
+    /// The text is not such an origin.
     pub fn parse(text: &str) -> Result<Self, String> {
         let is_http = |origin: &String| authority(origin).is_some();
         let origin = canonical(text).filter(is_http).map(Self);
@@ -77,14 +78,14 @@ impl PublicUrl {
     }
 }
 
-/// The hub's own origin, as far as it is known for a request.
+/// The hub's own origin, as far as a request shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnOrigin<'a> {
-    /// As it is configured.
+    /// The configured one.
     Configured(&'a PublicUrl),
-    /// By the host that was asked for, and by the scheme, where that was told.
+    /// The host of the request, and its scheme, if a proxy sends it.
     Requested {
-        /// Of the request's `Host`.
+        /// The `Host` of the request.
         host: &'a str,
         /// `http` or `https`.
         scheme: Option<&'static str>,
@@ -92,7 +93,7 @@ pub enum OwnOrigin<'a> {
 }
 
 impl OwnOrigin<'_> {
-    /// Whether it is this one.
+    /// Whether `origin` is the hub's own one.
     fn matches(&self, origin: &str) -> bool {
         match self {
             Self::Configured(PublicUrl(own)) => origin == own,
@@ -107,10 +108,10 @@ impl OwnOrigin<'_> {
     }
 }
 
-/// An origin as browsers write it: in lower case, without the port that its scheme implies.
+/// Returns an origin as browsers write it: in lower case, without its scheme's default port.
 fn canonical(text: &str) -> Option<String> {
     let url = Url::parse(text).ok().filter(Url::has_host)?;
-    // A `*` would pass for a part of a name.
+    // The URL parser accepts a `*` in a host name.
     let is_bare = !text.contains('*')
         && matches!(url.path(), "" | "/")
         && url.query().is_none()
@@ -118,12 +119,12 @@ fn canonical(text: &str) -> Option<String> {
         && url.username().is_empty()
         && url.password().is_none();
     let origin = url.origin();
-    // Apps in a shell have schemes of their own, as in capacitor://localhost.
+    // Native shells use their own schemes, as in capacitor://localhost.
     let own_scheme = || text.trim_end_matches('/').to_ascii_lowercase();
     is_bare.then(|| if origin.is_tuple() { origin.ascii_serialization() } else { own_scheme() })
 }
 
-/// The scheme of a page that came over HTTP, and its host and port.
+/// Splits an origin with the scheme http or https into the scheme and the host with its port.
 fn authority(origin: &str) -> Option<(&str, &str)> {
     origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
 }
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_words_and_origins_as_browsers_write_them() {
+    fn list_has_keywords_and_canonical_origins() {
         assert_eq!(AllowedOrigins::parse(AllowedOrigins::DEFAULT), Ok(AllowedOrigins::default()));
         for (text, origin) in [
             ("https://example.org", "https://example.org"),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_allowed_by_its_whole_name() {
+    fn origin_must_match_a_rule_as_a_whole() {
         const HOST: &str = "hub.example.org";
         let cases = [
             ("self", "https://hub.example.org", HOST, true),
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn own_origin_has_a_scheme_where_it_is_known() {
+    fn own_origin_includes_the_scheme_if_it_is_known() {
         let public = PublicUrl::parse("https://Hub.example.org:443/").unwrap();
         let requested = |scheme| OwnOrigin::Requested { host: "hub.example.org", scheme };
         for (own, origin, expected) in [

@@ -1,8 +1,8 @@
-//! Visitor tokens: who may come in where, and until when.
+//! Visitor tokens: which visitor may join which room, and until when.
 //!
-//! A token is a JWT (RFC 7519) that the app makes for its visitors, or `breathing-room token` for tests. Reading
-//! one is pure: [`keys`] were read at the start, and the time is told. This module knows names and
-//! times, and neither HTTP nor sockets.
+//! A token is a JWT (RFC 7519) that the app issues for its visitors, or `breathing-room token` for tests. Verification
+//! is pure: the [`keys`](super::keys) are read at the start, and the time is an argument. This module does not know HTTP
+//! or sockets.
 
 #[cfg(test)]
 mod tests;
@@ -15,68 +15,67 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::keys::{BadKeys, Key, Secret};
-
 use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{RoomId, Time, VisitorId};
 use crate::time::millis;
 
-/// How far the clocks of whoever makes tokens and of the hub may be apart.
+/// The tolerated difference between the clocks of the issuer and of the hub.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// What a good token says.
+/// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Who it was made for.
+    /// Its `sub`.
     pub visitor: VisitorId,
-    /// The one room that it opens; without it, all.
+    /// The only room that it opens; none for all rooms.
     pub room: Option<RoomId>,
     /// Its `exp`.
     pub expires: Time,
 }
 
-/// A token does not open this door. The text says what is wrong, and nothing of the keys.
+/// Why a token is rejected. The text reveals nothing of the keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    /// Not three parts of base64 with a header that is known.
-    #[error("must be a JWT, signed with an algorithm that this hub takes")]
+    /// Not a JWT, or its header has an unsupported algorithm or extension.
+    #[error("must be a JWT, signed with an algorithm that this hub accepts")]
     Malformed,
-    /// No key of this hub has made it.
+    /// No key of this hub has signed it.
     #[error("is not signed with a key that this hub knows")]
     Signature,
     /// A claim is missing or breaks its rule.
     #[error("{0}")]
     Claim(String),
-    /// Its time has not come.
+    /// Its `nbf` is in the future.
     #[error("is not valid yet")]
     TooEarly,
-    /// Its time is over.
+    /// Its `exp` is in the past.
     #[error("has expired")]
     Expired,
-    /// It would end what the one before lets go on.
-    #[error("exp: ends before the token that it would replace, which goes on to hold")]
+    /// It expires before the token that it would replace.
+    #[error("exp: is before that of the current token, which stays valid")]
     EndsSooner,
-    /// It was made for something else than this hub.
+    /// It is for another audience than this hub.
     #[error("aud: is for another audience")]
     Audience,
-    /// It was made for somebody else.
+    /// It is for another visitor.
     #[error("sub: is another visitor's")]
     Visitor,
-    /// There was no need for one.
-    #[error("this hub asks for none")]
+    /// The hub takes no tokens.
+    #[error("this hub takes no tokens")]
     NotConfigured,
-    /// It opens another room, and only that.
+    /// It opens only another room.
     #[error("room: opens another room")]
     Room,
 }
 
-/// The keys that make a token good, and whom it must be for.
+/// The keys and the audience of valid tokens.
 #[derive(Debug)]
 pub struct Tokens {
     keys: Vec<Key>,
     audience: Option<String>,
 }
 
-/// The claims as they stand in the token.
+/// The claims as the token has them.
 #[derive(Deserialize)]
 struct Payload {
     sub: VisitorId,
@@ -115,16 +114,17 @@ impl Audience {
 }
 
 impl Tokens {
-    /// Takes tokens of these keys; where an audience is named, only those that are for it.
+    /// Accepts tokens that one of these keys signed, and only for the audience, if there is one.
     #[must_use]
     pub fn new(keys: Vec<Key>, audience: Option<String>) -> Self {
         Self { keys, audience }
     }
 
-    /// Reads a token and checks all that can be known without the door that it is to open.
+    /// Verifies the signature, the times and the audience of a token, and returns its claims. The room and the visitor
+    /// are still to be checked: see [`Claims`].
     ///
     /// # Errors
-    /// The token is not good now. Of what it claims nothing is said unless its signature is good.
+    /// The token is not valid now. The error reveals nothing of the claims unless the signature is valid.
     pub fn verify(&self, token: &str, now: Time) -> Result<Claims, BadToken> {
         let payload = self.payload(token)?;
         let Payload { sub, room, exp, nbf, aud } =
@@ -142,10 +142,10 @@ impl Tokens {
         }
     }
 
-    /// What stands in a token that one of the keys has signed.
+    /// Returns the payload of a token that one of the keys has signed.
     fn payload(&self, token: &str) -> Result<Box<RawValue>, BadToken> {
         let header = decode_header(token).map_err(|_| BadToken::Malformed)?;
-        // Whoever marks a header as critical relies on its being understood (RFC 7515, section 4.1.11).
+        // A critical header must be understood (RFC 7515, section 4.1.11), and none is.
         if header.crit.is_some() || !self.keys.iter().any(|key| key.is_for(header.alg)) {
             return Err(BadToken::Malformed);
         }
@@ -161,29 +161,29 @@ impl Tokens {
 }
 
 impl Claims {
-    /// When the token ends for the hub: a little after its `exp`, for clocks that differ.
+    /// When the hub regards the token as expired: 30 s after its `exp`, for clocks that differ.
     #[must_use]
     pub fn expires_with_leeway(&self) -> Time {
         self.expires.plus(millis(LEEWAY))
     }
 
-    /// These claims, where they open this room.
+    /// Returns these claims if they open `room`.
     ///
     /// # Errors
-    /// They open another one.
+    /// They open only another room.
     pub fn for_room(&self, room: &RoomId) -> Result<&Self, BadToken> {
         if self.room.as_ref().is_none_or(|opened| opened == room) { Ok(self) } else { Err(BadToken::Room) }
     }
 
-    /// These claims, where they are this visitor's.
+    /// Returns these claims if they are for `visitor`.
     ///
     /// # Errors
-    /// They are another one's.
+    /// They are for another visitor.
     pub fn for_visitor(&self, visitor: &VisitorId) -> Result<&Self, BadToken> {
         if self.visitor == *visitor { Ok(self) } else { Err(BadToken::Visitor) }
     }
 
-    /// The token that says this, signed with HS256.
+    /// Returns a token with these claims, signed with HS256.
     ///
     /// # Errors
     /// The secret is too short.

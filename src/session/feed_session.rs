@@ -1,6 +1,6 @@
-//! A viewer session: one socket that listens to the live activity and says nothing.
+//! The session of a live-activity socket: sends the live activity, and rejects every message.
 //!
-//! It is nobody's presence: viewers are in no room and in no count but that of connections.
+//! It is in no room and in no count except that of sockets.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,8 +14,7 @@ use crate::rejections::Rejections;
 use crate::transport::FeedPermit;
 use crate::transport::socket::{Incoming, Socket};
 
-/// Listens until the socket ends. There is nothing to say here: every message is refused.
-/// The permit is given back with the socket's end.
+/// Runs the session until its socket has ended, and then releases the permit.
 pub(crate) async fn run(
     feed: Arc<Feed>,
     mut socket: Socket,
@@ -51,6 +50,6 @@ async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
 }
 
 fn read_only() -> MessageError {
-    let message = "type: this socket only tells the live activity".to_owned();
+    let message = "type: this socket accepts no messages, it only sends the live activity".to_owned();
     MessageError { code: ErrorCode::UnknownType, message, reference: None }
 }

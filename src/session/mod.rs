@@ -1,4 +1,4 @@
-//! Sessions: one per socket, and the only place where presence and history meet.
+//! Sessions: one for each socket. Only sessions use both presence and history.
 //!
 //! [`room`] is the session of a room socket, [`feed_session`] that of a live-activity socket. [`events`] appends the
 //! events of a client to the journal and acknowledges them; a [`watch_clock`] measures how long a watch session played.

@@ -1,8 +1,8 @@
-//! The census: once a minute, who was where goes from the live side to the history.
+//! Presence samples: once a minute, appends the accounting of each room to the journal.
 //!
-//! A sample never spans the end of a minute by more than the timer is late, so that the history can
-//! add samples up to quarter hours. One more is taken before a flush that somebody asks for, after which
-//! the next one tells the rest of the minute, and one at the end.
+//! A sample spans the end of a minute only by the lateness of the timer, so that the history can add up samples to
+//! quarter hours. There is one more sample before a requested flush, after which the next one has the rest of the
+//! minute, and one at the shutdown.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::presence::{Sample, Samples};
 use crate::protocol::Vocabulary;
 use crate::time::millis;
 
-/// Takes the census at the end of every minute, for as long as it is polled.
+/// Takes a sample at the end of every minute, without end.
 pub(crate) async fn run(context: &SessionContext) {
     loop {
         context.clock.minute_ends(context.clock.wall()).await;
@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &SessionContext) {
     }
 }
 
-/// Tells the journal who was where since the last census.
+/// Appends the presence since the last sample to the journal.
 pub(crate) fn take(context: &SessionContext) {
     let Samples { length, whole, rooms, untold } = context.registry.take_samples();
     let at = context.clock.wall().minus(millis(length));
@@ -42,7 +42,8 @@ pub(crate) fn take(context: &SessionContext) {
         let of = count + untold;
         warn!(
             lost,
-            of, "presence samples are lost: the event queue is full, or too many rooms came and went"
+            of,
+            "presence samples are lost: the event queue is full, or too many rooms were opened and closed"
         );
         context.journal.count_lost_samples(lost);
     }

@@ -1,9 +1,9 @@
-//! The watch clock: how long each watch session has played, as the hub itself measures it.
+//! Watch clocks: how long each watch session has played, as the hub itself measures it.
 //!
-//! Time runs while a socket is open and the newest state is `playing`. A clock belongs to the
-//! watch session, not to the socket: a client that lost its socket and comes back goes on where it was,
-//! and two sockets that play the same session count once. There are so many clocks; where one more is needed, the address
-//! that holds the most loses its own. Pure but for the lock around the table.
+//! A clock runs while a socket is open and the newest reported state is `playing`. It belongs to the watch session and
+//! not to the socket: a client that reconnects continues the same clock, and two sockets that play the same session count
+//! once. The number of clocks has a limit, at which the address with the most clocks loses one. Pure, except for the lock
+//! around the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,51 +18,50 @@ use crate::protocol::{SessionId, Time, WatchState};
 use crate::rejections::{Limit, Rejections};
 use crate::sync::lock;
 
-/// How long a clock that stands still is kept for its client to come back.
+/// How long the hub keeps a stopped clock, so that its client can reconnect.
 const IDLE_LIMIT: Duration = Duration::from_hours(1);
 
-/// Clocks that are looked at under one lock when idle ones are forgotten: some 50 µs.
+/// Clocks that one critical section checks when idle ones are removed: some 50 µs.
 const CHUNK: usize = 1_024;
 
-/// The clocks of all watch sessions that were updated lately. One is of a fixed size, 160 bytes with its place in the
-/// order, and takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
+/// The clocks of all recent watch sessions. A clock has a fixed size, 160 bytes with its entry in the eviction order, and
+/// takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
 #[derive(Debug)]
 pub(crate) struct WatchClocks {
     limit: usize,
     rejections: Rejections,
-    /// O(log n) steps, and one chunk of a pass over all.
+    /// Held for steps of O(log n), or for one chunk of [`remove_idle`](Self::remove_idle).
     table: Mutex<ClockTable>,
 }
 
-/// The clocks. Ordered maps, which grow and shrink without a pause in which all of them are moved.
+/// The clocks. Ordered maps, since a hash map that grows moves all entries at once, under the lock.
 #[derive(Debug, Default)]
 struct ClockTable {
     clocks: BTreeMap<Uuid, WatchClock>,
-    /// The same by address, in the order in which each address loses them.
+    /// The clocks by address, in the order in which an address loses them.
     eviction_order: BTreeSet<EvictionKey>,
-    /// How many each address holds, where it holds any.
+    /// The number of clocks of each address that has any.
     counts: BTreeMap<Address, usize>,
-    /// The same, those who hold the fewest first.
+    /// The same, ordered by number.
     by_count: BTreeSet<(usize, Address)>,
-    /// Clocks that were lost to others since the last count.
+    /// Evicted clocks since the last [`take_evicted`](WatchClocks::take_evicted).
     evicted: usize,
 }
 
-/// When a clock is its address's next to go: those that stand still before those that play, and of them the one that
-/// was not updated for the longest time.
+/// The eviction order of an address: stopped clocks before running ones, and the least recently updated first.
 type EvictionKey = (Address, bool, Duration, Uuid);
 
 #[derive(Debug)]
 struct WatchClock {
-    /// From where it was last updated.
+    /// The address of its last update.
     address: Address,
-    /// Time played until `since`.
+    /// The time played before it was last started.
     banked: Duration,
-    /// The socket on which it plays, and since when.
+    /// The socket on which it plays, and when it started, by the monotonic clock.
     playing: Option<(SessionId, Duration)>,
-    /// The newest state that was reported: final or not, and when it was so by the client.
+    /// The newest reported state: whether it is final, and its time by the client's clock.
     newest: Option<(bool, Time)>,
-    /// When it was last updated.
+    /// When it was last updated, by the monotonic clock.
     updated: Duration,
 }
 
@@ -81,7 +80,7 @@ impl WatchClock {
         let state_at = (state == WatchState::Ended, at);
         let was_final = self.newest.is_some_and(|(is_final, _)| is_final);
         if was_final || self.newest.is_some_and(|newest| newest > state_at) {
-            return; // `ended` is final, and what came late is old news
+            return; // `ended` is final, and an older state has no effect
         }
         self.newest = Some(state_at);
         self.stop(now);
@@ -131,11 +130,11 @@ impl ClockTable {
         Some(clock)
     }
 
-    /// Makes room for a clock of this address: the address that would hold the most loses one, which is this one where
-    /// there is a tie. Nobody does where this one has none to lose, and no other has more than it would have.
+    /// Evicts a clock of the address that would have the most, which is `address` itself on a tie. Evicts none if
+    /// `address` has none and no other has more than one.
     fn evict_for(&mut self, address: Address) {
-        let Some((most, greediest)) = self.by_count.last().copied() else { return };
-        let loser = if self.count_of(address) + 1 >= most { address } else { greediest };
+        let Some((most, with_most)) = self.by_count.last().copied() else { return };
+        let loser = if self.count_of(address) + 1 >= most { address } else { with_most };
         let first = self.eviction_order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
         if let Some((of, _, _, id)) = first
             && of == loser
@@ -147,24 +146,24 @@ impl ClockTable {
 }
 
 impl WatchClocks {
-    /// No clocks yet, and at most so many. Those that are lost to others are counted by `metrics`.
+    /// A table without clocks, for at most `limit` of them. `rejections` counts evictions.
     #[must_use]
     pub(crate) fn new(limit: usize, rejections: Rejections) -> Self {
         Self { limit, rejections, table: Mutex::default() }
     }
 
-    /// How long `id` has played until `now`, a time of the monotonic clock.
+    /// Returns how long `id` has played until `now`, by the monotonic clock.
     #[must_use]
     pub(crate) fn total(&self, id: Uuid, now: Duration) -> Duration {
         lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
-    /// A message on `session`, a socket of `address`, reported that `id` was in `state` from `at` on. Says whether it plays
-    /// on this socket now. Where there are as many clocks as may be, the address that holds the most loses the one that
-    /// has stood still for the longest time; that watch session is stored with its client's time alone.
+    /// Applies a state that `session`, a socket of `address`, reported: `id` was in `state` from `at` on, by the client's
+    /// clock. Returns whether it plays on this socket now. At the limit the address with the most clocks loses its
+    /// least recently updated stopped one; the history then has only the time that its client measured.
     ///
-    /// `paused` and `ended` of an unknown session need a clock too: a `playing` that is older, and comes later, is old
-    /// news only to a clock.
+    /// `paused` and `ended` of an unknown watch session create a clock too: only a clock detects that a `playing` which
+    /// arrives later is older.
     pub(crate) fn update(
         &self,
         (address, session): (Address, SessionId),
@@ -189,8 +188,8 @@ impl WatchClocks {
         plays
     }
 
-    /// The socket of `session` is gone: if `id` played on it, it no longer does. Returns how long it
-    /// has played, in this case.
+    /// Stops the clock of `id` if it plays on the socket of `session`, which has ended, and returns how long it has
+    /// played. Returns none if it plays on another socket, or not at all.
     pub(crate) fn disconnect(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
         let mut table = lock(&self.table);
         table.clocks.get(&id)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
@@ -202,7 +201,7 @@ impl WatchClocks {
         Some(banked)
     }
 
-    /// Drops the clocks that have stood still for an hour, and lets others work meanwhile.
+    /// Removes the clocks that have been stopped for an hour, in chunks, with yields between them.
     pub(crate) async fn remove_idle(&self, now: Duration) {
         let mut from = Bound::Unbounded;
         while let Some(last) = self.remove_idle_chunk(from, now) {
@@ -211,7 +210,7 @@ impl WatchClocks {
         }
     }
 
-    /// Passes one chunk, and says which clock was the last of it.
+    /// Checks one chunk, and returns the id of its last clock.
     fn remove_idle_chunk(&self, from: Bound<Uuid>, now: Duration) -> Option<Uuid> {
         let mut table = lock(&self.table);
         let chunk: Vec<_> = table
@@ -228,13 +227,13 @@ impl WatchClocks {
         chunk.last().map(|(id, _)| *id)
     }
 
-    /// How many clocks were lost to others since this was last asked.
+    /// Returns the number of evicted clocks since the last call.
     #[must_use]
     pub(crate) fn take_evicted(&self) -> usize {
         std::mem::take(&mut lock(&self.table).evicted)
     }
 
-    /// How many clocks there are.
+    /// The number of clocks.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         lock(&self.table).clocks.len()
@@ -267,13 +266,13 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
-    /// On a socket of the first address.
+    /// A socket of the first address.
     fn on(session: SessionId) -> (Address, SessionId) {
         (address(1), session)
     }
 
     #[test]
-    fn pauses_do_not_count() {
+    fn paused_time_does_not_count() {
         let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
         clocks.update(on(session), id, state_at(Playing, 0), at(0));
         clocks.update(on(session), id, state_at(Paused, 10), at(10));
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_socket_stops_the_time_and_another_goes_on() {
+    fn lost_socket_stops_the_clock_and_another_socket_continues_it() {
         let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
         clocks.update(on(first), id, state_at(Playing, 0), at(0));
@@ -296,17 +295,17 @@ mod tests {
     }
 
     #[test]
-    fn two_sockets_that_play_the_same_count_once() {
+    fn two_sockets_that_play_the_same_session_count_once() {
         let (clocks, id) = (clocks(10), Uuid::new_v4());
         let (first, second) = (SessionId::new(), SessionId::new());
         clocks.update(on(first), id, state_at(Playing, 0), at(0));
-        clocks.update(on(second), id, state_at(Playing, 5), at(5)); // the first is half dead and not yet found out
+        clocks.update(on(second), id, state_at(Playing, 5), at(5)); // the first one is half-open
         assert_eq!(clocks.disconnect(first, id, at(30)), None);
         assert_eq!(clocks.total(id, at(31)), at(31));
     }
 
     #[test]
-    fn old_news_changes_nothing() {
+    fn older_state_has_no_effect() {
         let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
         clocks.update(on(session), id, state_at(Playing, 0), at(0));
         clocks.update(on(session), id, state_at(Paused, 10), at(10));
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_clocks_are_forgotten_and_playing_ones_kept() {
+    async fn idle_clocks_are_removed_and_running_ones_stay() {
         let (clocks, session) = (clocks(10), SessionId::new());
         let (playing, paused) = (Uuid::new_v4(), Uuid::new_v4());
         clocks.update(on(session), playing, state_at(Playing, 0), at(0));
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_chunks_are_passed_when_idle_clocks_are_forgotten() {
+    async fn idle_clocks_of_all_chunks_are_removed() {
         let (clocks, session) = (clocks(10_000), SessionId::new());
         for n in 0..3 * CHUNK {
             let state = if n % 2 == 0 { Paused } else { Playing };
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_new_ids_evicts_its_own_clocks_and_nobody_elses() {
+    fn flood_of_new_ids_evicts_only_clocks_of_its_own_address() {
         let (clocks, session) = (clocks(100), SessionId::new());
         let honest: Vec<_> = (0..10).map(|_| Uuid::new_v4()).collect();
         for id in &honest {
@@ -351,7 +350,7 @@ mod tests {
         assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
         assert_eq!(clocks.take_evicted(), 999 - 90);
         assert_eq!(clocks.take_evicted(), 0);
-        // Somebody new is measured, and so is the next one of those who were here.
+        // A new address gets a clock, and so does an address that had some before.
         for (address, second) in [(address(3), 2_000), (address(1), 2_001)] {
             let id = Uuid::new_v4();
             assert!(clocks.update((address, session), id, state_at(Playing, second), at(second)));
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_loses_what_stood_still_longest_and_what_plays_last() {
+    fn address_loses_the_longest_stopped_clock_first_and_running_ones_last() {
         let (clocks, session) = (clocks(3), SessionId::new());
         let ids = [(); 5].map(|()| Uuid::new_v4());
         for (second, (id, state)) in
@@ -369,39 +368,39 @@ mod tests {
         {
             clocks.update(on(session), id, state_at(state, second), at(second));
         }
-        let kept = ids.map(|id| lock(&clocks.table).clocks.contains_key(&id));
-        assert_eq!(kept, [true, false, false, true, true]);
+        let remaining = ids.map(|id| lock(&clocks.table).clocks.contains_key(&id));
+        assert_eq!(remaining, [true, false, false, true, true]);
     }
 
     #[test]
-    fn where_every_address_has_one_a_newcomer_has_none() {
+    fn new_address_gets_no_clock_when_each_clock_has_its_own_address() {
         let (clocks, session) = (clocks(3), SessionId::new());
         let ids = [(); 4].map(|()| Uuid::new_v4());
         for (last, id) in (0..).zip(ids) {
             let plays = clocks.update((address(last), session), id, state_at(Playing, 0), at(0));
-            assert!(plays, "measured or not, it is being watched");
+            assert!(plays, "it plays, measured or not");
         }
         assert_eq!(ids.map(|id| clocks.total(id, at(5))), [at(5), at(5), at(5), at(0)]);
     }
 
     #[test]
-    fn a_clock_has_a_fixed_size() {
+    fn clock_has_a_fixed_size() {
         assert!(size_of::<(Uuid, WatchClock)>() <= 112, "{}", size_of::<(Uuid, WatchClock)>());
         assert!(size_of::<EvictionKey>() <= 48, "{}", size_of::<EvictionKey>());
     }
 
     proptest! {
         #[test]
-        fn the_table_is_bounded_and_its_orders_agree(
+        fn table_is_bounded_and_its_indexes_are_consistent(
             steps in proptest::collection::vec((0..5_u8, 0..30_u128, 0..4_u8, any::<bool>()), 0..200),
         ) {
             let (clocks, session) = (clocks(8), SessionId::new());
             for (second, (of, id, step, is_now)) in (0..).zip(steps) {
                 let (id, now) = (Uuid::from_u128(id), at(second));
                 let state = [Playing, Paused, Ended].get(usize::from(step)).copied();
-                let told_at = if is_now { second } else { 0 };
+                let at = if is_now { second } else { 0 };
                 match state {
-                    Some(state) => drop(clocks.update((address(of), session), id, state_at(state, told_at), now)),
+                    Some(state) => drop(clocks.update((address(of), session), id, state_at(state, at), now)),
                     None => drop(clocks.disconnect(session, id, now)),
                 }
                 let table = lock(&clocks.table);

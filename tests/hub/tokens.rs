@@ -175,7 +175,7 @@ async fn hub_without_token_keys_rejects_token_messages() {
     let mut ann = hub.join("lobby", "ann").await;
     ann.send_json(json!({ "type": "token", "token": token("ann", None, 60) })).await;
     let rejected = ann.expect_error("bad-field").await;
-    assert_eq!(rejected["message"], "token: this hub asks for none");
+    assert_eq!(rejected["message"], "token: this hub takes no tokens");
     // A token in the upgrade request is ignored.
     let bob = join(&hub, "whatever", "lobby", "visitor=bob").await;
     assert_eq!(bob.welcome["visitor"], "bob");

@@ -1,5 +1,5 @@
-//! Tokens, good and bad: each test is one way in which somebody may come with a token that is not theirs, not
-//! for here, not for now, or not from whom it says.
+//! Valid and invalid tokens: each test is one way in which a token may be forged, or for another visitor, room, time or
+//! audience.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -22,12 +22,12 @@ fn secret() -> Secret {
     Secret::from(SECRET.to_owned())
 }
 
-/// A hub that shares the secret.
+/// A hub with the secret.
 fn hub() -> Tokens {
     Tokens::new(vec![Key::secret(&secret()).unwrap()], None)
 }
 
-/// A hub that has this set of public keys.
+/// A hub with these public keys.
 fn hub_of(keys: &Value) -> Tokens {
     Tokens::new(Key::set(&json!({ "keys": keys }).to_string()).unwrap(), None)
 }
@@ -36,7 +36,7 @@ fn good() -> Value {
     json!({ "sub": "ann", "exp": 1_800_000_600 })
 }
 
-/// The same with one more claim, or another one.
+/// The valid claims with one changed or added.
 fn with(claim: &str, value: impl Into<Value>) -> Value {
     let mut claims = good();
     claims[claim] = value.into();
@@ -57,7 +57,7 @@ fn signed_with(header: &Header, claims: &Value, key: &EncodingKey) -> String {
     encode(header, claims, key).unwrap()
 }
 
-/// A new private key, and the public one as it stands in a set.
+/// A new private key, and its public key as a set has it.
 fn key_pair(algorithm: Algorithm) -> (EncodingKey, Value) {
     let random = SystemRandom::new();
     let key = match algorithm {
@@ -75,7 +75,7 @@ fn key_pair(algorithm: Algorithm) -> (EncodingKey, Value) {
 fn rsa(size: KeySize) -> EncodingKey {
     let pair = RsaKeyPair::generate(size).unwrap();
     let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-    // What stands behind the first 26 bytes is the key as RFC 8017 has it.
+    // The key of RFC 8017 follows after 26 bytes.
     EncodingKey::from_rsa_der(&pkcs8.as_ref()[26..])
 }
 
@@ -86,7 +86,7 @@ fn named(public: &Value, id: &str) -> Value {
 }
 
 #[test]
-fn a_good_token_says_who_may_come_where_until_when() {
+fn valid_token_has_visitor_room_and_expiry() {
     let claims = hub().verify(&signed(&with("room", "lobby")), now()).unwrap();
     let lobby = RoomId::try_from("lobby").unwrap();
     let expires = Time::from_millis(1_800_000_600_000);
@@ -101,7 +101,7 @@ fn a_good_token_says_who_may_come_where_until_when() {
 }
 
 #[test]
-fn a_token_ends_half_a_minute_after_its_exp() {
+fn token_expires_30_s_after_its_exp() {
     let verify = |claims: &Value, now| hub().verify(&signed(claims), Time::from_millis(now)).map(drop);
     assert_eq!(verify(&good(), 1_800_000_629_999), Ok(()));
     assert_eq!(verify(&good(), 1_800_000_630_000), Err(BadToken::Expired));
@@ -109,14 +109,14 @@ fn a_token_ends_half_a_minute_after_its_exp() {
     assert_eq!(verify(&with("exp", 1_800_000_600.5), 1_800_000_630_500), Err(BadToken::Expired));
     assert_eq!(verify(&with("exp", -1), now().millis()), Err(BadToken::Expired));
     assert_eq!(verify(&with("exp", 1e300), now().millis()), Ok(()));
-    // And begins as much before its nbf.
+    // It is valid from 30 s before its nbf.
     let later = with("nbf", 1_800_000_100);
     assert_eq!(verify(&later, 1_800_000_069_999), Err(BadToken::TooEarly));
     assert_eq!(verify(&later, 1_800_000_070_000), Ok(()));
 }
 
 #[test]
-fn a_claim_that_is_missing_or_wrong_is_named() {
+fn error_names_the_missing_or_invalid_claim() {
     for (claims, words) in [
         (without("exp"), "missing field `exp`"),
         (without("sub"), "missing field `sub`"),
@@ -137,7 +137,7 @@ fn a_claim_that_is_missing_or_wrong_is_named() {
 }
 
 #[test]
-fn an_audience_counts_where_one_is_configured() {
+fn audience_is_checked_if_one_is_configured() {
     let hub = Tokens::new(vec![Key::secret(&secret()).unwrap()], Some("hub".to_owned()));
     for aud in [json!("hub"), json!(["app", "hub"])] {
         assert!(hub.verify(&signed(&with("aud", aud)), now()).is_ok());
@@ -150,7 +150,7 @@ fn an_audience_counts_where_one_is_configured() {
 }
 
 #[test]
-fn what_is_no_token_or_not_ours_tells_nothing() {
+fn error_of_an_unsigned_or_forged_token_reveals_no_claims() {
     let token = signed(&good());
     let (head, signature) = token.rsplit_once('.').unwrap();
     let (header, payload) = head.split_once('.').unwrap();
@@ -181,7 +181,7 @@ fn what_is_no_token_or_not_ours_tells_nothing() {
 }
 
 #[test]
-fn public_keys_open_what_their_private_ones_have_signed() {
+fn public_key_verifies_only_tokens_of_its_private_key() {
     let algorithms = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
     let pairs = algorithms.map(key_pair);
     let all: Vec<Value> = pairs.iter().map(|(_, public)| public.clone()).collect();
@@ -189,27 +189,27 @@ fn public_keys_open_what_their_private_ones_have_signed() {
     for (algorithm, (private, public)) in algorithms.into_iter().zip(&pairs) {
         let token = signed_with(&Header::new(algorithm), &good(), private);
         assert!(hub.verify(&token, now()).is_ok(), "{algorithm:?}");
-        let (stranger, _) = key_pair(algorithm);
-        let forged = signed_with(&Header::new(algorithm), &good(), &stranger);
+        let (other, _) = key_pair(algorithm);
+        let forged = signed_with(&Header::new(algorithm), &good(), &other);
         assert_eq!(hub.verify(&forged, now()), Err(BadToken::Signature), "{algorithm:?}");
-        // A hub without this key does not take its algorithm, and one with a secret takes none of them.
+        // A hub without this key rejects its algorithm, and a hub with a secret rejects all of them.
         let others: Vec<&Value> = all.iter().filter(|key| *key != public).collect();
         assert_eq!(hub_of(&json!(others)).verify(&token, now()), Err(BadToken::Malformed));
         assert_eq!(self::hub().verify(&token, now()), Err(BadToken::Malformed));
-        // The public key is known to all: nothing signed with it as a secret is good.
+        // Algorithm confusion: a token that is signed with the public key as a secret is invalid.
         for known in [public.to_string(), public["x"].to_string(), public["n"].to_string()] {
             let confused = EncodingKey::from_secret(known.as_bytes());
             let token = signed_with(&Header::new(Algorithm::HS256), &good(), &confused);
             assert_eq!(hub.verify(&token, now()), Err(BadToken::Malformed), "{algorithm:?}");
         }
     }
-    // Another algorithm of the same family is another algorithm.
+    // An algorithm of the same family is not accepted.
     let token = signed_with(&Header::new(Algorithm::RS512), &good(), &pairs[0].0);
     assert_eq!(hub.verify(&token, now()), Err(BadToken::Malformed));
 }
 
 #[test]
-fn keys_are_found_by_their_names_where_both_sides_have_one() {
+fn key_is_chosen_by_its_id_if_both_sides_have_one() {
     let [(old, old_public), (new, new_public)] = [Algorithm::EdDSA, Algorithm::EdDSA].map(key_pair);
     let hub = hub_of(&json!([named(&old_public, "old"), named(&new_public, "new")]));
     let token = |id: Option<&str>, key| {
@@ -226,7 +226,7 @@ fn keys_are_found_by_their_names_where_both_sides_have_one() {
 }
 
 #[test]
-fn a_set_of_keys_may_have_others_but_no_secrets_and_nothing_broken() {
+fn key_set_may_have_unsupported_keys_but_no_secrets_and_no_broken_ones() {
     let (_, ed) = key_pair(Algorithm::EdDSA);
     let (_, ec) = key_pair(Algorithm::ES256);
     let with = |key: &Value, field: &str, value: &str| {
@@ -258,13 +258,13 @@ fn a_set_of_keys_may_have_others_but_no_secrets_and_nothing_broken() {
     }
 }
 
-/// No key generator makes one that small any more; only its public half is looked at.
+/// A public key that is too short. Written by hand, since no generator creates one any more.
 fn rsa_1024() -> Value {
     json!({ "kty": "RSA", "n": "A".repeat(171), "e": "AQAB" })
 }
 
 #[test]
-fn settings_that_contradict_each_other_stop_the_start() {
+fn contradicting_settings_are_an_error_at_the_start() {
     let config = |secret: Option<&str>, jwks: Option<&str>, audience: Option<&str>| Config {
         secret: secret.map(str::to_owned).map(Secret::from),
         jwks: jwks.map(Into::into),
@@ -285,7 +285,7 @@ fn settings_that_contradict_each_other_stop_the_start() {
 }
 
 #[test]
-fn what_the_hub_signs_the_hub_takes() {
+fn signed_claims_verify() {
     let room = Some(RoomId::try_from("lobby").unwrap());
     let claims = Claims {
         visitor: VisitorId::try_from("ann").unwrap(),

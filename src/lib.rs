@@ -75,7 +75,7 @@ pub mod internals {
     pub use crate::http::error::ApiError;
     pub use crate::http::events::{Posting, events};
     pub use crate::http::stats::Asking;
-    pub use crate::http::websocket::Joining;
+    pub use crate::http::websocket::JoinParams;
     pub use crate::panics::Panics;
     pub use crate::presence::audit::audit;
     pub use crate::presence::registry::Registry;

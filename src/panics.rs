@@ -5,7 +5,7 @@
 //! healthy and be wrong.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::panic::{AssertUnwindSafe, PanicHookInfo};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -63,11 +63,6 @@ impl Panics {
         // Other tasks see the state of `work` only through locks, which ignore poison.
         let caught = AssertUnwindSafe(work).catch_unwind();
         caught.map(move |result| result.inspect_err(|_| panics.count(scope)).ok())
-    }
-
-    /// Returns the result of synchronous `work`, or none if it panicked.
-    pub(crate) fn catch_sync<T>(&self, scope: Scope, work: impl FnOnce() -> T) -> Option<T> {
-        catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| self.count(scope)).ok()
     }
 
     /// Spawns a task whose panic shuts the hub down.

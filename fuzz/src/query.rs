@@ -5,7 +5,9 @@
 use axum::extract::Query;
 use axum::http::Uri;
 use breathing_room::config::{Time, Vocabulary};
-use breathing_room::internals::{ApiError, Asking, DEFAULT_MOODS, Joining, Posting, Question, Window, Zone};
+use breathing_room::internals::{
+    ApiError, Asking, DEFAULT_MOODS, JoinParams, Posting, Question, Window, Zone,
+};
 
 /// The wall time of every question: 2027.
 const NOW: u64 = 1_800_000_000_000;
@@ -21,7 +23,7 @@ pub fn check(bytes: &[u8]) {
             Err(error) => refused(&error),
         }
     }
-    if let Ok(Query(joining)) = Query::<Joining>::try_from_uri(&uri) {
+    if let Ok(Query(joining)) = Query::<JoinParams>::try_from_uri(&uri) {
         let vocabulary = Vocabulary::parse(DEFAULT_MOODS).expect("moods");
         match joining.visitor(None) {
             Ok(visitor) => assert!((1..=64).contains(&visitor.as_str().len())),

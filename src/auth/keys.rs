@@ -72,7 +72,7 @@ pub enum BadKeys {
 }
 
 /// A key and its one algorithm.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Key {
     id: Option<String>,
     decoding: DecodingKey,

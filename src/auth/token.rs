@@ -69,7 +69,7 @@ pub enum BadToken {
 }
 
 /// The keys and the audience of valid tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokens {
     keys: Vec<Key>,
     audience: Option<String>,

@@ -6,13 +6,6 @@
 use std::str;
 use std::time::Duration;
 
-use super::Config;
-use super::error::ApiError;
-use super::forwarded::forwarded_scheme;
-use super::log_throttle::LogThrottle;
-use super::websocket;
-use crate::auth::origins::OwnOrigin;
-use crate::auth::{AllowedOrigins, PublicUrl};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -22,52 +15,66 @@ use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-/// What a browser may do that asked before. Chrome keeps the answer for two hours at most.
+use super::Config;
+use super::error::ApiError;
+use super::forwarded::forwarded_scheme;
+use super::log_throttle::LogThrottle;
+use crate::auth::origins::OwnOrigin;
+use crate::auth::{AllowedOrigins, PublicUrl};
+
+/// The answer to a preflight. Chrome caches it for two hours at most.
 const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, DELETE")),
     (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type")),
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
-/// Judges requests by their `Origin`.
+/// Which origins may do what.
 #[derive(Debug)]
-pub(crate) struct Origins {
+pub(crate) struct CorsPolicy {
     allowed: AllowedOrigins,
     own: Option<PublicUrl>,
-    /// Whether a proxy in front tells the scheme of requests.
+    /// Whether a proxy in front sends the scheme of requests.
     is_proxied: bool,
-    refused: LogThrottle,
+    rejected: LogThrottle,
 }
 
-impl Origins {
-    /// As it is configured.
+impl CorsPolicy {
+    /// The policy of the configuration.
     #[must_use]
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             allowed: config.allowed_origins.clone(),
             own: config.public_url.clone(),
             is_proxied: config.client_ip_header.is_some(),
-            refused: LogThrottle::default(),
+            rejected: LogThrottle::default(),
         }
     }
 
-    /// Judges a request; `now` is by the monotonic clock. A refused origin is logged, once an hour.
+    /// Checks the origin of a request; `opens_socket` says whether its route does. A rejected origin is logged once an
+    /// hour; `now` is by the monotonic clock.
     #[must_use]
-    pub(crate) fn judge<B>(&self, request: &http::Request<B>, now: Duration) -> Verdict {
+    pub(crate) fn check<B>(
+        &self,
+        request: &http::Request<B>,
+        opens_socket: bool,
+        now: Duration,
+    ) -> OriginCheck {
         let headers = request.headers();
-        let mut given = headers.get_all(ORIGIN).iter();
-        let origin = given.next().cloned();
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let origin = origins.next().cloned();
         // No browser sends two.
-        let is_allowed = origin.as_ref().map(|origin| given.next().is_none() && self.allow(headers, origin));
-        // A browser sends these without asking before, and shows a page no more than it may read.
+        let is_allowed =
+            origin.as_ref().map(|origin| origins.next().is_none() && self.allow(headers, origin));
+        // A browser sends these without a preflight, and shows a page only what it may read.
         let is_harmless = matches!(*request.method(), Method::GET | Method::HEAD)
             && !headers.contains_key(UPGRADE)
-            && !websocket::is_address(request.uri().path());
-        let verdict = Verdict { origin, is_allowed, is_harmless };
-        if let (Some(origin), Err(_)) = (&verdict.origin, verdict.check()) {
-            self.log_refused(origin, now);
+            && !opens_socket;
+        let check = OriginCheck { origin, is_allowed, is_harmless };
+        if let (Some(origin), Err(_)) = (&check.origin, check.result()) {
+            self.log_rejected(origin, now);
         }
-        verdict
+        check
     }
 
     fn allow(&self, headers: &HeaderMap, origin: &HeaderValue) -> bool {
@@ -78,45 +85,46 @@ impl Origins {
         origin.to_str().is_ok_and(|origin| self.allowed.allow(origin, &own))
     }
 
-    fn log_refused(&self, origin: &HeaderValue, now: Duration) {
-        let Some(due) = self.refused.due(origin.as_bytes(), now) else { return };
-        warn!(origin = %due.text, "refused a page of this origin: ALLOWED_ORIGINS does not name it");
+    fn log_rejected(&self, origin: &HeaderValue, now: Duration) {
+        let Some(due) = self.rejected.due(origin.as_bytes(), now) else { return };
+        warn!(origin = %due.text, "rejected a page of this origin: add it to ALLOWED_ORIGINS to allow it");
         if due.is_last {
-            warn!("many origins were refused: no others are logged until an hour has passed");
+            warn!("many origins are rejected: no further ones are logged for an hour");
         }
     }
 }
 
-/// What becomes of a request by its `Origin`.
+/// What a request may do by its `Origin`.
 #[derive(Debug)]
-pub(crate) struct Verdict {
+pub(crate) struct OriginCheck {
     origin: Option<HeaderValue>,
-    /// Whether it may ask; none where it has no origin.
+    /// Whether the origin is allowed; none where the request has no origin.
     is_allowed: Option<bool>,
-    /// Whether a page of any origin may ask it, and only not read the answer.
+    /// Whether a page of any origin may send the request, and only not read the answer.
     is_harmless: bool,
 }
 
-impl Verdict {
-    /// Lets through who may ask.
+impl OriginCheck {
+    /// Whether the request may go on.
     ///
     /// # Errors
-    /// A page of another site asks for more than it could see anyway.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
+    /// A page of a foreign origin asks for more than it could see anyway.
+    pub(crate) fn result(&self) -> Result<(), ApiError> {
         if self.is_allowed == Some(false) && !self.is_harmless { Err(ApiError::Origin) } else { Ok(()) }
     }
 
-    /// What a browser is told that asks before it does something.
+    /// The answer to a preflight, if the request is one.
     pub(crate) fn preflight<B>(&self, request: &http::Request<B>) -> Option<Response> {
-        let asks_before = self.is_allowed.is_some()
+        let is_preflight = self.is_allowed.is_some()
             && request.method() == Method::OPTIONS
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        asks_before.then(|| (StatusCode::NO_CONTENT, PREFLIGHT).into_response())
+        is_preflight.then(|| (StatusCode::NO_CONTENT, PREFLIGHT).into_response())
     }
 
-    /// Tells browsers which pages may read the answer. Why a socket or a post was refused may be read by all.
-    pub(crate) fn tell(self, response: &mut Response) {
-        let is_refusal = matches!(
+    /// Adds the headers by which pages of allowed origins may read the answer. Pages of all origins may read why a socket
+    /// or a post was rejected.
+    pub(crate) fn add_headers(self, response: &mut Response) {
+        let is_rejection = matches!(
             response.status(),
             StatusCode::UNAUTHORIZED
                 | StatusCode::FORBIDDEN
@@ -126,12 +134,12 @@ impl Verdict {
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("Origin"));
         let reader = match (self.origin, self.is_allowed) {
-            // Never `*`: beacons bring credentials, though the hub has no use for them.
+            // Never `*`: beacons send credentials, though the hub does not use them.
             (Some(origin), Some(true)) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
                 origin
             }
-            (Some(_), _) if is_refusal && !self.is_harmless => HeaderValue::from_static("*"),
+            (Some(_), _) if is_rejection && !self.is_harmless => HeaderValue::from_static("*"),
             _ => return,
         };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, reader);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::app::App;
+use super::access::AccessControl;
 use super::bots;
 use super::error::ApiError;
-use super::extract::{claims, query};
+use super::params::Params;
+use super::state::EventsState;
 use crate::address::Address;
 use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
 use crate::protocol::parse::{self, ParseError};
@@ -75,13 +75,14 @@ pub(crate) struct Committed {
 
 /// `POST /page-view`.
 pub(crate) async fn page_view(
-    State(app): State<Arc<App>>,
-    posting: Result<Query<Posting>, QueryRejection>,
+    State(state): State<Arc<EventsState>>,
+    State(access): State<Arc<AccessControl>>,
+    params: Result<Params<Posting>, ApiError>,
     address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, address, &headers, body, |who, view, at| {
+    take(&state, &access, params, address, &headers, body, |who, view, at| {
         PageViewFact::new(who, view, at).map(Event::PageView)
     })
     .await
@@ -89,29 +90,31 @@ pub(crate) async fn page_view(
 
 /// `POST /watch-session`.
 pub(crate) async fn watch_session(
-    State(app): State<Arc<App>>,
-    posting: Result<Query<Posting>, QueryRejection>,
+    State(state): State<Arc<EventsState>>,
+    State(access): State<Arc<AccessControl>>,
+    params: Result<Params<Posting>, ApiError>,
     address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&app, posting, address, &headers, body, |who, watch, at| {
+    take(&state, &access, params, address, &headers, body, |who, watch, at| {
         WatchFact::new(who, watch, at).map(Event::Watch)
     })
     .await
 }
 
 async fn take<T: DeserializeOwned>(
-    app: &App,
-    posting: Result<Query<Posting>, QueryRejection>,
+    state: &EventsState,
+    access: &AccessControl,
+    params: Result<Params<Posting>, ApiError>,
     address: Address,
     headers: &HeaderMap,
     body: Body,
     event: impl Fn(Who, T, Time) -> Result<Event, ParseError>,
 ) -> Result<Response, ApiError> {
-    let claims = claims(app, headers)?;
-    let durable = query(posting)?.is_durable()?;
-    let text = read(app, address, headers, body).await?;
+    let claims = access.claims(headers)?;
+    let durable = params?.0.is_durable()?;
+    let text = read(state, address, headers, body).await?;
     let is_bot = bots::sent(headers);
     let event = |who: Who, fields, at| {
         if let Some(claims) = &claims {
@@ -119,25 +122,30 @@ async fn take<T: DeserializeOwned>(
         }
         event(who, fields, at).map_err(ApiError::BadBody)
     };
-    let batch = events(&text, is_bot, app.clock.wall(), event).inspect_err(|error| {
+    let batch = events(&text, is_bot, state.clock.wall(), event).inspect_err(|error| {
         if let ApiError::BadBody(problem) = error {
-            app.rejections.refused(problem.code);
+            state.rejections.refused(problem.code);
         }
     })?;
     let count = batch.len();
-    app.journal.append_all(address, batch).inspect_err(|full| {
-        app.rejections.refused(ErrorCode::Overloaded);
-        app.rejections.limited((*full).into());
+    state.journal.append_all(address, batch).inspect_err(|full| {
+        state.rejections.refused(ErrorCode::Overloaded);
+        state.rejections.limited((*full).into());
     })?;
     if durable && count > 0 {
-        app.journal.flush().await?;
+        state.journal.flush().await?;
         return Ok(Json(Committed { committed: count }).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count })).into_response())
 }
 
 /// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.
-async fn read(app: &App, address: Address, headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+async fn read(
+    state: &EventsState,
+    address: Address,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<String, ApiError> {
     if let Some(kind) = headers.get(CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let known = ["application/json", "text/plain"];
@@ -145,10 +153,10 @@ async fn read(app: &App, address: Address, headers: &HeaderMap, body: Body) -> R
             return Err(ApiError::MediaType);
         }
     }
-    let bytes = app.bodies.read(address, body).await.inspect_err(|error| match error {
-        ApiError::BodyBudget(Exhausted::Total) => app.rejections.limited(Limit::BytesInFlight),
-        ApiError::BodyBudget(Exhausted::Address) => app.rejections.limited(Limit::AddressBytesInFlight),
-        ApiError::Pieces => app.rejections.limited(Limit::BodyPieces),
+    let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
+        ApiError::BodyBudget(Exhausted::Total) => state.rejections.limited(Limit::BytesInFlight),
+        ApiError::BodyBudget(Exhausted::Address) => state.rejections.limited(Limit::AddressBytesInFlight),
+        ApiError::Pieces => state.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
     String::from_utf8(bytes).map_err(|_| {

@@ -1,10 +1,11 @@
 //! HTTP: the routes and their handlers.
 //!
-//! [`routes`] is the table of all routes. Handlers are grouped by what they read: [`rooms`] and [`websocket`] presence,
-//! [`events`] the journal, [`stats`] the database, [`personal_data`] all that is stored of one visitor, [`operate`] the
-//! state of the hub, [`pages`], [`assets`] and [`contract`] files. [`extract`] and [`cors`] decide who may do what.
+//! [`routes`] is the table of all routes, [`state`] what their handlers have. Handlers are grouped by what they read: [`rooms`]
+//! and [`websocket`] presence, [`events`] the journal, [`stats`] the database, [`personal_data`] all that is stored of one
+//! visitor, [`operate`] the state of the hub, [`pages`], [`assets`] and [`contract`] files. [`access`] and [`cors`] decide who
+//! may do what.
 
-pub(crate) mod app;
+pub(crate) mod access;
 pub(crate) mod assets;
 pub(crate) mod body;
 pub(crate) mod bots;
@@ -13,15 +14,17 @@ pub(crate) mod cors;
 pub(crate) mod error;
 mod etag;
 pub(crate) mod events;
-pub(crate) mod extract;
 pub(crate) mod forwarded;
+pub(crate) mod gate;
 pub(crate) mod log_throttle;
 pub(crate) mod metrics;
 pub(crate) mod operate;
 pub(crate) mod pages;
+mod params;
 pub(crate) mod personal_data;
 pub(crate) mod rooms;
 pub(crate) mod routes;
+pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod websocket;
 
@@ -32,23 +35,23 @@ pub(crate) use stats::PublicProps;
 
 use crate::auth::{Access, AllowedOrigins, PublicUrl};
 
-/// What HTTP is told by the configuration.
+/// The settings of HTTP.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The admin's token; without one, a random one is made at start and logged.
+    /// The admin token, of at least 16 bytes; without one, the hub makes a random one at start and logs it.
     pub admin_token: Option<String>,
     /// Who may see the dashboard, and what it shows: the history and the live activity.
     pub dashboard: Access,
-    /// By which properties everybody may break page views down who may see the history.
+    /// The properties of page views by which the history may be broken down without the admin token.
     pub public_props: PublicProps,
     /// Who may see `/metrics`.
     pub metrics: Access,
-    /// From which sites browsers may come.
+    /// The origins whose pages may connect.
     pub allowed_origins: AllowedOrigins,
-    /// The hub's own address as browsers see it; without it, pages of the host that was asked for are its own.
+    /// The hub's own origin as browsers see it; without it, the request's `Host` counts.
     pub public_url: Option<PublicUrl>,
     /// Who may show the room page in a frame.
     pub frame_ancestors: FrameAncestors,
-    /// The header in which a proxy tells whose request it is; without one, the peer's address counts.
+    /// The header with the client's address that the proxy in front sends; without one, the peer's address counts.
     pub client_ip_header: Option<HeaderName>,
 }

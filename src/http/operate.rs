@@ -1,7 +1,6 @@
-//! The machine room: health, metrics, and what only the admin may do.
+//! Operation: health, metrics, and what only the admin may do.
 //!
-//! Health, metrics and the debug page answer from memory; only a flush, a migration or a maintenance
-//! that somebody asked for waits for the database.
+//! Health, metrics and the debug page answer from memory. Only a flush, a migration and a maintenance wait for the database.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Access;
-use super::app::App;
+use super::access::{AccessControl, Admin, PRIVATE};
 use super::error::ApiError;
-use super::extract::{Admin, PRIVATE, admit};
+use super::metrics::Reading;
+use super::state::OperateState;
 use crate::address::Address;
+use crate::auth::Access;
 use crate::history::Fault;
 use crate::history::journal::{Flushed, Status};
 use crate::history::lifecycle::Report;
@@ -33,15 +33,15 @@ use crate::time::millis;
 /// The most rooms, and visitors in each, that the debug page lists.
 const DEBUG_LIMIT: usize = 100;
 
-/// How the hub does.
+/// The health of the hub.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Health {
-    status: Condition,
+    status: HealthStatus,
     /// Why it is degraded.
     #[schema(required)]
-    reason: Option<Trouble>,
-    /// `memory-first`: nothing here comes from the database.
+    reason: Option<DegradedReason>,
+    /// `memory-first`: nothing of this comes from the database.
     architecture: &'static str,
     /// Distinct visitors over all rooms.
     live_users: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Health {
     pending_page_views: usize,
     /// States of watch sessions that are not yet in the database.
     pending_watch_sessions: usize,
-    /// How long the oldest of them has waited.
+    /// The age of the oldest pending event.
     #[schema(required)]
     oldest_unflushed_ms: Option<u64>,
     /// When the last commit succeeded.
@@ -59,78 +59,137 @@ pub(crate) struct Health {
     timestamp: Time,
 }
 
-/// Whether all is well.
+/// Whether the hub works as it should.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Condition {
-    /// It is.
+enum HealthStatus {
+    /// It does.
     Ok,
-    /// The last commit failed, no more events are taken, or they wait too long.
+    /// The last commit failed, the event queue is full, or events wait too long.
     Degraded,
 }
 
-/// `GET /health`: from memory only, so that it answers whatever the database does.
-pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    let status = app.journal.status();
-    let reason = trouble(&status, app.overdue_ms);
-    let degraded = reason.is_some();
+/// `GET /health`: from memory only, so that it answers when the database does not.
+pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
+    let journal = state.journal.status();
+    let reason = degraded_reason(&journal, state.overdue_ms);
+    let is_degraded = reason.is_some();
     let body = Health {
-        status: if degraded { Condition::Degraded } else { Condition::Ok },
+        status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
         reason,
         architecture: "memory-first",
-        live_users: app.registry.totals().visitors,
-        pending_page_views: status.pending_page_views,
-        pending_watch_sessions: status.pending_watch_sessions,
-        oldest_unflushed_ms: status.oldest_ms,
-        last_flush: status.last_flush,
-        timestamp: app.clock.wall(),
+        live_users: state.registry.totals().visitors,
+        pending_page_views: journal.pending_page_views,
+        pending_watch_sessions: journal.pending_watch_sessions,
+        oldest_unflushed_ms: journal.oldest_ms,
+        last_flush: journal.last_flush,
+        timestamp: state.clock.wall(),
     };
-    let code = if degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let code = if is_degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// Why the hub is degraded, if it is.
+/// Why the hub is degraded.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-enum Trouble {
+enum DegradedReason {
     /// The last commit failed.
     Fault(Fault),
-    /// None has failed.
+    /// No commit failed.
     Delay(Delay),
 }
 
-/// What is wrong although no commit has failed.
+/// What is wrong although no commit failed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Delay {
-    /// No more events are taken.
+    /// The event queue is full: the hub rejects events.
     QueueFull,
     /// Events wait far longer than a flush takes.
     Overdue,
 }
 
-fn trouble(status: &Status, overdue_ms: u64) -> Option<Trouble> {
-    let delay = if status.is_full {
+fn degraded_reason(journal: &Status, overdue_ms: u64) -> Option<DegradedReason> {
+    let delay = if journal.is_full {
         Some(Delay::QueueFull)
     } else {
-        status.oldest_ms.filter(|age| *age > overdue_ms).map(|_| Delay::Overdue)
+        journal.oldest_ms.filter(|age| *age > overdue_ms).map(|_| Delay::Overdue)
     };
-    status.fault.map(Trouble::Fault).or(delay.map(Trouble::Delay))
+    journal.fault.map(DegradedReason::Fault).or(delay.map(DegradedReason::Delay))
 }
 
-/// `GET /metrics`: all counters, for Prometheus.
+/// `GET /metrics`: all metrics, for Prometheus.
 pub(crate) async fn metrics(
-    State(app): State<Arc<App>>,
+    State(state): State<Arc<OperateState>>,
+    State(access): State<Arc<AccessControl>>,
     address: Address,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    admit(app.config.metrics, &app, &headers, address)?;
-    let cache = if app.config.metrics == Access::Admin { PRIVATE } else { "no-store" };
+    access.admit(access.metrics, &headers, address)?;
+    let cache = if access.metrics == Access::Admin { PRIVATE } else { "no-store" };
     let headers = [(CACHE_CONTROL, cache), (CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((headers, app.metrics.page(&app)).into_response())
+    Ok((headers, state.metrics.render(&readings(&state))).into_response())
 }
 
-/// What a flush did.
+/// All gauges, read now.
+fn readings(state: &OperateState) -> Vec<Reading> {
+    let (totals, journal) = (state.registry.totals(), state.journal.status());
+    let gauge = |name, help, value| Reading { name, help, reason: None, value };
+    let holds = state.registry.hold_counts().into_iter().map(|(reason, held)| Reading {
+        name: "breathing_room_held",
+        help: "Visitors who count as present without a socket, once for each room, by reason",
+        reason: Some(reason.into()),
+        value: held as f64,
+    });
+    let oldest = journal.oldest_ms.unwrap_or_default() as f64 / 1000.0;
+    let others = [
+        gauge("breathing_room_connections", "Open sockets of all kinds", state.sockets.len() as f64),
+        gauge(
+            "breathing_room_connections_limit",
+            "The most sockets that may be open",
+            state.sockets.limit() as f64,
+        ),
+        gauge(
+            "breathing_room_http_connections",
+            "Open connections that are no sockets, this request's included",
+            state.connections.len() as f64,
+        ),
+        gauge("breathing_room_unsent_bytes", "Unsent bytes of all sockets", state.sockets.unsent() as f64),
+        gauge("breathing_room_sessions", "Open room sockets of visitors", totals.sessions as f64),
+        gauge(
+            "breathing_room_bot_sessions",
+            "Open room sockets of known bots",
+            state.registry.bot_sessions() as f64,
+        ),
+        gauge("breathing_room_people", "Distinct visitors over all rooms", totals.visitors as f64),
+        gauge("breathing_room_rooms", "Rooms with at least one visitor", totals.rooms as f64),
+        gauge(
+            "breathing_room_watch_clocks",
+            "Watch sessions that the hub measures",
+            state.watch_clocks.len() as f64,
+        ),
+        gauge(
+            "breathing_room_live_state_bytes",
+            "Bytes of live state of all sockets, besides presence",
+            state.room.live_state.used() as f64,
+        ),
+        gauge("breathing_room_events_pending", "Events that are not committed yet", journal.pending() as f64),
+        gauge(
+            "breathing_room_events_pending_bytes",
+            "Memory of pending events",
+            journal.pending_bytes as f64,
+        ),
+        gauge(
+            "breathing_room_events_pending_bytes_limit",
+            "The most memory that pending events may take",
+            journal.limit_bytes as f64,
+        ),
+        gauge("breathing_room_oldest_unflushed_seconds", "Age of the oldest pending event", oldest),
+    ];
+    holds.chain(others).collect()
+}
+
+/// The result of a flush.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FlushReport {
@@ -139,25 +198,34 @@ pub(crate) struct FlushReport {
     took_ms: u64,
 }
 
-/// `POST /flush`: everything that is pending goes to the database now, with who was here until now.
-pub(crate) async fn flush(_: Admin, State(app): State<Arc<App>>) -> Result<Json<FlushReport>, ApiError> {
+/// `POST /flush`: commits all pending events now, with the presence until now.
+pub(crate) async fn flush(
+    _: Admin,
+    State(state): State<Arc<OperateState>>,
+) -> Result<Json<FlushReport>, ApiError> {
     let started = Instant::now();
-    samples::take(&app.room);
-    let flushed = app.journal.force_flush().await?;
+    samples::take(&state.room);
+    let flushed = state.journal.force_flush().await?;
     Ok(Json(FlushReport { flushed, took_ms: millis(started.elapsed()) }))
 }
 
 /// `POST /init-db`: applies the migrations that have not been applied.
-pub(crate) async fn init_db(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Migrated>, ApiError> {
-    app.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
+pub(crate) async fn init_db(
+    _: Admin,
+    State(state): State<Arc<OperateState>>,
+) -> Result<Json<Migrated>, ApiError> {
+    state.store.migrate().await.map(Json).map_err(|error| ApiError::Migration(error.to_string()))
 }
 
-/// `POST /maintain`: all that is due by now, or the rest of the run that is under way.
-pub(crate) async fn maintain(_: Admin, State(app): State<Arc<App>>) -> Result<Json<Report>, ApiError> {
-    Ok(Json(app.lifecycle.maintain().await?))
+/// `POST /maintain`: all maintenance that is due, or the rest of a run that is under way.
+pub(crate) async fn maintain(
+    _: Admin,
+    State(state): State<Arc<OperateState>>,
+) -> Result<Json<Report>, ApiError> {
+    Ok(Json(state.lifecycle.maintain().await?))
 }
 
-/// The memory, up to a bound.
+/// The state in memory, up to a bound.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Memory<'a> {
@@ -165,31 +233,31 @@ pub(crate) struct Memory<'a> {
     uptime_ms: u64,
     /// Distinct visitors over all rooms.
     live_users: usize,
-    /// Open room sockets of people.
+    /// Open room sockets of visitors.
     sessions: usize,
     /// Open room sockets of bots.
     bot_sessions: usize,
     /// Open sockets of any kind.
     connections: usize,
-    /// How many rooms there are, which may be more than are listed.
+    /// All rooms, which may be more than are listed.
     room_count: usize,
     /// At most 100, in no order.
     rooms: Vec<RoomMemory<'a>>,
-    /// Watch sessions whose time is measured.
+    /// Watch sessions that the hub measures.
     watch_clocks: usize,
     journal: Status,
-    /// Whether no more sockets are opened.
+    /// Whether the hub shuts down and opens no more sockets.
     stopping: bool,
     timestamp: Time,
 }
 
-/// A room, down to the people in it.
+/// A room and its visitors.
 #[derive(Debug, Serialize, ToSchema)]
 struct RoomMemory<'a> {
     room: &'a RoomId,
     seq: u64,
     present: u32,
-    /// How many of them have no socket.
+    /// How many of them are held: they have no socket.
     held: u32,
     moods: NamedMoods<'a>,
     /// Open sockets, those of bots included.
@@ -198,36 +266,39 @@ struct RoomMemory<'a> {
     visitors: Vec<VisitorMemory>,
 }
 
-/// Somebody in a room.
+/// A visitor of a room.
 #[derive(Debug, Serialize, ToSchema)]
 struct VisitorMemory {
     visitor: VisitorId,
     sessions: u32,
 }
 
-/// `GET /debug`: the memory, down to the people in the rooms, up to a bound.
-pub(crate) async fn debug(_: Admin, State(app): State<Arc<App>>) -> Response {
-    let totals = app.registry.totals();
-    let rooms = app.registry.rooms(DEBUG_LIMIT);
+/// `GET /debug`: the state in memory, down to the visitors of rooms, up to a bound.
+pub(crate) async fn debug(_: Admin, State(state): State<Arc<OperateState>>) -> Response {
+    let totals = state.registry.totals();
+    let rooms = state.registry.rooms(DEBUG_LIMIT);
     let rooms: Vec<_> = rooms.iter().map(|room| (room, room.snapshot())).collect();
     let memory = Memory {
         version: env!("CARGO_PKG_VERSION"),
-        uptime_ms: millis(app.clock.elapsed()),
+        uptime_ms: millis(state.clock.elapsed()),
         live_users: totals.visitors,
         sessions: totals.sessions,
-        bot_sessions: app.registry.bot_sessions(),
-        connections: app.sockets.len(),
+        bot_sessions: state.registry.bot_sessions(),
+        connections: state.sockets.len(),
         room_count: totals.rooms,
-        rooms: rooms.iter().map(|(room, counts)| remember(room, counts, app.registry.vocabulary())).collect(),
-        watch_clocks: app.clocks.len(),
-        journal: app.journal.status(),
-        stopping: app.sockets.is_closed(),
-        timestamp: app.clock.wall(),
+        rooms: rooms
+            .iter()
+            .map(|(room, counts)| room_memory(room, counts, state.registry.vocabulary()))
+            .collect(),
+        watch_clocks: state.watch_clocks.len(),
+        journal: state.journal.status(),
+        stopping: state.sockets.is_closed(),
+        timestamp: state.clock.wall(),
     };
     ([(CACHE_CONTROL, PRIVATE)], Json(memory)).into_response()
 }
 
-fn remember<'a>(room: &'a Room, counts: &'a Snapshot, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
+fn room_memory<'a>(room: &'a Room, counts: &'a Snapshot, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
     let visitors = room.visitors(DEBUG_LIMIT, |_| true).into_iter();
     RoomMemory {
         room: room.id(),

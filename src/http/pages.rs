@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{
     AUTHORIZATION, CONTENT_SECURITY_POLICY, IF_NONE_MATCH, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
@@ -14,12 +13,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use super::Access;
-use super::app::App;
+use super::access::AccessControl;
 use super::assets::{Keep, are_built, serve};
 use super::error::ApiError;
-use super::extract::{admit, room_id};
+use super::params::RoomPath;
+use super::state::PagesState;
 use crate::address::Address;
+use crate::auth::Access;
 
 /// What there is to see where the pages were not built before the hub.
 const NOT_BUILT: &str = "The hub runs, but it was built without its pages.
@@ -74,14 +74,14 @@ fn is_origin(source: &str) -> bool {
 
 /// `GET /`: the dashboard. Where it is the admin's, whoever has no token gets a page that asks for it.
 pub(crate) async fn dashboard(
-    State(app): State<Arc<App>>,
+    State(access): State<Arc<AccessControl>>,
     address: Address,
     mut request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let is_public = app.config.dashboard == Access::Public;
+    let is_public = access.dashboard == Access::Public;
     // Whoever brings no token has not tried any.
     if is_public || request.contains_key(AUTHORIZATION) {
-        match admit(app.config.dashboard, &app, &request, address) {
+        match access.admit(access.dashboard, &request, address) {
             Ok(()) => return Ok(page("index.html", &request, "'none'")),
             Err(ApiError::Unauthorized) => {}
             Err(paced) => return Err(paced),
@@ -97,12 +97,11 @@ pub(crate) async fn dashboard(
 
 /// `GET /room/{room}`: a page that joins the room.
 pub(crate) async fn room(
-    State(app): State<Arc<App>>,
-    path: Result<Path<String>, PathRejection>,
+    State(state): State<Arc<PagesState>>,
+    _: RoomPath,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    room_id(path)?;
-    Ok(page("room.html", &request, &app.config.frame_ancestors.0))
+    Ok(page("room.html", &request, &state.frame_ancestors.0))
 }
 
 fn page(file: &str, request: &HeaderMap, frame_ancestors: &str) -> Response {

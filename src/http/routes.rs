@@ -1,80 +1,34 @@
-//! The table of what there is: every address, its methods and its handler.
+//! The table of all routes: paths, methods and handlers, and the middleware around them.
 //!
-//! Nothing is decided here; who may see what is the handlers' business.
+//! Every request passes the same checks in the same order: `Host`, origin, the rates of its address, and then its handler's own
+//! (token, parameters, handshake).
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Version;
+use axum::http::header::HOST;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures_util::future::Either;
-use hyper::Version;
-use hyper::body::Incoming;
-use hyper::header::HOST;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 
-use super::app::App;
 use super::error::ApiError;
-use super::{
-    assets, body, contract, events, extract, operate, pages, personal_data, rooms, stats, websocket,
-};
-use crate::address::Address;
+use super::state::{App, MiddlewareState};
+use super::{assets, body, contract, events, operate, pages, personal_data, rooms, stats, websocket};
 use crate::panics::{Panics, Scope};
 
-/// All that is answered: requests for sockets at once, everything else by the router.
+/// What the middleware has to know of a group of routes.
 #[derive(Debug, Clone)]
-pub(crate) struct Front {
-    app: Arc<App>,
-    router: TowerToHyperService<Router>,
+struct Group {
+    app: App,
+    opens_sockets: bool,
 }
 
-impl Front {
-    /// What `app` answers.
-    #[must_use]
-    pub(crate) fn new(app: Arc<App>) -> Self {
-        Self { router: TowerToHyperService::new(router(Arc::clone(&app))), app }
-    }
-}
-
-impl Service<hyper::Request<Incoming>> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Either<
-        Ready<Result<Response, Infallible>>,
-        <TowerToHyperService<Router> as Service<Request>>::Future,
-    >;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let answer = if names_one_host(&request) {
-            websocket::answer(&self.app, &request)
-        } else {
-            Some(ApiError::Host.into_response())
-        };
-        match answer {
-            Some(response) => Either::Left(ready(Ok(response))),
-            None => Either::Right(self.router.call(request.map(Body::new))),
-        }
-    }
-}
-
-/// Whether a request says once whom it asks, as RFC 9112 (section 3.2) has it: whoever reads two may read them in
-/// another order than the proxy in front.
-fn names_one_host<B>(request: &Request<B>) -> bool {
-    match request.headers().get_all(HOST).iter().count() {
-        0 => request.version() < Version::HTTP_11,
-        count => count == 1,
-    }
-}
-
-/// Every address, its methods and its handler. Unknown ones are 404, unknown methods 405, in JSON.
-fn router(app: Arc<App>) -> Router {
-    // Files are the same for everybody, wherever their page comes from.
+/// All routes. Unknown paths are 404 and unknown methods 405, in JSON.
+pub(crate) fn router(app: App) -> Router {
+    let checked = |opens_sockets| from_fn_with_state(Group { app: app.clone(), opens_sockets }, answer);
+    // Files are the same for all origins, and caches may keep them so: no check of the origin, and no rate.
     let files = Router::new()
         .route("/", get(pages::dashboard))
         .route("/room/{room}", get(pages::room))
@@ -83,12 +37,15 @@ fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(contract::openapi))
         .route("/asyncapi.json", get(contract::asyncapi))
         .method_not_allowed_fallback(async || ApiError::Method)
-        .layer(from_fn_with_state(Arc::clone(&app), answer_file));
+        .layer(from_fn_with_state(app.clone(), answer_file));
+    let sockets = Router::new()
+        .route("/rooms/{room}/socket", get(websocket::room))
+        .route("/live", get(websocket::live))
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(checked(true));
     Router::new()
         .route("/rooms/{room}", get(rooms::room))
-        .route("/rooms/{room}/socket", get(websocket::room))
         .route("/live-activity", get(rooms::live_activity))
-        .route("/live", get(websocket::activity))
         .route("/unified-stats", get(stats::unified_stats))
         .route("/page-view", post(events::page_view))
         .route("/watch-session", post(events::watch_session))
@@ -102,50 +59,67 @@ fn router(app: Arc<App>) -> Router {
         .route("/debug", get(operate::debug))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::Method)
-        .layer(from_fn_with_state(Arc::clone(&app), answer))
+        .layer(checked(false))
+        .merge(sockets)
         .merge(files)
-        .layer(from_fn(body::drain))
+        .layer(from_fn(check_host))
         .with_state(app)
 }
 
-/// Answers everything but files. Whatever comes of it, pages of allowed origins may read it.
-async fn answer(State(app): State<Arc<App>>, address: Address, request: Request, next: Next) -> Response {
-    let verdict = app.origins.judge(&request, app.clock.elapsed());
+/// Rejects a request that does not name one host, as RFC 9112 (section 3.2) requires: of two, the proxy in front may read
+/// the other one. Drains what the handler has not read of the body.
+async fn check_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11) {
+        body::drain(request, next).await
+    } else {
+        ApiError::Host.into_response()
+    }
+}
+
+/// Answers a request that is for no file. Pages of allowed origins may read the answer, whatever it is.
+async fn answer(State(group): State<Group>, request: Request, next: Next) -> Response {
+    let Group { app: App { access, middleware: state, .. }, opens_sockets } = group;
     let route = route(&request);
+    let origin = state.cors.check(&request, opens_sockets, state.clock.elapsed());
     let answer = async {
-        verdict.check()?;
-        extract::check_rate(&app, address, &request)?;
-        match verdict.preflight(&request) {
+        origin.result()?;
+        // A request for a socket counts against another rate, in its handler.
+        if !opens_sockets {
+            access.check_rate(&request, name(route.as_ref()))?;
+        }
+        match origin.preflight(&request) {
             Some(preflight) => Ok(preflight),
-            None => unless_it_panics(app.metrics.panics(), next.run(request)).await,
+            None => catch_panic(state.metrics.panics(), next.run(request)).await,
         }
     };
     let mut response = answer.await.into_response();
-    verdict.tell(&mut response);
-    count(&app, route.as_ref(), response)
+    origin.add_headers(&mut response);
+    count(&state, route.as_ref(), response)
 }
 
-/// Answers with a file, which is the same for all, and which caches may keep so.
-async fn answer_file(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Answers a request for a file.
+async fn answer_file(State(state): State<Arc<MiddlewareState>>, request: Request, next: Next) -> Response {
     let route = route(&request);
-    let answer = unless_it_panics(app.metrics.panics(), next.run(request)).await;
-    count(&app, route.as_ref(), answer.into_response())
+    let answer = catch_panic(state.metrics.panics(), next.run(request)).await;
+    count(&state, route.as_ref(), answer.into_response())
 }
 
 fn route(request: &Request) -> Option<MatchedPath> {
     request.extensions().get().cloned()
 }
 
-/// Counts answers by the route's pattern, so that names in addresses make no new counters.
-fn count(app: &App, route: Option<&MatchedPath>, response: Response) -> Response {
-    app.metrics.answered(route.map_or("none", MatchedPath::as_str), response.status());
+/// The pattern of a route, so that names in paths make no new counters.
+fn name(route: Option<&MatchedPath>) -> &str {
+    route.map_or("none", MatchedPath::as_str)
+}
+
+fn count(state: &MiddlewareState, route: Option<&MatchedPath>, response: Response) -> Response {
+    state.metrics.answered(name(route), response.status());
     response
 }
 
-async fn unless_it_panics(
-    panics: &Panics,
-    handler: impl Future<Output = Response>,
-) -> Result<Response, ApiError> {
+async fn catch_panic(panics: &Panics, handler: impl Future<Output = Response>) -> Result<Response, ApiError> {
     panics.catch(Scope::Request, handler).await.ok_or(ApiError::Panic)
 }
 
@@ -156,8 +130,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_handler_that_panics_answers_500_in_json() {
-        let answer = unless_it_panics(&Panics::register(), async { panic!("a test") }).await.into_response();
+    async fn handler_that_panics_answers_500_in_json() {
+        let answer = catch_panic(&Panics::register(), async { panic!("a test") }).await.into_response();
         assert_eq!(answer.status(), 500);
         let body = to_bytes(answer.into_body(), 1_000).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();

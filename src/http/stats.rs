@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +12,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::Access;
-use super::app::App;
+use super::access::{AccessControl, PRIVATE};
 use super::error::ApiError;
 use super::etag::is_known;
-use super::extract::{PRIVATE, admit, query};
+use super::params::Params;
+use super::state::StatsState;
 use crate::address::Address;
+use crate::auth::Access;
 use crate::history::stats::{Question, Range, Zone};
 use crate::protocol::schema::one_of;
 use crate::protocol::{RoomId, Time};
@@ -98,23 +98,24 @@ fn prop_name() -> ObjectBuilder {
 
 /// `GET /unified-stats`: what the history says about a stretch of time.
 pub(crate) async fn unified_stats(
-    State(app): State<Arc<App>>,
+    State(state): State<Arc<StatsState>>,
+    State(control): State<Arc<AccessControl>>,
     address: Address,
-    asking: Result<Query<Asking>, QueryRejection>,
+    params: Result<Params<Asking>, ApiError>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut access = app.config.dashboard;
-    admit(access, &app, &headers, address)?;
-    let asking = query(asking)?;
-    if asking.prop.as_ref().is_some_and(|prop| !app.config.public_props.has(prop)) {
+    let mut access = control.dashboard;
+    control.admit(access, &headers, address)?;
+    let Params(asking) = params?;
+    if asking.prop.as_ref().is_some_and(|prop| !state.public_props.has(prop)) {
         access = Access::Admin;
-        admit(access, &app, &headers, address).map_err(|error| match error {
+        control.admit(access, &headers, address).map_err(|error| match error {
             ApiError::Unauthorized => ApiError::PrivateProp,
             other => other,
         })?;
     }
     let question = Question::try_from(asking)?;
-    let served = app.answers.get(&question).await?;
+    let served = state.cache.get(&question).await?;
     let cache = if access == Access::Admin { PRIVATE } else { CACHE };
     let headers_out = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
     if is_known(&headers, &served.etag) {
@@ -162,6 +163,8 @@ fn moment(name: &'static str, text: &str) -> Result<Time, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Query;
+
     use super::*;
 
     fn ask(query: &str) -> Result<Question, String> {

@@ -13,9 +13,11 @@ use hyper::header::{
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::warn;
 
 use crate::protocol::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
 
@@ -109,8 +111,18 @@ impl PendingUpgrade {
     /// not read the response within five seconds; only hyper owns the connection then.
     pub(crate) async fn complete(self) -> Option<Upgraded> {
         let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
-        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-        Some(Upgraded { stream: io.into_inner(), buffered: read_buf })
+        let (io, buffered) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(Parts { io, read_buf, .. }) => (io, read_buf),
+            // A connection of `axum::serve`, where the hub is embedded.
+            Err(upgraded) => match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+                Ok(auto::upgrade::Parts { io, read_buf, .. }) => (io, read_buf),
+                Err(_) => {
+                    warn!("a WebSocket is not on a plain TCP connection: the hub cannot take it over");
+                    return None;
+                }
+            },
+        };
+        Some(Upgraded { stream: io.into_inner(), buffered })
     }
 }
 

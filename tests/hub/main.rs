@@ -18,6 +18,7 @@ mod crash;
 mod database_failures;
 mod docs;
 mod echo;
+mod embed;
 mod erasure;
 mod events;
 mod flood;

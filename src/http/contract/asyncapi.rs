@@ -11,7 +11,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::DESCRIPTION;
 use super::endpoint::{Schemas, collect};
-use crate::http::websocket::Joining;
+use crate::http::websocket::JoinParams;
 use crate::presence::live_activity::{LiveActivity, LiveActivityType};
 use crate::protocol::message::ServerMessage;
 use crate::protocol::schema::reference;
@@ -56,7 +56,7 @@ pub(super) fn document() -> Value {
 }
 
 fn room(messages: &[String]) -> Value {
-    let query: Map<String, Value> = Joining::into_params(|| Some(ParameterIn::Query))
+    let query: Map<String, Value> = JoinParams::into_params(|| Some(ParameterIn::Query))
         .iter()
         .map(|parameter| (parameter.name.clone(), json(&parameter.schema)))
         .collect();

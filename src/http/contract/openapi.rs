@@ -22,7 +22,7 @@ use crate::http::operate::{FlushReport, Health, Memory};
 use crate::http::personal_data::{Data, Erasure};
 use crate::http::rooms::RoomBody;
 use crate::http::stats::Asking;
-use crate::http::websocket::Joining;
+use crate::http::websocket::JoinParams;
 use crate::presence::live_activity::LiveActivity;
 use crate::protocol::schema::{one_of, reference};
 use crate::protocol::{PageView, RoomId, Time, VisitorId, Watch};
@@ -89,7 +89,7 @@ fn live() -> Vec<Endpoint> {
                  checked in the same way, and answered with 426 where a socket would be opened.",
             )
             .named::<RoomId>("room")
-            .asks::<Joining>()
+            .asks::<JoinParams>()
             .knows::<VisitorId>()
             .only_for(Who::PerhapsVisitor)
             .opens_socket(),

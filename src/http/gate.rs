@@ -1,0 +1,103 @@
+//! Serializes what reads or erases all data of a visitor: one request at a time.
+//!
+//! Such a request may take long. The others wait in a bounded line with a quota per address, so that the dashboard keeps its
+//! database readers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use crate::address::Address;
+use crate::quota::{Permit, Quota, Sharing};
+
+/// The most requests that run, wait, or have an answer that is still being sent. One address has at most three of them.
+const LINE: u64 = 8;
+
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The gate that requests for personal data pass one by one.
+#[derive(Debug)]
+pub(crate) struct PersonalDataGate {
+    line: Arc<Quota>,
+    turn: Semaphore,
+}
+
+impl PersonalDataGate {
+    /// An open gate.
+    #[must_use]
+    pub(crate) fn new(sharing: Sharing) -> Self {
+        Self { line: Arc::new(Quota::new(LINE, sharing)), turn: Semaphore::new(1) }
+    }
+
+    /// Waits for the turn of a request from this address. Returns its place in the line, and the turn.
+    ///
+    /// # Errors
+    /// The line is full, or the turn did not come in time.
+    pub(crate) async fn pass(&self, address: Address) -> Result<(Permit, SemaphorePermit<'_>), ApiError> {
+        let place = self.line.try_acquire(address, 1).map_err(|_| ApiError::Busy)?;
+        match timeout(TURN_TIMEOUT, self.turn.acquire()).await {
+            Ok(Ok(turn)) => Ok((place, turn)),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(ApiError::Busy),
+        }
+    }
+}
+
+/// The bytes of an answer that keeps its place in the line until all of it has been sent.
+pub(super) fn body(json: Vec<u8>, place: Permit) -> Bytes {
+    struct Answer(Vec<u8>, #[expect(dead_code, reason = "held until the bytes are dropped")] Permit);
+
+    impl AsRef<[u8]> for Answer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Bytes::from_owner(Answer(json, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::task::Poll;
+
+    use futures_util::poll;
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn address(last: u8) -> Address {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_passes_at_a_time_and_one_address_has_three_places_in_the_line() {
+        let gate = PersonalDataGate::new(Sharing::Fair);
+        let first = gate.pass(address(1)).await.unwrap();
+        let mut line = [1, 1, 2].map(|last| Box::pin(gate.pass(address(last))));
+        for waiting in &mut line {
+            assert!(poll!(waiting).is_pending());
+        }
+        assert!(matches!(gate.pass(address(1)).await, Err(ApiError::Busy)), "without a wait");
+        drop(first);
+        let [second, mut third, mut other] = line;
+        let second = second.await.unwrap();
+        assert!(poll!(&mut third).is_pending());
+        advance(TURN_TIMEOUT).await;
+        assert!(matches!(third.await, Err(ApiError::Busy)), "after the timeout");
+        assert!(matches!(poll!(&mut other), Poll::Ready(Err(ApiError::Busy))));
+        drop(second);
+        assert_eq!(gate.line.used(), 0);
+        let (place, turn) = gate.pass(address(1)).await.unwrap();
+        let body = body(b"{}".to_vec(), place);
+        drop(turn);
+        assert_eq!(gate.line.used(), 1, "until the answer has been sent");
+        drop(body);
+        assert_eq!(gate.line.used(), 0);
+    }
+}

@@ -1,0 +1,52 @@
+//! Extractors of path and query parameters, whose rejections are the hub's own errors.
+//!
+//! A handler that checks a token first takes a `Result` of them, since extractors run before the handler.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use crate::protocol::{RoomId, VisitorId};
+
+/// The room of a path.
+#[derive(Debug)]
+pub(crate) struct RoomPath(pub RoomId);
+
+/// The visitor of a path.
+#[derive(Debug)]
+pub(crate) struct VisitorPath(pub VisitorId);
+
+/// The parameters of a query.
+#[derive(Debug)]
+pub(crate) struct Params<T>(pub T);
+
+impl<S: Sync> FromRequestParts<S> for RoomPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        RoomId::try_from(segment(parts).await).map(Self).map_err(ApiError::BadRoom)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for VisitorPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        VisitorId::try_from(segment(parts).await).map(Self).map_err(ApiError::BadVisitor)
+    }
+}
+
+/// The one variable segment of a path. A segment that cannot be decoded is empty, which no rule allows.
+async fn segment(parts: &mut Parts) -> String {
+    Path::from_request_parts(parts, &()).await.map(|Path(segment)| segment).unwrap_or_default()
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(params)| Self(params)).map_err(|rejection| ApiError::BadQuery(rejection.body_text()))
+    }
+}

@@ -1,0 +1,109 @@
+//! The state of the handlers: one part for each group of routes, which the group's handlers extract.
+//!
+//! The journal ends when its last handle is dropped, so nothing may keep a part for longer than a request lasts.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use tokio_util::task::TaskTracker;
+
+use super::access::AccessControl;
+use super::body::BodyBudget;
+use super::cors::CorsPolicy;
+use super::gate::PersonalDataGate;
+use super::metrics::HttpMetrics;
+use super::pages::FrameAncestors;
+use super::stats::PublicProps;
+use crate::history::archive::Archives;
+use crate::history::stats::Answers;
+use crate::history::{Journal, Lifecycle, Store};
+use crate::presence::{Feed, Registry};
+use crate::rejections::Rejections;
+use crate::session::{SessionContext, WatchClocks};
+use crate::time::Clock;
+use crate::transport::Sockets;
+
+/// The parts, from which [`FromRef`] takes the one that a handler names.
+#[derive(Debug, Clone, FromRef)]
+pub(crate) struct App {
+    pub access: Arc<AccessControl>,
+    pub middleware: Arc<MiddlewareState>,
+    pub live: Arc<LiveState>,
+    pub events: Arc<EventsState>,
+    pub stats: Arc<StatsState>,
+    pub personal_data: Arc<PersonalDataState>,
+    pub operate: Arc<OperateState>,
+    pub pages: Arc<PagesState>,
+}
+
+/// Of what runs before and after every handler.
+#[derive(Debug)]
+pub(crate) struct MiddlewareState {
+    pub cors: CorsPolicy,
+    pub metrics: HttpMetrics,
+    pub clock: Clock,
+}
+
+/// Of rooms, the live activity, and their sockets.
+#[derive(Debug)]
+pub(crate) struct LiveState {
+    pub registry: Arc<Registry>,
+    pub feed: Arc<Feed>,
+    pub sockets: Arc<Sockets>,
+    /// What room sessions share.
+    pub room: Arc<SessionContext>,
+    /// The tasks of all sessions.
+    pub sessions: TaskTracker,
+}
+
+/// Of posted events.
+#[derive(Debug)]
+pub(crate) struct EventsState {
+    pub journal: Journal,
+    pub bodies: BodyBudget,
+    pub rejections: Rejections,
+    pub clock: Clock,
+}
+
+/// Of the statistics.
+#[derive(Debug)]
+pub(crate) struct StatsState {
+    pub cache: Answers,
+    pub public_props: PublicProps,
+}
+
+/// Of the data that is stored of one visitor.
+#[derive(Debug)]
+pub(crate) struct PersonalDataState {
+    pub gate: PersonalDataGate,
+    pub registry: Arc<Registry>,
+    pub journal: Journal,
+    pub store: Store,
+    pub archives: Archives,
+    pub lifecycle: Lifecycle,
+    pub rejections: Rejections,
+}
+
+/// Of health, metrics, and the admin's requests.
+#[derive(Debug)]
+pub(crate) struct OperateState {
+    pub registry: Arc<Registry>,
+    pub sockets: Arc<Sockets>,
+    /// The tasks of all connections that are no sockets.
+    pub connections: TaskTracker,
+    pub watch_clocks: Arc<WatchClocks>,
+    pub room: Arc<SessionContext>,
+    pub journal: Journal,
+    pub store: Store,
+    pub lifecycle: Lifecycle,
+    pub metrics: HttpMetrics,
+    pub clock: Clock,
+    /// The age of the oldest pending event, in milliseconds, from which on `/health` reports `overdue`.
+    pub overdue_ms: u64,
+}
+
+/// Of the pages.
+#[derive(Debug)]
+pub(crate) struct PagesState {
+    pub frame_ancestors: FrameAncestors,
+}

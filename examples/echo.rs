@@ -41,12 +41,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # Errors
 /// The listener cannot be used.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
-    let config = TransportConfig {
-        message_limit: MESSAGE_LIMIT,
-        limits: None,
-        max_bytes_in_flight: usize::MAX,
-        ..TransportConfig::default()
-    };
+    let mut config = TransportConfig::default();
+    config.message_limit = MESSAGE_LIMIT;
+    config.limits = None;
+    config.max_bytes_in_flight = usize::MAX;
     let clock = Clock::system();
     let transport_metrics = TransportMetrics::register(Rejections::register(), Panics::register());
     let sockets = Sockets::new(&config, clock.clone(), transport_metrics.clone());

@@ -12,17 +12,27 @@
 //!                  └────► history:  journal ─► flush ─► store (SQLite) ─► stats ─► http
 //! ```
 //!
-//! To run a hub inside another program:
+//! To run a hub on a listener of its own inside another program:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = breathing_room::Config::default();
+//! config.history.database_url = "sqlite://data/hub.db".to_owned();
 //! let listener = breathing_room::listen("127.0.0.1:8080".parse()?)?;
-//! let config = breathing_room::Config::default();
 //! let shutdown = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
 //! breathing_room::serve(listener, config, shutdown).await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Server::router`] puts it under a path of an axum program instead (`examples/embed.rs`). What an embedder must know:
+//!
+//! - `default-features = false` leaves out the feature `cli`, and with it clap, csv, indicatif and tracing-subscriber.
+//! - The hub isolates panics of sessions and requests, which needs `panic = "unwind"` (the default). With `abort`, each
+//!   of them ends the process.
+//! - Dropping the future of [`serve`] stops the hub at once: sockets end without a close frame, and pending events are
+//!   lost. Resolve `shutdown` and wait for the result instead.
+//! - It spawns its tasks on the tokio runtime of the caller. Each hub needs a database of its own.
 
 // No panic on input: the lints in Cargo.toml, and this one, which clippy.toml cannot turn off for tests.
 #![cfg_attr(not(test), deny(clippy::string_slice))]

@@ -33,7 +33,9 @@ thread_local! {
 }
 
 static SOCKETS: LazyLock<Arc<Sockets>> = LazyLock::new(|| {
-    let config = TransportConfig { message_limit: MESSAGE_LIMIT, limits: None, ..TransportConfig::default() };
+    let mut config = TransportConfig::default();
+    config.message_limit = MESSAGE_LIMIT;
+    config.limits = None;
     Sockets::new(
         &config,
         Clock::system(),

@@ -19,6 +19,7 @@ const SECRET_MIN: usize = 32;
 
 /// The settings of visitor tokens. Without keys the hub takes no tokens, and everyone may join.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Config {
     /// The secret that is shared with the issuer of tokens.
     pub secret: Option<Secret>,

@@ -32,6 +32,7 @@ pub(crate) const DATABASE_URL: &str = "sqlite://data/breathing-room.db";
 
 /// The settings of the history.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Where the database is: `sqlite://path/to/file.db`.
     pub database_url: String,

@@ -37,6 +37,7 @@ use crate::auth::{Access, AllowedOrigins, PublicUrl};
 
 /// The settings of HTTP.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Config {
     /// The admin token, of at least 16 bytes; without one, the hub makes a random one at start and logs it.
     pub admin_token: Option<String>,

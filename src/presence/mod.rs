@@ -35,6 +35,7 @@ use crate::protocol::Vocabulary;
 
 /// The settings of presence.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// The moods that may be set.
     pub moods: Vocabulary,

@@ -16,6 +16,7 @@ pub(crate) use watch_clock::WatchClocks;
 
 /// The settings of sessions.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// The most watch clocks: watch sessions that the hub measures at once.
     pub watch_clocks: usize,

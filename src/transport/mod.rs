@@ -33,6 +33,7 @@ use crate::protocol::MESSAGE_LIMIT;
 
 /// The settings of connections and sockets.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// The hub pings a peer from which no byte came for this long.
     pub ping_interval: Duration,

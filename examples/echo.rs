@@ -1,13 +1,13 @@
-//! Echo: the hub's own way from a connection to a message and back, with nothing of rooms on it.
+//! An echo server on the hub's transport, without rooms.
 //!
-//! It accepts, shakes hands, reads frames, keeps limits and writes as the hub does, and sends every message back.
-//! Autobahn's fuzzing client talks to it (`make autobahn`), and so does `tests/hub/echo.rs`.
+//! It accepts, upgrades, reads, limits and writes as the hub does, and sends each message back. Autobahn's fuzzing client
+//! (`make autobahn`) and `tests/hub/echo.rs` test it.
 //!
 //! ```sh
 //! LISTEN=127.0.0.1:9001 cargo run --release --example echo
 //! ```
 
-#![expect(clippy::print_stdout, reason = "the address goes to whoever started this")]
+#![expect(clippy::print_stdout, reason = "it prints its address")]
 
 use std::future::{poll_fn, ready};
 use std::io;
@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-/// The longest message: of Autobahn's.
+/// The longest message of Autobahn's cases.
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 
 #[tokio::main]
@@ -36,10 +36,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Sends back whatever comes, on any path, for as long as it is polled.
+/// Sends back each message, on any path, for as long as it is polled.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// Returns an error if the listener cannot be used.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
     let mut config = TransportConfig::default();
     config.message_limit = MESSAGE_LIMIT;

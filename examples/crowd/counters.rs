@@ -1,13 +1,13 @@
-//! What the crowd knows by itself: what was done, who is where, and what was not right.
+//! The crowd's own counts: what visitors did, where they are, and violations of the protocol.
 //!
-//! It is the other side of every comparison, so it takes nothing from the hub but what a socket was
-//! last told. It knows nothing of sockets and prints nothing.
+//! The hub's counts are compared with these, so that they contain nothing from the hub except the last count that each
+//! socket received. This file uses no sockets and prints nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 pub(crate) const HEADER: &str =
-    "   time    here   joins  leaves   drops returns   moods  events    sent   acked  frames  errors";
+    "   time present   joins  leaves   drops returns   moods  events    sent   acked  frames  errors";
 
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -15,7 +15,7 @@ pub(crate) struct Counters {
     pub(crate) joins: u64,
     pub(crate) leaves: u64,
     pub(crate) drops: u64,
-    /// People who came back after a lost connection.
+    /// Visitors who reconnected after a lost connection.
     pub(crate) returns: u64,
     pub(crate) moods: u64,
     /// Events made, sent (some of them again) and acked.
@@ -25,28 +25,28 @@ pub(crate) struct Counters {
     pub(crate) frames: u64,
     errors: u64,
     pub(crate) last_error: Option<String>,
-    /// The open tabs, by person and tab. Whoever is here has a tab 0.
+    /// The open tabs, by visitor and tab. A present visitor has a tab 0.
     pub(crate) tabs: BTreeMap<(usize, usize), TabState>,
-    /// For each sentence, how often there was a reason for it, and the first reason.
+    /// The number of violations by sentence, with the details of the first.
     violations: BTreeMap<&'static str, (u64, String)>,
 }
 
-/// Where a tab is.
+/// The state of an open tab.
 pub(crate) struct TabState {
     pub(crate) room: usize,
     pub(crate) mood: Option<String>,
-    /// How many people the hub last said are in the room.
+    /// The last count that the hub sent.
     pub(crate) present: u32,
 }
 
 impl Counters {
-    /// Something that may happen to anybody, such as a hub that restarts.
+    /// Records an error that is no violation, such as a restart of the hub.
     pub(crate) fn error(&mut self, what: impl Display) {
         self.errors += 1;
         self.last_error = Some(what.to_string());
     }
 
-    /// Something that must not happen. Any complaint makes the exit code 1.
+    /// Records a violation. Any violation makes the exit code 1.
     pub(crate) fn violation(&mut self, sentence: &'static str, reason: impl Display) {
         self.violations.entry(sentence).or_insert_with(|| (0, reason.to_string())).0 += 1;
     }
@@ -62,7 +62,7 @@ impl Counters {
         self.tabs.keys().filter(|(_, tab)| *tab == 0).count()
     }
 
-    /// What stands under the header.
+    /// Formats the counters as a row under [`HEADER`].
     pub(crate) fn row(&self, time: &str) -> String {
         let Self { joins, leaves, drops, returns, moods, events, sent, acked, frames, errors, .. } = self;
         let present = &(self.present() as u64);

@@ -1,14 +1,10 @@
-//! A crowd for a running hub: people who come and go, change mood, look at pages and watch things.
+//! Simulated visitors for a running hub: they join and leave, change mood, view pages and watch videos.
 //!
-//! `cargo run --release --example crowd -- --people 200 --rooms 8` sends them in, prints every five
-//! seconds what they did, and holds at the end the hub's word against what the crowd knows. It exits
-//! with 1 where something was not as the protocol promises. It knows the hub from `docs/protocol.md`
-//! alone and shares no code with it. Here are the command line and the course of the day.
+//! `cargo run --release --example crowd -- --people 200 --rooms 8` prints counters every five seconds, and at the end
+//! compares the hub's counts with its own. It exits with 1 if the hub broke the protocol. It is written from
+//! `docs/protocol.md` and shares no code with the hub. This file has the command line and the phases.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "the hub's JSON, and places that were drawn or counted: a tool may panic"
-)]
+#![expect(clippy::indexing_slicing, reason = "JSON of the hub, and indices in range: a tool may panic")]
 
 mod checks;
 mod counters;
@@ -33,31 +29,31 @@ use crate::checks::{ACK_WAIT, check_left, check_present};
 use crate::counters::{Counters, HEADER};
 use crate::visitor::Visitor;
 
-/// A row of what happened comes this often.
+/// The interval of the printed counters.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// Arrivals are spread over this time, or over half of a shorter stay.
+/// Joins are spread over this time, or over half of a shorter run.
 const ARRIVALS: Duration = Duration::from_secs(4);
-/// How long the hub may take to answer anything.
+/// The longest wait for any response of the hub.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const ROOMS: [&str; 8] = ["garden", "river", "forest", "meadow", "harbour", "mountain", "lantern", "shore"];
 
-/// Sends a crowd of simulated visitors to a hub on this machine and checks what the hub says.
+/// Runs simulated visitors against a hub on this machine and checks the hub's counts.
 #[derive(Debug, Parser)]
 #[command(name = "crowd")]
 struct Args {
-    /// The hub to visit; it must run on this machine
+    /// The hub; it must run on this machine
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080", value_parser = loopback)]
     hub: SocketAddr,
-    /// How many people come, 1 to 15000; above some 500 the hub needs `RATE_LIMITS=off`, since all come from one
-    /// address, and above some 5000 mind the limit of open files (ulimit -n)
+    /// Number of visitors, 1 to 15000. All have one address: above about 500 the hub needs `RATE_LIMITS=off`. Above about
+    /// 5000, raise the limit of open files (ulimit -n)
     #[arg(long = "people", value_name = "PEOPLE", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     visitors: u32,
-    /// How many rooms they go to, 1 to 1000
+    /// Number of rooms, 1 to 1000
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rooms: u32,
-    /// How long they stay, 1s to 1h; waiting for the last acks comes on top
-    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = length_of_stay)]
+    /// Duration of the run, 1s to 1h, without the wait for the last acks
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = run_duration)]
     duration: Duration,
 }
 
@@ -69,7 +65,7 @@ fn loopback(text: &str) -> Result<SocketAddr, &'static str> {
     }
 }
 
-fn length_of_stay(text: &str) -> Result<Duration, &'static str> {
+fn run_duration(text: &str) -> Result<Duration, &'static str> {
     match humantime::parse_duration(text) {
         Ok(duration) if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&duration) => {
             Ok(duration)
@@ -78,23 +74,23 @@ fn length_of_stay(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// The parts of the crowd's day, in order.
+/// The phases of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// Everybody does as they like.
+    /// Visitors act at random.
     Active,
-    /// Nobody does anything new; everybody comes back and waits for acks.
+    /// Visitors do nothing new: they reconnect and wait for acks.
     Draining,
-    /// Everybody closes with 1000.
+    /// Visitors close with 1000.
     Leaving,
 }
 
-/// What all people share.
+/// The state that all visitors share.
 struct Crowd {
     hub: SocketAddr,
     visitors: usize,
     rooms: Vec<String>,
-    /// One lock for all of it, so that a row and a comparison are of one moment.
+    /// One lock for all counters, so that a row and a comparison are consistent.
     counters: Mutex<Counters>,
 }
 
@@ -103,14 +99,14 @@ impl Crowd {
         random_range(0..self.rooms.len())
     }
 
-    /// Held for a few steps only; the tally is sound after each of them, so poison means nothing.
+    /// Locks the counters. They are valid after each change, so that poison can be ignored.
     #[expect(clippy::disallowed_methods, reason = "the crowd shares no code with the hub")]
     fn counters(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Closed standard output is no reason to leave the hub in a hurry.
+/// Prints a line. A closed standard output does not stop the run.
 fn print_line(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -122,7 +118,9 @@ async fn main() -> ExitCode {
     let rooms = (0..rooms as usize).map(room).collect();
     let crowd = Arc::new(Crowd { hub, visitors: visitors as usize, rooms, counters: Mutex::default() });
     if let Err(error) = checks::query(&crowd).await {
-        print_line(format_args!("No hub answers at ws://{hub}: {error}."));
+        print_line(format_args!(
+            "no hub responds at ws://{hub}: {error}; start it first, or name it with --hub"
+        ));
         return ExitCode::FAILURE;
     }
     let (rooms, length) = (crowd.rooms.len(), humantime::format_duration(duration));
@@ -136,13 +134,13 @@ async fn main() -> ExitCode {
     let mut visitors: JoinSet<()> =
         (0..crowd.visitors).map(|number| visitor(number).run(arrival())).collect();
     sleep(duration).await;
-    print_line("The time is up: nobody does anything new, and everybody waits for their acks.");
+    print_line("The run is over: waiting for the last acks.");
     phase.send_replace(Phase::Draining);
     let before = checks::compare(&crowd, ACK_WAIT, |rooms| check_present(&crowd, rooms)).await;
     phase.send_replace(Phase::Leaving);
     while let Some(visitor) = visitors.join_next().await {
         if let Err(error) = visitor {
-            crowd.counters().violation("A person stumbled, which is a bug of the crowd", error);
+            crowd.counters().violation("A visitor's task panicked, which is a bug of this example", error);
         }
     }
     let after = checks::compare(&crowd, TIMEOUT, |rooms| check_left(&before, rooms)).await;
@@ -152,7 +150,7 @@ async fn main() -> ExitCode {
     checks::summarize(&crowd)
 }
 
-/// A row every five seconds, until it is aborted.
+/// Prints a row every five seconds until it is aborted.
 async fn report(crowd: Arc<Crowd>) {
     let start = Instant::now();
     let mut ticks = interval_at(start + REPORT_EVERY, REPORT_EVERY);

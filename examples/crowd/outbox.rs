@@ -1,7 +1,7 @@
-//! What a person did and the hub is to keep: page views, films, and the outbox where they wait.
+//! A visitor's events, and the outbox with the unacked ones.
 //!
-//! An event stays in the outbox until it is acked. What was sent on a socket that is gone is sent
-//! again, with the same `id` and a new `ref`. Nothing here knows how it is sent.
+//! An event stays in the outbox until it is acked. After a lost socket it is sent again, with the same `id` and a new
+//! `ref`. This file does not send anything.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 const PAGES: [&str; 6] = ["/", "/today", "/breathe", "/library", "/library/evening", "/about"];
 const VIDEOS: [&str; 5] = ["first-light", "rain-on-leaves", "body-scan", "walking-slowly", "evening-talk"];
 
-/// The `ref` of an event is its number on the socket that is open now, once it is sent there.
+/// Unacked events. An event has a `ref` after it was sent on the current socket.
 #[derive(Default)]
 pub(crate) struct Outbox(Vec<Value>);
 
@@ -21,17 +21,17 @@ impl Outbox {
         self.0.push(event);
     }
 
-    /// What is to be sent now, oldest first.
+    /// Returns the events that are not sent on the current socket, oldest first.
     pub(crate) fn unsent(&mut self) -> impl Iterator<Item = &mut Value> {
         self.0.iter_mut().filter(|event| event["ref"].is_null())
     }
 
-    /// Forgets what the hub has and says how much that was.
+    /// Removes acked events, and returns their number.
     pub(crate) fn acked(&mut self, up_to: u64) -> u64 {
         self.0.extract_if(.., |event| event["ref"].as_u64().is_some_and(|sent| sent <= up_to)).count() as u64
     }
 
-    /// What was sent and is meant is to be sent again.
+    /// Marks sent events as unsent, if `is_affected` is true for their `ref`.
     pub(crate) fn mark_unsent(&mut self, is_affected: impl Fn(u64) -> bool) {
         let affected = self.0.iter_mut().filter(|event| event["ref"].as_u64().is_some_and(&is_affected));
         affected.for_each(|event| event["ref"] = Value::Null);
@@ -43,14 +43,14 @@ pub(crate) fn page_view() -> Value {
     json!({ "type": "page-view", "id": Uuid::new_v4(), "path": path, "at": now_ms() })
 }
 
-/// A film that somebody starts to watch: one watch session.
+/// Starts a watch session.
 pub(crate) fn watch() -> Value {
     let (content, now) = (VIDEOS[random_range(0..VIDEOS.len())], now_ms());
     json!({ "type": "watch", "id": Uuid::new_v4(), "content": content, "state": "playing",
             "watchedMs": 0, "startedAt": now, "at": now })
 }
 
-/// The film goes on in this state.
+/// Updates a watch session to this state.
 pub(crate) fn update_watch(watch: &mut Value, state: &str) {
     let now = now_ms();
     if let (Some(watched), Some(at)) = (watch["watchedMs"].as_u64(), watch["at"].as_u64())

@@ -1,6 +1,6 @@
-//! One tab: a socket in a room, and what the hub says on it.
+//! One tab: a socket in a room, and the hub's messages.
 //!
-//! It reads and writes, and judges nothing. An `Err` from a tab says why the socket is no more.
+//! It reads and writes, and checks nothing. An `Err` is the reason for which the socket ended.
 
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use crate::TIMEOUT;
 
-/// What the hub says; fields that the crowd has no use for are left out.
+/// A message of the hub, with the fields that the crowd uses.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub(crate) enum HubMessage {
@@ -25,17 +25,17 @@ pub(crate) enum HubMessage {
 
 pub(crate) struct Tab {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// A person has at most two tabs, 0 and 1. Events go through 0.
+    /// A visitor has at most two tabs, 0 and 1. Tab 0 sends the events.
     pub(crate) index: usize,
-    /// The newest state that came.
+    /// The `seq` of the newest state.
     pub(crate) seq: u64,
     pub(crate) last_ref: u64,
 }
 
 impl Tab {
-    /// Connects and hears the first message.
+    /// Connects and reads the first message.
     pub(crate) async fn open(url: String, index: usize) -> Result<(Self, Utf8Bytes), String> {
-        // Thousands of sockets: the default buffers of 128 KiB would be gigabytes.
+        // With the default buffers of 128 KiB, thousands of sockets would need gigabytes.
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
         let opening = async {
             let opened = connect_async_with_config(url, Some(config), true).await;
@@ -47,7 +47,7 @@ impl Tab {
         timeout(TIMEOUT, opening).await.unwrap_or_else(|_| Err("the hub did not welcome a socket".to_owned()))
     }
 
-    /// Cancel safe. Pings are answered by tungstenite on the way.
+    /// Returns the next text message. Cancel safe. tungstenite answers pings.
     pub(crate) async fn next(&mut self) -> Result<Utf8Bytes, String> {
         loop {
             match self.socket.next().await {
@@ -70,10 +70,10 @@ impl Tab {
         }
     }
 
-    /// Closes with 1000. The hub's answer, and maybe an ack before it, is still to be heard.
+    /// Closes with 1000. The hub's close, and acks before it, are still to be read.
     pub(crate) async fn close(&mut self) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        // A socket that cannot be closed is gone, which is as good.
+        // An error means that the socket is closed already.
         let _ = self.socket.close(Some(frame)).await;
     }
 }

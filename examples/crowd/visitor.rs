@@ -1,7 +1,7 @@
-//! One person: a task that visits rooms with one or two tabs and does there what people do.
+//! One visitor: a task that joins rooms with one or two tabs and acts at random.
 //!
-//! A person leaves as the protocol says, loses connections, comes back after a random wait and
-//! sends again what was not acked. What happens goes to the tally, and what must not happen too.
+//! It leaves as the protocol says, loses connections, reconnects after a random wait, and sends unacked events again. It
+//! records its actions and all violations of the protocol in the counters.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,21 +28,21 @@ pub(crate) struct Visitor {
     mood: Option<String>,
     /// The moods that may be set, from the newest welcome.
     vocabulary: Vec<String>,
-    /// What the hub was last told of it.
+    /// The last sent state of the running watch session.
     watch: Option<Value>,
     outbox: Outbox,
-    /// The last visit ended without a close, and the next one is a return.
+    /// Whether the last visit ended without a close.
     lost: bool,
     failures: u32,
 }
 
 /// Why a visit ends.
 enum VisitEnd {
-    /// The person leaves for this long, and then goes to some room.
+    /// The visitor leaves for this long, and then joins a random room.
     Left(Duration),
-    /// The network fails, on purpose.
+    /// The visitor drops its connections on purpose.
     Dropped,
-    /// A socket ended by itself.
+    /// A socket ended unexpectedly.
     Lost(String),
 }
 
@@ -69,7 +69,7 @@ impl Visitor {
         }
     }
 
-    /// A person's whole day.
+    /// Runs the visitor through all phases.
     pub(crate) async fn run(mut self, arrival: Duration) {
         self.pause_until(arrival, Phase::Draining).await;
         while *self.phase.borrow() != Phase::Leaving {
@@ -79,25 +79,25 @@ impl Visitor {
                     let Err(end) = self.visit(&mut tabs).await;
                     self.end_visit(tabs, end).await;
                 }
-                Err(trouble) => self.back_off(trouble).await,
+                Err(error) => self.back_off(error).await,
             }
         }
     }
 
-    /// A pause that ends early when that part of the day comes.
+    /// Pauses, at most until the phase begins.
     async fn pause_until(&mut self, pause: Duration, until: Phase) {
         let _ = timeout(pause, self.phase.wait_for(|phase| *phase >= until)).await;
     }
 
     /// Waits before another attempt: 500 ms, doubling up to 8 s, with full jitter.
-    async fn back_off(&mut self, trouble: String) {
-        self.crowd.counters().error(trouble);
+    async fn back_off(&mut self, error: String) {
+        self.crowd.counters().error(error);
         let most = Duration::from_millis(500 << self.failures.min(4));
         self.failures += 1;
         self.pause_until(random_range(Duration::ZERO..most), Phase::Leaving).await;
     }
 
-    /// Opens a tab in the person's room and checks its welcome.
+    /// Opens a tab in the visitor's room and checks its welcome.
     async fn join(&mut self, index: usize) -> Result<Tab, String> {
         let name = &self.crowd.rooms[self.room];
         let mood = self.mood.as_ref().map(|mood| format!("&mood={mood}")).unwrap_or_default();
@@ -116,13 +116,13 @@ impl Visitor {
                 Ok(tab)
             }
             _ => {
-                counters.violation("The first message was not the right welcome", first);
+                counters.violation("The first message was not the expected welcome", first);
                 Err("a socket had no welcome".to_owned())
             }
         }
     }
 
-    /// From the welcome to the parting.
+    /// Stays in the room until the visit ends.
     async fn visit(&mut self, tabs: &mut Vec<Tab>) -> Result<Infallible, VisitEnd> {
         self.resume(&mut tabs[0]).await?;
         let mut next_action = Instant::now() + seconds(1.0, 6.0);
@@ -139,13 +139,13 @@ impl Visitor {
         }
     }
 
-    /// Goes on where the last visit ended: the mood, the film, and what is not acked.
+    /// Restores the mood, the watch session and the unacked events of the last visit.
     async fn resume(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
-        // That socket is gone: nobody knows what of it has arrived.
+        // It is unknown which events of the last socket have arrived.
         self.outbox.mark_unsent(|_| true);
         if std::mem::take(&mut self.lost) {
             self.crowd.counters().returns += 1;
-            // The hub may still remember a mood that was cleared in the last moment.
+            // The hub may not have received the last change of the mood.
             tab.send(&json!({ "type": "mood", "mood": self.mood })).await?;
         }
         if let Some(watch) = self.watch.clone() {
@@ -195,7 +195,7 @@ impl Visitor {
         Ok(())
     }
 
-    /// Starts a film, or pauses, resumes or ends the one there is.
+    /// Starts a watch session, or pauses, resumes or ends the running one.
     fn watch(&mut self) {
         let next = match &self.watch {
             Some(_) if random_range(0..5) < 2 => "ended",
@@ -227,7 +227,7 @@ impl Visitor {
         self.crowd.counters().events += 1;
     }
 
-    /// Sends what waits, each under a new `ref`.
+    /// Sends all unsent events, each with a new `ref`.
     async fn send_events(&mut self, tab: &mut Tab) -> Result<(), VisitEnd> {
         for event in self.outbox.unsent() {
             tab.last_ref += random_range(1..=3);
@@ -245,7 +245,7 @@ impl Visitor {
                 counters.frames += 1;
                 if seq <= tab.seq {
                     let reason = format_args!("{seq} after {} in {}", tab.seq, self.crowd.rooms[self.room]);
-                    counters.violation("On one socket seq did not rise", reason);
+                    counters.violation("seq did not increase on a socket", reason);
                 }
                 tab.seq = seq;
                 if let Some(state) = counters.tabs.get_mut(&(self.number, tab.index)) {
@@ -255,20 +255,22 @@ impl Visitor {
             Ok(HubMessage::Ack { up_to }) if up_to <= tab.last_ref => {
                 counters.acked += self.outbox.acked(up_to)
             }
-            Ok(HubMessage::Ack { .. }) => counters.violation("The hub acked what was never sent", text),
+            Ok(HubMessage::Ack { .. }) => {
+                counters.violation("The hub acked an event that was not sent", text)
+            }
             Ok(HubMessage::Error { code, message, r#ref }) => {
                 counters.error(format_args!("{code}: {message}"));
                 if matches!(code.as_str(), "overloaded" | "too-fast") {
                     self.outbox.mark_unsent(|sent| Some(sent) == r#ref);
                 } else {
-                    counters.violation("The hub refused a message", text);
+                    counters.violation("The hub rejected a message", text);
                 }
             }
             Ok(HubMessage::Welcome { .. }) | Err(_) => counters.violation("The hub broke the protocol", text),
         }
     }
 
-    /// Ends the visit in its way, and waits as one does before the next.
+    /// Ends the visit, and waits before the next one.
     async fn end_visit(&mut self, tabs: Vec<Tab>, end: VisitEnd) {
         if let VisitEnd::Left(pause) = end {
             for tab in tabs.into_iter().rev() {
@@ -277,7 +279,7 @@ impl Visitor {
             self.room = self.crowd.random_room();
             return self.pause_until(pause, Phase::Draining).await;
         }
-        // The connections end without a word.
+        // The connections end without a close frame.
         for tab in tabs {
             let mut counters = self.crowd.counters();
             counters.drops += 1;
@@ -290,7 +292,7 @@ impl Visitor {
         }
     }
 
-    /// Closes a tab with 1000 and hears it out: an ack may still be on its way.
+    /// Closes a tab with 1000 and reads to the end: an ack may still be in flight.
     async fn leave(&mut self, mut tab: Tab) {
         self.crowd.counters().leaves += 1;
         self.crowd.counters().tabs.remove(&(self.number, tab.index));

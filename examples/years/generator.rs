@@ -1,6 +1,6 @@
-//! The world: rooms, pages and people, and what happens in an hour of theirs.
+//! The generator: rooms, pages and visitors, and their events of each hour.
 //!
-//! People come in the morning and in the evening, the same on every day.
+//! Each day has the same distribution, with peaks in the morning and in the evening.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,13 +19,13 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// How many come in each hour of the day, of 1,000.
+/// The share of each hour of the day, per mille.
 const RHYTHM: [u64; 24] =
     [12, 8, 6, 8, 18, 45, 80, 85, 60, 40, 32, 30, 36, 34, 28, 28, 32, 42, 56, 76, 88, 78, 50, 28];
 
 const MOODS: [&str; 5] = ["calm", "gratitude", "presence", "joy", "tired"];
 
-/// The world, hour by hour.
+/// Generates events, hour by hour.
 pub(crate) struct Generator {
     random: Random,
     hours: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Generator {
     start: Time,
     page_views: u64,
     generated: u64,
-    /// Shares of all hours, and of those that have passed.
+    /// The sum of the shares of all hours, and of the generated ones.
     shares: u64,
     passed: u64,
     rooms: Vec<RoomId>,
@@ -43,7 +43,7 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    /// As the settings say, up to `now`.
+    /// Creates a generator for a history up to `now`.
     pub(crate) fn new(settings: &Settings, now: Time) -> Self {
         let hours = settings.months * 365 * 24 / 12;
         let names = ["morning-sit", "lobby", "evening", "sangha", "garden", "silence", "mountain", "river"];
@@ -68,7 +68,7 @@ impl Generator {
         }
     }
 
-    /// What happened in the next hour, or none after the last one.
+    /// Returns the events of the next hour, or none after the last one.
     pub(crate) fn next_hour(&mut self) -> Result<Option<Batch>, Box<dyn Error>> {
         if self.hour == self.hours {
             return Ok(None);
@@ -120,9 +120,9 @@ impl Generator {
         Ok(WatchFact::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
     }
 
-    /// A census of every minute in which somebody was there.
+    /// Adds presence samples for each minute with visitors.
     fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
-        // Whoever sees a page stays for two minutes.
+        // A page view keeps its visitor present for two minutes.
         let people = u32::try_from(views / 30).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
@@ -152,7 +152,7 @@ impl Generator {
     }
 
     fn who(&mut self) -> Result<Who, Box<dyn Error>> {
-        // Half of what happens is by regulars.
+        // Half of the events are of frequent visitors.
         let visitor = if self.random.chance(0.5) {
             self.random.popular(self.visitors)
         } else {
@@ -160,7 +160,7 @@ impl Generator {
         };
         let rooms = u32::try_from(self.rooms.len())?;
         let room = self.rooms[self.random.popular(rooms) as usize].clone();
-        // As long as the ids that browsers make.
+        // Has the length of the ids that browsers generate.
         let visitor =
             Uuid::from_u128(u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         Ok(Who { room, visitor: VisitorId::try_from(visitor.to_string())?, is_bot: false })
@@ -171,7 +171,7 @@ impl Generator {
     }
 }
 
-/// How many of a day's page views are seen in the hour that begins then, of 1,000.
+/// Returns the share of the day's page views in the hour that starts then, per mille.
 fn share(hour: Time) -> u64 {
     RHYTHM[(hour.millis() % DAY_MS / HOUR_MS) as usize]
 }

@@ -1,14 +1,14 @@
-//! Years: a believable history, told to the store as the hub tells it.
+//! Years: generates a realistic history and commits it as the hub does.
 //!
 //! ```sh
 //! cargo run --release --example years -- --page-views 1000000
 //! ```
 //!
-//! Writes to `DATABASE_URL` through the real writer, in batches of 10,000 page views with what happened
-//! meanwhile, and says what that took. The same seed makes the same history. `chance.rs` has the dice,
-//! `world.rs` the rooms, pages and people, and what they do in an hour.
+//! It writes to `DATABASE_URL` with the real store, in batches of 10,000 page views and the other events of the same time,
+//! and prints the time that it took. The same seed gives the same history. `random.rs` has the random numbers,
+//! `generator.rs` the rooms, pages and visitors, and their events of each hour.
 
-#![expect(clippy::indexing_slicing, reason = "places that were drawn: a tool may panic")]
+#![expect(clippy::indexing_slicing, reason = "indices in range: a tool may panic")]
 
 mod generator;
 mod random;
@@ -24,31 +24,31 @@ use rustix::time::{ClockId, clock_gettime};
 
 use generator::Generator;
 
-/// Makes a believable history at `DATABASE_URL`.
+/// Generates a realistic history at `DATABASE_URL`.
 #[derive(Debug, Parser)]
 struct Settings {
-    /// The SQLite file; made if missing
+    /// The SQLite file; created if missing
     #[arg(long, env, value_name = "URL", default_value = "sqlite://data/years.db")]
     database_url: String,
-    /// Page views in all
+    /// Number of page views
     #[arg(long, value_name = "NUMBER", default_value = "1000000")]
     page_views: u64,
-    /// How many months, up to now
+    /// Number of months, up to now
     #[arg(long, value_name = "NUMBER", default_value = "12", value_parser = clap::value_parser!(u64).range(1..=120))]
     months: u64,
-    /// Rooms
+    /// Number of rooms
     #[arg(long, value_name = "NUMBER", default_value = "40", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rooms: u32,
-    /// Paths
+    /// Number of paths
     #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..))]
     paths: u32,
-    /// People
+    /// Number of visitors
     #[arg(long, value_name = "NUMBER", default_value = "200000", value_parser = clap::value_parser!(u32).range(1..))]
     visitors: u32,
-    /// Which history; the same number makes the same one
+    /// The seed; the same seed gives the same history
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     seed: u64,
-    /// No watch sessions and no presence: to measure what a page view takes
+    /// No watch sessions and no presence, to measure the cost of page views
     #[arg(long)]
     only_page_views: bool,
     /// Page views per transaction
@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Tells batches to the store, and measures it.
+/// Commits batches to the store and measures the cost.
 struct Writer {
     store: Store,
     size: u64,
@@ -99,7 +99,7 @@ impl Writer {
     }
 }
 
-/// What the writing took, everything that the store does included.
+/// The cost of all commits, with everything that the store does.
 #[derive(Debug, Default)]
 struct Cost {
     batches: u64,
@@ -119,7 +119,7 @@ impl Cost {
         self.time += time;
         self.cpu += cpu;
         if self.batches.is_multiple_of(100) {
-            // Where nobody looks, nobody is told.
+            // A closed standard error does not stop the run.
             let _ = writeln!(std::io::stderr(), "{self}");
         }
     }

@@ -1,13 +1,13 @@
-//! Bodies of events: taken whole, or refused whole with the index and the field of the first bad one.
+//! Bodies of events: accepted as a whole, or rejected as a whole with the index and the field of the first invalid event.
 //!
-//! What was taken is written as records and read back as the same facts.
+//! Accepted events are the same after they are written as records and read again.
 
 use breathing_room::config::Time;
 use breathing_room::internals::{
     ApiError, Batch, ErrorCode, Event, PageViewFact, ParseError, WatchFact, Who, events,
 };
 
-use super::message::REFUSAL_LIMIT;
+use super::message::ERROR_LIMIT;
 use super::record;
 
 pub fn check(bytes: &[u8]) {
@@ -15,8 +15,8 @@ pub fn check(bytes: &[u8]) {
     let view = |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView);
     let watch = |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch);
     for now in [Time::from_millis(1_800_000_000_000), Time::MAX] {
-        judge(text, events(text, false, now, bad_body(view)));
-        judge(text, events(text, true, now, bad_body(watch)));
+        check_result(text, events(text, false, now, bad_body(view)));
+        check_result(text, events(text, true, now, bad_body(watch)));
     }
 }
 
@@ -26,15 +26,15 @@ fn bad_body<T>(
     move |who, fields, at| event(who, fields, at).map_err(ApiError::BadBody)
 }
 
-fn judge(text: &str, outcome: Result<Batch, ApiError>) {
+fn check_result(text: &str, outcome: Result<Batch, ApiError>) {
     let is_array = text.trim_start().starts_with('[');
     match outcome {
         Ok(batch) => {
             assert!(if is_array { batch.len() <= 100 } else { batch.len() == 1 });
-            record::survives(&batch);
+            record::check_round_trip(&batch);
         }
         Err(ApiError::BadBody(ParseError { code, message })) => {
-            assert!(message.len() <= REFUSAL_LIMIT, "{} bytes: {message}", message.len());
+            assert!(message.len() <= ERROR_LIMIT, "{} bytes: {message}", message.len());
             assert!(matches!(code, ErrorCode::BadJson | ErrorCode::BadField), "{message}");
             if is_array && code == ErrorCode::BadField {
                 let index = message.strip_prefix('[').and_then(|rest| rest.split_once("]: "));

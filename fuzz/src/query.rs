@@ -1,6 +1,6 @@
-//! The queries of HTTP: read into questions that can be answered, or refused with 400 and the parameter's name.
+//! Queries of HTTP requests: parsed, or rejected with 400 and the parameter's name.
 //!
-//! A question's window is whole buckets without gaps, whatever stretch and zone were asked for.
+//! The window of stats has whole buckets without gaps, for any range and time zone.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -9,37 +9,37 @@ use breathing_room::internals::{
     ApiError, Asking, DEFAULT_MOODS, JoinParams, Posting, Question, Window, Zone,
 };
 
-/// The wall time of every question: 2027.
+/// The wall time of all queries: 2027.
 const NOW: u64 = 1_800_000_000_000;
 
-/// The most buckets: months of 20 years, hours of nine days, and cut ones.
+/// The maximum number of buckets: months of 20 years or hours of nine days, and partial ones.
 const BUCKETS: usize = 300;
 
 pub fn check(bytes: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/?", bytes].concat()) else { return };
     if let Ok(Query(asking)) = Query::<Asking>::try_from_uri(&uri) {
         match Question::try_from(asking) {
-            Ok(question) => answerable(&question),
-            Err(error) => refused(&error),
+            Ok(question) => check_query(&question),
+            Err(error) => check_error(&error),
         }
     }
     if let Ok(Query(joining)) = Query::<JoinParams>::try_from_uri(&uri) {
         let vocabulary = Vocabulary::parse(DEFAULT_MOODS).expect("moods");
         match joining.visitor(None) {
             Ok(visitor) => assert!((1..=64).contains(&visitor.as_str().len())),
-            Err(error) => refused(&error),
+            Err(error) => check_error(&error),
         }
         let mood = joining.mood(&vocabulary);
-        let _ = mood.map(|mood| mood.map(|mood| vocabulary.name(mood))).inspect_err(refused);
+        let _ = mood.map(|mood| mood.map(|mood| vocabulary.name(mood))).inspect_err(check_error);
     }
     if let Ok(Query(posting)) = Query::<Posting>::try_from_uri(&uri) {
-        let _ = posting.is_durable().inspect_err(refused);
+        let _ = posting.is_durable().inspect_err(check_error);
     }
 }
 
-fn answerable(question: &Question) {
+fn check_query(question: &Question) {
     let zone = Zone::find(&question.zone.to_string());
-    assert_eq!(zone.as_ref(), Ok(&question.zone), "a zone has one name");
+    assert_eq!(zone.as_ref(), Ok(&question.zone), "the name of a zone must be unique");
     assert!(question.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
     assert!(question.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
     let Window { whole, buckets, previous, .. } =
@@ -52,7 +52,7 @@ fn answerable(question: &Question) {
     assert!(previous.to == whole.from && previous.millis() <= whole.millis());
 }
 
-fn refused(error: &ApiError) {
+fn check_error(error: &ApiError) {
     let (status, _) = error.status_and_code();
     let message = error.to_string();
     assert_eq!(status, 400, "{message}");

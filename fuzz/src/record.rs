@@ -1,4 +1,4 @@
-//! A line of an import or of an archive: a fact, or refused; and every fact comes back as it was.
+//! Lines of an import or an archive: an event, or rejected. An event is the same after it is written and read again.
 
 use breathing_room::internals::{Batch, Record};
 
@@ -8,12 +8,12 @@ pub fn check(bytes: &[u8]) {
     if record.add_to(&mut batch).is_ok() {
         assert_eq!(batch.len(), 1);
         assert!(!batch.months().is_empty());
-        survives(&batch);
+        check_round_trip(&batch);
     }
 }
 
-/// All facts of a batch, written as lines and read back.
-pub fn survives(batch: &Batch) {
+/// Checks that all events of a batch are the same after they are written as lines and read again.
+pub fn check_round_trip(batch: &Batch) {
     let mut back = Batch::default();
     for record in Record::of(batch) {
         let line = serde_json::to_string(&record).expect("JSON");

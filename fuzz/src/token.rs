@@ -1,4 +1,4 @@
-//! Tokens: what no key has signed is never good, and what one has signed is read or refused.
+//! Tokens: one that no key has signed is never valid; the claims of a signed one are accepted or rejected.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
 pub fn check(bytes: &[u8]) {
     let now = Time::from_millis(1_800_000_000_000);
     let Ok(text) = str::from_utf8(bytes) else { return };
-    assert!(TOKENS.verify(text, now).is_err(), "nobody has signed {text}");
+    assert!(TOKENS.verify(text, now).is_err(), "valid without a signature: {text}");
     let Ok(claims) = serde_json::from_str::<&RawValue>(text) else { return };
     match TOKENS.verify(&signed(claims), now) {
         Ok(claims) => {
@@ -31,7 +31,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// A token that claims this.
+/// Signs a token with these claims.
 fn signed(claims: &RawValue) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")

@@ -1,10 +1,10 @@
-"""Is the contract true? Asks a real hub whatever its own documents say that may be asked.
+"""Tests a real hub against its own OpenAPI and AsyncAPI documents.
 
-Both documents are validated by the schemas of their specifications; then Schemathesis makes requests from
-/openapi.json, good and bad ones, and checks each answer: as the admin, as nobody, and where the hub asks for
-tokens. The same seed makes the same requests: SEED=… for others.
+It validates both documents with the schemas of their specifications. Then Schemathesis generates valid and invalid
+requests from /openapi.json and checks each response: with the admin token, without a token, and with a visitor token on
+a hub that requires tokens. The same SEED gives the same requests.
 
-    contract.py PROGRAM [what else to tell Schemathesis]
+    contract.py PROGRAM [arguments of Schemathesis]
 """
 
 import json
@@ -26,14 +26,14 @@ SEED = os.environ.get("SEED", "1")
 
 
 class Hub:
-    """A hub in a process of its own, on a free port, with a database of its own."""
+    """A hub process on a free port, with its own database."""
 
     def __init__(self, program: str, **settings: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        here = {"LISTEN": "127.0.0.1:0", "DATABASE_URL": f"sqlite://{self.folder.name}/hub.db"}
+        location = {"LISTEN": "127.0.0.1:0", "DATABASE_URL": f"sqlite://{self.folder.name}/hub.db"}
         quiet = {"RATE_LIMITS": "off", "RUST_LOG": "warn", "ADMIN_TOKEN": ADMIN}
-        self.process = subprocess.Popen([program], env=here | quiet | settings, stdout=subprocess.PIPE, text=True)
-        # Its first line tells its address.
+        self.process = subprocess.Popen([program], env=location | quiet | settings, stdout=subprocess.PIPE, text=True)
+        # The first line of its output ends with its address.
         self.url = self.process.stdout.readline().strip().rpartition(" ")[2].rstrip("/")
 
     def __enter__(self) -> "Hub":
@@ -44,14 +44,14 @@ class Hub:
         code = self.process.wait(timeout=20)
         self.folder.cleanup()
         if code != 0:
-            sys.exit(f"the hub ended with {code}")
+            sys.exit(f"the hub exited with {code}")
 
 
 def validate(hub: Hub) -> None:
-    """Checks that both documents are what they say they are."""
+    """Validates both documents by their specifications."""
     def read(name: str) -> dict:
-        with urllib.request.urlopen(f"{hub.url}/{name}") as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(f"{hub.url}/{name}") as response:
+            return json.load(response)
 
     OpenAPIV31SpecValidator(read("openapi.json")).validate()
     schema = json.loads(ASYNCAPI.read_text())
@@ -59,9 +59,9 @@ def validate(hub: Hub) -> None:
     print("openapi.json and asyncapi.json are valid", flush=True)
 
 
-def ask(hub: Hub, who: str, token: str | None, more: list[str]) -> bool:
-    """Has Schemathesis ask everything, and tells whether it found nothing."""
-    print(f"\nAs {who}, with the seed {SEED}:", flush=True)
+def run_schemathesis(hub: Hub, role: str, token: str | None, more: list[str]) -> bool:
+    """Runs Schemathesis on all operations. Returns whether it found no failure."""
+    print(f"\nAs {role}, with seed {SEED}:", flush=True)
     bearer = ["--header", f"Authorization: Bearer {token}"] if token else []
     schemathesis = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")]
     run = ["run", f"{hub.url}/openapi.json", "--seed", SEED, *bearer, *more]
@@ -72,12 +72,15 @@ def main() -> None:
     program, *more = sys.argv[1:]
     with Hub(program) as hub:
         validate(hub)
-        good = [ask(hub, "the admin", ADMIN, more), ask(hub, "nobody", None, more)]
+        passed = [
+            run_schemathesis(hub, "admin", ADMIN, more),
+            run_schemathesis(hub, "client without a token", None, more),
+        ]
     with Hub(program, TOKEN_SECRET=SECRET, DASHBOARD="admin", METRICS="admin") as hub:
         command = [program, "token", "--visitor", "ann"]
         made = subprocess.run(command, env={"TOKEN_SECRET": SECRET}, capture_output=True, text=True, check=True)
-        good.append(ask(hub, "a visitor with a token", made.stdout.strip(), more))
-    sys.exit(0 if all(good) else 1)
+        passed.append(run_schemathesis(hub, "visitor with a token", made.stdout.strip(), more))
+    sys.exit(0 if all(passed) else 1)
 
 
 if __name__ == "__main__":

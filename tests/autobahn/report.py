@@ -1,4 +1,4 @@
-"""What Autobahn found: how many cases ended how, each that is not plainly good, and whether any failed."""
+"""Summarizes Autobahn's report: the number of cases by result, each case that is not OK, and whether any failed."""
 
 from __future__ import print_function
 
@@ -12,7 +12,7 @@ with open(sys.argv[1]) as report:
     (cases,) = json.load(report).values()
 
 counts = collections.Counter(case["behavior"] for case in cases.values())
-# Extensions that were not agreed on are 216 cases of one kind.
+# UNIMPLEMENTED: 216 cases of extensions that the hub does not negotiate.
 named = {name: case for name, case in cases.items() if case["behavior"] not in ("OK", "UNIMPLEMENTED")}
 failed = {name for name, case in cases.items() if case["behavior"] not in GOOD or case["behaviorClose"] not in GOOD}
 

@@ -52,7 +52,7 @@ pub enum BadToken {
     #[error("has expired")]
     Expired,
     /// It expires before the token that it would replace.
-    #[error("exp: is before that of the current token, which stays valid")]
+    #[error("exp: ends before the current token, which stays valid")]
     EndsSooner,
     /// It is for another audience than this hub.
     #[error("aud: is for another audience")]

@@ -155,7 +155,7 @@ async fn socket_closes_when_its_token_expires_unless_renewed() {
     ann.send_json(message(token("ann", None, 599))).await;
     let rejected = ann.expect_error("bad-field").await;
     assert!(
-        rejected["message"].as_str().unwrap().starts_with("token: exp: ends before the token"),
+        rejected["message"].as_str().unwrap().starts_with("token: exp: ends before the current token"),
         "{rejected}"
     );
     ann.send_json(message(token("ann", None, 600))).await;

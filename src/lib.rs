@@ -72,13 +72,15 @@ pub use transport::accept::listen;
 pub mod internals {
     pub use crate::auth::keys::Key;
     pub use crate::auth::token::{BadToken, Claims, Tokens};
-    pub use crate::history::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
-    pub use crate::history::journal::Gauge;
+    pub use crate::history::event::{
+        Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent,
+    };
+    pub use crate::history::journal::JournalMonitor;
     pub use crate::history::lifecycle::plan::quarters_from;
     pub use crate::history::record::Record;
-    pub use crate::history::stats::Question;
+    pub use crate::history::stats::StatsQuery;
     pub use crate::history::stats::window::{Window, Zone};
-    pub use crate::history::status::Status;
+    pub use crate::history::status::JournalStatus;
     pub use crate::history::store::Store;
     pub use crate::history::store::commit::Changes;
     pub use crate::http::contract::{ASYNCAPI, OPENAPI};

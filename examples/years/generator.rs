@@ -7,7 +7,8 @@ use std::error::Error;
 
 use breathing_room::config::Time;
 use breathing_room::internals::{
-    Batch, Census, Event, PageView, PageViewFact, RoomId, Sample, VisitorId, Watch, WatchFact, Who,
+    Actor, Batch, Event, PageView, PageViewEvent, RoomId, RoomSample, TotalSample, VisitorId, Watch,
+    WatchEvent,
 };
 use serde_json::json;
 use uuid::{Builder, Uuid};
@@ -92,7 +93,7 @@ impl Generator {
         Ok(Some(batch))
     }
 
-    fn page_view(&mut self, at: Time) -> Result<PageViewFact, Box<dyn Error>> {
+    fn page_view(&mut self, at: Time) -> Result<PageViewEvent, Box<dyn Error>> {
         let path = self.random.popular(self.paths);
         let referrer = self.random.chance(0.3).then(|| {
             let site = self.random.popular(300);
@@ -106,10 +107,10 @@ impl Generator {
             "id": self.id(at), "path": format!("/practice/{path}"),
             "title": format!("Practice {path}"), "referrer": referrer, "props": props, "at": at,
         });
-        Ok(PageViewFact::new(self.who()?, serde_json::from_value::<PageView>(message)?, at)?)
+        Ok(PageViewEvent::new(self.who()?, serde_json::from_value::<PageView>(message)?, at)?)
     }
 
-    fn watch(&mut self, started: Time) -> Result<WatchFact, Box<dyn Error>> {
+    fn watch(&mut self, started: Time) -> Result<WatchEvent, Box<dyn Error>> {
         let content = self.random.popular(150);
         let watched = u64::from(1 + self.random.below(30)) * MINUTE_MS;
         let at = started.plus(watched + u64::from(self.random.below(5)) * MINUTE_MS);
@@ -117,7 +118,7 @@ impl Generator {
             "id": self.id(started), "content": format!("meditation-{content}"), "state": "ended",
             "watchedMs": watched, "startedAt": started, "at": at, "durationMs": 30 * MINUTE_MS,
         });
-        Ok(WatchFact::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
+        Ok(WatchEvent::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
     }
 
     /// Adds presence samples for each minute with visitors.
@@ -126,7 +127,8 @@ impl Generator {
         let people = u32::try_from(views / 30).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
-            let mut census = Census { id: self.id(at), at, hub: Sample::default(), rooms: BTreeMap::new() };
+            let mut census =
+                TotalSample { id: self.id(at), at, hub: RoomSample::default(), rooms: BTreeMap::new() };
             for (rank, room) in (1_u32..).zip(self.rooms.clone()) {
                 let present = (people / rank).saturating_sub(self.random.below(3));
                 if present == 0 {
@@ -143,15 +145,17 @@ impl Generator {
                 census.hub.peak += present;
                 census.hub.joins += present / 8;
                 census.hub.present_ms += present_ms;
-                census.rooms.insert(room, Sample { present_ms, peak: present, joins: present / 8, moods_ms });
+                census
+                    .rooms
+                    .insert(room, RoomSample { present_ms, peak: present, joins: present / 8, moods_ms });
             }
             if census.hub.peak > 0 {
-                batch.censuses.push(census);
+                batch.samples.push(census);
             }
         }
     }
 
-    fn who(&mut self) -> Result<Who, Box<dyn Error>> {
+    fn who(&mut self) -> Result<Actor, Box<dyn Error>> {
         // Half of the events are of frequent visitors.
         let visitor = if self.random.chance(0.5) {
             self.random.popular(self.visitors)
@@ -163,7 +167,7 @@ impl Generator {
         // Has the length of the ids that browsers generate.
         let visitor =
             Uuid::from_u128(u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-        Ok(Who { room, visitor: VisitorId::try_from(visitor.to_string())?, is_bot: false })
+        Ok(Actor { room, visitor: VisitorId::try_from(visitor.to_string())?, is_bot: false })
     }
 
     fn id(&mut self, at: Time) -> Uuid {

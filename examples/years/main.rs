@@ -115,7 +115,7 @@ impl Cost {
         self.batches += 1;
         self.page_views += batch.page_views.len() as u64;
         self.watches += batch.watches.len() as u64;
-        self.samples += batch.samples() as u64;
+        self.samples += batch.sample_count() as u64;
         self.time += time;
         self.cpu += cpu;
         if self.batches.is_multiple_of(100) {

@@ -4,7 +4,7 @@
 
 use breathing_room::config::Time;
 use breathing_room::internals::{
-    ApiError, Batch, ErrorCode, Event, PageViewFact, ParseError, WatchFact, Who, events,
+    Actor, ApiError, Batch, ErrorCode, Event, PageViewEvent, ParseError, WatchEvent, events,
 };
 
 use super::message::ERROR_LIMIT;
@@ -12,8 +12,8 @@ use super::record;
 
 pub fn check(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    let view = |who, view, at| PageViewFact::new(who, view, at).map(Event::PageView);
-    let watch = |who, watch, at| WatchFact::new(who, watch, at).map(Event::Watch);
+    let view = |who, view, at| PageViewEvent::new(who, view, at).map(Event::PageView);
+    let watch = |who, watch, at| WatchEvent::new(who, watch, at).map(Event::Watch);
     for now in [Time::from_millis(1_800_000_000_000), Time::MAX] {
         check_result(text, events(text, false, now, bad_body(view)));
         check_result(text, events(text, true, now, bad_body(watch)));
@@ -21,8 +21,8 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn bad_body<T>(
-    event: impl Fn(Who, T, Time) -> Result<Event, ParseError>,
-) -> impl Fn(Who, T, Time) -> Result<Event, ApiError> {
+    event: impl Fn(Actor, T, Time) -> Result<Event, ParseError>,
+) -> impl Fn(Actor, T, Time) -> Result<Event, ApiError> {
     move |who, fields, at| event(who, fields, at).map_err(ApiError::BadBody)
 }
 

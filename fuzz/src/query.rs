@@ -6,7 +6,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 use breathing_room::config::{Time, Vocabulary};
 use breathing_room::internals::{
-    ApiError, Asking, DEFAULT_MOODS, JoinParams, Posting, Question, Window, Zone,
+    ApiError, Asking, DEFAULT_MOODS, JoinParams, Posting, StatsQuery, Window, Zone,
 };
 
 /// The wall time of all queries: 2027.
@@ -18,7 +18,7 @@ const BUCKETS: usize = 300;
 pub fn check(bytes: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/?", bytes].concat()) else { return };
     if let Ok(Query(asking)) = Query::<Asking>::try_from_uri(&uri) {
-        match Question::try_from(asking) {
+        match StatsQuery::try_from(asking) {
             Ok(question) => check_query(&question),
             Err(error) => check_error(&error),
         }
@@ -37,7 +37,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn check_query(question: &Question) {
+fn check_query(question: &StatsQuery) {
     let zone = Zone::find(&question.zone.to_string());
     assert_eq!(zone.as_ref(), Ok(&question.zone), "the name of a zone must be unique");
     assert!(question.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));

@@ -1,10 +1,11 @@
-//! `check`: the rollups against a recount of the facts.
+//! `check`: compares the rollups with a recount of the events.
 //!
-//! It changes none of the history, and a hub of the same version may go on meanwhile.
+//! It changes no history. A hub of the same version may run meanwhile.
 
 use clap::Args;
 
-use super::{Failure, Outcome, say};
+use super::output::print;
+use super::{CommandError, Outcome};
 use crate::history::{self, Store};
 
 /// The settings of `check`.
@@ -15,24 +16,24 @@ pub struct CheckSettings {
     pub database_url: String,
 }
 
-/// Recounts the history, prints each difference, and sums up.
+/// Recounts the history and prints each difference and a summary.
 ///
 /// # Errors
-/// There is no database, or it cannot be read.
-pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, Failure> {
+/// The database is missing or cannot be read.
+pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandError> {
     let store = Store::open_existing(&settings.database_url).await?;
     let recount = store.recount().await?;
     store.close().await;
     for difference in &recount.differences {
-        say(difference);
+        print(difference);
     }
     for month in &recount.archived {
-        say(format_args!("{month} is in an archive and was not recounted"));
+        print(format_args!("{month} is in an archive and was not recounted"));
     }
     let (rows, rollups) = (recount.rows, recount.rollups);
     match recount.differences.len() {
-        0 => say(format_args!("{rows} facts agree with {rollups} rollups")),
-        n => say(format_args!("{rows} facts, {rollups} rollups: {n} differences")),
+        0 => print(format_args!("{rows} events agree with {rollups} rollups")),
+        n => print(format_args!("{rows} events, {rollups} rollups: {n} differences")),
     }
-    Ok(if recount.differences.is_empty() { Outcome::Clean } else { Outcome::Faulty })
+    Ok(if recount.differences.is_empty() { Outcome::Success } else { Outcome::Problems })
 }

@@ -1,7 +1,7 @@
-//! `export`: facts to a file or to standard output, while a hub may go on writing.
+//! `export`: writes events to a file or to standard output. A hub may write meanwhile.
 //!
-//! Facts are read a page at a time, month by month and by their ids, so that the same facts make the
-//! same file. A file has its name only when it is complete.
+//! Events are read page by page, by month and id, so that the same events give the same file. The file gets its name
+//! when it is complete.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,26 +11,27 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::moment::moment;
-use super::parse::room;
-use super::{Failure, Outcome, note, progress, sheet};
+use super::args::room;
+use super::output::{self, print_error};
+use super::timestamp::parse_timestamp;
+use super::{CommandError, Outcome, columns};
 use crate::history::calendar::Month;
 use crate::history::record::Record;
 use crate::history::{self, Store};
 use crate::private;
 use crate::protocol::{RoomId, Time};
 
-/// How an export is written.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// JSON Lines: an object to a line.
+    /// JSON Lines: one object per line.
     Jsonl,
-    /// A table with one header.
+    /// CSV with a header.
     Csv,
 }
 
 impl Format {
-    /// As the file's name ends.
+    /// The format that a file's extension suggests.
     fn of(path: &Path) -> Self {
         match path.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("csv") => Self::Csv,
@@ -39,75 +40,75 @@ impl Format {
     }
 }
 
-/// The settings of `export`. Moments are like 2026-11-20, RFC 3339, or milliseconds.
+/// The settings of `export`. Times are like 2026-11-20, RFC 3339, or milliseconds.
 #[derive(Debug, Args)]
 pub struct ExportSettings {
     /// The SQLite file
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,
-    /// Only what happened at this moment or later
-    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    /// Only events at this time or later
+    #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
     pub from: Option<Time>,
-    /// Only what happened before this moment
-    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
     pub to: Option<Time>,
-    /// Only what happened in this room
+    /// Only events in this room
     #[arg(long, value_name = "ROOM", value_parser = room)]
     pub room: Option<RoomId>,
-    /// How it is written; by default as the file's name ends, or else jsonl
+    /// The format; by default that of the file's extension, else jsonl
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// The file; without one, or with -, standard output
+    /// The file; standard output by default, or with -
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// Writes the facts that were asked for.
+/// Writes the selected events.
 ///
 /// # Errors
-/// There is no database, or it cannot be read, or the file cannot be written.
-pub(crate) async fn export(settings: ExportSettings) -> Result<Outcome, Failure> {
+/// The database is missing or cannot be read, or the file cannot be written.
+pub(crate) async fn export(settings: ExportSettings) -> Result<Outcome, CommandError> {
     let ExportSettings { database_url, from, to, room, format, out } = settings;
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
-        return Err(Failure::NoTime);
+        return Err(CommandError::EmptyRange);
     }
-    let selection = Selection { from, to, room };
+    let filter = Filter { from, to, room };
     let store = Store::open_existing(&database_url).await?;
-    for month in store.archived_months().await?.into_iter().filter(|month| selection.may_have(*month)) {
-        note(format_args!("the facts of {month} are in an archive and not in this export"));
+    for month in store.archived_months().await?.into_iter().filter(|month| filter.may_match(*month)) {
+        print_error(format_args!("the events of {month} are in an archive and not in this export"));
     }
     match out.filter(|path| path != Path::new("-")) {
         None => {
             let (stdout, name) = (io::stdout(), Path::new("standard output"));
-            let bar = if stdout.is_terminal() { ProgressBar::hidden() } else { progress::facts(0) };
-            let lines = Lines::new(format.unwrap_or(Format::Jsonl), stdout);
-            match write(&store, &selection, lines, name, &bar).await {
-                // Whoever reads it has seen enough.
-                Err(Failure::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {}
+            let bar = if stdout.is_terminal() { ProgressBar::hidden() } else { output::event_bar(0) };
+            let writer = RecordWriter::new(format.unwrap_or(Format::Jsonl), stdout);
+            match write(&store, &filter, writer, name, &bar).await {
+                // The reader of the pipe has closed it, as `head` does.
+                Err(CommandError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {}
                 result => drop(result?),
             }
         }
         Some(path) => {
-            let part = Part::create(&path).map_err(|error| Failure::output(&path, error))?;
-            let lines = Lines::new(format.unwrap_or_else(|| Format::of(&path)), &part.file);
-            let facts = write(&store, &selection, lines, &path, &progress::facts(0)).await?;
-            part.complete().map_err(|error| Failure::output(&path, error))?;
-            note(format_args!("{facts} facts are in {}", path.display()));
+            let part = PartialFile::create(&path).map_err(|error| CommandError::output(&path, error))?;
+            let writer = RecordWriter::new(format.unwrap_or_else(|| Format::of(&path)), &part.file);
+            let events = write(&store, &filter, writer, &path, &output::event_bar(0)).await?;
+            part.complete().map_err(|error| CommandError::output(&path, error))?;
+            print_error(format_args!("{events} events are in {}", path.display()));
         }
     }
     store.close().await;
-    Ok(Outcome::Clean)
+    Ok(Outcome::Success)
 }
 
 async fn write<W: Write>(
     store: &Store,
-    selection: &Selection,
-    mut lines: Lines<W>,
+    filter: &Filter,
+    mut writer: RecordWriter<W>,
     name: &Path,
     bar: &ProgressBar,
-) -> Result<u64, Failure> {
-    let not_written = |error| Failure::output(name, error);
-    let months = store.live_months().await?.into_iter().filter(|month| selection.may_have(*month));
+) -> Result<u64, CommandError> {
+    let not_written = |error| CommandError::output(name, error);
+    let months = store.live_months().await?.into_iter().filter(|month| filter.may_match(*month));
     let months: Vec<Month> = months.collect();
     if !bar.is_hidden() {
         let mut total = 0;
@@ -117,33 +118,33 @@ async fn write<W: Write>(
         bar.set_length(total);
     }
     let mut written = 0;
-    lines.begin().map_err(not_written)?;
+    writer.begin().map_err(not_written)?;
     for month in months {
-        let mut facts = store.facts(month);
-        while let Some(batch) = facts.next().await? {
-            for record in Record::of(&batch).filter(|record| selection.has(record)) {
-                lines.write(&record).map_err(not_written)?;
+        let mut events = store.events(month);
+        while let Some(batch) = events.next().await? {
+            for record in Record::of(&batch).filter(|record| filter.matches(record)) {
+                writer.write(&record).map_err(not_written)?;
                 written += 1;
             }
             bar.inc(batch.len() as u64);
         }
     }
-    lines.flush().map_err(not_written)?;
+    writer.flush().map_err(not_written)?;
     bar.finish_and_clear();
     Ok(written)
 }
 
-/// Which facts are asked for.
+/// The selection of events.
 #[derive(Debug, Default)]
-struct Selection {
+struct Filter {
     from: Option<Time>,
     to: Option<Time>,
     room: Option<RoomId>,
 }
 
-impl Selection {
-    /// A watch session belongs to the time of its start, and a census to no room.
-    fn has(&self, record: &Record) -> bool {
+impl Filter {
+    /// Returns whether a record is selected. A watch session counts by its start; presence samples have no room.
+    fn matches(&self, record: &Record) -> bool {
         let (at, room) = match record {
             Record::PageView { at, room, .. } => (at, Some(room)),
             Record::Watch { started_at, room, .. } => (started_at, Some(room)),
@@ -154,19 +155,19 @@ impl Selection {
             && (self.room.is_none() || self.room.as_ref() == room)
     }
 
-    fn may_have(&self, month: Month) -> bool {
+    fn may_match(&self, month: Month) -> bool {
         self.from.is_none_or(|from| month.next().start() > from)
             && self.to.is_none_or(|to| month.start() < to)
     }
 }
 
-/// Records as text.
-pub(super) enum Lines<W: Write> {
+/// Writes records as text.
+pub(super) enum RecordWriter<W: Write> {
     Jsonl(BufWriter<W>),
     Csv(Box<csv::Writer<W>>),
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> RecordWriter<W> {
     pub(super) fn new(format: Format, to: W) -> Self {
         match format {
             Format::Jsonl => Self::Jsonl(BufWriter::new(to)),
@@ -174,67 +175,67 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// The header, where there is one.
+    /// Writes the header of CSV.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         match self {
             Self::Jsonl(_) => Ok(()),
-            Self::Csv(table) => Ok(table.write_record(sheet::COLUMNS)?),
+            Self::Csv(table) => Ok(table.write_record(columns::COLUMNS)?),
         }
     }
 
     pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
         match self {
-            Self::Jsonl(lines) => {
-                serde_json::to_writer(&mut *lines, record)?;
-                lines.write_all(b"\n")
+            Self::Jsonl(writer) => {
+                serde_json::to_writer(&mut *writer, record)?;
+                writer.write_all(b"\n")
             }
-            Self::Csv(table) => Ok(table.write_record(sheet::cells(record)?)?),
+            Self::Csv(table) => Ok(table.write_record(columns::cells(record)?)?),
         }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Jsonl(lines) => lines.flush(),
+            Self::Jsonl(writer) => writer.flush(),
             Self::Csv(table) => table.flush(),
         }
     }
 }
 
-/// A file that is being written: under another name, which is gone if it is never completed.
-struct Part {
+/// A file under a temporary name, which is deleted on drop unless the file is complete.
+struct PartialFile {
     file: File,
-    here: PathBuf,
-    goal: PathBuf,
+    part: PathBuf,
+    path: PathBuf,
     is_complete: bool,
 }
 
-impl Part {
+impl PartialFile {
     fn create(path: &Path) -> io::Result<Self> {
-        let mut here = OsString::from(path);
-        here.push(".part");
-        let here = PathBuf::from(here);
-        // One that was left behind may be another's to read.
-        if let Err(error) = fs::remove_file(&here)
+        let mut part = OsString::from(path);
+        part.push(".part");
+        let part = PathBuf::from(part);
+        // A leftover file may be readable by others, so it is not reused.
+        if let Err(error) = fs::remove_file(&part)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
         }
-        Ok(Self { file: private::create_new(&here)?, here, goal: path.to_path_buf(), is_complete: false })
+        Ok(Self { file: private::create_new(&part)?, part, path: path.to_path_buf(), is_complete: false })
     }
 
     fn complete(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        fs::rename(&self.here, &self.goal)?;
+        fs::rename(&self.part, &self.path)?;
         self.is_complete = true;
         Ok(())
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.is_complete {
-            // Whether it can be removed or not, what went wrong has been said.
-            let _ = fs::remove_file(&self.here);
+            // The error that led here is reported already.
+            let _ = fs::remove_file(&self.part);
         }
     }
 }
@@ -242,11 +243,11 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::moment::moment;
+    use crate::cli::timestamp::parse_timestamp;
 
     #[test]
-    fn a_selection_takes_what_begins_in_it() {
-        let day = |day| moment(day).unwrap();
+    fn filter_selects_by_start_and_room() {
+        let day = |day| parse_timestamp(day).unwrap();
         let record = |kind, at: Time, room: Option<&str>| {
             let (id, content, path) = (uuid::Uuid::nil(), "film", "/");
             let record = match kind {
@@ -268,9 +269,9 @@ mod tests {
             serde_json::from_value::<Record>(record).unwrap()
         };
         let lobby = RoomId::try_from("lobby").ok();
-        let selection = Selection { from: Some(day("2026-01-31")), to: Some(day("2026-02-02")), room: lobby };
+        let filter = Filter { from: Some(day("2026-01-31")), to: Some(day("2026-02-02")), room: lobby };
         for kind in ["page-view", "watch"] {
-            let has = |at, room| selection.has(&record(kind, day(at), room));
+            let has = |at, room| filter.matches(&record(kind, day(at), room));
             assert!(has("2026-01-31", Some("lobby")), "{kind}");
             assert!(has("2026-02-01 23:59:59.999", Some("lobby")), "{kind}");
             assert!(!has("2026-01-30 23:59:59.999", Some("lobby")), "{kind}");
@@ -278,14 +279,14 @@ mod tests {
             assert!(!has("2026-02-01", Some("garden")), "{kind}");
         }
         let census = record("census", day("2026-02-01"), None);
-        assert!(!selection.has(&census) && Selection::default().has(&census));
+        assert!(!filter.matches(&census) && Filter::default().matches(&census));
         let months = ["2025-12", "2026-01", "2026-02", "2026-03"].map(|month| month.parse().unwrap());
-        assert_eq!(months.map(|month| selection.may_have(month)), [false, true, true, false]);
-        assert!(months.into_iter().all(|month| Selection::default().may_have(month)));
+        assert_eq!(months.map(|month| filter.may_match(month)), [false, true, true, false]);
+        assert!(months.into_iter().all(|month| Filter::default().may_match(month)));
     }
 
     #[test]
-    fn a_format_is_as_the_name_ends() {
+    fn format_follows_the_extension() {
         for (name, format) in [("a.csv", Format::Csv), ("A.CSV", Format::Csv), ("a.jsonl", Format::Jsonl)] {
             assert_eq!(Format::of(Path::new(name)), format, "{name}");
         }
@@ -293,15 +294,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_its_name_when_it_is_complete() {
+    fn file_gets_its_name_when_complete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         let names = || -> Vec<OsString> {
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
         };
-        drop(Part::create(&path).unwrap());
-        assert_eq!(names(), Vec::<OsString>::new(), "what failed is gone");
-        let part = Part::create(&path).unwrap();
+        drop(PartialFile::create(&path).unwrap());
+        assert_eq!(names(), Vec::<OsString>::new(), "an incomplete file is deleted");
+        let part = PartialFile::create(&path).unwrap();
         assert_eq!(names(), ["a.csv.part"]);
         part.complete().unwrap();
         assert_eq!(names(), ["a.csv"]);

@@ -1,20 +1,20 @@
-//! Commands: what the owner of a hub does beside it, while it runs or not.
+//! The commands of the program: `serve`, `check`, `export`, `import` and `token`.
 //!
-//! Each command is a function from its settings to an [`Outcome`]. The history side does the work on the
-//! database; here are files, formats, and words for people.
+//! Each command is a function from its settings to an [`Outcome`]. The store does the work on the database; this module
+//! reads and writes files.
 
+mod args;
 mod check;
+mod columns;
 mod export;
 mod import;
-mod moment;
-mod parse;
-mod progress;
+mod output;
 mod serve;
-mod sheet;
+mod timestamp;
 mod token;
 
 use std::future::ready;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,20 +27,19 @@ use import::ImportSettings;
 use serve::ServeSettings;
 use token::TokenSettings;
 
-use crate::time::Clock;
-
 use crate::auth::BadKeys;
-use crate::history::stats::ReadError;
-use crate::history::store::{CommitError, LifecycleError, OpenError};
+use crate::history::store::{CommitError, LifecycleError, OpenError, ReadError};
+use crate::time::Clock;
+use output::print_error;
 
-/// A self-hosted presence hub: who is here now, in what mood, and what they looked at.
+/// A self-hosted presence hub: which visitors are in a room now, in what mood, and what they looked at.
 ///
-/// Each visitor holds one WebSocket; that is what being present means. Counts are kept in memory
-/// and pushed when they change. Page views and watch sessions are written to SQLite in batches.
+/// Each visitor holds one WebSocket; an open socket means present. The hub keeps counts in memory and publishes them when
+/// they change. It writes page views and watch sessions to SQLite in batches.
 #[derive(Debug, Parser)]
 #[command(name = "breathing-room", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; without a command, `serve`.
+    /// The command; `serve` by default.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The settings of `serve`.
@@ -48,7 +47,7 @@ pub struct Cli {
     pub serve: ServeSettings,
 }
 
-/// What the program can do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the hub (the default)
@@ -57,21 +56,21 @@ pub enum Command {
     Check(CheckSettings),
     /// Write the history to a file, also while the hub runs
     Export(ExportSettings),
-    /// Take in exports, archives, and tables of the old worker
+    /// Import exports, archives, and tables of the old worker
     Import(ImportSettings),
-    /// Make a token for a visitor and print it
+    /// Sign a token for a visitor and print it
     Token(TokenSettings),
 }
 
 impl Cli {
-    /// What to do: `serve`, where nothing was named.
+    /// Returns the command, `serve` by default.
     #[must_use]
     pub fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
 }
 
-/// The program: parses the arguments, runs the command, and returns the exit code.
+/// Parses the arguments, runs the command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let command = match Cli::try_parse() {
@@ -80,7 +79,7 @@ pub fn main() -> ExitCode {
             error.exit()
         }
         Err(error) => {
-            // clap explains at length; what stands before the first blank line names the setting and its rule.
+            // The part of clap's message before the first blank line names the setting and its rule.
             let text = error.to_string();
             let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
             return fail(&lines.collect::<Vec<_>>().join(" "), 2);
@@ -89,7 +88,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(settings) => match serve::serve(*settings) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => fail(&format!("error: {failure}"), 1),
+            Err(error) => fail(&format!("error: {error}"), 1),
         },
         Command::Check(settings) => finish(check::check(settings)),
         Command::Export(settings) => finish(export::export(settings)),
@@ -98,91 +97,81 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. 1 says that it found something wrong; 2, that it could not do its work.
+/// Runs a command. Exit code 1 means that it found problems; 2, that it failed.
 #[tokio::main]
-async fn finish(command: impl Future<Output = Result<Outcome, Failure>>) -> ExitCode {
+async fn finish(command: impl Future<Output = Result<Outcome, CommandError>>) -> ExitCode {
     match command.await {
         Ok(outcome) => outcome.into(),
-        Err(failure) => fail(&format!("error: {failure}"), 2),
+        Err(error) => fail(&format!("error: {error}"), 2),
     }
 }
 
 fn fail(line: &str, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{line}");
+    print_error(line);
     ExitCode::from(code)
 }
 
-/// What a command that did its work found.
+/// The result of a command that finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All is well.
-    Clean,
-    /// Something is not as it should be: a wrong figure, or a row that was refused.
-    Faulty,
+    /// No problems.
+    Success,
+    /// A wrong figure, or a rejected row.
+    Problems,
 }
 
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Clean => Self::SUCCESS,
-            Outcome::Faulty => Self::FAILURE,
+            Outcome::Success => Self::SUCCESS,
+            Outcome::Problems => Self::FAILURE,
         }
     }
 }
 
-/// A command could not do its work.
+/// A command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// There is no database, or it cannot be used.
+pub enum CommandError {
+    /// The database is missing or cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The database cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The database takes nothing more. What it took before stays.
-    #[error("the database does not take more: {0}")]
+    /// A commit failed. Earlier commits stay.
+    #[error("cannot write to the database: {0}")]
     Commit(#[from] CommitError),
-    /// A month's archive cannot be brought back. What was taken before stays.
+    /// A month's archive cannot be restored. Earlier commits stay.
     #[error(transparent)]
     Archive(#[from] LifecycleError),
-    /// A file cannot be opened or read.
+    /// An input file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Input {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file cannot be written.
+    /// An output file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Output {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A token cannot be made.
+    /// The token's secret is unusable.
     #[error(transparent)]
     Token(#[from] BadKeys),
-    /// A stretch of time that ends before it begins.
+    /// `--from` is not before `--to`.
     #[error("--from must be before --to")]
-    NoTime,
+    EmptyRange,
 }
 
-impl Failure {
+impl CommandError {
     fn output(path: &Path, source: io::Error) -> Self {
         Self::Output { path: path.to_path_buf(), source }
     }
-}
-
-/// Says something on standard output. Where nobody listens, that is no reason to stop.
-fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// Says something on standard error, where standard output has the data.
-fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -1,20 +1,19 @@
-//! Records there and back: whatever is exported is imported as it was, in either format, and a row that is
-//! wrong is refused by the name of its field.
+//! Round trips of records through both export formats, errors of rows and of settings.
+//!
+//! An exported record is imported unchanged; an invalid row is rejected with the name of its field.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
+use clap::{CommandFactory, Parser};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::export::Lines;
-use super::import::{record, rows};
-use clap::{CommandFactory, Parser};
-
-use super::export::Format;
-use super::{Cli, Command, sheet};
-use crate::history::event::Sample;
+use super::export::{Format, RecordWriter};
+use super::import::{native, rows};
+use super::{Cli, Command, columns};
+use crate::history::event::RoomSample;
 use crate::history::record::Record;
 use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
@@ -93,9 +92,9 @@ fn watch() -> impl Strategy<Value = Record> {
     )
 }
 
-fn sample() -> impl Strategy<Value = Sample> {
+fn sample() -> impl Strategy<Value = RoomSample> {
     let moods_ms = proptest::collection::btree_map(".{0,6}", whole().prop_map(SafeInteger::get), 0..4);
-    (whole(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| Sample {
+    (whole(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| RoomSample {
         present_ms: present.get(),
         peak,
         joins,
@@ -119,7 +118,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 
 fn written(format: Format, records: &[Record]) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut lines = Lines::new(format, &mut file);
+    let mut lines = RecordWriter::new(format, &mut file);
     lines.begin().unwrap();
     for record in records {
         lines.write(record).unwrap();
@@ -132,27 +131,27 @@ fn written(format: Format, records: &[Record]) -> Vec<u8> {
 fn read(file: Vec<u8>) -> Vec<Record> {
     let latest = Time::from_millis(u64::MAX);
     let rows = rows::read(Cursor::new(file)).unwrap();
-    rows.map(|row| record::read(row.fields.unwrap(), latest).unwrap()).collect()
+    rows.map(|row| native::read(row.fields.unwrap(), latest).unwrap()).collect()
 }
 
 proptest! {
     #[test]
-    fn any_records_come_back_from_csv(records in records()) {
+    fn csv_round_trip_keeps_records(records in records()) {
         prop_assert_eq!(read(written(Format::Csv, &records)), records);
     }
 
     #[test]
-    fn any_records_come_back_from_json_lines(records in records()) {
+    fn json_lines_round_trip_keeps_records(records in records()) {
         let file = written(Format::Jsonl, &records);
         prop_assert_eq!(file.split(|byte| *byte == b'\n').count() - 1, records.len());
         prop_assert_eq!(read(file), records);
     }
 
     #[test]
-    fn every_field_has_a_column_and_reads_as_serde_reads_it(record in prop_oneof![page_view(), watch(), census()]) {
+    fn csv_has_a_column_for_each_field_and_rows_parse_as_serde_does(record in prop_oneof![page_view(), watch(), census()]) {
         let fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
         for name in fields.keys() {
-            prop_assert!(sheet::COLUMNS.contains(&name.as_str()), "{}", name);
+            prop_assert!(columns::COLUMNS.contains(&name.as_str()), "{}", name);
         }
         let line = written(Format::Jsonl, std::slice::from_ref(&record));
         prop_assert_eq!(serde_json::from_slice::<Record>(&line).unwrap(), record);
@@ -160,7 +159,7 @@ proptest! {
 }
 
 #[test]
-fn an_empty_text_is_all_that_csv_forgets() {
+fn csv_loses_empty_texts_only() {
     let view = json!({ "type": "page-view", "id": Uuid::nil(), "room": "a", "visitor": "b", "path": "/", "title": "",
         "at": 1 });
     let mut view: Record = serde_json::from_value(view).unwrap();
@@ -172,15 +171,15 @@ fn an_empty_text_is_all_that_csv_forgets() {
 }
 
 #[test]
-fn what_is_wrong_in_a_row_is_named() {
-    let refusal = |row: &str| {
+fn row_error_names_field_and_rule() {
+    let error = |row: &str| {
         let row = rows::read(Cursor::new(row.as_bytes().to_vec())).unwrap().next().unwrap();
-        record::read(row.fields.unwrap(), Time::from_millis(1_000)).unwrap_err().to_string()
+        native::read(row.fields.unwrap(), Time::from_millis(1_000)).unwrap_err().to_string()
     };
     let view = |change: Value| {
         let mut row = json!({ "type": "page-view", "id": Uuid::nil(), "room": "a", "visitor": "b", "path": "/", "at": 1 });
         row.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        refusal(&row.to_string())
+        error(&row.to_string())
     };
     assert_eq!(view(json!({ "type": "visit" })), "type: must be page-view, watch or census");
     assert_eq!(view(json!({ "path": null })), "path: is missing");
@@ -189,19 +188,19 @@ fn what_is_wrong_in_a_row_is_named() {
     assert_eq!(view(json!({ "at": 1_001 })), "at: must not be more than 5 minutes in the future");
     assert!(view(json!({ "at": "2026-11-20" })).starts_with("at: invalid type: string"));
     assert!(view(json!({ "id": "17" })).starts_with("id: "));
-    let sheet = refusal("type,id,at,hub,rooms\ncensus,17,1,{},{}\n");
-    assert!(sheet.starts_with("id: "), "{sheet}");
-    let sheet = refusal("type,id,at,hub\ncensus,00000000-0000-0000-0000-000000000000,soon,1\n");
-    assert!(sheet.starts_with("at: invalid type: string \"soon\""), "{sheet}");
+    let csv = error("type,id,at,hub,rooms\ncensus,17,1,{},{}\n");
+    assert!(csv.starts_with("id: "), "{csv}");
+    let csv = error("type,id,at,hub\ncensus,00000000-0000-0000-0000-000000000000,soon,1\n");
+    assert!(csv.starts_with("at: invalid type: string \"soon\""), "{csv}");
 }
 
 #[test]
-fn the_command_line_is_sound() {
+fn command_line_definition_is_valid() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn serve_may_be_left_out() {
+fn serve_is_the_default_command() {
     for args in [vec!["breathing-room"], vec!["breathing-room", "serve"]] {
         let cli = Cli::try_parse_from(args.into_iter().chain(["--listen", "127.0.0.1:1"])).unwrap();
         assert!(matches!(cli.into_command(), Command::Serve(settings) if settings.listen.port() == 1));
@@ -209,7 +208,7 @@ fn serve_may_be_left_out() {
 }
 
 #[test]
-fn a_wrong_value_is_named_in_one_line() {
+fn wrong_setting_is_named_in_the_first_line() {
     for (flag, value) in [
         ("--listen", "here"),
         ("--flush-interval", "soon"),

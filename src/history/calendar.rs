@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde::{Serialize, Serializer};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::protocol::Time;
 use crate::protocol::schema::{schema, text_like};
@@ -23,8 +24,23 @@ pub(crate) const HOUR_MS: u64 = 4 * QUARTER_MS;
 /// A day of UTC, in milliseconds. UTC has no other.
 pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// How long the stretch is that a rollup sums up. Each is a whole number of the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// How long the period is that a rollup sums up. Each is a whole number of the one before.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Level {
     /// 15 minutes.
     Quarter,
@@ -35,20 +51,13 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// All of them, the shortest first.
-    pub(crate) const ALL: [Self; 3] = [Self::Quarter, Self::Day, Self::Month];
-
-    /// Its name in the database.
+    /// The level's name in the database.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Quarter => "quarter",
-            Self::Day => "day",
-            Self::Month => "month",
-        }
+        self.into()
     }
 
-    /// The start of the stretch in which `time` lies.
+    /// The start of the period in which `time` lies.
     #[must_use]
     pub(crate) fn floor(self, time: Time) -> Time {
         match self {
@@ -58,7 +67,7 @@ impl Level {
         }
     }
 
-    /// The start of the first stretch that begins at `time` or later.
+    /// The start of the first period that begins at `time` or later.
     #[must_use]
     pub(crate) fn ceil(self, time: Time) -> Time {
         match self.floor(time) {
@@ -67,7 +76,7 @@ impl Level {
         }
     }
 
-    /// The end of the stretch that begins at `start`.
+    /// The end of the period that begins at `start`.
     #[must_use]
     pub(crate) fn after(self, start: Time) -> Time {
         match self {
@@ -75,12 +84,6 @@ impl Level {
             Self::Day => start.plus(DAY_MS),
             Self::Month => Month::of(start).next().start(),
         }
-    }
-}
-
-impl Serialize for Level {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 
@@ -189,7 +192,7 @@ mod tests {
         assert_eq!(Level::Quarter.floor(moment), at("2024-02-29T23:45:00Z"));
         assert_eq!(Level::Day.floor(moment), at("2024-02-29T00:00:00Z"));
         assert_eq!(Level::Month.floor(moment), at("2024-02-01T00:00:00Z"));
-        for level in Level::ALL {
+        for level in Level::VARIANTS {
             assert_eq!(level.after(level.floor(moment)), at("2024-03-01T00:00:00Z"));
             assert_eq!(level.ceil(moment), at("2024-03-01T00:00:00Z"));
             assert_eq!(level.ceil(level.floor(moment)), level.floor(moment));

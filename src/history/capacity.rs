@@ -16,8 +16,8 @@ const MEASURED: u64 = 2;
 
 /// How much may be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// The most events. A sample of a census counts as one.
+pub(crate) struct JournalLimits {
+    /// The most events. A sample of a total counts as one.
     pub events: usize,
     /// The most bytes that they may take in memory.
     pub bytes: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Limits {
 
 /// The journal has no room: nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum JournalFull {
     /// For nobody.
     #[error("the event queue is full: send it again later")]
     Queue,
@@ -36,7 +36,7 @@ pub enum Full {
     Address,
 }
 
-impl From<Exhausted> for Full {
+impl From<Exhausted> for JournalFull {
     fn from(exhausted: Exhausted) -> Self {
         match exhausted {
             Exhausted::Total => Self::Queue,
@@ -45,25 +45,25 @@ impl From<Exhausted> for Full {
     }
 }
 
-impl From<Full> for Limit {
-    fn from(full: Full) -> Self {
+impl From<JournalFull> for Limit {
+    fn from(full: JournalFull) -> Self {
         match full {
-            Full::Queue => Self::Queue,
-            Full::Address => Self::AddressQueue,
+            JournalFull::Queue => Self::Queue,
+            JournalFull::Address => Self::AddressQueue,
         }
     }
 }
 
 /// How much some events are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Size {
+pub(crate) struct BatchSize {
     /// How many.
     pub events: u64,
     /// How many bytes of memory they take.
     pub bytes: u64,
 }
 
-impl Size {
+impl BatchSize {
     /// The size of a batch.
     #[must_use]
     pub(crate) fn of(batch: &Batch) -> Self {
@@ -71,7 +71,7 @@ impl Size {
     }
 }
 
-impl AddAssign for Size {
+impl AddAssign for BatchSize {
     fn add_assign(&mut self, other: Self) {
         self.events += other.events;
         self.bytes += other.bytes;
@@ -80,20 +80,20 @@ impl AddAssign for Size {
 
 /// What the events of one epoch hold of the capacity, by address; the hub's own have none.
 #[derive(Debug, Default)]
-pub(super) struct Holdings {
-    by_holder: HashMap<Option<Address>, Size>,
-    total: Size,
+pub(super) struct Reservations {
+    by_address: HashMap<Option<Address>, BatchSize>,
+    total: BatchSize,
 }
 
-impl Holdings {
+impl Reservations {
     /// What all hold together.
-    pub(super) fn total(&self) -> Size {
+    pub(super) fn total(&self) -> BatchSize {
         self.total
     }
 
-    fn add(&mut self, holder: Option<Address>, size: Size) {
-        if size != Size::default() {
-            *self.by_holder.entry(holder).or_default() += size;
+    fn add(&mut self, address: Option<Address>, size: BatchSize) {
+        if size != BatchSize::default() {
+            *self.by_address.entry(address).or_default() += size;
             self.total += size;
         }
     }
@@ -107,27 +107,27 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: JournalLimits) -> Self {
         let quota = |limit: usize| Quota::new(limit as u64, limits.sharing);
         Self { events: quota(limits.events), bytes: quota(limits.bytes) }
     }
 
-    /// Takes room for `size`, which `holdings` keeps.
+    /// Takes room for `size`, which `reservations` keeps.
     ///
     /// # Errors
     /// There is none; nothing was taken.
-    pub(super) fn take(
+    pub(super) fn reserve(
         &self,
-        holdings: &mut Holdings,
-        holder: Option<Address>,
-        size: Size,
-    ) -> Result<(), Full> {
-        self.events.try_take(holder, size.events)?;
-        if let Err(exhausted) = self.bytes.try_take(holder, size.bytes) {
-            self.events.release(holder, size.events);
+        reservations: &mut Reservations,
+        address: Option<Address>,
+        size: BatchSize,
+    ) -> Result<(), JournalFull> {
+        self.events.try_take(address, size.events)?;
+        if let Err(exhausted) = self.bytes.try_take(address, size.bytes) {
+            self.events.release(address, size.events);
             return Err(exhausted.into());
         }
-        holdings.add(holder, size);
+        reservations.add(address, size);
         Ok(())
     }
 
@@ -135,28 +135,32 @@ impl Capacity {
     ///
     /// # Errors
     /// There is that much.
-    pub(super) fn take_measured(&self, holdings: &mut Holdings, size: Size) -> Result<(), Full> {
+    pub(super) fn reserve_measured(
+        &self,
+        reservations: &mut Reservations,
+        size: BatchSize,
+    ) -> Result<(), JournalFull> {
         let is_over = |quota: &Quota, more| quota.used().saturating_add(more) > quota.limit() * MEASURED;
         if is_over(&self.events, size.events) || is_over(&self.bytes, size.bytes) {
-            return Err(Full::Queue);
+            return Err(JournalFull::Queue);
         }
         self.events.take_over_limit(size.events);
         self.bytes.take_over_limit(size.bytes);
-        holdings.add(None, size);
+        reservations.add(None, size);
         Ok(())
     }
 
     /// Gives back all that an epoch holds.
-    pub(super) fn release(&self, holdings: &mut Holdings) {
-        holdings.total = Size::default();
-        for (holder, size) in holdings.by_holder.drain() {
-            self.events.release(holder, size.events);
-            self.bytes.release(holder, size.bytes);
+    pub(super) fn release(&self, reservations: &mut Reservations) {
+        reservations.total = BatchSize::default();
+        for (address, size) in reservations.by_address.drain() {
+            self.events.release(address, size.events);
+            self.bytes.release(address, size.bytes);
         }
     }
 
     /// Whether `pending`, of an epoch that is open, is so much that it had better be flushed: a quarter.
-    pub(super) fn is_worth_a_flush(&self, pending: Size) -> bool {
+    pub(super) fn is_flush_due(&self, pending: BatchSize) -> bool {
         pending.events >= self.events.limit() / 4 || pending.bytes >= self.bytes.limit() / 4
     }
 
@@ -165,8 +169,8 @@ impl Capacity {
         self.events.is_full() || self.bytes.is_full()
     }
 
-    pub(super) fn limits(&self) -> Size {
-        Size { events: self.events.limit(), bytes: self.bytes.limit() }
+    pub(super) fn limits(&self) -> BatchSize {
+        BatchSize { events: self.events.limit(), bytes: self.bytes.limit() }
     }
 
     /// Bytes that are pending.
@@ -181,52 +185,56 @@ mod tests {
 
     use super::*;
 
-    fn size(events: u64, bytes: u64) -> Size {
-        Size { events, bytes }
+    fn size(events: u64, bytes: u64) -> BatchSize {
+        BatchSize { events, bytes }
     }
 
-    fn holder(last: u8) -> Address {
+    fn address(last: u8) -> Address {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
     #[test]
     fn events_and_bytes_are_both_bounded_and_what_is_rejected_holds_nothing() {
-        let capacity = Capacity::new(Limits { events: 10, bytes: 100, sharing: Sharing::FirstCome });
-        let mut held = Holdings::default();
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 101)), Err(Full::Queue));
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(11, 1)), Err(Full::Queue));
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(10, 50)), Ok(()), "nothing was held");
-        assert_eq!(held.total(), size(10, 50));
-        capacity.release(&mut held);
-        assert_eq!((held.total(), capacity.bytes()), (size(0, 0), 0));
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 100)), Ok(()));
+        let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::FirstCome });
+        let mut reserved = Reservations::default();
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 101)), Err(JournalFull::Queue));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(11, 1)), Err(JournalFull::Queue));
+        assert_eq!(
+            capacity.reserve(&mut reserved, Some(address(1)), size(10, 50)),
+            Ok(()),
+            "nothing was reserved"
+        );
+        assert_eq!(reserved.total(), size(10, 50));
+        capacity.release(&mut reserved);
+        assert_eq!((reserved.total(), capacity.bytes()), (size(0, 0), 0));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 100)), Ok(()));
         assert!(capacity.is_full());
     }
 
     #[test]
     fn an_address_has_a_quota_of_events_and_of_bytes_and_the_hub_none() {
-        let capacity = Capacity::new(Limits { events: 800, bytes: 8_000, sharing: Sharing::Fair });
-        let mut held = Holdings::default();
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(350, 1)), Ok(()));
-        assert_eq!(capacity.take(&mut held, Some(holder(1)), size(1, 1)), Err(Full::Address));
-        assert_eq!(capacity.take(&mut held, Some(holder(2)), size(1, 3_499)), Ok(()));
-        assert_eq!(capacity.take(&mut held, Some(holder(2)), size(1, 1)), Err(Full::Address));
-        assert_eq!(capacity.take(&mut held, Some(holder(3)), size(100, 1_000)), Ok(()));
-        assert_eq!(capacity.take(&mut held, None, size(349, 3_500)), Ok(()));
-        assert_eq!(capacity.take(&mut held, None, size(1, 1)), Err(Full::Queue));
-        capacity.release(&mut held);
+        let capacity = Capacity::new(JournalLimits { events: 800, bytes: 8_000, sharing: Sharing::Fair });
+        let mut reserved = Reservations::default();
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(350, 1)), Ok(()));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 1)), Err(JournalFull::Address));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(2)), size(1, 3_499)), Ok(()));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(2)), size(1, 1)), Err(JournalFull::Address));
+        assert_eq!(capacity.reserve(&mut reserved, Some(address(3)), size(100, 1_000)), Ok(()));
+        assert_eq!(capacity.reserve(&mut reserved, None, size(349, 3_500)), Ok(()));
+        assert_eq!(capacity.reserve(&mut reserved, None, size(1, 1)), Err(JournalFull::Queue));
+        capacity.release(&mut reserved);
         assert_eq!(capacity.events.addresses() + capacity.bytes.addresses(), 0);
     }
 
     #[test]
     fn what_the_hub_measured_goes_beyond_the_limits_but_not_on_and_on() {
-        let capacity = Capacity::new(Limits { events: 10, bytes: 100, sharing: Sharing::Fair });
-        let mut held = Holdings::default();
+        let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::Fair });
+        let mut reserved = Reservations::default();
         for _ in 0..20 {
-            assert_eq!(capacity.take_measured(&mut held, size(1, 1)), Ok(()));
+            assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 1)), Ok(()));
         }
-        assert_eq!(capacity.take_measured(&mut held, size(1, 1)), Err(Full::Queue));
-        capacity.release(&mut held);
-        assert_eq!(capacity.take_measured(&mut held, size(1, 201)), Err(Full::Queue));
+        assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 1)), Err(JournalFull::Queue));
+        capacity.release(&mut reserved);
+        assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 201)), Err(JournalFull::Queue));
     }
 }

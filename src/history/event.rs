@@ -1,7 +1,7 @@
-//! Events: facts about what happened, normalized for the store.
+//! Events: events about what happened, normalized for the store.
 //!
-//! A message becomes a fact when the hub adds who sent it, where, and when it came. Facts merge: a page
-//! view is a set element, a watch session takes the larger of its measures, a census is told
+//! A message becomes a event when the hub adds who sent it, where, and when it came. Events merge: a page
+//! view is a set element, a watch session takes the larger of its measures, a total is told
 //! once. So all of them may be told again at any time and in any order. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,12 +30,12 @@ pub(crate) const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 /// What a text takes in memory besides its bytes: two counters or a length, and what the allocator rounds up.
 const TEXT_BYTES: usize = 32;
 
-/// What a room's sample of a census takes in memory: two maps have room for more than they hold.
+/// What a room's sample of a total takes in memory: two maps have room for more than they hold.
 const SAMPLE_BYTES: usize = 768;
 
 /// Where something happened, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
+pub struct Actor {
     /// The room.
     pub room: RoomId,
     /// The visitor.
@@ -44,7 +44,7 @@ pub struct Who {
     pub is_bot: bool,
 }
 
-impl Who {
+impl Actor {
     fn texts(&self) -> usize {
         text(self.room.as_str()) + text(self.visitor.as_str())
     }
@@ -55,7 +55,7 @@ fn text(text: &str) -> usize {
     TEXT_BYTES + text.len()
 }
 
-/// What a fact takes in memory in a list that grows, half of whose room may be empty.
+/// What a event takes in memory in a list that grows, half of whose room may be empty.
 fn entry<T>() -> usize {
     2 * size_of::<T>()
 }
@@ -64,15 +64,15 @@ fn entry<T>() -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A page was seen.
-    PageView(PageViewFact),
+    PageView(PageViewEvent),
     /// The state of a watch session.
-    Watch(WatchFact),
+    Watch(WatchEvent),
 }
 
 /// That a page was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageViewFact {
-    pub(in crate::history) who: Who,
+pub struct PageViewEvent {
+    pub(in crate::history) actor: Actor,
     pub(in crate::history) id: Uuid,
     pub(in crate::history) path: BoundedText<1, 512>,
     pub(in crate::history) title: Option<BoundedText<0, 1024>>,
@@ -81,21 +81,21 @@ pub struct PageViewFact {
     pub(in crate::history) props: Option<Props>,
 }
 
-impl PageViewFact {
-    /// The fact that `view`, which came at `arrived`, tells.
+impl PageViewEvent {
+    /// The event that `view`, which came at `arrived`, tells.
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
-    pub fn new(who: Who, view: PageView, arrived: Time) -> Result<Self, ParseError> {
+    pub fn new(actor: Actor, view: PageView, arrived: Time) -> Result<Self, ParseError> {
         let PageView { id, path, title, referrer, at, props } = view;
-        Ok(Self { who, id, path, title, referrer, at: within_limits(at, arrived)?, props })
+        Ok(Self { actor, id, path, title, referrer, at: within_limits(at, arrived)?, props })
     }
 
     fn bytes(&self) -> usize {
         let optional = [&self.title, &self.referrer].into_iter().flatten();
         let optional: usize = optional.map(|label| text(label.as_str())).sum();
         let props = self.props.as_ref().map_or(0, |props| text(props.as_json()));
-        entry::<Self>() + self.who.texts() + text(self.path.as_str()) + optional + props
+        entry::<Self>() + self.actor.texts() + text(self.path.as_str()) + optional + props
     }
 }
 
@@ -103,8 +103,8 @@ impl PageViewFact {
 ///
 /// Each part merges by a rule that does not care for order or repetition; see [`merge`](Self::merge).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchFact {
-    pub(in crate::history) who: Who,
+pub struct WatchEvent {
+    pub(in crate::history) actor: Actor,
     pub(in crate::history) id: Uuid,
     pub(in crate::history) content: BoundedText<1, 512>,
     pub(in crate::history) state: WatchState,
@@ -122,15 +122,15 @@ pub struct WatchFact {
     pub(in crate::history) props: Option<(Time, Props)>,
 }
 
-impl WatchFact {
-    /// The fact that `watch`, which came at `arrived`, tells.
+impl WatchEvent {
+    /// The event that `watch`, which came at `arrived`, tells.
     ///
     /// The start and the moment it was seen are of one clock, the client's where it told its start
     /// and else the hub's, so that a wrong clock does not make time.
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
-    pub fn new(who: Who, watch: Watch, arrived: Time) -> Result<Self, ParseError> {
+    pub fn new(actor: Actor, watch: Watch, arrived: Time) -> Result<Self, ParseError> {
         let Watch { id, content, state, watched_ms, started_at, position_ms, duration_ms, at, props } = watch;
         let at = within_limits(at, arrived)?;
         let (started_at, seen_at) = match started_at {
@@ -138,7 +138,7 @@ impl WatchFact {
             None => (arrived, arrived),
         };
         Ok(Self {
-            who,
+            actor,
             id,
             content,
             state,
@@ -168,25 +168,26 @@ impl WatchFact {
 
     fn bytes(&self) -> usize {
         let props = self.props.as_ref().map_or(0, |(_, props)| text(props.as_json()));
-        entry::<Self>() + self.who.texts() + text(self.content.as_str()) + props
+        entry::<Self>() + self.actor.texts() + text(self.content.as_str()) + props
     }
 
     /// What both tell of the same watch session: a join of semilattices, part by part. Where two
     /// messages have the same `at`, the larger values win, so that order never matters.
     #[must_use]
     pub(crate) fn merge(self, other: Self) -> Self {
-        let told =
-            |fact: &Self| (fact.at, fact.who.room.clone(), fact.who.visitor.clone(), fact.content.clone());
+        let told = |event: &Self| {
+            (event.at, event.actor.room.clone(), event.actor.visitor.clone(), event.content.clone())
+        };
         let state = match (self.state, other.state) {
             (WatchState::Ended, _) | (_, WatchState::Ended) => WatchState::Ended,
             _ if (other.at, other.state) > (self.at, self.state) => other.state,
             _ => self.state,
         };
-        let is_bot = self.who.is_bot || other.who.is_bot;
+        let is_bot = self.actor.is_bot || other.actor.is_bot;
         let at = self.at.max(other.at);
         let (newer, older) = if told(&other) > told(&self) { (other, self) } else { (self, other) };
         Self {
-            who: Who { is_bot, ..newer.who },
+            actor: Actor { is_bot, ..newer.actor },
             id: newer.id,
             content: newer.content,
             state,
@@ -221,20 +222,20 @@ impl WatchFact {
 
 /// Who was present for a while, at most a minute: in every room where somebody was, and over all.
 ///
-/// A hub that starts or stops within a minute takes two censuses of it; they add up.
+/// A hub that starts or stops within a minute takes two samples of it; they add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Census {
+pub struct TotalSample {
     /// Makes it idempotent.
     pub id: Uuid,
     /// When it begins.
     pub at: Time,
     /// The whole hub, where a person in two rooms counts once.
-    pub hub: Sample,
+    pub hub: RoomSample,
     /// The rooms in which somebody was.
-    pub rooms: BTreeMap<RoomId, Sample>,
+    pub rooms: BTreeMap<RoomId, RoomSample>,
 }
 
-impl Census {
+impl TotalSample {
     fn bytes(&self) -> usize {
         let rooms: usize = self.rooms.keys().map(|room| SAMPLE_BYTES + text(room.as_str())).sum();
         entry::<Self>() + SAMPLE_BYTES + rooms
@@ -244,7 +245,7 @@ impl Census {
 /// Who was present in one room, or over all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Sample {
+pub struct RoomSample {
     /// How long each person was present, added up, in milliseconds.
     #[serde(deserialize_with = "whole")]
     pub present_ms: u64,
@@ -280,57 +281,57 @@ fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, ParseError> {
     }
 }
 
-/// Facts of all kinds, each in the order in which they came: what one transaction commits.
+/// Events of all kinds, each in the order in which they came: what one transaction commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The page views.
-    pub page_views: Vec<PageViewFact>,
+    pub page_views: Vec<PageViewEvent>,
     /// The watch sessions' states.
-    pub watches: Vec<WatchFact>,
-    /// The censuses.
-    pub censuses: Vec<Census>,
+    pub watches: Vec<WatchEvent>,
+    /// The samples.
+    pub samples: Vec<TotalSample>,
 }
 
 impl Batch {
-    /// Facts of all kinds.
+    /// Events of all kinds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.page_views.len() + self.watches.len() + self.censuses.len()
+        self.page_views.len() + self.watches.len() + self.samples.len()
     }
 
-    /// What they take of a queue's limit: a census takes as much as it has samples.
+    /// What they take of a queue's limit: a total takes as much as it has samples.
     #[must_use]
     pub(crate) fn weight(&self) -> usize {
-        self.page_views.len() + self.watches.len() + self.samples()
+        self.page_views.len() + self.watches.len() + self.sample_count()
     }
 
     /// About how many bytes of memory they take: their texts, their fixed size and what each of both costs
-    /// beside that. What facts share counts for each of them.
+    /// beside that. What events share counts for each of them.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        let views = self.page_views.iter().map(PageViewFact::bytes);
-        let watches = self.watches.iter().map(WatchFact::bytes);
-        views.chain(watches).chain(self.censuses.iter().map(Census::bytes)).sum()
+        let views = self.page_views.iter().map(PageViewEvent::bytes);
+        let watches = self.watches.iter().map(WatchEvent::bytes);
+        views.chain(watches).chain(self.samples.iter().map(TotalSample::bytes)).sum()
     }
 
-    /// Takes facts from the front, of each kind in their order, until they are so many bytes.
+    /// Takes events from the front, of each kind in their order, until they are so many bytes.
     #[must_use]
     pub(crate) fn split_front(&mut self, bytes: usize) -> Self {
         let mut left = bytes;
         Self {
-            page_views: front(&mut self.page_views, &mut left, PageViewFact::bytes),
-            watches: front(&mut self.watches, &mut left, WatchFact::bytes),
-            censuses: front(&mut self.censuses, &mut left, Census::bytes),
+            page_views: front(&mut self.page_views, &mut left, PageViewEvent::bytes),
+            watches: front(&mut self.watches, &mut left, WatchEvent::bytes),
+            samples: front(&mut self.samples, &mut left, TotalSample::bytes),
         }
     }
 
-    /// Samples of all censuses.
+    /// Samples of all samples.
     #[must_use]
-    pub fn samples(&self) -> usize {
-        self.censuses.iter().map(|census| 1 + census.rooms.len()).sum()
+    pub fn sample_count(&self) -> usize {
+        self.samples.iter().map(|total| 1 + total.rooms.len()).sum()
     }
 
-    /// Whether there is no fact.
+    /// Whether there is no event.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
@@ -341,40 +342,40 @@ impl Batch {
     pub fn months(&self) -> BTreeSet<Month> {
         let views = self.page_views.iter().map(|view| view.at);
         let watches = self.watches.iter().map(|watch| watch.started_at);
-        views.chain(watches).chain(self.censuses.iter().map(|census| census.at)).map(Month::of).collect()
+        views.chain(watches).chain(self.samples.iter().map(|total| total.at)).map(Month::of).collect()
     }
 
     /// Adds an event behind the others.
     pub fn push(&mut self, event: Event) {
         match event {
-            Event::PageView(fact) => self.page_views.push(fact),
-            Event::Watch(fact) => self.watches.push(fact),
+            Event::PageView(event) => self.page_views.push(event),
+            Event::Watch(event) => self.watches.push(event),
         }
     }
 
-    /// Keeps only the facts of one visitor. Presence samples are nobody's.
+    /// Keeps only the events of one visitor. Presence samples are nobody's.
     pub(crate) fn keep_only(&mut self, visitor: &VisitorId) {
-        self.page_views.retain(|view| view.who.visitor == *visitor);
-        self.watches.retain(|watch| watch.who.visitor == *visitor);
-        self.censuses.clear();
+        self.page_views.retain(|view| view.actor.visitor == *visitor);
+        self.watches.retain(|watch| watch.actor.visitor == *visitor);
+        self.samples.clear();
     }
 
     /// Adds another batch behind this one.
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);
         self.watches.append(&mut other.watches);
-        self.censuses.append(&mut other.censuses);
+        self.samples.append(&mut other.samples);
     }
 }
 
-fn front<T>(facts: &mut Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
-    let mut is_taken = |fact: &T| {
+fn front<T>(events: &mut Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut is_taken = |event: &T| {
         let is_taken = *left > 0;
-        *left = left.saturating_sub(bytes(fact));
+        *left = left.saturating_sub(bytes(event));
         is_taken
     };
-    let count = facts.iter().take_while(|fact| is_taken(fact)).count();
-    facts.drain(..count).collect()
+    let count = events.iter().take_while(|event| is_taken(event)).count();
+    events.drain(..count).collect()
 }
 
 impl FromIterator<Self> for Batch {
@@ -397,20 +398,20 @@ impl FromIterator<Event> for Batch {
 mod tests {
     use super::*;
 
-    fn view(number: u128, path: usize) -> PageViewFact {
-        let who = Who { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false };
+    fn view(number: u128, path: usize) -> PageViewEvent {
+        let actor = Actor { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false };
         let (path, at) = ("x".repeat(path).try_into().unwrap(), Time::from_millis(1));
         let id = Uuid::from_u128(number);
-        PageViewFact { who, id, path, title: None, referrer: None, at, props: None }
+        PageViewEvent { actor, id, path, title: None, referrer: None, at, props: None }
     }
 
     #[test]
     fn an_event_weighs_its_texts_and_its_fixed_size() {
-        let fixed = 2 * size_of::<PageViewFact>() + 3 * TEXT_BYTES + 2;
+        let fixed = 2 * size_of::<PageViewEvent>() + 3 * TEXT_BYTES + 2;
         assert_eq!(view(1, 100).bytes(), fixed + 100);
         let title = view(1, 100).title.insert("ü".repeat(10).try_into().unwrap()).clone();
         assert_eq!(
-            PageViewFact { title: Some(title), ..view(1, 100) }.bytes(),
+            PageViewEvent { title: Some(title), ..view(1, 100) }.bytes(),
             fixed + 100 + TEXT_BYTES + 20
         );
         let batch = Batch { page_views: vec![view(1, 1), view(2, 2)], ..Batch::default() };

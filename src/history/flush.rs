@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::event::Batch;
-use super::journal::{Drain, Epoch, FlushError, Flushed, Reply, Request};
+use super::journal::{FlushError, FlushRequest, JournalReceiver, Reply};
+use super::status::{Epoch, Flushed};
 use super::store::{CommitError, Store};
 
 /// The first wait after a failure; it doubles with each further one.
@@ -22,42 +23,42 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// How many bytes of events a transaction commits: as many as bound what it copies of them, and enough that most
 /// flushes are one transaction.
-const SLICE_BYTES: usize = 4 * 1024 * 1024;
+const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the task woke up.
 enum Wake {
     /// The interval, or the wait after a failure, is over.
     Due,
     /// A request came.
-    Asked(Request),
+    Asked(FlushRequest),
     /// Nothing can come any more.
     Closed,
 }
 
 /// Drains the journal into the store until nobody can append any more and all is committed.
-pub(crate) async fn run(drain: Drain, store: Store, interval: Duration) {
-    Flusher { drain, store, kept: None, failures: 0, waiting: Vec::new() }.run(interval).await;
+pub(crate) async fn run(receiver: JournalReceiver, store: Store, interval: Duration) {
+    Flusher { receiver, store, uncommitted: None, failures: 0, waiting: Vec::new() }.run(interval).await;
 }
 
 struct Flusher {
-    drain: Drain,
+    receiver: JournalReceiver,
     store: Store,
     /// The epoch that could not be committed yet.
-    kept: Option<Taken>,
+    uncommitted: Option<PendingEpoch>,
     /// How often in a row it could not.
     failures: u32,
-    /// Who waits for the next flush. Each has appended something, or reads what is kept of one visitor, which is paced.
+    /// Who waits for the next flush. Each has appended something, or reads what is uncommitted of one visitor, which is paced.
     waiting: Vec<Reply>,
 }
 
 /// An epoch that is to be committed: the transaction that is next, and what comes after it.
-struct Taken {
+struct PendingEpoch {
     epoch: Epoch,
     slice: Batch,
     rest: Batch,
 }
 
-impl Taken {
+impl PendingEpoch {
     fn len(&self) -> usize {
         self.slice.len() + self.rest.len()
     }
@@ -73,7 +74,7 @@ impl Flusher {
                 Wake::Closed => break,
             };
             // One flush serves all who ask before it begins.
-            while let Some(request) = self.drain.try_request() {
+            while let Some(request) = self.receiver.try_request() {
                 is_due |= self.note(request);
             }
             if is_due {
@@ -88,21 +89,21 @@ impl Flusher {
 
     async fn next(&mut self, due: Instant) -> Wake {
         tokio::select! {
-            request = self.drain.request() => request.map_or(Wake::Closed, Wake::Asked),
+            request = self.receiver.request() => request.map_or(Wake::Closed, Wake::Asked),
             () = sleep_until(due) => Wake::Due,
         }
     }
 
     /// Whether a request is served now. The wait after a failure is for the database's sake: only the admin cuts it
     /// short.
-    fn note(&mut self, request: Request) -> bool {
+    fn note(&mut self, request: FlushRequest) -> bool {
         match request {
-            Request::Soon => self.failures == 0,
-            Request::Join(reply) => {
+            FlushRequest::Soon => self.failures == 0,
+            FlushRequest::Join(reply) => {
                 self.waiting.push(reply);
                 self.failures == 0
             }
-            Request::Force(reply) => {
+            FlushRequest::Force(reply) => {
                 self.waiting.push(reply);
                 true
             }
@@ -118,45 +119,49 @@ impl Flusher {
         }
     }
 
-    /// Commits the kept epoch, where there is one, and then everything that is pending.
+    /// Commits the uncommitted epoch, where there is one, and then everything that is pending.
     async fn flush(&mut self) -> Result<Flushed, CommitError> {
         let mut total = Flushed::default();
-        if let Some(taken) = self.kept.take() {
-            total += self.commit(taken).await?;
+        if let Some(pending) = self.uncommitted.take() {
+            total += self.commit(pending).await?;
         }
-        if let Some((epoch, rest)) = self.drain.take() {
-            total += self.commit(Taken { epoch, slice: Batch::default(), rest }).await?;
+        if let Some((epoch, rest)) = self.receiver.take() {
+            total += self.commit(PendingEpoch { epoch, slice: Batch::default(), rest }).await?;
         }
         Ok(total)
     }
 
     /// Commits an epoch in slices, a transaction for each. What a commit copies goes with the slice.
-    async fn commit(&mut self, mut taken: Taken) -> Result<Flushed, CommitError> {
+    async fn commit(&mut self, mut pending: PendingEpoch) -> Result<Flushed, CommitError> {
         let started = Instant::now();
         let mut flushed = Flushed::default();
-        self.drain.committing();
+        self.receiver.committing();
         loop {
-            if taken.slice.is_empty() {
-                taken.slice = taken.rest.split_front(SLICE_BYTES);
+            if pending.slice.is_empty() {
+                pending.slice = pending.rest.split_front(TRANSACTION_BYTES);
             }
-            if let Err(error) = self.store.commit(&taken.slice).await {
+            if let Err(error) = self.store.commit(&pending.slice).await {
                 self.failures += 1;
-                let (events, tries) = (taken.len(), self.failures);
-                warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: kept, and tried again");
-                self.drain.failed(error.fault(), error.to_string());
-                self.kept = Some(taken);
+                let (events, tries) = (pending.len(), self.failures);
+                warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: uncommitted, and tried again");
+                self.receiver.failed(error.fault(), error.to_string());
+                self.uncommitted = Some(pending);
                 return Err(error);
             }
             if self.failures > 0 {
-                info!(events = taken.slice.len(), tries = self.failures, "the database takes batches again");
+                info!(
+                    events = pending.slice.len(),
+                    tries = self.failures,
+                    "the database takes batches again"
+                );
             }
             self.failures = 0;
-            flushed += self.drain.committed_part(&std::mem::take(&mut taken.slice));
-            if taken.rest.is_empty() {
+            flushed += self.receiver.committed_part(&std::mem::take(&mut pending.slice));
+            if pending.rest.is_empty() {
                 break;
             }
         }
-        self.drain.committed(taken.epoch, flushed, started.elapsed());
+        self.receiver.committed(pending.epoch, flushed, started.elapsed());
         Ok(flushed)
     }
 

@@ -8,16 +8,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use utoipa::ToSchema;
 
-use super::capacity::{Capacity, Full, Holdings, Limits, Size};
+use super::capacity::{BatchSize, Capacity, JournalFull, JournalLimits, Reservations};
 use super::event::{Batch, Event};
-use super::fault::Fault;
 use super::metrics::HistoryMetrics;
-pub(crate) use super::status::{Flushed, Status};
+use super::status::{Epoch, Flushed, JournalStatus};
+use super::store::Fault;
 use crate::address::Address;
 use crate::protocol::{Time, VisitorId};
 use crate::sync::lock;
@@ -27,19 +25,7 @@ use crate::time::{Clock, millis};
 const REQUESTS: usize = 64;
 
 /// How long a flush is waited for by whoever does not force one. What is queued is written later all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A batch's number. Rises by one with every batch that a flush takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, ToSchema)]
-pub(crate) struct Epoch(u64);
-
-impl Epoch {
-    /// The epoch after this one.
-    #[must_use]
-    pub(crate) fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a flush that somebody waits for did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,23 +46,23 @@ pub(crate) enum FlushError {
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<FlushRequest>,
 }
 
-/// A look at the journal from outside. Made by [`Journal::gauge`].
+/// A look at the journal from outside. Made by [`Journal::monitor`].
 #[derive(Debug, Clone)]
-pub struct Gauge(Arc<Shared>);
+pub struct JournalMonitor(Arc<Shared>);
 
 /// The flush task's end of the journal.
 #[derive(Debug)]
-pub(crate) struct Drain {
+pub(crate) struct JournalReceiver {
     shared: Arc<Shared>,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<FlushRequest>,
 }
 
 /// What makes the flush task look before its time.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum FlushRequest {
     /// The journal is a quarter full.
     Soon,
     /// Somebody waits for everything that is pending now. While the database takes nothing, they wait for the next
@@ -105,12 +91,12 @@ struct Queue {
     epoch: Epoch,
     open: Batch,
     /// What the events of the open epoch hold of the capacity, those that were forgotten included.
-    open_holdings: Holdings,
+    open_reservations: Reservations,
     /// When the oldest event of the open epoch came, by the monotonic clock.
     open_since: Option<Duration>,
     /// Counts and age of the batch that a flush has taken and not yet committed.
     taken: Flushed,
-    taken_holdings: Holdings,
+    taken_reservations: Reservations,
     taken_since: Option<Duration>,
     last_flush: Option<Time>,
     is_committing: bool,
@@ -119,7 +105,11 @@ struct Queue {
 
 /// A journal for at most so many pending events and bytes, and the end that drains it.
 #[must_use]
-pub(crate) fn open(limits: Limits, clock: Clock, metrics: HistoryMetrics) -> (Journal, Drain) {
+pub(crate) fn open(
+    limits: JournalLimits,
+    clock: Clock,
+    metrics: HistoryMetrics,
+) -> (Journal, JournalReceiver) {
     let (requests, receiver) = mpsc::channel(REQUESTS);
     // Epoch 0 is the empty time before the first event, and committed.
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
@@ -131,7 +121,7 @@ pub(crate) fn open(limits: Limits, clock: Clock, metrics: HistoryMetrics) -> (Jo
         queue: Mutex::new(queue),
         committed,
     });
-    (Journal { shared: Arc::clone(&shared), requests }, Drain { shared, requests: receiver })
+    (Journal { shared: Arc::clone(&shared), requests }, JournalReceiver { shared, requests: receiver })
 }
 
 impl Journal {
@@ -144,7 +134,7 @@ impl Journal {
     ///
     /// # Errors
     /// There is no room for it; nothing was taken.
-    pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, Full> {
+    pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, JournalFull> {
         self.append_all(from, Batch::from_iter([event]))
     }
 
@@ -152,17 +142,21 @@ impl Journal {
     ///
     /// # Errors
     /// There is no room for all of them; nothing was taken.
-    pub(crate) fn append_all(&self, from: impl Into<Option<Address>>, batch: Batch) -> Result<Epoch, Full> {
-        let (capacity, size) = (&self.shared.capacity, Size::of(&batch));
+    pub(crate) fn append_all(
+        &self,
+        from: impl Into<Option<Address>>,
+        batch: Batch,
+    ) -> Result<Epoch, JournalFull> {
+        let (capacity, size) = (&self.shared.capacity, BatchSize::of(&batch));
         let (epoch, pending) = {
             let mut queue = lock(&self.shared.queue);
-            capacity.take(&mut queue.open_holdings, from.into(), size)?;
-            self.put(&mut queue, batch);
-            (queue.epoch, queue.open_holdings.total())
+            capacity.reserve(&mut queue.open_reservations, from.into(), size)?;
+            self.push(&mut queue, batch);
+            (queue.epoch, queue.open_reservations.total())
         };
-        if capacity.is_worth_a_flush(pending) {
+        if capacity.is_flush_due(pending) {
             // A channel full of requests is request enough.
-            let _ = self.requests.try_send(Request::Soon);
+            let _ = self.requests.try_send(FlushRequest::Soon);
         }
         Ok(epoch)
     }
@@ -172,21 +166,21 @@ impl Journal {
     pub(crate) fn append_measured(&self, event: Event) {
         let batch = Batch::from_iter([event]);
         let mut queue = lock(&self.shared.queue);
-        match self.shared.capacity.take_measured(&mut queue.open_holdings, Size::of(&batch)) {
-            Ok(()) => self.put(&mut queue, batch),
+        match self.shared.capacity.reserve_measured(&mut queue.open_reservations, BatchSize::of(&batch)) {
+            Ok(()) => self.push(&mut queue, batch),
             Err(_) => self.shared.metrics.measures_lost.increment(1),
         }
     }
 
-    fn put(&self, queue: &mut Queue, batch: Batch) {
+    fn push(&self, queue: &mut Queue, batch: Batch) {
         if batch.is_empty() {
             return;
         }
         let metrics = &self.shared.metrics;
         metrics.page_views_queued.increment(batch.page_views.len() as u64);
         metrics.watches_queued.increment(batch.watches.len() as u64);
-        let views = batch.page_views.iter().map(|view| &view.who);
-        let senders = views.chain(batch.watches.iter().map(|watch| &watch.who));
+        let views = batch.page_views.iter().map(|view| &view.actor);
+        let senders = views.chain(batch.watches.iter().map(|watch| &watch.actor));
         metrics.bot_events.increment(senders.filter(|who| who.is_bot).count() as u64);
         queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
         queue.open.append(batch);
@@ -195,20 +189,20 @@ impl Journal {
     /// Drops what is pending of a visitor and not being committed already, and says how much that was.
     /// Whoever waits for an ack of it gets it with the epoch's others.
     #[must_use]
-    pub(crate) fn forget(&self, visitor: &VisitorId) -> usize {
+    pub(crate) fn discard(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
         let before = queue.open.len();
-        queue.open.page_views.retain(|view| view.who.visitor != *visitor);
-        queue.open.watches.retain(|watch| watch.who.visitor != *visitor);
+        queue.open.page_views.retain(|view| view.actor.visitor != *visitor);
+        queue.open.watches.retain(|watch| watch.actor.visitor != *visitor);
         before - queue.open.len()
     }
 
     /// How many events of a visitor are pending and not being committed already.
     #[must_use]
-    pub(crate) fn pending_of(&self, visitor: &VisitorId) -> usize {
+    pub(crate) fn pending_events(&self, visitor: &VisitorId) -> usize {
         let queue = lock(&self.shared.queue);
-        let views = queue.open.page_views.iter().filter(|view| view.who.visitor == *visitor);
-        views.count() + queue.open.watches.iter().filter(|watch| watch.who.visitor == *visitor).count()
+        let views = queue.open.page_views.iter().filter(|view| view.actor.visitor == *visitor);
+        views.count() + queue.open.watches.iter().filter(|watch| watch.actor.visitor == *visitor).count()
     }
 
     /// Flushes everything that is pending now, together with all others who ask meanwhile. Where the database takes
@@ -217,7 +211,7 @@ impl Journal {
     /// # Errors
     /// The commit failed, or took longer; the events are kept and will be tried again.
     pub(crate) async fn flush(&self) -> Result<Flushed, FlushError> {
-        match timeout(PATIENCE, self.ask(Request::Join)).await {
+        match timeout(FLUSH_TIMEOUT, self.request(FlushRequest::Join)).await {
             Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
             Ok(result) => result,
         }
@@ -228,10 +222,10 @@ impl Journal {
     /// # Errors
     /// The commit failed; the events are kept and will be tried again.
     pub(crate) async fn force_flush(&self) -> Result<Flushed, FlushError> {
-        self.ask(Request::Force).await
+        self.request(FlushRequest::Force).await
     }
 
-    async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<Flushed, FlushError> {
+    async fn request(&self, request: impl FnOnce(Reply) -> FlushRequest) -> Result<Flushed, FlushError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| FlushError::Stopped)?;
         answer.await.map_err(|_| FlushError::Stopped)?
@@ -245,34 +239,34 @@ impl Journal {
 
     /// How the journal does.
     #[must_use]
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> JournalStatus {
         self.shared.status()
     }
 
     /// Tells how the journal does, and does not keep it open.
     #[must_use]
-    pub(crate) fn gauge(&self) -> Gauge {
-        Gauge(Arc::clone(&self.shared))
+    pub(crate) fn monitor(&self) -> JournalMonitor {
+        JournalMonitor(Arc::clone(&self.shared))
     }
 }
 
-impl Gauge {
+impl JournalMonitor {
     /// How the journal does.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> JournalStatus {
         self.0.status()
     }
 }
 
 impl Shared {
-    fn status(&self) -> Status {
+    fn status(&self) -> JournalStatus {
         let queue = lock(&self.queue);
         let oldest = queue.taken_since.or(queue.open_since);
         let age = |since| millis(self.clock.elapsed().saturating_sub(since));
-        Status {
+        JournalStatus {
             pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
             pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
-            pending_presence: queue.open.samples() + queue.taken.presence,
+            pending_presence: queue.open.sample_count() + queue.taken.presence,
             limit: self.capacity.limits().events,
             pending_bytes: self.capacity.bytes(),
             limit_bytes: self.capacity.limits().bytes,
@@ -287,14 +281,14 @@ impl Shared {
     }
 }
 
-impl Drain {
+impl JournalReceiver {
     /// The next request, or `None` when nothing can come any more.
-    pub(crate) async fn request(&mut self) -> Option<Request> {
+    pub(crate) async fn request(&mut self) -> Option<FlushRequest> {
         self.requests.recv().await
     }
 
     /// A request that is already there.
-    pub(crate) fn try_request(&mut self) -> Option<Request> {
+    pub(crate) fn try_request(&mut self) -> Option<FlushRequest> {
         self.requests.try_recv().ok()
     }
 
@@ -310,7 +304,7 @@ impl Drain {
         let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));
         queue.epoch = epoch.next();
         queue.taken = Flushed::of(&batch);
-        queue.taken_holdings = std::mem::take(&mut queue.open_holdings);
+        queue.taken_reservations = std::mem::take(&mut queue.open_reservations);
         queue.taken_since = queue.open_since.take();
         Some((epoch, batch))
     }
@@ -336,7 +330,7 @@ impl Drain {
     pub(crate) fn committed(&self, epoch: Epoch, flushed: Flushed, took: Duration) {
         {
             let mut queue = lock(&self.shared.queue);
-            self.shared.capacity.release(&mut queue.taken_holdings);
+            self.shared.capacity.release(&mut queue.taken_reservations);
             queue.taken_since = None;
             queue.is_committing = false;
             queue.last_flush = Some(self.shared.clock.wall());

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::lifecycle::Step;
+use strum::VariantArray;
+
+use super::lifecycle::MaintenanceStep;
 use crate::panics::Panics;
 
 /// Counters of the history side. Cloning shares them.
@@ -105,7 +107,7 @@ impl HistoryMetrics {
 #[derive(Debug, Clone)]
 pub(crate) struct LifecycleMetrics {
     /// Of each step, how long it took, in seconds, and how often it failed.
-    steps: [(Step, Histogram, Counter); Step::ALL.len()],
+    steps: Vec<(MaintenanceStep, Histogram, Counter)>,
     /// Months that went to archives.
     pub archived_months: Counter,
     /// Pages that went back to the disk.
@@ -123,26 +125,29 @@ impl LifecycleMetrics {
         describe_counter!(ARCHIVED, "Months whose raw rows went to an archive");
         describe_counter!(FREED, "Pages of the database file that were given back to the disk");
         Self {
-            steps: Step::ALL.map(|step| {
-                let name = step.name();
-                (step, histogram!(SECONDS, "step" => name), counter!(FAILURES, "step" => name))
-            }),
+            steps: MaintenanceStep::VARIANTS
+                .iter()
+                .map(|step| {
+                    let name: &str = step.into();
+                    (*step, histogram!(SECONDS, "step" => name), counter!(FAILURES, "step" => name))
+                })
+                .collect(),
             archived_months: counter!(ARCHIVED),
             freed_pages: counter!(FREED),
         }
     }
 
     /// `step` took so many seconds.
-    pub(crate) fn took(&self, step: Step, seconds: f64) {
+    pub(crate) fn took(&self, step: MaintenanceStep, seconds: f64) {
         self.of(step).for_each(|(_, histogram, _)| histogram.record(seconds));
     }
 
     /// `step` failed.
-    pub(crate) fn failed(&self, step: Step) {
+    pub(crate) fn failed(&self, step: MaintenanceStep) {
         self.of(step).for_each(|(_, _, failures)| failures.increment(1));
     }
 
-    fn of(&self, step: Step) -> impl Iterator<Item = &(Step, Histogram, Counter)> {
+    fn of(&self, step: MaintenanceStep) -> impl Iterator<Item = &(MaintenanceStep, Histogram, Counter)> {
         self.steps.iter().filter(move |(of, ..)| *of == step)
     }
 }

@@ -8,7 +8,6 @@ pub(crate) mod archive;
 pub(crate) mod calendar;
 pub(crate) mod capacity;
 pub(crate) mod event;
-pub(crate) mod fault;
 pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod lifecycle;
@@ -19,9 +18,9 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod store;
 
-pub(crate) use fault::Fault;
-pub(crate) use journal::{Epoch, Journal};
+pub(crate) use journal::Journal;
 pub(crate) use lifecycle::{Lifecycle, Retention};
+pub(crate) use status::Epoch;
 pub(crate) use store::Store;
 
 use std::path::PathBuf;

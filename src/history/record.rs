@@ -1,6 +1,6 @@
-//! Records: facts as JSON objects, one to a line of an export or an archive.
+//! Records: events as JSON objects, one to a line of an export or an archive.
 //!
-//! Everything that a row holds is in its record, so that facts come back as they were. Pure.
+//! Everything that a row holds is in its record, so that events come back as they were. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::event::{Batch, Census, Event, PageViewFact, Sample, WatchFact, Who};
+use super::event::{Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::protocol::value::BadValue;
 use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
-/// One fact. Unknown fields are refused, so that a wrong name does not lose a value in silence.
+/// One event. Unknown fields are refused, so that a wrong name does not lose a value in silence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Record {
@@ -92,21 +92,21 @@ pub enum Record {
         /// When it begins.
         at: Time,
         /// The whole hub.
-        hub: Sample,
+        hub: RoomSample,
         /// The rooms in which somebody was.
-        rooms: BTreeMap<RoomId, Sample>,
+        rooms: BTreeMap<RoomId, RoomSample>,
     },
 }
 
 impl Record {
-    /// The records of all facts of a batch.
+    /// The records of all events of a batch.
     pub fn of(batch: &Batch) -> impl Iterator<Item = Self> {
         let views = batch.page_views.iter().map(Self::from);
         let watches = batch.watches.iter().map(Self::from);
-        views.chain(watches).chain(batch.censuses.iter().map(Self::from))
+        views.chain(watches).chain(batch.samples.iter().map(Self::from))
     }
 
-    /// Adds the fact to a batch.
+    /// Adds the event to a batch.
     ///
     /// # Errors
     /// The properties are not flat, or too long.
@@ -114,8 +114,8 @@ impl Record {
         let to_props = |props: Option<Map<String, Value>>| props.map(Props::try_from).transpose();
         match self {
             Self::PageView { id, room, visitor, is_bot, path, title, referrer, at, props } => {
-                let (who, props) = (Who { room, visitor, is_bot }, to_props(props)?);
-                batch.push(Event::PageView(PageViewFact { who, id, path, title, referrer, at, props }));
+                let (actor, props) = (Actor { room, visitor, is_bot }, to_props(props)?);
+                batch.push(Event::PageView(PageViewEvent { actor, id, path, title, referrer, at, props }));
             }
             Self::Watch {
                 id,
@@ -133,8 +133,8 @@ impl Record {
                 duration_ms,
                 props,
                 props_at,
-            } => batch.push(Event::Watch(WatchFact {
-                who: Who { room, visitor, is_bot },
+            } => batch.push(Event::Watch(WatchEvent {
+                actor: Actor { room, visitor, is_bot },
                 id,
                 content,
                 state,
@@ -146,27 +146,27 @@ impl Record {
                 duration_ms,
                 props: to_props(props)?.map(|props| (props_at.unwrap_or(at), props)),
             })),
-            Self::Census { id, at, hub, rooms } => batch.censuses.push(Census { id, at, hub, rooms }),
+            Self::Census { id, at, hub, rooms } => batch.samples.push(TotalSample { id, at, hub, rooms }),
         }
         Ok(())
     }
 }
 
-impl From<&PageViewFact> for Record {
-    fn from(fact: &PageViewFact) -> Self {
-        let PageViewFact { who, id, path, title, referrer, at, props } = fact.clone();
-        let Who { room, visitor, is_bot } = who;
+impl From<&PageViewEvent> for Record {
+    fn from(event: &PageViewEvent) -> Self {
+        let PageViewEvent { actor, id, path, title, referrer, at, props } = event.clone();
+        let Actor { room, visitor, is_bot } = actor;
         let props = props.as_ref().map(object);
         Self::PageView { id, room, visitor, is_bot, path, title, referrer, at, props }
     }
 }
 
-impl From<&WatchFact> for Record {
-    fn from(fact: &WatchFact) -> Self {
-        let WatchFact { who, id, content, state, at, watched_ms, started_at, seen_at, .. } = fact.clone();
-        let Who { room, visitor, is_bot } = who;
-        let (position_at, position_ms) = fact.position_ms.unzip();
-        let (props_at, props) = fact.props.as_ref().map(|(at, props)| (*at, object(props))).unzip();
+impl From<&WatchEvent> for Record {
+    fn from(event: &WatchEvent) -> Self {
+        let WatchEvent { actor, id, content, state, at, watched_ms, started_at, seen_at, .. } = event.clone();
+        let Actor { room, visitor, is_bot } = actor;
+        let (position_at, position_ms) = event.position_ms.unzip();
+        let (props_at, props) = event.props.as_ref().map(|(at, props)| (*at, object(props))).unzip();
         Self::Watch {
             id,
             room,
@@ -180,16 +180,16 @@ impl From<&WatchFact> for Record {
             seen_at,
             position_ms,
             position_at,
-            duration_ms: fact.duration_ms,
+            duration_ms: event.duration_ms,
             props,
             props_at,
         }
     }
 }
 
-impl From<&Census> for Record {
-    fn from(census: &Census) -> Self {
-        let Census { id, at, hub, rooms } = census.clone();
+impl From<&TotalSample> for Record {
+    fn from(total: &TotalSample) -> Self {
+        let TotalSample { id, at, hub, rooms } = total.clone();
         Self::Census { id, at, hub, rooms }
     }
 }

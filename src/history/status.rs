@@ -1,6 +1,6 @@
-//! How the journal does: what is pending, since when, and what a flush did.
+//! The journal's state for `/health`, `/debug` and `/metrics`: what is pending, since when, and what flushes did.
 //!
-//! Plain numbers, for `/health`, `/debug` and `/metrics`.
+//! Plain values; this file does not read the journal.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -8,11 +8,22 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::event::Batch;
-use super::fault::Fault;
-use super::journal::Epoch;
+use super::store::Fault;
 use crate::protocol::Time;
 
-/// What a flush brought to disk.
+/// The number of a batch. Each batch that a flush takes has the next number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, ToSchema)]
+pub(crate) struct Epoch(u64);
+
+impl Epoch {
+    /// The next epoch.
+    #[must_use]
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// How many events a flush committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Flushed {
@@ -20,7 +31,7 @@ pub(crate) struct Flushed {
     pub page_views: usize,
     /// States of watch sessions.
     pub watch_sessions: usize,
-    /// Presence samples, which are the hub's own and which nobody asks for.
+    /// Presence samples. The hub makes them, so answers to clients leave them out.
     #[serde(skip)]
     pub presence: usize,
 }
@@ -30,7 +41,7 @@ impl Flushed {
         Self {
             page_views: batch.page_views.len(),
             watch_sessions: batch.watches.len(),
-            presence: batch.samples(),
+            presence: batch.sample_count(),
         }
     }
 
@@ -55,41 +66,40 @@ impl AddAssign for Flushed {
     }
 }
 
-/// How the journal does.
+/// The state of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = JournalStatus)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// Page views that are not yet in the database.
+pub struct JournalStatus {
+    /// Page views that are not committed.
     pub pending_page_views: usize,
-    /// States of watch sessions that are not yet in the database.
+    /// States of watch sessions that are not committed.
     pub pending_watch_sessions: usize,
-    /// Presence samples that are not yet in the database.
+    /// Presence samples that are not committed.
     pub pending_presence: usize,
-    /// The most events that may be pending.
+    /// Limit of pending events.
     pub limit: u64,
-    /// How many bytes of memory pending events take.
+    /// Memory that pending events take, in bytes.
     pub pending_bytes: u64,
-    /// The most that they may take.
+    /// Limit of that memory, in bytes.
     pub limit_bytes: u64,
-    /// Whether there is next to no room, for any address.
+    /// Whether a new address finds almost no room.
     pub is_full: bool,
-    /// The epoch that is open.
+    /// The open epoch.
     pub epoch: Epoch,
-    /// How long the oldest pending event has waited, in milliseconds.
+    /// Age of the oldest pending event, in milliseconds.
     pub oldest_ms: Option<u64>,
-    /// When the last commit succeeded.
+    /// Time of the last successful commit.
     pub last_flush: Option<Time>,
-    /// Whether a batch is being committed.
+    /// Whether a commit is in progress.
     pub is_committing: bool,
-    /// What was wrong at the last commit, until one succeeds again.
+    /// The fault of the last commit, if it failed.
     pub fault: Option<Fault>,
-    /// The same in the database's words.
+    /// The database's error message of the last commit, if it failed.
     pub failing: Option<String>,
 }
 
-impl Status {
-    /// Events that are not yet in the database.
+impl JournalStatus {
+    /// All events that are not committed.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending_page_views + self.pending_watch_sessions + self.pending_presence

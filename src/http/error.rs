@@ -12,11 +12,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::BadToken;
-use crate::history::capacity::Full;
+use crate::history::capacity::JournalFull;
 use crate::history::journal::FlushError;
-use crate::history::lifecycle::Unfinished;
-use crate::history::stats::{BadRange, ReadError};
-use crate::history::store::LifecycleError;
+use crate::history::lifecycle::MaintenanceError;
+use crate::history::stats::BadRange;
+use crate::history::store::{LifecycleError, ReadError};
 use crate::presence::JoinError;
 use crate::protocol::ids::BadName;
 use crate::protocol::parse::ParseError;
@@ -147,7 +147,7 @@ pub enum ApiError {
     Busy,
     /// The journal is full.
     #[error(transparent)]
-    Queue(#[from] Full),
+    Queue(#[from] JournalFull),
     /// The commit that was waited for failed.
     #[error(transparent)]
     Flush(#[from] FlushError),
@@ -156,7 +156,7 @@ pub enum ApiError {
     History(#[from] Arc<ReadError>),
     /// Maintenance or an erasure did not happen, or not to the end.
     #[error(transparent)]
-    Lifecycle(#[from] Unfinished),
+    Lifecycle(#[from] MaintenanceError),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
@@ -201,17 +201,17 @@ impl ApiError {
             Self::Sockets(AdmitError::Full) | Self::Place(JoinError::RoomsFull) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "full")
             }
-            Self::Sockets(AdmitError::Restarting) | Self::Lifecycle(Unfinished::Stopped) => {
+            Self::Sockets(AdmitError::Restarting) | Self::Lifecycle(MaintenanceError::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
             Self::Queue(_) | Self::BodyBudget(_) | Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
             }
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
-            Self::Lifecycle(Unfinished::Failed(LifecycleError::File(_))) => {
+            Self::Lifecycle(MaintenanceError::Failed(LifecycleError::Archive(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")
             }
-            Self::Lifecycle(Unfinished::Failed(_)) | Self::History(_) => {
+            Self::Lifecycle(MaintenanceError::Failed(_)) | Self::History(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "history-unavailable")
             }
         }

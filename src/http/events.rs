@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::state::EventsState;
 use crate::address::Address;
-use crate::history::event::{Batch, Event, PageViewFact, WatchFact, Who};
+use crate::history::event::{Actor, Batch, Event, PageViewEvent, WatchEvent};
 use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{ErrorCode, RoomId, Time, VisitorId};
 use crate::quota::Exhausted;
@@ -83,7 +83,7 @@ pub(crate) async fn page_view(
     body: Body,
 ) -> Result<Response, ApiError> {
     take(&state, &access, params, address, &headers, body, |who, view, at| {
-        PageViewFact::new(who, view, at).map(Event::PageView)
+        PageViewEvent::new(who, view, at).map(Event::PageView)
     })
     .await
 }
@@ -98,7 +98,7 @@ pub(crate) async fn watch_session(
     body: Body,
 ) -> Result<Response, ApiError> {
     take(&state, &access, params, address, &headers, body, |who, watch, at| {
-        WatchFact::new(who, watch, at).map(Event::Watch)
+        WatchEvent::new(who, watch, at).map(Event::Watch)
     })
     .await
 }
@@ -110,13 +110,13 @@ async fn take<T: DeserializeOwned>(
     address: Address,
     headers: &HeaderMap,
     body: Body,
-    event: impl Fn(Who, T, Time) -> Result<Event, ParseError>,
+    event: impl Fn(Actor, T, Time) -> Result<Event, ParseError>,
 ) -> Result<Response, ApiError> {
     let claims = access.claims(headers)?;
     let durable = params?.0.is_durable()?;
     let text = read(state, address, headers, body).await?;
     let is_bot = bots::sent(headers);
-    let event = |who: Who, fields, at| {
+    let event = |who: Actor, fields, at| {
         if let Some(claims) = &claims {
             claims.for_visitor(&who.visitor)?.for_room(&who.room)?;
         }
@@ -172,11 +172,11 @@ pub fn events<T: DeserializeOwned>(
     text: &str,
     is_bot: bool,
     arrived: Time,
-    event: impl Fn(Who, T, Time) -> Result<Event, ApiError>,
+    event: impl Fn(Actor, T, Time) -> Result<Event, ApiError>,
 ) -> Result<Batch, ApiError> {
     let one = |text: &str, arrived: Time| {
         let Sender { visitor, room } = parse::object(text).map_err(ApiError::BadBody)?;
-        event(Who { room, visitor, is_bot }, parse::object(text).map_err(ApiError::BadBody)?, arrived)
+        event(Actor { room, visitor, is_bot }, parse::object(text).map_err(ApiError::BadBody)?, arrived)
     };
     if !text.trim_start().starts_with('[') {
         return Ok(Batch::from_iter([one(text, arrived)?]));
@@ -207,7 +207,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
         let event = |who, view: PageView, at| {
-            PageViewFact::new(who, view, at).map(Event::PageView).map_err(ApiError::BadBody)
+            PageViewEvent::new(who, view, at).map(Event::PageView).map_err(ApiError::BadBody)
         };
         events(text, false, Time::from_millis(1), event).map(|batch| batch.len()).map_err(|error| match error
         {

@@ -19,9 +19,9 @@ use super::metrics::Reading;
 use super::state::OperateState;
 use crate::address::Address;
 use crate::auth::Access;
-use crate::history::Fault;
-use crate::history::journal::{Flushed, Status};
-use crate::history::lifecycle::Report;
+use crate::history::lifecycle::MaintenanceReport;
+use crate::history::status::{Flushed, JournalStatus};
+use crate::history::store::Fault;
 use crate::history::store::Migrated;
 use crate::presence::Snapshot;
 use crate::presence::room::Room;
@@ -109,7 +109,7 @@ enum Delay {
     Overdue,
 }
 
-fn degraded_reason(journal: &Status, overdue_ms: u64) -> Option<DegradedReason> {
+fn degraded_reason(journal: &JournalStatus, overdue_ms: u64) -> Option<DegradedReason> {
     let delay = if journal.is_full {
         Some(Delay::QueueFull)
     } else {
@@ -221,7 +221,7 @@ pub(crate) async fn init_db(
 pub(crate) async fn maintain(
     _: Admin,
     State(state): State<Arc<OperateState>>,
-) -> Result<Json<Report>, ApiError> {
+) -> Result<Json<MaintenanceReport>, ApiError> {
     Ok(Json(state.lifecycle.maintain().await?))
 }
 
@@ -245,7 +245,7 @@ pub(crate) struct Memory<'a> {
     rooms: Vec<RoomMemory<'a>>,
     /// Watch sessions that the hub measures.
     watch_clocks: usize,
-    journal: Status,
+    journal: JournalStatus,
     /// Whether the hub shuts down and opens no more sockets.
     stopping: bool,
     timestamp: Time,

@@ -19,7 +19,7 @@ use super::gate;
 use super::params::VisitorPath;
 use super::state::PersonalDataState;
 use crate::address::Address;
-use crate::history::lifecycle::Unfinished;
+use crate::history::lifecycle::MaintenanceError;
 use crate::history::store::{Erased, PersonalData};
 use crate::protocol::VisitorId;
 use crate::protocol::frame::json;
@@ -66,8 +66,8 @@ pub(crate) async fn data(
 ) -> Result<Response, ApiError> {
     let (visitor, place, turn) = admit(&state, &access, address, path, &headers).await?;
     state.journal.flush().await?;
-    let stored = state.store.data_of(&visitor, &state.archives).await.map_err(Unfinished::from)?;
-    let pending = state.journal.pending_of(&visitor);
+    let stored = state.store.visitor_data(&visitor, &state.archives).await.map_err(MaintenanceError::from)?;
+    let pending = state.journal.pending_events(&visitor);
     drop(turn);
     let body = gate::body(json(&Data { visitor, stored, pending }), place);
     Ok(([(CACHE_CONTROL, PRIVATE), (CONTENT_TYPE, "application/json")], body).into_response())
@@ -84,7 +84,7 @@ pub(crate) async fn erase(
     let (visitor, _place, _turn) = admit(&state, &access, address, path, &headers).await?;
     // A hold would be saved once more.
     state.registry.release(&visitor);
-    let queued = state.journal.forget(&visitor);
+    let queued = state.journal.discard(&visitor);
     // Erases from the database what a running flush commits.
     state.journal.flush().await?;
     let stored = state.lifecycle.erase(visitor).await?;

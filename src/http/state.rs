@@ -15,7 +15,7 @@ use super::metrics::HttpMetrics;
 use super::pages::FrameAncestors;
 use super::stats::PublicProps;
 use crate::history::archive::Archives;
-use crate::history::stats::Answers;
+use crate::history::stats::StatsCache;
 use crate::history::{Journal, Lifecycle, Store};
 use crate::presence::{Feed, Registry};
 use crate::rejections::Rejections;
@@ -68,7 +68,7 @@ pub(crate) struct EventsState {
 /// Of the statistics.
 #[derive(Debug)]
 pub(crate) struct StatsState {
-    pub cache: Answers,
+    pub cache: StatsCache,
     pub public_props: PublicProps,
 }
 

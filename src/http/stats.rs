@@ -19,7 +19,7 @@ use super::params::Params;
 use super::state::StatsState;
 use crate::address::Address;
 use crate::auth::Access;
-use crate::history::stats::{Question, Range, Zone};
+use crate::history::stats::{Range, StatsQuery, Zone};
 use crate::protocol::schema::one_of;
 use crate::protocol::{RoomId, Time};
 
@@ -114,7 +114,7 @@ pub(crate) async fn unified_stats(
             other => other,
         })?;
     }
-    let question = Question::try_from(asking)?;
+    let question = StatsQuery::try_from(asking)?;
     let served = state.cache.get(&question).await?;
     let cache = if access == Access::Admin { PRIVATE } else { CACHE };
     let headers_out = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
@@ -124,7 +124,7 @@ pub(crate) async fn unified_stats(
     Ok((headers_out, [(CONTENT_TYPE, "application/json")], served.body).into_response())
 }
 
-impl TryFrom<Asking> for Question {
+impl TryFrom<Asking> for StatsQuery {
     type Error = ApiError;
 
     fn try_from(asking: Asking) -> Result<Self, ApiError> {
@@ -167,10 +167,10 @@ mod tests {
 
     use super::*;
 
-    fn ask(query: &str) -> Result<Question, String> {
+    fn ask(query: &str) -> Result<StatsQuery, String> {
         let uri = format!("/?{query}").parse().unwrap();
         let asking = Query::<Asking>::try_from_uri(&uri).unwrap().0;
-        Question::try_from(asking).map_err(|error| error.to_string())
+        StatsQuery::try_from(asking).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_question_is_taken_or_refused_by_the_name_of_its_parameter() {
-        assert_eq!(ask(""), Ok(Question::about(Range::Day)));
+        assert_eq!(ask(""), Ok(StatsQuery::new(Range::Day)));
         let full = ask("range=12mo&room=lobby&tz=europe/berlin&prop=plan").unwrap();
         assert_eq!((full.range, full.zone.to_string()), (Range::Year, "Europe/Berlin".to_owned()));
         assert_eq!((full.room.unwrap().as_str(), full.prop.as_deref()), ("lobby", Some("plan")));

@@ -18,7 +18,7 @@ use super::params::{Params, RoomPath};
 use super::state::LiveState;
 use crate::address::Address;
 use crate::auth::Claims;
-use crate::history::event::Who;
+use crate::history::event::Actor;
 use crate::presence::JoinError;
 use crate::protocol::mood::MOOD_RULE;
 use crate::protocol::schema::text_like;
@@ -89,7 +89,7 @@ pub(crate) async fn room(
     })?;
     let permit = live.sockets.admit(address)?;
     let handshake = Handshake::check(&request)?;
-    let who = Who { room, visitor, is_bot: bots::sent(request.headers()) };
+    let who = Actor { room, visitor, is_bot: bots::sent(request.headers()) };
     let context = Arc::clone(&live.room);
     Ok(Socket::open(&live.sessions, permit, handshake, move |socket| {
         if let Some(end) = end {

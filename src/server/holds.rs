@@ -33,7 +33,7 @@ impl HoldStore {
     /// Holds those whom the last hub has saved, each until their deadline. Nobody has come yet. Returns which
     /// version of the holds is in the database now, where it is the right one.
     pub(crate) async fn restore(&self) -> Option<u64> {
-        let seats = match self.store.seats().await {
+        let seats = match self.store.saved_holds().await {
             Ok(seats) => seats,
             Err(error) => {
                 warn!(%error, "cannot read who was here before: everybody is counted anew");
@@ -81,7 +81,7 @@ impl HoldStore {
         }
         let held =
             || self.seats(if self.seat_hold.is_zero() { Vec::new() } else { self.registry.held_occupants() });
-        match self.store.save_seats(held).await {
+        match self.store.save_holds(held).await {
             Ok(()) => Some(version),
             Err(error) => {
                 warn!(%error, "cannot save who is held: tried again after the flush interval");
@@ -99,7 +99,7 @@ impl HoldStore {
     /// Saves these for the next start, and no others.
     pub(crate) async fn save(&self, seats: Vec<SavedHold>) {
         let count = seats.len();
-        match self.store.save_seats(|| seats).await {
+        match self.store.save_holds(|| seats).await {
             Ok(()) if count == 0 => {}
             Ok(()) => info!(seats = count, "saved who was here, for the next start"),
             Err(error) => warn!(%error, "cannot save who was here: the next start counts everybody anew"),
@@ -177,6 +177,6 @@ mod tests {
         assert!(without != with_ann);
         seats.save_changes(saved).await;
         assert!(log() == without);
-        assert_eq!(seats.store.seats().await.unwrap(), []);
+        assert_eq!(seats.store.saved_holds().await.unwrap(), []);
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::auth::{BadKeys, ShortToken};
 use crate::config::Config;
-use crate::history::store::{Lock, OpenError};
+use crate::history::store::{DatabaseLock, OpenError};
 use crate::http::routes::router;
 use crate::http::state::App;
 use crate::transport::accept::{AcceptConfig, Acceptor};
@@ -66,7 +66,7 @@ pub struct Server {
     background: AbortOnDropHandle<()>,
     stats_refresh: AbortOnDropHandle<()>,
     /// Keeps other hubs from the database until everything has ended.
-    lock: Lock,
+    lock: DatabaseLock,
 }
 
 /// Serves on `listener` until `shutdown` is ready, then shuts down within 10 s.
@@ -149,8 +149,8 @@ impl Server {
     /// The pending events, for the simulation.
     #[cfg(feature = "internals")]
     #[must_use]
-    pub fn journal(&self) -> crate::history::journal::Gauge {
-        self.app.events.journal.gauge()
+    pub fn journal(&self) -> crate::history::journal::JournalMonitor {
+        self.app.events.journal.monitor()
     }
 }
 

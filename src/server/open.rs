@@ -15,10 +15,10 @@ use super::{ServeError, Server};
 use crate::auth::AdminToken;
 use crate::config::Config;
 use crate::history::archive::Archives;
-use crate::history::capacity::Limits;
-use crate::history::lifecycle::{self, Keeper};
-use crate::history::stats::Answers;
-use crate::history::store::Lock;
+use crate::history::capacity::JournalLimits;
+use crate::history::lifecycle::{self, MaintenanceWorker};
+use crate::history::stats::StatsCache;
+use crate::history::store::DatabaseLock;
 use crate::history::{Store, flush, journal};
 use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
@@ -56,13 +56,13 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             "the limit of open files allows this many sockets"
         );
     }
-    let lock = Lock::take(&history.database_url).await?;
+    let lock = DatabaseLock::acquire(&history.database_url).await?;
     let store = Store::open(&history.database_url).await?;
-    let answers = Answers::new(store.clone(), clock.clone(), metrics.history.clone());
+    let answers = StatsCache::new(store.clone(), clock.clone(), metrics.history.clone());
     store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
-    let archives = Archives::of(&store, history.archive_dir);
-    let (lifecycle, orders) = lifecycle::open();
-    let keeper = Keeper {
+    let archives = Archives::new(history.archive_dir, &store.path());
+    let (lifecycle, commands) = lifecycle::open();
+    let worker = MaintenanceWorker {
         store: store.clone(),
         archives: archives.clone(),
         retention: history.retention,
@@ -70,12 +70,13 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         metrics: metrics.history.lifecycle.clone(),
     };
     let (panics, rejections) = (metrics.http.panics().clone(), metrics.transport.rejections.clone());
-    let maintenance = panics.spawn(lifecycle::run(orders, keeper));
+    let maintenance = panics.spawn(lifecycle::run(commands, worker));
     let is_limited = transport.limits.is_some();
     let sharing = if is_limited { Sharing::Fair } else { Sharing::FirstCome };
-    let limits = Limits { events: history.queue_limit, bytes: history.queue_bytes, sharing };
+    let limits = JournalLimits { events: history.queue_limit, bytes: history.queue_bytes, sharing };
     let (journal, drain) = journal::open(limits, clock.clone(), metrics.history);
-    let stats_refresh = AbortOnDropHandle::new(tokio::spawn(answers.clone().keep_new(journal.committed())));
+    let stats_refresh =
+        AbortOnDropHandle::new(tokio::spawn(answers.clone().refresh_on_commit(journal.committed())));
     let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
     let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence);
     let holds = Arc::new(HoldStore {

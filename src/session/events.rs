@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::context::SessionContext;
 use crate::address::Address;
 use crate::history::Epoch;
-use crate::history::event::{Event, PageViewFact, WatchFact, Who};
+use crate::history::event::{Actor, Event, PageViewEvent, WatchEvent};
 use crate::presence::VisitorActivity;
 use crate::protocol::{ErrorCode, MessageError, PageView, Ref, SessionId, Time, Watch, WatchState};
 use crate::quota::Permit;
@@ -26,7 +26,7 @@ const PLAYING_LIMIT: usize = 16;
 pub(crate) struct Events {
     context: Arc<SessionContext>,
     session: SessionId,
-    who: Who,
+    who: Actor,
     address: Address,
     /// None for bots: the live activity does not list them.
     activity: Option<VisitorActivity>,
@@ -44,7 +44,7 @@ pub(crate) struct Events {
 /// A watch session that plays and is measured.
 struct PlayingSession {
     /// The newest event, without the fields that only its own message sets.
-    event: WatchFact,
+    event: WatchEvent,
     /// When the event arrived, by the monotonic clock.
     since: Duration,
     /// The quota that this takes of the live state.
@@ -54,7 +54,12 @@ struct PlayingSession {
 impl Events {
     /// The state of a session without events.
     #[must_use]
-    pub(crate) fn new(context: Arc<SessionContext>, session: SessionId, who: Who, address: Address) -> Self {
+    pub(crate) fn new(
+        context: Arc<SessionContext>,
+        session: SessionId,
+        who: Actor,
+        address: Address,
+    ) -> Self {
         let activity = (!who.is_bot).then(|| context.registry.visitor_activity(&who.visitor));
         Self {
             context,
@@ -78,7 +83,7 @@ impl Events {
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
-        let event = PageViewFact::new(self.who.clone(), view, self.context.clock.wall())
+        let event = PageViewEvent::new(self.who.clone(), view, self.context.clock.wall())
             .map_err(|problem| refuse(problem.code, problem.message, reference))?;
         self.append(reference, Event::PageView(event))?;
         self.list_page(&path);
@@ -114,7 +119,7 @@ impl Events {
         // Keeps the order of two messages in one millisecond.
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
-        let event = WatchFact::new(self.who.clone(), watch, self.last_watch)
+        let event = WatchEvent::new(self.who.clone(), watch, self.last_watch)
             .map_err(|problem| refuse(problem.code, problem.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(event.clone()))?;
@@ -131,7 +136,7 @@ impl Events {
 
     /// Lists and measures a watch session that plays on this socket. Where the quota of live state is used up, the hub
     /// uses the time that the client reports instead.
-    fn play(&mut self, event: WatchFact, content: &Arc<str>, now: Duration) {
+    fn play(&mut self, event: WatchEvent, content: &Arc<str>, now: Duration) {
         let id = event.id();
         // The event and the list may each have their own copy of the text.
         let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::entry_bytes(content);

@@ -15,7 +15,7 @@ use super::context::SessionContext;
 use super::events::Events;
 use crate::auth::BadToken;
 use crate::history::Epoch;
-use crate::history::event::Who;
+use crate::history::event::Actor;
 use crate::panics::Scope;
 use crate::presence::{HoldReason, Membership};
 use crate::protocol::frame::Frame;
@@ -64,7 +64,12 @@ impl RoomSession {
     /// Joins the room, or subscribes to it as a bot, and sends the welcome. Closes the socket with 1013 where a limit of
     /// rooms was reached since the request was checked.
     #[must_use]
-    pub(crate) fn join(context: Arc<SessionContext>, socket: Socket, who: &Who, mood: Option<Mood>) -> Self {
+    pub(crate) fn join(
+        context: Arc<SessionContext>,
+        socket: Socket,
+        who: &Actor,
+        mood: Option<Mood>,
+    ) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if who.is_bot {
             Ok(context.registry.join_as_bot(&who.room, &who.visitor, Arc::clone(writer)))
@@ -191,8 +196,8 @@ impl RoomSession {
     }
 }
 
-fn who_of(membership: &Membership) -> Who {
-    Who {
+fn who_of(membership: &Membership) -> Actor {
+    Actor {
         room: membership.room().clone(),
         visitor: membership.visitor().clone(),
         is_bot: membership.is_bot(),
@@ -223,7 +228,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
-    use crate::history::capacity::Limits;
+    use crate::history::capacity::JournalLimits;
     use crate::history::{self, journal};
     use crate::panics::Panics;
     use crate::presence::{self, Registry};
@@ -274,7 +279,7 @@ mod tests {
     fn context(metrics: &TransportMetrics) -> Arc<SessionContext> {
         let TransportMetrics { rejections, panics, .. } = metrics.clone();
         let clock = Clock::system();
-        let limits = Limits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
+        let limits = JournalLimits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
         let registry = Registry::new(
             presence::Config::default(),
             clock.clone(),
@@ -308,7 +313,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let permit = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
-        let who = Who { room, visitor, is_bot: false };
+        let who = Actor { room, visitor, is_bot: false };
         let socket = Socket::new(stream.into(), permit);
         tokio::spawn(RoomSession::join(Arc::clone(context), socket, &who, None));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;

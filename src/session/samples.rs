@@ -33,9 +33,9 @@ pub(crate) fn take(context: &SessionContext) {
     if rooms.is_empty() && whole.is_empty() && untold == 0 {
         return;
     }
-    let census = event::Census { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &whole), rooms };
-    let batch = Batch { censuses: vec![census], ..Batch::default() };
-    let count = batch.samples();
+    let total = event::TotalSample { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &whole), rooms };
+    let batch = Batch { samples: vec![total], ..Batch::default() };
+    let count = batch.sample_count();
     let taken = context.journal.append_all(None, batch);
     let lost = untold + taken.map_or(count, |_| 0);
     if lost > 0 {
@@ -49,14 +49,14 @@ pub(crate) fn take(context: &SessionContext) {
     }
 }
 
-fn to_event(vocabulary: &Vocabulary, sample: &Sample) -> event::Sample {
+fn to_event(vocabulary: &Vocabulary, sample: &Sample) -> event::RoomSample {
     let moods: BTreeMap<String, u64> = vocabulary
         .names()
         .zip(&sample.moods)
         .map(|(name, time)| (name.to_owned(), millis(*time)))
         .filter(|(_, millis)| *millis > 0)
         .collect();
-    event::Sample {
+    event::RoomSample {
         present_ms: millis(sample.present),
         peak: sample.peak,
         joins: sample.joins,

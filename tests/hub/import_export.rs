@@ -113,7 +113,7 @@ async fn exported_history_imports_identically() {
         assert_eq!(other.rows(rollups).await, workspace.rows(rollups).await);
         let checked = other.run(&["check"]).await;
         checked.expect(0, "");
-        assert!(checked.stdout.starts_with("180 facts agree with "), "{checked:?}");
+        assert!(checked.stdout.starts_with("180 events agree with "), "{checked:?}");
         other.run(&["import", &path]).await.expect(0, "180 rows read: 0 taken, 180 already there, 0 refused");
         assert_eq!(other.export(name, &[]).await, file, "importing twice changes nothing");
         other.run(&["check"]).await.expect(0, "");
@@ -353,7 +353,7 @@ async fn check_reports_rollup_differences() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(lines.len(), 2, "{output:?}");
     assert!(lines[0].starts_with("day 2026-02-28T00:00:00Z in all rooms: page views "), "{output:?}");
-    assert!(lines[1].starts_with("180 facts, ") && lines[1].ends_with(" 1 differences"), "{output:?}");
+    assert!(lines[1].starts_with("180 events, ") && lines[1].ends_with(" 1 differences"), "{output:?}");
     workspace
         .change("UPDATE months SET archive = 'a.jsonl.gz', checksum = 'abc' WHERE month = '2026-02'")
         .await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use breathing_room::Config;
 use breathing_room::config::{Clock, Time};
-use breathing_room::internals::{Gauge, Registry, Status};
+use breathing_room::internals::{JournalMonitor, JournalStatus, Registry};
 use breathing_room::{ServeError, Server};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -51,7 +51,7 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     pub address: SocketAddr,
     pub ticker: RealTimeTicker,
-    journal: Gauge,
+    journal: JournalMonitor,
     clock: Clock,
     shutdown: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
@@ -90,7 +90,7 @@ impl Hub {
         Self { registry, address, ticker, journal, clock, shutdown: Some(shutdown), served: task }
     }
 
-    pub fn journal(&self) -> Status {
+    pub fn journal(&self) -> JournalStatus {
         self.journal.status()
     }
 

@@ -1,33 +1,33 @@
-//! A row's fields, from which typed values are taken one by one.
+//! The fields of an imported row, read one by one as typed values.
 //!
-//! So every refusal can name the field and the rule that it broke, wherever the row came from. Pure.
+//! Each error names the field and the rule, for all file formats. Pure.
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::cli::sheet;
+use crate::cli::columns;
 use crate::protocol::parse::ParseError;
 
-/// Why a row was refused: the field, where it is one field's fault, and the rule.
+/// Why a row is rejected: the rule, and the field if one field breaks it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(in crate::cli) struct Refusal(String);
+pub(in crate::cli) struct RowError(String);
 
-impl Refusal {
-    /// The whole row breaks a rule.
+impl RowError {
+    /// An error of the whole row.
     pub(in crate::cli) fn row(rule: impl fmt::Display) -> Self {
         Self(rule.to_string())
     }
 
-    /// One field does.
+    /// An error of one field.
     pub(in crate::cli) fn field(name: &str, rule: impl fmt::Display) -> Self {
         Self(format!("{name}: {rule}"))
     }
 }
 
-impl From<ParseError> for Refusal {
+impl From<ParseError> for RowError {
     fn from(problem: ParseError) -> Self {
         Self(problem.message)
     }
@@ -36,45 +36,50 @@ impl From<ParseError> for Refusal {
 /// The fields of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli) enum Fields {
-    /// Of a JSON object.
+    /// Fields of a JSON object.
     Object(Map<String, Value>),
-    /// Of a row of CSV: texts by column.
+    /// Cells of a CSV row, by column.
     Cells(Map<String, Value>),
 }
 
 impl Fields {
-    /// The value of a field, as it stands in the file. An empty cell is null.
+    /// Returns a field's value as in the file. An empty cell is null.
     pub(in crate::cli) fn get(&self, name: &str) -> Option<&Value> {
         let (Self::Object(values) | Self::Cells(values)) = self;
         values.get(name)
     }
 
-    /// Takes a field's value out, where there is one.
-    pub(in crate::cli) fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
+    /// Removes and parses a field, if it is present.
+    pub(in crate::cli) fn optional<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, RowError> {
         let value = match self {
             Self::Object(values) => values.remove(name),
             Self::Cells(values) => values.remove(name).map(|cell| match cell {
-                Value::String(text) => sheet::value(name, &text),
+                Value::String(text) => columns::value(name, &text),
                 other => other,
             }),
         };
         match value {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value).map(Some).map_err(|rule| Refusal::field(name, rule)),
+            Some(value) => {
+                serde_json::from_value(value).map(Some).map_err(|rule| RowError::field(name, rule))
+            }
         }
     }
 
-    /// Takes out the value of a field that must be there.
-    pub(in crate::cli) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, Refusal> {
-        self.optional(name)?.ok_or_else(|| Refusal::field(name, "is missing"))
+    /// Removes and parses a required field.
+    pub(in crate::cli) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, RowError> {
+        self.optional(name)?.ok_or_else(|| RowError::field(name, "is missing"))
     }
 
-    /// Nothing else may be left: a wrong name would lose a value in silence.
-    pub(in crate::cli) fn end(self) -> Result<(), Refusal> {
+    /// Rejects unknown fields, so that a misspelled name loses no value silently.
+    pub(in crate::cli) fn end(self) -> Result<(), RowError> {
         let (Self::Object(values) | Self::Cells(values)) = self;
         match values.into_iter().find(|(_, value)| !value.is_null()) {
             None => Ok(()),
-            Some((name, _)) => Err(Refusal::field(&name, "does not belong to this type")),
+            Some((name, _)) => Err(RowError::field(&name, "does not belong to this type")),
         }
     }
 }

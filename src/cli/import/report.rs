@@ -1,51 +1,57 @@
-//! What an import did: how many rows, and which ones it refused, and why.
+//! The result of an import: row counts, and the rejected rows with their reasons.
 //!
-//! The first refused rows are for people, on standard error; all of them may go to a file.
+//! The first rejected rows go to standard error. All of them may go to a file.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::fields::Refusal;
-use crate::cli::{Failure, Outcome, note, say};
+use super::fields::RowError;
+use crate::cli::output::{print, print_error};
+use crate::cli::{CommandError, Outcome};
 use crate::private;
 
-/// Refused rows that are printed.
+/// How many rejected rows are printed.
 const PRINTED: usize = 20;
 
-pub(super) struct Report {
+pub(super) struct ImportReport {
     read: u64,
-    /// Rows that are right and were looked at by the database, or would have been.
-    right: u64,
-    /// Of these, rows that changed something.
+    /// Valid rows, whether they were committed or not (dry run).
+    valid: u64,
+    /// Valid rows that changed the database.
     new: u64,
-    refused: u64,
+    rejected: u64,
     first: Vec<String>,
     file: Option<(PathBuf, BufWriter<File>)>,
 }
 
-impl Report {
-    /// With a file for all refused rows, where one is named.
-    pub(super) fn new(path: Option<&Path>) -> Result<Self, Failure> {
+impl ImportReport {
+    /// Opens a report; with `path`, all rejected rows go to that file.
+    pub(super) fn new(path: Option<&Path>) -> Result<Self, CommandError> {
         let create = |path: &Path| match private::create(path) {
             Ok(file) => Ok((path.to_path_buf(), BufWriter::new(file))),
-            Err(error) => Err(Failure::output(path, error)),
+            Err(error) => Err(CommandError::output(path, error)),
         };
         let file = path.map(create).transpose()?;
-        Ok(Self { read: 0, right: 0, new: 0, refused: 0, first: Vec::new(), file })
+        Ok(Self { read: 0, valid: 0, new: 0, rejected: 0, first: Vec::new(), file })
     }
 
-    /// A row was read.
-    pub(super) fn read(&mut self) {
+    /// Counts a row that was read.
+    pub(super) fn add_read(&mut self) {
         self.read += 1;
     }
 
-    /// It was refused.
-    pub(super) fn refuse(&mut self, file: &Path, line: u64, refusal: &Refusal) -> Result<(), Failure> {
-        self.refused += 1;
-        let text = format!("{}:{line}: {refusal}", file.display());
+    /// Counts a rejected row.
+    pub(super) fn add_rejected(
+        &mut self,
+        file: &Path,
+        line: u64,
+        error: &RowError,
+    ) -> Result<(), CommandError> {
+        self.rejected += 1;
+        let text = format!("{}:{line}: {error}", file.display());
         if let Some((path, report)) = &mut self.file {
-            writeln!(report, "{text}").map_err(|error| Failure::output(path, error))?;
+            writeln!(report, "{text}").map_err(|error| CommandError::output(path, error))?;
         }
         if self.first.len() < PRINTED {
             self.first.push(text);
@@ -53,32 +59,34 @@ impl Report {
         Ok(())
     }
 
-    /// So many rows were right, of which so many changed something.
-    pub(super) fn right(&mut self, rows: usize, new: usize) {
-        self.right += rows as u64;
+    /// Counts valid rows, of which `new` changed the database.
+    pub(super) fn add_valid(&mut self, rows: usize, new: usize) {
+        self.valid += rows as u64;
         self.new += new as u64;
     }
 
-    /// Says what was done.
-    pub(super) fn finish(&mut self, is_dry_run: bool) -> Result<Outcome, Failure> {
-        let Self { read, right, new, refused, first, file } = self;
+    /// Prints the report.
+    pub(super) fn finish(&mut self, is_dry_run: bool) -> Result<Outcome, CommandError> {
+        let Self { read, valid, new, rejected, first, file } = self;
         for line in first.iter() {
-            note(line);
+            print_error(line);
         }
-        match *refused - first.len() as u64 {
+        match *rejected - first.len() as u64 {
             0 => {}
-            more if file.is_some() => note(format_args!("and {more} more")),
-            more => note(format_args!("and {more} more, which --report FILE would tell")),
+            more if file.is_some() => print_error(format_args!("and {more} more")),
+            more => print_error(format_args!("and {more} more: --report FILE writes all of them to a file")),
         }
         if is_dry_run {
-            say(format_args!("{read} rows read: {right} are right, {refused} refused; nothing was changed"));
+            print(format_args!(
+                "{read} rows read: {valid} are right, {rejected} refused; nothing was changed"
+            ));
         } else {
-            let old = *right - *new;
-            say(format_args!("{read} rows read: {new} taken, {old} already there, {refused} refused"));
+            let old = *valid - *new;
+            print(format_args!("{read} rows read: {new} taken, {old} already there, {rejected} refused"));
         }
         if let Some((path, report)) = file {
-            report.flush().map_err(|error| Failure::output(path, error))?;
+            report.flush().map_err(|error| CommandError::output(path, error))?;
         }
-        Ok(if *refused == 0 { Outcome::Clean } else { Outcome::Faulty })
+        Ok(if *rejected == 0 { Outcome::Success } else { Outcome::Problems })
     }
 }

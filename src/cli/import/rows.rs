@@ -1,7 +1,7 @@
-//! Files as rows: JSON Lines, a JSON array or CSV, also compressed with gzip.
+//! Reads rows from JSON Lines, a JSON array or CSV, also compressed with gzip.
 //!
-//! What a file is, its first bytes tell, not its name. Rows come one at a time, each with the line on which
-//! it begins; one that cannot be read is refused, and the next one goes on behind it where that can be known.
+//! The first bytes decide the format, not the file's name. Each row has the line on which it begins. A row that cannot be
+//! parsed is an error, and reading continues behind it if its end is known.
 
 use std::io::{self, BufRead, BufReader, Bytes, Chain, Read};
 
@@ -9,25 +9,25 @@ use csv::{ByteRecord, Terminator};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 
-use super::fields::{Fields, Refusal};
+use super::fields::{Fields, RowError};
 use crate::protocol::parse;
 
-/// The most bytes of a row: far more than any that is right, far less than what would fill the memory.
+/// Limit of a row in bytes: far above each valid row, far below the memory.
 const ROW_LIMIT: usize = 1 << 20;
 
 /// One row of a file.
 #[derive(Debug)]
 pub(in crate::cli) struct Row {
-    /// The line on which it begins.
+    /// The line on which the row begins.
     pub(in crate::cli) line: u64,
-    /// What is in it.
-    pub(in crate::cli) fields: Result<Fields, Refusal>,
+    /// The row's fields.
+    pub(in crate::cli) fields: Result<Fields, RowError>,
 }
 
 /// The rows of a file.
 pub(in crate::cli) type Rows = Box<dyn Iterator<Item = Row>>;
 
-/// Reads a file, whatever it is of these.
+/// Reads a file of any of these formats.
 pub(in crate::cli) fn read(file: impl Read + 'static) -> io::Result<Rows> {
     let mut bytes: Box<dyn BufRead> = Box::new(BufReader::new(file));
     if bytes.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
@@ -37,32 +37,32 @@ pub(in crate::cli) fn read(file: impl Read + 'static) -> io::Result<Rows> {
         bytes.consume("\u{feff}".len());
     }
     Ok(match bytes.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => Box::new(Lines { bytes, line: 0 }),
-        Some(b'[') => Box::new(Items { bytes: bytes.bytes(), line: 1, place: Place::Before }),
-        _ => Box::new(Table::new(bytes)),
+        Some(b'{') => Box::new(JsonLines { bytes, line: 0 }),
+        Some(b'[') => Box::new(JsonArray { bytes: bytes.bytes(), line: 1, position: Position::Before }),
+        _ => Box::new(CsvTable::new(bytes)),
     })
 }
 
-fn object(text: &[u8]) -> Result<Fields, Refusal> {
-    let text = std::str::from_utf8(text).map_err(|_| Refusal::row("is not UTF-8"))?;
+fn object(text: &[u8]) -> Result<Fields, RowError> {
+    let text = std::str::from_utf8(text).map_err(|_| RowError::row("is not UTF-8"))?;
     Ok(Fields::Object(parse::object(text)?))
 }
 
-fn unreadable(error: &io::Error) -> Refusal {
-    Refusal::row(format_args!("cannot be read, and nothing behind it: {error}"))
+fn unreadable(error: &io::Error) -> RowError {
+    RowError::row(format_args!("cannot be read, and nothing behind it: {error}"))
 }
 
 fn too_long() -> io::Error {
     io::Error::other(format!("it has more than {ROW_LIMIT} bytes"))
 }
 
-/// JSON Lines.
-struct Lines {
+/// JSON JsonLines.
+struct JsonLines {
     bytes: Box<dyn BufRead>,
     line: u64,
 }
 
-impl Lines {
+impl JsonLines {
     fn next_line(&mut self, text: &mut Vec<u8>) -> io::Result<usize> {
         let read = self.bytes.by_ref().take(ROW_LIMIT as u64).read_until(b'\n', text)?;
         if read == ROW_LIMIT && !text.ends_with(b"\n") {
@@ -72,7 +72,7 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
+impl Iterator for JsonLines {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
@@ -93,37 +93,37 @@ impl Iterator for Lines {
     }
 }
 
-/// Where in a JSON array the reader stands.
+/// The reader's position in a JSON array.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Before,
     Inside,
-    Behind,
+    After,
 }
 
 /// The items of a JSON array.
-struct Items {
+struct JsonArray {
     bytes: Bytes<Box<dyn BufRead>>,
     line: u64,
-    place: Place,
+    position: Position,
 }
 
-/// What ended an item.
-enum End {
+/// The byte that ended an item.
+enum ItemEnd {
     Comma,
     Bracket,
 }
 
-impl Items {
+impl JsonArray {
     fn byte(&mut self) -> io::Result<Option<u8>> {
         let byte = self.bytes.next().transpose()?;
         self.line += u64::from(byte == Some(b'\n'));
         Ok(byte)
     }
 
-    /// Reads up to the comma or the bracket that ends an item of the array itself, and says on which line the
-    /// item begins.
-    fn item(&mut self, text: &mut Vec<u8>) -> io::Result<(u64, End)> {
+    /// Reads up to the comma or the bracket that ends an item of the outer array, and returns the line on which the item
+    /// begins.
+    fn item(&mut self, text: &mut Vec<u8>) -> io::Result<(u64, ItemEnd)> {
         let (mut depth, mut in_string, mut is_escaped) = (0_u32, false, false);
         let mut begins = None;
         loop {
@@ -135,8 +135,8 @@ impl Items {
                 b'"' if !is_escaped => in_string = !in_string,
                 _ if in_string => {}
                 b'{' | b'[' => depth += 1,
-                b',' if depth == 0 => return Ok((begins.unwrap_or(line), End::Comma)),
-                b']' if depth == 0 => return Ok((begins.unwrap_or(line), End::Bracket)),
+                b',' if depth == 0 => return Ok((begins.unwrap_or(line), ItemEnd::Comma)),
+                b']' if depth == 0 => return Ok((begins.unwrap_or(line), ItemEnd::Bracket)),
                 b'}' | b']' => depth = depth.saturating_sub(1),
                 _ => {}
             }
@@ -168,18 +168,18 @@ impl Items {
     }
 
     fn try_next(&mut self) -> io::Result<Option<Row>> {
-        if self.place == Place::Before {
+        if self.position == Position::Before {
             self.skip_bracket()?;
-            self.place = Place::Inside;
+            self.position = Position::Inside;
         }
-        if self.place == Place::Inside {
+        if self.position == Position::Inside {
             let mut text = Vec::new();
             let (line, end) = self.item(&mut text)?;
-            if let End::Bracket = end {
-                self.place = Place::Behind;
+            if let ItemEnd::Bracket = end {
+                self.position = Position::After;
             }
-            // Behind a last comma, and in an empty array, there is no item.
-            if matches!(end, End::Comma) || !text.is_empty() {
+            // After a trailing comma, and in an empty array, there is no item.
+            if matches!(end, ItemEnd::Comma) || !text.is_empty() {
                 return Ok(Some(Row { line, fields: object(&text) }));
             }
         }
@@ -187,40 +187,40 @@ impl Items {
     }
 }
 
-impl Iterator for Items {
+impl Iterator for JsonArray {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
         self.try_next().unwrap_or_else(|error| {
             let row = Row { line: self.line, fields: Err(unreadable(&error)) };
             let nothing: Box<dyn BufRead> = Box::new(io::empty());
-            (self.bytes, self.place) = (nothing.bytes(), Place::Behind);
+            (self.bytes, self.position) = (nothing.bytes(), Position::After);
             Some(row)
         })
     }
 }
 
-/// The text of CSV, and a last end of a line.
+/// CSV text, and a final line break.
 type Text = Chain<Box<dyn BufRead>, &'static [u8]>;
 
 /// CSV with a header.
-struct Table {
+struct CsvTable {
     rows: csv::Reader<Limited<Text>>,
     header: Option<Vec<String>>,
     is_over: bool,
 }
 
-impl Table {
+impl CsvTable {
     fn new(bytes: Box<dyn BufRead>) -> Self {
         let mut table = csv::ReaderBuilder::new();
-        // The reader's own rule for \r\n counts the lines wrongly, so rows end at \n. A last one ends every
-        // row, so that the line on which a row began can be told from the one behind it.
+        // The csv crate counts lines wrongly with \r\n, so rows end at \n. The final line break ends the last row too, so
+        // that a row's first line can be computed from the reader's position.
         table.has_headers(false).flexible(true).terminator(Terminator::Any(b'\n'));
         let rows = table.from_reader(Limited { bytes: bytes.chain(b"\n".as_slice()), left: ROW_LIMIT });
         Self { rows, header: None, is_over: false }
     }
 
-    /// The next row that is not blank, and the line on which it begins.
+    /// Returns the next row that is not blank, and its first line.
     fn next_row(&mut self) -> io::Result<Option<(u64, ByteRecord)>> {
         let mut row = ByteRecord::new();
         loop {
@@ -245,15 +245,15 @@ impl Table {
                     self.header = Some(names);
                     self.try_next()
                 }
-                Err(refusal) => {
+                Err(error) => {
                     self.is_over = true;
-                    Ok(Some(Row { line, fields: Err(refusal) }))
+                    Ok(Some(Row { line, fields: Err(error) }))
                 }
             };
         };
         let fields = cells.and_then(|cells| match (cells.len(), header.len()) {
             (there, due) if there != due => {
-                Err(Refusal::row(format_args!("has {there} cells, and the header has {due}")))
+                Err(RowError::row(format_args!("has {there} cells, and the header has {due}")))
             }
             _ => Ok(Fields::Cells(header.iter().cloned().zip(cells.into_iter().map(cell)).collect())),
         });
@@ -261,7 +261,7 @@ impl Table {
     }
 }
 
-impl Iterator for Table {
+impl Iterator for CsvTable {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
@@ -275,18 +275,18 @@ impl Iterator for Table {
     }
 }
 
-/// The cells of a row. The last one keeps no \r of the row's end.
-fn texts(row: &ByteRecord) -> Result<Vec<String>, Refusal> {
+/// Returns the cells of a row, the last one without the \r of the line end.
+fn texts(row: &ByteRecord) -> Result<Vec<String>, RowError> {
     let last = row.len().saturating_sub(1);
     let text = |(place, cell): (usize, &[u8])| {
         let cell = if place == last { cell.strip_suffix(b"\r").unwrap_or(cell) } else { cell };
-        String::from_utf8(cell.to_vec()).map_err(|_| Refusal::row("is not UTF-8"))
+        String::from_utf8(cell.to_vec()).map_err(|_| RowError::row("is not UTF-8"))
     };
     row.iter().enumerate().map(text).collect()
 }
 
-/// Columns must have names that can be told apart.
-fn unique(header: Vec<String>) -> Result<Vec<String>, Refusal> {
+/// Rejects duplicate column names.
+fn unique(header: Vec<String>) -> Result<Vec<String>, RowError> {
     let names: Vec<String> = header.into_iter().map(|name| name.trim().to_owned()).collect();
     match names
         .iter()
@@ -294,7 +294,7 @@ fn unique(header: Vec<String>) -> Result<Vec<String>, Refusal> {
         .find(|(place, name)| names.iter().take(*place).any(|before| before == *name))
     {
         None => Ok(names),
-        Some((_, twice)) => Err(Refusal::field(twice, "stands twice in the header")),
+        Some((_, twice)) => Err(RowError::field(twice, "is twice in the header")),
     }
 }
 
@@ -302,7 +302,7 @@ fn cell(text: String) -> Value {
     if text.is_empty() { Value::Null } else { Value::String(text) }
 }
 
-/// Reads no more than it has left: a quote that is never closed must not bring in the whole file.
+/// Reads at most `left` bytes, so that a quote that is never closed does not read the whole file.
 struct Limited<R> {
     bytes: R,
     left: usize,
@@ -325,14 +325,14 @@ mod tests {
 
     use super::*;
 
-    /// Every row's line, with its fields as JSON or why it was refused.
+    /// Each row's line, with its fields as JSON or its error.
     fn rows(file: impl AsRef<[u8]>) -> Vec<(u64, String)> {
         let rows = read(Cursor::new(file.as_ref().to_vec())).unwrap();
         let text = |row: Row| match row.fields {
             Ok(Fields::Object(values) | Fields::Cells(values)) => {
                 (row.line, Value::Object(values).to_string().chars().take(100).collect())
             }
-            Err(refusal) => (row.line, refusal.to_string()),
+            Err(error) => (row.line, error.to_string()),
         };
         rows.map(text).collect()
     }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_are_read_line_by_line() {
+    fn json_lines_give_rows_with_line_numbers() {
         expect(
             "{\"a\":1}\n\n{\"a\":2}\r\n  {\"a\":3}",
             &[(1, r#"{"a":1}"#), (3, r#"{"a":2}"#), (4, r#"{"a":3}"#)],
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_array_is_read_item_by_item() {
+    fn json_array_gives_rows_with_line_numbers() {
         expect("[]", &[]);
         expect(" [ ]\n", &[]);
         expect(r#"[{"a":1},{"a":2}]"#, &[(1, r#"{"a":1}"#), (1, r#"{"a":2}"#)]);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_rows_know_the_line_on_which_they_begin() {
+    fn csv_gives_rows_with_line_numbers() {
         let expected = [
             (2, r#"{"a":"1","b":"x, \"y\""}"#),
             (3, r#"{"a":"2","b":"two\nlines"}"#),
@@ -401,25 +401,22 @@ mod tests {
             ],
         );
         expect(b"a,b\n1,\xff\n4,5", &[(2, "is not UTF-8"), (3, r#"{"a":"4","b":"5"}"#)]);
-        expect("a,a\n1,2\n", &[(1, "a: stands twice in the header")]);
+        expect("a,a\n1,2\n", &[(1, "a: is twice in the header")]);
         expect("", &[]);
         expect("a,b\n", &[]);
     }
 
     #[test]
-    fn what_would_fill_the_memory_is_refused() {
+    fn row_above_the_limit_is_rejected() {
         let long = "x".repeat(2 * ROW_LIMIT);
-        let refusal = "cannot be read, and nothing behind it: it has more than 1048576 bytes";
-        expect(format!("{{\"a\":1}}\n{{\"a\":\"{long}\"}}\n{{\"a\":2}}"), &[(1, r#"{"a":1}"#), (2, refusal)]);
-        expect(
-            format!("[{{\"a\":1}},\n{{\"a\":\"{long}\"}},{{\"a\":2}}]"),
-            &[(1, r#"{"a":1}"#), (2, refusal)],
-        );
-        expect(format!("a\n1\n\"{long}\n2"), &[(2, r#"{"a":"1"}"#), (3, refusal)]);
+        let error = "cannot be read, and nothing behind it: it has more than 1048576 bytes";
+        expect(format!("{{\"a\":1}}\n{{\"a\":\"{long}\"}}\n{{\"a\":2}}"), &[(1, r#"{"a":1}"#), (2, error)]);
+        expect(format!("[{{\"a\":1}},\n{{\"a\":\"{long}\"}},{{\"a\":2}}]"), &[(1, r#"{"a":1}"#), (2, error)]);
+        expect(format!("a\n1\n\"{long}\n2"), &[(2, r#"{"a":"1"}"#), (3, error)]);
     }
 
     #[test]
-    fn compressed_files_are_read_too() {
+    fn gzip_files_are_decompressed() {
         let compressed = |text: &[u8]| {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             gzip.write_all(text).unwrap();

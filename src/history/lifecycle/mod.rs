@@ -1,224 +1,150 @@
-//! The lifecycle task: what becomes of the history as it grows old.
+//! The maintenance worker: retention, archiving and erasures.
 //!
-//! It wakes every hour and when somebody asks, makes a plan from what there is and what time it is, and
-//! goes through the plan step by step. It erases visitors too, so that nothing else is at work on tables
-//! and archives meanwhile. What it does may stop after any step, so that at the end it is just dropped.
+//! It runs every hour and on request, and processes a plan step by step. Erasures run on the same task, so that no other
+//! work changes tables and archives meanwhile. Each step may be interrupted, so the task is simply dropped at shutdown.
 
 pub(crate) mod plan;
+pub(crate) mod steps;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
-use utoipa::ToSchema;
 
 pub(crate) use plan::{Retention, quarters_from};
+pub(crate) use steps::{MaintenanceReport, MaintenanceStep};
 
-use self::plan::Plan;
+use self::plan::MaintenancePlan;
 use super::archive::Archives;
 use super::metrics::LifecycleMetrics;
 use super::store::{Erased, LifecycleError, MonthRows, Store};
 use crate::protocol::VisitorId;
 use crate::time::{Clock, millis};
 
-/// When the first run begins: a hub that starts has better things to do.
+/// Delay of the first run after the start, so that it does not compete with visitors who reconnect.
 const FIRST_RUN: Duration = Duration::from_mins(5);
 
-/// How long it is from run to run.
+/// Time between two runs.
 const INTERVAL: Duration = Duration::from_hours(1);
 
-/// Orders that may wait.
-const ORDERS: usize = 16;
+/// Limit of queued commands of each kind.
+const COMMANDS_LIMIT: usize = 16;
 
-/// The steps of a run, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
-#[schema(as = MaintenanceStep)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Step {
-    /// Old rollups of quarter hours go; counts days.
-    Quarters,
-    /// Months that are over are summed up; counts months.
-    Months,
-    /// Archived months with late rows come back; counts months.
-    Restore,
-    /// Old months go to archives; counts months.
-    Archive,
-    /// Free pages go; counts pages.
-    Vacuum,
-    /// SQLite measures its tables.
-    Optimize,
-    /// The write-ahead log is emptied; counts 1, or 0 where somebody was in the way.
-    Checkpoint,
-}
-
-impl Step {
-    /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Quarters,
-        Self::Months,
-        Self::Restore,
-        Self::Archive,
-        Self::Vacuum,
-        Self::Optimize,
-        Self::Checkpoint,
-    ];
-
-    /// Its name in metrics and logs.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Quarters => "quarters",
-            Self::Months => "months",
-            Self::Restore => "restore",
-            Self::Archive => "archive",
-            Self::Vacuum => "vacuum",
-            Self::Optimize => "optimize",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
-}
-
-/// How a step went.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct StepReport {
-    /// How long it took.
-    pub took_ms: u64,
-    /// How much it did.
-    pub count: u64,
-    /// What went wrong, if something did.
-    pub failures: Vec<String>,
-}
-
-/// What a run did.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = MaintenanceReport)]
-pub(crate) struct Report {
-    /// How long it took.
-    pub took_ms: u64,
-    /// How each step went.
-    pub steps: BTreeMap<Step, StepReport>,
-    /// The archives that were written.
-    pub archived: Vec<MonthRows>,
-}
-
-/// What was asked for did not happen.
+/// A command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfinished {
-    /// The hub ends.
+pub(crate) enum MaintenanceError {
+    /// The hub stops.
     #[error("the hub is stopping")]
     Stopped,
-    /// Something failed on the way; asking again goes on.
+    /// A step failed. A retry continues.
     #[error(transparent)]
     Failed(#[from] LifecycleError),
 }
 
-/// The way to the lifecycle task. When the last one is dropped, the task drops what it does and ends.
+/// Sends commands to the maintenance worker. When the last clone is dropped, the worker stops at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
-    maintenance: mpsc::Sender<oneshot::Sender<Report>>,
+    maintenance: mpsc::Sender<oneshot::Sender<MaintenanceReport>>,
     erasures: mpsc::Sender<Erasure>,
     _alive: Arc<DropGuard>,
 }
 
-/// Somebody to erase, and who waits for it.
+/// A visitor to erase, and where the result goes.
 type Erasure = (VisitorId, oneshot::Sender<Result<Erased, LifecycleError>>);
 
-/// The task's end of it.
+/// The worker's end of the command channels.
 #[derive(Debug)]
-pub(crate) struct Orders {
-    maintenance: mpsc::Receiver<oneshot::Sender<Report>>,
+pub(crate) struct Commands {
+    maintenance: mpsc::Receiver<oneshot::Sender<MaintenanceReport>>,
     erasures: mpsc::Receiver<Erasure>,
     stop: CancellationToken,
 }
 
-/// A way to the task, and what the task is run with.
+/// Opens the command channels.
 #[must_use]
-pub(crate) fn open() -> (Lifecycle, Orders) {
-    let ((maintain, maintenance), (erase, erasures)) = (mpsc::channel(ORDERS), mpsc::channel(ORDERS));
+pub(crate) fn open() -> (Lifecycle, Commands) {
+    let ((maintain, maintenance), (erase, erasures)) =
+        (mpsc::channel(COMMANDS_LIMIT), mpsc::channel(COMMANDS_LIMIT));
     let stop = CancellationToken::new();
     let alive = Arc::new(stop.clone().drop_guard());
     let lifecycle = Lifecycle { maintenance: maintain, erasures: erase, _alive: alive };
-    (lifecycle, Orders { maintenance, erasures, stop })
+    (lifecycle, Commands { maintenance, erasures, stop })
 }
 
 impl Lifecycle {
-    /// Goes through all that is due now, or joins the run that is under way.
+    /// Starts a run, or joins the one in progress, and waits for its report.
     ///
     /// # Errors
-    /// The hub ends first.
-    pub(crate) async fn maintain(&self) -> Result<Report, Unfinished> {
-        let (reply, answer) = oneshot::channel();
-        self.maintenance.send(reply).await.map_err(|_| Unfinished::Stopped)?;
-        answer.await.map_err(|_| Unfinished::Stopped)
+    /// The hub stops first.
+    pub(crate) async fn maintain(&self) -> Result<MaintenanceReport, MaintenanceError> {
+        let (reply, report) = oneshot::channel();
+        self.maintenance.send(reply).await.map_err(|_| MaintenanceError::Stopped)?;
+        report.await.map_err(|_| MaintenanceError::Stopped)
     }
 
-    /// Erases everything of a visitor that is in the database and in archives.
+    /// Erases a visitor from the database and the archives.
     ///
     /// # Errors
-    /// Something failed, or the hub ends first; asking again goes on where it stopped.
-    pub(crate) async fn erase(&self, visitor: VisitorId) -> Result<Erased, Unfinished> {
-        let (reply, answer) = oneshot::channel();
-        self.erasures.send((visitor, reply)).await.map_err(|_| Unfinished::Stopped)?;
-        Ok(answer.await.map_err(|_| Unfinished::Stopped)??)
+    /// A step failed, or the hub stops first. A retry continues.
+    pub(crate) async fn erase(&self, visitor: VisitorId) -> Result<Erased, MaintenanceError> {
+        let (reply, erased) = oneshot::channel();
+        self.erasures.send((visitor, reply)).await.map_err(|_| MaintenanceError::Stopped)?;
+        Ok(erased.await.map_err(|_| MaintenanceError::Stopped)??)
     }
 }
 
-/// Why the task woke up.
+/// Why the worker woke up.
 enum Wake {
-    /// It is time.
+    /// The interval is over.
     Due,
-    /// Somebody waits for a run.
-    Maintain(oneshot::Sender<Report>),
-    /// Somebody is to be erased.
+    /// A run was requested.
+    Maintain(oneshot::Sender<MaintenanceReport>),
+    /// An erasure was requested.
     Erase(Erasure),
-    /// Nobody can ask any more.
+    /// All senders are dropped.
     Closed,
 }
 
-/// What the task works with.
+/// The maintenance worker.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct MaintenanceWorker {
     /// The database.
     pub store: Store,
     /// The folder of archives.
     pub archives: Archives,
-    /// How long raw rows stay.
+    /// How long raw rows stay in the database.
     pub retention: Retention,
-    /// Tells what is old.
+    /// The wall clock.
     pub clock: Clock,
-    /// Counts what was done.
+    /// Counters of steps.
     pub metrics: LifecycleMetrics,
 }
 
-/// Keeps the history until nobody can ask for it any more.
-pub(crate) async fn run(orders: Orders, keeper: Keeper) {
-    let stop = orders.stop.clone();
-    // What is under way is dropped where it stands: each of its steps is done or not.
-    stop.run_until_cancelled(serve(orders, keeper)).await;
+/// Executes commands and scheduled runs until the last [`Lifecycle`] is dropped.
+pub(crate) async fn run(commands: Commands, worker: MaintenanceWorker) {
+    let stop = commands.stop.clone();
+    // Dropping the work in progress is safe: each step is one transaction or can be continued.
+    stop.run_until_cancelled(serve(commands, worker)).await;
 }
 
-async fn serve(mut orders: Orders, keeper: Keeper) {
+async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
     let mut due = Instant::now() + FIRST_RUN;
     loop {
-        // Whoever hung up does not want to know.
-        match orders.next(due).await {
-            Wake::Erase((visitor, reply)) => drop(reply.send(keeper.erase(&visitor).await)),
+        // A failed send means that the requester has left.
+        match commands.next(due).await {
+            Wake::Erase((visitor, reply)) => drop(reply.send(worker.erase(&visitor).await)),
             Wake::Closed => return,
             wake @ (Wake::Due | Wake::Maintain(_)) => {
-                let report = keeper.maintain().await;
+                let report = worker.maintain().await;
                 due = Instant::now() + INTERVAL;
                 if let Wake::Maintain(reply) = wake {
                     let _ = reply.send(report.clone());
                 }
-                // Whoever asked meanwhile has joined this run.
-                while let Ok(reply) = orders.maintenance.try_recv() {
+                // Requests that came during the run share its report.
+                while let Ok(reply) = commands.maintenance.try_recv() {
                     let _ = reply.send(report.clone());
                 }
             }
@@ -226,7 +152,7 @@ async fn serve(mut orders: Orders, keeper: Keeper) {
     }
 }
 
-impl Orders {
+impl Commands {
     async fn next(&mut self, due: Instant) -> Wake {
         tokio::select! {
             reply = self.maintenance.recv() => reply.map_or(Wake::Closed, Wake::Maintain),
@@ -236,35 +162,37 @@ impl Orders {
     }
 }
 
-impl Keeper {
+impl MaintenanceWorker {
     async fn erase(&self, visitor: &VisitorId) -> Result<Erased, LifecycleError> {
         let erased = self.store.erase(visitor, &self.archives).await;
         match &erased {
-            // Whoever asks for nobody's must not fill the log.
-            Ok(erased) if erased.is_nothing() => debug!("nothing of a visitor was there to be erased"),
-            Ok(erased) => info!(?erased, "a visitor was erased"),
-            Err(error) => warn!(%error, "a visitor could not be erased"),
+            // Debug level, so that erasures of unknown ids do not fill the log.
+            Ok(erased) if erased.is_nothing() => debug!("erased a visitor of whom nothing was stored"),
+            Ok(erased) => info!(?erased, "erased a visitor"),
+            Err(error) => warn!(%error, "cannot erase a visitor: send the request again"),
         }
         erased
     }
 
-    /// One run: what is due, step by step. A step that fails does not stop the others.
-    pub(in crate::history) async fn maintain(&self) -> Report {
+    /// Executes a run: all steps that are due. A step that fails does not stop the others.
+    pub(in crate::history) async fn maintain(&self) -> MaintenanceReport {
+        use MaintenanceStep as Step;
         let (store, archives, now) = (&self.store, &self.archives, self.clock.wall());
-        let mut run = Run { metrics: &self.metrics, started: Instant::now(), report: Report::default() };
+        let report = MaintenanceReport::default();
+        let mut run = Run { metrics: &self.metrics, started: Instant::now(), report };
         if let Some(days) = run.step(Step::Quarters, store.drop_quarters(quarters_from(now))).await {
             run.count(Step::Quarters, days);
         }
         let months = run.step(Step::Months, store.months()).await.unwrap_or_default();
-        let plan = Plan::new(now, self.retention, &months);
+        let plan = MaintenancePlan::new(now, self.retention, &months);
         for month in plan.sum {
             if run.step(Step::Months, store.sum_month(month)).await.is_some() {
                 run.count(Step::Months, 1);
             }
         }
-        run.step(Step::Restore, store.settle(archives)).await;
+        run.step(Step::Restore, store.recover_archives(archives)).await;
         for month in plan.restore {
-            if run.step(Step::Restore, store.reopen(month, archives)).await.is_some() {
+            if run.step(Step::Restore, store.restore_from(month, archives)).await.is_some() {
                 run.count(Step::Restore, 1);
             }
         }
@@ -286,17 +214,17 @@ impl Keeper {
     }
 }
 
-/// A run that is under way.
+/// A run in progress.
 struct Run<'a> {
     metrics: &'a LifecycleMetrics,
     started: Instant,
-    report: Report,
+    report: MaintenanceReport,
 }
 
 impl Run<'_> {
     async fn step<T>(
         &mut self,
-        step: Step,
+        step: MaintenanceStep,
         work: impl Future<Output = Result<T, LifecycleError>>,
     ) -> Option<T> {
         let started = Instant::now();
@@ -306,7 +234,8 @@ impl Run<'_> {
         match result {
             Ok(done) => Some(done),
             Err(error) => {
-                warn!(step = step.name(), %error, "maintenance goes on without this step");
+                let name: &str = step.into();
+                warn!(step = name, %error, "a maintenance step failed: the next run tries it again");
                 self.metrics.failed(step);
                 report.failures.push(error.to_string());
                 None
@@ -314,21 +243,21 @@ impl Run<'_> {
         }
     }
 
-    fn count(&mut self, step: Step, count: u64) {
+    fn count(&mut self, step: MaintenanceStep, count: u64) {
         self.report.steps.entry(step).or_default().count += count;
         match step {
-            Step::Archive => self.metrics.archived_months.increment(count),
-            Step::Vacuum => self.metrics.freed_pages.increment(count),
+            MaintenanceStep::Archive => self.metrics.archived_months.increment(count),
+            MaintenanceStep::Vacuum => self.metrics.freed_pages.increment(count),
             _ => {}
         }
     }
 
-    fn end(mut self) -> Report {
+    fn end(mut self) -> MaintenanceReport {
         self.report.took_ms = millis(self.started.elapsed());
         for (step, report) in &self.report.steps {
             self.metrics.took(*step, report.took_ms as f64 / 1000.0);
         }
-        info!(took_ms = self.report.took_ms, archived = ?self.report.archived, "maintenance is done");
+        info!(took_ms = self.report.took_ms, archived = ?self.report.archived, "finished a maintenance run");
         self.report
     }
 }

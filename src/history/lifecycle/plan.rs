@@ -67,7 +67,7 @@ pub fn quarters_from(now: Time) -> Time {
 
 /// What is due at some moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Plan {
+pub(super) struct MaintenancePlan {
     /// Months that are over and get a rollup.
     pub(super) sum: Vec<Month>,
     /// Archived months that have rows in the tables again.
@@ -76,7 +76,7 @@ pub(super) struct Plan {
     pub(super) archive: Vec<Month>,
 }
 
-impl Plan {
+impl MaintenancePlan {
     pub(super) fn new(now: Time, retention: Retention, months: &[MonthState]) -> Self {
         let those = |is_due: &dyn Fn(&MonthState) -> bool| {
             months.iter().filter(|state| is_due(state)).map(|state| state.month).collect()
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn months_are_summed_when_no_event_can_come_any_more() {
         let months = [state("2024-01", true, true, false), state("2024-02", true, false, false)];
-        let sum = |now| Plan::new(at(now), Retention::Forever, &months).sum;
+        let sum = |now| MaintenancePlan::new(at(now), Retention::Forever, &months).sum;
         assert_eq!(sum("2024-03-08T23:59:59Z"), []);
         assert_eq!(sum("2024-03-09T00:00:00Z"), [month("2024-02")]); // 8 days after a leap year's February
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn months_are_archived_when_the_retention_is_over() {
         let months = ["2024-01", "2024-02", "2024-03"].map(|name| state(name, true, true, false));
-        let due = |now, retention| Plan::new(at(now), retention, &months).archive;
+        let due = |now, retention| MaintenancePlan::new(at(now), retention, &months).archive;
         let kept = Retention::Months(13);
         assert_eq!(due("2025-02-28T23:59:59Z", kept), []);
         assert_eq!(due("2025-03-01T00:00:00Z", kept), [month("2024-01")]);
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn archived_months_with_late_rows_are_restored_and_archived_again() {
         let months = [state("2024-01", true, true, true), state("2024-02", false, true, true)];
-        let plan = Plan::new(at("2026-01-01T00:00:00Z"), Retention::default(), &months);
+        let plan = MaintenancePlan::new(at("2026-01-01T00:00:00Z"), Retention::default(), &months);
         assert_eq!((plan.restore, plan.archive), (vec![month("2024-01")], vec![month("2024-01")]));
     }
 

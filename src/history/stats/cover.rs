@@ -1,19 +1,19 @@
-//! The cover: which rollups make up a stretch of time, as few as there can be. Pure.
+//! The cover: which rollups make up a period of time, as few as there can be. Pure.
 //!
-//! Where quarter hours are kept no longer, a day of UTC is the shortest there is; it counts to the stretch
+//! Where quarter hours are available no longer, a day of UTC is the shortest there is; it counts to the period
 //! in which its noon lies, so that it counts once.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::window::Stretch;
+use super::window::Period;
 use crate::history::calendar::{DAY_MS, Level, Month};
 use crate::protocol::Time;
 
 /// Which rollups there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct AvailableRollups {
     /// From when on there are quarters.
     pub quarters_from: Time,
     /// Months that have a rollup of their own.
@@ -31,13 +31,13 @@ pub(crate) struct Span {
     pub to: Time,
 }
 
-/// The rollups that make up `stretch`, whose bounds are whole quarters.
+/// The rollups that make up `period`, whose bounds are whole quarters.
 #[must_use]
-pub(crate) fn cover(stretch: Stretch, kept: &Kept) -> Vec<Span> {
-    let (mut at, to) = (bound(stretch.from, kept), bound(stretch.to, kept));
+pub(crate) fn cover(period: Period, available: &AvailableRollups) -> Vec<Span> {
+    let (mut at, to) = (bound(period.from, available), bound(period.to, available));
     let mut spans = Vec::<Span>::new();
     while at < to {
-        let level = longest_from(at, to, kept);
+        let level = longest_from(at, to, available);
         let next = level.after(at);
         match spans.last_mut() {
             Some(last) if last.level == level => last.to = next,
@@ -48,9 +48,9 @@ pub(crate) fn cover(stretch: Stretch, kept: &Kept) -> Vec<Span> {
     spans
 }
 
-fn longest_from(at: Time, to: Time, kept: &Kept) -> Level {
+fn longest_from(at: Time, to: Time, available: &AvailableRollups) -> Level {
     let fits = |level: Level| level.floor(at) == at && level.after(at) <= to;
-    if fits(Level::Month) && kept.months.contains(&Month::of(at)) {
+    if fits(Level::Month) && available.months.contains(&Month::of(at)) {
         Level::Month
     } else if fits(Level::Day) {
         Level::Day
@@ -60,8 +60,8 @@ fn longest_from(at: Time, to: Time, kept: &Kept) -> Level {
 }
 
 /// Where there are no quarters, a bound moves to the next day whose noon is not before it.
-fn bound(at: Time, kept: &Kept) -> Time {
-    if at >= kept.quarters_from { at } else { Level::Day.ceil(at.minus(DAY_MS / 2)) }
+fn bound(at: Time, available: &AvailableRollups) -> Time {
+    if at >= available.quarters_from { at } else { Level::Day.ceil(at.minus(DAY_MS / 2)) }
 }
 
 #[cfg(test)]
@@ -75,15 +75,15 @@ mod tests {
         time(text.parse().unwrap())
     }
 
-    fn kept(quarters_from: &str, months: &[&str]) -> Kept {
+    fn available(quarters_from: &str, months: &[&str]) -> AvailableRollups {
         let months = months.iter().map(|month| month.parse().unwrap()).collect();
-        Kept { quarters_from: at(quarters_from), months }
+        AvailableRollups { quarters_from: at(quarters_from), months }
     }
 
     #[test]
     fn the_longest_that_fit_come_first() {
-        let kept = kept("2026-01-01T00:00:00Z", &["2026-03", "2026-04"]);
-        let stretch = Stretch { from: at("2026-02-26T22:30:00Z"), to: at("2026-05-03T01:00:00Z") };
+        let available = available("2026-01-01T00:00:00Z", &["2026-03", "2026-04"]);
+        let period = Period { from: at("2026-02-26T22:30:00Z"), to: at("2026-05-03T01:00:00Z") };
         let span = |level, from: &str, to: &str| Span { level, from: at(from), to: at(to) };
         let expected = [
             span(Level::Quarter, "2026-02-26T22:30:00Z", "2026-02-27T00:00:00Z"),
@@ -92,16 +92,16 @@ mod tests {
             span(Level::Day, "2026-05-01T00:00:00Z", "2026-05-03T00:00:00Z"),
             span(Level::Quarter, "2026-05-03T00:00:00Z", "2026-05-03T01:00:00Z"),
         ];
-        assert_eq!(cover(stretch, &kept), expected);
+        assert_eq!(cover(period, &available), expected);
     }
 
     #[test]
     fn old_months_of_other_zones_are_months_of_utc() {
-        let kept = kept("2026-11-01T00:00:00Z", &["2026-03"]);
-        let new_york = Stretch { from: at("2026-03-01T05:00:00Z"), to: at("2026-04-01T04:00:00Z") };
+        let available = available("2026-11-01T00:00:00Z", &["2026-03"]);
+        let new_york = Period { from: at("2026-03-01T05:00:00Z"), to: at("2026-04-01T04:00:00Z") };
         let month =
             Span { level: Level::Month, from: at("2026-03-01T00:00:00Z"), to: at("2026-04-01T00:00:00Z") };
-        assert_eq!(cover(new_york, &kept), [month]);
+        assert_eq!(cover(new_york, &available), [month]);
     }
 
     proptest! {
@@ -113,19 +113,19 @@ mod tests {
             with_month in any::<bool>(),
         ) {
             let start = at("2026-02-20T00:00:00Z");
-            let kept = Kept {
+            let available = AvailableRollups {
                 quarters_from: start.plus(horizon * DAY_MS),
                 months: with_month.then(|| "2026-03".parse().unwrap()).into_iter().collect(),
             };
             cuts.insert(0);
             cuts.insert(4_800);
             let cuts: Vec<Time> = cuts.into_iter().map(|quarter| start.plus(quarter * QUARTER_MS)).collect();
-            let buckets = cuts.windows(2).map(|pair| Stretch { from: pair[0], to: pair[1] });
-            let spans: Vec<Span> = buckets.flat_map(|bucket| cover(bucket, &kept)).collect();
+            let buckets = cuts.windows(2).map(|pair| Period { from: pair[0], to: pair[1] });
+            let spans: Vec<Span> = buckets.flat_map(|bucket| cover(bucket, &available)).collect();
             let mut next = start;
             for span in spans {
                 prop_assert_eq!(span.from, next);
-                prop_assert!(span.level != Level::Quarter || span.from >= kept.quarters_from);
+                prop_assert!(span.level != Level::Quarter || span.from >= available.quarters_from);
                 prop_assert!(span.level != Level::Month || with_month);
                 prop_assert_eq!(span.level.floor(span.from), span.from);
                 next = span.to;

@@ -1,9 +1,9 @@
 //! Stats: what the history says about a stretch of time, for the dashboard.
 //!
-//! A question becomes a [`window`] of buckets, each bucket a [`cover`] of rollups, which a [`query`] reads
-//! and merges, and [`Answers`] keeps. Raw rows are never read: how many there are does not matter.
+//! A query becomes a [`window`] of buckets, each bucket a [`cover`] of rollups, which a [`query`] reads
+//! and merges, and [`StatsCache`] keeps. Raw rows are never read: how many there are does not matter.
 
-pub(crate) mod answers;
+pub(crate) mod cache;
 pub(crate) mod cover;
 pub(crate) mod query;
 pub(crate) mod window;
@@ -13,19 +13,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub(crate) use answers::{Answers, Stats};
+pub(crate) use cache::{StatsCache, StatsResponse};
 pub(crate) use window::{BadRange, Range, Step, Zone};
 
 use crate::protocol::{RoomId, Time};
 
-/// The database did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the history cannot be read now: {0}")]
-pub struct ReadError(#[from] sqlx::Error);
-
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Question {
+pub struct StatsQuery {
     /// When.
     pub range: Range,
     /// One room, or none for all.
@@ -36,10 +31,10 @@ pub struct Question {
     pub prop: Option<String>,
 }
 
-impl Question {
+impl StatsQuery {
     /// About all rooms by the days of UTC.
     #[must_use]
-    pub(crate) fn about(range: Range) -> Self {
+    pub(crate) fn new(range: Range) -> Self {
         Self { range, room: None, zone: Zone::default(), prop: None }
     }
 }
@@ -47,7 +42,7 @@ impl Question {
 /// What the history says.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
+pub(crate) struct StatsResult {
     /// As asked.
     pub range: Range,
     /// As asked.

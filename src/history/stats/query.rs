@@ -10,17 +10,17 @@ use roaring::RoaringBitmap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::cover::{Kept, cover};
-use super::window::{Stretch, Window};
+use super::cover::{AvailableRollups, cover};
+use super::window::{Period, Window};
 use super::{
-    Answer, Breakdown, Content, Page, Point, Previous, PropValue, Question, ReadError, Referrer, Totals,
+    Breakdown, Content, Page, Point, Previous, PropValue, Referrer, StatsQuery, StatsResult, Totals,
 };
 use crate::history::calendar::Month;
 use crate::history::metrics::HistoryMetrics;
-use crate::history::rollup::{ALL_ROOMS, Counts, Number, Presence, add_all};
-use crate::history::store::Store;
+use crate::history::rollup::{ALL_ROOMS, Counts, DictionaryId, PresenceRollup, add_all};
+use crate::history::store::codec::{from_json, json, to_visitors};
 use crate::history::store::dictionary::{self, Dictionary};
-use crate::history::store::rollups::{from_json, set};
+use crate::history::store::{ReadError, Store};
 use crate::protocol::Time;
 
 /// The longest list of pages, contents, referrers and values.
@@ -65,27 +65,27 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer.
-    pub(crate) async fn ask(
+    pub(crate) async fn stats(
         &self,
-        question: &Question,
+        query: &StatsQuery,
         now: Time,
         metrics: &HistoryMetrics,
-    ) -> Result<Answer, ReadError> {
-        let window = Window::new(question.range, &question.zone, now);
+    ) -> Result<StatsResult, ReadError> {
+        let window = Window::new(query.range, &query.zone, now);
         let mut connection = self.readers.acquire().await?;
         let mut snapshot = connection.begin().await?;
-        Ok(answer(&mut snapshot, question, &window, metrics).await?)
+        Ok(answer(&mut snapshot, query, &window, metrics).await?)
     }
 }
 
 async fn answer(
     connection: &mut SqliteConnection,
-    question: &Question,
+    query: &StatsQuery,
     window: &Window,
     metrics: &HistoryMetrics,
-) -> Result<Answer, sqlx::Error> {
+) -> Result<StatsResult, sqlx::Error> {
     let started = Instant::now();
-    let room = match &question.room {
+    let room = match &query.room {
         None => Some(ALL_ROOMS),
         Some(room) => dictionary::number(connection, Dictionary::Texts, room.as_str()).await?,
     };
@@ -94,11 +94,11 @@ async fn answer(
     let (mut previous, mut values) = (Sum::default(), Counts::new());
     // A room of which nobody has heard has nothing to tell.
     if let Some(room) = room {
-        let kept = kept(connection).await?;
+        let available = available(connection).await?;
         // Lists need the whole only, for which few rollups do; the series needs many, but little of each.
-        let series = spans(&window.buckets, &kept)?;
-        let whole = spans(&[window.whole], &kept)?;
-        let before = spans(&[window.previous], &kept)?;
+        let series = spans(&window.buckets, &available)?;
+        let whole = spans(&[window.whole], &available)?;
+        let before = spans(&[window.previous], &available)?;
         metrics.query("plan", started);
 
         let started = Instant::now();
@@ -128,7 +128,7 @@ async fn answer(
         }
         metrics.query("previous", started);
 
-        if let Some(prop) = &question.prop {
+        if let Some(prop) = &query.prop {
             let started = Instant::now();
             values = prop_values(connection, &whole, room, prop).await?;
             metrics.query("props", started);
@@ -141,20 +141,20 @@ async fn answer(
         whole.merge(sum);
     }
     let tops = tops.resolve(connection).await?;
-    let prop = match &question.prop {
+    let prop = match &query.prop {
         None => None,
         Some(key) => Some(Breakdown { key: key.clone(), values: named_values(connection, &values).await? }),
     };
     metrics.query("texts", started);
-    let point = |(bucket, sum): (&Stretch, &Sum)| Point {
+    let point = |(bucket, sum): (&Period, &Sum)| Point {
         at: bucket.from,
         totals: sum.totals(*bucket),
         moods: sum.presence.moods_ms.clone(),
     };
-    Ok(Answer {
-        range: question.range,
-        room: question.room.clone(),
-        tz: question.zone.clone(),
+    Ok(StatsResult {
+        range: query.range,
+        room: query.room.clone(),
+        tz: query.zone.clone(),
         from: window.whole.from,
         to: window.whole.to,
         step: window.step,
@@ -179,20 +179,20 @@ fn bucket<'a>(sums: &'a mut [Sum], row: &SqliteRow) -> Result<&'a mut Sum, sqlx:
     sums.get_mut(place).ok_or(sqlx::Error::ColumnIndexOutOfBounds { index: place, len })
 }
 
-async fn kept(connection: &mut SqliteConnection) -> Result<Kept, sqlx::Error> {
+async fn available(connection: &mut SqliteConnection) -> Result<AvailableRollups, sqlx::Error> {
     let quarters_from: u64 = sqlx::query_scalar(HORIZON).fetch_one(&mut *connection).await?;
     let months: Vec<String> = sqlx::query_scalar(MONTHS).fetch_all(connection).await?;
     let months = months.iter().filter_map(|month| month.parse::<Month>().ok()).collect();
-    Ok(Kept { quarters_from: Time::from_millis(quarters_from), months })
+    Ok(AvailableRollups { quarters_from: Time::from_millis(quarters_from), months })
 }
 
 /// The rollups of all buckets as a parameter: for each span the bucket's place, the level and the bounds.
-fn spans(buckets: &[Stretch], kept: &Kept) -> Result<String, sqlx::Error> {
+fn spans(buckets: &[Period], available: &AvailableRollups) -> Result<String, sqlx::Error> {
     let buckets = (0_u32..).zip(buckets);
     let spans = buckets.flat_map(|(place, bucket)| {
-        cover(*bucket, kept).into_iter().map(move |span| (place, span.level, span.from, span.to))
+        cover(*bucket, available).into_iter().map(move |span| (place, span.level, span.from, span.to))
     });
-    dictionary::json(&spans.collect::<Vec<_>>())
+    json(&spans.collect::<Vec<_>>())
 }
 
 /// What the rollups of a bucket add up to.
@@ -202,7 +202,7 @@ struct Sum {
     watch_sessions: i64,
     watched_ms: i64,
     visitors: RoaringBitmap,
-    presence: Presence,
+    presence: PresenceRollup,
 }
 
 impl Sum {
@@ -210,12 +210,12 @@ impl Sum {
         self.page_views += row.try_get::<i64, _>(1)?;
         self.watch_sessions += row.try_get::<i64, _>(2)?;
         self.watched_ms += row.try_get::<i64, _>(3)?;
-        self.visitors |= set(row.try_get(4)?)?;
+        self.visitors |= to_visitors(row.try_get(4)?)?;
         Ok(())
     }
 
     fn add_presence(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        self.presence.merge(&Presence {
+        self.presence.merge(&PresenceRollup {
             joins: row.try_get(1)?,
             peak: row.try_get(2)?,
             present_ms: row.try_get(3)?,
@@ -232,8 +232,8 @@ impl Sum {
         self.presence.merge(&other.presence);
     }
 
-    fn totals(&self, stretch: Stretch) -> Totals {
-        let average = self.presence.present_ms as f64 / stretch.millis().max(1) as f64;
+    fn totals(&self, period: Period) -> Totals {
+        let average = self.presence.present_ms as f64 / period.millis().max(1) as f64;
         Totals {
             page_views: self.page_views,
             visitors: self.visitors.len(),
@@ -251,7 +251,7 @@ impl Sum {
 struct Tops {
     pages: Counts,
     /// Watch sessions and milliseconds.
-    contents: BTreeMap<Number, (i64, i64)>,
+    contents: BTreeMap<DictionaryId, (i64, i64)>,
     referrers: Counts,
 }
 
@@ -266,7 +266,7 @@ struct NamedTops {
 impl Tops {
     fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
         add_all(&mut self.pages, &from_json(row, 0)?);
-        for (content, (sessions, ms)) in from_json::<BTreeMap<Number, (i64, i64)>>(row, 1)? {
+        for (content, (sessions, ms)) in from_json::<BTreeMap<DictionaryId, (i64, i64)>>(row, 1)? {
             let mine = self.contents.entry(content).or_default();
             *mine = (mine.0 + sessions, mine.1 + ms);
         }
@@ -279,7 +279,8 @@ impl Tops {
         let pages = named(connection, &self.pages).await?;
         let contents = named(connection, &longest).await?;
         let referrers = named(connection, &self.referrers).await?;
-        let sessions = |content: Number| self.contents.get(&content).map_or(0, |(sessions, _)| *sessions);
+        let sessions =
+            |content: DictionaryId| self.contents.get(&content).map_or(0, |(sessions, _)| *sessions);
         Ok(NamedTops {
             pages: pages.into_iter().map(|(_, path, page_views)| Page { path, page_views }).collect(),
             contents: contents
@@ -301,7 +302,7 @@ impl Tops {
 async fn prop_values(
     connection: &mut SqliteConnection,
     spans: &str,
-    room: Number,
+    room: DictionaryId,
     prop: &str,
 ) -> Result<Counts, sqlx::Error> {
     let mut values = Counts::new();
@@ -329,14 +330,14 @@ async fn named_values(
 async fn named(
     connection: &mut SqliteConnection,
     counts: &Counts,
-) -> Result<Vec<(Number, String, i64)>, sqlx::Error> {
-    let mut most: Vec<(Number, i64)> = counts.iter().map(|(number, count)| (*number, *count)).collect();
+) -> Result<Vec<(DictionaryId, String, i64)>, sqlx::Error> {
+    let mut most: Vec<(DictionaryId, i64)> = counts.iter().map(|(number, count)| (*number, *count)).collect();
     most.sort_by_key(|(number, count)| (std::cmp::Reverse(*count), *number));
     most.truncate(CANDIDATES);
-    let numbers: Vec<Number> = most.iter().map(|(number, _)| *number).collect();
-    let texts: Vec<(Number, Option<String>)> =
-        sqlx::query_as(TEXTS).bind(dictionary::json(&numbers)?).fetch_all(connection).await?;
-    let texts: BTreeMap<Number, Option<String>> = texts.into_iter().collect();
+    let ids: Vec<DictionaryId> = most.iter().map(|(number, _)| *number).collect();
+    let texts: Vec<(DictionaryId, Option<String>)> =
+        sqlx::query_as(TEXTS).bind(json(&ids)?).fetch_all(connection).await?;
+    let texts: BTreeMap<DictionaryId, Option<String>> = texts.into_iter().collect();
     let name = |number| texts.get(&number).cloned().flatten();
     let named = most.into_iter().filter_map(|(number, count)| Some((number, name(number)?, count)));
     let mut named: Vec<_> = named.collect();

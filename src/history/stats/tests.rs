@@ -1,6 +1,6 @@
-//! Answers against a naive count: random facts, random questions, every figure.
+//! StatsCache against a naive count: random events, random queries, every figure.
 //!
-//! What is counted here is counted as plainly as possible, fact by fact.
+//! What is counted here is counted as plainly as possible, event by event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::window::Window;
 use super::*;
 use crate::history::calendar::{DAY_MS, time};
-use crate::history::event::{Batch, PageViewFact, WatchFact, Who};
+use crate::history::event::{Actor, Batch, PageViewEvent, WatchEvent};
 use crate::history::metrics::HistoryMetrics;
 use crate::history::store::Store;
 use crate::panics::Panics;
@@ -22,9 +22,9 @@ fn now() -> Time {
     time("2026-04-10T13:37:00Z".parse().unwrap())
 }
 
-fn who(n: u64) -> Who {
+fn who(n: u64) -> Actor {
     let room = RoomId::try_from(["lobby", "garden"][usize::from(n.is_multiple_of(3))]).unwrap();
-    Who { room, visitor: VisitorId::try_from(format!("v{}", n % 7)).unwrap(), is_bot: n.is_multiple_of(11) }
+    Actor { room, visitor: VisitorId::try_from(format!("v{}", n % 7)).unwrap(), is_bot: n.is_multiple_of(11) }
 }
 
 /// Page views and watch sessions of the last 400 days, more of them lately.
@@ -34,24 +34,24 @@ fn batch() -> impl Strategy<Value = Batch> {
         let at = now().minus(ago);
         let view =
             serde_json::json!({ "id": Uuid::from_u128(u128::from(n)), "path": format!("/{}", n % 13) });
-        PageViewFact::new(who(n), serde_json::from_value(view).unwrap(), at).unwrap()
+        PageViewEvent::new(who(n), serde_json::from_value(view).unwrap(), at).unwrap()
     });
     let watch = (ago, any::<u64>()).prop_map(|(ago, n)| {
         let at = now().minus(ago);
         let watch = serde_json::json!({ "id": Uuid::from_u128(u128::from(n)), "content": format!("c{}", n % 3),
             "state": "ended", "watchedMs": n % 5_000, "startedAt": at, "at": at.plus(4_000) });
-        WatchFact::new(who(n), serde_json::from_value(watch).unwrap(), at.plus(4_000)).unwrap()
+        WatchEvent::new(who(n), serde_json::from_value(watch).unwrap(), at.plus(4_000)).unwrap()
     });
-    let facts = (proptest::collection::vec(view, 0..60), proptest::collection::vec(watch, 0..20));
-    facts.prop_map(|(page_views, watches)| Batch { page_views, watches, ..Batch::default() })
+    let events = (proptest::collection::vec(view, 0..60), proptest::collection::vec(watch, 0..20));
+    events.prop_map(|(page_views, watches)| Batch { page_views, watches, ..Batch::default() })
 }
 
-fn question() -> impl Strategy<Value = Question> {
+fn query() -> impl Strategy<Value = StatsQuery> {
     let between = (1..300 * DAY_MS, 1..90 * DAY_MS)
         .prop_map(|(ago, length)| Range::between(now().minus(ago), now().minus(ago).plus(length)).unwrap());
     let range = prop_oneof![3 => proptest::sample::select(Range::NAMED.to_vec()), 1 => between];
     let room = proptest::option::of(Just(RoomId::try_from("lobby").unwrap()));
-    (range, room, proptest::sample::select(ZONES.to_vec())).prop_map(|(range, room, zone)| Question {
+    (range, room, proptest::sample::select(ZONES.to_vec())).prop_map(|(range, room, zone)| StatsQuery {
         range,
         room,
         zone: Zone::find(zone).unwrap(),
@@ -60,28 +60,28 @@ fn question() -> impl Strategy<Value = Question> {
 }
 
 /// Counts as plainly as possible.
-fn count(batch: &Batch, question: &Question, from: Time, to: Time) -> Totals {
-    let is_asked = |who: &Who, at: Time| {
-        !who.is_bot && at >= from && at < to && question.room.as_ref().is_none_or(|room| *room == who.room)
+fn count(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Totals {
+    let is_asked = |who: &Actor, at: Time| {
+        !who.is_bot && at >= from && at < to && query.room.as_ref().is_none_or(|room| *room == who.room)
     };
-    let views = batch.page_views.iter().filter(|view| is_asked(&view.who, view.at));
-    let watches = batch.watches.iter().filter(|watch| is_asked(&watch.who, watch.started_at));
-    let mut visitors: BTreeSet<&VisitorId> = views.clone().map(|view| &view.who.visitor).collect();
-    visitors.extend(watches.clone().map(|watch| &watch.who.visitor));
+    let views = batch.page_views.iter().filter(|view| is_asked(&view.actor, view.at));
+    let watches = batch.watches.iter().filter(|watch| is_asked(&watch.actor, watch.started_at));
+    let mut visitors: BTreeSet<&VisitorId> = views.clone().map(|view| &view.actor.visitor).collect();
+    visitors.extend(watches.clone().map(|watch| &watch.actor.visitor));
     Totals {
         page_views: i64::try_from(views.count()).unwrap(),
         visitors: visitors.len() as u64,
         watch_sessions: i64::try_from(watches.clone().count()).unwrap(),
-        watched_ms: i64::try_from(watches.map(WatchFact::watched).sum::<u64>()).unwrap(),
+        watched_ms: i64::try_from(watches.map(WatchEvent::watched).sum::<u64>()).unwrap(),
         ..Totals::default()
     }
 }
 
-fn pages(batch: &Batch, question: &Question, from: Time, to: Time) -> Vec<Page> {
+fn pages(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Vec<Page> {
     let mut pages = BTreeMap::<String, i64>::new();
     for view in &batch.page_views {
         let one = Batch { page_views: vec![view.clone()], ..Batch::default() };
-        *pages.entry(view.path.to_string()).or_default() += count(&one, question, from, to).page_views;
+        *pages.entry(view.path.to_string()).or_default() += count(&one, query, from, to).page_views;
     }
     let mut pages: Vec<Page> = pages
         .into_iter()
@@ -99,28 +99,28 @@ proptest! {
     #[test]
     fn answers_are_what_a_naive_count_gives(
         batch in batch(),
-        questions in proptest::collection::vec(question(), 1..6),
+        queries in proptest::collection::vec(query(), 1..6),
     ) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-            // Of two facts with one id the first holds.
+            // Of two events with one id the first holds.
             let mut batch = batch;
             let mut met = BTreeSet::new();
             batch.page_views.retain(|view| met.insert(view.id));
             let mut met = BTreeSet::new();
             batch.watches.retain(|watch| met.insert(watch.id));
             store.commit(&batch).await.unwrap();
-            for question in &questions {
-                let answer = store.ask(question, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
-                let window = Window::new(question.range, &question.zone, now());
-                assert_eq!(answer.totals, count(&batch, question, window.whole.from, window.whole.to), "{question:?}");
+            for query in &queries {
+                let answer = store.stats(query, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
+                let window = Window::new(query.range, &query.zone, now());
+                assert_eq!(answer.totals, count(&batch, query, window.whole.from, window.whole.to), "{query:?}");
                 let before = window.previous;
-                assert_eq!(answer.previous.totals, count(&batch, question, before.from, before.to), "{question:?}");
+                assert_eq!(answer.previous.totals, count(&batch, query, before.from, before.to), "{query:?}");
                 for (point, bucket) in answer.series.iter().zip(&window.buckets) {
-                    assert_eq!(point.totals, count(&batch, question, bucket.from, bucket.to), "{question:?}");
+                    assert_eq!(point.totals, count(&batch, query, bucket.from, bucket.to), "{query:?}");
                 }
-                assert_eq!(answer.top_pages, pages(&batch, question, window.whole.from, window.whole.to));
+                assert_eq!(answer.top_pages, pages(&batch, query, window.whole.from, window.whole.to));
             }
         });
     }

@@ -1,4 +1,4 @@
-//! Which stretch of time is asked about, and the buckets that it is shown in.
+//! Which period of time is asked about, and the buckets that it is shown in.
 //!
 //! Buckets are hours, days or months of somebody's time zone, so they may be shorter or longer where the
 //! clocks change. All bounds are whole quarters of an hour. Pure.
@@ -16,7 +16,7 @@ use crate::history::calendar::{DAY_MS, HOUR_MS, Level, QUARTER_MS, time, timesta
 use crate::protocol::Time;
 use crate::protocol::schema::{one_of, schema};
 
-/// The longest stretch that may be asked about, in milliseconds: 20 years.
+/// The longest period that may be asked about, in milliseconds: 20 years.
 const LONGEST_MS: u64 = 20 * 366 * DAY_MS;
 
 /// The stretches of time that can be asked for.
@@ -61,7 +61,7 @@ impl Range {
         }
     }
 
-    /// From one moment to another, if that is a stretch of time.
+    /// From one moment to another, if that is a period of time.
     ///
     /// # Errors
     /// It ends before it begins, or is longer than 20 years.
@@ -85,7 +85,7 @@ schema!(Range, {
     one_of(Self::NAMED.iter().chain([&custom]).map(|range| range.name()))
 });
 
-/// Two moments are no stretch of time.
+/// Two moments are no period of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRange {
     /// The end is not behind the beginning.
@@ -153,16 +153,16 @@ pub(crate) enum Step {
     Month,
 }
 
-/// A stretch of time, without its end.
+/// A period of time, without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
+pub struct Period {
     /// The first moment.
     pub from: Time,
     /// The end, which is not part of it.
     pub to: Time,
 }
 
-impl Stretch {
+impl Period {
     /// Its length in milliseconds.
     #[must_use]
     pub fn millis(self) -> u64 {
@@ -174,13 +174,13 @@ impl Stretch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// All of it.
-    pub whole: Stretch,
+    pub whole: Period,
     /// How long its buckets are.
     pub step: Step,
     /// Its buckets, one after the other. The first and the last may be cut.
-    pub buckets: Vec<Stretch>,
-    /// The stretch of the same length just before.
-    pub previous: Stretch,
+    pub buckets: Vec<Period>,
+    /// The period of the same length just before.
+    pub previous: Period,
 }
 
 impl Window {
@@ -210,13 +210,13 @@ impl Window {
                 (from, to, step)
             }
         };
-        let whole = Stretch { from: Level::Quarter.floor(from), to: Level::Quarter.ceil(to) };
-        let previous = Stretch { from: whole.from.minus(whole.millis()), to: whole.from };
+        let whole = Period { from: Level::Quarter.floor(from), to: Level::Quarter.ceil(to) };
+        let previous = Period { from: whole.from.minus(whole.millis()), to: whole.from };
         Self { whole, step, buckets: buckets(whole, step, &zone), previous }
     }
 }
 
-fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
+fn buckets(whole: Period, step: Step, zone: &TimeZone) -> Vec<Period> {
     let mut buckets = Vec::new();
     let mut from = whole.from;
     while from < whole.to {
@@ -233,7 +233,7 @@ fn buckets(whole: Stretch, step: Step, zone: &TimeZone) -> Vec<Stretch> {
         // Some clocks were 20 or 40 minutes from those of UTC until the 1970s. And time goes on, whatever a
         // zone's history says.
         let to = Level::Quarter.ceil(next).max(from.plus(QUARTER_MS)).min(whole.to);
-        buckets.push(Stretch { from, to });
+        buckets.push(Period { from, to });
         from = to;
     }
     buckets
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn named_ranges_end_now_and_begin_with_whole_buckets() {
         let day = window(Range::Day, "UTC", "2026-11-20T10:20:00Z");
-        assert_eq!(day.whole, Stretch { from: at("2026-11-19T10:00:00Z"), to: at("2026-11-20T10:30:00Z") });
+        assert_eq!(day.whole, Period { from: at("2026-11-19T10:00:00Z"), to: at("2026-11-20T10:30:00Z") });
         assert_eq!((day.step, day.buckets.len()), (Step::Hour, 25));
         let week = window(Range::Week, "UTC", "2026-11-20T10:20:00Z");
         assert_eq!((week.whole.from, week.buckets.len()), (at("2026-11-13T00:00:00Z"), 7 * 24 + 11));
@@ -326,10 +326,7 @@ mod tests {
     fn custom_ranges_are_widened_to_quarters_and_cut_at_local_bounds() {
         let range = Range::between(at("2026-11-01T10:07:00Z"), at("2026-11-20T10:01:00Z")).unwrap();
         let custom = window(range, "UTC", "2026-11-20T10:20:00Z");
-        assert_eq!(
-            custom.whole,
-            Stretch { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") }
-        );
+        assert_eq!(custom.whole, Period { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") });
         assert_eq!((custom.step, custom.buckets.len()), (Step::Day, 20));
         assert_eq!(custom.buckets[1].from, at("2026-11-02T00:00:00Z"));
         assert_eq!(

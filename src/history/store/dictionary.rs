@@ -9,8 +9,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::codec::json;
 use crate::history::event::Batch;
-use crate::history::rollup::{Number, Numbers, properties, referrer_host};
+use crate::history::rollup::{DictionaryId, DictionaryIds, properties, referrer_host};
 
 /// Which texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +82,8 @@ impl<'a> Texts<'a> {
 
     fn add(&mut self, batch: &'a Batch) {
         for view in &batch.page_views {
-            self.visitors.insert(view.who.visitor.as_str());
-            self.shared.extend([view.who.room.as_str(), view.path.as_str()]);
+            self.visitors.insert(view.actor.visitor.as_str());
+            self.shared.extend([view.actor.room.as_str(), view.path.as_str()]);
             self.shared.extend(view.title.as_ref().map(crate::protocol::value::BoundedText::as_str));
             if let Some(referrer) = view.referrer.as_ref().map(crate::protocol::value::BoundedText::as_str) {
                 self.shared.insert(referrer);
@@ -95,40 +96,40 @@ impl<'a> Texts<'a> {
             self.properties.extend(properties(view).flat_map(|(key, value)| [key, value]));
         }
         for watch in &batch.watches {
-            self.visitors.insert(watch.who.visitor.as_str());
-            self.shared.extend([watch.who.room.as_str(), watch.content.as_str()]);
+            self.visitors.insert(watch.actor.visitor.as_str());
+            self.shared.extend([watch.actor.room.as_str(), watch.content.as_str()]);
         }
         self.shared.extend(
             batch
-                .censuses
+                .samples
                 .iter()
-                .flat_map(|census| census.rooms.keys())
+                .flat_map(|total| total.rooms.keys())
                 .map(crate::protocol::ids::RoomId::as_str),
         );
     }
 }
 
-/// The numbers of all texts of these facts. New texts get one.
+/// The ids of all texts of these events. New texts get one.
 pub(super) async fn intern(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
-) -> Result<Numbers, sqlx::Error> {
-    numbers(connection, batches, true).await
+) -> Result<DictionaryIds, sqlx::Error> {
+    ids(connection, batches, true).await
 }
 
-/// The numbers of all texts of these facts that have one.
+/// The ids of all texts of these events that have one.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
-) -> Result<Numbers, sqlx::Error> {
-    numbers(connection, batches, false).await
+) -> Result<DictionaryIds, sqlx::Error> {
+    ids(connection, batches, false).await
 }
 
-async fn numbers(
+async fn ids(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
     may_add: bool,
-) -> Result<Numbers, sqlx::Error> {
+) -> Result<DictionaryIds, sqlx::Error> {
     let Texts { shared: mut texts, visitors, hosts, properties } = Texts::of(batches);
     texts.extend(hosts.values().map(String::as_str));
     texts.extend(properties.iter().map(String::as_str));
@@ -136,7 +137,7 @@ async fn numbers(
     let visitors = resolve(connection, Dictionary::Visitors, visitors, may_add).await?;
     let host = |(referrer, host): (&str, String)| Some((referrer.into(), *texts.get(host.as_str())?));
     let hosts = hosts.into_iter().filter_map(host).collect();
-    Ok(Numbers { texts, visitors, hosts })
+    Ok(DictionaryIds { texts, visitors, hosts })
 }
 
 async fn resolve(
@@ -144,28 +145,28 @@ async fn resolve(
     dictionary: Dictionary,
     texts: HashSet<&str>,
     may_add: bool,
-) -> Result<HashMap<Box<str>, Number>, sqlx::Error> {
+) -> Result<HashMap<Box<str>, DictionaryId>, sqlx::Error> {
     let all: Vec<Hashed> = texts.into_iter().map(Hashed::new).collect();
-    let mut numbers = look_up(connection, dictionary, &all).await?;
-    let new: Vec<Hashed> = all.into_iter().filter(|text| !numbers.contains_key(text.1)).collect();
+    let mut ids = look_up(connection, dictionary, &all).await?;
+    let new: Vec<Hashed> = all.into_iter().filter(|text| !ids.contains_key(text.1)).collect();
     if may_add && !new.is_empty() {
         sqlx::query(dictionary.add()).bind(json(&new)?).execute(&mut *connection).await?;
-        numbers.extend(look_up(connection, dictionary, &new).await?);
+        ids.extend(look_up(connection, dictionary, &new).await?);
     }
-    Ok(numbers)
+    Ok(ids)
 }
 
 async fn look_up(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
     texts: &[Hashed<'_>],
-) -> Result<HashMap<Box<str>, Number>, sqlx::Error> {
+) -> Result<HashMap<Box<str>, DictionaryId>, sqlx::Error> {
     if texts.is_empty() {
         return Ok(HashMap::new());
     }
     let found: String =
         sqlx::query_scalar(dictionary.find()).bind(json(texts)?).fetch_one(connection).await?;
-    let found: Vec<Number> =
+    let found: Vec<DictionaryId> =
         serde_json::from_str(&found).map_err(|error| sqlx::Error::Decode(error.into()))?;
     let known = texts.iter().zip(found).filter(|(_, number)| *number > 0);
     Ok(known.map(|(text, number)| (text.1.into(), number)).collect())
@@ -176,7 +177,7 @@ pub(in crate::history) async fn number(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
     text: &str,
-) -> Result<Option<Number>, sqlx::Error> {
+) -> Result<Option<DictionaryId>, sqlx::Error> {
     let found = look_up(connection, dictionary, &[Hashed::new(text)]).await?;
     Ok(found.get(text).copied())
 }
@@ -184,17 +185,17 @@ pub(in crate::history) async fn number(
 /// The text of a number, if it has one.
 pub(in crate::history) async fn text(
     connection: &mut SqliteConnection,
-    number: Number,
+    number: DictionaryId,
 ) -> Result<Option<String>, sqlx::Error> {
     let text = sqlx::query_scalar("SELECT text FROM texts WHERE number = ?1").bind(number);
     Ok(text.fetch_optional(connection).await?.flatten())
 }
 
-/// Overwrites texts where they stand. Their rows stay, so that their numbers are never given again.
+/// Overwrites texts where they stand. Their rows stay, so that their ids are never given again.
 pub(super) async fn overwrite(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
-    numbers: &[Number],
+    ids: &[DictionaryId],
 ) -> Result<(), sqlx::Error> {
     let table = match dictionary {
         Dictionary::Texts => "texts",
@@ -203,13 +204,8 @@ pub(super) async fn overwrite(
     let statement = format!(
         "UPDATE {table} SET hash = NULL, text = NULL WHERE number IN (SELECT value FROM json_each(?1))"
     );
-    sqlx::query(AssertSqlSafe(statement)).bind(json(numbers)?).execute(connection).await?;
+    sqlx::query(AssertSqlSafe(statement)).bind(json(ids)?).execute(connection).await?;
     Ok(())
-}
-
-/// Rows as one JSON parameter.
-pub(in crate::history) fn json<T: Serialize + ?Sized>(rows: &T) -> Result<String, sqlx::Error> {
-    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// How texts are found, for the test that explains it.

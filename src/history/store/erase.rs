@@ -15,16 +15,16 @@ use utoipa::ToSchema;
 
 use super::commit;
 use super::dictionary::{self, Dictionary};
-use super::mentions::{self, Mentions};
 use super::months::{self, Archive, MonthRows, MonthState};
-use super::partition::{Kind, Partitions};
-use super::person::{rows_in, theirs};
+use super::partition::{Partitions, RowKind};
 use super::read::{self, Pages};
+use super::references::{self, References};
+use super::visitor_data::{visitor_event, visitor_rows};
 use super::{LifecycleError, Store, insert};
-use crate::history::archive::{Archives, Draft, FileError, LINES, Source};
+use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
-use crate::history::rollup::{Key, Number, Tally};
+use crate::history::rollup::{DictionaryId, RollupDelta, RollupKey};
 use crate::protocol::VisitorId;
 
 /// Rows of one transaction. Few in tests, so that there are many of them.
@@ -68,7 +68,7 @@ impl Store {
         visitor: &VisitorId,
         archives: &Archives,
     ) -> Result<Erased, LifecycleError> {
-        self.settle(archives).await?;
+        self.recover_archives(archives).await?;
         let mut reader = self.readers.acquire().await?;
         let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
         drop(reader);
@@ -102,16 +102,16 @@ struct Eraser<'a> {
     store: &'a Store,
     archives: &'a Archives,
     visitor: &'a VisitorId,
-    number: Number,
+    number: DictionaryId,
     erased: Erased,
     /// The rollups that changed.
-    rollups: BTreeSet<Key>,
+    rollups: BTreeSet<RollupKey>,
     /// The state of each month's tables in which there is nothing left, by its count of changes.
     clean: BTreeMap<Month, i64>,
 }
 
 impl<'a> Eraser<'a> {
-    fn new(store: &'a Store, archives: &'a Archives, visitor: &'a VisitorId, number: Number) -> Self {
+    fn new(store: &'a Store, archives: &'a Archives, visitor: &'a VisitorId, number: DictionaryId) -> Self {
         let (rollups, clean) = (BTreeSet::new(), BTreeMap::new());
         Self { store, archives, visitor, number, erased: Erased::default(), rollups, clean }
     }
@@ -140,7 +140,7 @@ impl<'a> Eraser<'a> {
     async fn whole_months(&self) -> Result<Vec<MonthState>, LifecycleError> {
         let both = self.store.months().await?.into_iter();
         for state in both.filter(|state| state.is_live && state.archive.is_some()) {
-            self.store.reopen(state.month, self.archives).await?;
+            self.store.restore_from(state.month, self.archives).await?;
         }
         self.store.months().await
     }
@@ -149,10 +149,10 @@ impl<'a> Eraser<'a> {
     /// name, so that a crash in between is settled by its checksum.
     async fn erase_archive(&mut self, month: Month, archive: &Archive) -> Result<(), LifecycleError> {
         let path = self.archives.path(&archive.name);
-        let (rows, found) = rows_in(path.clone(), self.visitor).await?;
+        let (rows, found) = visitor_rows(path.clone(), self.visitor).await?;
         if found != archive.checksum {
             let expected = archive.checksum.clone();
-            return Err(FileError::Checksum { path, expected, found }.into());
+            return Err(ArchiveError::Checksum { path, expected, found }.into());
         }
         if rows.is_empty() {
             return Ok(());
@@ -178,7 +178,7 @@ impl<'a> Eraser<'a> {
                 continue;
             }
             let path = self.archives.path(&Archives::name(month));
-            let (rows, _) = rows_in(path.clone(), self.visitor).await?;
+            let (rows, _) = visitor_rows(path.clone(), self.visitor).await?;
             if !rows.is_empty() {
                 let checksum = self.draft_without(month, path).await?;
                 self.archives.publish(month, &checksum).await?;
@@ -188,12 +188,12 @@ impl<'a> Eraser<'a> {
     }
 
     /// Writes the draft of an archive without the visitor's lines, and says its checksum.
-    async fn draft_without(&self, month: Month, path: PathBuf) -> Result<String, FileError> {
+    async fn draft_without(&self, month: Month, path: PathBuf) -> Result<String, ArchiveError> {
         let mut source = Source::open(path).await?;
         let mut draft = Draft::start(self.archives, month).await?;
         loop {
             let visitor = self.visitor.clone();
-            let read = move |line: &str| Ok((line.to_owned(), theirs(line, &visitor)?.is_empty()));
+            let read = move |line: &str| Ok((line.to_owned(), visitor_event(line, &visitor)?.is_empty()));
             let (rest, lines) = source.next(LINES, read).await?;
             source = rest;
             if lines.is_empty() {
@@ -226,28 +226,28 @@ impl<'a> Eraser<'a> {
         found: Batch,
     ) -> Result<(), sqlx::Error> {
         let views: Vec<_> = found.page_views.iter().map(|view| view.id).collect();
-        let there = read::known(connection, Kind::PageViews, month, &views).await?;
+        let there = read::known(connection, RowKind::PageViews, month, &views).await?;
         let watches: Vec<_> = found.watches.iter().map(|watch| watch.id).collect();
         let watches = read::watches_by_id(connection, month, &watches).await?;
         let rows = Batch {
             page_views: there.into_iter().filter_map(|place| found.page_views.get(place).cloned()).collect(),
-            watches: watches.into_iter().filter(|watch| watch.who.visitor == *self.visitor).collect(),
-            censuses: Vec::new(),
+            watches: watches.into_iter().filter(|watch| watch.actor.visitor == *self.visitor).collect(),
+            samples: Vec::new(),
         };
         let before = months::one(connection, month).await?.map(|state| state.changes);
         let mut partitions = Partitions::read(connection).await?;
         partitions.change(connection, month).await?;
         let views: Vec<_> = rows.page_views.iter().map(|view| view.id).collect();
-        self.erased.page_views += insert::delete(connection, Kind::PageViews, month, &views).await?;
+        self.erased.page_views += insert::delete(connection, RowKind::PageViews, month, &views).await?;
         let watches: Vec<_> = rows.watches.iter().map(|watch| watch.id).collect();
         self.erased.watch_sessions +=
-            insert::delete(connection, Kind::WatchSessions, month, &watches).await?;
+            insert::delete(connection, RowKind::WatchSessions, month, &watches).await?;
         // Nobody else has changed the month: this change is the only one.
         if before == self.clean.get(&month).copied() {
             self.clean.entry(month).and_modify(|changes| *changes += 1);
         }
         self.take_back(connection, &rows).await?;
-        if mentions::are_in_rows(&rows, self.visitor) {
+        if references::are_in_rows(&rows, self.visitor) {
             partitions.rewrite(connection, month).await?;
         }
         Ok(())
@@ -259,11 +259,11 @@ impl<'a> Eraser<'a> {
         connection: &mut SqliteConnection,
         rows: &Batch,
     ) -> Result<(), sqlx::Error> {
-        let numbers = dictionary::find(connection, &[rows]).await?;
-        let mut tally = Tally::default();
-        tally.take(rows, &numbers);
+        let ids = dictionary::find(connection, &[rows]).await?;
+        let mut delta = RollupDelta::default();
+        delta.take(rows, &ids);
         let partitions = Partitions::read(connection).await?;
-        self.rollups.extend(commit::roll_up(connection, &partitions, &tally).await?);
+        self.rollups.extend(commit::roll_up(connection, &partitions, &delta).await?);
         Ok(())
     }
 
@@ -274,11 +274,11 @@ impl<'a> Eraser<'a> {
 
     /// Overwrites the id, and texts with it that nobody has any more. What came meanwhile is erased too.
     async fn erase_names(&mut self) -> Result<(), LifecycleError> {
-        let (mut mentions, mut looked_at) = (Mentions::default(), BTreeMap::new());
+        let (mut references, mut looked_at) = (References::default(), BTreeMap::new());
         let mut reader = self.store.readers.acquire().await?;
-        mentions.find(&mut reader, self.visitor).await?;
+        references.find(&mut reader, self.visitor).await?;
         for state in months::all(&mut reader).await? {
-            mentions.look_in(&mut reader, state.month).await?;
+            references.look_in(&mut reader, state.month).await?;
             looked_at.insert(state.month, state.changes);
         }
         drop(reader);
@@ -288,7 +288,7 @@ impl<'a> Eraser<'a> {
             }
         }
         let mut transaction = self.store.begin().await?;
-        mentions.find(&mut transaction, self.visitor).await?;
+        references.find(&mut transaction, self.visitor).await?;
         for state in months::all(&mut transaction).await? {
             let has_changed = self.has_changed(&state);
             if has_changed {
@@ -298,10 +298,10 @@ impl<'a> Eraser<'a> {
                 }
             }
             if has_changed || looked_at.get(&state.month) != Some(&state.changes) {
-                mentions.look_in(&mut transaction, state.month).await?;
+                references.look_in(&mut transaction, state.month).await?;
             }
         }
-        mentions.overwrite_unused(&mut transaction).await?;
+        references.overwrite_unused(&mut transaction).await?;
         dictionary::overwrite(&mut transaction, Dictionary::Visitors, &[self.number]).await?;
         transaction.commit().await?;
         Ok(())

@@ -1,85 +1,159 @@
-//! What may go wrong with the database, as those see it who asked for something.
+//! Errors of the store: opening, committing, reading and maintenance.
 //!
-//! Each error says what was done of what was asked for, and a failed commit which fault it is.
+//! Each error says how much of the work is done. A failed commit has a [`Fault`] for `/health`.
 
+use std::io;
 use std::path::PathBuf;
 
+use serde::Serialize;
 use sqlx::migrate::MigrateError;
+use utoipa::ToSchema;
 
-use super::Unfit;
-use crate::history::archive::FileError;
+use crate::history::archive::ArchiveError;
 use crate::history::calendar::Month;
-use crate::history::fault::Fault;
 
-/// The database could not be opened or brought up to date.
+/// Why the database takes no commits, as `/health` reports it. docs/operations.md has the remedy for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Another process holds the database's lock.
+    Locked,
+    /// The disk is full.
+    DiskFull,
+    /// The volume or the file is read-only.
+    ReadOnly,
+    /// An I/O error on the file.
+    DiskError,
+    /// The file is damaged.
+    Damaged,
+    /// No file at its path.
+    FileGone,
+    /// The file at the path is not a hub's database.
+    Foreign,
+    /// Anything else; the log has the details.
+    DatabaseError,
+}
+
+/// The database file cannot be used. The hub did not change it.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is not one of SQLite's.
-    #[error("DATABASE_URL {url:?} must look like sqlite://path/to/file.db")]
-    Url {
-        /// As configured.
-        url: String,
+pub enum DatabaseFileError {
+    /// The file does not exist or cannot be reached.
+    #[error("there is no database at {}: {source}", path.display())]
+    Gone {
+        /// The database's path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
     },
-    /// There is no file, and none is to be made.
-    #[error("there is no database at {}", path.display())]
-    Missing {
-        /// Where it was looked for.
+    /// The file at the path changed during a commit.
+    #[error("the database {} was moved or replaced while it was written", path.display())]
+    Moved {
+        /// The database's path.
         path: PathBuf,
     },
-    /// The folder for the file could not be made.
+    /// The file, its folder or its volume is read-only.
+    #[error("the database {} cannot be written: {source}", path.display())]
+    ReadOnly {
+        /// The database's path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file is corrupt.
+    #[error("the database {} is damaged ({what})", path.display())]
+    Damaged {
+        /// The database's path.
+        path: PathBuf,
+        /// SQLite's first finding.
+        what: String,
+    },
+    /// The file belongs to another program.
+    #[error("the file {} is no database of a hub: {what}", path.display())]
+    Foreign {
+        /// The database's path.
+        path: PathBuf,
+        /// How the file differs from a hub's database.
+        what: &'static str,
+    },
+    /// SQLite cannot read the file.
+    #[error("cannot read the database {}: {source}", path.display())]
+    Unreadable {
+        /// The database's path.
+        path: PathBuf,
+        /// SQLite's error.
+        source: sqlx::Error,
+    },
+}
+
+/// The database cannot be opened or migrated.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL names no SQLite file.
+    #[error("DATABASE_URL {url:?} must look like sqlite://path/to/file.db")]
+    Url {
+        /// The configured URL.
+        url: String,
+    },
+    /// A command needs an existing database, and there is none.
+    #[error("there is no database at {}", path.display())]
+    Missing {
+        /// The database's path.
+        path: PathBuf,
+    },
+    /// The database's folder cannot be created.
     #[error("cannot make the folder {}: {source}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
+        /// The system's error.
+        source: io::Error,
     },
-    /// Another hub runs on this database.
+    /// Another hub holds the lock of this database.
     #[error("another hub is running on the database {}: stop that one first, or set another DATABASE_URL", path.display())]
     InUse {
-        /// The database.
+        /// The database's path.
         path: PathBuf,
     },
-    /// The lock that keeps other hubs from the database cannot be taken.
+    /// The lock file cannot be created or locked.
     #[error("cannot lock the database {}: {source}", path.display())]
     Lock {
-        /// The database.
+        /// The database's path.
         path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
+        /// The system's error.
+        source: io::Error,
     },
-    /// The file is nothing to write to.
-    #[error("{0}. It was not changed. Move it away to begin anew, or put a backup in its place")]
-    Unfit(Unfit),
-    /// The file, its folder or its volume takes no writes.
+    /// The file is damaged, foreign or gone.
+    #[error("{0}. It was not changed. Move it away to start with an empty history, or restore a backup")]
+    Unusable(DatabaseFileError),
+    /// The file, its folder or its volume is read-only.
     #[error("{0}")]
-    ReadOnly(Unfit),
+    ReadOnly(DatabaseFileError),
     /// SQLite cannot open or write the file.
     #[error("cannot open the database {}: {source}", path.display())]
     File {
-        /// The file.
+        /// The database's path.
         path: PathBuf,
-        /// Why not.
+        /// SQLite's error.
         source: sqlx::Error,
     },
-    /// A migration failed; the ones before it have been applied.
+    /// A migration failed. Those before it are applied.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[from] MigrateError),
-    /// The new database could not be written.
+    /// The first write failed.
     #[error("cannot write the database: {0}")]
-    Begin(sqlx::Error),
-    /// The facts of an older version could not be moved; those that were not are where they were.
-    #[error("cannot move the facts of an older version: {0}")]
-    Adopt(CommitError),
+    Write(sqlx::Error),
+    /// The backfill from an older version's tables failed. The next start continues it.
+    #[error("cannot move the events of an older version: {0}")]
+    Backfill(CommitError),
 }
 
-impl From<Unfit> for OpenError {
-    fn from(unfit: Unfit) -> Self {
-        match unfit {
-            // A lock or a permission: nothing is wrong with the file.
-            Unfit::Unreadable { path, source } => Self::File { path, source },
-            unfit @ Unfit::ReadOnly { .. } => Self::ReadOnly(unfit),
-            unfit => Self::Unfit(unfit),
+impl From<DatabaseFileError> for OpenError {
+    fn from(error: DatabaseFileError) -> Self {
+        match error {
+            // A lock or a permission: the file itself is fine.
+            DatabaseFileError::Unreadable { path, source } => Self::File { path, source },
+            error @ DatabaseFileError::ReadOnly { .. } => Self::ReadOnly(error),
+            error => Self::Unusable(error),
         }
     }
 }
@@ -87,39 +161,40 @@ impl From<Unfit> for OpenError {
 impl From<CommitError> for OpenError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Database(error) => Self::Begin(error),
-            CommitError::File(unfit) => unfit.into(),
+            CommitError::Database(error) => Self::Write(error),
+            CommitError::File(error) => error.into(),
         }
     }
 }
 
-/// A batch could not be committed: nothing of it is in the file at the path, and it may be tried again.
+/// A batch is not committed: the file at the path has nothing of it. The commit may be retried.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// SQLite did not take it.
+    /// SQLite failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// The file at the path is none to write to.
+    /// The file at the path cannot be used.
     #[error(transparent)]
-    File(#[from] Unfit),
+    File(#[from] DatabaseFileError),
 }
 
 impl CommitError {
-    /// Whether another process was writing all the time.
+    /// Whether another process held the lock for longer than the busy timeout.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.fault() == Fault::Locked
     }
 
-    /// What is wrong, for whoever looks after the hub.
+    /// The fault for `/health`.
     #[must_use]
     pub fn fault(&self) -> Fault {
+        use DatabaseFileError::{Damaged, Foreign, Gone, Moved, ReadOnly, Unreadable};
         match self {
-            Self::File(Unfit::Gone { .. } | Unfit::Moved { .. }) => Fault::FileGone,
-            Self::File(Unfit::Foreign { .. }) => Fault::Foreign,
-            Self::File(Unfit::Damaged { .. }) => Fault::Damaged,
-            Self::File(Unfit::ReadOnly { .. }) => Fault::ReadOnly,
-            Self::File(Unfit::Unreadable { source, .. }) | Self::Database(source) => match code(source) {
+            Self::File(Gone { .. } | Moved { .. }) => Fault::FileGone,
+            Self::File(Foreign { .. }) => Fault::Foreign,
+            Self::File(Damaged { .. }) => Fault::Damaged,
+            Self::File(ReadOnly { .. }) => Fault::ReadOnly,
+            Self::File(Unreadable { source, .. }) | Self::Database(source) => match result_code(source) {
                 Some(5 | 6) => Fault::Locked,
                 Some(8) => Fault::ReadOnly,
                 Some(10) => Fault::DiskError,
@@ -132,28 +207,34 @@ impl CommitError {
     }
 }
 
-/// SQLite's primary result code (<https://www.sqlite.org/rescode.html>): the upper bits say more about it.
-pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
+/// Returns SQLite's primary result code (<https://www.sqlite.org/rescode.html>), without the upper bits of the extended
+/// one.
+pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?.parse::<i32>().ok()?;
     Some(code & 0xff)
 }
 
-/// Keeping the history in order stopped on the way. What was done is whole, and the next try goes on.
+/// A read failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the history cannot be read now: {0}")]
+pub struct ReadError(#[from] sqlx::Error);
+
+/// Maintenance, an erasure or a restore stopped early. All finished steps are consistent; a retry continues.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
-    /// The database did not do it.
+    /// SQLite failed.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
-    /// The database's file is none to write to.
+    /// The database file cannot be used.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
-    /// An archive is not as it must be.
+    DatabaseFile(#[from] DatabaseFileError),
+    /// An archive is missing, damaged or cannot be written.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// There is no archive to restore.
+    Archive(#[from] ArchiveError),
+    /// The month has no archive to restore.
     #[error("the month {0} is not archived")]
     NotArchived(Month),
-    /// Somebody else is at work on the same archive.
+    /// Another process changed the archive meanwhile.
     #[error("the archive of {0} has changed meanwhile: try again")]
     Changed(Month),
 }
@@ -162,7 +243,7 @@ impl From<CommitError> for LifecycleError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Database(error) => Self::Database(error),
-            CommitError::File(unfit) => Self::Unfit(unfit),
+            CommitError::File(error) => Self::DatabaseFile(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Raw rows in: facts into the tables of their month.
+//! Raw rows in: events into the tables of their month.
 //!
 //! Rows have values of their own in the statement, which takes half as long as one JSON parameter does.
 
@@ -11,12 +11,11 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::dictionary::json;
-use super::partition::Kind;
-use super::rollups::{millis, to_json};
+use super::codec::{json, millis, signed, to_json};
+use super::partition::RowKind;
 use crate::history::calendar::Month;
-use crate::history::event::{Census, PageViewFact, Sample, WatchFact};
-use crate::history::rollup::{Number, Numbers, samples};
+use crate::history::event::{PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use crate::history::rollup::{DictionaryId, DictionaryIds, samples};
 use crate::protocol::WatchState;
 
 /// The most rows of a statement; it has one value of each column for each.
@@ -62,30 +61,30 @@ pub(super) async fn rows<T: Row>(
     Ok(())
 }
 
-/// A fact, and the numbers of its texts.
-pub(super) struct Fact<'a, T>(pub(super) &'a T, pub(super) &'a Numbers);
+/// A event, and the ids of its texts.
+pub(super) struct EventRow<'a, T>(pub(super) &'a T, pub(super) &'a DictionaryIds);
 
-impl Row for Fact<'_, PageViewFact> {
+impl Row for EventRow<'_, PageViewEvent> {
     const COLUMNS: &'static [&'static str] =
         &["id", "at", "room", "visitor", "path", "title", "referrer", "props", "is_bot"];
     const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
-        let Self(fact, numbers) = self;
+        let Self(event, ids) = self;
         statement
-            .bind(fact.id.as_bytes().to_vec())
-            .bind(millis(fact.at))
-            .bind(numbers.room(&fact.who.room))
-            .bind(numbers.visitor(&fact.who.visitor))
-            .bind(numbers.text(fact.path.as_str()))
-            .bind(fact.title.as_ref().map(|title| numbers.text(title.as_str())))
-            .bind(fact.referrer.as_ref().map(|referrer| numbers.text(referrer.as_str())))
-            .bind(fact.props.as_ref().map(|props| props.as_json().to_owned()))
-            .bind(fact.who.is_bot)
+            .bind(event.id.as_bytes().to_vec())
+            .bind(millis(event.at))
+            .bind(ids.room(&event.actor.room))
+            .bind(ids.visitor(&event.actor.visitor))
+            .bind(ids.text(event.path.as_str()))
+            .bind(event.title.as_ref().map(|title| ids.text(title.as_str())))
+            .bind(event.referrer.as_ref().map(|referrer| ids.text(referrer.as_str())))
+            .bind(event.props.as_ref().map(|props| props.as_json().to_owned()))
+            .bind(event.actor.is_bot)
     }
 }
 
-impl Row for Fact<'_, WatchFact> {
+impl Row for EventRow<'_, WatchEvent> {
     const COLUMNS: &'static [&'static str] = &[
         "id",
         "room",
@@ -106,39 +105,39 @@ impl Row for Fact<'_, WatchFact> {
     const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
-        let Self(fact, numbers) = self;
-        let state = match fact.state {
+        let Self(event, ids) = self;
+        let state = match event.state {
             WatchState::Playing => "playing",
             WatchState::Paused => "paused",
             WatchState::Ended => "ended",
         };
         statement
-            .bind(fact.id.as_bytes().to_vec())
-            .bind(numbers.room(&fact.who.room))
-            .bind(numbers.visitor(&fact.who.visitor))
-            .bind(numbers.text(fact.content.as_str()))
+            .bind(event.id.as_bytes().to_vec())
+            .bind(ids.room(&event.actor.room))
+            .bind(ids.visitor(&event.actor.visitor))
+            .bind(ids.text(event.content.as_str()))
             .bind(state)
-            .bind(millis(fact.at))
-            .bind(signed(fact.watched_ms))
-            .bind(millis(fact.started_at))
-            .bind(millis(fact.seen_at))
-            .bind(fact.position_ms.map(|(_, position)| signed(position.get())))
-            .bind(fact.position_ms.map(|(at, _)| millis(at)))
-            .bind(fact.duration_ms.map(|duration| signed(duration.get())))
-            .bind(fact.props.as_ref().map(|(_, props)| props.as_json().to_owned()))
-            .bind(fact.props.as_ref().map(|(at, _)| millis(*at)))
-            .bind(fact.who.is_bot)
+            .bind(millis(event.at))
+            .bind(signed(event.watched_ms))
+            .bind(millis(event.started_at))
+            .bind(millis(event.seen_at))
+            .bind(event.position_ms.map(|(_, position)| signed(position.get())))
+            .bind(event.position_ms.map(|(at, _)| millis(at)))
+            .bind(event.duration_ms.map(|duration| signed(duration.get())))
+            .bind(event.props.as_ref().map(|(_, props)| props.as_json().to_owned()))
+            .bind(event.props.as_ref().map(|(at, _)| millis(*at)))
+            .bind(event.actor.is_bot)
     }
 }
 
-impl Row for Fact<'_, Census> {
+impl Row for EventRow<'_, TotalSample> {
     const COLUMNS: &'static [&'static str] = &["id", "at", "samples"];
     const KEY: usize = 1;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
-        let Self(census, numbers) = self;
-        let samples: Vec<StoredSample> = samples(census, numbers).map(StoredSample::new).collect();
-        statement.bind(census.id.as_bytes().to_vec()).bind(millis(census.at)).bind(to_json(&samples))
+        let Self(total, ids) = self;
+        let samples: Vec<StoredSample> = samples(total, ids).map(StoredSample::new).collect();
+        statement.bind(total.id.as_bytes().to_vec()).bind(millis(total.at)).bind(to_json(&samples))
     }
 }
 
@@ -146,7 +145,7 @@ impl Row for Fact<'_, Census> {
 /// JSON can be: nobody who came and no mood are left out at the end.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct StoredSample {
-    pub(super) room: Number,
+    pub(super) room: DictionaryId,
     present_ms: u64,
     peak: u32,
     #[serde(default)]
@@ -172,27 +171,22 @@ impl Serialize for StoredSample {
 }
 
 impl StoredSample {
-    fn new((room, sample): (Number, &Sample)) -> Self {
-        let Sample { present_ms, peak, joins, moods_ms } = sample.clone();
+    fn new((room, sample): (DictionaryId, &RoomSample)) -> Self {
+        let RoomSample { present_ms, peak, joins, moods_ms } = sample.clone();
         Self { room, present_ms, peak, joins, moods_ms }
     }
 }
 
-impl From<StoredSample> for Sample {
+impl From<StoredSample> for RoomSample {
     fn from(StoredSample { present_ms, peak, joins, moods_ms, .. }: StoredSample) -> Self {
         Self { present_ms, peak, joins, moods_ms }
     }
 }
 
-/// SQLite's integers are signed.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 /// Deletes rows by id.
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
-    kind: Kind,
+    kind: RowKind,
     month: Month,
     ids: &[Uuid],
 ) -> Result<u64, sqlx::Error> {

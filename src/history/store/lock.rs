@@ -20,17 +20,17 @@ const LINKS: usize = 40;
 
 /// Keeps other hubs from a database until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct DatabaseLock {
     /// None where the system has no such locks there.
     file: Option<File>,
 }
 
-impl Lock {
+impl DatabaseLock {
     /// Takes the lock of the database that a URL names, whether there is one or not. Nothing is written to it.
     ///
     /// # Errors
     /// Another hub has it, or the folder cannot be made or written to.
-    pub(crate) async fn take(url: &str) -> Result<Self, OpenError> {
+    pub(crate) async fn acquire(url: &str) -> Result<Self, OpenError> {
         let (_, path) = prepare(url).await?;
         let lock = lock_of(&path).and_then(|lock| Ok((private::create(&lock)?, lock)));
         let (file, lock) = lock.map_err(|source| OpenError::Lock { path: path.clone(), source })?;
@@ -46,7 +46,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for DatabaseLock {
     fn drop(&mut self) {
         // Not only closed: a child that this process is starting right now has the same descriptor until it runs.
         if let Some(file) = &self.file {
@@ -96,11 +96,11 @@ mod tests {
     async fn second_lock_is_refused_until_the_first_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new/hub.db", folder.path().display());
-        let first = Lock::take(&url).await.unwrap();
-        let error = Lock::take(&url).await.unwrap_err();
+        let first = DatabaseLock::acquire(&url).await.unwrap();
+        let error = DatabaseLock::acquire(&url).await.unwrap_err();
         assert!(matches!(&error, OpenError::InUse { .. }), "{error}");
         drop(first);
-        Lock::take(&url).await.unwrap();
+        DatabaseLock::acquire(&url).await.unwrap();
         assert!(!folder.path().join("new/hub.db").exists(), "the database is not made");
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::time::Instant;
 
+use super::codec::millis;
 use super::commit::quarters_from;
-use super::rollups::{self, millis};
+use super::rollups;
 use super::{LifecycleError, OpenError, Store};
 use crate::history::calendar::{Level, Month};
-use crate::history::rollup::{Activity, Key, Number, Presence};
+use crate::history::rollup::{ActivityRollup, DictionaryId, PresenceRollup, RollupKey};
 use crate::protocol::Time;
 
 /// Pages of the first slice of a vacuum.
@@ -42,7 +43,7 @@ const TABLES: [&str; 2] = ["activity_rollups", "presence_rollups"];
 
 impl Store {
     /// Where there is no history yet, keeps rollups of quarter hours only from `time` on, so that old
-    /// facts that are imported make none.
+    /// events that are imported make none.
     ///
     /// # Errors
     /// The database did not do it.
@@ -54,10 +55,10 @@ impl Store {
             WHERE quarters_from = 0 AND NOT EXISTS (SELECT 1 FROM months)";
         // Mostly there is history, and then no need to wait for somebody who writes.
         let is_new: bool =
-            sqlx::query_scalar(IS_NEW).fetch_one(&self.readers).await.map_err(OpenError::Begin)?;
+            sqlx::query_scalar(IS_NEW).fetch_one(&self.readers).await.map_err(OpenError::Write)?;
         if is_new {
             let begin = sqlx::query(BEGIN).bind(millis(Level::Day.floor(time)));
-            begin.execute(&self.writer).await.map_err(OpenError::Begin)?;
+            begin.execute(&self.writer).await.map_err(OpenError::Write)?;
         }
         Ok(())
     }
@@ -226,17 +227,24 @@ async fn drop_quarters(connection: &mut SqliteConnection, time: Time) -> Result<
 }
 
 /// The rooms that have a rollup of a day in this month, or already of the month.
-async fn rooms_of(connection: &mut SqliteConnection, month: Month) -> Result<BTreeSet<Number>, sqlx::Error> {
-    let mut rooms = super::recount::rooms(connection, Level::Day, month).await?;
-    rooms.extend(super::recount::rooms(connection, Level::Month, month).await?);
+async fn rooms_of(
+    connection: &mut SqliteConnection,
+    month: Month,
+) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
+    let mut rooms = rollups::rooms(connection, Level::Day, month).await?;
+    rooms.extend(rollups::rooms(connection, Level::Month, month).await?);
     Ok(rooms)
 }
 
 /// Writes the sum of a room's days instead of its month, whatever was there.
-async fn sum_room(connection: &mut SqliteConnection, month: Month, room: Number) -> Result<(), sqlx::Error> {
+async fn sum_room(
+    connection: &mut SqliteConnection,
+    month: Month,
+    room: DictionaryId,
+) -> Result<(), sqlx::Error> {
     let (from, to) = (month.start(), month.next().start());
-    let key = Key { level: Level::Month, room, at: from };
-    let mut activity = Activity::default();
+    let key = RollupKey { level: Level::Month, room, at: from };
+    let mut activity = ActivityRollup::default();
     for day in rollups::activity_between(connection, Level::Day, room, from, to).await?.values() {
         activity.merge(day);
     }
@@ -245,7 +253,7 @@ async fn sum_room(connection: &mut SqliteConnection, month: Month, room: Number)
     if days.is_empty() {
         return Ok(());
     }
-    let mut presence = Presence::default();
+    let mut presence = PresenceRollup::default();
     for day in days.values() {
         presence.merge(day);
     }

@@ -1,31 +1,29 @@
-//! The store: one SQLite file, one writer, many readers.
+//! The store: one SQLite file, one writer connection, several reader connections.
 //!
-//! The writer commits one batch per transaction, facts and their rollups together, so that history
-//! cannot disagree with itself. Readers are read-only and see only what is committed. Together with
-//! `stats` this is the only place where sqlx appears.
+//! The writer commits a batch in one transaction, events and their rollups together, so that both always agree.
+//! Readers are read-only and see committed data only. sqlx is used here and in `stats` only.
 
-mod adopt;
-mod archive;
+mod archiving;
+mod backfill;
+pub(in crate::history) mod codec;
 pub(crate) mod commit;
+mod database_file;
 pub(super) mod dictionary;
 mod erase;
 mod error;
-mod facts;
-mod file;
-mod holds;
 mod insert;
 mod lock;
 mod maintain;
-mod mentions;
 mod migrations;
 pub(crate) mod months;
 mod partition;
-mod person;
 mod read;
 mod recount;
-mod restore;
+mod references;
 pub(super) mod rollups;
+mod saved_holds;
 mod versions;
+mod visitor_data;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -45,100 +43,96 @@ use utoipa::ToSchema;
 
 pub(crate) use commit::Changes;
 pub(crate) use erase::Erased;
-pub(crate) use error::{CommitError, LifecycleError, OpenError};
-pub(crate) use file::Unfit;
-pub(crate) use holds::SavedHold;
-pub(crate) use lock::Lock;
+pub(crate) use error::{CommitError, DatabaseFileError, Fault, LifecycleError, OpenError, ReadError};
+pub(crate) use lock::DatabaseLock;
 pub(crate) use months::{MonthRows, MonthState};
-pub(crate) use person::PersonalData;
+pub(crate) use saved_holds::SavedHold;
+pub(crate) use visitor_data::PersonalData;
 
-use file::{APPLICATION_ID, Identity, Place};
+use database_file::{APPLICATION_ID, BUSY_TIMEOUT, DatabaseFile, FileId};
 use versions::Versions;
 
 use super::event::Batch;
 use crate::private;
 use crate::protocol::RoomId;
 
-/// How long the writer waits for a lock that another process holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The most connections that read at once.
+/// Limit of reader connections.
 const READERS: u32 = 4;
 
-/// The most bytes that a checkpointed write-ahead log keeps on disk.
+/// Limit of a checkpointed write-ahead log on disk, in bytes: 64 MiB.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
-/// The migrations that a call applied, and the newest there is.
+/// The migrations that a call applied, and the schema's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Migrated {
-    /// Versions that were applied just now.
+    /// Versions that this call applied.
     pub applied: Vec<i64>,
     /// The version of the schema.
     pub current: i64,
 }
 
-/// The open database. Cloning shares it.
+/// The open database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: SqlitePool,
     pub(in crate::history) readers: SqlitePool,
     versions: Arc<Versions>,
-    place: Place,
+    file: DatabaseFile,
 }
 
 impl Store {
-    /// Opens the file, makes it (and its folder) if it is missing, and brings its schema up to date.
+    /// Opens the database and migrates it. Creates the file and its folder if they are missing.
     ///
     /// # Errors
-    /// What stands in the way, in words for whoever starts the hub.
+    /// The file cannot be opened, used or migrated. The message is for the operator.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         let (options, path) = prepare(url).await?;
-        file::examine(&path, true).await?;
+        database_file::check(&path, true).await?;
         let mut writer = options
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
-            // What is deleted or overwritten leaves no copy in the page.
+            // Deleted and overwritten data leaves no copy in the page.
             .pragma("secure_delete", "FAST")
             .busy_timeout(BUSY_TIMEOUT);
-        // From now on a file that is missing is gone, and none is made in its place.
+        // A later reconnect must not create a new file.
         let reopen = writer.clone().create_if_missing(false);
         if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
-            // A file keeps this from its beginning. Told again, it would be a write, which a lock holds up.
+            // Only for a new file: on an existing one these pragmas are writes, which another process's lock blocks.
             writer = writer
                 .auto_vacuum(SqliteAutoVacuum::Incremental)
                 .pragma("application_id", APPLICATION_ID.to_string());
         }
-        // SQLite gives its log the mode of the file. What keeps a file from being made, SQLite says better.
+        // SQLite gives the write-ahead log the mode of the file. If this fails, SQLite reports the better error.
         drop(private::create_new(&path));
         let not_opened = |source| OpenError::File { path: path.clone(), source };
-        let place = Place::new(path.clone());
-        let writer = pool(1, &place).connect_with(writer).await.map_err(not_opened)?;
+        let file = DatabaseFile::new(path.clone());
+        let writer = pool(1, &file).connect_with(writer).await.map_err(not_opened)?;
         writer.set_connect_options(reopen);
-        place.opened().await?;
+        file.opened().await?;
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
-        let readers = pool(READERS, &place).connect_lazy_with(readers);
-        let store = Self { writer, readers, versions: Arc::default(), place };
+        let readers = pool(READERS, &file).connect_lazy_with(readers);
+        let store = Self { writer, readers, versions: Arc::default(), file };
         store.migrate().await?;
-        store.adopt().await.map_err(OpenError::Adopt)?;
+        store.backfill().await.map_err(OpenError::Backfill)?;
         Ok(store)
     }
 
-    /// Opens the file like [`open`](Self::open), but only where there is one.
+    /// Opens an existing database, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// As above, and where there is none.
+    /// Those of [`open`](Self::open), or the file does not exist.
     pub async fn open_existing(url: &str) -> Result<Self, OpenError> {
-        let (_, path) = file(url)?;
+        let (_, path) = parse_url(url)?;
         if path.exists() { Self::open(url).await } else { Err(OpenError::Missing { path }) }
     }
 
-    /// Applies the migrations that have not been applied.
+    /// Applies the migrations that are missing.
     ///
     /// # Errors
-    /// One failed, or the file has migrations that this version does not know, or is none to write to.
+    /// A migration failed, the file has migrations of a newer version, or the file cannot be used.
     pub(crate) async fn migrate(&self) -> Result<Migrated, OpenError> {
         drop(self.connection().await?);
         let before = applied(&self.writer).await?;
@@ -149,15 +143,15 @@ impl Store {
         Ok(Migrated { applied: after, current })
     }
 
-    /// Commits a batch: all of it, or nothing.
+    /// Commits a batch in one transaction.
     ///
     /// # Errors
-    /// The database is locked, full, gone or broken. Nothing has changed.
+    /// The database is locked, full, gone or damaged. It is unchanged.
     pub async fn commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
         match self.try_commit(batch).await {
-            Err(error @ (CommitError::Database(_) | CommitError::File(Unfit::Unreadable { .. }))) => {
-                Err(self.place.refusal().await.map_or(error, CommitError::File))
-            }
+            Err(
+                error @ (CommitError::Database(_) | CommitError::File(DatabaseFileError::Unreadable { .. })),
+            ) => Err(self.file.write_error().await.map_or(error, CommitError::File)),
             result => result,
         }
     }
@@ -172,16 +166,16 @@ impl Store {
         Ok(changes)
     }
 
-    /// The version of a room's figures, or of the whole hub's: rises whenever they change.
+    /// Returns the version of a room's figures, or of the whole hub's. It rises with each change of them.
     #[must_use]
     pub(crate) fn version(&self, room: Option<&RoomId>) -> u64 {
         self.versions.of(room)
     }
 
-    /// The writer's connection, to the file that is at the path.
+    /// Returns the writer's connection to the file that is at the path now.
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, CommitError> {
-        if !self.place.is_same().await? {
-            self.place.adopt().await?;
+        if !self.file.is_same().await? {
+            self.file.switch().await?;
             self.versions.change_all();
         }
         Ok(self.writer.acquire().await?)
@@ -190,34 +184,34 @@ impl Store {
     /// Begins a transaction on the writer.
     async fn begin(&self) -> Result<Transaction, CommitError> {
         let connection = self.connection().await?;
-        let file = self.place.file();
-        // It is one before it has begun: whoever is dropped meanwhile must not leave it open to who comes next. Nor
-        // is a connection kept that could not begin: one that was opened while the volume was read-only would stay so.
-        let mut transaction = Transaction { connection, place: self.place.clone(), file, is_over: false };
-        // A transaction that reads first and then writes may fail for good; this one locks at once.
+        let file_id = self.file.id();
+        // Built before BEGIN, so that a future dropped meanwhile closes the connection and leaves no open transaction to
+        // the next user. A connection whose BEGIN failed is closed too: opened on a read-only volume, it stays read-only.
+        let mut transaction = Transaction { connection, file: self.file.clone(), file_id, is_over: false };
+        // IMMEDIATE takes the write lock now. A transaction that upgrades from read to write later may fail for good.
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await?;
         Ok(transaction)
     }
 
-    /// The database's file.
+    /// The database's path.
     #[must_use]
-    pub(crate) fn file(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.readers.connect_options().get_filename().to_path_buf()
     }
 
-    /// Closes all connections, which folds the write-ahead log into the file.
+    /// Closes all connections. SQLite then copies the write-ahead log into the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
 }
 
-/// A transaction on the writer, or one that is about to begin. Dropped before its commit, it changes nothing.
+/// A transaction on the writer, or one that is about to begin. Rolls back when dropped before its commit.
 struct Transaction {
     connection: PoolConnection<Sqlite>,
-    place: Place,
-    /// Which file was at the place when it began.
-    file: Option<Identity>,
+    file: DatabaseFile,
+    /// The open file when the transaction began.
+    file_id: Option<FileId>,
     is_over: bool,
 }
 
@@ -225,7 +219,7 @@ impl Transaction {
     async fn commit(mut self) -> Result<(), CommitError> {
         sqlx::query("COMMIT").execute(&mut *self.connection).await?;
         self.is_over = true;
-        Ok(self.place.confirm(self.file).await?)
+        Ok(self.file.confirm(self.file_id).await?)
     }
 }
 
@@ -245,29 +239,29 @@ impl DerefMut for Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // Closing rolls back. And after a full disk or an I/O error SQLite has rolled back by itself, which
-        // sqlx does not see: only a new connection starts clean.
+        // Closing the connection rolls back. After a full disk or an I/O error SQLite has already rolled back by itself,
+        // unknown to sqlx, so only a new connection is in a defined state.
         if !self.is_over {
             self.connection.close_on_drop();
         }
     }
 }
 
-/// The file that a URL names, in a folder that is made where it is missing, and which takes writes.
+/// Parses a URL, creates the file's folder if it is missing, and checks that both are writable.
 async fn prepare(url: &str) -> Result<(SqliteConnectOptions, PathBuf), OpenError> {
-    let (options, path) = file(url)?;
+    let (options, path) = parse_url(url)?;
     if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
         private::create_folder(folder)
             .map_err(|source| OpenError::Folder { path: folder.to_path_buf(), source })?;
     }
-    match file::refusal(path.clone()).await {
-        Some(refusal) => Err(refusal.into()),
+    match database_file::write_error(path.clone()).await {
+        Some(error) => Err(error.into()),
         None => Ok((options, path)),
     }
 }
 
-/// The file that a URL names.
-fn file(url: &str) -> Result<(SqliteConnectOptions, PathBuf), OpenError> {
+/// Returns the options and the path of a `sqlite://` URL.
+fn parse_url(url: &str) -> Result<(SqliteConnectOptions, PathBuf), OpenError> {
     let bad_url = || OpenError::Url { url: url.to_owned() };
     let options = SqliteConnectOptions::from_str(url).map_err(|_| bad_url())?;
     let path = options.get_filename().to_path_buf();
@@ -287,12 +281,12 @@ async fn applied(writer: &SqlitePool) -> Result<Vec<i64>, MigrateError> {
     Ok(sqlx::query_scalar(VERSIONS).fetch_all(writer).await?)
 }
 
-fn pool(connections: u32, place: &Place) -> SqlitePoolOptions {
-    let place = place.clone();
-    // Connections to a file do not wear out: one is replaced only where the file is another.
+fn pool(connections: u32, file: &DatabaseFile) -> SqlitePoolOptions {
+    let file = file.clone();
+    // Connections have no maximum age: one is replaced only after the file at the path changed.
     SqlitePoolOptions::new()
         .before_acquire(move |_, connection| {
-            let is_current = place.is_current(connection.age);
+            let is_current = file.is_current(connection.age);
             Box::pin(async move { Ok(is_current) })
         })
         .max_connections(connections)

@@ -8,9 +8,8 @@ use serde::Serialize;
 use sqlx::SqliteConnection;
 use utoipa::ToSchema;
 
-use super::{LifecycleError, Store};
+use super::{LifecycleError, ReadError, Store};
 use crate::history::calendar::Month;
-use crate::history::stats::ReadError;
 
 /// A month of which there is something.
 #[derive(Debug, Clone, PartialEq, Eq)]

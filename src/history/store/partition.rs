@@ -5,12 +5,14 @@
 use std::collections::BTreeSet;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::history::calendar::Month;
 
 /// The kinds of raw rows, each with a table for every month.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum RowKind {
     /// Page views.
     PageViews,
     /// Watch sessions, merged from all that was told of them.
@@ -19,16 +21,9 @@ pub(super) enum Kind {
     Presence,
 }
 
-impl Kind {
-    /// All of them.
-    pub(super) const ALL: [Self; 3] = [Self::PageViews, Self::WatchSessions, Self::Presence];
-
+impl RowKind {
     fn name(self) -> &'static str {
-        match self {
-            Self::PageViews => "page_views",
-            Self::WatchSessions => "watch_sessions",
-            Self::Presence => "presence",
-        }
+        self.into()
     }
 
     /// Rooms, visitors, paths, titles, referrers and contents by their numbers.
@@ -122,7 +117,7 @@ impl Partitions {
             ON CONFLICT DO UPDATE SET is_live = 1, changes = changes + 1";
         sqlx::query(COUNT).bind(month.to_string()).execute(&mut *connection).await?;
         if self.live.insert(month) {
-            for kind in Kind::ALL {
+            for kind in RowKind::VARIANTS {
                 let table =
                     format!("CREATE TABLE {} ({}) {}", kind.table(month), kind.columns(), kind.options());
                 sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
@@ -141,7 +136,7 @@ impl Partitions {
         const DROPPED: &str = "UPDATE months SET is_live = 0 WHERE month = ?1";
         if self.live.remove(&month) {
             self.make_views(connection).await?;
-            for kind in Kind::ALL {
+            for kind in RowKind::VARIANTS {
                 let statement = format!("DROP TABLE {}", kind.table(month));
                 sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
             }
@@ -159,7 +154,7 @@ impl Partitions {
     ) -> Result<(), sqlx::Error> {
         // SQLite renames no table of which a view tells while another one is missing.
         Self::default().make_views(connection).await?;
-        for kind in Kind::ALL {
+        for kind in RowKind::VARIANTS {
             let table = kind.table(month);
             for statement in [
                 format!("CREATE TABLE {table}_new ({}) {}", kind.columns(), kind.options()),
@@ -174,7 +169,7 @@ impl Partitions {
     }
 
     async fn make_views(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        for kind in Kind::ALL {
+        for kind in RowKind::VARIANTS {
             for statement in [
                 format!("DROP VIEW IF EXISTS raw_{}", kind.name()),
                 format!("CREATE VIEW raw_{} AS {}", kind.name(), kind.view(&self.live)),

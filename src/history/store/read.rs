@@ -1,19 +1,23 @@
-//! Raw rows out: facts as they are stored.
+//! Raw rows out: events as they are stored.
 //!
 //! They come in the order of their ids, a page at a time, so that no read is long.
 
-use super::dictionary::{self, json};
-use super::insert::StoredSample;
-use super::partition::Kind;
-use super::rollups::from_json;
-use crate::history::calendar::Month;
-use crate::history::event::{Batch, Census, PageViewFact, Sample, WatchFact, Who};
-use crate::history::rollup::{ALL_ROOMS, Number, Trace};
-use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
+use strum::VariantArray;
 use uuid::Uuid;
+
+use super::codec::{decode_error, from_json, json};
+use super::dictionary;
+use super::insert::StoredSample;
+use super::partition::{Partitions, RowKind};
+use super::{ReadError, Store};
+use crate::history::calendar::Month;
+use crate::history::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId};
+use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
 
 /// Which of `ids`, which are sorted, have a row in this month: their places in `ids`.
 ///
@@ -21,7 +25,7 @@ use uuid::Uuid;
 /// only the months in question are.
 pub(super) async fn known(
     connection: &mut SqliteConnection,
-    kind: Kind,
+    kind: RowKind,
     month: Month,
     ids: &[Uuid],
 ) -> Result<Vec<usize>, sqlx::Error> {
@@ -40,7 +44,7 @@ pub(super) async fn known(
     let asked: Vec<_> = asked.iter().map(|id| id.simple()).collect();
     let found: String =
         sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&asked)?).fetch_one(connection).await?;
-    let found: Vec<usize> = serde_json::from_str(&found).map_err(decode)?;
+    let found: Vec<usize> = serde_json::from_str(&found).map_err(decode_error)?;
     Ok(found.into_iter().map(|place| place + start).collect())
 }
 
@@ -52,15 +56,15 @@ struct Page {
     /// The most rows.
     limit: u32,
     /// The visitor's number.
-    visitor: Option<Number>,
+    visitor: Option<DictionaryId>,
 }
 
-/// All rows of a month, a page at a time: page views, then watch sessions, then censuses.
+/// All rows of a month, a page at a time: page views, then watch sessions, then samples.
 #[derive(Debug)]
 pub(super) struct Pages {
     month: Month,
     page: Page,
-    kinds: Vec<Kind>,
+    kinds: Vec<RowKind>,
 }
 
 impl Pages {
@@ -69,14 +73,14 @@ impl Pages {
         Self {
             month,
             page: Page { limit, ..Page::default() },
-            kinds: vec![Kind::Presence, Kind::WatchSessions, Kind::PageViews],
+            kinds: vec![RowKind::Presence, RowKind::WatchSessions, RowKind::PageViews],
         }
     }
 
-    /// Only the rows of one visitor, who is in no census.
-    pub(super) fn of_visitor(month: Month, limit: u32, visitor: Number) -> Self {
+    /// Only the rows of one visitor, who is in no total.
+    pub(super) fn of_visitor(month: Month, limit: u32, visitor: DictionaryId) -> Self {
         let page = Page { limit, visitor: Some(visitor), ..Page::default() };
-        Self { month, page, kinds: vec![Kind::WatchSessions, Kind::PageViews] }
+        Self { month, page, kinds: vec![RowKind::WatchSessions, RowKind::PageViews] }
     }
 
     /// The next page, which has at least one row, or none when there are no more.
@@ -87,14 +91,16 @@ impl Pages {
         while let Some(kind) = self.kinds.last() {
             let mut batch = Batch::default();
             match kind {
-                Kind::PageViews => batch.page_views = page_views(connection, self.month, &self.page).await?,
-                Kind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
-                Kind::Presence => batch.censuses = censuses(connection, self.month, &self.page).await?,
+                RowKind::PageViews => {
+                    batch.page_views = page_views(connection, self.month, &self.page).await?
+                }
+                RowKind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
+                RowKind::Presence => batch.samples = samples(connection, self.month, &self.page).await?,
             }
             if !batch.is_empty() {
                 let last = batch.page_views.last().map(|view| view.id);
                 let last = last.or(batch.watches.last().map(|watch| watch.id));
-                self.page.after = last.or(batch.censuses.last().map(|census| census.id));
+                self.page.after = last.or(batch.samples.last().map(|total| total.id));
                 return Ok(Some(batch));
             }
             self.kinds.pop();
@@ -109,7 +115,7 @@ async fn page_views(
     connection: &mut SqliteConnection,
     month: Month,
     page: &Page,
-) -> Result<Vec<PageViewFact>, sqlx::Error> {
+) -> Result<Vec<PageViewEvent>, sqlx::Error> {
     let statement = format!(
         "SELECT id, room.text, visitor.text, path.text, title.text, referrer.text, at, props, is_bot
          FROM {} AS raw
@@ -120,7 +126,7 @@ async fn page_views(
          LEFT JOIN texts AS referrer ON referrer.number = raw.referrer
          WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
          ORDER BY raw.id LIMIT ?2",
-        Kind::PageViews.table(month)
+        RowKind::PageViews.table(month)
     );
     fetch(connection, &statement, page).await?.iter().map(page_view).collect()
 }
@@ -130,7 +136,7 @@ async fn watches(
     connection: &mut SqliteConnection,
     month: Month,
     page: &Page,
-) -> Result<Vec<WatchFact>, sqlx::Error> {
+) -> Result<Vec<WatchEvent>, sqlx::Error> {
     let statement = format!(
         "SELECT id, room.text, visitor.text, content.text, state, at, watched_ms, started_at, seen_at,
                 position_ms, position_at, duration_ms, props, props_at, is_bot
@@ -140,7 +146,7 @@ async fn watches(
          JOIN texts AS content ON content.number = raw.content
          WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
          ORDER BY raw.id LIMIT ?2",
-        Kind::WatchSessions.table(month)
+        RowKind::WatchSessions.table(month)
     );
     fetch(connection, &statement, page).await?.iter().map(watch).collect()
 }
@@ -150,7 +156,7 @@ pub(super) async fn watches_by_id(
     connection: &mut SqliteConnection,
     month: Month,
     ids: &[Uuid],
-) -> Result<Vec<WatchFact>, sqlx::Error> {
+) -> Result<Vec<WatchEvent>, sqlx::Error> {
     let statement = format!(
         "SELECT raw.id, room.text, visitor.text, content.text, state, at, watched_ms, started_at,
                 seen_at, position_ms, position_at, duration_ms, props, props_at, is_bot
@@ -159,29 +165,29 @@ pub(super) async fn watches_by_id(
          JOIN texts AS room ON room.number = raw.room
          JOIN visitors AS visitor ON visitor.number = raw.visitor
          JOIN texts AS content ON content.number = raw.content",
-        Kind::WatchSessions.table(month)
+        RowKind::WatchSessions.table(month)
     );
     let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
     let rows = sqlx::query(AssertSqlSafe(statement)).bind(json(&ids)?).fetch_all(connection).await?;
     rows.iter().map(watch).collect()
 }
 
-/// Reads censuses in the order of their ids.
-async fn censuses(
+/// Reads samples in the order of their ids.
+async fn samples(
     connection: &mut SqliteConnection,
     month: Month,
     page: &Page,
-) -> Result<Vec<Census>, sqlx::Error> {
+) -> Result<Vec<TotalSample>, sqlx::Error> {
     let statement = format!(
         "SELECT id, at, samples FROM {} AS raw WHERE raw.id > ?1 AND ?3 IS NULL ORDER BY raw.id LIMIT ?2",
-        Kind::Presence.table(month)
+        RowKind::Presence.table(month)
     );
     let rows = fetch(connection, &statement, page).await?;
-    let mut names = BTreeMap::<Number, RoomId>::new();
-    let mut censuses = Vec::with_capacity(rows.len());
+    let mut names = BTreeMap::<DictionaryId, RoomId>::new();
+    let mut totals = Vec::with_capacity(rows.len());
     for row in &rows {
         let samples: Vec<StoredSample> = from_json(row, 2)?;
-        let (mut hub, mut rooms) = (Sample::default(), BTreeMap::new());
+        let (mut hub, mut rooms) = (RoomSample::default(), BTreeMap::new());
         for sample in samples {
             if sample.room == ALL_ROOMS {
                 hub = sample.into();
@@ -193,34 +199,34 @@ async fn censuses(
             };
             rooms.insert(room, sample.into());
         }
-        censuses.push(Census { id: id(row)?, at: time(row, 1)?, hub, rooms });
+        totals.push(TotalSample { id: id(row)?, at: time(row, 1)?, hub, rooms });
     }
-    Ok(censuses)
+    Ok(totals)
 }
 
-async fn room(connection: &mut SqliteConnection, number: Number) -> Result<RoomId, sqlx::Error> {
+async fn room(connection: &mut SqliteConnection, number: DictionaryId) -> Result<RoomId, sqlx::Error> {
     let name = dictionary::text(connection, number).await?;
-    name.unwrap_or_default().try_into().map_err(decode)
+    name.unwrap_or_default().try_into().map_err(decode_error)
 }
 
 /// Where and when these visitors saw or watched something in this month.
-pub(super) async fn traces(
+pub(super) async fn appearances(
     connection: &mut SqliteConnection,
     month: Month,
-    visitors: &BTreeSet<Number>,
-) -> Result<Vec<Trace>, sqlx::Error> {
+    visitors: &BTreeSet<DictionaryId>,
+) -> Result<Vec<Appearance>, sqlx::Error> {
     let statement = format!(
         "SELECT DISTINCT visitor, room, at FROM {} WHERE NOT is_bot AND visitor IN (SELECT value FROM json_each(?1))
          UNION
          SELECT visitor, room, started_at FROM {}
          WHERE NOT is_bot AND visitor IN (SELECT value FROM json_each(?1))",
-        Kind::PageViews.table(month),
-        Kind::WatchSessions.table(month)
+        RowKind::PageViews.table(month),
+        RowKind::WatchSessions.table(month)
     );
-    let rows: Vec<(Number, Number, u64)> =
+    let rows: Vec<(DictionaryId, DictionaryId, u64)> =
         sqlx::query_as(AssertSqlSafe(statement)).bind(json(visitors)?).fetch_all(connection).await?;
-    let trace = |(visitor, room, at)| Trace { visitor, room, at: Time::from_millis(at) };
-    Ok(rows.into_iter().map(trace).collect())
+    let appearance = |(visitor, room, at)| Appearance { visitor, room, at: Time::from_millis(at) };
+    Ok(rows.into_iter().map(appearance).collect())
 }
 
 async fn fetch(
@@ -239,10 +245,10 @@ pub(super) fn blob(id: Option<Uuid>) -> Vec<u8> {
 }
 
 /// The page view of a row with the columns of [`page_views`].
-pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewFact, sqlx::Error> {
-    Ok(PageViewFact {
+pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewEvent, sqlx::Error> {
+    Ok(PageViewEvent {
         id: id(row)?,
-        who: Who { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(8)? },
+        actor: Actor { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(8)? },
         path: text(row, 3)?,
         title: optional_text(row, 4)?,
         referrer: optional_text(row, 5)?,
@@ -252,7 +258,7 @@ pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewFact, sqlx::Error> {
 }
 
 /// The watch session of a row with the columns of [`watches`].
-pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
+pub(super) fn watch(row: &SqliteRow) -> Result<WatchEvent, sqlx::Error> {
     let state = match row.try_get(4)? {
         "playing" => WatchState::Playing,
         "paused" => WatchState::Paused,
@@ -261,15 +267,15 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
     let pair =
         |value: Option<u64>, at: Option<u64>| value.zip(at).map(|(value, at)| (Time::from_millis(at), value));
     let position_ms = match pair(row.try_get(9)?, row.try_get(10)?) {
-        Some((at, position)) => Some((at, SafeInteger::try_from(position).map_err(decode)?)),
+        Some((at, position)) => Some((at, SafeInteger::try_from(position).map_err(decode_error)?)),
         None => None,
     };
     let duration_ms =
-        row.try_get::<Option<u64>, _>(11)?.map(SafeInteger::try_from).transpose().map_err(decode)?;
+        row.try_get::<Option<u64>, _>(11)?.map(SafeInteger::try_from).transpose().map_err(decode_error)?;
     let props_at: Option<u64> = row.try_get(13)?;
-    Ok(WatchFact {
+    Ok(WatchEvent {
         id: id(row)?,
-        who: Who { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(14)? },
+        actor: Actor { room: text(row, 1)?, visitor: text(row, 2)?, is_bot: row.try_get(14)? },
         content: text(row, 3)?,
         state,
         at: time(row, 5)?,
@@ -283,7 +289,7 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchFact, sqlx::Error> {
 }
 
 fn id(row: &SqliteRow) -> Result<Uuid, sqlx::Error> {
-    Uuid::from_slice(row.try_get(0)?).map_err(decode)
+    Uuid::from_slice(row.try_get(0)?).map_err(decode_error)
 }
 
 fn time(row: &SqliteRow, column: usize) -> Result<Time, sqlx::Error> {
@@ -294,20 +300,65 @@ fn text<T>(row: &SqliteRow, column: usize) -> Result<T, sqlx::Error>
 where
     T: TryFrom<String, Error: std::error::Error + Send + Sync + 'static>,
 {
-    T::try_from(row.try_get(column)?).map_err(decode)
+    T::try_from(row.try_get(column)?).map_err(decode_error)
 }
 
 fn optional_text<T>(row: &SqliteRow, column: usize) -> Result<Option<T>, sqlx::Error>
 where
     T: TryFrom<String, Error: std::error::Error + Send + Sync + 'static>,
 {
-    row.try_get::<Option<String>, _>(column)?.map(T::try_from).transpose().map_err(decode)
+    row.try_get::<Option<String>, _>(column)?.map(T::try_from).transpose().map_err(decode_error)
 }
 
 fn props(row: &SqliteRow, column: usize) -> Result<Option<Props>, sqlx::Error> {
-    row.try_get::<Option<&str>, _>(column)?.map(serde_json::from_str).transpose().map_err(decode)
+    row.try_get::<Option<&str>, _>(column)?.map(serde_json::from_str).transpose().map_err(decode_error)
 }
 
-fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
+/// Events that are read at once.
+const ROWS_PER_PAGE: u32 = 5_000;
+
+/// The events of a month: page views, then watch sessions, then samples, each by their ids.
+#[derive(Debug)]
+pub(crate) struct EventReader {
+    readers: SqlitePool,
+    pages: Pages,
+}
+
+impl EventReader {
+    /// The next ones, or none when there are no more.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
+        let mut connection = self.readers.acquire().await?;
+        Ok(self.pages.next(&mut connection).await?)
+    }
+}
+
+impl Store {
+    /// The months whose events are in the database.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub(crate) async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
+        let mut connection = self.readers.acquire().await?;
+        Ok(Partitions::read(&mut connection).await?.live)
+    }
+
+    /// How many events there are in a month, which is in the database.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub(crate) async fn count(&self, month: Month) -> Result<u64, ReadError> {
+        let counts =
+            RowKind::VARIANTS.iter().map(|kind| format!("(SELECT count(*) FROM {})", kind.table(month)));
+        let statement = format!("SELECT {}", counts.collect::<Vec<_>>().join(" + "));
+        Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.readers).await?)
+    }
+
+    /// Reads the events of a month, which is in the database.
+    #[must_use]
+    pub(crate) fn events(&self, month: Month) -> EventReader {
+        EventReader { readers: self.readers.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }
+    }
 }

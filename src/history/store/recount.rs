@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
+use strum::VariantArray;
 
 use super::commit::quarters_from;
 use super::partition::Partitions;
-use super::{Store, dictionary, months, read, rollups};
+use super::{ReadError, Store, dictionary, months, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
-use crate::history::rollup::{Activity, Key, Number, Presence, Tally};
-use crate::history::stats::ReadError;
+use crate::history::rollup::{ActivityRollup, PresenceRollup, RollupDelta, RollupKey};
 use crate::protocol::Time;
 
 /// Raw rows that are read at once.
@@ -94,27 +94,27 @@ async fn recount_month(
     month: Month,
     recount: &mut Recount,
 ) -> Result<(), sqlx::Error> {
-    let mut tally = Tally::default();
+    let mut delta = RollupDelta::default();
     if partitions.live.contains(&month) {
         let mut page = read::Pages::new(month, ROWS_PER_PAGE);
         while let Some(batch) = page.next(connection).await? {
             recount.rows += batch.len() as u64;
-            tally.add(&batch, &dictionary::find(connection, &[&batch]).await?);
+            delta.add(&batch, &dictionary::find(connection, &[&batch]).await?);
         }
     }
     let quarters_from = quarters_from(connection).await?;
     let is_summed = months::one(connection, month).await?.is_some_and(|state| state.is_summed);
-    let is_kept = |level: Level, at: Time| match level {
+    let is_retained = |level: Level, at: Time| match level {
         Level::Quarter => at >= quarters_from,
         Level::Day => true,
         Level::Month => is_summed,
     };
-    let (mut activity, mut presence) = (tally.activity(is_kept), tally.presence(is_kept));
+    let (mut activity, mut presence) = (delta.activity(is_retained), delta.presence(is_retained));
     let mut differences = Vec::new();
     // A month that is just being summed up has the sums of some rooms, and pieces of others.
     let is_half_done = partitions.is_summed(month) && !is_summed;
-    for level in Level::ALL.into_iter().filter(|level| *level != Level::Month || !is_half_done) {
-        for room in rooms(connection, level, month).await? {
+    for level in Level::VARIANTS.iter().copied().filter(|level| *level != Level::Month || !is_half_done) {
+        for room in rollups::rooms(connection, level, month).await? {
             let (from, to) = (month.start(), month.next().start());
             let stored = rollups::activity_between(connection, level, room, from, to).await?;
             for (key, stored) in stored {
@@ -132,10 +132,10 @@ async fn recount_month(
     }
     // What is left was never stored.
     for (key, recounted) in &activity {
-        compare_activity(*key, &Activity::default(), recounted, &mut differences);
+        compare_activity(*key, &ActivityRollup::default(), recounted, &mut differences);
     }
     for (key, recounted) in &presence {
-        compare_presence(*key, &Presence::default(), recounted, &mut differences);
+        compare_presence(*key, &PresenceRollup::default(), recounted, &mut differences);
     }
     for (key, part, stored, recounted) in differences {
         let room = dictionary::text(connection, key.room).await?;
@@ -144,23 +144,14 @@ async fn recount_month(
     Ok(())
 }
 
-/// The rooms of which there are rollups in a month.
-pub(super) async fn rooms(
-    connection: &mut SqliteConnection,
-    level: Level,
-    month: Month,
-) -> Result<BTreeSet<Number>, sqlx::Error> {
-    const ROOMS: &str = "
-        SELECT room FROM activity_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3
-        UNION SELECT room FROM presence_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3";
-    let (from, to) = (rollups::millis(month.start()), rollups::millis(month.next().start()));
-    let rows = sqlx::query(ROOMS).bind(level.name()).bind(from).bind(to).fetch_all(connection).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
-}
+type Found = (RollupKey, &'static str, String, String);
 
-type Found = (Key, &'static str, String, String);
-
-fn compare_activity(key: Key, stored: &Activity, recounted: &Activity, found: &mut Vec<Found>) {
+fn compare_activity(
+    key: RollupKey,
+    stored: &ActivityRollup,
+    recounted: &ActivityRollup,
+    found: &mut Vec<Found>,
+) {
     let mut number = |part, stored: i64, recounted: i64| {
         if stored != recounted {
             found.push((key, part, stored.to_string(), recounted.to_string()));
@@ -182,7 +173,12 @@ fn compare_activity(key: Key, stored: &Activity, recounted: &Activity, found: &m
     part("props", parts.0.props == parts.1.props, &parts.0.props, &parts.1.props);
 }
 
-fn compare_presence(key: Key, stored: &Presence, recounted: &Presence, found: &mut Vec<Found>) {
+fn compare_presence(
+    key: RollupKey,
+    stored: &PresenceRollup,
+    recounted: &PresenceRollup,
+    found: &mut Vec<Found>,
+) {
     if stored != recounted {
         found.push((key, "presence", format!("{stored:?}"), format!("{recounted:?}")));
     }

@@ -5,15 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::dictionary::json;
+use super::codec::{from_json, from_visitors, json, millis, to_json, to_visitors};
 use super::insert::{self, Statement};
-use crate::history::calendar::Level;
-use crate::history::rollup::{Activity, Key, Number, Presence};
+use crate::history::calendar::{Level, Month};
+use crate::history::rollup::{ActivityRollup, DictionaryId, PresenceRollup, RollupKey};
 use crate::protocol::Time;
 
 /// Rollups per statement; a large one has some ten thousand bytes.
@@ -23,11 +21,11 @@ const ROWS_PER_STATEMENT: usize = 200;
 /// which they belong no longer.
 pub(super) async fn change_activity(
     connection: &mut SqliteConnection,
-    changes: &BTreeMap<Key, Activity>,
-    gone: &BTreeMap<Key, RoaringBitmap>,
+    changes: &BTreeMap<RollupKey, ActivityRollup>,
+    gone: &BTreeMap<RollupKey, RoaringBitmap>,
 ) -> Result<(), sqlx::Error> {
-    let keys: BTreeSet<Key> = changes.keys().chain(gone.keys()).copied().collect();
-    let keys: Vec<Key> = keys.into_iter().collect();
+    let keys: BTreeSet<RollupKey> = changes.keys().chain(gone.keys()).copied().collect();
+    let keys: Vec<RollupKey> = keys.into_iter().collect();
     for chunk in keys.chunks(ROWS_PER_STATEMENT) {
         let mut rollups = activity(connection, chunk).await?;
         for key in chunk {
@@ -47,9 +45,9 @@ pub(super) async fn change_activity(
 /// Adds `changes` to the rollups of who was present.
 pub(super) async fn change_presence(
     connection: &mut SqliteConnection,
-    changes: &BTreeMap<Key, Presence>,
+    changes: &BTreeMap<RollupKey, PresenceRollup>,
 ) -> Result<(), sqlx::Error> {
-    let keys: Vec<Key> = changes.keys().copied().collect();
+    let keys: Vec<RollupKey> = changes.keys().copied().collect();
     for chunk in keys.chunks(ROWS_PER_STATEMENT) {
         let mut rollups = presence(connection, chunk).await?;
         for key in chunk {
@@ -64,8 +62,8 @@ pub(super) async fn change_presence(
 /// The stored rollups of page views and watch sessions among `keys`.
 pub(super) async fn activity(
     connection: &mut SqliteConnection,
-    keys: &[Key],
-) -> Result<BTreeMap<Key, Activity>, sqlx::Error> {
+    keys: &[RollupKey],
+) -> Result<BTreeMap<RollupKey, ActivityRollup>, sqlx::Error> {
     const FIND: &str = "
         SELECT rollup.level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
                referrers, props
@@ -78,8 +76,8 @@ pub(super) async fn activity(
 /// The stored rollups of who was present among `keys`.
 pub(super) async fn presence(
     connection: &mut SqliteConnection,
-    keys: &[Key],
-) -> Result<BTreeMap<Key, Presence>, sqlx::Error> {
+    keys: &[RollupKey],
+) -> Result<BTreeMap<RollupKey, PresenceRollup>, sqlx::Error> {
     const FIND: &str = "
         SELECT rollup.level, room, at, joins, peak, present_ms, moods_ms
         FROM json_each(?1) AS asked CROSS JOIN presence_rollups AS rollup
@@ -92,10 +90,10 @@ pub(super) async fn presence(
 pub(super) async fn activity_between(
     connection: &mut SqliteConnection,
     level: Level,
-    room: Number,
+    room: DictionaryId,
     from: Time,
     to: Time,
-) -> Result<BTreeMap<Key, Activity>, sqlx::Error> {
+) -> Result<BTreeMap<RollupKey, ActivityRollup>, sqlx::Error> {
     const BETWEEN: &str = "
         SELECT level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
                referrers, props
@@ -108,10 +106,10 @@ pub(super) async fn activity_between(
 pub(super) async fn presence_between(
     connection: &mut SqliteConnection,
     level: Level,
-    room: Number,
+    room: DictionaryId,
     from: Time,
     to: Time,
-) -> Result<BTreeMap<Key, Presence>, sqlx::Error> {
+) -> Result<BTreeMap<RollupKey, PresenceRollup>, sqlx::Error> {
     const BETWEEN: &str = "
         SELECT level, room, at, joins, peak, present_ms, moods_ms
         FROM presence_rollups WHERE level = ?1 AND room = ?2 AND at >= ?3 AND at < ?4";
@@ -119,17 +117,31 @@ pub(super) async fn presence_between(
     query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
 }
 
+/// The rooms of which there are rollups in a month.
+pub(super) async fn rooms(
+    connection: &mut SqliteConnection,
+    level: Level,
+    month: Month,
+) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
+    const ROOMS: &str = "
+        SELECT room FROM activity_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3
+        UNION SELECT room FROM presence_rollups WHERE level = ?1 AND at >= ?2 AND at < ?3";
+    let (from, to) = (millis(month.start()), millis(month.next().start()));
+    let rows = sqlx::query(ROOMS).bind(level.name()).bind(from).bind(to).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
 /// Writes rollups instead of what was stored; those that are empty go.
 pub(super) async fn put_activity(
     connection: &mut SqliteConnection,
-    rollups: &BTreeMap<Key, Activity>,
+    rollups: &BTreeMap<RollupKey, ActivityRollup>,
 ) -> Result<(), sqlx::Error> {
     const DROP: &str = "
         DELETE FROM activity_rollups WHERE (level, room, at) IN
             (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1))";
     let (empty, full): (Vec<_>, Vec<_>) = rollups.iter().partition(|(_, rollup)| rollup.is_empty());
     insert::rows(connection, "activity_rollups", &full).await?;
-    let empty: Vec<Key> = empty.into_iter().map(|(key, _)| *key).collect();
+    let empty: Vec<RollupKey> = empty.into_iter().map(|(key, _)| *key).collect();
     if !empty.is_empty() {
         sqlx::query(DROP).bind(json(&triples(&empty))?).execute(connection).await?;
     }
@@ -139,12 +151,12 @@ pub(super) async fn put_activity(
 /// Writes rollups instead of what was stored.
 pub(super) async fn put_presence(
     connection: &mut SqliteConnection,
-    rollups: &BTreeMap<Key, Presence>,
+    rollups: &BTreeMap<RollupKey, PresenceRollup>,
 ) -> Result<(), sqlx::Error> {
     insert::rows(connection, "presence_rollups", &rollups.iter().collect::<Vec<_>>()).await
 }
 
-impl insert::Row for (&Key, &Activity) {
+impl insert::Row for (&RollupKey, &ActivityRollup) {
     const COLUMNS: &'static [&'static str] = &[
         "level",
         "room",
@@ -163,9 +175,6 @@ impl insert::Row for (&Key, &Activity) {
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let (key, rollup) = self;
-        let mut visitor_set = Vec::with_capacity(rollup.visitors.serialized_size());
-        // Writing to memory does not fail.
-        let _ = rollup.visitors.serialize_into(&mut visitor_set);
         statement
             .bind(key.level.name())
             .bind(key.room)
@@ -178,11 +187,11 @@ impl insert::Row for (&Key, &Activity) {
             .bind(to_json(&rollup.contents))
             .bind(to_json(&rollup.referrers))
             .bind(to_json(&rollup.props))
-            .bind(visitor_set)
+            .bind(from_visitors(&rollup.visitors))
     }
 }
 
-impl insert::Row for (&Key, &Presence) {
+impl insert::Row for (&RollupKey, &PresenceRollup) {
     const COLUMNS: &'static [&'static str] =
         &["level", "room", "at", "joins", "peak", "present_ms", "moods_ms"];
     const KEY: usize = 3;
@@ -200,30 +209,25 @@ impl insert::Row for (&Key, &Presence) {
     }
 }
 
-/// Maps of numbers and texts are always JSON.
-pub(super) fn to_json(map: &impl Serialize) -> String {
-    serde_json::to_string(map).unwrap_or_default()
-}
-
-fn triples(keys: &[Key]) -> Vec<(Level, Number, Time)> {
+fn triples(keys: &[RollupKey]) -> Vec<(Level, DictionaryId, Time)> {
     keys.iter().map(|key| (key.level, key.room, key.at)).collect()
 }
 
-fn key(row: &SqliteRow) -> Result<Key, sqlx::Error> {
+fn key(row: &SqliteRow) -> Result<RollupKey, sqlx::Error> {
     let level = match row.try_get(0)? {
         "quarter" => Level::Quarter,
         "day" => Level::Day,
         _ => Level::Month,
     };
-    Ok(Key { level, room: row.try_get(1)?, at: Time::from_millis(row.try_get(2)?) })
+    Ok(RollupKey { level, room: row.try_get(1)?, at: Time::from_millis(row.try_get(2)?) })
 }
 
-fn to_activity(row: &SqliteRow) -> Result<Activity, sqlx::Error> {
-    Ok(Activity {
+fn to_activity(row: &SqliteRow) -> Result<ActivityRollup, sqlx::Error> {
+    Ok(ActivityRollup {
         page_views: row.try_get(3)?,
         watch_sessions: row.try_get(4)?,
         watched_ms: row.try_get(5)?,
-        visitors: set(row.try_get(6)?)?,
+        visitors: to_visitors(row.try_get(6)?)?,
         pages: from_json(row, 7)?,
         contents: from_json(row, 8)?,
         referrers: from_json(row, 9)?,
@@ -231,29 +235,11 @@ fn to_activity(row: &SqliteRow) -> Result<Activity, sqlx::Error> {
     })
 }
 
-fn to_presence(row: &SqliteRow) -> Result<Presence, sqlx::Error> {
-    Ok(Presence {
+fn to_presence(row: &SqliteRow) -> Result<PresenceRollup, sqlx::Error> {
+    Ok(PresenceRollup {
         joins: row.try_get(3)?,
         peak: row.try_get(4)?,
         present_ms: row.try_get(5)?,
         moods_ms: from_json(row, 6)?,
     })
-}
-
-/// A column of JSON text.
-pub(in crate::history) fn from_json<T: DeserializeOwned>(
-    row: &SqliteRow,
-    column: usize,
-) -> Result<T, sqlx::Error> {
-    serde_json::from_str(row.try_get(column)?).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-/// A set of visitors from its stored form.
-pub(in crate::history) fn set(stored: &[u8]) -> Result<RoaringBitmap, sqlx::Error> {
-    RoaringBitmap::deserialize_from(stored).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-/// SQLite's integers are signed.
-pub(in crate::history) fn millis(time: Time) -> i64 {
-    i64::try_from(time.millis()).unwrap_or(i64::MAX)
 }

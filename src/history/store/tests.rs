@@ -1,4 +1,4 @@
-//! The store against random facts, on real files: any order, any repeats, crashes between statements and
+//! The store against random events, on real files: any order, any repeats, crashes between statements and
 //! reopened files store the same, and the rollups are what a recount gives.
 
 use std::pin::pin;
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::*;
 use crate::history::calendar::{DAY_MS, time};
-use crate::history::event::{Census, PageViewFact, Sample, WatchFact, Who};
+use crate::history::event::{Actor, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::protocol::{RoomId, Time, VisitorId};
 
-mod erasing;
-mod keeping;
+mod archiving;
+mod erasure;
 mod support;
 
 /// A file of its own, and the store on it.
@@ -31,7 +31,7 @@ impl File {
         Self { folder, store }
     }
 
-    async fn reopen(&mut self) {
+    async fn restore_from(&mut self) {
         self.store.close().await;
         self.store = Store::open(&url(&self.folder)).await.unwrap();
     }
@@ -61,9 +61,9 @@ fn url(folder: &TempDir) -> String {
     format!("sqlite://{}/a.db", folder.path().display())
 }
 
-fn who(name: &str, is_bot: bool) -> Who {
+fn who(name: &str, is_bot: bool) -> Actor {
     let (room, visitor) = (RoomId::try_from(name).unwrap(), VisitorId::try_from(name).unwrap());
-    Who { room, visitor, is_bot }
+    Actor { room, visitor, is_bot }
 }
 
 fn at(text: &str) -> Time {
@@ -77,7 +77,7 @@ fn moment() -> impl Strategy<Value = Time> {
 }
 
 /// A message as a client may send it: few ids and few times.
-fn watch() -> impl Strategy<Value = WatchFact> {
+fn watch() -> impl Strategy<Value = WatchEvent> {
     let state = proptest::sample::select(vec!["playing", "paused", "ended"]);
     let optional = |limit: u64| proptest::option::of(0..limit);
     let clocks = (moment(), proptest::option::of(moment()), proptest::option::of(moment()));
@@ -90,7 +90,7 @@ fn watch() -> impl Strategy<Value = WatchFact> {
                 "props": position.map(|position| serde_json::json!({ "p": position })),
             });
             let message = serde_json::from_value(message).unwrap();
-            WatchFact::new(who(&name, bot == 0), message, arrived).unwrap()
+            WatchEvent::new(who(&name, bot == 0), message, arrived).unwrap()
         },
     )
 }
@@ -99,8 +99,8 @@ fn referrer(name: &str) -> String {
     format!("https://www.{name}.example/x")
 }
 
-/// What is told once is a function of its id: only repeats of the same fact meet.
-fn page_view() -> impl Strategy<Value = PageViewFact> {
+/// What is told once is a function of its id: only repeats of the same event meet.
+fn page_view() -> impl Strategy<Value = PageViewEvent> {
     (0..12_u128, moment()).prop_map(|(id, _)| {
         let name = ["a", "b", "c"][usize::try_from(id).unwrap() % 3];
         let seen = at("2024-02-29T23:20:00Z").plus(u64::try_from(id).unwrap() * 10 * 60_000);
@@ -113,13 +113,13 @@ fn page_view() -> impl Strategy<Value = PageViewFact> {
             "props": (id % 3 == 0).then(|| serde_json::json!({ "plan": name, "n": id % 4, "yes": true })),
         });
         let message = serde_json::from_value(message).unwrap();
-        PageViewFact::new(who(name, id % 7 == 3), message, seen).unwrap()
+        PageViewEvent::new(who(name, id % 7 == 3), message, seen).unwrap()
     })
 }
 
-fn census() -> impl Strategy<Value = Census> {
+fn total() -> impl Strategy<Value = TotalSample> {
     (0..10_u128).prop_map(|id| {
-        let sample = |people: u32| Sample {
+        let sample = |people: u32| RoomSample {
             present_ms: 60_000 * u64::from(people),
             peak: people,
             joins: 1,
@@ -127,7 +127,7 @@ fn census() -> impl Strategy<Value = Census> {
         };
         let people = u32::try_from(id).unwrap();
         let room = |name: &str| (RoomId::try_from(name).unwrap(), sample(people));
-        Census {
+        TotalSample {
             id: Uuid::from_u128(id),
             at: at("2024-02-29T23:50:00Z").plus(u64::from(people) * 3 * 60_000),
             hub: sample(2 * people),
@@ -137,15 +137,15 @@ fn census() -> impl Strategy<Value = Census> {
 }
 
 fn batch() -> impl Strategy<Value = Batch> {
-    let facts = (
+    let events = (
         proptest::collection::vec(watch(), 0..8),
         proptest::collection::vec(page_view(), 0..8),
-        proptest::collection::vec(census(), 0..4),
+        proptest::collection::vec(total(), 0..4),
     );
-    facts.prop_map(|(watches, page_views, censuses)| Batch { page_views, watches, censuses })
+    events.prop_map(|(watches, page_views, samples)| Batch { page_views, watches, samples })
 }
 
-/// The same facts, twice, in another order and in other batches.
+/// The same events, twice, in another order and in other batches.
 fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
     let all = told.iter().cloned().fold(Batch::default(), |mut all, batch| {
         all.append(batch);
@@ -155,7 +155,7 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
     let orders = (
         Just(twice(all.watches.len())).prop_shuffle(),
         Just(twice(all.page_views.len())).prop_shuffle(),
-        Just(twice(all.censuses.len())).prop_shuffle(),
+        Just(twice(all.samples.len())).prop_shuffle(),
     );
     (orders, 1..4_usize).prop_map(move |((watches, views, samples), parts)| {
         let mut batches = vec![Batch::default(); parts];
@@ -165,10 +165,7 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
             .iter()
             .enumerate()
             .for_each(|(n, i)| batches[part(n)].page_views.push(all.page_views[*i].clone()));
-        samples
-            .iter()
-            .enumerate()
-            .for_each(|(n, i)| batches[part(n)].censuses.push(all.censuses[*i].clone()));
+        samples.iter().enumerate().for_each(|(n, i)| batches[part(n)].samples.push(all.samples[*i].clone()));
         batches
     })
 }
@@ -209,7 +206,7 @@ proptest! {
             }
             for batch in &again {
                 second.store.commit(batch).await.unwrap();
-                second.reopen().await;
+                second.restore_from().await;
             }
             first.expect_rollups_right().await;
             second.expect_rollups_right().await;
@@ -227,7 +224,7 @@ proptest! {
             for (batch, waits) in &told {
                 let before = file.rows().await;
                 if !matches!(crash_after(*waits, file.store.commit(batch)).await, Some(Ok(_))) {
-                    file.reopen().await;
+                    file.restore_from().await;
                     let left = file.rows().await;
                     file.expect_rollups_right().await;
                     file.store.commit(batch).await.unwrap();
@@ -251,9 +248,9 @@ async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next()
         held_until: at("2030-01-01T00:00:00Z"),
     };
     for waits in 0.. {
-        let is_over = crash_after(waits, file.store.save_seats(|| vec![seat("ann")])).await.is_some();
-        file.store.save_seats(|| vec![seat("bob")]).await.unwrap();
-        assert_eq!(file.store.seats().await.unwrap(), [Some(seat("bob"))], "after {waits} waits");
+        let is_over = crash_after(waits, file.store.save_holds(|| vec![seat("ann")])).await.is_some();
+        file.store.save_holds(|| vec![seat("bob")]).await.unwrap();
+        assert_eq!(file.store.saved_holds().await.unwrap(), [Some(seat("bob"))], "after {waits} waits");
         if is_over {
             break;
         }
@@ -293,5 +290,5 @@ async fn a_database_that_cannot_be_used_says_why() {
     let below = Store::open(&format!("sqlite://{}/a.db", file.display())).await;
     assert!(matches!(below, Err(OpenError::Folder { .. })), "{below:?}");
     let itself = Store::open(&format!("sqlite://{}", file.display())).await;
-    assert!(matches!(itself, Err(OpenError::Unfit(Unfit::Foreign { .. }))), "{itself:?}");
+    assert!(matches!(itself, Err(OpenError::Unusable(DatabaseFileError::Foreign { .. }))), "{itself:?}");
 }

@@ -14,8 +14,8 @@ use utoipa::openapi::{
 
 use super::DESCRIPTION;
 use super::endpoint::{ADMIN, Endpoint, JSON, Schemas, VISITOR, Who, merge};
-use crate::history::lifecycle::Report;
-use crate::history::stats::{Stats, Zone};
+use crate::history::lifecycle::MaintenanceReport;
+use crate::history::stats::{StatsResponse, Zone};
 use crate::history::store::Migrated;
 use crate::http::events::{Committed, EVENTS_LIMIT, Posting, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
@@ -137,8 +137,8 @@ fn history() -> Vec<Endpoint> {
             .asks::<Asking>()
             .knows::<Time>()
             .knows::<Zone>()
-            .knows::<Stats>()
-            .answers_tagged("The figures.", &[JSON], reference(&Stats::name())),
+            .knows::<StatsResponse>()
+            .answers_tagged("The figures.", &[JSON], reference(&StatsResponse::name())),
         Endpoint::get("/visitors/{visitor}/data", "visitorData", "Everything that is kept of a visitor")
             .named::<VisitorId>("visitor")
             .only_for(Who::VisitorOrAdmin)
@@ -166,7 +166,7 @@ fn operation() -> Vec<Endpoint> {
             .answers::<Migrated>(200, "The schema is up to date."),
         Endpoint::post("/maintain", "maintain", "Does all maintenance that is due")
             .only_for(Who::Admin)
-            .answers::<Report>(200, "How each step went."),
+            .answers::<MaintenanceReport>(200, "How each step went."),
         Endpoint::get("/debug", "debug", "The full memory state, bounded")
             .only_for(Who::Admin)
             .answers_for_a_while::<Memory>(200, "Down to the people in the rooms."),

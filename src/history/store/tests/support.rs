@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::history::archive::{Archives, LINES, Source, checksum, fact};
+use crate::history::archive::{Archives, LINES, Source, checksum, parse_line};
 use crate::history::calendar::Month;
-use crate::history::lifecycle::{Keeper, Report, Retention};
+use crate::history::lifecycle::{MaintenanceReport, MaintenanceWorker, Retention};
 use crate::history::metrics::LifecycleMetrics;
 use crate::history::store::read::Pages;
 use crate::time::Clock;
@@ -18,16 +18,16 @@ pub(super) fn month(name: &str) -> Month {
 }
 
 pub(super) fn archives(folder: &TempDir) -> Archives {
-    Archives::new(folder.path().join("archive"))
+    Archives::new(Some(folder.path().join("archive")), Path::new(""))
 }
 
 /// Everything that is due at `now`, where raw rows stay for a month.
-pub(super) async fn maintain(store: &Store, archives: &Archives, now: &str) -> Report {
-    keeper(store, archives, now).maintain().await
+pub(super) async fn maintain(store: &Store, archives: &Archives, now: &str) -> MaintenanceReport {
+    worker(store, archives, now).maintain().await
 }
 
-pub(super) fn keeper(store: &Store, archives: &Archives, now: &str) -> Keeper {
-    Keeper {
+pub(super) fn worker(store: &Store, archives: &Archives, now: &str) -> MaintenanceWorker {
+    MaintenanceWorker {
         store: store.clone(),
         archives: archives.clone(),
         retention: Retention::Months(1),
@@ -43,19 +43,19 @@ pub(super) fn view(
     path: &str,
     seen: &str,
     props: &serde_json::Value,
-) -> PageViewFact {
+) -> PageViewEvent {
     let message = serde_json::json!({
         "id": Uuid::from_u128(id), "path": path, "title": path, "at": at(seen), "props": props,
     });
-    let who = Who {
+    let who = Actor {
         room: RoomId::try_from("lobby").unwrap(),
         visitor: VisitorId::try_from(visitor).unwrap(),
         is_bot: false,
     };
-    PageViewFact::new(who, serde_json::from_value(message).unwrap(), at(seen)).unwrap()
+    PageViewEvent::new(who, serde_json::from_value(message).unwrap(), at(seen)).unwrap()
 }
 
-pub(super) fn views(views: impl IntoIterator<Item = PageViewFact>) -> Batch {
+pub(super) fn views(views: impl IntoIterator<Item = PageViewEvent>) -> Batch {
     Batch { page_views: views.into_iter().collect(), ..Batch::default() }
 }
 
@@ -82,19 +82,19 @@ impl File {
     /// All rows, from the tables or from archives whose checksums are right, as one store would have them.
     pub(super) async fn everything(&self) -> Vec<String> {
         let archives = self.archives();
-        self.store.settle(&archives).await.unwrap();
+        self.store.recover_archives(&archives).await.unwrap();
         let together = Self::new().await;
         for state in self.store.months().await.unwrap() {
             if let Some(archive) = state.archive {
                 let path = archives.path(&archive.name);
                 assert_eq!(checksum(path.clone()).await.unwrap(), archive.checksum);
-                together.store.commit(&facts_in(path).await).await.unwrap();
+                together.store.commit(&events_in(path).await).await.unwrap();
             }
             if state.is_live {
                 let mut reader = self.store.readers.acquire().await.unwrap();
                 let mut pages = Pages::new(state.month, 1_000);
-                while let Some(facts) = pages.next(&mut reader).await.unwrap() {
-                    together.store.commit(&facts).await.unwrap();
+                while let Some(events) = pages.next(&mut reader).await.unwrap() {
+                    together.store.commit(&events).await.unwrap();
                 }
             }
         }
@@ -103,21 +103,21 @@ impl File {
 
     pub(super) async fn restore_all(&self) {
         for month in self.store.archived_months().await.unwrap() {
-            self.store.reopen(month, &self.archives()).await.unwrap();
+            self.store.restore_from(month, &self.archives()).await.unwrap();
         }
         assert!(self.store.recount().await.unwrap().archived.is_empty());
     }
 }
 
-pub(super) async fn facts_in(path: PathBuf) -> Batch {
-    let (mut facts, mut source) = (Batch::default(), Source::open(path).await.unwrap());
+pub(super) async fn events_in(path: PathBuf) -> Batch {
+    let (mut events, mut source) = (Batch::default(), Source::open(path).await.unwrap());
     loop {
-        let (rest, slice) = source.next(LINES, fact).await.unwrap();
+        let (rest, slice) = source.next(LINES, parse_line).await.unwrap();
         source = rest;
         if slice.is_empty() {
-            return facts;
+            return events;
         }
-        facts.append(slice.into_iter().collect());
+        events.append(slice.into_iter().collect());
     }
 }
 

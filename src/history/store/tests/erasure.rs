@@ -76,7 +76,7 @@ proptest! {
             let erasing = Box::pin(async { erased = Some(erasure.await) });
             let late = of_three("2024-02-10T00:00:00Z", 6);
             while_it_runs(waits, erasing, async { store.commit(&late).await.unwrap() }).await;
-            let stored = store.data_of(&zoe, &archives).await.unwrap().page_views.len();
+            let stored = store.visitor_data(&zoe, &archives).await.unwrap().page_views.len();
             let erased = erased.unwrap();
             assert_eq!(stored as u64 + erased.page_views, 4);
             if stored == 0 {
@@ -107,7 +107,7 @@ proptest! {
         let is_bens = |row: &String| row.split(',').nth(2) == Some(r#""b""#);
         // A watch session that two have told of, before and after its archive, is not looked at.
         let watches = told.iter().chain([&late]).flat_map(|batch| &batch.watches);
-        let bens: Vec<String> = watches.filter(|watch| watch.who.visitor == ben).map(|watch| watch.id.to_string()).collect();
+        let bens: Vec<String> = watches.filter(|watch| watch.actor.visitor == ben).map(|watch| watch.id.to_string()).collect();
         let is_shared = |row: &String| bens.iter().any(|id| row.contains(id));
         let others: Vec<String> = before.iter().filter(|row| !is_bens(row) && !is_shared(row)).cloned().collect();
         live_and_die(&folder, waits, async |store, archives| store.erase(&ben, archives).await);
@@ -146,7 +146,7 @@ async fn a_month_that_was_emptied_needs_no_archive() {
 /// The id that must not be found.
 const ZOE: &str = "Zoe-0f9c2d5e-distinctive";
 
-/// Many facts of three visitors with random ids, so that pages split in the middle.
+/// Many events of three visitors with random ids, so that pages split in the middle.
 fn of_three(seen: &str, count: u128) -> Batch {
     let one = |n: u128| {
         let visitor = [ZOE, "ann", "ben"][usize::try_from(n % 3).unwrap()];
@@ -171,11 +171,11 @@ async fn of_an_erased_visitor_no_byte_is_left() {
         }
     }
     maintain(&file.store, &archives, "2024-06-11T00:00:00Z").await;
-    file.store.reopen(month("2024-02"), &archives).await.unwrap(); // its file stays
+    file.store.restore_from(month("2024-02"), &archives).await.unwrap(); // its file stays
     let mentioned =
         view(7, "ben", &format!("/people/{ZOE}/0"), "2024-06-10T00:00:00Z", &serde_json::Value::Null);
     let zoe = VisitorId::try_from(ZOE).unwrap();
-    let data = file.store.data_of(&zoe, &archives).await.unwrap();
+    let data = file.store.visitor_data(&zoe, &archives).await.unwrap();
     assert_eq!((data.page_views.len(), data.archives), (900, vec![month("2024-01")]));
     assert!(file.files_with(ZOE).len() >= 4);
     let before = file.everything().await;

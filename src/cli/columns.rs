@@ -1,12 +1,12 @@
-//! Records as rows of a table, for CSV: one column for every field that any record has.
+//! Records as CSV rows, with one column for each field of all record types.
 //!
-//! A cell is the field's text, or its JSON where it is not text; where there is none, it is empty. Pure.
+//! A cell is the field's text, or JSON if it is no text. An absent field is an empty cell. Pure.
 
 use serde_json::{Map, Value};
 
 use crate::history::record::Record;
 
-/// The columns, in their order in a file.
+/// The columns, in file order.
 pub(super) const COLUMNS: [&str; 21] = [
     "type",
     "id",
@@ -31,10 +31,10 @@ pub(super) const COLUMNS: [&str; 21] = [
     "propsAt",
 ];
 
-/// Those whose cells are texts.
+/// The columns of text; others are JSON.
 const TEXTS: [&str; 9] = ["type", "id", "room", "visitor", "path", "title", "referrer", "content", "state"];
 
-/// The record's cells, one for each column.
+/// Returns the record's cells, one for each column.
 pub(super) fn cells(record: &Record) -> serde_json::Result<Vec<String>> {
     let mut fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(record)?)?;
     let cell = |column: &str| match fields.remove(column) {
@@ -45,7 +45,7 @@ pub(super) fn cells(record: &Record) -> serde_json::Result<Vec<String>> {
     Ok(COLUMNS.into_iter().map(cell).collect())
 }
 
-/// The field's value that a cell tells. One that should be JSON and is not, is text, which its type refuses.
+/// Parses a cell. Invalid JSON becomes text, which the field's type then rejects.
 pub(super) fn value(column: &str, cell: &str) -> Value {
     match cell {
         "" => Value::Null,

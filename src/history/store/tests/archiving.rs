@@ -60,7 +60,7 @@ proptest! {
             }
             for name in ["2024-02", "2024-03"] {
                 live_and_die(&folder, *more, async |store, archives| {
-                    store.reopen(month(name), archives).await
+                    store.restore_from(month(name), archives).await
                 });
             }
             let left;
@@ -94,7 +94,7 @@ proptest! {
             file.expect_rollups_right().await;
             assert_eq!(file.everything().await, plain.rows().await);
 
-            let february = async { store.reopen(month("2024-02"), &archives).await.unwrap() };
+            let february = async { store.restore_from(month("2024-02"), &archives).await.unwrap() };
             while_it_runs(more, february, async { store.commit(&later).await.unwrap() }).await;
             plain.store.commit(&later).await.unwrap();
             file.expect_rollups_right().await;
@@ -131,7 +131,7 @@ async fn a_new_file_makes_no_quarter_hours_of_old_facts() {
     );
 }
 
-/// Facts at both ends of a leap year's February, of every kind and with everything in them.
+/// Events at both ends of a leap year's February, of every kind and with everything in them.
 fn february() -> Batch {
     let props = serde_json::json!({ "exact": 31.245_270_191_439_438, "big": 1e300, "n": -7 });
     let seen = [
@@ -148,22 +148,22 @@ fn february() -> Batch {
             "props": { "x": 0.1 },
         });
         let arrived = at(started).plus(150_000);
-        WatchFact::new(who("ben", id == 3), serde_json::from_value(message).unwrap(), arrived).unwrap()
+        WatchEvent::new(who("ben", id == 3), serde_json::from_value(message).unwrap(), arrived).unwrap()
     };
     let watches = [(1, "2024-02-29T23:59:00Z"), (2, "2024-03-01T00:00:00Z"), (3, "2024-02-11T00:00:00Z")];
-    let census = |id: u128, room: Option<&str>, seen: &str| {
+    let total = |id: u128, room: Option<&str>, seen: &str| {
         let moods_ms = [("calm".to_owned(), 30_000)].into();
-        let sample = Sample { present_ms: 90_000, peak: 3, joins: 2, moods_ms };
+        let sample = RoomSample { present_ms: 90_000, peak: 3, joins: 2, moods_ms };
         let rooms = room.map(|room| (RoomId::try_from(room).unwrap(), sample.clone()));
-        Census { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
+        TotalSample { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
     };
     Batch {
         page_views: told.collect(),
         watches: watches.into_iter().map(|(id, started)| watch(id, started)).collect(),
-        censuses: vec![
-            census(1, None, "2024-02-29T23:59:00Z"),
-            census(2, Some("lobby"), "2024-02-29T23:59:00Z"),
-            census(3, None, "2024-03-01T00:00:00Z"),
+        samples: vec![
+            total(1, None, "2024-02-29T23:59:00Z"),
+            total(2, Some("lobby"), "2024-02-29T23:59:00Z"),
+            total(3, None, "2024-03-01T00:00:00Z"),
         ],
     }
 }
@@ -186,8 +186,8 @@ async fn archived_dropped_and_restored_is_as_it_was() {
 
     let beside = fs::read_to_string(archives.path("breathing-room-2024-02.jsonl.gz.sha256")).unwrap();
     assert_eq!(beside, format!("{}  breathing-room-2024-02.jsonl.gz\n", written.checksum));
-    file.store.reopen(month("2024-02"), &archives).await.unwrap();
-    file.store.reopen(month("2024-02"), &archives).await.unwrap(); // nothing to do
+    file.store.restore_from(month("2024-02"), &archives).await.unwrap();
+    file.store.restore_from(month("2024-02"), &archives).await.unwrap(); // nothing to do
     assert_eq!((file.rows().await, file.rollups().await), before);
     file.expect_rollups_right().await;
     assert!(archives.path("breathing-room-2024-02.jsonl.gz").exists(), "the file stays");
@@ -215,19 +215,19 @@ async fn an_archive_that_is_missing_or_another_is_named_and_nothing_is_touched()
             Some(bytes) => fs::write(&path, bytes).unwrap(),
             None => fs::remove_file(&path).unwrap(),
         }
-        let reopened = file.store.reopen(month("2024-02"), &archives).await.unwrap_err().to_string();
+        let reopened = file.store.restore_from(month("2024-02"), &archives).await.unwrap_err().to_string();
         assert!(
             reopened.contains("breathing-room-2024-02.jsonl.gz") && reopened.contains(words),
             "{reopened}"
         );
         let folder = file.folder.path().join("archive").display().to_string();
         assert!(reopened.contains(&folder), "{reopened}");
-        assert!(file.store.data_of(&ann, &archives).await.is_err());
+        assert!(file.store.visitor_data(&ann, &archives).await.is_err());
         assert!(file.store.erase(&ann, &archives).await.is_err());
         assert_eq!((file.rows().await, file.rollups().await), before);
     }
     fs::write(&path, whole).unwrap();
-    file.store.reopen(month("2024-02"), &archives).await.unwrap();
+    file.store.restore_from(month("2024-02"), &archives).await.unwrap();
     file.expect_rollups_right().await;
 }
 
@@ -236,7 +236,7 @@ async fn what_a_month_took_is_given_back_to_the_disk() {
     let file = File::new().await;
     let size = async || {
         file.store.checkpoint().await.unwrap();
-        fs::metadata(file.store.file()).unwrap().len()
+        fs::metadata(file.store.path()).unwrap().len()
     };
     let small = size().await;
     let long = "x".repeat(900);
@@ -256,9 +256,9 @@ async fn what_a_month_took_is_given_back_to_the_disk() {
 #[tokio::test]
 async fn it_ends_with_the_last_who_could_ask_whatever_it_waits_for() {
     let file = File::new().await;
-    let (lifecycle, orders) = lifecycle::open();
-    let keeper = keeper(&file.store, &file.archives(), "2024-06-10T00:00:00Z");
-    let running = tokio::spawn(lifecycle::run(orders, keeper));
+    let (lifecycle, commands) = lifecycle::open();
+    let worker = worker(&file.store, &file.archives(), "2024-06-10T00:00:00Z");
+    let running = tokio::spawn(lifecycle::run(commands, worker));
     lifecycle.maintain().await.unwrap();
     let _busy = file.store.begin().await.unwrap();
     assert!(crash_after(0, pin!(lifecycle.maintain())).await.is_none(), "the order is given");

@@ -1,6 +1,6 @@
-//! Parsers of flags whose types have no parser of their own.
+//! Parsers of flags whose types have no `FromStr` with the right limits.
 //!
-//! Each error is the rule alone: clap puts the flag and the value before it.
+//! Each error is the rule only: clap adds the flag and the value.
 
 use std::time::Duration;
 

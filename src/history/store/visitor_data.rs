@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::dictionary::{self, Dictionary};
 use super::read::Pages;
 use super::{LifecycleError, Store, months};
-use crate::history::archive::{Archives, FileError, LINES, Source, fact};
+use crate::history::archive::{ArchiveError, Archives, LINES, Source, parse_line};
 use crate::history::calendar::Month;
-use crate::history::event::{Batch, PageViewFact, WatchFact};
+use crate::history::event::{Batch, PageViewEvent, WatchEvent};
 use crate::history::record::Record;
 use crate::protocol::VisitorId;
 
@@ -37,16 +37,16 @@ pub(crate) struct PersonalData {
 /// What was found so far. A row may be in the tables and in an archive: it counts once.
 #[derive(Debug, Default)]
 struct Found {
-    views: BTreeMap<Uuid, PageViewFact>,
-    watches: BTreeMap<Uuid, WatchFact>,
+    views: BTreeMap<Uuid, PageViewEvent>,
+    watches: BTreeMap<Uuid, WatchEvent>,
 }
 
 impl Found {
-    fn add(&mut self, facts: Batch) {
-        for view in facts.page_views {
+    fn add(&mut self, events: Batch) {
+        for view in events.page_views {
             self.views.entry(view.id).or_insert(view);
         }
-        for watch in facts.watches {
+        for watch in events.watches {
             let merged = match self.watches.remove(&watch.id) {
                 Some(other) => other.merge(watch),
                 None => watch,
@@ -56,9 +56,9 @@ impl Found {
     }
 
     fn into_data(self, archives: Vec<Month>) -> PersonalData {
-        let mut views: Vec<PageViewFact> = self.views.into_values().collect();
+        let mut views: Vec<PageViewEvent> = self.views.into_values().collect();
         views.sort_by_key(|view| view.at);
-        let mut watches: Vec<WatchFact> = self.watches.into_values().collect();
+        let mut watches: Vec<WatchEvent> = self.watches.into_values().collect();
         watches.sort_by_key(|watch| watch.started_at);
         PersonalData {
             page_views: views.iter().map(Record::from).collect(),
@@ -73,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// The database did not answer, or an archive is missing or damaged.
-    pub(crate) async fn data_of(
+    pub(crate) async fn visitor_data(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
@@ -87,8 +87,8 @@ impl Store {
         let months = months::all(&mut snapshot).await?;
         for state in months.iter().filter(|state| state.is_live) {
             let mut pages = Pages::of_visitor(state.month, ROWS_PER_PAGE, number);
-            while let Some(facts) = pages.next(&mut snapshot).await? {
-                found.add(facts);
+            while let Some(events) = pages.next(&mut snapshot).await? {
+                found.add(events);
             }
         }
         snapshot.rollback().await?;
@@ -96,7 +96,7 @@ impl Store {
         let mut found_in = Vec::new();
         for state in months {
             let Some(archive) = state.archive else { continue };
-            let (rows, _) = rows_in(archives.path(&archive.name), visitor).await?;
+            let (rows, _) = visitor_rows(archives.path(&archive.name), visitor).await?;
             if !rows.is_empty() {
                 found_in.push(state.month);
                 found.add(rows);
@@ -107,11 +107,14 @@ impl Store {
 }
 
 /// The visitor's rows in an archive, and the checksum of its file.
-pub(super) async fn rows_in(path: PathBuf, visitor: &VisitorId) -> Result<(Batch, String), FileError> {
+pub(super) async fn visitor_rows(
+    path: PathBuf,
+    visitor: &VisitorId,
+) -> Result<(Batch, String), ArchiveError> {
     let (mut rows, mut source) = (Batch::default(), Source::open(path).await?);
     loop {
         let visitor = visitor.clone();
-        let (rest, slice) = source.next(LINES, move |line| theirs(line, &visitor)).await?;
+        let (rest, slice) = source.next(LINES, move |line| visitor_event(line, &visitor)).await?;
         source = rest;
         if slice.is_empty() {
             return Ok((rows, source.checksum()));
@@ -120,13 +123,13 @@ pub(super) async fn rows_in(path: PathBuf, visitor: &VisitorId) -> Result<(Batch
     }
 }
 
-/// The fact of an archive's line, if it is the visitor's.
-pub(super) fn theirs(line: &str, visitor: &VisitorId) -> Result<Batch, String> {
+/// The event of an archive's line, if it is the visitor's.
+pub(super) fn visitor_event(line: &str, visitor: &VisitorId) -> Result<Batch, String> {
     // Most lines are somebody else's, and need no parsing.
     if !line.contains(visitor.as_str()) {
         return Ok(Batch::default());
     }
-    let mut fact = fact(line)?;
-    fact.keep_only(visitor);
-    Ok(fact)
+    let mut event = parse_line(line)?;
+    event.keep_only(visitor);
+    Ok(event)
 }

@@ -1,16 +1,16 @@
-//! Records back from rows: the format of exports and archives.
+//! Rows of exports and archives, parsed field by field into records.
 //!
-//! Field by field, as `history::record` has them. Pure.
+//! The format is that of `history::record`. Pure.
 
-use super::fields::{Fields, Refusal};
+use super::fields::{Fields, RowError};
 use crate::history::record::Record;
 use crate::protocol::{SafeInteger, Time};
 
-/// The rule that a time later than the latest one breaks.
+/// The error of a time that is too far in the future.
 pub(in crate::cli) const FUTURE: &str = "must not be more than 5 minutes in the future";
 
-/// The record that a row of an export tells, of which nothing may be later than `latest`.
-pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, Refusal> {
+/// Parses a row of an export. No time in it may be later than `latest`.
+pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, RowError> {
     let kind: String = row.required("type")?;
     let record = match kind.as_str() {
         "page-view" => Record::PageView {
@@ -47,14 +47,14 @@ pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, Refu
             hub: row.required("hub")?,
             rooms: row.required("rooms")?,
         },
-        _ => return Err(Refusal::field("type", "must be page-view, watch or census")),
+        _ => return Err(RowError::field("type", "must be page-view, watch or census")),
     };
     row.end()?;
     check(&record, latest)?;
     Ok(record)
 }
 
-fn check(record: &Record, latest: Time) -> Result<(), Refusal> {
+fn check(record: &Record, latest: Time) -> Result<(), RowError> {
     let times = match record {
         Record::PageView { at, .. } | Record::Census { at, .. } => vec![("at", Some(*at))],
         Record::Watch { at, started_at, seen_at, position_at, props_at, .. } => vec![
@@ -67,6 +67,6 @@ fn check(record: &Record, latest: Time) -> Result<(), Refusal> {
     };
     match times.into_iter().find(|(_, at)| at.is_some_and(|at| at > latest)) {
         None => Ok(()),
-        Some((name, _)) => Err(Refusal::field(name, FUTURE)),
+        Some((name, _)) => Err(RowError::field(name, FUTURE)),
     }
 }

@@ -1,4 +1,4 @@
-//! Adoption: facts in the tables of the first migration are told to the tables of today.
+//! Adoption: events in the tables of the first migration are told to the tables of today.
 //!
 //! They merge like all others, so that a start that was cut short goes on at the next one.
 
@@ -7,14 +7,14 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{CommitError, Store, read};
-use crate::history::event::{Batch, PageViewFact, WatchFact};
+use crate::history::event::{Batch, PageViewEvent, WatchEvent};
 
-/// Facts per transaction.
+/// Events per transaction.
 const ROWS_PER_TRANSACTION: u32 = 5_000;
 
 impl Store {
     /// Moves what the first migration's tables hold, if they are there.
-    pub(super) async fn adopt(&self) -> Result<(), CommitError> {
+    pub(super) async fn backfill(&self) -> Result<(), CommitError> {
         const EXISTS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'old_page_views'";
         let exists: i64 = sqlx::query_scalar(EXISTS).fetch_one(&self.writer).await?;
         if exists == 0 {
@@ -26,7 +26,7 @@ impl Store {
             let batch = Batch {
                 page_views: old_page_views(&mut connection, after.0).await?,
                 watches: old_watches(&mut connection, after.1).await?,
-                censuses: Vec::new(),
+                samples: Vec::new(),
             };
             drop(connection);
             if batch.is_empty() {
@@ -43,7 +43,7 @@ impl Store {
         sqlx::query("DROP TABLE old_watch_sessions").execute(&mut *transaction).await?;
         transaction.commit().await?;
         if moved > 0 {
-            info!(facts = moved, "moved the facts of an older version");
+            info!(events = moved, "moved the events of an older version");
         }
         Ok(())
     }
@@ -52,7 +52,7 @@ impl Store {
 async fn old_page_views(
     connection: &mut SqliteConnection,
     after: Option<Uuid>,
-) -> Result<Vec<PageViewFact>, sqlx::Error> {
+) -> Result<Vec<PageViewEvent>, sqlx::Error> {
     const ROWS: &str = "
         SELECT id, room, visitor, path, title, referrer, at, props, false
         FROM old_page_views WHERE id > ?1 ORDER BY id LIMIT ?2";
@@ -64,7 +64,7 @@ async fn old_page_views(
 async fn old_watches(
     connection: &mut SqliteConnection,
     after: Option<Uuid>,
-) -> Result<Vec<WatchFact>, sqlx::Error> {
+) -> Result<Vec<WatchEvent>, sqlx::Error> {
     const ROWS: &str = "
         SELECT id, room, visitor, content, state, updated_at, watched_ms, started_at, seen_at,
                position_ms, position_at, duration_ms, props, props_at, false

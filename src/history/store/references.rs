@@ -1,4 +1,4 @@
-//! Mentions: texts in which a visitor's id stands, such as the path of a profile page.
+//! References: texts in which a visitor's id stands, such as the path of a profile page.
 //!
 //! Where nobody has such a text any more, it goes too. Who has it is looked up in the raw rows, and in the
 //! rollups of days, which are of every row that ever counted; the rows of archives have their own copies.
@@ -7,44 +7,45 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::dictionary::{self, Dictionary, json};
-use super::partition::{Kind, Partitions};
+use super::codec::json;
+use super::dictionary::{self, Dictionary};
+use super::partition::{Partitions, RowKind};
 use super::rollups;
 use crate::history::calendar::{Level, Month};
 use crate::history::event::Batch;
-use crate::history::rollup::{ALL_ROOMS, CUT, Number};
+use crate::history::rollup::{ALL_ROOMS, CUT, DictionaryId};
 use crate::protocol::VisitorId;
 
 /// Texts that are read at once.
 const TEXTS_PER_PAGE: u32 = 5_000;
 
-/// The numbers of texts that mention a visitor.
+/// The numbers of texts that reference a visitor.
 #[derive(Debug, Default)]
-pub(super) struct Mentions {
-    texts: BTreeSet<Number>,
+pub(super) struct References {
+    texts: BTreeSet<DictionaryId>,
     /// Those of them that each month has.
-    used: BTreeMap<Month, BTreeSet<Number>>,
+    used: BTreeMap<Month, BTreeSet<DictionaryId>>,
     /// The last text that was looked at.
-    last: Number,
+    last: DictionaryId,
 }
 
-/// Whether a text mentions the visitor, in whatever case, since a host is written small. Of a long property
+/// Whether a text references the visitor, in whatever case, since a host is written small. Of a long property
 /// only the beginning is kept, so that a text may end in the middle of the id.
-fn is_mention(text: &str, visitor: &VisitorId) -> bool {
+fn is_reference(text: &str, visitor: &VisitorId) -> bool {
     let (text, id) = (text.to_ascii_lowercase(), visitor.as_str().to_ascii_lowercase());
     let is_cut =
         |text: &str| (1..id.len()).any(|length| id.get(..length).is_some_and(|start| text.ends_with(start)));
     text.contains(&id) || text.strip_suffix(CUT).is_some_and(is_cut)
 }
 
-/// Whether properties of a row mention the visitor: they are stored in the row itself.
-pub(super) fn are_in_rows(facts: &Batch, visitor: &VisitorId) -> bool {
-    let views = facts.page_views.iter().filter_map(|view| view.props.as_ref());
-    let watches = facts.watches.iter().filter_map(|watch| watch.props.as_ref().map(|(_, props)| props));
-    views.chain(watches).any(|props| is_mention(props.as_json(), visitor))
+/// Whether properties of a row reference the visitor: they are stored in the row itself.
+pub(super) fn are_in_rows(events: &Batch, visitor: &VisitorId) -> bool {
+    let views = events.page_views.iter().filter_map(|view| view.props.as_ref());
+    let watches = events.watches.iter().filter_map(|watch| watch.props.as_ref().map(|(_, props)| props));
+    views.chain(watches).any(|props| is_reference(props.as_json(), visitor))
 }
 
-impl Mentions {
+impl References {
     /// Adds those among the texts that were not looked at before.
     pub(super) async fn find(
         &mut self,
@@ -54,10 +55,11 @@ impl Mentions {
         const NEW: &str = "SELECT number, text FROM texts WHERE number > ?1 ORDER BY number LIMIT ?2";
         loop {
             let query = sqlx::query_as(NEW).bind(self.last).bind(TEXTS_PER_PAGE);
-            let texts: Vec<(Number, Option<String>)> = query.fetch_all(&mut *connection).await?;
+            let texts: Vec<(DictionaryId, Option<String>)> = query.fetch_all(&mut *connection).await?;
             let Some((last, _)) = texts.last() else { return Ok(()) };
             self.last = *last;
-            let is_one = |text: &Option<String>| text.as_ref().is_some_and(|text| is_mention(text, visitor));
+            let is_one =
+                |text: &Option<String>| text.as_ref().is_some_and(|text| is_reference(text, visitor));
             self.texts.extend(texts.iter().filter(|(_, text)| is_one(text)).map(|(number, _)| number));
         }
     }
@@ -84,14 +86,14 @@ impl Mentions {
         &self,
         connection: &mut SqliteConnection,
         month: Month,
-    ) -> Result<Vec<Number>, sqlx::Error> {
+    ) -> Result<Vec<DictionaryId>, sqlx::Error> {
         let columns = [
-            (Kind::PageViews, "room"),
-            (Kind::PageViews, "path"),
-            (Kind::PageViews, "title"),
-            (Kind::PageViews, "referrer"),
-            (Kind::WatchSessions, "room"),
-            (Kind::WatchSessions, "content"),
+            (RowKind::PageViews, "room"),
+            (RowKind::PageViews, "path"),
+            (RowKind::PageViews, "title"),
+            (RowKind::PageViews, "referrer"),
+            (RowKind::WatchSessions, "room"),
+            (RowKind::WatchSessions, "content"),
         ];
         let parts = columns.map(|(kind, column)| {
             let table = kind.table(month);
@@ -106,16 +108,19 @@ impl Mentions {
         &self,
         connection: &mut SqliteConnection,
     ) -> Result<(), sqlx::Error> {
-        let used: BTreeSet<Number> = self.used.values().flatten().copied().collect();
-        let unused: Vec<Number> = self.texts.difference(&used).copied().collect();
+        let used: BTreeSet<DictionaryId> = self.used.values().flatten().copied().collect();
+        let unused: Vec<DictionaryId> = self.texts.difference(&used).copied().collect();
         dictionary::overwrite(connection, Dictionary::Texts, &unused).await
     }
 }
 
 /// Every text that the rollups of a month's days have.
-async fn rolled_up(connection: &mut SqliteConnection, month: Month) -> Result<BTreeSet<Number>, sqlx::Error> {
+async fn rolled_up(
+    connection: &mut SqliteConnection,
+    month: Month,
+) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
     let (from, to) = (month.start(), month.next().start());
-    let mut used = super::recount::rooms(connection, Level::Day, month).await?;
+    let mut used = rollups::rooms(connection, Level::Day, month).await?;
     // The whole hub has what its rooms have.
     for day in rollups::activity_between(connection, Level::Day, ALL_ROOMS, from, to).await?.values() {
         used.extend(day.pages.keys().chain(day.contents.keys()).chain(day.referrers.keys()));
@@ -131,8 +136,8 @@ mod tests {
     #[test]
     fn an_id_is_found_anywhere_and_in_any_case() {
         let ann = VisitorId::try_from("Ann-1").unwrap();
-        assert!(is_mention("/people/Ann-1/home", &ann) && is_mention("ann-1.example", &ann));
-        assert!(is_mention(&format!("so on and so on an{CUT}"), &ann));
-        assert!(!is_mention("Ann-", &ann) && !is_mention("", &ann) && !is_mention("Ann 1", &ann));
+        assert!(is_reference("/people/Ann-1/home", &ann) && is_reference("ann-1.example", &ann));
+        assert!(is_reference(&format!("so on and so on an{CUT}"), &ann));
+        assert!(!is_reference("Ann-", &ann) && !is_reference("", &ann) && !is_reference("Ann 1", &ann));
     }
 }

@@ -30,7 +30,7 @@ impl Store {
     ///
     /// # Errors
     /// The database is locked, full, gone or broken. Nothing has changed.
-    pub(crate) async fn save_seats(&self, seats: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
+    pub(crate) async fn save_holds(&self, seats: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
         const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until)
             SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until'
             FROM json_each(?1)";
@@ -50,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// As above.
-    pub(crate) async fn seats(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
+    pub(crate) async fn saved_holds(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
         let query = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
         let rows = query.fetch_all(&mut *self.connection().await?).await?;
         Ok(rows.iter().map(seat).collect())
@@ -85,15 +85,15 @@ mod tests {
     async fn seats_stay_until_others_take_their_place() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        assert_eq!(store.seats().await.unwrap(), []);
-        store.save_seats(|| vec![seat("old", None)]).await.unwrap();
+        assert_eq!(store.saved_holds().await.unwrap(), []);
+        store.save_holds(|| vec![seat("old", None)]).await.unwrap();
         let grace = SavedHold { reason: "grace".to_owned(), ..seat("bob", None) };
         let seats = [seat("ann", Some("calm")), grace];
-        store.save_seats(|| seats.to_vec()).await.unwrap();
+        store.save_holds(|| seats.to_vec()).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(store.seats().await.unwrap(), seats.clone().map(Some));
+            assert_eq!(store.saved_holds().await.unwrap(), seats.clone().map(Some));
         }
-        store.save_seats(Vec::new).await.unwrap();
-        assert_eq!(store.seats().await.unwrap(), []);
+        store.save_holds(Vec::new).await.unwrap();
+        assert_eq!(store.saved_holds().await.unwrap(), []);
     }
 }

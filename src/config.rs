@@ -1,6 +1,6 @@
 //! The configuration of a hub: one section for each part, each with its defaults.
 //!
-//! The program reads it from flags and the environment (`cli`); an embedder fills it in.
+//! The program reads it from flags and environment variables (`cli`); an embedder sets its fields.
 
 pub use crate::auth::admin::Access;
 pub use crate::auth::keys::{Config as AuthConfig, Secret};
@@ -24,18 +24,18 @@ use crate::{auth, history, http, presence, session, transport};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Config {
-    /// HTTP: who may see what, and from which sites browsers may connect.
+    /// HTTP: access, and the origins of pages that may connect.
     pub http: http::Config,
     /// Rooms, moods and holds.
     pub presence: presence::Config,
     /// The database and the event queue.
     pub history: history::Config,
-    /// What sessions keep in memory.
+    /// Limits of the memory for sessions.
     pub session: session::Config,
     /// Connections, sockets and rate limits.
     pub transport: transport::Config,
     /// Visitor tokens.
     pub auth: auth::Config,
-    /// The wall clock and the monotonic clock; tests set both.
+    /// The wall clock and the monotonic clock. Tests set both.
     pub clock: Clock,
 }

@@ -85,8 +85,8 @@ pub mod internals {
     pub use crate::history::store::commit::Changes;
     pub use crate::http::contract::{ASYNCAPI, OPENAPI};
     pub use crate::http::error::ApiError;
-    pub use crate::http::events::{Posting, events};
-    pub use crate::http::stats::Asking;
+    pub use crate::http::events::{PostParams, parse_events};
+    pub use crate::http::stats::StatsParams;
     pub use crate::http::websocket::JoinParams;
     pub use crate::panics::Panics;
     pub use crate::presence::audit::audit;

@@ -4,7 +4,7 @@
 
 use breathing_room::config::Time;
 use breathing_room::internals::{
-    Actor, ApiError, Batch, ErrorCode, Event, PageViewEvent, ParseError, WatchEvent, events,
+    Actor, ApiError, Batch, ErrorCode, Event, PageViewEvent, ParseError, WatchEvent, parse_events,
 };
 
 use super::message::ERROR_LIMIT;
@@ -15,8 +15,8 @@ pub fn check(bytes: &[u8]) {
     let view = |who, view, at| PageViewEvent::new(who, view, at).map(Event::PageView);
     let watch = |who, watch, at| WatchEvent::new(who, watch, at).map(Event::Watch);
     for now in [Time::from_millis(1_800_000_000_000), Time::MAX] {
-        check_result(text, events(text, false, now, bad_body(view)));
-        check_result(text, events(text, true, now, bad_body(watch)));
+        check_result(text, parse_events(text, false, now, bad_body(view)));
+        check_result(text, parse_events(text, true, now, bad_body(watch)));
     }
 }
 

@@ -6,7 +6,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 use breathing_room::config::{Time, Vocabulary};
 use breathing_room::internals::{
-    ApiError, Asking, DEFAULT_MOODS, JoinParams, Posting, StatsQuery, Window, Zone,
+    ApiError, DEFAULT_MOODS, JoinParams, PostParams, StatsParams, StatsQuery, Window, Zone,
 };
 
 /// The wall time of all queries: 2027.
@@ -17,9 +17,9 @@ const BUCKETS: usize = 300;
 
 pub fn check(bytes: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/?", bytes].concat()) else { return };
-    if let Ok(Query(asking)) = Query::<Asking>::try_from_uri(&uri) {
-        match StatsQuery::try_from(asking) {
-            Ok(question) => check_query(&question),
+    if let Ok(Query(params)) = Query::<StatsParams>::try_from_uri(&uri) {
+        match StatsQuery::try_from(params) {
+            Ok(query) => check_query(&query),
             Err(error) => check_error(&error),
         }
     }
@@ -32,18 +32,18 @@ pub fn check(bytes: &[u8]) {
         let mood = joining.mood(&vocabulary);
         let _ = mood.map(|mood| mood.map(|mood| vocabulary.name(mood))).inspect_err(check_error);
     }
-    if let Ok(Query(posting)) = Query::<Posting>::try_from_uri(&uri) {
-        let _ = posting.is_durable().inspect_err(check_error);
+    if let Ok(Query(params)) = Query::<PostParams>::try_from_uri(&uri) {
+        let _ = params.is_durable().inspect_err(check_error);
     }
 }
 
-fn check_query(question: &StatsQuery) {
-    let zone = Zone::find(&question.zone.to_string());
-    assert_eq!(zone.as_ref(), Ok(&question.zone), "the name of a zone must be unique");
-    assert!(question.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
-    assert!(question.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
+fn check_query(query: &StatsQuery) {
+    let zone = Zone::find(&query.zone.to_string());
+    assert_eq!(zone.as_ref(), Ok(&query.zone), "the name of a zone must be unique");
+    assert!(query.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
+    assert!(query.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
     let Window { whole, buckets, previous, .. } =
-        Window::new(question.range, &question.zone, Time::from_millis(NOW));
+        Window::new(query.range, &query.zone, Time::from_millis(NOW));
     assert!((1..=BUCKETS).contains(&buckets.len()), "{} buckets", buckets.len());
     assert_eq!(buckets.first().map(|bucket| bucket.from), Some(whole.from));
     assert_eq!(buckets.last().map(|bucket| bucket.to), Some(whole.to));

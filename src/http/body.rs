@@ -1,8 +1,7 @@
-//! BodyBudget of requests: how much of them is on its way at once, for all and for each address, in how many pieces, and
-//! what becomes of a body that nobody reads.
+//! Request bodies: limits of size, time and number of chunks, a memory budget that addresses share, and draining.
 //!
-//! A connection that is closed while bytes wait to be read is reset, and a reset may overtake the answer. So what a
-//! handler leaves of a body is read and dropped before the answer, up to a bound.
+//! If a connection is closed while received bytes are unread, TCP resets it, and the reset may overtake the response.
+//! So what a handler does not read of a body is read and discarded before the response is sent, up to a limit.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -25,144 +24,145 @@ use crate::address::Address;
 use crate::quota::{Quota, Sharing};
 use crate::sync::lock;
 
-/// The longest body, in bytes.
+/// The maximum length of a body, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// Room for a body is taken in steps of so many bytes, as they come.
-const STEP: usize = 4 * 1024;
+/// Memory for a body is reserved in steps of this many bytes, as they arrive.
+const RESERVE_STEP: usize = 4 * 1024;
 
-/// The least room for bodies: an address alone, which has 7/16 of it, can send a whole one.
-const ROOM_MIN: usize = 4 * BODY_LIMIT;
+/// The minimum budget, in bytes: a single address may use 7/16 of it, which is enough for a whole body.
+const MIN_BUDGET: usize = 4 * BODY_LIMIT;
 
-/// How many pieces a body may have besides one for each [`PIECE`] of its bytes.
-const PIECES: usize = 256;
+/// How many chunks a body may have, in addition to one for every [`BYTES_PER_CHUNK`].
+const BASE_CHUNKS: usize = 256;
 
-/// How many bytes a piece has at least, on average. A piece costs as much as some hundred bytes do.
-const PIECE: usize = 64;
+/// The minimum average size of further chunks, in bytes. Reading a chunk costs as much as reading some hundred bytes.
+const BYTES_PER_CHUNK: usize = 64;
 
-/// What is read at most of a body that nobody wants, in bytes.
+/// The maximum number of bytes that are read of a body only to discard them.
 const DRAIN_LIMIT: usize = 256 * 1024;
 
-/// How long the rest of a body is waited for that nobody wants.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long a body is read only to discard it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Room for the bodies that are on their way.
+/// The memory for all request bodies in flight, shared between addresses by a quota.
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
-    room: Arc<Quota>,
-    patience: Duration,
+    quota: Arc<Quota>,
+    timeout: Duration,
 }
 
 impl BodyBudget {
-    /// Room for so many bytes, at least for four bodies, each of which may take so long.
+    /// A budget of `bytes`, at least [`MIN_BUDGET`]. Each body has to arrive within `timeout`.
     #[must_use]
-    pub(crate) fn new(bytes: usize, sharing: Sharing, patience: Duration) -> Self {
-        Self { room: Arc::new(Quota::new(bytes.max(ROOM_MIN) as u64, sharing)), patience }
+    pub(crate) fn new(bytes: usize, sharing: Sharing, timeout: Duration) -> Self {
+        Self { quota: Arc::new(Quota::new(bytes.max(MIN_BUDGET) as u64, sharing)), timeout }
     }
 
-    /// A whole body from an address, up to the limit of one.
+    /// Reads a whole body of at most [`BODY_LIMIT`] from `address`.
     ///
     /// # Errors
-    /// It is too large, breaks off, takes too long or has too many pieces, or there is no room for it.
+    /// The body is too large, is incomplete, takes too long, has too many chunks, or exceeds the budget.
     pub(crate) async fn read(&self, address: Address, body: Body) -> Result<Vec<u8>, ApiError> {
         if body.size_hint().lower() > BODY_LIMIT as u64 {
             return Err(ApiError::TooLarge(BODY_LIMIT));
         }
-        timeout(self.patience, self.collect(address, body)).await.map_err(|_| ApiError::SlowBody)?
+        timeout(self.timeout, self.collect(address, body)).await.map_err(|_| ApiError::BodyTimeout)?
     }
 
     async fn collect(&self, address: Address, mut body: Body) -> Result<Vec<u8>, ApiError> {
-        let mut room = self.room.try_acquire(address, 0)?;
-        let (mut whole, mut pieces) = (Vec::new(), Pieces::default());
+        let mut permit = self.quota.try_acquire(address, 0)?;
+        let (mut bytes, mut chunks) = (Vec::new(), ChunkCounter::default());
         while let Some(frame) = body.frame().await {
-            // What is no data is a trailer.
+            // A frame without data is a trailer.
             let Ok(data) = frame.map_err(|_| ApiError::BrokenBody)?.into_data() else { continue };
-            let length = whole.len() + data.len();
+            let length = bytes.len() + data.len();
             if length > BODY_LIMIT {
                 return Err(ApiError::TooLarge(BODY_LIMIT));
             }
-            if !pieces.may_have(data.len()) {
-                return Err(ApiError::Pieces);
+            if !chunks.add(data.len()) {
+                return Err(ApiError::TooManyChunks);
             }
-            if length > whole.capacity() {
-                let capacity = length.next_multiple_of(STEP);
-                room.grow((capacity - whole.capacity()) as u64)?;
-                whole.reserve_exact(capacity - whole.len());
+            if length > bytes.capacity() {
+                let capacity = length.next_multiple_of(RESERVE_STEP);
+                permit.grow((capacity - bytes.capacity()) as u64)?;
+                bytes.reserve_exact(capacity - bytes.len());
             }
-            whole.extend_from_slice(&data);
+            bytes.extend_from_slice(&data);
         }
-        Ok(whole)
+        Ok(bytes)
     }
 }
 
-/// How many pieces of a body have come. Each chunk is one, and each packet.
+/// Counts the chunks of one body, as they arrive: chunks of HTTP/1.1, frames of HTTP/2, or packets.
 #[derive(Debug, Default)]
-struct Pieces {
-    count: usize,
+struct ChunkCounter {
+    chunks: usize,
     bytes: usize,
 }
 
-impl Pieces {
-    /// Whether one more, of so many bytes, is not one too many.
-    fn may_have(&mut self, bytes: usize) -> bool {
-        self.count += 1;
+impl ChunkCounter {
+    /// Counts a chunk of `bytes`. Returns whether the body is still within the limit.
+    fn add(&mut self, bytes: usize) -> bool {
+        self.chunks += 1;
         self.bytes += bytes;
-        self.count <= PIECES + self.bytes / PIECE
+        self.chunks <= BASE_CHUNKS + self.bytes / BYTES_PER_CHUNK
     }
 }
 
-/// Answers, and reads before that what the handler has left of the body, up to a bound.
+/// Middleware that drains what the handler left unread of a body, up to a limit, before the response is sent.
 pub(crate) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // Who asks first sends no body after an answer, and is not told to.
-    let asks_first = request.headers().contains_key(EXPECT);
+    // A client with `Expect: 100-continue` sends no body after a final response. Reading would ask it for one (100).
+    let expects_continue = request.headers().contains_key(EXPECT);
     let (head, body) = request.into_parts();
-    let (shared, left) = lend(body);
-    let response = next.run(Request::from_parts(head, Body::new(shared))).await;
-    let left = lock(&left).take();
-    if let Some(Left { body, is_begun }) = left
-        && (is_begun || !asks_first)
+    let (tracked, unread) = track(body);
+    let response = next.run(Request::from_parts(head, Body::new(tracked))).await;
+    let unread = lock(&unread).take();
+    if let Some(Unread { body, is_started }) = unread
+        && (is_started || !expects_continue)
         && response.status() != StatusCode::REQUEST_TIMEOUT
         && body.size_hint().lower() <= DRAIN_LIMIT as u64
     {
-        let _ = timeout(DRAIN_TIME, discard(body)).await;
+        let _ = timeout(DRAIN_TIMEOUT, discard(body)).await;
     }
     response
 }
 
 async fn discard(mut body: Body) {
-    let mut pieces = Pieces::default();
+    let mut chunks = ChunkCounter::default();
     while let Some(Ok(frame)) = body.frame().await {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        if !pieces.may_have(bytes) || pieces.bytes > DRAIN_LIMIT {
+        if !chunks.add(bytes) || chunks.bytes > DRAIN_LIMIT {
             return;
         }
     }
 }
 
-/// What a handler has not read of a body, and whether it has begun to.
+/// What a handler has not read of a body.
 #[derive(Debug)]
-struct Left {
+struct Unread {
     body: Body,
-    is_begun: bool,
+    /// Whether the handler has started to read.
+    is_started: bool,
 }
 
-/// A body that comes back when it is dropped.
+/// A body that stores its unread rest in `rest` when it is dropped.
 #[derive(Debug)]
-struct Lent {
-    body: Option<Left>,
+struct TrackedBody {
+    body: Option<Unread>,
     /// Held for O(1).
-    owner: Arc<Mutex<Option<Left>>>,
+    rest: Arc<Mutex<Option<Unread>>>,
 }
 
-fn lend(body: Body) -> (Lent, Arc<Mutex<Option<Left>>>) {
-    let owner = Arc::default();
-    (Lent { body: Some(Left { body, is_begun: false }), owner: Arc::clone(&owner) }, owner)
+fn track(body: Body) -> (TrackedBody, Arc<Mutex<Option<Unread>>>) {
+    let rest = Arc::default();
+    (TrackedBody { body: Some(Unread { body, is_started: false }), rest: Arc::clone(&rest) }, rest)
 }
 
-impl HttpBody for Lent {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -170,27 +170,27 @@ impl HttpBody for Lent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(left) = &mut self.body else { return Poll::Ready(None) };
-        left.is_begun = true;
-        let frame = ready!(Pin::new(&mut left.body).poll_frame(cx));
+        let Some(unread) = &mut self.body else { return Poll::Ready(None) };
+        unread.is_started = true;
+        let frame = ready!(Pin::new(&mut unread.body).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
-            self.body = None; // nothing is left
+            self.body = None; // the end, or an error
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(|left| left.body.is_end_stream())
+        self.body.as_ref().is_none_or(|unread| unread.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, |left| left.body.size_hint())
+        self.body.as_ref().map_or_else(SizeHint::default, |unread| unread.body.size_hint())
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        *lock(&self.owner) = self.body.take();
+        *lock(&self.rest) = self.body.take();
     }
 }
 
@@ -210,67 +210,67 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
-    /// A body that sends so many pieces of so many bytes, and then nothing more and no end.
-    fn stuck(pieces: usize, bytes: usize) -> Body {
-        let pieces =
-            stream::iter((0..pieces).map(move |_| Ok::<_, io::Error>(Bytes::from(vec![b' '; bytes]))));
-        Body::from_stream(pieces.chain(stream::pending()))
+    /// A body that sends `chunks` of `bytes` each and then stalls.
+    fn stalled(chunks: usize, bytes: usize) -> Body {
+        let chunks =
+            stream::iter((0..chunks).map(move |_| Ok::<_, io::Error>(Bytes::from(vec![b' '; bytes]))));
+        Body::from_stream(chunks.chain(stream::pending()))
     }
 
     #[tokio::test]
-    async fn a_body_that_does_not_come_is_given_up_and_its_room_is_free() {
-        let bodies = BodyBudget::new(0, Sharing::Fair, Duration::from_millis(1));
-        assert!(matches!(bodies.read(address(1), stuck(1, 10)).await, Err(ApiError::SlowBody)));
-        assert!(bodies.read(address(1), Body::from("{}")).await.is_ok());
-        assert_eq!(bodies.room.used(), 0);
+    async fn stalled_body_times_out_and_frees_its_budget() {
+        let budget = BodyBudget::new(0, Sharing::Fair, Duration::from_millis(1));
+        assert!(matches!(budget.read(address(1), stalled(1, 10)).await, Err(ApiError::BodyTimeout)));
+        assert!(budget.read(address(1), Body::from("{}")).await.is_ok());
+        assert_eq!(budget.quota.used(), 0);
     }
 
     #[tokio::test]
-    async fn a_body_takes_room_as_it_comes_and_not_before() {
-        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
-        let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(bodies.read(address(1), stuck(0, 0)))).collect();
-        for body in &mut waiting {
+    async fn body_uses_budget_as_bytes_arrive() {
+        let budget = BodyBudget::new(0, Sharing::Fair, LONG);
+        let mut idle: Vec<_> = (0..20).map(|_| Box::pin(budget.read(address(1), stalled(0, 0)))).collect();
+        for body in &mut idle {
             assert!(futures_util::poll!(body).is_pending());
         }
-        assert_eq!(bodies.room.used(), 0, "64 KiB each by their limit, which is more than there is");
-        let mut begun = Box::pin(bodies.read(address(1), stuck(1, 1)));
-        assert!(futures_util::poll!(&mut begun).is_pending());
-        assert_eq!(bodies.room.used(), STEP as u64);
+        assert_eq!(budget.quota.used(), 0, "20 reservations of 64 KiB would exceed the budget");
+        let mut started = Box::pin(budget.read(address(1), stalled(1, 1)));
+        assert!(futures_util::poll!(&mut started).is_pending());
+        assert_eq!(budget.quota.used(), RESERVE_STEP as u64);
         assert_eq!(
-            bodies.read(address(2), Body::from(vec![b' '; BODY_LIMIT])).await.unwrap().len(),
+            budget.read(address(2), Body::from(vec![b' '; BODY_LIMIT])).await.unwrap().len(),
             BODY_LIMIT
         );
     }
 
     #[tokio::test]
-    async fn one_address_leaves_room_for_the_bodies_of_others() {
-        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
-        let mut greedy: Vec<_> = (0..100).map(|_| Box::pin(bodies.read(address(1), stuck(1, 1)))).collect();
+    async fn one_address_cannot_use_the_whole_budget() {
+        let budget = BodyBudget::new(0, Sharing::Fair, LONG);
+        let mut greedy: Vec<_> = (0..100).map(|_| Box::pin(budget.read(address(1), stalled(1, 1)))).collect();
         let mut rejected = 0;
         for body in &mut greedy {
             match futures_util::poll!(body) {
                 Poll::Pending => {}
-                Poll::Ready(Err(ApiError::BodyBudget(Exhausted::Address))) => rejected += 1,
+                Poll::Ready(Err(ApiError::BodiesOverBudget(Exhausted::Address))) => rejected += 1,
                 Poll::Ready(other) => panic!("{other:?}"),
             }
         }
-        assert_eq!(rejected, 72, "28 steps are 7/16 of 256 KiB");
-        assert!(bodies.read(address(2), Body::from(vec![b' '; BODY_LIMIT / 2])).await.is_ok());
+        assert_eq!(rejected, 72, "28 steps of 4 KiB are 7/16 of 256 KiB");
+        assert!(budget.read(address(2), Body::from(vec![b' '; BODY_LIMIT / 2])).await.is_ok());
     }
 
     #[tokio::test]
-    async fn without_rate_limits_bodies_have_all_the_room_there_is() {
-        let bodies = BodyBudget::new(0, Sharing::FirstCome, LONG);
-        let mut slow: Vec<_> = (0..64).map(|_| Box::pin(bodies.read(address(1), stuck(1, 1)))).collect();
+    async fn first_come_sharing_gives_one_address_the_whole_budget() {
+        let budget = BodyBudget::new(0, Sharing::FirstCome, LONG);
+        let mut slow: Vec<_> = (0..64).map(|_| Box::pin(budget.read(address(1), stalled(1, 1)))).collect();
         for body in &mut slow {
             assert!(futures_util::poll!(body).is_pending());
         }
-        let full = bodies.read(address(2), Body::from("{}")).await;
-        assert!(matches!(full, Err(ApiError::BodyBudget(Exhausted::Total))), "{full:?}");
+        let full = budget.read(address(2), Body::from("{}")).await;
+        assert!(matches!(full, Err(ApiError::BodiesOverBudget(Exhausted::Total))), "{full:?}");
     }
 
     #[tokio::test]
-    async fn a_body_has_a_longest_length_whether_it_tells_it_or_not() {
+    async fn body_over_the_limit_is_rejected_with_and_without_known_length() {
         let long = Bytes::from(vec![b' '; BODY_LIMIT + 1]);
         let streamed = stream::iter([Ok::<_, io::Error>(long.clone())]);
         for body in [Body::from(long), Body::from_stream(streamed)] {
@@ -280,16 +280,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_tiny_chunks_is_given_up_after_some_hundred() {
-        let bodies = BodyBudget::new(0, Sharing::Fair, LONG);
-        let read = async |pieces: usize, bytes: usize| {
-            let pieces =
-                stream::iter((0..pieces).map(move |_| Ok::<_, io::Error>(Bytes::from(vec![b' '; bytes]))));
-            bodies.read(address(1), Body::from_stream(pieces)).await
+    async fn body_with_too_many_small_chunks_is_rejected() {
+        let budget = BodyBudget::new(0, Sharing::Fair, LONG);
+        let read = async |chunks: usize, bytes: usize| {
+            let chunks =
+                stream::iter((0..chunks).map(move |_| Ok::<_, io::Error>(Bytes::from(vec![b' '; bytes]))));
+            budget.read(address(1), Body::from_stream(chunks)).await
         };
-        assert_eq!(read(PIECES, 1).await.unwrap().len(), PIECES);
-        assert!(matches!(read(300, 1).await, Err(ApiError::Pieces)));
-        assert_eq!(read(1_000, PIECE).await.unwrap().len(), 64_000);
-        assert_eq!(bodies.room.used(), 0);
+        assert_eq!(read(BASE_CHUNKS, 1).await.unwrap().len(), BASE_CHUNKS);
+        assert!(matches!(read(300, 1).await, Err(ApiError::TooManyChunks)));
+        assert_eq!(read(1_000, BYTES_PER_CHUNK).await.unwrap().len(), 64_000);
+        assert_eq!(budget.quota.used(), 0);
     }
 }

@@ -1,22 +1,22 @@
-//! Known bots, told by the User-Agent of a request or an upgrade.
+//! Detection of known bots by the `User-Agent` of a request or an upgrade.
 //!
-//! A bot may do everything and counts nowhere. Whoever says nothing of itself is no bot: load tools and
-//! other people's clients do not.
+//! A bot may do everything and counts nowhere. A client without a `User-Agent` is not a bot, because load tools and
+//! clients of other authors often send none.
 
 use std::sync::LazyLock;
 
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 
-/// What is known of bots: one large regular expression, made once.
+/// The patterns of known bots: one large regular expression, compiled once.
 static BOTS: LazyLock<isbot::Bots> = LazyLock::new(|| {
     let mut bots = isbot::Bots::default();
-    // What Android's apps say, React Native's too, where they say nothing of their own.
+    // The default User-Agent of Android apps, including React Native.
     bots.remove(&["okhttp"]);
     bots
 });
 
-/// Whether a known bot has sent these headers.
+/// Returns whether a known bot sent these headers.
 #[must_use]
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
     headers.get(USER_AGENT).is_some_and(|agent| BOTS.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bots_are_known_and_browsers_are_not() {
+    fn known_bots_are_detected_and_browsers_are_not() {
         let sent = |agent: &str| {
             let agent = HeaderValue::from_bytes(agent.as_bytes()).unwrap();
             sent(&HeaderMap::from_iter([(USER_AGENT, agent)]))

@@ -1,6 +1,6 @@
-//! Errors as HTTP answers: `{"error":{"code","message"}}` with a matching status.
+//! Error responses: `{"error":{"code","message"}}` with a matching status.
 //!
-//! One enum for all handlers, so that the whole of what may go wrong is one page.
+//! All handlers share one enum, so that all errors of the HTTP interface are on one page.
 
 use std::sync::Arc;
 
@@ -23,41 +23,41 @@ use crate::protocol::parse::ParseError;
 use crate::quota::Exhausted;
 use crate::transport::{AdmitError, LimitExceeded, UpgradeError};
 
-/// After how many seconds whoever got a 503 should come back.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+/// `Retry-After` of a 503, in seconds.
+const RETRY_UNAVAILABLE: HeaderValue = HeaderValue::from_static("5");
 
-/// After how many seconds whoever got a 429 should: a burst is allowed again by then.
-const SLOWED_DOWN_SECONDS: HeaderValue = HeaderValue::from_static("10");
+/// `Retry-After` of a 429, in seconds: after that, rate limits allow a burst again.
+const RETRY_RATE_LIMITED: HeaderValue = HeaderValue::from_static("10");
 
-/// The body of every refusal.
+/// The body of every error response.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
 }
 
-/// Why a request was refused.
+/// Why a request was rejected.
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail {
-    /// For programs.
+    /// The error code, for programs.
     code: &'static str,
-    /// For people: which field broke which rule.
+    /// What is wrong, for people: which field broke which rule.
     message: String,
 }
 
-/// Why a request was refused. Its text is the answer's message.
+/// Why a request was rejected. Displays as the message of the response.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// A request over HTTP/1.1 names no host, or any names two.
-    #[error("Host must be there, once")]
+    /// An HTTP/1.1 request has no `Host` header, or a request has two.
+    #[error("Host: must be present exactly once")]
     Host,
-    /// No such room name.
+    /// The room's name breaks its rule.
     #[error("room: {0}")]
     BadRoom(BadName),
-    /// No such visitor id.
+    /// The visitor's id breaks its rule.
     #[error("visitor: {0}")]
     BadVisitor(BadName),
-    /// The vocabulary does not have this mood.
+    /// The mood is not in the vocabulary.
     #[error("mood: must be one of this hub's moods")]
     UnknownMood,
     /// A query parameter breaks its rule.
@@ -65,108 +65,108 @@ pub enum ApiError {
     BadParameter {
         /// The parameter.
         name: &'static str,
-        /// What it must be.
+        /// The rule that it breaks.
         rule: &'static str,
     },
-    /// Two moments are no stretch of time.
+    /// `from` and `to` are not a valid period.
     #[error("{name}: {rule}")]
     BadRange {
         /// The parameter.
         name: &'static str,
-        /// What it must be.
+        /// The rule that it breaks.
         rule: BadRange,
     },
-    /// The query as a whole cannot be read.
-    #[error("the query cannot be read: {0}")]
+    /// The query string cannot be parsed.
+    #[error("cannot parse the query: {0}")]
     BadQuery(String),
-    /// The body is not the JSON that is asked for.
+    /// The body is not valid JSON, or one of its fields breaks its rule.
     #[error("{}", .0.message)]
     BadBody(ParseError),
-    /// The body did not come whole.
-    #[error("the body did not arrive")]
+    /// The body ended before it was complete.
+    #[error("the body is incomplete")]
     BrokenBody,
-    /// The body is over the limit.
+    /// The body is over the limit, in bytes.
     #[error("the body is over {0} bytes")]
     TooLarge(usize),
-    /// The body took too long.
+    /// The body did not arrive in time.
     #[error("the body took too long to arrive")]
-    SlowBody,
-    /// The body comes in too many small pieces.
-    #[error("the body comes in too many small chunks: send it in fewer")]
-    Pieces,
-    /// Too many bytes of bodies are on their way.
-    #[error("the hub has too much to read: come back later")]
-    BodyBudget(#[from] Exhausted),
+    BodyTimeout,
+    /// The body has too many small chunks.
+    #[error("the body has too many small chunks: send it in fewer")]
+    TooManyChunks,
+    /// The bodies in flight use up their budget.
+    #[error("too many request bodies are in flight: try again later")]
+    BodiesOverBudget(#[from] Exhausted),
     /// The body is neither JSON nor text.
     #[error("Content-Type must be application/json or text/plain")]
     MediaType,
-    /// The admin's token is missing or wrong.
+    /// The admin token is missing or wrong.
     #[error("this needs Authorization: Bearer with the admin token")]
     Unauthorized,
-    /// Values of a property may be about people.
+    /// The property is not public, because its values may be about people.
     #[error(
         "prop: a breakdown by this property needs Authorization: Bearer with the admin token, unless the hub's \
          PUBLIC_PROPS names it"
     )]
     PrivateProp,
-    /// The hub asks for tokens, and this has none.
+    /// The hub requires visitor tokens, and the request has none.
     #[error("this needs a token: Authorization: Bearer, or on a socket the subprotocol bearer.{{token}}")]
     NoToken,
-    /// The token does not open this.
+    /// The visitor token is not valid for this request.
     #[error("token: {0}")]
     BadToken(#[from] BadToken),
-    /// A browser comes from a site that is not allowed.
+    /// The page's origin is not allowed.
     #[error("this origin is not one of this hub's ALLOWED_ORIGINS")]
     Origin,
-    /// There is nothing here.
-    #[error("there is nothing at this address")]
+    /// No route matches the path.
+    #[error("there is nothing at this path")]
     NotFound,
-    /// The address has other methods.
-    #[error("this address does not have this method")]
+    /// The route does not support the method.
+    #[error("this path does not support this method")]
     Method,
-    /// Heartbeats are over.
+    /// The request is a heartbeat, which the hub does not support any more.
     #[error(
-        "heartbeats are over: presence is the open socket. Connect a WebSocket to \
+        "there are no heartbeats any more: presence is the open socket. Connect a WebSocket to \
          /rooms/{{room}}/socket with the subprotocols breathing-room.v1 and visitor.{{id}}, and keep it open"
     )]
     Heartbeat,
-    /// The request does not open a WebSocket.
+    /// The request is not a valid WebSocket upgrade.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
-    /// No socket can be opened now.
+    /// The hub does not admit another socket now.
     #[error(transparent)]
-    Sockets(#[from] AdmitError),
-    /// There is no place in the room now.
+    Admit(#[from] AdmitError),
+    /// The visitor cannot join the room now.
     #[error(transparent)]
-    Place(#[from] JoinError),
-    /// The address does too much.
+    Join(#[from] JoinError),
+    /// The address exceeds one of its limits.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
-    /// Others ask for what is kept of people.
-    #[error("too many ask for what is kept of people: come back in a moment")]
+    /// Too many requests for personal data are waiting.
+    #[error("too many requests for personal data are waiting: try again in a moment")]
     Busy,
-    /// The journal is full.
+    /// The event queue is full.
     #[error(transparent)]
-    Queue(#[from] JournalFull),
-    /// The commit that was waited for failed.
+    QueueFull(#[from] JournalFull),
+    /// The events are queued but not committed.
     #[error(transparent)]
     Flush(#[from] FlushError),
-    /// The database did not answer.
+    /// A query of the history failed.
     #[error(transparent)]
     History(#[from] Arc<ReadError>),
-    /// Maintenance or an erasure did not happen, or not to the end.
+    /// Maintenance or an erasure did not finish.
     #[error(transparent)]
     Lifecycle(#[from] MaintenanceError),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
     /// The handler panicked.
-    #[error("the hub made a mistake, which is in its log")]
+    #[error("internal error: the hub's log has the details")]
     Panic,
 }
 
 impl ApiError {
-    /// The status and the code of the answer.
+    /// Returns the status and the error code of the response.
     #[must_use]
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
@@ -177,8 +177,8 @@ impl ApiError {
             Self::BadParameter { .. } | Self::BadRange { .. } | Self::BadQuery(_) => {
                 (StatusCode::BAD_REQUEST, "bad-parameter")
             }
-            Self::BadBody(problem) => (StatusCode::BAD_REQUEST, problem.code.as_str()),
-            Self::BrokenBody | Self::Pieces => (StatusCode::BAD_REQUEST, "broken-body"),
+            Self::BadBody(error) => (StatusCode::BAD_REQUEST, error.code.as_str()),
+            Self::BrokenBody | Self::TooManyChunks => (StatusCode::BAD_REQUEST, "broken-body"),
             Self::Upgrade(UpgradeError::Key | UpgradeError::Body) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
             Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
             Self::Unauthorized | Self::PrivateProp | Self::NoToken | Self::BadToken(_) => {
@@ -191,20 +191,20 @@ impl ApiError {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::LimitExceeded(LimitExceeded::OpenSockets | LimitExceeded::LiveSockets)
-            | Self::Sockets(AdmitError::LimitExceeded(LimitExceeded::OpenSockets))
-            | Self::Place(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
-            Self::LimitExceeded(_) | Self::Sockets(AdmitError::LimitExceeded(_)) => {
+            | Self::Admit(AdmitError::LimitExceeded(LimitExceeded::OpenSockets))
+            | Self::Join(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+            Self::LimitExceeded(_) | Self::Admit(AdmitError::LimitExceeded(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-fast")
             }
-            Self::Sockets(AdmitError::Full) | Self::Place(JoinError::RoomsFull) => {
+            Self::Admit(AdmitError::Full) | Self::Join(JoinError::RoomsFull) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "full")
             }
-            Self::Sockets(AdmitError::Restarting) | Self::Lifecycle(MaintenanceError::Stopped) => {
+            Self::Admit(AdmitError::Restarting) | Self::Lifecycle(MaintenanceError::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::Queue(_) | Self::BodyBudget(_) | Self::Busy => {
+            Self::QueueFull(_) | Self::BodiesOverBudget(_) | Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
             }
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
@@ -217,14 +217,14 @@ impl ApiError {
         }
     }
 
-    /// What the headers of a refusal with this status say.
+    /// Returns the headers of an error response with this status.
     #[must_use]
     pub(crate) fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
-            StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
-            StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, SLOWED_DOWN_SECONDS)],
+            StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_UNAVAILABLE)],
+            StatusCode::TOO_MANY_REQUESTS => vec![(RETRY_AFTER, RETRY_RATE_LIMITED)],
             StatusCode::UNAUTHORIZED => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
-            // Without `Upgrade`, which HTTP/2 does not have: proxies would make a bad answer of it.
+            // Without `Upgrade`, which HTTP/2 forbids: a proxy would forward an invalid response.
             StatusCode::UPGRADE_REQUIRED => vec![(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))],
             _ => Vec::new(),
         }

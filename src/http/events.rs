@@ -1,6 +1,6 @@
-//! Events over HTTP: one, or an array that is taken whole or refused whole.
+//! Events over HTTP: one, or an array that is accepted whole or rejected whole.
 //!
-//! The fields are the socket's; only who and where are added, since there is no socket to say so.
+//! An event has the fields of the socket's message, and `visitor` and `room`, which a socket would know.
 
 use std::sync::Arc;
 
@@ -27,22 +27,22 @@ use crate::protocol::{ErrorCode, RoomId, Time, VisitorId};
 use crate::quota::Exhausted;
 use crate::rejections::Limit;
 
-/// The most events in one array.
+/// The maximum number of events in one array.
 pub(super) const EVENTS_LIMIT: usize = 100;
 
-/// The query of a post.
+/// The query parameters of a post of events.
 #[derive(Debug, Deserialize, IntoParams)]
-pub struct Posting {
-    /// Whether to answer after the commit, which this brings forward.
+pub struct PostParams {
+    /// Whether the response waits for the commit, which then starts earlier.
     #[param(value_type = bool, required = false)]
     durable: Option<String>,
 }
 
-impl Posting {
-    /// Whether the answer is to wait for the commit.
+impl PostParams {
+    /// Returns whether the response waits for the commit.
     ///
     /// # Errors
-    /// It is neither true nor false.
+    /// The value is neither `true` nor `false`.
     pub fn is_durable(&self) -> Result<bool, ApiError> {
         match self.durable.as_deref() {
             None | Some("false") => Ok(false),
@@ -52,61 +52,61 @@ impl Posting {
     }
 }
 
-/// What an event over HTTP has besides the socket's fields.
+/// The fields that an event over HTTP has in addition to those of the socket's message.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct Sender {
     visitor: VisitorId,
     room: RoomId,
 }
 
-/// The events wait for the next commit.
+/// The events are queued for the next commit.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Queued {
-    /// How many.
+    /// The number of events.
     queued: usize,
 }
 
-/// The events are in the database.
+/// The events are committed to the database.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Committed {
-    /// How many.
+    /// The number of events.
     committed: usize,
 }
 
-/// `POST /page-view`.
+/// `POST /page-view`: queues page views.
 pub(crate) async fn page_view(
     State(state): State<Arc<EventsState>>,
     State(access): State<Arc<AccessControl>>,
-    params: Result<Params<Posting>, ApiError>,
+    params: Result<Params<PostParams>, ApiError>,
     address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&state, &access, params, address, &headers, body, |who, view, at| {
+    accept(&state, &access, params, address, &headers, body, |who, view, at| {
         PageViewEvent::new(who, view, at).map(Event::PageView)
     })
     .await
 }
 
-/// `POST /watch-session`.
+/// `POST /watch-session`: queues states of watch sessions.
 pub(crate) async fn watch_session(
     State(state): State<Arc<EventsState>>,
     State(access): State<Arc<AccessControl>>,
-    params: Result<Params<Posting>, ApiError>,
+    params: Result<Params<PostParams>, ApiError>,
     address: Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    take(&state, &access, params, address, &headers, body, |who, watch, at| {
+    accept(&state, &access, params, address, &headers, body, |who, watch, at| {
         WatchEvent::new(who, watch, at).map(Event::Watch)
     })
     .await
 }
 
-async fn take<T: DeserializeOwned>(
+async fn accept<T: DeserializeOwned>(
     state: &EventsState,
     access: &AccessControl,
-    params: Result<Params<Posting>, ApiError>,
+    params: Result<Params<PostParams>, ApiError>,
     address: Address,
     headers: &HeaderMap,
     body: Body,
@@ -114,7 +114,7 @@ async fn take<T: DeserializeOwned>(
 ) -> Result<Response, ApiError> {
     let claims = access.claims(headers)?;
     let durable = params?.0.is_durable()?;
-    let text = read(state, address, headers, body).await?;
+    let text = read_body(state, address, headers, body).await?;
     let is_bot = bots::sent(headers);
     let event = |who: Actor, fields, at| {
         if let Some(claims) = &claims {
@@ -122,9 +122,9 @@ async fn take<T: DeserializeOwned>(
         }
         event(who, fields, at).map_err(ApiError::BadBody)
     };
-    let batch = events(&text, is_bot, state.clock.wall(), event).inspect_err(|error| {
-        if let ApiError::BadBody(problem) = error {
-            state.rejections.refused(problem.code);
+    let batch = parse_events(&text, is_bot, state.clock.wall(), event).inspect_err(|error| {
+        if let ApiError::BadBody(error) = error {
+            state.rejections.refused(error.code);
         }
     })?;
     let count = batch.len();
@@ -139,8 +139,8 @@ async fn take<T: DeserializeOwned>(
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count })).into_response())
 }
 
-/// The body as text, if it is small enough and says that it is JSON or (as beacons do) text.
-async fn read(
+/// Reads the body as text. Its type must be JSON, or plain text as beacons send it.
+async fn read_body(
     state: &EventsState,
     address: Address,
     headers: &HeaderMap,
@@ -154,9 +154,11 @@ async fn read(
         }
     }
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
-        ApiError::BodyBudget(Exhausted::Total) => state.rejections.limited(Limit::BytesInFlight),
-        ApiError::BodyBudget(Exhausted::Address) => state.rejections.limited(Limit::AddressBytesInFlight),
-        ApiError::Pieces => state.rejections.limited(Limit::BodyPieces),
+        ApiError::BodiesOverBudget(Exhausted::Total) => state.rejections.limited(Limit::BytesInFlight),
+        ApiError::BodiesOverBudget(Exhausted::Address) => {
+            state.rejections.limited(Limit::AddressBytesInFlight)
+        }
+        ApiError::TooManyChunks => state.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
     String::from_utf8(bytes).map_err(|_| {
@@ -164,11 +166,12 @@ async fn read(
     })
 }
 
-/// All events of a body, or what is wrong with the first bad one. `event` makes one of its fields.
+/// Parses all events of a body. `event` builds an event from the fields of the socket's message.
 ///
 /// # Errors
-/// The body is neither an object nor an array of at most 100, or one of its events is refused.
-pub fn events<T: DeserializeOwned>(
+/// The body is neither an object nor an array of at most 100, or one of its events is invalid. The error is that of the
+/// first invalid event, with its index.
+pub fn parse_events<T: DeserializeOwned>(
     text: &str,
     is_bot: bool,
     arrived: Time,
@@ -189,7 +192,7 @@ pub fn events<T: DeserializeOwned>(
         return Err(ApiError::BadBody(ParseError::field("array", &rule)));
     }
     let indexed = (0_u64..).zip(items).map(|(index, item)| {
-        // In one array, what stands later came later.
+        // The order within an array is the order of arrival.
         one(item.get(), arrived.plus(index)).map_err(|error| match error {
             ApiError::BadBody(ParseError { code, message }) => {
                 ApiError::BadBody(ParseError { code, message: format!("[{index}]: {message}") })
@@ -209,17 +212,18 @@ mod tests {
         let event = |who, view: PageView, at| {
             PageViewEvent::new(who, view, at).map(Event::PageView).map_err(ApiError::BadBody)
         };
-        events(text, false, Time::from_millis(1), event).map(|batch| batch.len()).map_err(|error| match error
-        {
-            ApiError::BadBody(problem) => (problem.code, problem.message),
-            other => panic!("{other}"),
+        parse_events(text, false, Time::from_millis(1), event).map(|batch| batch.len()).map_err(|error| {
+            match error {
+                ApiError::BadBody(error) => (error.code, error.message),
+                other => panic!("{other}"),
+            }
         })
     }
 
     const GOOD: &str = r#"{"id":"018f0e6e-0000-7000-8000-000000000001","path":"/","visitor":"v","room":"r"}"#;
 
     #[test]
-    fn one_or_many_are_taken() {
+    fn single_event_and_array_are_accepted() {
         assert_eq!(parse(GOOD), Ok(1));
         assert_eq!(parse(&format!(" [{GOOD}, {GOOD}] ")), Ok(2));
         assert_eq!(parse("[]"), Ok(0));
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_array_names_the_index_and_the_field() {
+    fn invalid_array_is_rejected_with_index_and_field() {
         let no_room = GOOD.replace(r#","room":"r""#, "");
         let bad_room = GOOD.replace(r#""room":"r""#, r#""room":"R""#);
         let cases = [
@@ -239,9 +243,9 @@ mod tests {
             (no_room, ErrorCode::BadField, "missing field `room`"),
         ];
         for (text, code, message) in cases {
-            let refused = parse(&text).unwrap_err();
-            assert_eq!(refused.0, code, "{text}");
-            assert!(refused.1.starts_with(message), "{}", refused.1);
+            let error = parse(&text).unwrap_err();
+            assert_eq!(error.0, code, "{text}");
+            assert!(error.1.starts_with(message), "{}", error.1);
         }
     }
 }

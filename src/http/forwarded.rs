@@ -1,15 +1,15 @@
-//! What a proxy in front tells of a request: whose it is, and by which scheme it was sent.
+//! Parsing of the headers that a proxy adds: the client's address, and the scheme of its request.
 //!
-//! Read only where `CLIENT_IP_HEADER` says that there is a proxy, since anybody can send these headers. Of
-//! addresses the last one counts, which the nearest proxy wrote. It knows headers and no connection.
+//! They are read only if `CLIENT_IP_HEADER` is set, because any client can send them. The last address counts: the
+//! nearest proxy wrote it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::header::FORWARDED;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers that proxies and browsers send, and in which no plain address stands.
-const OTHERS: [&str; 20] = [
+/// Common headers that do not contain an address, or not in a form that is parsed here.
+const NO_ADDRESS: [&str; 20] = [
     "authorization",
     "cloudfront-viewer-address",
     "connection",
@@ -32,40 +32,41 @@ const OTHERS: [&str; 20] = [
     "x-forwarded-proto",
 ];
 
-/// How the names of whole families of such headers begin.
-const FAMILIES: [&str; 6] = ["accept", "access-control-", "cache-", "content-", "if-", "sec-"];
+/// Prefixes of further headers that do not contain an address.
+const NO_ADDRESS_PREFIXES: [&str; 6] = ["accept", "access-control-", "cache-", "content-", "if-", "sec-"];
 
-/// The name of a header in which a proxy tells whose request it is.
+/// Parses the name of a header in which a proxy sends the client's address.
 ///
 /// # Errors
-/// It is no header's name, or that of a header whose form is known to be another than that of addresses.
+/// It is not a valid header name, or it is a header that is known to contain something else.
 pub(crate) fn address_header(name: &str) -> Result<HeaderName, String> {
     let header = HeaderName::try_from(name)
         .map_err(|_| "must be the name of a header, such as X-Forwarded-For".to_owned())?;
     let name = header.as_str();
-    if OTHERS.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family)) {
-        return Err("must be a header of addresses, such as X-Forwarded-For, X-Real-IP, Fly-Client-IP or \
-                    Forwarded: no address stands in this one, or in a form that is not understood"
+    if NO_ADDRESS.contains(&name) || NO_ADDRESS_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return Err("must be a header with the client's address, such as X-Forwarded-For, X-Real-IP, Fly-Client-IP or \
+                    Forwarded: this one has no address, or not in a form that the hub can parse"
             .to_owned());
     }
     Ok(header)
 }
 
-/// The address that the nearest proxy tells: the last one of `Forwarded` (RFC 7239), or of a list of addresses.
+/// Returns the client's address as the nearest proxy saw it: the last one of `Forwarded` (RFC 7239) or of a list of
+/// addresses.
 #[must_use]
 pub(crate) fn forwarded_address(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
     let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
-    let nearest = parts(value, ',').filter(|part| !part.is_empty()).last()?;
+    let nearest = split(value, ',').filter(|element| !element.is_empty()).last()?;
     if *header == FORWARDED { parameter(nearest, "for").and_then(node) } else { node(nearest) }
 }
 
-/// The scheme by which the browser asked, `http` or `https`: the first one that is told, since each further
-/// proxy tells how it was asked by the one before. No page can send these headers.
+/// Returns the scheme of the browser's request, `http` or `https`: the first one of the list, because each further
+/// proxy appends the scheme of the proxy before it. Scripts in pages cannot set these headers.
 #[must_use]
 pub(crate) fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
-    let list = headers.get("x-forwarded-proto").and_then(first);
-    let forwarded = || first(headers.get(FORWARDED)?).and_then(|element| parameter(element, "proto"));
-    // Some proxies tell the scheme of the socket (Traefik).
+    let list = headers.get("x-forwarded-proto").and_then(first_element);
+    let forwarded = || first_element(headers.get(FORWARDED)?).and_then(|element| parameter(element, "proto"));
+    // Traefik sends `ws` or `wss` for a WebSocket.
     match unquoted(list.or_else(forwarded)?) {
         scheme if ["https", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => Some("https"),
         scheme if ["http", "ws"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => Some("http"),
@@ -73,19 +74,19 @@ pub(crate) fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     }
 }
 
-fn first(value: &HeaderValue) -> Option<&str> {
-    parts(value.to_str().ok()?, ',').next()
+fn first_element(value: &HeaderValue) -> Option<&str> {
+    split(value.to_str().ok()?, ',').next()
 }
 
-/// The value of a parameter of one element of `Forwarded`.
+/// Returns the value of a parameter in one element of `Forwarded`.
 fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
-    parts(element, ';').find_map(|pair| {
+    split(element, ';').find_map(|pair| {
         let (found, value) = pair.split_once('=')?;
         found.trim().eq_ignore_ascii_case(name).then(|| value.trim())
     })
 }
 
-/// An address, perhaps quoted, in brackets, with a port or a zone.
+/// Parses an address, optionally quoted, in brackets, with a port or with a zone.
 fn node(text: &str) -> Option<IpAddr> {
     let text = unquoted(text);
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -99,8 +100,8 @@ fn unquoted(text: &str) -> &str {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim()
 }
 
-/// The parts of a text between these separators, which do not count in quotes.
-fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+/// Splits a text at a separator, but not inside quotes.
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let split = text.split(move |c| {
         let is_literal = is_escaped;
@@ -120,14 +121,14 @@ mod tests {
         values.iter().map(|value| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
-    fn told_by(name: &str, values: &[&str]) -> Option<String> {
+    fn address_in(name: &str, values: &[&str]) -> Option<String> {
         let header = address_header(name).unwrap();
         forwarded_address(&headers(name, values), &header).map(|address| address.to_string())
     }
 
     #[test]
-    fn address_of_the_nearest_proxy_is_read_in_every_form() {
-        let list = |values: &[&str]| told_by("X-Forwarded-For", values);
+    fn last_address_of_a_list_is_parsed_in_every_form() {
+        let list = |values: &[&str]| address_in("X-Forwarded-For", values);
         for (values, address) in [
             (&["192.0.2.1"][..], "192.0.2.1"),
             (&[" 192.0.2.1 "], "192.0.2.1"),
@@ -144,15 +145,15 @@ mod tests {
         ] {
             assert_eq!(list(values).as_deref(), Some(address), "{values:?}");
         }
-        for nothing in [&[][..], &[""], &["unknown"], &["192.0.2.1, me"], &["192.0.2.01"], &["for=192.0.2.1"]]
+        for invalid in [&[][..], &[""], &["unknown"], &["192.0.2.1, me"], &["192.0.2.01"], &["for=192.0.2.1"]]
         {
-            assert_eq!(list(nothing), None, "{nothing:?}");
+            assert_eq!(list(invalid), None, "{invalid:?}");
         }
     }
 
     #[test]
-    fn address_of_forwarded_is_the_last_elements_for() {
-        let forwarded = |values: &[&str]| told_by("Forwarded", values);
+    fn last_for_parameter_of_forwarded_is_parsed() {
+        let forwarded = |values: &[&str]| address_in("Forwarded", values);
         for (values, address) in [
             (&["for=192.0.2.1;proto=https"][..], "192.0.2.1"),
             (&["proto=https; For=192.0.2.1"], "192.0.2.1"),
@@ -164,15 +165,15 @@ mod tests {
         ] {
             assert_eq!(forwarded(values).as_deref(), Some(address), "{values:?}");
         }
-        for nothing in
+        for invalid in
             [&["192.0.2.1"][..], &["for=unknown"], &["for=_hidden"], &["for=192.0.2.1, by=10.0.0.1"]]
         {
-            assert_eq!(forwarded(nothing), None, "{nothing:?}");
+            assert_eq!(forwarded(invalid), None, "{invalid:?}");
         }
     }
 
     #[test]
-    fn scheme_is_the_browsers() {
+    fn first_scheme_of_a_list_counts() {
         for (name, value, scheme) in [
             ("x-forwarded-proto", "https", Some("https")),
             ("x-forwarded-proto", "HTTP", Some("http")),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn header_of_another_form_is_no_address_header() {
+    fn header_without_address_is_rejected() {
         for name in ["X-Forwarded-For", "x-real-ip", "Fly-Client-IP", "CF-Connecting-IP", "Forwarded"] {
             assert!(address_header(name).is_ok(), "{name}");
         }

@@ -12,7 +12,6 @@ pub(crate) mod bots;
 pub(crate) mod contract;
 pub(crate) mod cors;
 pub(crate) mod error;
-mod etag;
 pub(crate) mod events;
 pub(crate) mod forwarded;
 pub(crate) mod gate;
@@ -41,17 +40,17 @@ use crate::auth::{Access, AllowedOrigins, PublicUrl};
 pub struct Config {
     /// The admin token, of at least 16 bytes; without one, the hub makes a random one at start and logs it.
     pub admin_token: Option<String>,
-    /// Who may see the dashboard, and what it shows: the history and the live activity.
+    /// Access to the dashboard and its data: the history and the live activity.
     pub dashboard: Access,
     /// The properties of page views by which the history may be broken down without the admin token.
     pub public_props: PublicProps,
-    /// Who may see `/metrics`.
+    /// Access to `/metrics`.
     pub metrics: Access,
     /// The origins whose pages may connect.
     pub allowed_origins: AllowedOrigins,
     /// The hub's own origin as browsers see it; without it, the request's `Host` counts.
     pub public_url: Option<PublicUrl>,
-    /// Who may show the room page in a frame.
+    /// The sites that may show the room page in a frame.
     pub frame_ancestors: FrameAncestors,
     /// The header with the client's address that the proxy in front sends; without one, the peer's address counts.
     pub client_ip_header: Option<HeaderName>,

@@ -1,7 +1,7 @@
-//! Pages: the dashboard, the room, and the question for the token before the dashboard.
+//! The HTML pages: the dashboard, the room, and the form for the admin token.
 //!
-//! They are the same for everybody and hold no data; what they show they ask for. Here is said
-//! who gets which, and what a browser may do with it.
+//! Pages are the same for all clients and contain no data; their scripts request it. This module decides which page a
+//! request gets, and sets its `Content-Security-Policy`.
 
 use std::sync::Arc;
 
@@ -14,51 +14,51 @@ use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
 use super::access::AccessControl;
-use super::assets::{Keep, are_built, serve};
+use super::assets::{CachePolicy, has_pages, serve};
 use super::error::ApiError;
 use super::params::RoomPath;
 use super::state::PagesState;
 use crate::address::Address;
 use crate::auth::Access;
 
-/// What there is to see where the pages were not built before the hub.
-const NOT_BUILT: &str = "The hub runs, but it was built without its pages.
+/// The response if the pages were not built before the hub.
+const NOT_BUILT: &str = "The hub is running, but it was built without its pages.
 
-To have them, stop it and type in its folder:  make run
-Or, step by step:  cd web && npm ci && npm run build && cd .. && cargo build
+To build the pages, stop the hub and run in its folder:  make run
+Or step by step:  cd web && npm ci && npm run build && cd .. && cargo build
 ";
 
-/// Warns at the start of a hub that has no pages to serve.
+/// Logs a warning if the hub has no pages to serve.
 pub(crate) fn warn_if_missing() {
-    if !are_built() {
-        warn!("this program was built without its pages: build it with `make run` or `make release`");
+    if !has_pages() {
+        warn!("the hub was built without its pages: build it with `make run` or `make release`");
     }
 }
 
-/// Who may show the room page in a frame: the sources of a Content-Security-Policy.
+/// The sites that may show the room page in a frame: sources of a `Content-Security-Policy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameAncestors(String);
 
 impl Default for FrameAncestors {
-    /// This hub's own pages.
+    /// `'self'`: this hub's own pages.
     fn default() -> Self {
         Self("'self'".to_owned())
     }
 }
 
 impl FrameAncestors {
-    /// Reads `'none'`, `*`, or a list of `'self'` and origins, separated by spaces.
+    /// Parses `'none'`, `*`, or a list of `'self'` and origins, separated by spaces.
     ///
     /// # Errors
-    /// Something else stands in it.
+    /// The list contains anything else.
     pub fn parse(list: &str) -> Result<Self, String> {
         let sources: Vec<&str> = list.split_whitespace().collect();
-        let all_good = match sources.as_slice() {
+        let is_valid = match sources.as_slice() {
             [] => false,
             ["'none'" | "*"] => true,
             several => several.iter().all(|source| *source == "'self'" || is_origin(source)),
         };
-        if all_good {
+        if is_valid {
             Ok(Self(sources.join(" ")))
         } else {
             Err("must be 'none', *, or a list of 'self' and origins such as https://example.org".to_owned())
@@ -66,33 +66,33 @@ impl FrameAncestors {
     }
 }
 
-/// `https://example.org`, also with a port, or with `*` for all names below.
+/// Returns whether `source` is like `https://example.org`, optionally with a port, or with `*` for all subdomains.
 fn is_origin(source: &str) -> bool {
     let host = source.strip_prefix("https://").or_else(|| source.strip_prefix("http://")).unwrap_or_default();
     !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:*[]".contains(&byte))
 }
 
-/// `GET /`: the dashboard. Where it is the admin's, whoever has no token gets a page that asks for it.
+/// `GET /`: the dashboard. If it requires the admin token, a request without it gets a form for the token.
 pub(crate) async fn dashboard(
     State(access): State<Arc<AccessControl>>,
     address: Address,
     mut request: HeaderMap,
 ) -> Result<Response, ApiError> {
     let is_public = access.dashboard == Access::Public;
-    // Whoever brings no token has not tried any.
+    // A request without a token is not a failed attempt, so it is not rate limited.
     if is_public || request.contains_key(AUTHORIZATION) {
         match access.admit(access.dashboard, &request, address) {
             Ok(()) => return Ok(page("index.html", &request, "'none'")),
             Err(ApiError::Unauthorized) => {}
-            Err(paced) => return Err(paced),
+            Err(rate_limited) => return Err(rate_limited),
         }
     }
-    // A refusal is never "not modified".
+    // A 401 must not become a 304.
     request.remove(IF_NONE_MATCH);
-    let mut asking = page("token.html", &request, "'none'");
-    *asking.status_mut() = StatusCode::UNAUTHORIZED;
-    asking.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Ok(asking)
+    let mut form = page("token.html", &request, "'none'");
+    *form.status_mut() = StatusCode::UNAUTHORIZED;
+    form.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Ok(form)
 }
 
 /// `GET /room/{room}`: a page that joins the room.
@@ -105,11 +105,11 @@ pub(crate) async fn room(
 }
 
 fn page(file: &str, request: &HeaderMap, frame_ancestors: &str) -> Response {
-    let Some(page) = serve(file, request, Keep::Asking) else {
+    let Some(page) = serve(file, request, CachePolicy::Revalidate) else {
         return (StatusCode::NOT_IMPLEMENTED, NOT_BUILT).into_response();
     };
-    // Our own files and sockets, and nothing inline. Other sites learn nothing from a link, but a
-    // page keeps its origin: without it, the beacons that it sends at its end would have none.
+    // Only the hub's own files and sockets, and nothing inline. Links send no referrer to other sites. `no-referrer`
+    // would be too strict: beacons that a page sends when it closes would have the origin `null`.
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
          base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}"
@@ -122,22 +122,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frame_ancestors_are_none_all_or_a_list() {
-        for good in [
+    fn frame_ancestors_are_parsed_or_rejected() {
+        for valid in [
             "'none'",
             "*",
             "'self'",
             "'self' https://example.org",
             "https://*.example.org http://localhost:3000",
         ] {
-            assert_eq!(FrameAncestors::parse(good), Ok(FrameAncestors(good.to_owned())));
+            assert_eq!(FrameAncestors::parse(valid), Ok(FrameAncestors(valid.to_owned())));
         }
-        let tidied = FrameAncestors::parse("  'self'   https://a.example ").unwrap();
-        assert_eq!(tidied.0, "'self' https://a.example");
-        for bad in
+        let normalized = FrameAncestors::parse("  'self'   https://a.example ").unwrap();
+        assert_eq!(normalized.0, "'self' https://a.example");
+        for invalid in
             ["", "none", "example.org", "'none' 'self'", "https://", "https://a;script-src *", "https://a/b"]
         {
-            assert!(FrameAncestors::parse(bad).is_err(), "{bad}");
+            assert!(FrameAncestors::parse(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is said on the sockets, as AsyncAPI 3.0: the hub is the application, so what it tells it sends.
+//! The AsyncAPI 3.0 document of the sockets. The hub is the application: `send` means from the hub to a client.
 //!
-//! Payloads are the schemas of the types that are sent and parsed; a message that is added to one of their
-//! enums is in the document without a word here.
+//! Payloads are the schemas of the types that the hub sends and parses. A message that is added to one of their enums
+//! is in the document without a change here.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -23,12 +23,12 @@ use crate::protocol::{
 /// The version of the WebSocket bindings.
 const BINDING: &str = "0.1.0";
 
-/// The document.
+/// Builds the document.
 pub(super) fn document() -> Value {
     let from_hub = messages(&json(&ServerMessage::schema()), "From the hub");
     let from_client = messages(&json(&ClientMessage::schema()), "From the client");
     let activity = live_activity();
-    let (told, heard) = (names(&from_hub), names(&from_client));
+    let (sent, received) = (names(&from_hub), names(&from_client));
     let live = ["live-activity".to_owned(), "error".to_owned()];
     let mut all = from_hub;
     all.extend(from_client);
@@ -43,19 +43,19 @@ pub(super) fn document() -> Value {
         },
         "defaultContentType": "application/json",
         "channels": {
-            "room": room(&[told.as_slice(), &heard].concat()),
+            "room": room_channel(&[sent.as_slice(), &received].concat()),
             "live": live_channel(&live),
         },
         "operations": {
-            "tellRoom": operation("send", "room", &told),
-            "hearRoom": operation("receive", "room", &heard),
-            "tellLive": operation("send", "live", &live),
+            "sendToRoom": operation("send", "room", &sent),
+            "receiveFromRoom": operation("receive", "room", &received),
+            "sendToLive": operation("send", "live", &live),
         },
         "components": { "messages": all, "schemas": schemas() },
     })
 }
 
-fn room(messages: &[String]) -> Value {
+fn room_channel(messages: &[String]) -> Value {
     let query: Map<String, Value> = JoinParams::into_params(|| Some(ParameterIn::Query))
         .iter()
         .map(|parameter| (parameter.name.clone(), json(&parameter.schema)))
@@ -63,22 +63,22 @@ fn room(messages: &[String]) -> Value {
     json!({
         "address": "/rooms/{room}/socket",
         "title": "One visitor's socket in one room",
-        "description": format!("Presence is the open socket: there is no join message, and no heartbeat. A client's \
-            message is text of at most {MESSAGE_LIMIT} bytes."),
-        "parameters": { "room": { "description": "The room's name: see the schema RoomId." } },
-        "messages": on(messages),
+        "description": format!("Presence is the open socket: there is no join message and no heartbeat. Messages of \
+            clients are text of at most {MESSAGE_LIMIT} bytes."),
+        "parameters": { "room": { "description": "The name of the room: see the schema RoomId." } },
+        "messages": references(messages),
         "bindings": { "ws": {
             "method": "GET",
             "query": { "type": "object", "properties": query },
             "headers": { "type": "object", "properties": {
                 "Sec-WebSocket-Protocol": {
                     "type": "string",
-                    "description": format!("`{SUBPROTOCOL}`; `{VISITOR_SUBPROTOCOL}{{id}}` for the visitor's id; and from \
-                        browsers `{BEARER_SUBPROTOCOL}{{token}}`. Only the first is echoed."),
+                    "description": format!("`{SUBPROTOCOL}`; `{VISITOR_SUBPROTOCOL}{{id}}` with the visitor's id; and from \
+                        browsers `{BEARER_SUBPROTOCOL}{{token}}`. The hub echoes only the first."),
                 },
                 "Authorization": {
                     "type": "string",
-                    "description": "`Bearer` and a visitor's token, where the hub asks for one.",
+                    "description": "`Bearer` and the visitor's token, if the hub requires tokens.",
                 },
             } },
             "bindingVersion": BINDING,
@@ -92,16 +92,16 @@ fn live_channel(messages: &[String]) -> Value {
     json!({
         "address": "/live",
         "title": "The live activity over all rooms",
-        "description": "Told at once and then on change, at most once a second. There is nothing to say here. Where the \
-            dashboard is the admin's, so is this: with `Authorization: Bearer`, or from a browser with the subprotocol \
-            `bearer.` and the admin's token, percent-encoded.",
-        "messages": on(messages),
+        "description": "The hub sends the live activity at once and then on change, at most once a second. Clients send \
+            nothing. With `DASHBOARD=admin`, this requires the admin token: in `Authorization: Bearer`, or from a \
+            browser as the subprotocol `bearer.{token}`, percent-encoded.",
+        "messages": references(messages),
         "bindings": { "ws": { "method": "GET", "bindingVersion": BINDING } },
         "x-close-codes": close_codes(),
     })
 }
 
-/// Why the hub closes a socket, by number; some numbers have two reasons.
+/// The reasons of each close code. Some codes have several.
 fn close_codes() -> Map<String, Value> {
     let mut codes = Map::new();
     for code in CloseCode::VARIANTS {
@@ -113,7 +113,7 @@ fn close_codes() -> Map<String, Value> {
     codes
 }
 
-/// The messages of a tagged enum, by their types.
+/// The messages of a tagged enum, by their `type`.
 fn messages(variants: &Value, summary: &str) -> Map<String, Value> {
     let variants = variants["oneOf"].as_array().into_iter().flatten();
     let message = |payload: &Value| {
@@ -126,20 +126,20 @@ fn messages(variants: &Value, summary: &str) -> Map<String, Value> {
     variants.filter_map(message).collect()
 }
 
-/// The one `type` that a payload may have, where it stands in its schema or in a part of it.
+/// Returns the `type` of a payload, from its schema or from a part of its `allOf`.
 fn type_of(payload: &Value) -> Option<&str> {
     let own = payload.pointer("/properties/type/enum/0").and_then(Value::as_str);
     own.or_else(|| payload["allOf"].as_array()?.iter().find_map(type_of))
 }
 
-/// The summary, which on a socket has a `type`.
+/// The message with the live activity: the payload of HTTP with a `type`.
 fn live_activity() -> Value {
     let named = json!({ "type": "object", "required": ["type"] });
     let payload = json!({ "allOf": [named, json(&reference(&LiveActivity::name()))] });
     json!({ "name": "live-activity", "summary": "From the hub", "payload": payload })
 }
 
-/// What a client may say, as it may stand on the wire.
+/// An example of a client's message.
 fn example(kind: &str) -> Option<Value> {
     const ID: &str = "019a9d0e-7f00-7000-8000-000000000001";
     match kind {
@@ -158,8 +158,8 @@ fn names(messages: &Map<String, Value>) -> Vec<String> {
     messages.keys().cloned().collect()
 }
 
-/// References to the messages of these names.
-fn on(names: &[String]) -> Map<String, Value> {
+/// References to messages, by name.
+fn references(names: &[String]) -> Map<String, Value> {
     let reference =
         |name: &String| (name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
     names.iter().map(reference).collect()
@@ -174,7 +174,7 @@ fn operation(action: &str, channel: &str, messages: &[String]) -> Value {
     })
 }
 
-/// All that payloads and queries refer to.
+/// The schemas that payloads and queries refer to.
 fn schemas() -> Value {
     let mut schemas = Schemas::new();
     collect::<ServerMessage>(&mut schemas);
@@ -191,5 +191,5 @@ fn schemas() -> Value {
 
 #[expect(clippy::unreachable, reason = "schemas are plain JSON")]
 fn json(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_else(|problem| unreachable!("schemas are plain JSON: {problem}"))
+    serde_json::to_value(value).unwrap_or_else(|error| unreachable!("schemas are plain JSON: {error}"))
 }

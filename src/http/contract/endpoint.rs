@@ -1,6 +1,6 @@
-//! The words in which the table of `openapi` is told: one endpoint is one method of one address.
+//! The builder of endpoints for the OpenAPI document. An endpoint is one method of one path.
 //!
-//! What the layers around all handlers answer is said here, once: no room, foreign origins, too many posts.
+//! It adds the error responses of the middleware, such as those for rate limits and disallowed origins.
 
 use std::collections::BTreeMap;
 
@@ -16,73 +16,73 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::protocol::schema::reference;
 
-/// JSON, in which everything is that is no page.
+/// The content type of everything except files, pages and metrics.
 pub(super) const JSON: &str = "application/json";
 
-/// Schemas by their names.
+/// Schemas by name.
 pub(super) type Schemas = BTreeMap<String, RefOr<Schema>>;
 
-/// Who may come in.
+/// The token that an endpoint requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
-    /// Whoever has the admin's token.
+pub(super) enum Security {
+    /// The admin token.
     Admin,
-    /// Where the configuration says so, whoever has the admin's token; else everybody.
-    PerhapsAdmin,
-    /// Where the hub asks for tokens, whoever has a visitor's; else everybody.
-    PerhapsVisitor,
-    /// Whoever has the admin's token, or that of the visitor whom it is about.
+    /// The admin token, if the hub is configured so; else none.
+    ConfiguredAdmin,
+    /// A visitor's token, if the hub requires visitor tokens; else none.
+    ConfiguredVisitor,
+    /// The admin token, or the token of the visitor in the path.
     VisitorOrAdmin,
 }
 
-impl Who {
+impl Security {
     fn requirements(self) -> Vec<SecurityRequirement> {
         let token = |name: &str| SecurityRequirement::new(name, [] as [&str; 0]);
         let (admin, visitor) = (token(ADMIN), token(VISITOR));
         match self {
             Self::Admin => vec![admin],
-            Self::PerhapsAdmin => vec![SecurityRequirement::default(), admin],
-            Self::PerhapsVisitor => vec![SecurityRequirement::default(), visitor],
+            Self::ConfiguredAdmin => vec![SecurityRequirement::default(), admin],
+            Self::ConfiguredVisitor => vec![SecurityRequirement::default(), visitor],
             Self::VisitorOrAdmin => vec![admin, visitor],
         }
     }
 }
 
-/// The admin's token, by its name in the document.
+/// The name of the admin token's security scheme.
 pub(super) const ADMIN: &str = "admin";
 
-/// A visitor's token, by its name in the document.
+/// The name of the visitor tokens' security scheme.
 pub(super) const VISITOR: &str = "visitor";
 
-/// One method of one address.
+/// One method of one path.
 pub(super) struct Endpoint {
     pub(super) path: &'static str,
     pub(super) method: HttpMethod,
     pub(super) operation: OperationBuilder,
-    /// What it names of the document's schemas.
+    /// The schemas that the operation refers to.
     pub(super) schemas: Schemas,
 }
 
 impl Endpoint {
-    /// `id` names it in clients that are made from the document. Where a handler panics there is a 500, and where
-    /// no more connections can be held a 503; whoever asks too fast, or has too many connections, gets a 429.
+    /// `id` is the operation's name in generated clients. Every endpoint may respond with 429 (rate limit or too many
+    /// connections), 500 (the handler panicked) and 503 (no more connections).
     fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
         let operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
-        Self { path, method, operation, schemas: Schemas::new() }.refuses(&[429, 500, 503])
+        Self { path, method, operation, schemas: Schemas::new() }.errors(&[429, 500, 503])
     }
 
     pub(super) fn get(path: &'static str, id: &str, summary: &str) -> Self {
         Self::new(HttpMethod::Get, path, id, summary)
     }
 
-    /// From a page of a foreign origin it is refused.
+    /// Pages of origins that are not allowed get 403.
     pub(super) fn post(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Post, path, id, summary).refuses(&[403])
+        Self::new(HttpMethod::Post, path, id, summary).errors(&[403])
     }
 
-    /// From a page of a foreign origin it is refused.
+    /// Pages of origins that are not allowed get 403.
     pub(super) fn delete(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Delete, path, id, summary).refuses(&[403])
+        Self::new(HttpMethod::Delete, path, id, summary).errors(&[403])
     }
 
     pub(super) fn tag(mut self, tag: &str) -> Self {
@@ -90,36 +90,37 @@ impl Endpoint {
         self
     }
 
-    pub(super) fn says(mut self, description: &str) -> Self {
+    pub(super) fn description(mut self, description: &str) -> Self {
         self.operation = self.operation.description(Some(description));
         self
     }
 
-    pub(super) fn only_for(mut self, who: Who) -> Self {
-        self.operation = self.operation.securities(Some(who.requirements()));
-        self.refuses(&[401, 429])
+    pub(super) fn security(mut self, security: Security) -> Self {
+        self.operation = self.operation.securities(Some(security.requirements()));
+        self.errors(&[401, 429])
     }
 
-    /// A name in the address, which is refused where it breaks its rule.
-    pub(super) fn named<T: ToSchema>(self, name: &str) -> Self {
+    /// Adds a path parameter of type `T`, and 400 if it breaks its rule.
+    pub(super) fn path_param<T: ToSchema>(self, name: &str) -> Self {
         let schema = reference(&T::name());
-        self.knows::<T>().in_path(name, schema).refuses(&[400])
+        self.schema::<T>().path_param_of(name, schema).errors(&[400])
     }
 
-    pub(super) fn in_path(mut self, name: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    /// Adds a path parameter with a schema of its own.
+    pub(super) fn path_param_of(mut self, name: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
         self.operation = self.operation.parameter(parameter.required(Required::True).schema(Some(schema)));
         self
     }
 
-    /// The parameters of its query, which are refused where one breaks its rule.
-    pub(super) fn asks<T: IntoParams>(mut self) -> Self {
+    /// Adds the query parameters, and 400 if one breaks its rule.
+    pub(super) fn query<T: IntoParams>(mut self) -> Self {
         self.operation = self.operation.parameters(Some(T::into_params(|| Some(ParameterIn::Query))));
-        self.refuses(&[400])
+        self.errors(&[400])
     }
 
-    /// A body, as JSON or, from beacons, as text that is JSON.
-    pub(super) fn takes(mut self, body: RefOr<Schema>) -> Self {
+    /// Adds a request body: JSON, or JSON as plain text, as beacons send it.
+    pub(super) fn body(mut self, body: RefOr<Schema>) -> Self {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
             .content_media_type(JSON)
@@ -129,85 +130,87 @@ impl Endpoint {
             .content(JSON, ContentBuilder::new().schema(Some(body)).build())
             .content("text/plain", ContentBuilder::new().schema(Some(text)).build());
         self.operation = self.operation.request_body(Some(request.build()));
-        self.refuses(&[400, 408, 413, 415])
+        self.errors(&[400, 408, 413, 415])
     }
 
-    /// Answers JSON.
-    pub(super) fn answers<T: ToSchema>(self, status: u16, description: &str) -> Self {
+    /// Adds a JSON response.
+    pub(super) fn response<T: ToSchema>(self, status: u16, description: &str) -> Self {
         let schema = reference(&T::name());
-        self.knows::<T>().responds(status, description, &[JSON], schema, &[])
+        self.schema::<T>().add_response(status, description, &[JSON], schema, &[])
     }
 
-    /// Answers JSON where everything else is refused with this status.
-    pub(super) fn answers_or_refuses<T: ToSchema>(self, status: u16, description: &str) -> Self {
+    /// Adds a JSON response with a status that error responses have too.
+    pub(super) fn response_or_error<T: ToSchema>(self, status: u16, description: &str) -> Self {
         let either = OneOfBuilder::new().item(reference(&T::name())).item(reference(&ErrorBody::name()));
-        self.knows::<T>().responds(status, description, &[JSON], either, &["Retry-After"])
+        self.schema::<T>().add_response(status, description, &[JSON], either, &["Retry-After"])
     }
 
-    /// Answers JSON that is told when it may be asked for again.
-    pub(super) fn answers_for_a_while<T: ToSchema>(self, status: u16, description: &str) -> Self {
+    /// Adds a JSON response with `Cache-Control`.
+    pub(super) fn response_with_cache_control<T: ToSchema>(self, status: u16, description: &str) -> Self {
         let schema = reference(&T::name());
-        self.knows::<T>().responds(status, description, &[JSON], schema, &["Cache-Control"])
+        self.schema::<T>().add_response(status, description, &[JSON], schema, &["Cache-Control"])
     }
 
-    /// Answers text of one of these types.
-    pub(super) fn answers_text(self, status: u16, description: &str, kinds: &[&str]) -> Self {
-        self.responds(status, description, kinds, ObjectBuilder::new().schema_type(Type::String), &[])
+    /// Adds a response of text with one of these content types.
+    pub(super) fn text_response(self, status: u16, description: &str, types: &[&str]) -> Self {
+        self.add_response(status, description, types, ObjectBuilder::new().schema_type(Type::String), &[])
     }
 
-    /// What it answers with 200 has a tag, by which whoever has it already gets 304.
-    pub(super) fn answers_tagged(
+    /// Adds a 200 with an entity tag, and the 304 that goes with it.
+    pub(super) fn response_with_etag(
         self,
         description: &str,
-        kinds: &[&str],
+        types: &[&str],
         schema: impl Into<RefOr<Schema>>,
     ) -> Self {
         let headers = ["ETag", "Cache-Control"];
-        self.responds(200, description, kinds, schema, &headers).responds(
+        self.add_response(200, description, types, schema, &headers).add_response(
             304,
-            "You have it already.",
+            "The client's copy is current.",
             &[],
             ObjectBuilder::new(),
             &headers,
         )
     }
 
-    /// Switches to WebSocket.
-    pub(super) fn opens_socket(self) -> Self {
+    /// Adds the switch to WebSocket, and the errors of rejected upgrades.
+    pub(super) fn websocket(self) -> Self {
         let headers = ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"];
-        self.responds(101, "A WebSocket: see /asyncapi.json.", &[], ObjectBuilder::new(), &headers)
-            .refuses(&[400, 403, 426])
+        self.add_response(101, "A WebSocket: see /asyncapi.json.", &[], ObjectBuilder::new(), &headers)
+            .errors(&[400, 403, 426])
     }
 
-    /// Refuses with these statuses, as everything is refused here.
-    pub(super) fn refuses(mut self, statuses: &[u16]) -> Self {
+    /// Adds error responses with these statuses.
+    pub(super) fn errors(mut self, statuses: &[u16]) -> Self {
         for status in statuses {
             let code = StatusCode::from_u16(*status).unwrap_or_default();
             let headers = ApiError::headers(code);
             let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
-            self = self.responds(*status, why(*status), &[JSON], reference(&ErrorBody::name()), &names);
+            let (description, schema) = (describe_error(*status), reference(&ErrorBody::name()));
+            self = self.add_response(*status, description, &[JSON], schema, &names);
         }
-        self.knows::<ErrorBody>()
+        self.schema::<ErrorBody>()
     }
 
-    /// Takes the schemas along that `T` is made of.
-    pub(super) fn knows<T: ToSchema>(mut self) -> Self {
+    /// Adds the schema of `T` and all schemas that it refers to.
+    pub(super) fn schema<T: ToSchema>(mut self) -> Self {
         collect::<T>(&mut self.schemas);
         self
     }
 
-    fn responds(
+    fn add_response(
         mut self,
         status: u16,
         description: &str,
-        kinds: &[&str],
+        types: &[&str],
         schema: impl Into<RefOr<Schema>>,
         headers: &[&str],
     ) -> Self {
         let schema = schema.into();
         let mut response = ResponseBuilder::new().description(description);
-        for kind in kinds {
-            response = response.content(*kind, ContentBuilder::new().schema(Some(schema.clone())).build());
+        for content_type in types {
+            response =
+                response.content(*content_type, ContentBuilder::new().schema(Some(schema.clone())).build());
         }
         for header in headers {
             let text = ObjectBuilder::new().schema_type(Type::String);
@@ -218,37 +221,37 @@ impl Endpoint {
     }
 }
 
-/// The schema of `T` under its name, and all that it refers to.
+/// Adds the schema of `T` and all schemas that it refers to.
 pub(super) fn collect<T: ToSchema>(schemas: &mut Schemas) {
     let mut found = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut found);
     merge(schemas, found);
 }
 
-/// Adds schemas to others, of which none may have the name of another.
+/// Adds schemas to others. Two different schemas must not have the same name.
 pub(super) fn merge(schemas: &mut Schemas, more: impl IntoIterator<Item = (String, RefOr<Schema>)>) {
     for (name, schema) in more {
         let known = schemas.get(&name);
-        debug_assert!(known.is_none_or(|known| *known == schema), "two types are called {name}");
+        debug_assert!(known.is_none_or(|known| *known == schema), "two schemas have the name {name}");
         schemas.insert(name, schema);
     }
 }
 
-/// What a refusal with this status means.
-fn why(status: u16) -> &'static str {
+/// Returns what an error with this status means.
+fn describe_error(status: u16) -> &'static str {
     match status {
-        400 => "Something breaks its rule: the message names both.",
-        401 => "A token is missing, or not good for this.",
-        403 => "The request comes from a page of a foreign origin.",
-        404 => "There is nothing of this name.",
+        400 => "A parameter or field breaks a rule: the message names both.",
+        401 => "The token is missing, or not valid for this request.",
+        403 => "The origin of the page is not allowed.",
+        404 => "No file has this name.",
         408 => "The body took longer than 10 s to arrive.",
-        410 => "Heartbeats are over: presence is the open socket.",
+        410 => "There are no heartbeats any more: presence is the open socket.",
         413 => "The body is over 64 KiB.",
         415 => "The body is neither JSON nor text.",
-        426 => "The request does not ask for a WebSocket.",
-        429 => "Too much comes from this address, or from this visitor.",
-        500 => "The hub failed, which its log explains.",
-        503 => "Not now: the hub is full, overloaded or stopping, or the database does not answer.",
-        _ => "Refused.",
+        426 => "The request is not a WebSocket upgrade.",
+        429 => "This address, or this visitor, exceeds a limit.",
+        500 => "Internal error: the hub's log has the details.",
+        503 => "The hub is full, overloaded or stopping, or the database is not available. Try again later.",
+        _ => "The request was rejected.",
     }
 }

@@ -1,8 +1,8 @@
-//! The contract for machines: `/openapi.json` for HTTP and `/asyncapi.json` for the sockets.
+//! The machine-readable contract: `/openapi.json` for HTTP and `/asyncapi.json` for the sockets.
 //!
-//! Both are made from the types that are sent and read, once, when somebody first asks. `openapi` is the
-//! table of what HTTP answers, told in the words of `endpoint`; `asyncapi` tells what is said on the
-//! sockets. That they are true is tested against a real hub (`tests/hub/contract.rs`, `tests/contract`).
+//! Both documents are generated from the types that the hub sends and parses, once, at the first request. `openapi` lists
+//! the endpoints with the builder in `endpoint`; `asyncapi` lists the messages. Tests compare both documents with a
+//! running hub (`tests/hub/contract.rs`, `tests/contract`).
 
 mod asyncapi;
 mod endpoint;
@@ -17,56 +17,58 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::assets::{FOR_ALL, Keep};
-use super::etag::{is_known, tag_of};
+use super::assets::{ANY_ORIGIN, CachePolicy, etag_of, is_current};
 
-/// What both documents say of themselves.
+/// The description of the hub in both documents.
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
 
-/// What there is over HTTP.
+/// The OpenAPI document: everything over HTTP.
 pub static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi::document()));
 
-/// What is said on the sockets.
+/// The AsyncAPI document: the messages on the sockets.
 pub static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&asyncapi::document()));
 
-/// `GET /openapi.json`: what there is over HTTP.
+/// `GET /openapi.json`: everything over HTTP.
 pub(crate) async fn openapi(request: HeaderMap) -> Response {
-    OPENAPI.answer(&request)
+    OPENAPI.respond(&request)
 }
 
-/// `GET /asyncapi.json`: what is said on the sockets.
+/// `GET /asyncapi.json`: the messages on the sockets.
 pub(crate) async fn asyncapi(request: HeaderMap) -> Response {
-    ASYNCAPI.answer(&request)
+    ASYNCAPI.respond(&request)
 }
 
-/// A document, ready to be sent.
+/// A serialized document with its entity tag.
 #[derive(Debug)]
 pub struct Document {
     text: Bytes,
-    tag: String,
+    etag: String,
 }
 
 impl Document {
     #[expect(clippy::unreachable, reason = "documents are plain JSON")]
     fn new(document: &impl Serialize) -> Self {
         let text = serde_json::to_vec(document)
-            .unwrap_or_else(|problem| unreachable!("documents are plain JSON with string keys: {problem}"));
-        let tag = tag_of(&Sha256::digest(&text));
-        Self { text: text.into(), tag }
+            .unwrap_or_else(|error| unreachable!("documents are plain JSON with string keys: {error}"));
+        let etag = etag_of(&Sha256::digest(&text));
+        Self { text: text.into(), etag }
     }
 
-    /// Its JSON.
+    /// Returns the document as JSON.
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    fn answer(&self, request: &HeaderMap) -> Response {
-        let common =
-            [(CACHE_CONTROL, Keep::Asking.as_str()), (ETAG, &self.tag), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-        if is_known(request, &self.tag) {
-            return (StatusCode::NOT_MODIFIED, FOR_ALL, common).into_response();
+    fn respond(&self, request: &HeaderMap) -> Response {
+        let common = [
+            (CACHE_CONTROL, CachePolicy::Revalidate.as_str()),
+            (ETAG, &self.etag),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        if is_current(request, &self.etag) {
+            return (StatusCode::NOT_MODIFIED, ANY_ORIGIN, common).into_response();
         }
-        (FOR_ALL, common, [(CONTENT_TYPE, "application/json")], self.text.clone()).into_response()
+        (ANY_ORIGIN, common, [(CONTENT_TYPE, "application/json")], self.text.clone()).into_response()
     }
 }

@@ -1,6 +1,6 @@
-//! What HTTP answers: every endpoint, in the order of `http::routes`, as OpenAPI 3.1.
+//! The OpenAPI 3.1 document: all endpoints, in the order of `http::routes`.
 //!
-//! Types are those that the handlers read and send. `tests/hub/contract.rs` compares this table with the routes.
+//! The types are those that the handlers parse and send. `tests/hub/contract.rs` compares this table with the routes.
 
 use utoipa::ToSchema;
 use utoipa::openapi::path::PathItem;
@@ -13,27 +13,27 @@ use utoipa::openapi::{
 };
 
 use super::DESCRIPTION;
-use super::endpoint::{ADMIN, Endpoint, JSON, Schemas, VISITOR, Who, merge};
+use super::endpoint::{ADMIN, Endpoint, JSON, Schemas, Security, VISITOR, merge};
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::stats::{StatsResponse, Zone};
 use crate::history::store::Migrated;
-use crate::http::events::{Committed, EVENTS_LIMIT, Posting, Queued, Sender};
+use crate::http::events::{Committed, EVENTS_LIMIT, PostParams, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
 use crate::http::personal_data::{Data, Erasure};
 use crate::http::rooms::RoomBody;
-use crate::http::stats::Asking;
+use crate::http::stats::StatsParams;
 use crate::http::websocket::JoinParams;
 use crate::presence::live_activity::LiveActivity;
 use crate::protocol::schema::{one_of, reference};
 use crate::protocol::{PageView, RoomId, Time, VisitorId, Watch};
 
-/// What holds at every address.
-const EVERYWHERE: &str = "An unknown address gets 404 and an unknown method 405, both with the JSON body of \
-    all refusals. `HEAD` answers as `GET` does, without a body. A browser's preflight gets 204. A request whose \
-    head is not HTTP, or over 16 KiB, is refused before it has an address: 400, 414 or 431 without a body. \
-    The words are defined in docs/protocol.md.";
+/// The rules of all paths.
+const COMMON_RULES: &str = "An unknown path gets 404 and an unknown method 405, both with the JSON body of all errors. \
+    The response to `HEAD` is that to `GET` without the body. A browser's preflight gets 204. A request with a head \
+    that is not HTTP or over 16 KiB is rejected before it is routed: 400, 414 or 431 without a body. \
+    docs/protocol.md defines the terms.";
 
-/// The document.
+/// Builds the document.
 pub(super) fn document() -> OpenApi {
     let mut schemas = Schemas::new();
     let mut paths = PathsBuilder::new();
@@ -46,27 +46,30 @@ pub(super) fn document() -> OpenApi {
     ];
     for (tag, endpoints) in parts {
         for endpoint in endpoints {
-            let Endpoint { path, method, operation, schemas: known } = endpoint.tag(tag);
+            let Endpoint { path, method, operation, schemas: new } = endpoint.tag(tag);
             paths = paths.path(path, PathItem::new(method, operation));
-            merge(&mut schemas, known);
+            merge(&mut schemas, new);
         }
     }
-    let bearer = |text: &str| {
+    let bearer = |description: &str| {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.description = Some(text.to_owned());
+        scheme.description = Some(description.to_owned());
         SecurityScheme::Http(scheme)
     };
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .security_scheme(
             ADMIN,
-            bearer("The token that the hub was started with (`ADMIN_TOKEN`), or has logged."),
+            bearer("The admin token: `ADMIN_TOKEN`, or the one that the hub generated and logged at start."),
         )
-        .security_scheme(VISITOR, bearer("A visitor's JWT: `sub` is the visitor, `exp` is required."));
+        .security_scheme(
+            VISITOR,
+            bearer("A visitor token: a JWT in which `sub` is the visitor and `exp` is required."),
+        );
     let info = InfoBuilder::new()
         .title("breathing-room")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(format!("{DESCRIPTION}\n\n{EVERYWHERE}")))
+        .description(Some(format!("{DESCRIPTION}\n\n{COMMON_RULES}")))
         .license(Some(LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).build()));
     OpenApiBuilder::new()
         .info(info)
@@ -78,51 +81,52 @@ pub(super) fn document() -> OpenApi {
 
 fn live() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/rooms/{room}", "room", "The room as it is now")
-            .says("An empty room answers with zeros.")
-            .named::<RoomId>("room")
-            .answers_for_a_while::<RoomBody>(200, "Who is here, and in what moods."),
-        Endpoint::get("/rooms/{room}/socket", "roomSocket", "Joins the room while the socket is open")
-            .says(
-                "A browser offers its token as the subprotocol `bearer.{token}`, beside `breathing-room.v1`, and the \
-                 visitor's id, where it should stand in no address, as `visitor.{id}`. Without an upgrade this is \
-                 checked in the same way, and answered with 426 where a socket would be opened.",
+        Endpoint::get("/rooms/{room}", "room", "The current state of a room")
+            .description("For an empty room, all counts are 0.")
+            .path_param::<RoomId>("room")
+            .response_with_cache_control::<RoomBody>(200, "The number of visitors, and of visitors in each mood."),
+        Endpoint::get("/rooms/{room}/socket", "roomSocket", "Joins a room for as long as the socket is open")
+            .description(
+                "A browser offers its token as the subprotocol `bearer.{token}`, together with `breathing-room.v1`. The \
+                 subprotocol `visitor.{id}` keeps the visitor's id out of the URL. A request without an upgrade runs \
+                 the same checks, and gets 426 if the upgrade would be accepted.",
             )
-            .named::<RoomId>("room")
-            .asks::<JoinParams>()
-            .knows::<VisitorId>()
-            .only_for(Who::PerhapsVisitor)
-            .opens_socket(),
-        Endpoint::get("/live-activity", "liveActivity", "What is going on, over all rooms")
-            .only_for(Who::PerhapsAdmin)
-            .answers_for_a_while::<LiveActivity>(200, "At most 100 rooms, pages and contents, the largest first."),
-        Endpoint::get("/live", "liveSocket", "The live activity on a socket, at once and then on change")
-            .says("A browser offers the admin's token as the subprotocol `bearer.{token}`, percent-encoded.")
-            .only_for(Who::PerhapsAdmin)
-            .opens_socket(),
+            .path_param::<RoomId>("room")
+            .query::<JoinParams>()
+            .schema::<VisitorId>()
+            .security(Security::ConfiguredVisitor)
+            .websocket(),
+        Endpoint::get("/live-activity", "liveActivity", "The live activity over all rooms")
+            .security(Security::ConfiguredAdmin)
+            .response_with_cache_control::<LiveActivity>(200, "At most 100 rooms, pages and contents, largest first."),
+        Endpoint::get("/live", "liveSocket", "The live activity over a socket, at once and then on change")
+            .description("A browser offers the admin token as the subprotocol `bearer.{token}`, percent-encoded.")
+            .security(Security::ConfiguredAdmin)
+            .websocket(),
     ]
 }
 
 fn events() -> Vec<Endpoint> {
     let post = |path, id, summary, event: RefOr<Schema>| {
         Endpoint::post(path, id, summary)
-            .says("An array is taken whole or refused whole. An event may be sent again: its id makes it count once.")
-            .asks::<Posting>()
-            .knows::<Sender>()
-            .takes(one_or_many(event))
-            .only_for(Who::PerhapsVisitor)
-            .answers::<Queued>(202, "Taken: the next flush commits them.")
-            .answers::<Committed>(200, "With `durable=true`: they are in the database.")
+            .description("An array is accepted whole or rejected whole. Events are idempotent: an event that is sent again counts once.")
+            .query::<PostParams>()
+            .schema::<Sender>()
+            .body(one_or_many(event))
+            .security(Security::ConfiguredVisitor)
+            .response::<Queued>(202, "The events are queued: the next flush commits them.")
+            .response::<Committed>(200, "With `durable=true`: the events are committed.")
     };
     vec![
-        post("/page-view", "pageView", "Pages were seen", reference(&PageView::name())).knows::<PageView>(),
-        post("/watch-session", "watchSession", "The state of watch sessions", reference(&Watch::name()))
-            .knows::<Watch>(),
-        Endpoint::post("/presence", "heartbeat", "Heartbeats are over").refuses(&[410]),
+        post("/page-view", "pageView", "Queues page views", reference(&PageView::name()))
+            .schema::<PageView>(),
+        post("/watch-session", "watchSession", "Queues states of watch sessions", reference(&Watch::name()))
+            .schema::<Watch>(),
+        Endpoint::post("/presence", "heartbeat", "Not supported any more").errors(&[410]),
     ]
 }
 
-/// One event with who and where, or an array of them.
+/// The schema of a body: one event with its sender, or an array of them.
 fn one_or_many(event: RefOr<Schema>) -> RefOr<Schema> {
     let one: RefOr<Schema> = AllOfBuilder::new().item(reference(&Sender::name())).item(event).into();
     let many = ArrayBuilder::new().items(one.clone()).max_items(Some(EVENTS_LIMIT));
@@ -131,45 +135,54 @@ fn one_or_many(event: RefOr<Schema>) -> RefOr<Schema> {
 
 fn history() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/unified-stats", "stats", "What the history says about a stretch of time")
-            .says("A breakdown by a property is for the admin, unless the hub's PUBLIC_PROPS names it.")
-            .only_for(Who::PerhapsAdmin)
-            .asks::<Asking>()
-            .knows::<Time>()
-            .knows::<Zone>()
-            .knows::<StatsResponse>()
-            .answers_tagged("The figures.", &[JSON], reference(&StatsResponse::name())),
-        Endpoint::get("/visitors/{visitor}/data", "visitorData", "Everything that is kept of a visitor")
-            .named::<VisitorId>("visitor")
-            .only_for(Who::VisitorOrAdmin)
-            .answers_for_a_while::<Data>(200, "Archived months included; empty for somebody unknown."),
-        Endpoint::delete("/visitors/{visitor}/data", "eraseVisitor", "Erases everything of a visitor")
-            .named::<VisitorId>("visitor")
-            .only_for(Who::VisitorOrAdmin)
-            .answers::<Erasure>(200, "What was erased; zeros for somebody unknown."),
+        Endpoint::get("/unified-stats", "stats", "Statistics of a period")
+            .description(
+                "A breakdown by a property requires the admin token, unless PUBLIC_PROPS names the property.",
+            )
+            .security(Security::ConfiguredAdmin)
+            .query::<StatsParams>()
+            .schema::<Time>()
+            .schema::<Zone>()
+            .schema::<StatsResponse>()
+            .response_with_etag("The statistics.", &[JSON], reference(&StatsResponse::name())),
+        Endpoint::get("/visitors/{visitor}/data", "visitorData", "Everything that is stored about a visitor")
+            .path_param::<VisitorId>("visitor")
+            .security(Security::VisitorOrAdmin)
+            .response_with_cache_control::<Data>(
+                200,
+                "Includes archived months. Empty for an unknown visitor.",
+            ),
+        Endpoint::delete(
+            "/visitors/{visitor}/data",
+            "eraseVisitor",
+            "Erases everything that is stored about a visitor",
+        )
+        .path_param::<VisitorId>("visitor")
+        .security(Security::VisitorOrAdmin)
+        .response::<Erasure>(200, "What was erased. Zeros for an unknown visitor."),
     ]
 }
 
 fn operation() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/health", "health", "How the hub does, from memory only")
-            .answers_for_a_while::<Health>(200, "All is well.")
-            .answers_or_refuses::<Health>(503, "The database has trouble, or the hub is full."),
-        Endpoint::get("/metrics", "metrics", "All counters, for Prometheus")
-            .only_for(Who::PerhapsAdmin)
-            .answers_text(200, "The text format.", &["text/plain"]),
-        Endpoint::post("/flush", "flush", "Everything that is pending goes to the database now")
-            .only_for(Who::Admin)
-            .answers::<FlushReport>(200, "It is there."),
-        Endpoint::post("/init-db", "migrate", "Applies the migrations that have not been applied")
-            .only_for(Who::Admin)
-            .answers::<Migrated>(200, "The schema is up to date."),
-        Endpoint::post("/maintain", "maintain", "Does all maintenance that is due")
-            .only_for(Who::Admin)
-            .answers::<MaintenanceReport>(200, "How each step went."),
-        Endpoint::get("/debug", "debug", "The full memory state, bounded")
-            .only_for(Who::Admin)
-            .answers_for_a_while::<Memory>(200, "Down to the people in the rooms."),
+        Endpoint::get("/health", "health", "The health of the hub, from memory only")
+            .response_with_cache_control::<Health>(200, "The hub is healthy.")
+            .response_or_error::<Health>(503, "The hub is degraded, or full."),
+        Endpoint::get("/metrics", "metrics", "All metrics, for Prometheus")
+            .security(Security::ConfiguredAdmin)
+            .text_response(200, "Prometheus' text format.", &["text/plain"]),
+        Endpoint::post("/flush", "flush", "Writes all pending events to the database now")
+            .security(Security::Admin)
+            .response::<FlushReport>(200, "The events are committed."),
+        Endpoint::post("/init-db", "migrate", "Applies pending migrations")
+            .security(Security::Admin)
+            .response::<Migrated>(200, "The schema is up to date."),
+        Endpoint::post("/maintain", "maintain", "Runs all maintenance that is due")
+            .security(Security::Admin)
+            .response::<MaintenanceReport>(200, "The result of each step."),
+        Endpoint::get("/debug", "debug", "The state in memory, up to a limit")
+            .security(Security::Admin)
+            .response_with_cache_control::<Memory>(200, "Includes the visitors in the rooms."),
     ]
 }
 
@@ -178,28 +191,28 @@ fn files() -> Vec<Endpoint> {
     const SCRIPT: [&str; 1] = ["text/javascript"];
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let not_built = |endpoint: Endpoint| {
-        endpoint.answers_text(501, "The hub was built without its pages.", &["text/plain"])
+        endpoint.text_response(501, "The hub was built without its pages.", &["text/plain"])
     };
     let document = |path, id, summary| {
-        Endpoint::get(path, id, summary).answers_tagged("The document.", &[JSON], ObjectBuilder::new())
+        Endpoint::get(path, id, summary).response_with_etag("The document.", &[JSON], ObjectBuilder::new())
     };
     vec![
         not_built(Endpoint::get("/", "dashboard", "The dashboard page"))
-            .only_for(Who::PerhapsAdmin)
-            .answers_tagged("The page.", &PAGE, text())
-            .answers_text(401, "A page that asks for the admin's token.", &PAGE),
+            .security(Security::ConfiguredAdmin)
+            .response_with_etag("The page.", &PAGE, text())
+            .text_response(401, "A form for the admin token.", &PAGE),
         not_built(Endpoint::get("/room/{room}", "roomPage", "A page that joins the room"))
-            .named::<RoomId>("room")
-            .answers_tagged("The page.", &PAGE, text()),
-        Endpoint::get("/assets/{file}", "asset", "What the pages are made of")
-            .in_path("file", text())
-            .answers_tagged("The file.", &["text/javascript", "text/css", "image/svg+xml"], text())
-            .refuses(&[404]),
-        Endpoint::get("/client/{file}", "client", "The browser client, as a script and as a module")
-            .in_path("file", one_of(["breathing-room.js", "breathing-room.mjs"]))
-            .answers_tagged("The client.", &SCRIPT, text())
-            .refuses(&[404]),
+            .path_param::<RoomId>("room")
+            .response_with_etag("The page.", &PAGE, text()),
+        Endpoint::get("/assets/{file}", "asset", "A script, style or image of the pages")
+            .path_param_of("file", text())
+            .response_with_etag("The file.", &["text/javascript", "text/css", "image/svg+xml"], text())
+            .errors(&[404]),
+        Endpoint::get("/client/{file}", "client", "The browser client, as a script or as an ES module")
+            .path_param_of("file", one_of(["breathing-room.js", "breathing-room.mjs"]))
+            .response_with_etag("The client.", &SCRIPT, text())
+            .errors(&[404]),
         document("/openapi.json", "openapi", "This document"),
-        document("/asyncapi.json", "asyncapi", "What is said on the sockets, as AsyncAPI 3.0"),
+        document("/asyncapi.json", "asyncapi", "The messages on the sockets, as AsyncAPI 3.0"),
     ]
 }

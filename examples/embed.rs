@@ -7,6 +7,8 @@
 //!
 //! The program keeps `panic = "unwind"`, which is the default: with `abort`, a panic in one session ends the process.
 
+#![expect(clippy::print_stderr, reason = "a program reports its errors")]
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -26,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Serves the program's own routes and the hub's until `stop` is ready.
 ///
 /// # Errors
-/// The hub could not start, or not write its last events.
+/// Returns an error if the hub cannot start, or cannot write its last events.
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -44,8 +46,8 @@ pub async fn run(
     // The hub closes its sockets and writes its last events; then the server has nothing left to wait for.
     let result = hub.run(stop).await;
     drop(stop_server);
-    let served: io::Result<()> = server.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-    if let Err(error) = served {
+    let outcome: io::Result<()> = server.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    if let Err(error) = outcome {
         eprintln!("the server ended with an error: {error}");
     }
     result

@@ -21,7 +21,7 @@ use crate::{Crowd, Phase, TIMEOUT};
 
 pub(crate) struct Visitor {
     number: usize,
-    visitor: String,
+    id: String,
     crowd: Arc<Crowd>,
     phase: watch::Receiver<Phase>,
     room: usize,
@@ -56,7 +56,7 @@ impl Visitor {
     pub(crate) fn new(number: usize, run: &str, crowd: &Arc<Crowd>, phase: watch::Receiver<Phase>) -> Self {
         Self {
             number,
-            visitor: format!("crowd-{run}-{number}"),
+            id: format!("crowd-{run}-{number}"),
             crowd: Arc::clone(crowd),
             phase,
             room: crowd.random_room(),
@@ -101,12 +101,12 @@ impl Visitor {
     async fn join(&mut self, index: usize) -> Result<Tab, String> {
         let name = &self.crowd.rooms[self.room];
         let mood = self.mood.as_ref().map(|mood| format!("&mood={mood}")).unwrap_or_default();
-        let url = format!("ws://{}/rooms/{name}/socket?visitor={}{mood}", self.crowd.hub, self.visitor);
+        let url = format!("ws://{}/rooms/{name}/socket?visitor={}{mood}", self.crowd.hub, self.id);
         let (mut tab, first) = Tab::open(url, index).await?;
         let mut counters = self.crowd.counters();
         match serde_json::from_str(&first) {
             Ok(HubMessage::Welcome { protocol: 1, visitor, room, seq, present, vocabulary })
-                if visitor == self.visitor && room == *name =>
+                if visitor == self.id && room == *name =>
             {
                 tab.seq = seq;
                 self.vocabulary = vocabulary;
@@ -253,10 +253,10 @@ impl Visitor {
                 }
             }
             Ok(HubMessage::Ack { up_to }) if up_to <= tab.last_ref => {
-                counters.acked += self.outbox.acked(up_to)
+                counters.acked += self.outbox.acked(up_to);
             }
             Ok(HubMessage::Ack { .. }) => {
-                counters.violation("The hub acked an event that was not sent", text)
+                counters.violation("The hub acked an event that was not sent", text);
             }
             Ok(HubMessage::Error { code, message, r#ref }) => {
                 counters.error(format_args!("{code}: {message}"));

@@ -107,7 +107,7 @@ impl Generator {
             "id": self.id(at), "path": format!("/practice/{path}"),
             "title": format!("Practice {path}"), "referrer": referrer, "props": props, "at": at,
         });
-        Ok(PageViewEvent::new(self.who()?, serde_json::from_value::<PageView>(message)?, at)?)
+        Ok(PageViewEvent::new(self.random_actor()?, serde_json::from_value::<PageView>(message)?, at)?)
     }
 
     fn watch(&mut self, started: Time) -> Result<WatchEvent, Box<dyn Error>> {
@@ -118,19 +118,19 @@ impl Generator {
             "id": self.id(started), "content": format!("meditation-{content}"), "state": "ended",
             "watchedMs": watched, "startedAt": started, "at": at, "durationMs": 30 * MINUTE_MS,
         });
-        Ok(WatchEvent::new(self.who()?, serde_json::from_value::<Watch>(message)?, at)?)
+        Ok(WatchEvent::new(self.random_actor()?, serde_json::from_value::<Watch>(message)?, at)?)
     }
 
     /// Adds presence samples for each minute with visitors.
     fn presence(&mut self, start: Time, views: u64, batch: &mut Batch) {
         // A page view keeps its visitor present for two minutes.
-        let people = u32::try_from(views / 30).unwrap_or(u32::MAX);
+        let present_visitors = u32::try_from(views / 30).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
-            let mut census =
+            let mut sample =
                 TotalSample { id: self.id(at), at, hub: RoomSample::default(), rooms: BTreeMap::new() };
             for (rank, room) in (1_u32..).zip(self.rooms.clone()) {
-                let present = (people / rank).saturating_sub(self.random.below(3));
+                let present = (present_visitors / rank).saturating_sub(self.random.below(3));
                 if present == 0 {
                     continue;
                 }
@@ -139,23 +139,23 @@ impl Generator {
                 if in_mood > 0 {
                     let mood = self.random.one_of(&MOODS).to_owned();
                     let in_mood_ms = u64::from(in_mood) * MINUTE_MS;
-                    *census.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
+                    *sample.hub.moods_ms.entry(mood.clone()).or_default() += in_mood_ms;
                     moods_ms.insert(mood, in_mood_ms);
                 }
-                census.hub.peak += present;
-                census.hub.joins += present / 8;
-                census.hub.present_ms += present_ms;
-                census
+                sample.hub.peak += present;
+                sample.hub.joins += present / 8;
+                sample.hub.present_ms += present_ms;
+                sample
                     .rooms
                     .insert(room, RoomSample { present_ms, peak: present, joins: present / 8, moods_ms });
             }
-            if census.hub.peak > 0 {
-                batch.samples.push(census);
+            if sample.hub.peak > 0 {
+                batch.samples.push(sample);
             }
         }
     }
 
-    fn who(&mut self) -> Result<Actor, Box<dyn Error>> {
+    fn random_actor(&mut self) -> Result<Actor, Box<dyn Error>> {
         // Half of the events are of frequent visitors.
         let visitor = if self.random.chance(0.5) {
             self.random.popular(self.visitors)

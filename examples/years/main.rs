@@ -82,8 +82,8 @@ struct Writer {
 }
 
 impl Writer {
-    async fn add(&mut self, facts: Batch) -> Result<(), Box<dyn Error>> {
-        self.waiting.append(facts);
+    async fn add(&mut self, events: Batch) -> Result<(), Box<dyn Error>> {
+        self.waiting.append(events);
         if self.waiting.page_views.len() as u64 >= self.size {
             self.commit().await?;
         }
@@ -128,13 +128,13 @@ impl Cost {
 impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { batches, page_views, watches, samples, time, cpu } = self;
-        let facts = page_views + watches + samples;
+        let events = page_views + watches + samples;
         write!(
             f,
             "{page_views} page views, {watches} watch sessions, {samples} presence samples in {batches} "
         )?;
         write!(f, "transactions: {:.1} s, {:.1} s of CPU, ", time.as_secs_f64(), cpu.as_secs_f64())?;
-        write!(f, "{:.2} µs of CPU per fact", cpu.as_secs_f64() * 1e6 / facts as f64)
+        write!(f, "{:.2} µs of CPU per event", cpu.as_secs_f64() * 1e6 / events as f64)
     }
 }
 

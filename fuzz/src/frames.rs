@@ -159,7 +159,7 @@ fn read_replies(bytes: &[u8], transcript: &mut Transcript) {
         match parser.read(&mut input) {
             Ok(Message::Pong(payload)) => transcript.pongs.push(payload),
             Ok(Message::Close(frame)) => {
-                transcript.closed = Some(frame.map_or(1005, |frame| frame.code.into()))
+                transcript.closed = Some(frame.map_or(1005, |frame| frame.code.into()));
             }
             Err(Error::Io(_)) => return,
             other => panic!("{other:?}"),

@@ -26,7 +26,7 @@ pub fn check(bytes: &[u8]) {
             assert!(claims.room.as_ref().is_none_or(|room| claims.for_room(room).is_ok()));
         }
         Err(bad) => {
-            assert!(!matches!(bad, BadToken::Signature | BadToken::Visitor | BadToken::NotConfigured))
+            assert!(!matches!(bad, BadToken::Signature | BadToken::Visitor | BadToken::NotConfigured));
         }
     }
 }

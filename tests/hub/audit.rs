@@ -25,15 +25,15 @@ async fn self_audit_finds_no_difference_under_constant_change() {
     let hub = Hub::with(by_clock).await;
     let mut visitors = tokio::task::JoinSet::new();
     let is_audited = Arc::new(AtomicBool::new(false));
-    for person in 0..12 {
+    for number in 0..12 {
         let (address, is_audited) = (hub.address.clone(), Arc::clone(&is_audited));
         visitors.spawn(async move {
             for visit in 0.. {
                 if visit >= 15 && is_audited.load(Ordering::Relaxed) {
                     break;
                 }
-                let room = format!("room-{}", (person + visit) % 3);
-                let query = format!("visitor=v{}", person % 8); // some visitors have two sockets
+                let room = format!("room-{}", (number + visit) % 3);
+                let query = format!("visitor=v{}", number % 8); // some visitors have two sockets
                 let mut client = crate::support::Client::join(&address, &room, &query).await;
                 client.set_mood(MOODS[visit % 3]).await;
                 client.round_trip().await;

@@ -231,7 +231,7 @@ struct Model {
 impl Model {
     fn visitors(&self, room: Option<usize>) -> BTreeSet<usize> {
         let here = self.tabs.iter().filter(|(_, at)| room.is_none_or(|room| *at == room));
-        here.map(|(who, _)| *who).collect()
+        here.map(|(visitor, _)| *visitor).collect()
     }
 
     fn scopes() -> impl Iterator<Item = Option<usize>> {
@@ -265,20 +265,20 @@ impl Model {
         }
     }
 
-    fn join(&mut self, who: usize, room: usize) {
+    fn join(&mut self, visitor: usize, room: usize) {
         for scope in [None, Some(room)] {
-            let is_new = !self.visitors(scope).contains(&who);
+            let is_new = !self.visitors(scope).contains(&visitor);
             self.minute(scope).joins += u64::from(is_new);
         }
-        self.tabs.push((who, room));
+        self.tabs.push((visitor, room));
         self.note_peaks();
     }
 
-    fn leave(&mut self, who: usize, room: usize) {
-        let tab = self.tabs.iter().position(|tab| *tab == (who, room)).unwrap();
+    fn leave(&mut self, visitor: usize, room: usize) {
+        let tab = self.tabs.iter().position(|tab| *tab == (visitor, room)).unwrap();
         self.tabs.swap_remove(tab);
-        if !self.visitors(Some(room)).contains(&who) {
-            self.moods.remove(&(who, room));
+        if !self.visitors(Some(room)).contains(&visitor) {
+            self.moods.remove(&(visitor, room));
         }
     }
 
@@ -315,29 +315,37 @@ async fn samples_of_random_activity_match_a_model() {
     let mut clients: Vec<(usize, usize, Client)> = Vec::new();
     for step in 0..150 {
         // The first client stays, so that each minute has samples to wait for.
-        let (who, room) =
+        let (visitor, room) =
             if step == 0 { (0, 0) } else { (random.random_range(0..6), random.random_range(0..3)) };
         match random.random_range(0..6) {
             _ if step == 0 || clients.len() < 3 => {
-                clients.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
-                model.join(who, room);
+                clients.push((
+                    visitor,
+                    room,
+                    hub.join(&format!("room-{room}"), &format!("v{visitor}")).await,
+                ));
+                model.join(visitor, room);
             }
             0 | 1 => {
-                clients.push((who, room, hub.join(&format!("room-{room}"), &format!("v{who}")).await));
-                model.join(who, room);
+                clients.push((
+                    visitor,
+                    room,
+                    hub.join(&format!("room-{room}"), &format!("v{visitor}")).await,
+                ));
+                model.join(visitor, room);
             }
             2 | 3 => {
-                let (who, room, client) = clients.swap_remove(random.random_range(1..clients.len()));
+                let (visitor, room, client) = clients.swap_remove(random.random_range(1..clients.len()));
                 client.leave().await;
-                model.leave(who, room);
+                model.leave(visitor, room);
             }
             4 => {
                 let index = random.random_range(0..clients.len());
-                let (who, room, client) = &mut clients[index];
+                let (visitor, room, client) = &mut clients[index];
                 let mood = ["calm", "joy", "hope"][random.random_range(0..3)];
                 client.set_mood(Some(mood)).await;
                 client.round_trip().await;
-                model.moods.insert((*who, *room), mood);
+                model.moods.insert((*visitor, *room), mood);
             }
             _ => hub.flush().await,
         }

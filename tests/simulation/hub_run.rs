@@ -235,14 +235,14 @@ impl<'w> HubRun<'w> {
         for received in received {
             match received {
                 Received::Acked(events) => {
-                    self.acked(events, &format!("client {client} received an ack")).await
+                    self.acked(events, &format!("client {client} received an ack")).await;
                 }
                 Received::Overloaded(event) => {
                     self.scenario
                         .log_line(&format!("  client {client}: event {event} was rejected as overloaded"));
                 }
                 Received::Closed(code) => {
-                    self.scenario.log_line(&format!("  client {client}: closed with {code}"))
+                    self.scenario.log_line(&format!("  client {client}: closed with {code}"));
                 }
             }
         }
@@ -275,10 +275,10 @@ impl<'w> HubRun<'w> {
                 (200, None) => self.acked(events, &format!("{what} was committed")).await,
                 (202, None) => self.scenario.log_line(&format!("  {what} was queued")),
                 (503, Some("overloaded")) => {
-                    self.scenario.log_line(&format!("  {what} was rejected as overloaded"))
+                    self.scenario.log_line(&format!("  {what} was rejected as overloaded"));
                 }
                 (503, Some("not-committed")) if may_fail => {
-                    self.scenario.log_line(&format!("  {what} stays queued"))
+                    self.scenario.log_line(&format!("  {what} stays queued"));
                 }
                 _ => panic!("{what} got {status} {body}"),
             }

@@ -322,7 +322,7 @@ async fn first_20_rejected_rows_are_printed() {
     let output = workspace.run(&["import", &file]).await;
     output.expect(1, "25 rows read: 0 taken, 0 already there, 25 refused");
     assert_eq!(output.stderr.lines().count(), 21);
-    assert_eq!(output.stderr.lines().last(), Some("and 5 more, which --report FILE would tell"));
+    assert_eq!(output.stderr.lines().last(), Some("and 5 more: --report FILE writes all of them to a file"));
     let output = workspace.run(&["import", &file, "--report", &report]).await;
     assert_eq!(output.stderr.lines().last(), Some("and 5 more"));
     assert_eq!(workspace.read("refused.txt").lines().count(), 25);

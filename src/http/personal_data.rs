@@ -22,7 +22,7 @@ use crate::address::Address;
 use crate::history::lifecycle::MaintenanceError;
 use crate::history::store::{Erased, PersonalData};
 use crate::protocol::VisitorId;
-use crate::protocol::frame::json;
+use crate::protocol::frame::to_json;
 use crate::quota::Permit;
 use crate::rejections::Limit;
 
@@ -69,7 +69,7 @@ pub(crate) async fn data(
     let stored = state.store.visitor_data(&visitor, &state.archives).await.map_err(MaintenanceError::from)?;
     let pending = state.journal.pending_events(&visitor);
     drop(turn);
-    let body = gate::body(json(&Data { visitor, stored, pending }), place);
+    let body = gate::body(to_json(&Data { visitor, stored, pending }), place);
     Ok(([(CACHE_CONTROL, PRIVATE), (CONTENT_TYPE, "application/json")], body).into_response())
 }
 

@@ -1,40 +1,54 @@
-//! Tallies: how long how many were somewhere, since the last take_samples.
+//! Presence accounting: person-milliseconds, peaks and joins since the last sample.
 //!
-//! Pure: the time comes with the calls. Before people change, the time until then is counted with
-//! those who were there, so that the sums are exact and not a snapshot. A tally is O(1) in memory
-//! and allocates only when it is taken.
+//! Pure: the time comes with each call. Before the visitors change, the time that has passed is added with the visitors
+//! of that time, so that the sums are exact. Accounting takes O(1) memory, and allocates only for a sample.
 
 use std::time::Duration;
 
-/// What is told of one place at a take_samples.
+use crate::protocol::RoomId;
+
+/// What was measured in one room, or in all rooms together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// How long each person was there, added up.
+    /// The time that each visitor was present, added up.
     pub present: Duration,
-    /// The most who were there at once.
+    /// The most visitors at once.
     pub peak: u32,
-    /// How many came.
+    /// Visitors that entered.
     pub joins: u32,
-    /// How long each person was in each mood, added up, in the vocabulary's order.
+    /// The time that each visitor was in each mood, added up, in the order of the vocabulary.
     pub moods: Box<[Duration]>,
 }
 
+/// What was measured over all rooms since the last samples were taken.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// The time that the samples cover.
+    pub period: Duration,
+    /// All rooms together. A visitor in two rooms counts once, except in the moods.
+    pub total: Sample,
+    /// Each room that had a visitor.
+    pub rooms: Vec<(RoomId, Sample)>,
+    /// Samples of closed rooms that were dropped, because too many rooms closed.
+    pub dropped: usize,
+}
+
 impl Sample {
-    /// Whether there is nothing to tell: nobody came, and nobody was there for any time.
+    /// Whether there was no visitor at any time.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.joins == 0 && self.present.is_zero()
     }
 
-    /// Adds what is told of the same place at another time.
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds a later or earlier sample of the same room.
+    pub(super) fn merge(&mut self, other: &Self) {
         self.present += other.present;
         self.peak = self.peak.max(other.peak);
         self.joins += other.joins;
         self.add_moods(other);
     }
 
-    /// Adds the moods of another place.
+    /// Adds the moods of another room.
     pub(super) fn add_moods(&mut self, other: &Self) {
         for (mine, theirs) in self.moods.iter_mut().zip(&other.moods) {
             *mine += *theirs;
@@ -42,24 +56,23 @@ impl Sample {
     }
 }
 
-/// What is counted of one place until the next take_samples.
+/// Measures one room, or all rooms together, until the next sample.
 #[derive(Debug)]
 pub(super) struct Accounting {
     sample: Sample,
-    /// Until when time is counted.
+    /// The time up to which the sample is complete.
     until: Duration,
 }
 
 impl Accounting {
-    /// Nobody is there. `moods` is how many moods are told apart.
+    /// No visitors. `moods` is the number of moods.
     pub(super) fn new(now: Duration, moods: usize) -> Self {
         let sample = Sample { moods: vec![Duration::ZERO; moods].into(), ..Sample::default() };
         Self { sample, until: now }
     }
 
-    /// Until `now`, so many were there, in these moods. Whoever comes late with an earlier time than was
-    /// counted already adds nothing.
-    pub(super) fn pass(&mut self, now: Duration, present: u32, moods: impl IntoIterator<Item = u32>) {
+    /// Adds the time until `now`, with the visitors and moods of that time. A time that was added before adds nothing.
+    pub(super) fn advance(&mut self, now: Duration, present: u32, moods: impl IntoIterator<Item = u32>) {
         let passed = now.saturating_sub(self.until);
         if passed.is_zero() {
             return;
@@ -71,20 +84,20 @@ impl Accounting {
         }
     }
 
-    /// From now on there are `after`; before, there were `before`.
-    pub(super) fn change(&mut self, before: u32, after: u32) {
+    /// Records a change of the number of visitors.
+    pub(super) fn record_change(&mut self, before: u32, after: u32) {
         self.sample.joins += after.saturating_sub(before);
         self.sample.peak = self.sample.peak.max(after);
     }
 
-    /// Tells all until `now` and begins anew with those who are there.
-    pub(super) fn take(
+    /// Returns the sample until `now`, and starts the next one with the visitors who are present.
+    pub(super) fn take_sample(
         &mut self,
         now: Duration,
         present: u32,
         moods: impl IntoIterator<Item = u32>,
     ) -> Sample {
-        self.pass(now, present, moods);
+        self.advance(now, present, moods);
         let zero = vec![Duration::ZERO; self.sample.moods.len()].into();
         std::mem::replace(&mut self.sample, Sample { peak: present, moods: zero, ..Sample::default() })
     }
@@ -98,32 +111,31 @@ mod tests {
 
     const MOODS: usize = 3;
 
-    /// What may happen next, some milliseconds after the last thing.
     #[derive(Debug, Clone)]
     enum Step {
-        Arrive(Option<usize>),
+        Enter(Option<usize>),
         Leave(usize),
-        Mood(usize, Option<usize>),
-        Take,
+        SetMood(usize, Option<usize>),
+        TakeSample,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let mood = || proptest::option::of(0..MOODS);
         prop_oneof![
-            3 => mood().prop_map(Step::Arrive),
+            3 => mood().prop_map(Step::Enter),
             2 => (0..9_usize).prop_map(Step::Leave),
-            2 => (0..9_usize, mood()).prop_map(|(who, mood)| Step::Mood(who, mood)),
-            1 => Just(Step::Take),
+            2 => (0..9_usize, mood()).prop_map(|(visitor, mood)| Step::SetMood(visitor, mood)),
+            1 => Just(Step::TakeSample),
         ]
     }
 
-    fn counts(people: &[Option<usize>]) -> (u32, [u32; MOODS]) {
+    fn counts(visitors: &[Option<usize>]) -> (u32, [u32; MOODS]) {
         let mut moods = [0; MOODS];
-        people.iter().flatten().for_each(|mood| moods[*mood] += 1);
-        (u32::try_from(people.len()).unwrap(), moods)
+        visitors.iter().flatten().for_each(|mood| moods[*mood] += 1);
+        (u32::try_from(visitors.len()).unwrap(), moods)
     }
 
-    /// The same, told as plainly as possible: it looks at everybody in every millisecond.
+    /// Naive accounting: counts every visitor in every millisecond.
     #[derive(Default)]
     struct Model {
         present_ms: u64,
@@ -133,10 +145,10 @@ mod tests {
     }
 
     impl Model {
-        fn live(&mut self, people: &[Option<usize>], millis: u64) {
+        fn advance(&mut self, visitors: &[Option<usize>], millis: u64) {
             for _ in 0..millis {
-                self.present_ms += people.len() as u64;
-                for mood in people.iter().flatten() {
+                self.present_ms += visitors.len() as u64;
+                for mood in visitors.iter().flatten() {
                     self.moods_ms[*mood] += 1;
                 }
             }
@@ -156,52 +168,52 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
         #[test]
-        fn any_steps_give_what_a_naive_recount_gives(
+        fn accounting_equals_naive_model(
             steps in proptest::collection::vec((0..40_u64, step()), 1..60),
         ) {
             let mut now = Duration::from_millis(7);
-            let mut people: Vec<Option<usize>> = Vec::new();
-            let (mut tally, mut model) = (Accounting::new(now, MOODS), Model::default());
-            for (millis, step) in steps.into_iter().chain([(5, Step::Take)]) {
+            let mut visitors: Vec<Option<usize>> = Vec::new();
+            let (mut accounting, mut model) = (Accounting::new(now, MOODS), Model::default());
+            for (millis, step) in steps.into_iter().chain([(5, Step::TakeSample)]) {
                 now += Duration::from_millis(millis);
-                model.live(&people, millis);
-                let (before, moods) = counts(&people);
-                tally.pass(now, before, moods);
+                model.advance(&visitors, millis);
+                let (before, moods) = counts(&visitors);
+                accounting.advance(now, before, moods);
                 match step {
-                    Step::Arrive(mood) => {
-                        people.push(mood);
+                    Step::Enter(mood) => {
+                        visitors.push(mood);
                         model.joins += 1;
                     }
-                    Step::Leave(who) if who < people.len() => drop(people.swap_remove(who)),
-                    Step::Mood(who, mood) if who < people.len() => people[who] = mood,
-                    Step::Leave(_) | Step::Mood(..) => {}
-                    Step::Take => {
-                        let sample = tally.take(now, before, moods);
+                    Step::Leave(index) if index < visitors.len() => drop(visitors.swap_remove(index)),
+                    Step::SetMood(index, mood) if index < visitors.len() => visitors[index] = mood,
+                    Step::Leave(_) | Step::SetMood(..) => {}
+                    Step::TakeSample => {
+                        let sample = accounting.take_sample(now, before, moods);
                         prop_assert_eq!(&sample, &model.sample());
                         prop_assert_eq!(sample.is_empty(), model.joins == 0 && model.present_ms == 0);
-                        model = Model { peak: people.len(), ..Model::default() };
+                        model = Model { peak: visitors.len(), ..Model::default() };
                     }
                 }
-                tally.change(before, counts(&people).0);
-                model.peak = model.peak.max(people.len());
+                accounting.record_change(before, counts(&visitors).0);
+                model.peak = model.peak.max(visitors.len());
             }
         }
     }
 
     #[test]
-    fn whoever_comes_late_with_an_earlier_time_counts_nothing_twice() {
+    fn earlier_time_than_the_last_one_adds_nothing() {
         let at = Duration::from_millis;
-        let mut tally = Accounting::new(at(0), 1);
-        tally.change(0, 1);
-        tally.pass(at(10), 1, [1]);
-        tally.pass(at(4), 1, [1]);
-        tally.pass(at(12), 1, [0]);
-        let sample = tally.take(at(12), 1, [0]);
+        let mut accounting = Accounting::new(at(0), 1);
+        accounting.record_change(0, 1);
+        accounting.advance(at(10), 1, [1]);
+        accounting.advance(at(4), 1, [1]);
+        accounting.advance(at(12), 1, [0]);
+        let sample = accounting.take_sample(at(12), 1, [0]);
         assert_eq!((sample.present, &*sample.moods), (at(12), &[at(10)][..]));
     }
 
     #[test]
-    fn samples_of_one_place_add_up() {
+    fn merged_samples_add_up_and_keep_the_higher_peak() {
         let sample = |millis, peak, joins| Sample {
             present: Duration::from_millis(millis),
             peak,
@@ -209,7 +221,7 @@ mod tests {
             moods: [Duration::from_millis(millis / 2)].into(),
         };
         let mut first = sample(100, 3, 4);
-        first.add(&sample(60, 2, 1));
+        first.merge(&sample(60, 2, 1));
         assert_eq!(first, sample(160, 3, 5));
     }
 }

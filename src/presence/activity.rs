@@ -1,8 +1,8 @@
-//! Live activity: what people look at and watch right now.
+//! The activity index: the pages that visitors are on and the contents that they watch, now.
 //!
-//! Each session holds an [`VisitorActivity`], whose destructor takes its part back. People are
-//! counted, not sessions: two tabs on one page are one. Texts are kept in the order in which they are listed, so that
-//! a list costs as much as it has entries, however many texts there are.
+//! Each session has a [`VisitorActivity`], whose destructor removes its entries. Visitors are counted, not sessions: two
+//! tabs on one page are one. Texts are stored in the order of the list, so that a list costs O(entries), whatever the
+//! number of texts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,49 +16,50 @@ use crate::sync::lock;
 /// The most entries of a list.
 pub(super) const LIST_LIMIT: usize = 100;
 
-/// What a text takes besides itself that one visitor attends to: its place in the list and in the order, and the map of
-/// its visitors.
+/// Memory that a text with one visitor takes besides the text itself: its entries in the map and in the order, and the
+/// map of its visitors.
 const ENTRY_BYTES: usize = 512;
 
-/// A text, and how many visitors attend to it.
-pub(super) type Attended = (Arc<str>, usize);
+/// A page or a content, and its number of visitors.
+pub(super) type RankedText = (Arc<str>, usize);
 
-/// What everybody looks at and watches.
+/// The pages and contents of all visitors.
 #[derive(Debug, Default)]
 pub(crate) struct ActivityIndex(
-    /// O(log n) steps, and [`LIST_LIMIT`] entries for a list.
-    Mutex<Tallies>,
+    /// Held for O(log n) changes, and for [`LIST_LIMIT`] entries of a list.
+    Mutex<Rankings>,
 );
 
 #[derive(Debug, Default)]
-struct Tallies {
-    pages: Tally,
-    watching: Tally,
+struct Rankings {
+    pages: Ranking,
+    watched: Ranking,
 }
 
-/// Distinct visitors by what they attend to, each with the number of sessions that do.
+/// Distinct visitors by text, in the order of their number.
 #[derive(Debug, Default)]
-struct Tally {
+struct Ranking {
+    /// The visitors of each text, with their sessions on it.
     visitors: BTreeMap<Arc<str>, HashMap<VisitorId, u32>>,
-    /// The same texts, those with the most visitors first, and ties by name.
-    ranking: BTreeSet<(Reverse<usize>, Arc<str>)>,
+    /// The same texts, those with the most visitors first, and then by text.
+    order: BTreeSet<(Reverse<usize>, Arc<str>)>,
 }
 
-impl Tally {
-    /// Adds a session. Returns the text as all share it who attend to it.
-    fn add(&mut self, what: &Arc<str>, visitor: &VisitorId) -> Arc<str> {
-        let entry = self.visitors.entry(Arc::clone(what));
-        let what = Arc::clone(entry.key());
+impl Ranking {
+    /// Adds a session. Returns the text that all sessions on it share.
+    fn add(&mut self, text: &Arc<str>, visitor: &VisitorId) -> Arc<str> {
+        let entry = self.visitors.entry(Arc::clone(text));
+        let text = Arc::clone(entry.key());
         let visitors = entry.or_default();
         let before = visitors.len();
         *visitors.entry(visitor.clone()).or_default() += 1;
         let after = visitors.len();
-        self.rank(&what, before, after);
-        what
+        self.reorder(&text, before, after);
+        text
     }
 
-    fn remove(&mut self, what: &Arc<str>, visitor: &VisitorId) {
-        let Some(visitors) = self.visitors.get_mut(what) else { return };
+    fn remove(&mut self, text: &Arc<str>, visitor: &VisitorId) {
+        let Some(visitors) = self.visitors.get_mut(text) else { return };
         let before = visitors.len();
         if let Some(sessions) = visitors.get_mut(visitor) {
             *sessions -= 1;
@@ -68,96 +69,95 @@ impl Tally {
         }
         let after = visitors.len();
         if after == 0 {
-            self.visitors.remove(what);
+            self.visitors.remove(text);
         }
-        self.rank(what, before, after);
+        self.reorder(text, before, after);
     }
 
-    fn rank(&mut self, what: &Arc<str>, before: usize, after: usize) {
+    fn reorder(&mut self, text: &Arc<str>, before: usize, after: usize) {
         if before != after {
-            self.ranking.remove(&(Reverse(before), Arc::clone(what)));
+            self.order.remove(&(Reverse(before), Arc::clone(text)));
             if after > 0 {
-                self.ranking.insert((Reverse(after), Arc::clone(what)));
+                self.order.insert((Reverse(after), Arc::clone(text)));
             }
         }
     }
 
-    fn top(&self) -> Vec<Attended> {
-        let first = self.ranking.iter().take(LIST_LIMIT);
-        first.map(|(Reverse(count), what)| (Arc::clone(what), *count)).collect()
+    fn top(&self) -> Vec<RankedText> {
+        let first = self.order.iter().take(LIST_LIMIT);
+        first.map(|(Reverse(count), text)| (Arc::clone(text), *count)).collect()
     }
 }
 
 impl ActivityIndex {
-    /// The pages that most people are on, at most [`LIST_LIMIT`].
-    pub(super) fn top_pages(&self) -> Vec<Attended> {
+    /// The pages with the most visitors, at most [`LIST_LIMIT`].
+    pub(super) fn top_pages(&self) -> Vec<RankedText> {
         lock(&self.0).pages.top()
     }
 
-    /// What most people watch, at most [`LIST_LIMIT`].
-    pub(super) fn top_watched(&self) -> Vec<Attended> {
-        lock(&self.0).watching.top()
+    /// The contents with the most visitors, at most [`LIST_LIMIT`].
+    pub(super) fn top_watched(&self) -> Vec<RankedText> {
+        lock(&self.0).watched.top()
     }
 }
 
-/// What one session attends to: the page it saw last and what it plays.
+/// The activity of one session: its last page, and the contents that it plays.
 #[derive(Debug)]
 pub(crate) struct VisitorActivity {
-    activity: Arc<ActivityIndex>,
+    index: Arc<ActivityIndex>,
     visitor: VisitorId,
     page: Option<Arc<str>>,
     playing: Vec<(Uuid, Arc<str>)>,
 }
 
 impl VisitorActivity {
-    pub(super) fn new(activity: Arc<ActivityIndex>, visitor: VisitorId) -> Self {
-        Self { activity, visitor, page: None, playing: Vec::new() }
+    pub(super) fn new(index: Arc<ActivityIndex>, visitor: VisitorId) -> Self {
+        Self { index, visitor, page: None, playing: Vec::new() }
     }
 
-    /// How many bytes a text takes at most in the list, with its place there.
+    /// The most bytes that a text takes in the index.
     #[must_use]
     pub(crate) fn entry_bytes(text: &str) -> usize {
         ENTRY_BYTES + text.len()
     }
 
-    /// The session is on this page now.
+    /// Sets the session's page.
     pub(crate) fn set_page(&mut self, path: &Arc<str>) {
         self.clear_page();
-        let mut tallies = lock(&self.activity.0);
-        self.page = Some(tallies.pages.add(path, &self.visitor));
+        self.page = Some(lock(&self.index.0).pages.add(path, &self.visitor));
     }
 
-    /// The session is on no page that is known.
+    /// Removes the session's page.
     pub(crate) fn clear_page(&mut self) {
         if let Some(old) = self.page.take() {
-            lock(&self.activity.0).pages.remove(&old, &self.visitor);
+            lock(&self.index.0).pages.remove(&old, &self.visitor);
         }
     }
 
-    /// The session plays `content` under this watch session.
+    /// Adds `content` as played by this watch session.
     pub(crate) fn start_watching(&mut self, id: Uuid, content: &Arc<str>) {
         self.stop_watching(id);
-        let content = lock(&self.activity.0).watching.add(content, &self.visitor);
+        let content = lock(&self.index.0).watched.add(content, &self.visitor);
         self.playing.push((id, content));
     }
 
-    /// The session no longer plays this watch session.
+    /// Removes the content of this watch session.
     pub(crate) fn stop_watching(&mut self, id: Uuid) {
         if let Some(index) = self.playing.iter().position(|(playing, _)| *playing == id) {
             let (_, content) = self.playing.swap_remove(index);
-            lock(&self.activity.0).watching.remove(&content, &self.visitor);
+            lock(&self.index.0).watched.remove(&content, &self.visitor);
         }
     }
 }
 
 impl Drop for VisitorActivity {
     fn drop(&mut self) {
-        let mut tallies = lock(&self.activity.0);
+        let mut rankings = lock(&self.index.0);
         if let Some(page) = &self.page {
-            tallies.pages.remove(page, &self.visitor);
+            rankings.pages.remove(page, &self.visitor);
         }
         for (_, content) in &self.playing {
-            tallies.watching.remove(content, &self.visitor);
+            rankings.watched.remove(content, &self.visitor);
         }
     }
 }
@@ -166,16 +166,16 @@ impl Drop for VisitorActivity {
 mod tests {
     use super::*;
 
-    fn come(activity: &Arc<ActivityIndex>, name: &str) -> VisitorActivity {
-        VisitorActivity::new(Arc::clone(activity), VisitorId::try_from(name).unwrap())
+    fn session(index: &Arc<ActivityIndex>, visitor: &str) -> VisitorActivity {
+        VisitorActivity::new(Arc::clone(index), VisitorId::try_from(visitor).unwrap())
     }
 
     #[test]
-    fn people_are_counted_once_and_leave_nothing_behind() {
-        let activity = Arc::new(ActivityIndex::default());
-        let pages = || activity.top_pages();
-        let (mut tab_1, mut tab_2) = (come(&activity, "ann"), come(&activity, "ann"));
-        let mut other = come(&activity, "bob");
+    fn visitors_are_counted_once_and_removed_with_their_sessions() {
+        let index = Arc::new(ActivityIndex::default());
+        let pages = || index.top_pages();
+        let (mut tab_1, mut tab_2) = (session(&index, "ann"), session(&index, "ann"));
+        let mut other = session(&index, "bob");
         tab_1.set_page(&"/a".into());
         tab_2.set_page(&"/a".into());
         other.set_page(&"/b".into());
@@ -187,25 +187,25 @@ mod tests {
         let film = Uuid::new_v4();
         other.start_watching(film, &"film".into());
         other.start_watching(film, &"film".into());
-        assert_eq!(activity.top_watched(), [("film".into(), 1)]);
+        assert_eq!(index.top_watched(), [("film".into(), 1)]);
         drop((tab_1, tab_2, other));
-        let Tallies { pages, watching } = &*lock(&activity.0);
-        assert!(pages.visitors.is_empty() && watching.visitors.is_empty());
-        assert!(pages.ranking.is_empty() && watching.ranking.is_empty());
+        let Rankings { pages, watched } = &*lock(&index.0);
+        assert!(pages.visitors.is_empty() && watched.visitors.is_empty());
+        assert!(pages.order.is_empty() && watched.order.is_empty());
     }
 
     #[test]
-    fn list_has_the_texts_with_the_most_visitors_and_no_more_than_its_limit() {
-        let activity = Arc::new(ActivityIndex::default());
-        let mut people = Vec::new();
+    fn list_has_the_texts_with_the_most_visitors_up_to_its_limit() {
+        let index = Arc::new(ActivityIndex::default());
+        let mut sessions = Vec::new();
         for page in 0..2 * LIST_LIMIT {
             for visitor in 0..=page % 3 {
-                let mut attention = come(&activity, &format!("v{page}-{visitor}"));
-                attention.set_page(&format!("/{page:03}").into());
-                people.push(attention);
+                let mut session = session(&index, &format!("v{page}-{visitor}"));
+                session.set_page(&format!("/{page:03}").into());
+                sessions.push(session);
             }
         }
-        let pages = activity.top_pages();
+        let pages = index.top_pages();
         assert_eq!(
             (pages.len(), &pages[0], &pages[66]),
             (LIST_LIMIT, &("/002".into(), 3), &("/001".into(), 2))
@@ -214,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_kept_once_for_all_who_attend_to_it() {
-        let activity = Arc::new(ActivityIndex::default());
-        let (mut ann, mut bob) = (come(&activity, "ann"), come(&activity, "bob"));
+    fn sessions_on_one_page_share_its_text() {
+        let index = Arc::new(ActivityIndex::default());
+        let (mut ann, mut bob) = (session(&index, "ann"), session(&index, "bob"));
         ann.set_page(&"/a".into());
         bob.set_page(&"/a".into());
         assert!(Arc::ptr_eq(ann.page.as_ref().unwrap(), bob.page.as_ref().unwrap()));

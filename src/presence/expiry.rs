@@ -13,7 +13,7 @@ use super::registry::Registry;
 /// Holds that are ended between two yields.
 const CHUNK: usize = 64;
 
-/// Ends each hold at its deadline, for as long as it is polled.
+/// Ends each hold at its deadline. Never returns.
 pub(crate) async fn run(registry: &Registry) {
     let earlier = registry.earlier_deadline();
     loop {

@@ -1,7 +1,7 @@
-//! The summary of everything live, as `GET /live-activity` and `/live` tell it.
+//! The live activity of all rooms, as `GET /live-activity` and `/live` send it.
 //!
-//! It is made once for all who ask within a tenth of a second, outside of all locks that joins and page views need, and
-//! encoded once. Its lists are bounded in entries and in bytes, whatever people call their rooms and pages.
+//! A cache entry serves all requests of 100 ms. It is collected in chunks, so that joins and page views do not wait for
+//! long, and encoded once. Its lists are bounded in entries and in bytes, whatever the names of rooms and pages are.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex};
@@ -14,81 +14,76 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::activity::{Attended, LIST_LIMIT};
+use super::activity::{LIST_LIMIT, RankedText};
 use super::registry::{PresenceTotals, Registry};
 use super::room::Room;
-use crate::protocol::frame::{Frame, json};
+use crate::protocol::frame::{Frame, to_json};
 use crate::protocol::mood::NamedMoods;
 use crate::protocol::{MoodCounts, RoomId, Time, Vocabulary};
 use crate::sync::lock;
 use crate::time::Clock;
 
-/// How old a summary is at most that somebody gets.
+/// The age at which a cache entry expires.
 const LIFETIME: Duration = Duration::from_millis(100);
 
-/// The most bytes of one list, as JSON: with three lists, and at most 64 moods, a summary has at most 32 KiB.
+/// The most bytes of one list, as JSON. With three lists and at most 64 moods, a message has at most 32 KiB.
 const LIST_BYTES: usize = 9 * 1024;
 
-/// What is going on, over all rooms.
+/// What is collected over all rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct ActivitySnapshot {
+struct CollectedActivity {
     vocabulary: Vocabulary,
     totals: PresenceTotals,
-    rooms: Vec<Listed>,
+    rooms: Vec<RankedRoom>,
     moods: MoodCounts,
-    watching: Vec<Attended>,
-    pages: Vec<Attended>,
+    watching: Vec<RankedText>,
+    pages: Vec<RankedText>,
 }
 
-/// With how many are present, and how many of them are held.
-type Listed = (RoomId, (u32, u32), MoodCounts);
+/// A room, with the visitors who are present and those of them who are held.
+type RankedRoom = (RoomId, (u32, u32), MoodCounts);
 
-impl ActivitySnapshot {
-    /// Passes all rooms, in chunks, and lets others work in between.
+impl CollectedActivity {
+    /// Reads all rooms in chunks, with a yield after each.
     async fn collect(registry: &Registry) -> Self {
         let vocabulary = registry.vocabulary().clone();
         let (totals, mut moods, mut rooms) = (registry.totals(), vocabulary.zero(), Vec::new());
         let mut chunk = 0;
-        while let Some(passed) = registry.room_chunk(chunk) {
-            rooms.extend(passed.iter().map(|room| Self::look_at(room, &mut moods)));
-            rooms.sort_by(|a: &Listed, b| (Reverse(a.1.0), &a.0).cmp(&(Reverse(b.1.0), &b.0)));
+        while let Some(found) = registry.room_chunk(chunk) {
+            rooms.extend(found.iter().map(|room| Self::read(room, &mut moods)));
+            rooms.sort_by(|a: &RankedRoom, b| (Reverse(a.1.0), &a.0).cmp(&(Reverse(b.1.0), &b.0)));
             rooms.truncate(LIST_LIMIT);
             chunk += 1;
             yield_now().await;
         }
-        let mut activity = Self {
-            totals,
-            rooms,
-            moods,
-            watching: registry.activity().top_watched(),
-            pages: registry.activity().top_pages(),
-            vocabulary,
-        };
-        activity.cut();
-        activity
+        let watching = registry.activity().top_watched();
+        let pages = registry.activity().top_pages();
+        let mut collected = Self { vocabulary, totals, rooms, moods, watching, pages };
+        collected.truncate();
+        collected
     }
 
-    fn look_at(room: &Room, moods: &mut MoodCounts) -> Listed {
-        let counts = room.snapshot();
-        moods.merge(&counts.moods);
-        (room.id().clone(), (counts.present, counts.held), counts.moods)
+    fn read(room: &Room, moods: &mut MoodCounts) -> RankedRoom {
+        let snapshot = room.snapshot();
+        moods.merge(&snapshot.moods);
+        (room.id().clone(), (snapshot.present, snapshot.held), snapshot.moods)
     }
 
-    /// Cuts each list where it has too many bytes.
-    fn cut(&mut self) {
+    /// Truncates each list that has too many bytes.
+    fn truncate(&mut self) {
         let Self { vocabulary, rooms, watching, pages, .. } = self;
-        cut(rooms, |listed| json(&RoomActivity::new(listed, vocabulary)).len());
-        cut(watching, |attended| json(&ContentActivity::new(attended)).len());
-        cut(pages, |attended| json(&PageActivity::new(attended)).len());
+        truncate(rooms, |room| to_json(&RoomActivity::new(room, vocabulary)).len());
+        truncate(watching, |text| to_json(&ContentActivity::new(text)).len());
+        truncate(pages, |text| to_json(&PageActivity::new(text)).len());
     }
 
-    /// The summary as a message; `kind` is its `type` on a socket.
+    /// `kind` is the message's `type` on a socket.
     fn message(&self, kind: Option<LiveActivityType>, timestamp: Time) -> LiveActivity<'_> {
         LiveActivity {
             kind,
             live_users: self.totals.visitors,
             sessions: self.totals.sessions,
-            rooms: self.rooms.iter().map(|listed| RoomActivity::new(listed, &self.vocabulary)).collect(),
+            rooms: self.rooms.iter().map(|room| RoomActivity::new(room, &self.vocabulary)).collect(),
             moods: self.vocabulary.named(&self.moods),
             watching: self.watching.iter().map(ContentActivity::new).collect(),
             pages: self.pages.iter().map(PageActivity::new).collect(),
@@ -97,7 +92,7 @@ impl ActivitySnapshot {
     }
 }
 
-fn cut<T>(list: &mut Vec<T>, length: impl Fn(&T) -> usize) {
+fn truncate<T>(list: &mut Vec<T>, length: impl Fn(&T) -> usize) {
     let mut bytes = 0;
     let fits = list.iter().take_while(|entry| {
         bytes += length(entry) + 1;
@@ -107,69 +102,69 @@ fn cut<T>(list: &mut Vec<T>, length: impl Fn(&T) -> usize) {
     list.truncate(fits);
 }
 
-/// A summary that is kept, encoded for all who ask.
+/// A cache entry: the live activity, encoded.
 #[derive(Debug)]
 pub(crate) struct CachedActivity {
-    /// Rises by one with every summary that says something else than the one before; it begins at 1.
+    /// Begins at 1, and rises by one with every entry that differs from the one before.
     pub seq: u64,
-    /// As HTTP tells it.
+    /// The body for HTTP.
     pub json: Bytes,
-    /// As sockets are told.
+    /// The message for sockets.
     pub frame: Frame,
-    activity: ActivitySnapshot,
-    made: Instant,
+    collected: CollectedActivity,
+    created: Instant,
 }
 
-/// The newest summary, made by whoever asks when it is too old, for all who ask meanwhile.
+/// The newest cache entry. A request that finds it expired replaces it, as a single flight for all requests.
 #[derive(Debug)]
 pub(crate) struct LiveActivityCache {
     registry: Arc<Registry>,
     clock: Clock,
-    /// One makes a summary at a time; the others wait for it.
+    /// Serializes collecting: one at a time.
     turn: Semaphore,
     /// Held for O(1).
     newest: Mutex<Option<Arc<CachedActivity>>>,
 }
 
 impl LiveActivityCache {
-    /// None was made yet.
+    /// An empty cache.
     #[must_use]
     pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Self {
         Self { registry, clock, turn: Semaphore::new(1), newest: Mutex::default() }
     }
 
-    /// A summary that is at most a tenth of a second old.
+    /// Returns an entry that is at most 100 ms old.
     pub(crate) async fn newest(&self) -> Arc<CachedActivity> {
-        if let Some(kept) = self.fresh() {
-            return kept;
+        if let Some(cached) = self.fresh() {
+            return cached;
         }
         // It is never closed.
         let _turn = self.turn.acquire().await;
         match self.fresh() {
-            Some(kept) => kept, // somebody else has made it meanwhile
-            None => self.make().await,
+            Some(cached) => cached, // another request has replaced it
+            None => self.collect().await,
         }
     }
 
     fn fresh(&self) -> Option<Arc<CachedActivity>> {
-        lock(&self.newest).clone().filter(|kept| kept.made.elapsed() < LIFETIME)
+        lock(&self.newest).clone().filter(|cached| cached.created.elapsed() < LIFETIME)
     }
 
-    async fn make(&self) -> Arc<CachedActivity> {
-        // As old as its oldest part.
-        let (made, now) = (Instant::now(), self.clock.wall());
-        let activity = ActivitySnapshot::collect(&self.registry).await;
-        let json = json(&activity.message(None, now)).into();
-        let frame = Frame::json(&activity.message(Some(LiveActivityType::LiveActivity), now));
+    async fn collect(&self) -> Arc<CachedActivity> {
+        // An entry is as old as its oldest part.
+        let (created, now) = (Instant::now(), self.clock.wall());
+        let collected = CollectedActivity::collect(&self.registry).await;
+        let json = to_json(&collected.message(None, now)).into();
+        let frame = Frame::json(&collected.message(Some(LiveActivityType::LiveActivity), now));
         let mut newest = lock(&self.newest);
-        let seq = newest.as_ref().map_or(1, |before| before.seq + u64::from(before.activity != activity));
-        let kept = Arc::new(CachedActivity { seq, json, frame, activity, made });
-        *newest = Some(Arc::clone(&kept));
-        kept
+        let seq = newest.as_ref().map_or(1, |before| before.seq + u64::from(before.collected != collected));
+        let cached = Arc::new(CachedActivity { seq, json, frame, collected, created });
+        *newest = Some(Arc::clone(&cached));
+        cached
     }
 }
 
-/// What is going on, over all rooms.
+/// What visitors do now, over all rooms.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LiveActivity<'a> {
@@ -179,45 +174,45 @@ pub(crate) struct LiveActivity<'a> {
     kind: Option<LiveActivityType>,
     /// Distinct visitors over all rooms.
     live_users: usize,
-    /// Open room sockets of people.
+    /// Open room sockets of visitors.
     sessions: usize,
-    /// The largest first, at most 100 of them and 9 KiB; so are the lists below.
+    /// The rooms with the most visitors first, at most 100 rooms and 9 KiB; the same holds for the lists below.
     rooms: Vec<RoomActivity<'a>>,
-    /// People by mood, over all rooms.
+    /// Visitors by mood, over all rooms.
     moods: NamedMoods<'a>,
-    /// What people watch now.
+    /// The contents that visitors watch now.
     watching: Vec<ContentActivity<'a>>,
-    /// The pages that people are on.
+    /// The pages that visitors are on.
     pages: Vec<PageActivity<'a>>,
-    /// The hub's wall clock when this was made.
+    /// The hub's wall clock when this was collected.
     timestamp: Time,
 }
 
-/// The `type` of a summary on a socket.
+/// The `type` of the message on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LiveActivityType {
-    /// The only one there is.
+    /// The only type.
     LiveActivity,
 }
 
-/// How many are in a room.
+/// The visitors of a room.
 #[derive(Debug, Serialize, ToSchema)]
 struct RoomActivity<'a> {
     room: &'a RoomId,
     present: u32,
-    /// How many of them have no socket now.
+    /// Visitors of them without a socket now.
     held: u32,
     moods: NamedMoods<'a>,
 }
 
 impl<'a> RoomActivity<'a> {
-    fn new((room, (present, held), moods): &'a Listed, vocabulary: &'a Vocabulary) -> Self {
+    fn new((room, (present, held), moods): &'a RankedRoom, vocabulary: &'a Vocabulary) -> Self {
         Self { room, present: *present, held: *held, moods: vocabulary.named(moods) }
     }
 }
 
-/// How many watch something.
+/// The visitors who watch a content.
 #[derive(Debug, Serialize, ToSchema)]
 struct ContentActivity<'a> {
     content: &'a str,
@@ -225,12 +220,12 @@ struct ContentActivity<'a> {
 }
 
 impl<'a> ContentActivity<'a> {
-    fn new((content, count): &'a Attended) -> Self {
+    fn new((content, count): &'a RankedText) -> Self {
         Self { content, count: *count }
     }
 }
 
-/// How many are on a page.
+/// The visitors who are on a page.
 #[derive(Debug, Serialize, ToSchema)]
 struct PageActivity<'a> {
     path: &'a str,
@@ -238,7 +233,7 @@ struct PageActivity<'a> {
 }
 
 impl<'a> PageActivity<'a> {
-    fn new((path, count): &'a Attended) -> Self {
+    fn new((path, count): &'a RankedText) -> Self {
         Self { path, count: *count }
     }
 }
@@ -259,71 +254,71 @@ mod tests {
         Hold::new(HoldReason::Grace, Instant::now(), Duration::from_hours(1))
     }
 
-    fn attend(registry: &Registry, visitor: usize, text: &str) -> VisitorActivity {
-        let mut attention = registry.visitor_activity(&VisitorId::try_from(format!("v{visitor}")).unwrap());
-        attention.set_page(&text.into());
-        attention.start_watching(uuid::Uuid::new_v4(), &text.into());
-        attention
+    fn activity(registry: &Registry, visitor: usize, text: &str) -> VisitorActivity {
+        let mut activity = registry.visitor_activity(&VisitorId::try_from(format!("v{visitor}")).unwrap());
+        activity.set_page(&text.into());
+        activity.start_watching(uuid::Uuid::new_v4(), &text.into());
+        activity
     }
 
     #[tokio::test]
-    async fn summary_has_at_most_32_kib_whatever_texts_and_rooms_there_are() {
+    async fn message_has_at_most_32_kib_with_the_longest_texts_and_rooms() {
         let moods: Vec<String> = (0..64).map(|n| format!("m{n:031}")).collect();
         let moods = Vocabulary::parse(&moods.join(",")).unwrap();
         let all: Vec<_> = moods.names().map(|name| moods.find(name)).collect();
         let registry = registry(Config { moods, ..Config::default() });
-        let mut kept = Vec::new();
+        let mut sessions = Vec::new();
         for n in 0..200 {
             // Each control character is six bytes of JSON.
-            kept.push(attend(&registry, n, &format!("{}{n:03}", "\u{1}".repeat(509))));
+            sessions.push(activity(&registry, n, &format!("{}{n:03}", "\u{1}".repeat(509))));
             let room = RoomId::try_from(format!("{n:064}")).unwrap();
             let visitor = |mood| VisitorId::try_from(format!("{n}-{mood}")).unwrap();
             for (number, mood) in all.iter().enumerate().take(64) {
-                registry.hold(&room, &visitor(number), *mood, hold()).unwrap();
+                registry.add_held(&room, &visitor(number), *mood, hold()).unwrap();
             }
         }
-        let summaries = LiveActivityCache::new(registry, Clock::system());
-        let newest = summaries.newest().await;
+        let cache = LiveActivityCache::new(registry, Clock::system());
+        let newest = cache.newest().await;
         let length = newest.frame.bytes().len();
         assert!((16 * 1024..32 * 1024).contains(&length), "{length}");
         let lists =
-            [newest.activity.rooms.len(), newest.activity.pages.len(), newest.activity.watching.len()];
-        assert_eq!(lists, [3, 2, 2], "the largest are still there");
+            [newest.collected.rooms.len(), newest.collected.pages.len(), newest.collected.watching.len()];
+        assert_eq!(lists, [3, 2, 2], "the largest are still listed");
     }
 
     #[tokio::test]
-    async fn rooms_are_counted_over_all_chunks_and_the_largest_are_listed() {
+    async fn rooms_of_all_chunks_are_counted_and_the_largest_are_listed() {
         let registry = registry(Config::default());
         let calm = registry.vocabulary().find("calm");
         let visitor = |n| VisitorId::try_from(format!("v{n}")).unwrap();
         for n in 0..1_500 {
             let room = RoomId::try_from(format!("r{n}")).unwrap();
             for of_three in 0..=n % 3 {
-                registry.hold(&room, &visitor(3 * n + of_three), calm, hold()).unwrap();
+                registry.add_held(&room, &visitor(3 * n + of_three), calm, hold()).unwrap();
             }
         }
-        let activity = ActivitySnapshot::collect(&registry).await;
-        assert_eq!((activity.totals.visitors, activity.totals.rooms), (3_000, 1_500));
-        assert_eq!(activity.moods.iter().sum::<u32>(), 3_000);
-        assert_eq!(activity.rooms.len(), LIST_LIMIT);
-        assert!(activity.rooms.iter().all(|(_, counted, _)| *counted == (3, 3)));
+        let collected = CollectedActivity::collect(&registry).await;
+        assert_eq!((collected.totals.visitors, collected.totals.rooms), (3_000, 1_500));
+        assert_eq!(collected.moods.iter().sum::<u32>(), 3_000);
+        assert_eq!(collected.rooms.len(), LIST_LIMIT);
+        assert!(collected.rooms.iter().all(|(_, counts, _)| *counts == (3, 3)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_summary_serves_all_who_ask_within_its_lifetime() {
+    async fn one_cache_entry_serves_all_requests_of_its_lifetime() {
         let registry = registry(Config::default());
-        let summaries = LiveActivityCache::new(Arc::clone(&registry), Clock::system());
-        let (first, second) = tokio::join!(summaries.newest(), summaries.newest());
-        assert!(Arc::ptr_eq(&first, &second), "who waits gets the same");
-        let ann = attend(&registry, 1, "/a");
-        assert!(Arc::ptr_eq(&summaries.newest().await, &first));
+        let cache = LiveActivityCache::new(Arc::clone(&registry), Clock::system());
+        let (first, second) = tokio::join!(cache.newest(), cache.newest());
+        assert!(Arc::ptr_eq(&first, &second), "a single flight");
+        let session = activity(&registry, 1, "/a");
+        assert!(Arc::ptr_eq(&cache.newest().await, &first));
         tokio::time::advance(LIFETIME).await;
-        let changed = summaries.newest().await;
+        let changed = cache.newest().await;
         assert_eq!((first.seq, changed.seq), (1, 2));
         tokio::time::advance(LIFETIME).await;
-        let same = summaries.newest().await;
+        let same = cache.newest().await;
         assert!(!Arc::ptr_eq(&same, &changed));
-        assert_eq!(same.seq, 2, "it says the same");
-        drop(ann);
+        assert_eq!(same.seq, 2, "no change, no new number");
+        drop(session);
     }
 }

@@ -1,46 +1,65 @@
-//! What the live side counts for `/metrics`: plain handles, so that counting is one
-//! atomic addition and nothing here knows how the counters are shown.
+//! Metrics of presence: handles of counters, so that counting is one atomic addition.
+//!
+//! How they are exported is not known here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use metrics::{Counter, counter, describe_counter};
+use strum::{IntoStaticStr, VariantArray};
 
-use strum::VariantArray;
-
-use super::audit::AuditedCount;
 use crate::panics::Panics;
 
 const DIFFERENCES: &str = "breathing_room_audit_differences_total";
 
-/// Counters of the live side. Cloning shares them.
+/// A count that the self-audit checks: the label `kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum AuditedCount {
+    /// The visitors of a room.
+    Present,
+    /// The visitors of a room without a session.
+    Held,
+    /// The visitors of a room by mood.
+    Moods,
+    /// The number of rooms of each visitor.
+    Visitors,
+    /// Open room sockets of visitors.
+    Sessions,
+    /// Rooms with visitors.
+    Rooms,
+    /// The index of holds by deadline.
+    Holds,
+}
+
+/// Counters of presence. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct PresenceMetrics {
     /// Sessions that joined a room.
     pub joins: Counter,
-    /// Sessions that left a room, by their own will or by being lost.
+    /// Sessions that left a room or were lost.
     pub leaves: Counter,
-    /// States that were published.
+    /// Room states that were published.
     pub publishes: Counter,
     /// Published states that were handed to a socket.
     pub deliveries: Counter,
-    /// Audits that were done.
+    /// Completed self-audits.
     pub audits: Counter,
-    /// What becomes of a task that panics.
+    /// Spawns tasks and counts their panics.
     pub panics: Panics,
     differences: Arc<HashMap<AuditedCount, Counter>>,
 }
 
 impl PresenceMetrics {
-    /// Registers the counters with the recorder that is current; panics are counted by `panics`.
+    /// Registers the counters with the current recorder.
     #[must_use]
     pub(crate) fn register(panics: &Panics) -> Self {
         describe_counter!("breathing_room_joins_total", "Sessions that joined a room");
         describe_counter!("breathing_room_leaves_total", "Sessions that left a room or were lost");
         describe_counter!("breathing_room_publishes_total", "Room states published");
         describe_counter!("breathing_room_deliveries_total", "Room states handed to sockets");
-        describe_counter!("breathing_room_audits_total", "Recounts of everything that is kept as a count");
-        describe_counter!(DIFFERENCES, "Snapshot that were wrong and were put right");
+        describe_counter!("breathing_room_audits_total", "Self-audits, which recount every stored count");
+        describe_counter!(DIFFERENCES, "Wrong counts that the self-audit corrected");
         let differences = AuditedCount::VARIANTS.iter();
         let differences =
             differences.map(|kind| (*kind, counter!(DIFFERENCES, "kind" => <&str>::from(kind))));
@@ -55,9 +74,9 @@ impl PresenceMetrics {
         }
     }
 
-    /// An audit found this wrong.
-    pub(crate) fn audit_found(&self, what: AuditedCount) {
-        if let Some(counter) = self.differences.get(&what) {
+    /// Counts a count that the self-audit corrected.
+    pub(crate) fn audit_difference(&self, kind: AuditedCount) {
+        if let Some(counter) = self.differences.get(&kind) {
             counter.increment(1);
         }
     }

@@ -1,9 +1,9 @@
-//! Presence: who is in which room now. In memory only.
+//! Presence: which visitors are in which rooms now. In memory only.
 //!
-//! Data flows one way: a session's [`Membership`] is a step on the room's [`state`], which the [`room`] publishes to its
-//! subscribers by [`broadcast`]. The [`registry`] has all rooms and all [`hold`]s. [`accounting`] adds up presence for the
-//! history; an [`audit`] recounts everything once a minute; [`activity`], [`summary`] and [`feed`] make the live activity.
-//! This module knows neither history nor HTTP.
+//! A session's [`Membership`] changes the [`state`] of its room, and the [`room`] publishes that to its subscribers by
+//! [`broadcast`]. The [`registry`] has all rooms and all [`hold`]s. [`accounting`] measures presence for the history, and
+//! an [`audit`] recounts everything once a minute. [`activity`], [`live_activity`] and [`feed`] report the pages and
+//! contents of visitors. This module imports neither history nor HTTP.
 
 pub(crate) mod accounting;
 pub(crate) mod activity;
@@ -20,13 +20,12 @@ mod room_map;
 pub(crate) mod state;
 mod table;
 
-pub(crate) use accounting::Sample;
+pub(crate) use accounting::{Sample, Samples};
 pub(crate) use activity::VisitorActivity;
 pub(crate) use feed::Feed;
 pub(crate) use hold::{Hold, HoldReason};
 pub(crate) use registry::{JoinError, Membership, Occupant, Registry};
-pub(crate) use room::Snapshot;
-pub(crate) use table::Samples;
+pub(crate) use state::Snapshot;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -37,15 +36,15 @@ use crate::protocol::Vocabulary;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The moods that may be set.
+    /// The moods that visitors may set.
     pub moods: Vocabulary,
     /// The most rooms at once.
     pub max_rooms: usize,
-    /// The most rooms that one visitor may be in; none where rate limits are off.
+    /// The most rooms of one visitor at once; `None` is no limit.
     pub max_rooms_per_visitor: Option<u32>,
-    /// How long a visitor whose last socket was lost stays present.
+    /// How long a visitor stays present after the last socket was lost.
     pub leave_grace: Duration,
-    /// How long after a stop of the hub its visitors are held at the next start.
+    /// How long after a stop of the hub its visitors stay present at the next start.
     pub seat_hold: Duration,
 }
 

@@ -1,9 +1,8 @@
-//! The hub: all rooms, and the seats that people have in them.
+//! The registry: all rooms, and the memberships of sessions in them.
 //!
-//! A [`Membership`] is one session's place in a room, and giving it up is its destructor, so that no way
-//! of ending a session can leave a ghost behind. A lost session's membership leaves a [`Hold`], which keeps the
-//! visitor present until its deadline or until the visitor is back. A bot's membership is in the subscribers
-//! only: it is told everything and counts nowhere.
+//! A [`Membership`] is one session in one room. Its destructor leaves the room, so that no end of a session can leave a
+//! visitor behind. A session that was lost leaves a [`Hold`], by which the visitor stays present until the deadline or
+//! until the next join. A bot only subscribes: it gets every state and is in no count.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,72 +13,71 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Config;
+use super::accounting::Samples;
 use super::activity::{ActivityIndex, VisitorActivity};
-use super::audit::Difference;
 use super::broadcast::SubscriberId;
 use super::hold::{Hold, HoldReason};
 use super::metrics::PresenceMetrics;
-use super::room::{Room, Snapshot};
-use super::state::{OccupancyChange, RoomState, Visitor};
-use super::table::{Samples, Table};
+use super::room::Room;
+use super::state::{OccupancyChange, RoomState, Snapshot, VisitorState};
+use super::table::{Table, TableCounts};
 use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::time::Clock;
 use crate::transport::writer::SocketWriter;
 
-/// Everything live. Shared by all sessions and by HTTP.
+/// All presence of a hub. Sessions and HTTP share it.
 #[derive(Debug)]
 pub struct Registry {
     config: Config,
     metrics: PresenceMetrics,
     clock: Clock,
     activity: Arc<ActivityIndex>,
-    /// The hub ends: whoever is lost from now on is held for the next one.
-    pub(super) is_ending: AtomicBool,
-    /// Joins and leaves change rooms and people together. Every critical section is O(1), or one chunk of a pass over
-    /// the rooms, but for one short pass over all of them at a take_samples, and one over the people at an audit, which for 15,000 of
-    /// them takes about a millisecond; deliveries and changes of mood do not come here. Taken
-    /// before a room's own lock, never after it.
-    pub(super) table: Mutex<Table>,
+    /// The hub shuts down: sessions that are lost from now on are held for the next start.
+    is_restarting: AtomicBool,
+    /// Joins and leaves change rooms and visitors together. A critical section is O(1), or one chunk of rooms. Samples
+    /// take one short pass over all rooms, and an audit one over all visitors: about 1 ms for 15,000 of them. Broadcasts
+    /// and changes of mood do not need it. Taken before a room's own lock, never after it.
+    table: Mutex<Table>,
 }
 
-/// There is no place in a room for a visitor.
+/// A visitor cannot join a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JoinError {
-    /// As many rooms exist as may.
+    /// The hub has the most rooms that it may have.
     #[error("no more rooms can be opened now")]
     RoomsFull,
-    /// The visitor is in as many rooms as a visitor may be.
+    /// The visitor is in the most rooms that a visitor may be in.
     #[error("this visitor is in too many rooms")]
     TooManyRooms,
 }
 
-/// Somebody who is in a room.
+/// A visitor in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Occupant {
     /// The room.
     pub room: RoomId,
-    /// Who it is.
+    /// The visitor.
     pub visitor: VisitorId,
-    /// In what mood.
+    /// The mood in this room.
     pub mood: Option<Mood>,
-    /// Their hold, where they have no socket.
+    /// The hold of a visitor without a socket.
     pub hold: Option<Hold>,
 }
 
-/// How many there are, over all rooms.
+/// Counts over all rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresenceTotals {
     /// Distinct visitors.
     pub visitors: usize,
-    /// Open room sockets of people.
+    /// Open room sockets of visitors.
     pub sessions: usize,
-    /// Rooms with somebody in them.
+    /// Rooms with visitors.
     pub rooms: usize,
 }
 
 impl Registry {
-    /// An empty hub.
+    /// A registry without rooms.
     #[must_use]
     pub(crate) fn new(config: Config, clock: Clock, metrics: PresenceMetrics) -> Arc<Self> {
         let table = Table::new(clock.elapsed(), config.moods.names().count(), config.max_rooms);
@@ -88,47 +86,36 @@ impl Registry {
             metrics,
             clock,
             activity: Arc::default(),
-            is_ending: AtomicBool::new(false),
+            is_restarting: AtomicBool::new(false),
             table: Mutex::new(table),
         })
     }
 
-    /// The moods that may be set.
+    /// The moods that visitors may set.
     #[must_use]
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.config.moods
     }
 
-    /// Whether [`join`](Self::join) would find a place in this room.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Checks whether [`join`](Self::join) would succeed now.
     pub(crate) fn check_join(&self, room: &RoomId, visitor: &VisitorId) -> Result<(), JoinError> {
-        self.find_room(&lock(&self.table), room, visitor)
+        self.check_limits(&lock(&self.table), room, visitor)
     }
 
-    pub(super) fn find_room(
-        &self,
-        table: &Table,
-        room: &RoomId,
-        visitor: &VisitorId,
-    ) -> Result<(), JoinError> {
-        let known = table.rooms.get(room);
-        if known.is_none() && table.rooms.len() >= self.config.max_rooms {
+    fn check_limits(&self, table: &Table, room: &RoomId, visitor: &VisitorId) -> Result<(), JoinError> {
+        let found = table.rooms.get(room);
+        if found.is_none() && table.rooms.len() >= self.config.max_rooms {
             return Err(JoinError::RoomsFull);
         }
-        let is_here = || known.is_some_and(|room| room.has(visitor));
+        let is_in_room = || found.is_some_and(|room| room.contains(visitor));
         match self.config.max_rooms_per_visitor {
-            Some(most) if table.rooms_of(visitor) >= most && !is_here() => Err(JoinError::TooManyRooms),
+            Some(most) if table.rooms_of(visitor) >= most && !is_in_room() => Err(JoinError::TooManyRooms),
             _ => Ok(()),
         }
     }
 
-    /// A session of `visitor` joins `room`, which is made where it does not exist. `writer` is told
-    /// every state that is newer than the returned one.
-    ///
-    /// # Errors
-    /// There is no place.
+    /// Adds a session of `visitor` to `room`, which is created if it does not exist. `writer` gets every state that is
+    /// newer than the returned one.
     pub(crate) fn join(
         self: &Arc<Self>,
         room: &RoomId,
@@ -137,41 +124,19 @@ impl Registry {
         writer: Arc<SocketWriter>,
     ) -> Result<(Membership, Snapshot), JoinError> {
         let mut table = lock(&self.table);
-        self.find_room(&table, room, visitor)?;
+        self.check_limits(&table, room, visitor)?;
         // Read under the lock, so that time does not go back.
         let now = self.clock.elapsed();
-        let room = table.open(room, || self.new_room(room, now));
-        let place = room.enter(writer);
-        let counts = table.step(&room, visitor, now, |presence| presence.join(visitor, mood));
+        let room = table.open_room(room, || self.new_room(room, now));
+        let subscriber = room.subscribe(writer);
+        let snapshot = table.update_room(&room, visitor, now, |state| state.join(visitor, mood));
         table.sessions += 1;
         drop(table);
         self.metrics.joins.increment(1);
-        Ok((self.membership(room, visitor, place, false), counts))
+        Ok((self.membership(room, visitor, subscriber, false), snapshot))
     }
 
-    /// Everybody who is in a room, in no order.
-    #[must_use]
-    pub(crate) fn occupants(&self) -> Vec<Occupant> {
-        self.occupants_where(|_| true)
-    }
-
-    pub(super) fn occupants_where(&self, which: impl Fn(&Visitor) -> bool) -> Vec<Occupant> {
-        let mut people = Vec::new();
-        let chunks = (0..).map_while(|chunk| self.room_chunk(chunk));
-        for room in chunks.flatten() {
-            let found = room.visitors(usize::MAX, &which).into_iter();
-            people.extend(found.map(|(id, visitor)| Occupant {
-                room: room.id().clone(),
-                visitor: id,
-                mood: visitor.mood,
-                hold: visitor.hold(),
-            }));
-        }
-        people
-    }
-
-    /// A bot's session attends `room`: `writer` is told every state that is newer than the returned one, and
-    /// nobody is told of the bot.
+    /// Adds a bot's session to `room`. It is in no count. `writer` gets every state that is newer than the returned one.
     pub(crate) fn join_as_bot(
         self: &Arc<Self>,
         room: &RoomId,
@@ -179,14 +144,110 @@ impl Registry {
         writer: Arc<SocketWriter>,
     ) -> (Membership, Snapshot) {
         let mut table = lock(&self.table);
-        let room = table.open_for_bot(room, || self.new_room(room, self.clock.elapsed()));
-        let place = room.enter(writer);
+        let room = table.open_room_for_bot(room, || self.new_room(room, self.clock.elapsed()));
+        let subscriber = room.subscribe(writer);
         drop(table);
-        let counts = room.snapshot();
-        (self.membership(room, visitor, place, true), counts)
+        let snapshot = room.snapshot();
+        (self.membership(room, visitor, subscriber, true), snapshot)
     }
 
-    pub(super) fn new_room(&self, id: &RoomId, now: Duration) -> Room {
+    /// Adds a visitor without a session, from before this start of the hub. Does nothing if the visitor is in the room.
+    pub(crate) fn add_held(
+        &self,
+        room: &RoomId,
+        visitor: &VisitorId,
+        mood: Option<Mood>,
+        hold: Hold,
+    ) -> Result<(), JoinError> {
+        let mut table = lock(&self.table);
+        self.check_limits(&table, room, visitor)?;
+        let now = self.now();
+        let room = table.open_room(room, || self.new_room(room, now));
+        table.update_room(&room, visitor, now, |state| state.add_held(visitor, mood, hold));
+        Ok(())
+    }
+
+    /// From now on, holds of lost sessions last until the restart. The next start sets their deadlines.
+    pub(crate) fn begin_restart(&self) {
+        self.is_restarting.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the holds of a visitor in all rooms, as a leave would.
+    pub(crate) fn release(&self, visitor: &VisitorId) {
+        let mut table = lock(&self.table);
+        for room in table.holds.rooms_of(visitor) {
+            let release = |state: &mut RoomState| state.release(visitor, Instant::now());
+            self.update_held(&mut table, &room, visitor, release);
+        }
+    }
+
+    /// Ends the hold with the first deadline if that has passed, and returns the next deadline otherwise.
+    pub(super) fn expire_next(&self, now: Instant) -> ControlFlow<Option<Instant>> {
+        let mut table = lock(&self.table);
+        let Some((room, visitor)) = table.holds.pop_expired(now) else {
+            return ControlFlow::Break(table.holds.next_deadline());
+        };
+        self.update_held(&mut table, &room, &visitor, |state| state.expire(&visitor, now));
+        ControlFlow::Continue(())
+    }
+
+    fn update_held(
+        &self,
+        table: &mut Table,
+        room: &RoomId,
+        visitor: &VisitorId,
+        update: impl FnOnce(&mut RoomState) -> OccupancyChange,
+    ) {
+        if let Some(room) = table.rooms.get(room).cloned() {
+            table.update_room(&room, visitor, self.now(), update);
+        }
+    }
+
+    /// Notified when a new hold ends before all others.
+    pub(super) fn earlier_deadline(&self) -> Arc<Notify> {
+        lock(&self.table).holds.earlier()
+    }
+
+    /// The number of holds by reason. A visitor counts once for each room.
+    #[must_use]
+    pub(crate) fn hold_counts(&self) -> Vec<(HoldReason, usize)> {
+        lock(&self.table).holds.counts().collect()
+    }
+
+    /// A number that rises with every change of the holds.
+    #[must_use]
+    pub(crate) fn holds_version(&self) -> u64 {
+        lock(&self.table).holds.version()
+    }
+
+    /// All visitors in rooms, in no order.
+    #[must_use]
+    pub(crate) fn occupants(&self) -> Vec<Occupant> {
+        self.occupants_where(|_| true)
+    }
+
+    /// All visitors in rooms without a socket, in no order.
+    #[must_use]
+    pub(crate) fn held_occupants(&self) -> Vec<Occupant> {
+        self.occupants_where(|visitor| visitor.hold().is_some())
+    }
+
+    fn occupants_where(&self, filter: impl Fn(&VisitorState) -> bool) -> Vec<Occupant> {
+        let mut occupants = Vec::new();
+        let chunks = (0..).map_while(|chunk| self.room_chunk(chunk));
+        for room in chunks.flatten() {
+            let found = room.visitors(usize::MAX, &filter).into_iter();
+            occupants.extend(found.map(|(id, visitor)| Occupant {
+                room: room.id().clone(),
+                visitor: id,
+                mood: visitor.mood,
+                hold: visitor.hold(),
+            }));
+        }
+        occupants
+    }
+
+    fn new_room(&self, id: &RoomId, now: Duration) -> Room {
         Room::new(id.clone(), self.config.moods.clone(), self.metrics.clone(), now)
     }
 
@@ -194,27 +255,21 @@ impl Registry {
         self: &Arc<Self>,
         room: Arc<Room>,
         visitor: &VisitorId,
-        place: SubscriberId,
+        subscriber: SubscriberId,
         is_bot: bool,
     ) -> Membership {
-        Membership {
-            registry: Arc::clone(self),
-            room,
-            visitor: visitor.clone(),
-            place,
-            is_bot,
-            given_up: false,
-        }
+        let (registry, visitor) = (Arc::clone(self), visitor.clone());
+        Membership { registry, room, visitor, subscriber, is_bot, has_ended: false }
     }
 
-    /// Who was where since the last take_samples. The next one begins now.
+    /// Returns all samples until now, and starts the next ones.
     #[must_use]
     pub(crate) fn take_samples(&self) -> Samples {
         let mut table = lock(&self.table);
         table.take_samples(self.clock.elapsed())
     }
 
-    /// The room as it is now; a room in which nobody is counts zero.
+    /// The newest state of a room; all zero if it has no visitors.
     #[must_use]
     pub fn snapshot(&self, room: &RoomId) -> Snapshot {
         let found = lock(&self.table).rooms.get(room).cloned();
@@ -224,39 +279,34 @@ impl Registry {
         )
     }
 
-    /// How many there are, over all rooms.
+    /// Counts over all rooms.
     #[must_use]
     pub fn totals(&self) -> PresenceTotals {
         let table = lock(&self.table);
-        PresenceTotals { visitors: table.people(), sessions: table.sessions, rooms: table.rooms.len() }
+        PresenceTotals { visitors: table.visitor_count(), sessions: table.sessions, rooms: table.rooms.len() }
     }
 
-    /// Open room sockets of bots, which are in none of the totals.
+    /// Open room sockets of bots, which are not in the totals.
     #[must_use]
     pub(crate) fn bot_sessions(&self) -> usize {
-        lock(&self.table).bots
+        lock(&self.table).bot_sessions
     }
 
     /// Up to `limit` rooms, in no order.
     #[must_use]
     pub fn rooms(&self, limit: usize) -> Vec<Arc<Room>> {
-        lock(&self.table).rooms.values().take(limit).cloned().collect()
+        lock(&self.table).rooms.iter().take(limit).cloned().collect()
     }
 
-    /// The rooms of one chunk of a pass over all of them, in no order; none after the last chunk. Others may join and
-    /// leave between two chunks.
+    /// The rooms of this chunk, in no order; `None` after the last chunk. Joins and leaves can run between two chunks.
     pub(super) fn room_chunk(&self, chunk: usize) -> Option<Vec<Arc<Room>>> {
         lock(&self.table).rooms.chunk(chunk)
     }
 
-    pub(super) fn activity(&self) -> &ActivityIndex {
-        &self.activity
-    }
-
-    /// Recounts who is where from the rooms, and returns what was wrong, which is right now.
-    pub(super) fn audit_table(&self) -> Vec<Difference> {
+    /// Recounts the table from the rooms, and corrects wrong counts. Returns the counts before and after.
+    pub(super) fn recount(&self) -> (TableCounts, TableCounts) {
         let mut table = lock(&self.table);
-        table.audit(self.clock.elapsed())
+        table.recount(self.clock.elapsed())
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -267,151 +317,77 @@ impl Registry {
         &self.metrics
     }
 
-    /// A session's part in the live activity.
+    pub(super) fn activity(&self) -> &ActivityIndex {
+        &self.activity
+    }
+
+    /// The activity of a new session of this visitor.
     #[must_use]
     pub(crate) fn visitor_activity(&self, visitor: &VisitorId) -> VisitorActivity {
         VisitorActivity::new(Arc::clone(&self.activity), visitor.clone())
     }
-
-    /// Holds `visitor`, who was here before this hub began. Whoever is here is left as they are.
-    ///
-    /// # Errors
-    /// There is no place.
-    pub(crate) fn hold(
-        &self,
-        room: &RoomId,
-        visitor: &VisitorId,
-        mood: Option<Mood>,
-        hold: Hold,
-    ) -> Result<(), JoinError> {
-        let mut table = lock(&self.table);
-        self.find_room(&table, room, visitor)?;
-        let now = self.now();
-        let room = table.open(room, || self.new_room(room, now));
-        table.step(&room, visitor, now, |presence| presence.hold(visitor, mood, hold));
-        Ok(())
-    }
-
-    /// The hub ends: whoever is lost from now on is held for the next one, which knows until when.
-    pub(crate) fn begin_restart(&self) {
-        self.is_ending.store(true, Ordering::Relaxed);
-    }
-
-    /// Ends the holds of a visitor in all rooms, as when they leave.
-    pub(crate) fn release(&self, visitor: &VisitorId) {
-        let mut table = lock(&self.table);
-        for room in table.holds.rooms_of(visitor) {
-            self.step_held(&mut table, &room, visitor, |presence| presence.release(visitor, Instant::now()));
-        }
-    }
-
-    /// Ends the hold whose deadline is first, where it is over by `now`; or else says when that is.
-    pub(super) fn expire_next(&self, now: Instant) -> ControlFlow<Option<Instant>> {
-        let mut table = lock(&self.table);
-        let Some((room, visitor)) = table.holds.take_over(now) else {
-            return ControlFlow::Break(table.holds.next());
-        };
-        self.step_held(&mut table, &room, &visitor, |presence| presence.expire(&visitor, now));
-        ControlFlow::Continue(())
-    }
-
-    fn step_held(
-        &self,
-        table: &mut Table,
-        room: &RoomId,
-        visitor: &VisitorId,
-        step: impl FnOnce(&mut RoomState) -> OccupancyChange,
-    ) {
-        if let Some(room) = table.rooms.get(room).cloned() {
-            table.step(&room, visitor, self.now(), step);
-        }
-    }
-
-    /// Everybody who is in a room without a socket, in no order.
-    #[must_use]
-    pub(crate) fn held_occupants(&self) -> Vec<Occupant> {
-        self.occupants_where(|visitor| visitor.hold().is_some())
-    }
-
-    /// How many are held, by the reason: a visitor counts once for each room.
-    #[must_use]
-    pub(crate) fn hold_counts(&self) -> Vec<(HoldReason, usize)> {
-        lock(&self.table).holds.by_reason().collect()
-    }
-
-    /// Notified when a new hold ends before all others.
-    #[must_use]
-    pub(super) fn earlier_deadline(&self) -> Arc<Notify> {
-        lock(&self.table).holds.sooner()
-    }
-
-    /// A number that is another one whenever somebody else is held, or the same for longer.
-    #[must_use]
-    pub(crate) fn holds_version(&self) -> u64 {
-        lock(&self.table).holds.version()
-    }
 }
 
-/// One session's place in a room. Dropping it leaves the room.
+/// One session in a room. Its destructor leaves the room.
 #[derive(Debug)]
 pub(crate) struct Membership {
     registry: Arc<Registry>,
     room: Arc<Room>,
     visitor: VisitorId,
-    place: SubscriberId,
+    subscriber: SubscriberId,
     is_bot: bool,
-    given_up: bool,
+    has_ended: bool,
 }
 
 impl Membership {
-    /// In which room.
+    /// The room.
     #[must_use]
     pub(crate) fn room(&self) -> &RoomId {
         self.room.id()
     }
 
-    /// Whose membership it is.
+    /// The visitor.
     #[must_use]
     pub(crate) fn visitor(&self) -> &VisitorId {
         &self.visitor
     }
 
-    /// Whether it is a bot's, which counts nowhere.
+    /// Whether this is a bot's session, which is in no count.
     #[must_use]
     pub(crate) fn is_bot(&self) -> bool {
         self.is_bot
     }
 
-    /// Sets or clears the visitor's mood in this room. Bots have none.
+    /// Sets or clears the visitor's mood in this room. Bots have no mood.
     pub(crate) fn set_mood(&self, mood: Option<Mood>) {
         if !self.is_bot {
-            self.room.step(self.registry.clock.elapsed(), |presence| presence.set_mood(&self.visitor, mood));
+            self.room.update(self.registry.clock.elapsed(), |state| state.set_mood(&self.visitor, mood));
         }
     }
 
-    /// The session was lost: the visitor is held for so long, or until the restart where the hub ends.
+    /// Ends the session, which was lost, with a hold of this length. During a shutdown the hold lasts until the restart.
     pub(crate) fn leave_with_hold(mut self, reason: HoldReason, length: Duration) {
         let now = Instant::now();
-        let is_ending = self.registry.is_ending.load(Ordering::Relaxed);
+        let is_restarting = self.registry.is_restarting.load(Ordering::Relaxed);
         let (reason, length) =
-            if is_ending { (HoldReason::Restart, Duration::MAX) } else { (reason, length) };
+            if is_restarting { (HoldReason::Restart, Duration::MAX) } else { (reason, length) };
         let hold = Hold::new(reason, now, length);
-        self.give_up(|presence, visitor| presence.leave_with_hold(visitor, hold, now));
+        self.end(|state, visitor| state.leave_with_hold(visitor, hold, now));
     }
 
-    fn give_up(&mut self, step: impl FnOnce(&mut RoomState, &VisitorId) -> OccupancyChange) {
-        if std::mem::replace(&mut self.given_up, true) {
+    fn end(&mut self, leave: impl FnOnce(&mut RoomState, &VisitorId) -> OccupancyChange) {
+        if std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        self.room.exit(self.place);
+        self.room.unsubscribe(self.subscriber);
         if self.is_bot {
-            lock(&self.registry.table).bot_left(&self.room);
+            lock(&self.registry.table).remove_bot(&self.room);
             return;
         }
         let mut table = lock(&self.registry.table);
         table.sessions -= 1;
         let now = self.registry.clock.elapsed();
-        table.step(&self.room, &self.visitor, now, |presence| step(presence, &self.visitor));
+        table.update_room(&self.room, &self.visitor, now, |state| leave(state, &self.visitor));
         drop(table);
         self.registry.metrics.leaves.increment(1);
     }
@@ -419,14 +395,6 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.give_up(|presence, visitor| presence.leave(visitor, Instant::now()));
-    }
-}
-
-#[cfg(test)]
-impl Registry {
-    /// For the tests of the audit.
-    pub(super) fn break_table(&self, break_it: impl FnOnce(&mut Table)) {
-        break_it(&mut lock(&self.table));
+        self.end(|state, visitor| state.leave(visitor, Instant::now()));
     }
 }

@@ -1,9 +1,9 @@
-//! A room: its presence, its subscribers, and when to publish.
+//! A room: its state, its subscribers, and when to publish.
 //!
-//! A change publishes at once where none was published lately. Otherwise it waits for a window to open,
-//! and then until the room is quiet, but never longer than to the window's end, which is not
-//! re-armed. Windows grow with the room, so that a room costs a bounded share of the CPU whatever
-//! the churn. A room has a task only while it has something to publish.
+//! A change publishes at once if no state was published lately. Otherwise it waits until the publish window opens, and
+//! then until the room is quiet, but not longer than the window's deadline, which later changes do not extend. Changes
+//! of that time are coalesced into one state. Windows grow with the room, so that a room takes a bounded part of the CPU
+//! at any churn. A room has a task only while it has something to publish.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,72 +11,57 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::accounting::{Accounting, Sample};
-use super::audit::Difference;
 use super::broadcast::{SubscriberId, Subscribers};
 use super::metrics::PresenceMetrics;
-use super::state::{RoomState, Visitor};
+use super::state::{RoomState, Snapshot, VisitorState};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
-use crate::protocol::{MoodCounts, RoomId, VisitorId, Vocabulary};
+use crate::protocol::{RoomId, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::transport::writer::SocketWriter;
 
-/// A room in which nothing has changed for so long is quiet.
+/// A room without a change for this long is quiet.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// One state of a room's aggregate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Which state it is; rises from 1 while the room exists, and is 0 where it does not.
-    pub seq: u64,
-    /// Distinct visitors.
-    pub present: u32,
-    /// How many of them have no socket. It may change while the state is the same.
-    pub held: u32,
-    /// People by mood.
-    pub moods: MoodCounts,
-}
-
-/// A room in which somebody is.
+/// A room that has visitors or bots.
 #[derive(Debug)]
 pub struct Room {
     id: RoomId,
     vocabulary: Vocabulary,
     metrics: PresenceMetrics,
     subscribers: Subscribers,
-    /// Every step on it is O(1), or one pass over the moods.
-    state: Mutex<State>,
+    /// Every update is O(1), or one pass over the moods.
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
-struct State {
-    presence: RoomState,
-    /// What is told at the next take_samples.
-    tally: Accounting,
-    /// The last state that was handed to the subscribers.
+struct Inner {
+    state: RoomState,
+    accounting: Accounting,
+    /// The `seq` that was published last.
     published: u64,
     /// When the newest state began.
     changed: Instant,
     /// When the next state may be published.
-    window: Window,
-    /// Whether the task runs that publishes what is new.
+    window: PublishWindow,
+    /// Whether the publishing task runs.
     is_publishing: bool,
 }
 
 impl Room {
-    /// An empty room, made at `now`.
+    /// An empty room, created at `now`.
     #[must_use]
     pub(crate) fn new(id: RoomId, vocabulary: Vocabulary, metrics: PresenceMetrics, now: Duration) -> Self {
-        let began = Instant::now();
-        let state = State {
-            presence: RoomState::new(vocabulary.zero()),
-            tally: Accounting::new(now, vocabulary.names().count()),
+        let created = Instant::now();
+        let inner = Inner {
+            state: RoomState::new(vocabulary.zero()),
+            accounting: Accounting::new(now, vocabulary.names().count()),
             published: 0,
-            changed: began,
-            window: Window::at_once(began),
+            changed: created,
+            window: PublishWindow::open(created),
             is_publishing: false,
         };
-        Self { id, vocabulary, metrics, subscribers: Subscribers::default(), state: Mutex::new(state) }
+        Self { id, vocabulary, metrics, subscribers: Subscribers::default(), inner: Mutex::new(inner) }
     }
 
     /// The room's name.
@@ -85,187 +70,176 @@ impl Room {
         &self.id
     }
 
-    /// The room as it is now.
+    /// The newest state.
     #[must_use]
     pub(crate) fn snapshot(&self) -> Snapshot {
-        lock(&self.state).snapshot()
+        lock(&self.inner).state.snapshot()
     }
 
-    /// Whether nobody is here and nobody is held.
+    /// Whether the room has no visitors, held ones included.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.state).presence.is_empty()
+        lock(&self.inner).state.is_empty()
     }
 
-    /// Whether this visitor is here.
+    /// Whether this visitor is in the room.
     #[must_use]
-    pub(crate) fn has(&self, visitor: &VisitorId) -> bool {
-        lock(&self.state).presence.has(visitor)
+    pub(crate) fn contains(&self, visitor: &VisitorId) -> bool {
+        lock(&self.inner).state.contains(visitor)
     }
 
-    /// Up to `limit` of the people here who are asked for.
+    /// Up to `limit` visitors for which `filter` is true.
     #[must_use]
     pub(crate) fn visitors(
         &self,
         limit: usize,
-        which: impl Fn(&Visitor) -> bool,
-    ) -> Vec<(VisitorId, Visitor)> {
-        let state = lock(&self.state);
-        let found = state.presence.visitors().filter(|(_, visitor)| which(visitor)).take(limit);
+        filter: impl Fn(&VisitorState) -> bool,
+    ) -> Vec<(VisitorId, VisitorState)> {
+        let inner = lock(&self.inner);
+        let found = inner.state.visitors().filter(|(_, visitor)| filter(visitor)).take(limit);
         found.map(|(id, visitor)| (id.clone(), *visitor)).collect()
     }
 
-    /// Sockets that are told what happens here.
+    /// The number of subscribed sockets, those of bots included.
     #[must_use]
     pub fn socket_count(&self) -> usize {
         self.subscribers.len()
     }
 
-    /// Tells `writer` every state from now on. Before the session joins the presence: the writer
-    /// holds back what comes before its welcome.
-    pub(crate) fn enter(&self, writer: Arc<SocketWriter>) -> SubscriberId {
-        self.subscribers.enter(writer)
+    /// Sends every state to `writer` from now on. Call it before the session joins: the writer waits for the welcome
+    /// before it sends a state.
+    pub(crate) fn subscribe(&self, writer: Arc<SocketWriter>) -> SubscriberId {
+        self.subscribers.subscribe(writer)
     }
 
-    /// Tells the socket nothing more.
-    pub(crate) fn exit(&self, place: SubscriberId) {
-        self.subscribers.exit(place);
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&self, id: SubscriberId) {
+        self.subscribers.unsubscribe(id);
     }
 
-    /// Whether any socket is told what happens here: a bot's, where the room is empty.
+    /// Whether any socket is subscribed. In a room without visitors these are sockets of bots.
     #[must_use]
-    pub(crate) fn has_audience(&self) -> bool {
+    pub(crate) fn has_subscribers(&self) -> bool {
         !self.subscribers.is_empty()
     }
 
-    /// Takes one step on the presence at `now`, publishes what it changed, and returns what the step
-    /// returned together with the state after it.
-    pub(crate) fn step<T>(
+    /// Updates the state at `now`, and publishes the change if there is one. Returns the result of `update`, and the
+    /// state after it.
+    pub(crate) fn update<T>(
         self: &Arc<Self>,
         now: Duration,
-        step: impl FnOnce(&mut RoomState) -> T,
+        update: impl FnOnce(&mut RoomState) -> T,
     ) -> (T, Snapshot) {
-        let mut state = lock(&self.state);
-        let (before, present) = (state.presence.seq(), state.presence.present());
-        state.pass(now);
-        let result = step(&mut state.presence);
-        if state.presence.seq() > before {
-            let after = state.presence.present();
-            state.tally.change(present, after);
+        let mut inner = lock(&self.inner);
+        let (before, present) = (inner.state.seq(), inner.state.present());
+        inner.advance(now);
+        let result = update(&mut inner.state);
+        if inner.state.seq() > before {
+            let after = inner.state.present();
+            inner.accounting.record_change(present, after);
             let now = Instant::now();
-            state.changed = now;
-            if !state.is_publishing {
-                state.is_publishing = true;
-                if state.window.opens <= now {
-                    state.window = Window::at_once(now);
+            inner.changed = now;
+            if !inner.is_publishing {
+                inner.is_publishing = true;
+                if inner.window.opens <= now {
+                    inner.window = PublishWindow::open(now);
                 }
-                drop(self.metrics.panics.spawn(Arc::clone(self).publish_news()));
+                drop(self.metrics.panics.spawn(Arc::clone(self).publish_changes()));
             }
         }
-        (result, state.snapshot())
+        (result, inner.state.snapshot())
     }
 
-    /// Recounts the people here and their moods, puts right and publishes what is wrong, and returns it
-    /// with how many people there are.
-    pub(super) fn audit(self: &Arc<Self>, now: Duration) -> (Vec<Difference>, u32) {
+    /// Recounts the room, and corrects and publishes wrong counts. Returns the counts before and after.
+    pub(super) fn recount(self: &Arc<Self>, now: Duration) -> (Snapshot, Snapshot) {
         let zero = self.vocabulary.zero();
-        let (differences, counts) = self.step(now, |presence| presence.audit(zero));
-        (differences, counts.present)
+        self.update(now, |state| state.recount(zero)).0
     }
 
-    /// Passes everybody here.
-    pub(super) fn for_each_visitor(&self, visit: impl FnMut((&VisitorId, &Visitor))) {
-        lock(&self.state).presence.visitors().for_each(visit);
+    /// Calls `visit` for every visitor.
+    pub(super) fn for_each_visitor(&self, visit: impl FnMut((&VisitorId, &VisitorState))) {
+        lock(&self.inner).state.visitors().for_each(visit);
     }
 
-    /// What is told of the room at a take_samples; the tally begins anew.
+    /// Returns the room's sample until `now`, and starts the next one.
     pub(super) fn take_sample(&self, now: Duration) -> Sample {
-        let State { presence, tally, .. } = &mut *lock(&self.state);
-        tally.take(now, presence.present(), presence.moods().iter())
+        let Inner { state, accounting, .. } = &mut *lock(&self.inner);
+        accounting.take_sample(now, state.present(), state.moods().iter())
     }
 
-    async fn publish_news(self: Arc<Self>) {
-        while self.has_news() {
-            while let Some(moment) = self.not_before() {
+    async fn publish_changes(self: Arc<Self>) {
+        while self.has_changes() {
+            while let Some(moment) = self.wait_until() {
                 sleep_until(moment).await;
             }
-            let counts = self.next_to_publish();
-            let state = Frame::json(&ServerMessage::Presence {
-                seq: counts.seq,
-                present: counts.present,
-                moods: self.vocabulary.named(&counts.moods),
+            let newest = self.begin_publish();
+            let frame = Frame::json(&ServerMessage::Presence {
+                seq: newest.seq,
+                present: newest.present,
+                moods: self.vocabulary.named(&newest.moods),
             });
-            let told = self.subscribers.deliver(counts.seq, &state).await;
+            let delivered = self.subscribers.broadcast(newest.seq, &frame).await;
             self.metrics.publishes.increment(1);
-            self.metrics.deliveries.increment(told);
+            self.metrics.deliveries.increment(delivered);
         }
     }
 
-    /// Whether there is something to publish. If not, nobody is publishing any more.
-    fn has_news(&self) -> bool {
-        let mut state = lock(&self.state);
-        state.is_publishing = state.presence.seq() > state.published;
-        state.is_publishing
+    /// Whether there is a newer state than the published one. If not, the publishing task ends.
+    fn has_changes(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.is_publishing = inner.state.seq() > inner.published;
+        inner.is_publishing
     }
 
-    /// When to look again, if it is too early to publish.
-    fn not_before(&self) -> Option<Instant> {
-        let (state, now) = (lock(&self.state), Instant::now());
-        let moment = match state.window {
-            Window { opens, .. } if opens > now => opens,
-            Window { closes, .. } => closes.min(state.changed + QUIET),
+    /// When to check again, if it is too early to publish.
+    fn wait_until(&self) -> Option<Instant> {
+        let (inner, now) = (lock(&self.inner), Instant::now());
+        let moment = match inner.window {
+            PublishWindow { opens, .. } if opens > now => opens,
+            PublishWindow { deadline, .. } => deadline.min(inner.changed + QUIET),
         };
         (moment > now).then_some(moment)
     }
 
-    /// The newest state, which is published from now on.
-    fn next_to_publish(&self) -> Snapshot {
-        let members = self.subscribers.len();
-        let mut state = lock(&self.state);
-        state.published = state.presence.seq();
-        state.window = Window::after(Instant::now(), members);
-        state.snapshot()
+    /// Takes the newest state for publishing, and sets the next window.
+    fn begin_publish(&self) -> Snapshot {
+        let subscribers = self.subscribers.len();
+        let mut inner = lock(&self.inner);
+        inner.published = inner.state.seq();
+        inner.window = PublishWindow::after(Instant::now(), subscribers);
+        inner.state.snapshot()
     }
 }
 
-impl State {
-    fn pass(&mut self, now: Duration) {
-        self.tally.pass(now, self.presence.present(), self.presence.moods().iter());
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            seq: self.presence.seq(),
-            present: self.presence.present(),
-            held: self.presence.held(),
-            moods: self.presence.moods().clone(),
-        }
+impl Inner {
+    fn advance(&mut self, now: Duration) {
+        self.accounting.advance(now, self.state.present(), self.state.moods().iter());
     }
 }
 
-/// When the next state may be published, and when it must.
+/// When the next state may be published, and when it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
+struct PublishWindow {
     opens: Instant,
-    closes: Instant,
+    deadline: Instant,
 }
 
-impl Window {
-    /// The window of a room in which nothing was published lately.
-    fn at_once(now: Instant) -> Self {
-        Self { opens: now, closes: now }
+impl PublishWindow {
+    /// The window of a room that has not published lately: publish now.
+    fn open(now: Instant) -> Self {
+        Self { opens: now, deadline: now }
     }
 
-    /// The window after a state that went to so many members. A delivery to one costs about 5 µs of one
-    /// core, so that a room takes a tenth of it at most, and one that never rests half a hundredth while
-    /// it has no more than a thousand members; both up to where windows are longest.
-    fn after(published: Instant, members: usize) -> Self {
+    /// The window after a state was published to this many subscribers. One delivery costs about 5 µs of a core. So a
+    /// room takes at most 10 % of a core. With changes that never pause, and up to 1,000 subscribers, it takes 0.5 %.
+    /// Both hold until the windows reach their maximum.
+    fn after(published: Instant, subscribers: usize) -> Self {
         const LONGEST: Duration = Duration::from_secs(1);
-        let members = u32::try_from(members).unwrap_or(u32::MAX);
-        let per_member = |micros| Duration::from_micros(micros).saturating_mul(members);
-        let opens = per_member(50).clamp(Duration::from_millis(100), LONGEST);
-        let closes = per_member(1_000).clamp(Duration::from_millis(200), LONGEST);
-        Self { opens: published + opens, closes: published + closes }
+        let subscribers = u32::try_from(subscribers).unwrap_or(u32::MAX);
+        let per_subscriber = |micros| Duration::from_micros(micros).saturating_mul(subscribers);
+        let opens = per_subscriber(50).clamp(Duration::from_millis(100), LONGEST);
+        let deadline = per_subscriber(1_000).clamp(Duration::from_millis(200), LONGEST);
+        Self { opens: published + opens, deadline: published + deadline }
     }
 }
 
@@ -274,11 +248,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_grow_with_the_room_between_their_bounds() {
+    fn publish_window_grows_with_the_room_within_bounds() {
         let now = Instant::now();
-        let window = |members| {
-            let Window { opens, closes } = Window::after(now, members);
-            ((opens - now).as_millis(), (closes - now).as_millis())
+        let window = |subscribers| {
+            let PublishWindow { opens, deadline } = PublishWindow::after(now, subscribers);
+            ((opens - now).as_millis(), (deadline - now).as_millis())
         };
         assert_eq!(window(1), (100, 200));
         assert_eq!(window(500), (100, 500));

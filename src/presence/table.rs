@@ -1,8 +1,7 @@
-//! The registry: which rooms there are, and how many people are in them.
+//! The table: all rooms, and in how many rooms each visitor is.
 //!
-//! What joins and leaves change together, and nothing else: the hub holds it behind one lock, so every
-//! call is O(1), but for a take_samples. Rooms in which only bots are stand apart, so that whoever
-//! counts or lists rooms does not meet them.
+//! Joins and leaves change rooms and visitors together. The registry guards the table by one lock, so every call is O(1),
+//! except for samples and recounts. Rooms with bots only are stored separately, so that they are in no count and no list.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,135 +9,128 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::accounting::{Accounting, Sample};
-use super::audit::{AuditedCount, Difference};
-use super::hold::Holds;
-use super::room::{Room, Snapshot};
+use super::accounting::{Accounting, Sample, Samples};
+use super::hold::HoldIndex;
+use super::room::Room;
 use super::room_map::RoomMap;
-use super::state::{OccupancyChange, RoomState};
+use super::state::{OccupancyChange, RoomState, Snapshot};
 use crate::protocol::{RoomId, VisitorId};
 
-/// All rooms and all people.
+/// All rooms and all visitors.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Rooms with somebody in them.
+    /// Rooms with visitors.
     pub rooms: RoomMap,
-    /// Rooms in which only bots are.
+    /// Rooms with bots only.
     bot_rooms: HashMap<RoomId, Arc<Room>>,
-    /// In how many rooms each visitor is.
+    /// The number of rooms of each visitor.
     visitors: HashMap<VisitorId, u32>,
-    /// Visitors without a socket, by the deadline of their hold.
-    pub holds: Holds,
-    /// Open room sockets of people.
+    /// All holds by deadline.
+    pub holds: HoldIndex,
+    /// Open room sockets of visitors.
     pub sessions: usize,
     /// Open room sockets of bots.
-    pub bots: usize,
-    /// When the last take_samples was.
-    since: Duration,
-    /// What was counted since then over all rooms, but for the moods, which rooms count.
-    tally: Accounting,
-    /// What was counted since then in rooms that have closed. At most `closed_limit`.
+    pub bot_sessions: usize,
+    /// When samples were last taken.
+    sampled: Duration,
+    /// Measures all rooms together since then, except for the moods, which the rooms measure.
+    accounting: Accounting,
+    /// Samples of rooms that have closed since then. At most `closed_limit`.
     closed: HashMap<RoomId, Sample>,
     closed_limit: usize,
-    /// Closed rooms beyond that.
-    untold: usize,
+    /// Samples of closed rooms beyond that.
+    dropped: usize,
 }
 
-/// What is told at a take_samples: who was where since the last one.
-#[derive(Debug)]
-pub(crate) struct Samples {
-    /// How much time it is about.
-    pub length: Duration,
-    /// All rooms together: whoever was in two of them at once counts once, but for the moods.
-    pub whole: Sample,
-    /// Each room in which somebody was.
-    pub rooms: Vec<(RoomId, Sample)>,
-    /// How many rooms came and went and were too many to be remembered.
-    pub untold: usize,
+/// The counts that the table stores, for a recount.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TableCounts {
+    pub rooms: usize,
+    /// A sum of hashes: it is equal where the same visitors are in the same number of rooms, in any order.
+    pub visitors: u64,
+    pub sessions: usize,
+    /// Holds, and how many of them the rooms have too.
+    pub holds: (usize, usize),
 }
 
 impl Table {
-    /// Nobody is here. `moods` is how many moods are told apart; between two censuses, up to
-    /// `closed_limit` rooms that closed are remembered.
+    /// No rooms. `moods` is the number of moods. Between two samples, the table stores the samples of up to
+    /// `closed_limit` rooms that have closed.
     pub(super) fn new(now: Duration, moods: usize, closed_limit: usize) -> Self {
         Self {
             rooms: RoomMap::default(),
             bot_rooms: HashMap::new(),
             visitors: HashMap::new(),
-            holds: Holds::default(),
+            holds: HoldIndex::default(),
             sessions: 0,
-            bots: 0,
-            since: now,
-            tally: Accounting::new(now, moods),
+            bot_sessions: 0,
+            sampled: now,
+            accounting: Accounting::new(now, moods),
             closed: HashMap::new(),
             closed_limit,
-            untold: 0,
+            dropped: 0,
         }
     }
 
     /// Distinct visitors.
-    pub(super) fn people(&self) -> usize {
+    pub(super) fn visitor_count(&self) -> usize {
         self.visitors.len()
     }
 
-    /// In how many rooms a visitor is.
+    /// The number of rooms of a visitor.
     pub(super) fn rooms_of(&self, visitor: &VisitorId) -> u32 {
         self.visitors.get(visitor).copied().unwrap_or_default()
     }
 
-    /// The room for somebody who comes; `make` makes it where there is none.
-    pub(super) fn open(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
+    /// Returns the room for a visitor; `create` creates it if there is none.
+    pub(super) fn open_room(&mut self, id: &RoomId, create: impl FnOnce() -> Room) -> Arc<Room> {
         let Self { rooms, bot_rooms, .. } = self;
-        rooms.get_or_insert_with(id, || {
-            let known = bot_rooms.remove(id);
-            known.unwrap_or_else(|| Arc::new(make()))
-        })
+        rooms.get_or_insert_with(id, || bot_rooms.remove(id).unwrap_or_else(|| Arc::new(create())))
     }
 
-    /// The room for a bot; `make` makes it where there is none.
-    pub(super) fn open_for_bot(&mut self, id: &RoomId, make: impl FnOnce() -> Room) -> Arc<Room> {
-        self.bots += 1;
-        let known = self.rooms.get(id).or_else(|| self.bot_rooms.get(id));
-        known.cloned().unwrap_or_else(|| {
-            let room = Arc::new(make());
+    /// Returns the room for a new bot session; `create` creates it if there is none.
+    pub(super) fn open_room_for_bot(&mut self, id: &RoomId, create: impl FnOnce() -> Room) -> Arc<Room> {
+        self.bot_sessions += 1;
+        let found = self.rooms.get(id).or_else(|| self.bot_rooms.get(id));
+        found.cloned().unwrap_or_else(|| {
+            let room = Arc::new(create());
             self.bot_rooms.insert(id.clone(), Arc::clone(&room));
             room
         })
     }
 
-    /// Takes a step on a room's presence that is about one visitor, and keeps in line what is known of all rooms.
-    /// Returns the room's state after it.
-    pub(super) fn step(
+    /// Updates one visitor in a room, and the table with it. Returns the room's state after the update.
+    pub(super) fn update_room(
         &mut self,
         room: &Arc<Room>,
         visitor: &VisitorId,
         now: Duration,
-        step: impl FnOnce(&mut RoomState) -> OccupancyChange,
+        update: impl FnOnce(&mut RoomState) -> OccupancyChange,
     ) -> Snapshot {
-        let ((before, passage, after), counts) = room.step(now, |presence| {
-            let before = presence.hold_of(visitor);
-            let passage = step(presence);
-            (before, passage, presence.hold_of(visitor))
+        let ((before, change, after), snapshot) = room.update(now, |state| {
+            let before = state.hold_of(visitor);
+            let change = update(state);
+            (before, change, state.hold_of(visitor))
         });
         if before != after {
-            self.holds.change(room.id(), visitor, before, after);
+            self.holds.replace(room.id(), visitor, before, after);
         }
-        match passage {
-            OccupancyChange::None => {}
-            OccupancyChange::Arrived => self.arrived(visitor, now),
-            OccupancyChange::Left => self.left(visitor, room, now),
+        match change {
+            OccupancyChange::Unchanged => {}
+            OccupancyChange::Entered => self.add_visitor(visitor, now),
+            OccupancyChange::Left => self.remove_visitor(visitor, room, now),
         }
-        counts
+        snapshot
     }
 
-    /// A visitor is in one room more.
-    fn arrived(&mut self, visitor: &VisitorId, now: Duration) {
-        self.change(now, |visitors| *visitors.entry(visitor.clone()).or_default() += 1);
+    /// The visitor is in one more room.
+    fn add_visitor(&mut self, visitor: &VisitorId, now: Duration) {
+        self.change_visitors(now, |visitors| *visitors.entry(visitor.clone()).or_default() += 1);
     }
 
-    /// A visitor is in one room less, which may have been its last one.
-    fn left(&mut self, visitor: &VisitorId, room: &Arc<Room>, now: Duration) {
-        self.change(now, |visitors| {
+    /// The visitor is in one room less. Closes the room if it is empty.
+    fn remove_visitor(&mut self, visitor: &VisitorId, room: &Arc<Room>, now: Duration) {
+        self.change_visitors(now, |visitors| {
             if let Entry::Occupied(mut entry) = visitors.entry(visitor.clone()) {
                 *entry.get_mut() -= 1;
                 if *entry.get() == 0 {
@@ -147,118 +139,117 @@ impl Table {
             }
         });
         if room.is_empty() {
-            self.close(room, now);
+            self.close_room(room, now);
         }
     }
 
-    /// Nobody is in the room any more, but perhaps bots.
-    fn close(&mut self, room: &Arc<Room>, now: Duration) {
+    /// Closes a room without visitors. It may still have bots.
+    fn close_room(&mut self, room: &Arc<Room>, now: Duration) {
         self.rooms.remove(room.id());
-        self.remember(room.id(), room.take_sample(now));
-        if room.has_audience() {
+        self.store_closed(room.id(), room.take_sample(now));
+        if room.has_subscribers() {
             self.bot_rooms.insert(room.id().clone(), Arc::clone(room));
         }
     }
 
-    /// A bot that was in this room has left it.
-    pub(super) fn bot_left(&mut self, room: &Arc<Room>) {
-        self.bots -= 1;
+    /// Ends a bot session in this room.
+    pub(super) fn remove_bot(&mut self, room: &Arc<Room>) {
+        self.bot_sessions -= 1;
         if let Entry::Occupied(entry) = self.bot_rooms.entry(room.id().clone())
-            // Another bot may have left before, and the room of this name be a new one.
+            // Another bot may have left before, and a new room may have this name.
             && Arc::ptr_eq(entry.get(), room)
-            && !room.has_audience()
+            && !room.has_subscribers()
         {
             entry.remove();
         }
     }
 
-    /// Tells all until `now` and begins anew.
+    /// Returns all samples until `now`, and starts the next ones.
     pub(super) fn take_samples(&mut self, now: Duration) -> Samples {
-        let mut whole = self.tally.take(now, count(&self.visitors), []);
+        let mut total = self.accounting.take_sample(now, count(&self.visitors), []);
         let mut closed = std::mem::take(&mut self.closed);
         let mut rooms = Vec::with_capacity(self.rooms.len() + closed.len());
-        for room in self.rooms.values() {
+        for room in self.rooms.iter() {
             let (id, mut sample) = (room.id(), room.take_sample(now));
             if let Some(before) = closed.remove(id) {
-                sample.add(&before);
+                sample.merge(&before);
             }
             rooms.push((id.clone(), sample));
         }
         rooms.extend(closed);
         for (_, sample) in &rooms {
-            whole.add_moods(sample);
+            total.add_moods(sample);
         }
-        let length = now.saturating_sub(std::mem::replace(&mut self.since, now));
-        Samples { length, whole, rooms, untold: std::mem::take(&mut self.untold) }
+        let period = now.saturating_sub(std::mem::replace(&mut self.sampled, now));
+        Samples { period, total, rooms, dropped: std::mem::take(&mut self.dropped) }
     }
 
-    /// Recounts all from the rooms, and returns what was wrong, which is right now.
-    pub(super) fn audit(&mut self, now: Duration) -> Vec<Difference> {
-        let before = self.rooms.len();
-        let empty: Vec<_> = self.rooms.values().filter(|room| room.is_empty()).cloned().collect();
+    /// Recounts everything from the rooms, closes rooms without visitors, and corrects the counts. Returns the counts
+    /// before and after.
+    pub(super) fn recount(&mut self, now: Duration) -> (TableCounts, TableCounts) {
+        let rooms = self.rooms.len();
+        let empty: Vec<_> = self.rooms.iter().filter(|room| room.is_empty()).cloned().collect();
         for room in &empty {
-            self.close(room, now);
+            self.close_room(room, now);
         }
 
-        // Sums of hashes are equal where, in any order, the same visitors are in as many rooms.
         let hash = |visitor: &VisitorId| self.visitors.hasher().hash_one(visitor);
-        let (mut sum, mut sessions, mut held) = (0_u64, 0, Vec::new());
-        for room in self.rooms.values() {
-            room.for_each_visitor(|(visitor, here)| {
-                sum = sum.wrapping_add(hash(visitor));
-                sessions += here.sessions as usize;
-                held.extend(here.hold().map(|hold| (room.id(), visitor.clone(), hold)));
+        let (mut visitors, mut sessions, mut held) = (0_u64, 0, Vec::new());
+        for room in self.rooms.iter() {
+            room.for_each_visitor(|(visitor, state)| {
+                visitors = visitors.wrapping_add(hash(visitor));
+                sessions += state.sessions as usize;
+                held.extend(state.hold().map(|hold| (room.id(), visitor.clone(), hold)));
             });
         }
-        let known = held.iter().filter(|(room, visitor, hold)| self.holds.has(room, visitor, *hold)).count();
-        let holds = (self.holds.len(), known);
-        let kept = self.visitors.iter().map(|(visitor, rooms)| hash(visitor).wrapping_mul((*rooms).into()));
-        let kept = kept.fold(0, u64::wrapping_add);
+        let hashes = self.visitors.iter().map(|(visitor, rooms)| hash(visitor).wrapping_mul((*rooms).into()));
+        let known = held.iter().filter(|(room, visitor, hold)| self.holds.contains(room, visitor, *hold));
+        let stored = TableCounts {
+            rooms,
+            visitors: hashes.fold(0, u64::wrapping_add),
+            sessions: self.sessions,
+            holds: (self.holds.len(), known.count()),
+        };
+        let holds = (held.len(), held.len());
+        let recounted = TableCounts { rooms: self.rooms.len(), visitors, sessions, holds };
 
-        let differences = [
-            Difference::between(AuditedCount::Rooms, &before, &self.rooms.len()),
-            Difference::between(AuditedCount::Visitors, &kept, &sum),
-            Difference::between(AuditedCount::Sessions, &self.sessions, &sessions),
-            Difference::between(AuditedCount::Holds, &holds, &(held.len(), held.len())),
-        ];
-        if holds != (held.len(), held.len()) {
+        if stored.holds != recounted.holds {
             self.holds.clear();
             for (room, visitor, hold) in held {
-                self.holds.change(room, &visitor, None, Some(hold));
+                self.holds.replace(room, &visitor, None, Some(hold));
             }
         }
-        if kept != sum {
-            let visitors = self.recount();
-            self.change(now, |kept| *kept = visitors);
+        if stored.visitors != recounted.visitors {
+            let visitors = self.recount_visitors();
+            self.change_visitors(now, |stored| *stored = visitors);
         }
         self.sessions = sessions;
-        differences.into_iter().flatten().collect()
+        (stored, recounted)
     }
 
-    /// In how many rooms each visitor is, from the rooms.
-    fn recount(&self) -> HashMap<VisitorId, u32> {
+    fn recount_visitors(&self) -> HashMap<VisitorId, u32> {
         let mut visitors: HashMap<VisitorId, u32> = HashMap::new();
-        for room in self.rooms.values() {
+        for room in self.rooms.iter() {
             room.for_each_visitor(|(visitor, _)| *visitors.entry(visitor.clone()).or_default() += 1);
         }
         visitors
     }
 
-    fn change(&mut self, now: Duration, step: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
+    fn change_visitors(&mut self, now: Duration, change: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
         let before = count(&self.visitors);
-        self.tally.pass(now, before, []);
-        step(&mut self.visitors);
-        self.tally.change(before, count(&self.visitors));
+        self.accounting.advance(now, before, []);
+        change(&mut self.visitors);
+        self.accounting.record_change(before, count(&self.visitors));
     }
 
-    /// A room closes: what was counted in it is told at the next take_samples.
-    fn remember(&mut self, id: &RoomId, sample: Sample) {
+    /// Stores the sample of a closed room for the next samples.
+    fn store_closed(&mut self, id: &RoomId, sample: Sample) {
         if let Some(before) = self.closed.get_mut(id) {
-            before.add(&sample);
+            before.merge(&sample);
         } else if self.closed.len() < self.closed_limit {
             self.closed.insert(id.clone(), sample);
         } else {
-            self.untold += 1;
+            self.dropped += 1;
         }
     }
 }
@@ -267,20 +258,12 @@ fn count(visitors: &HashMap<VisitorId, u32>) -> u32 {
     u32::try_from(visitors.len()).unwrap_or(u32::MAX)
 }
 
-/// What no call above does: wrong counts, for the tests of the audit.
-#[cfg(test)]
-impl Table {
-    pub(super) fn break_visitors(&mut self, less: &VisitorId, more: &VisitorId) {
-        self.visitors.remove(less);
-        self.visitors.insert(more.clone(), 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::Instant;
 
+    use super::super::hold::{Hold, HoldReason};
     use super::super::metrics::PresenceMetrics;
     use super::*;
     use crate::panics::Panics;
@@ -290,26 +273,24 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1);
 
     fn room(name: &str) -> Room {
-        Room::new(
-            RoomId::try_from(name).unwrap(),
-            Vocabulary::default(),
-            PresenceMetrics::register(&Panics::register()),
-            NOW,
-        )
+        let metrics = PresenceMetrics::register(&Panics::register());
+        Room::new(id(name), Vocabulary::default(), metrics, NOW)
     }
 
     fn id(name: &str) -> RoomId {
         RoomId::try_from(name).unwrap()
     }
 
-    fn come(table: &mut Table, name: &str, visitor: &VisitorId) -> Arc<Room> {
-        let room = table.open(&id(name), || room(name));
-        table.step(&room, visitor, NOW, |presence| presence.join(visitor, None));
+    fn join(table: &mut Table, name: &str, visitor: &VisitorId) -> Arc<Room> {
+        let room = table.open_room(&id(name), || room(name));
+        table.update_room(&room, visitor, NOW, |state| state.join(visitor, None));
+        table.sessions += 1;
         room
     }
 
-    fn go(table: &mut Table, room: &Arc<Room>, visitor: &VisitorId) {
-        table.step(room, visitor, NOW, |presence| presence.leave(visitor, Instant::now()));
+    fn leave(table: &mut Table, room: &Arc<Room>, visitor: &VisitorId) {
+        table.sessions -= 1;
+        table.update_room(room, visitor, NOW, |state| state.leave(visitor, Instant::now()));
     }
 
     async fn writer() -> Arc<SocketWriter> {
@@ -319,48 +300,82 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_room_is_kept_for_a_bot_and_for_nobody_else() {
+    async fn room_of_a_bot_is_in_no_count_until_a_visitor_joins() {
         let mut table = Table::new(NOW, 0, 10);
         let ann = VisitorId::random();
-        let lobby = table.open_for_bot(&id("lobby"), || room("lobby"));
-        let place = lobby.enter(writer().await);
-        assert_eq!((table.rooms.len(), table.bot_rooms.len(), table.bots), (0, 1, 1));
-        assert!(Arc::ptr_eq(&come(&mut table, "lobby", &ann), &lobby));
+        let lobby = table.open_room_for_bot(&id("lobby"), || room("lobby"));
+        let subscriber = lobby.subscribe(writer().await);
+        assert_eq!((table.rooms.len(), table.bot_rooms.len(), table.bot_sessions), (0, 1, 1));
+        assert!(Arc::ptr_eq(&join(&mut table, "lobby", &ann), &lobby));
         assert_eq!((table.rooms.len(), table.bot_rooms.len()), (1, 0));
-        go(&mut table, &lobby, &ann);
+        leave(&mut table, &lobby, &ann);
         assert_eq!((table.rooms.len(), table.bot_rooms.len()), (0, 1));
-        lobby.exit(place);
-        table.bot_left(&lobby);
-        assert_eq!((table.rooms.len(), table.bot_rooms.len(), table.bots), (0, 0, 0));
+        lobby.unsubscribe(subscriber);
+        table.remove_bot(&lobby);
+        assert_eq!((table.rooms.len(), table.bot_rooms.len(), table.bot_sessions), (0, 0, 0));
     }
 
     #[tokio::test]
-    async fn a_bot_that_leaves_late_takes_no_other_room_away() {
+    async fn bot_that_leaves_late_does_not_remove_a_new_room_of_the_same_name() {
         let mut table = Table::new(NOW, 0, 10);
         let ann = VisitorId::random();
-        let old = come(&mut table, "lobby", &ann);
-        let place = table.open_for_bot(&id("lobby"), || room("lobby")).enter(writer().await);
-        old.exit(place); // and before the registry is told, Ann goes, and another bot opens the room anew
-        go(&mut table, &old, &ann);
-        let new = table.open_for_bot(&id("lobby"), || room("lobby"));
-        new.enter(writer().await);
-        table.bot_left(&old);
+        let old = join(&mut table, "lobby", &ann);
+        let subscriber = table.open_room_for_bot(&id("lobby"), || room("lobby")).subscribe(writer().await);
+        old.unsubscribe(subscriber); // before `remove_bot`, the visitor leaves, and another bot opens a new room
+        leave(&mut table, &old, &ann);
+        let new = table.open_room_for_bot(&id("lobby"), || room("lobby"));
+        new.subscribe(writer().await);
+        table.remove_bot(&old);
         assert!(Arc::ptr_eq(&table.bot_rooms[&id("lobby")], &new));
     }
 
     #[tokio::test]
-    async fn so_many_closed_rooms_are_remembered_and_the_others_counted() {
+    async fn samples_of_closed_rooms_beyond_the_limit_are_dropped_and_counted() {
         let mut table = Table::new(NOW, 0, 2);
         let ann = VisitorId::random();
         for name in ["a", "b", "c", "a", "d"] {
-            let room = come(&mut table, name, &ann);
-            go(&mut table, &room, &ann);
+            let room = join(&mut table, name, &ann);
+            leave(&mut table, &room, &ann);
         }
-        let mut take_samples = table.take_samples(NOW);
-        take_samples.rooms.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let told: Vec<_> =
-            take_samples.rooms.iter().map(|(room, sample)| (room.as_str(), sample.joins)).collect();
-        assert_eq!((told, take_samples.untold, take_samples.whole.joins), (vec![("a", 2), ("b", 1)], 2, 5));
-        assert_eq!(table.take_samples(NOW).untold, 0);
+        let mut samples = table.take_samples(NOW);
+        samples.rooms.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let joins: Vec<_> =
+            samples.rooms.iter().map(|(room, sample)| (room.as_str(), sample.joins)).collect();
+        assert_eq!((joins, samples.dropped, samples.total.joins), (vec![("a", 2), ("b", 1)], 2, 5));
+        assert_eq!(table.take_samples(NOW).dropped, 0);
+    }
+
+    #[tokio::test]
+    async fn recount_corrects_every_count_of_the_table() {
+        let mut table = Table::new(NOW, 0, 10);
+        let [ann, bob] = ["ann", "bob"].map(|name| VisitorId::try_from(name).unwrap());
+        join(&mut table, "garden", &ann);
+        let lobby = join(&mut table, "lobby", &ann);
+        let hold = Hold::new(HoldReason::Grace, Instant::now(), Duration::from_hours(1));
+        table.update_room(&lobby, &bob, NOW, |state| state.add_held(&bob, None, hold));
+        let (stored, right) = table.recount(NOW);
+        assert_eq!(stored, right);
+
+        table.sessions += 1;
+        table.visitors.remove(&ann);
+        table.visitors.insert(VisitorId::random(), 2); // as many as before, and others
+        table.holds.clear();
+        let (stored, recounted) = table.recount(NOW);
+        assert_eq!(recounted, right);
+        assert_ne!(stored.visitors, right.visitors);
+        assert_eq!((stored.sessions, stored.holds), (right.sessions + 1, (0, 0)));
+        assert_eq!((table.rooms_of(&ann), table.rooms_of(&bob), table.visitor_count()), (2, 1, 2));
+        assert!(table.holds.contains(lobby.id(), &bob, hold));
+
+        // Changes of a room that the table does not see.
+        for visitor in [&ann, &bob] {
+            lobby.update(NOW, |state| state.leave(visitor, Instant::now()));
+            lobby.update(NOW, |state| state.release(visitor, Instant::now()));
+        }
+        let (stored, recounted) = table.recount(NOW);
+        assert_eq!((stored.rooms, recounted.rooms), (2, 1));
+        assert_eq!((table.rooms_of(&ann), table.visitor_count(), table.holds.len()), (1, 1, 0));
+        let (stored, recounted) = table.recount(NOW);
+        assert_eq!(stored, recounted);
     }
 }

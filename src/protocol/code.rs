@@ -1,30 +1,30 @@
-//! The codes that refusals and closes carry.
+//! Codes of errors and closes.
 //!
-//! Closed enums, so that adding one shows every place that must know it.
+//! Closed enums: the compiler reports every match that a new code needs.
 
 use serde::{Serialize, Serializer};
 use strum::{IntoStaticStr, VariantArray};
 
-/// Why a message on a socket was refused. The socket stays open.
+/// Why a message was rejected. The socket stays open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum ErrorCode {
     /// Not a JSON object.
     BadJson,
-    /// A `type` that the protocol does not have.
+    /// The protocol does not have this `type`.
     UnknownType,
-    /// A field is missing or breaks its rule; the message says which and why.
+    /// A field is missing or breaks its rule. The error's message has both.
     BadField,
-    /// A mood that the hub's vocabulary does not have.
+    /// The hub's vocabulary does not have this mood.
     UnknownMood,
-    /// More messages than the rate limit allows: nothing was taken.
+    /// More messages than the rate limit allows. The message had no effect.
     TooFast,
-    /// The event queue is full: nothing was taken, send it again later.
+    /// The event queue is full. The message had no effect; send it again later.
     Overloaded,
 }
 
 impl ErrorCode {
-    /// The code as it stands on the wire.
+    /// The code on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -42,21 +42,21 @@ impl Serialize for ErrorCode {
 pub enum CloseCode {
     /// The peer broke the WebSocket protocol: 1002.
     Protocol,
-    /// A binary message, which this protocol does not have: 1003.
+    /// A binary message, which the protocol does not have: 1003.
     Unsupported,
     /// A text message that is not UTF-8: 1007.
     NotUtf8,
-    /// The token has ended, and no new one came in time: 1008.
+    /// The token has expired, and no new one arrived in time: 1008.
     TokenEnded,
-    /// The peer does not keep to a rule of this hub: 1008.
+    /// The peer broke a rule of this hub: 1008.
     Policy,
     /// A message over [`MESSAGE_LIMIT`](super::MESSAGE_LIMIT): 1009.
     TooBig,
-    /// The hub made a mistake: 1011.
+    /// An internal error of the hub: 1011.
     Internal,
-    /// The hub restarts: come back after a random wait: 1012.
+    /// The hub restarts, connect again after a random wait: 1012.
     Restarting,
-    /// The hub is full: come back later: 1013.
+    /// The hub is full, connect again later: 1013.
     Overloaded,
 }
 
@@ -76,8 +76,8 @@ impl CloseCode {
         }
     }
 
-    /// What the close frame says besides: of 1008 a code for programs (`kicked` and `banned` are kept for later), of
-    /// the others a few words for whoever reads a log.
+    /// The reason in the close frame. For 1008 it is a code for programs (`kicked` and `banned` are reserved); for the
+    /// others it is a text for logs.
     #[must_use]
     pub(crate) fn reason(self) -> &'static str {
         match self {

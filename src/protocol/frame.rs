@@ -1,6 +1,6 @@
-//! Ready frames: the bytes of one whole WebSocket message from the hub (RFC 6455, section 5.2).
+//! Encoded frames: the bytes of one whole WebSocket message from the hub (RFC 6455, section 5.2).
 //!
-//! A frame is encoded once and may then be written to any number of sockets.
+//! A frame is encoded once, and can be written to any number of sockets.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,20 +10,20 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::code::CloseCode;
 
-/// Room for the longest message that is sent often, a welcome, so that it is not moved while it is written.
-const TYPICAL: usize = 512;
+/// Initial capacity: enough for a welcome, the longest frequent message, so that it is not reallocated.
+const CAPACITY: usize = 512;
 
-/// `message` as JSON.
+/// Encodes `message` as JSON.
 #[must_use]
 #[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
-pub(crate) fn json(message: &impl Serialize) -> Vec<u8> {
-    let mut json = Vec::with_capacity(TYPICAL);
+pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(CAPACITY);
     serde_json::to_writer(&mut json, message)
-        .unwrap_or_else(|problem| unreachable!("a message is no JSON: {problem}"));
+        .unwrap_or_else(|error| unreachable!("cannot encode a message as JSON: {error}"));
     json
 }
 
-/// A whole frame, ready to be written. Cloning shares the bytes.
+/// A whole encoded frame. Clones share its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame(Bytes);
 
@@ -31,16 +31,16 @@ impl Frame {
     /// A text message with `message` as JSON.
     #[must_use]
     pub(crate) fn json(message: &impl Serialize) -> Self {
-        Self::text(json(message))
+        Self::text(to_json(message))
     }
 
-    /// A text message as it is.
+    /// A text message.
     #[must_use]
     pub fn text(text: impl Into<Bytes>) -> Self {
         Self::format(Format::message(text, OpCode::Data(Data::Text), true))
     }
 
-    /// A binary message. The protocol of rooms has none.
+    /// A binary message, which the protocol does not have.
     #[must_use]
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self::format(Format::message(bytes, OpCode::Data(Data::Binary), true))
@@ -52,7 +52,7 @@ impl Frame {
         Self::format(Format::ping(Bytes::new()))
     }
 
-    /// A close with the code and its reason.
+    /// A close frame with the code and its reason.
     #[must_use]
     pub(crate) fn close(code: CloseCode) -> Self {
         Self::format(Format::close(Some(CloseFrame {
@@ -72,7 +72,7 @@ impl Frame {
         let mut bytes = Vec::with_capacity(frame.len());
         frame
             .format(&mut bytes)
-            .unwrap_or_else(|problem| unreachable!("a frame could not be written to memory: {problem}"));
+            .unwrap_or_else(|error| unreachable!("cannot write a frame to memory: {error}"));
         Self(bytes.into())
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_final_unmasked_and_as_long_as_they_say() {
+    fn frames_are_final_unmasked_and_have_the_right_length() {
         assert_eq!(Frame::json(&"hi").bytes(), b"\x81\x04\"hi\"");
         assert_eq!(Frame::ping().bytes(), b"\x89\x00");
         let long = Frame::json(&"x".repeat(200));

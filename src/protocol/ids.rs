@@ -1,7 +1,7 @@
-//! Names: rooms, visitors and sessions.
+//! Names of rooms, visitors and sessions.
 //!
-//! Rooms and visitors are chosen by people and checked on the way in; sessions are made by the hub.
-//! All are cheap to clone. They know their own rule and nothing else.
+//! Clients choose the names of rooms and visitors, which are checked when they are parsed. The hub creates the ids of
+//! sessions. All are cheap to clone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::schema::{schema, text_like};
-
-/// A name did not match the rule of its kind.
+/// A name does not match its rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must match {0}")]
 pub struct BadName(&'static str);
@@ -24,7 +22,13 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as it was given.
+            /// The description in schemas.
+            pub(super) const DESCRIPTION: &str = $text;
+
+            /// The regular expression that a whole name matches.
+            pub(super) const RULE: &str = $rule;
+
+            /// The name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -48,8 +52,6 @@ macro_rules! name {
             }
         }
 
-        schema!($name, text_like($rule).description(Some($text)));
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -68,7 +70,7 @@ name! {
 }
 
 name! {
-    "A person, by an opaque id of their own choosing.",
+    "A visitor's opaque id, which the client chooses.",
     VisitorId, "[A-Za-z0-9_-]{1,64}", |name| {
         matches!(name.len(), 1..=64)
             && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
@@ -76,19 +78,19 @@ name! {
 }
 
 impl VisitorId {
-    /// A random id for somebody who brought none.
+    /// Creates a random id, for a client that has none.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4().to_string().into())
     }
 }
 
-/// One socket, named by the hub: a UUIDv7 (RFC 9562), so that names sort by time.
+/// The id of one socket: a UUIDv7 (RFC 9562), so that ids sort by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct SessionId(Uuid);
 
 impl SessionId {
-    /// A new name for a new socket.
+    /// Creates a new id.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self(Uuid::now_v7())
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rooms_are_lower_case_names_of_at_most_64_bytes() {
+    fn room_has_1_to_64_bytes_of_lower_case() {
         for good in ["a", "0", "lobby", "morning-sit-2", &"a".repeat(64)] {
             assert!(RoomId::try_from(good).is_ok(), "{good}");
         }
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn visitors_are_opaque_words_of_at_most_64_bytes() {
+    fn visitor_has_1_to_64_bytes_of_base64url() {
         for good in ["a", "-", "_", "A-b_9", VisitorId::random().as_str(), &"Z".repeat(64)] {
             assert!(VisitorId::try_from(good).is_ok(), "{good}");
         }

@@ -1,7 +1,7 @@
-//! Messages: what a client may send, and what the hub sends.
+//! Messages of clients and of the hub.
 //!
-//! [`ClientMessage::parse`] is the only way in. It is pure: whether a mood is in the vocabulary or
-//! the queue has room is asked later, by those who know.
+//! [`ClientMessage::parse`] is the only way to read a client's message. It is pure: the caller makes the checks that
+//! need state, for example that the vocabulary has a mood.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::mood::{NamedMoods, Vocabulary};
 use super::parse::{self, ParseError};
 use super::value::{BoundedText, Props, SafeInteger, Time};
 
-/// A client's number for an event on one socket: above 0, rising.
+/// A client's number for an event on one socket. It is above 0 and rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Ref(u64);
 
@@ -25,54 +25,54 @@ impl fmt::Display for Ref {
     }
 }
 
-/// What a client may send on a room socket.
+/// A message of a client on a room socket.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientMessage {
-    /// Set (or with `None` clear) the visitor's mood in this room. The name is not checked yet.
+    /// Sets the visitor's mood in this room, or clears it with `None`. The name is not checked yet.
     Mood(Option<String>),
-    /// A page was seen.
+    /// A page view.
     PageView(Ref, PageView),
-    /// The state of a watch session.
+    /// A new state of a watch session.
     Watch(Ref, Watch),
-    /// The token that takes the place of the one that the socket was opened with. It is not checked yet.
+    /// A token that replaces the token of this socket. It is not checked yet.
     Token(String),
 }
 
-/// A page view: a fact with an id, which counts once however often it is sent.
+/// A page view. It is idempotent: the hub counts an id once.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PageView {
-    /// Makes it idempotent.
+    /// The page view's id.
     pub id: Uuid,
     /// The page's path.
     pub path: BoundedText<1, 512>,
     /// The page's title.
     pub title: Option<BoundedText<0, 1024>>,
-    /// Where the visitor came from.
+    /// The page before this one.
     pub referrer: Option<BoundedText<0, 1024>>,
-    /// When it was seen, by the client's clock.
+    /// When the page was viewed, by the client's clock.
     pub at: Option<Time>,
     /// The app's own properties.
     pub props: Option<Props>,
 }
 
-/// The state of a watch session, sent when it changes.
+/// A state of a watch session. A client sends it when the state changes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Watch {
     /// The watch session's id.
     pub id: Uuid,
-    /// What is being watched.
+    /// The content that is watched.
     pub content: BoundedText<1, 512>,
-    /// Whether it plays.
+    /// The state.
     pub state: WatchState,
-    /// Time watched so far, as the client measured it.
+    /// The time watched so far, as measured by the client.
     pub watched_ms: SafeInteger,
     /// When the watch session started, by the client's clock.
     pub started_at: Option<Time>,
-    /// Position in the content.
+    /// The position in the content.
     pub position_ms: Option<SafeInteger>,
-    /// Length of the content.
+    /// The length of the content.
     pub duration_ms: Option<SafeInteger>,
     /// When this state began, by the client's clock.
     pub at: Option<Time>,
@@ -80,55 +80,55 @@ pub struct Watch {
     pub props: Option<Props>,
 }
 
-/// The states of a watch session. Where two messages have the same `at`, the larger one holds.
+/// The states of a watch session. Of two messages with the same `at`, the larger state applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchState {
-    /// Time stands still.
+    /// The watched time does not grow.
     Paused,
-    /// Time runs.
+    /// The watched time grows.
     Playing,
-    /// Over; no later message changes that.
+    /// The watch session has ended. No later message changes that.
     Ended,
 }
 
-/// A message was refused; it changed nothing.
+/// A message was rejected. It had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct MessageError {
-    /// What kind of refusal.
+    /// The code.
     pub code: ErrorCode,
-    /// For people: which field broke which rule.
+    /// For humans: the field and its rule.
     pub message: String,
-    /// The refused message's `ref`, where it had a good one.
+    /// The `ref` of the rejected message, if it is valid.
     pub reference: Option<Ref>,
 }
 
 impl ClientMessage {
-    /// Reads one text message.
+    /// Parses one text message.
     ///
     /// # Errors
-    /// The [`MessageError`] to send back: the text is no JSON object, its type is unknown, or a field is
-    /// missing or wrong.
+    /// The [`MessageError`] to send back: the text is not a JSON object, its type is unknown, or a field is missing or
+    /// invalid.
     pub fn parse(text: &str) -> Result<Self, MessageError> {
-        let head: Head = parse::object(text).map_err(|problem| refuse(problem, Ref::find(text)))?;
+        let head: Head = parse::object(text).map_err(|error| reject(error, Ref::find(text)))?;
         let reference = Ref::read(&head.reference);
-        let refuse = |problem| refuse(problem, reference.as_ref().ok().copied());
+        let reject = |error| reject(error, reference.as_ref().ok().copied());
         match head.kind.as_str() {
             "mood" => {
-                let body: MoodBody = parse::object(text).map_err(refuse)?;
+                let body: MoodBody = parse::object(text).map_err(reject)?;
                 Ok(Self::Mood(body.mood))
             }
             "page-view" => {
-                let body = parse::object(text).map_err(refuse)?;
-                Ok(Self::PageView(reference.clone().map_err(refuse)?, body))
+                let body = parse::object(text).map_err(reject)?;
+                Ok(Self::PageView(reference.clone().map_err(reject)?, body))
             }
             "watch" => {
-                let body = parse::object(text).map_err(refuse)?;
-                Ok(Self::Watch(reference.clone().map_err(refuse)?, body))
+                let body = parse::object(text).map_err(reject)?;
+                Ok(Self::Watch(reference.clone().map_err(reject)?, body))
             }
             "token" => {
-                let body: TokenBody = parse::object(text).map_err(refuse)?;
+                let body: TokenBody = parse::object(text).map_err(reject)?;
                 Ok(Self::Token(body.token))
             }
             _ => Err(MessageError {
@@ -139,7 +139,7 @@ impl ClientMessage {
         }
     }
 
-    /// The refusal of a message that came too fast, whatever it says.
+    /// The error for a message above the rate limit. Only the message's `ref` is parsed.
     #[must_use]
     pub fn too_fast(text: &str) -> MessageError {
         MessageError {
@@ -150,20 +150,20 @@ impl ClientMessage {
     }
 }
 
-fn refuse(problem: ParseError, reference: Option<Ref>) -> MessageError {
-    MessageError { code: problem.code, message: problem.message, reference }
+fn reject(error: ParseError, reference: Option<Ref>) -> MessageError {
+    MessageError { code: error.code, message: error.message, reference }
 }
 
 #[derive(Deserialize)]
 struct Head {
     #[serde(rename = "type")]
     kind: String,
-    /// Any JSON here, so that a wrong `ref` is refused after the type is known, by name.
+    /// Any JSON, so that an invalid `ref` is an error of the type's own fields.
     #[serde(rename = "ref", default)]
     reference: serde_json::Value,
 }
 
-/// What is looked for in a message without a good type.
+/// The only field that is parsed of a message without a valid type.
 #[derive(Deserialize)]
 struct Reference {
     #[serde(rename = "ref", default)]
@@ -179,7 +179,7 @@ impl Ref {
         }
     }
 
-    /// That of a message, whatever else it says.
+    /// Finds the `ref` of a message, which may be invalid otherwise.
     fn find(text: &str) -> Option<Self> {
         let found: Reference = parse::object(text).ok()?;
         Self::read(&found.reference).ok()
@@ -188,7 +188,7 @@ impl Ref {
 
 #[derive(Deserialize)]
 struct MoodBody {
-    // `deserialize_with` makes the key required: clearing a mood is said, not left out.
+    // `deserialize_with` makes the key required: to clear a mood, send `null`.
     #[serde(deserialize_with = "Option::deserialize")]
     mood: Option<String>,
 }
@@ -198,7 +198,7 @@ struct TokenBody {
     token: String,
 }
 
-/// What the hub sends on a room socket.
+/// A message of the hub on a room socket.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ServerMessage<'a> {
@@ -207,53 +207,53 @@ pub enum ServerMessage<'a> {
     Welcome {
         /// The protocol's version.
         protocol: u32,
-        /// This socket's name.
+        /// This socket's id.
         session: SessionId,
-        /// The visitor, as given or as made up.
+        /// The visitor, as given by the client or as created by the hub.
         visitor: &'a VisitorId,
         /// The room.
         room: &'a RoomId,
-        /// Which state of the room this is.
+        /// The number of the room's state.
         seq: u64,
-        /// Distinct visitors in the room, this one included.
+        /// Distinct visitors in the room, with this one.
         present: u32,
-        /// People by mood.
+        /// Visitors by mood.
         moods: NamedMoods<'a>,
-        /// The moods that may be set.
+        /// The moods that visitors may set.
         vocabulary: &'a Vocabulary,
         /// The hub's wall clock.
         server_time: Time,
     },
-    /// The room's aggregate changed.
+    /// The room's state has changed.
     Presence {
-        /// Which state of the room this is; on one socket it only rises.
+        /// The number of the room's state. On one socket it only rises.
         seq: u64,
         /// Distinct visitors in the room.
         present: u32,
-        /// People by mood.
+        /// Visitors by mood.
         moods: NamedMoods<'a>,
     },
-    /// Every event up to this `ref` is committed, or was refused by an error that named it.
+    /// Every event up to this `ref` is committed, or was rejected by an error with its `ref`.
     #[serde(rename_all = "camelCase")]
     Ack {
         /// The highest such `ref`.
         up_to: Ref,
     },
-    /// A message was refused.
+    /// A message was rejected.
     Error {
-        /// What kind of refusal.
+        /// The code.
         code: ErrorCode,
-        /// For people.
+        /// For humans.
         message: &'a str,
-        /// The refused message's `ref`, where it had one.
+        /// The `ref` of the rejected message, if it has one.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,
     },
 }
 
 impl<'a> From<&'a MessageError> for ServerMessage<'a> {
-    fn from(refusal: &'a MessageError) -> Self {
-        Self::Error { code: refusal.code, message: &refusal.message, reference: refusal.reference }
+    fn from(error: &'a MessageError) -> Self {
+        Self::Error { code: error.code, message: &error.message, reference: error.reference }
     }
 }
 
@@ -263,13 +263,13 @@ mod tests {
 
     const ID: &str = "018f0e6e-0000-7000-8000-000000000001";
 
-    fn refusal(text: &str) -> (ErrorCode, String, Option<u64>) {
-        let refusal = ClientMessage::parse(text).expect_err(text);
-        (refusal.code, refusal.message, refusal.reference.map(|Ref(number)| number))
+    fn rejected(text: &str) -> (ErrorCode, String, Option<u64>) {
+        let error = ClientMessage::parse(text).expect_err(text);
+        (error.code, error.message, error.reference.map(|Ref(number)| number))
     }
 
     #[test]
-    fn good_messages_are_taken_and_unknown_keys_ignored() {
+    fn valid_messages_are_parsed_and_unknown_keys_ignored() {
         assert_eq!(
             ClientMessage::parse(r#"{"type":"mood","mood":"calm","x":[1]}"#),
             Ok(ClientMessage::Mood(Some("calm".into())))
@@ -291,17 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_json_object_is_bad_json() {
+    fn text_that_is_not_a_json_object_is_bad_json() {
         for text in ["", "{", "[]", "5", "null", "{}x", r#"{"type":"mood",}"#, "\u{feff}{}"] {
-            assert_eq!(refusal(text).0, ErrorCode::BadJson, "{text}");
+            assert_eq!(rejected(text).0, ErrorCode::BadJson, "{text}");
         }
-        assert_eq!(refusal(&"[".repeat(4000)).0, ErrorCode::BadJson);
+        assert_eq!(rejected(&"[".repeat(4000)).0, ErrorCode::BadJson);
         let deep = format!(r#"{{"type":"mood","mood":{}}}"#, "[".repeat(3000));
-        assert_eq!(refusal(&deep).0, ErrorCode::BadJson);
+        assert_eq!(rejected(&deep).0, ErrorCode::BadJson);
     }
 
     #[test]
-    fn a_refusal_names_the_field_and_the_rule_and_the_ref() {
+    fn bad_field_error_has_the_field_the_rule_and_the_ref() {
         let with = |fields: &str| format!(r#"{{"type":"page-view","ref":3,{fields}}}"#);
         let cases = [
             (r#"{"mood":"calm"}"#.to_owned(), "missing field `type`", None),
@@ -345,25 +345,25 @@ mod tests {
             ),
         ];
         for (text, message, reference) in cases {
-            let refused = refusal(&text);
-            assert_eq!(refused.0, ErrorCode::BadField, "{text}");
-            assert!(refused.1.starts_with(message), "{text}: {}", refused.1);
-            assert_eq!(refused.2, reference, "{text}");
+            let error = rejected(&text);
+            assert_eq!(error.0, ErrorCode::BadField, "{text}");
+            assert!(error.1.starts_with(message), "{text}: {}", error.1);
+            assert_eq!(error.2, reference, "{text}");
         }
     }
 
     #[test]
-    fn a_refusal_quotes_little_of_what_it_refuses() {
+    fn error_truncates_what_it_quotes() {
         let fields =
             |deep: &str| format!(r#"{{"type":"page-view","ref":3,"id":"{ID}","path":"/","props":{deep}}}"#);
         let deep = format!(r#"{{"{}":{}{}}}"#, "x".repeat(3000), "[".repeat(200), "]".repeat(200));
-        let (code, message, reference) = refusal(&fields(&deep));
+        let (code, message, reference) = rejected(&fields(&deep));
         assert_eq!((code, reference), (ErrorCode::BadField, Some(3)));
         assert!(message.starts_with("props") && message.len() < 512, "{message}");
     }
 
     #[test]
-    fn what_came_too_fast_keeps_its_ref_where_it_has_a_good_one() {
+    fn too_fast_error_has_a_valid_ref() {
         let reference = |text| ClientMessage::too_fast(text).reference.map(|Ref(number)| number);
         assert_eq!(reference(r#"{"type":"watch","ref":9}"#), Some(9));
         assert_eq!(reference(r#"{"type":"mood","mood":null}"#), None);
@@ -371,8 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_keeps_its_ref() {
-        assert_eq!(refusal(r#"{"type":"heartbeat","ref":9}"#).0, ErrorCode::UnknownType);
-        assert_eq!(refusal(r#"{"type":"heartbeat","ref":9}"#).2, Some(9));
+    fn unknown_type_error_has_the_ref() {
+        assert_eq!(rejected(r#"{"type":"heartbeat","ref":9}"#).0, ErrorCode::UnknownType);
+        assert_eq!(rejected(r#"{"type":"heartbeat","ref":9}"#).2, Some(9));
     }
 }

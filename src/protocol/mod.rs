@@ -1,8 +1,7 @@
-//! The words that go over the network: names, moods, messages, codes, ready frames, and their schemas.
+//! The protocol: names, moods, messages, codes, encoded frames, and their schemas.
 //!
-//! Everything here is a pure value with its rules, checked once when it is parsed, so that the rest
-//! of the house never meets a bad one. This module imports nothing of ours; `docs/protocol.md`
-//! is its specification.
+//! Each type checks its rule once, when a value is parsed, so that no other module gets an invalid value. This module
+//! imports no other module of the crate. Its specification is `docs/protocol.md`.
 
 pub(crate) mod code;
 pub(crate) mod frame;
@@ -19,17 +18,17 @@ pub(crate) use message::{ClientMessage, MessageError, PageView, Ref, Watch, Watc
 pub(crate) use mood::{Mood, MoodCounts, Vocabulary};
 pub(crate) use value::{BoundedText, Props, SafeInteger, Time};
 
-/// The protocol's version, as `welcome` says it.
+/// The protocol's version, which `welcome` has.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
-/// The subprotocol that is echoed when a client offers it.
+/// The subprotocol that the hub selects if a client offers it.
 pub(crate) const SUBPROTOCOL: &str = "breathing-room.v1";
 
-/// How a browser, which cannot set headers, offers its token: as a subprotocol with this before it.
+/// The prefix of an offered subprotocol that is a token. Browsers cannot set headers.
 pub(crate) const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// How a client offers the visitor's id, so that it stands in no address: as a subprotocol with this before it.
+/// The prefix of an offered subprotocol that is a visitor's id, so that URLs do not contain ids.
 pub(crate) const VISITOR_SUBPROTOCOL: &str = "visitor.";
 
-/// The longest message that a client may send, in bytes.
+/// The most bytes of a message from a client.
 pub(crate) const MESSAGE_LIMIT: usize = 4096;

@@ -1,18 +1,18 @@
-//! Moods: the configured vocabulary, one mood of it, and how many people are in which.
+//! Moods: the configured vocabulary, one mood of it, and the visitors by mood.
 //!
-//! Inside the hub a mood is an index into the vocabulary; names appear only on the wire.
+//! Inside the hub a mood is an index into the vocabulary. Names are only on the wire.
 
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-/// The moods that people may set when nothing else is configured, in display order.
+/// The default vocabulary, in display order.
 pub const DEFAULT_MOODS: &str = "calm,gratitude,presence,joy,love,peace,hope,tired,anxious,sad";
 
-/// The most moods that a vocabulary may hold. It bounds every frame and every room's counts.
+/// The most moods of a vocabulary. It bounds every frame and the counts of every room.
 pub(crate) const MOODS_LIMIT: usize = 64;
 
-/// What a mood's name must match.
+/// The regular expression that a mood's name matches.
 pub(crate) const MOOD_RULE: &str = "[a-z][a-z0-9-]{0,31}";
 
 /// One mood of the hub's vocabulary.
@@ -25,7 +25,7 @@ impl Mood {
     }
 }
 
-/// A vocabulary could not be read from its configuration.
+/// A vocabulary could not be parsed from the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadVocabulary {
     /// A mood's name breaks the rule for names.
@@ -39,15 +39,15 @@ pub enum BadVocabulary {
     TooMany(usize),
 }
 
-/// The moods that may be set here, in display order.
+/// The moods that visitors may set, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vocabulary(Arc<[Box<str>]>);
 
 impl Vocabulary {
-    /// Reads a comma-separated list of names, each `[a-z][a-z0-9-]{0,31}`.
+    /// Parses a comma-separated list of names, each `[a-z][a-z0-9-]{0,31}`.
     ///
     /// # Errors
-    /// A name breaks the rule or stands twice, or there are more than [`MOODS_LIMIT`].
+    /// A name breaks the rule or is listed twice, or there are more than [`MOODS_LIMIT`].
     pub fn parse(list: &str) -> Result<Self, BadVocabulary> {
         let mut names: Vec<Box<str>> = Vec::new();
         for name in list.split(',').map(str::trim) {
@@ -68,14 +68,14 @@ impl Vocabulary {
         Ok(Self(names.into()))
     }
 
-    /// The mood of this name, if the vocabulary has it.
+    /// Returns the mood of this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Mood> {
         let index = self.0.iter().position(|known| **known == *name)?;
         u8::try_from(index).ok().map(Mood)
     }
 
-    /// The name of a mood, if the vocabulary has it.
+    /// Returns the name of a mood.
     #[must_use]
     pub fn name(&self, mood: Mood) -> Option<&str> {
         self.0.get(mood.index()).map(|name| &**name)
@@ -86,13 +86,13 @@ impl Vocabulary {
         self.0.iter().map(|name| &**name)
     }
 
-    /// A count of 0 for every mood.
+    /// Counts of 0 for every mood.
     #[must_use]
     pub fn zero(&self) -> MoodCounts {
         MoodCounts(vec![0; self.0.len()].into())
     }
 
-    /// These counts under their names.
+    /// Counts with the names of the moods.
     #[must_use]
     pub fn named<'a>(&'a self, counts: &'a MoodCounts) -> NamedMoods<'a> {
         NamedMoods { vocabulary: self, counts }
@@ -115,26 +115,26 @@ impl Serialize for Vocabulary {
     }
 }
 
-/// How many people are in each mood of a vocabulary.
+/// The number of visitors in each mood of a vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoodCounts(Box<[u32]>);
 
 impl MoodCounts {
-    /// One more person in `mood`.
+    /// Adds a visitor in `mood`.
     pub fn add(&mut self, mood: Mood) {
         if let Some(count) = self.0.get_mut(mood.index()) {
             *count += 1;
         }
     }
 
-    /// One person less in `mood`, who was counted by [`add`](Self::add) before.
+    /// Removes a visitor in `mood`, who was added by [`add`](Self::add).
     pub fn remove(&mut self, mood: Mood) {
         if let Some(count) = self.0.get_mut(mood.index()) {
             *count -= 1;
         }
     }
 
-    /// How many are in each mood, in the vocabulary's order.
+    /// The counts, in the order of the vocabulary.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.0.iter().copied()
     }
@@ -147,7 +147,7 @@ impl MoodCounts {
     }
 }
 
-/// Counts under their names: a JSON object that holds only what is above 0.
+/// Counts by name: a JSON object of the counts above 0.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedMoods<'a> {
     vocabulary: &'a Vocabulary,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_vocabulary_is_the_protocols() {
+    fn default_vocabulary_is_valid() {
         let vocabulary = Vocabulary::default();
         assert_eq!(Vocabulary::parse(DEFAULT_MOODS).as_ref(), Ok(&vocabulary));
         assert!(vocabulary.find("gratitude").is_some());
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_list_says_what_is_wrong() {
+    fn invalid_vocabulary_error_names_the_mood_or_the_limit() {
         assert_eq!(Vocabulary::parse("calm,,joy"), Err(BadVocabulary::Name(String::new())));
         assert_eq!(Vocabulary::parse("Calm"), Err(BadVocabulary::Name("Calm".into())));
         assert_eq!(Vocabulary::parse("a,b,a"), Err(BadVocabulary::Twice("a".into())));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn named_counts_hold_only_what_is_above_zero_in_vocabulary_order() {
+    fn named_counts_omit_zeros_and_keep_the_order_of_the_vocabulary() {
         let vocabulary = Vocabulary::parse("calm, joy, hope").unwrap();
         let mut counts = vocabulary.zero();
         for mood in ["hope", "calm", "hope", "joy"] {

@@ -1,7 +1,7 @@
-//! Schemas of the words on the wire, for `/openapi.json` and `/asyncapi.json` (JSON Schema 2020-12).
+//! Schemas of the protocol's types, for `/openapi.json` and `/asyncapi.json` (JSON Schema 2020-12).
 //!
-//! Plain structs derive theirs. Here is what has its rule in code: each schema takes its bounds from the
-//! constants by which values are checked, so that document and check cannot differ.
+//! Plain structs derive their schema. The schemas here are for types with a rule in code. They use the constants by which
+//! values are checked, so that document and check cannot differ.
 
 use std::borrow::Cow;
 use strum::VariantArray;
@@ -13,12 +13,12 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::code::ErrorCode;
-use super::ids::SessionId;
+use super::ids::{RoomId, SessionId, VisitorId};
 use super::message::{ClientMessage, PageView, Ref, Watch};
 use super::mood::{MOOD_RULE, MOODS_LIMIT, NamedMoods, Vocabulary};
-use super::value::{BoundedText, END_OF_TIME, Props, SAFE_INTEGER, SafeInteger, Time};
+use super::value::{BoundedText, MAX_SAFE_INTEGER, MAX_TIME, Props, SafeInteger, Time};
 
-/// Text that matches `rule` from its first to its last character.
+/// Text that matches the regular expression `rule` as a whole.
 #[must_use]
 pub(crate) fn text_like(rule: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^{rule}$")))
@@ -30,13 +30,13 @@ pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuil
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words))
 }
 
-fn whole(least: u64, most: u64) -> ObjectBuilder {
+fn integer(least: u64, most: u64) -> ObjectBuilder {
     let bound = |number| usize::try_from(number).unwrap_or(usize::MAX);
     let integer = ObjectBuilder::new().schema_type(Type::Integer);
     integer.minimum(Some(bound(least))).maximum(Some(bound(most)))
 }
 
-/// Gives a type the schema that is built here, under the type's own name.
+/// Implements the schema of a type, with the type's name.
 macro_rules! schema {
     ($type:ty, $schema:expr) => {
         impl utoipa::PartialSchema for $type {
@@ -50,32 +50,38 @@ macro_rules! schema {
 }
 pub(crate) use schema;
 
+schema!(RoomId, text_like(Self::RULE).description(Some(Self::DESCRIPTION)));
+
+schema!(VisitorId, text_like(Self::RULE).description(Some(Self::DESCRIPTION)));
+
 schema!(SessionId, {
     let uuid = SchemaFormat::KnownFormat(KnownFormat::Uuid);
     ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(uuid))
-        .description(Some("One socket, named by the hub: a UUIDv7."))
+        .description(Some("The id of one socket: a UUIDv7."))
 });
 
 schema!(
     Ref,
-    whole(1, SAFE_INTEGER).description(Some("A client's number for an event on one socket: it rises."))
+    integer(1, MAX_SAFE_INTEGER).description(Some("A client's number for an event on one socket. It rises."))
 );
 
-schema!(SafeInteger, whole(0, SAFE_INTEGER).description(Some("A duration or a position, in milliseconds.")));
+schema!(
+    SafeInteger,
+    integer(0, MAX_SAFE_INTEGER).description(Some("A duration or a position, in milliseconds."))
+);
 
-schema!(Time, whole(0, END_OF_TIME).description(Some("A moment: milliseconds since the Unix epoch, UTC.")));
+schema!(Time, integer(0, MAX_TIME).description(Some("A time: milliseconds since the Unix epoch, UTC.")));
 
 schema!(
     ErrorCode,
-    one_of(Self::VARIANTS.iter().map(|code| code.as_str())).description(Some("Why a message was refused."))
+    one_of(Self::VARIANTS.iter().map(|code| code.as_str())).description(Some("Why a message was rejected."))
 );
 
 schema!(Props, {
     let value = SchemaType::from_iter([Type::String, Type::Number, Type::Boolean]);
-    let text =
-        format!("A flat object. As JSON text without white space it has at most {} bytes.", Self::LIMIT);
+    let text = format!("A flat object. Its JSON text without white space has at most {} bytes.", Self::LIMIT);
     ObjectBuilder::new()
         .additional_properties(Some(RefOr::T(Schema::from(ObjectBuilder::new().schema_type(value).build()))))
         .description(Some(text))
@@ -88,17 +94,17 @@ schema!(Vocabulary, {
 });
 
 schema!(NamedMoods<'_>, {
-    let count = whole(1, u32::MAX.into()).build();
+    let count = integer(1, u32::MAX.into()).build();
     ObjectBuilder::new()
         .property_names(Some(text_like(MOOD_RULE).build()))
         .additional_properties(Some(RefOr::T(Schema::from(count))))
         .max_properties(Some(MOODS_LIMIT))
-        .description(Some("How many people are in each mood; only what is above 0."))
+        .description(Some("Visitors by mood; only counts above 0."))
 });
 
 impl<const MIN: usize, const MAX: usize> PartialSchema for BoundedText<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
-        // A schema counts characters, each of which has at least one byte.
+        // A schema counts characters, which have at least one byte each.
         let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[^\\x00]*$"));
         let least = (MIN > 0).then_some(MIN);
         let bytes = format!("Text of at most {MAX} bytes of UTF-8, without U+0000.");
@@ -112,7 +118,7 @@ impl<const MIN: usize, const MAX: usize> ToSchema for BoundedText<MIN, MAX> {
     }
 }
 
-// `ClientMessage::parse` reads a message by its type, and then the rest of it.
+// `ClientMessage::parse` parses the type first, and then the fields of that type.
 schema!(ClientMessage, {
     let mood = SchemaType::from_iter([Type::String, Type::Null]);
     let mood = text_like(MOOD_RULE).schema_type(mood);
@@ -132,7 +138,7 @@ fn of_type(kind: &str) -> ObjectBuilder {
     ObjectBuilder::new().property("type", one_of([kind])).required("type")
 }
 
-/// Names a schema among the document's components.
+/// A reference to a schema in the document's components.
 #[must_use]
 pub(crate) fn reference(name: &str) -> RefOr<Schema> {
     Reference::from_schema_name(name).into()

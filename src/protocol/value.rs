@@ -1,29 +1,29 @@
-//! The values inside messages, each a type that cannot hold a wrong one.
+//! Values inside messages. Each type can hold valid values only.
 //!
-//! A value that breaks its rule is refused while it is parsed, with a message that states the rule;
-//! the parser adds the field's name.
+//! A value that breaks its rule is an error while it is parsed. The error has the rule, and the parser adds the field's
+//! name.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest integer that every JSON reader keeps exactly: 2^53 − 1 (RFC 8259, section 6).
-pub(super) const SAFE_INTEGER: u64 = (1 << 53) - 1;
+/// The largest integer that every JSON parser represents exactly: 2^53 − 1 (RFC 8259, section 6).
+pub(super) const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// The last millisecond of the year 9999, the end of what calendars here can show.
-pub(super) const END_OF_TIME: u64 = 253_402_300_799_999;
+/// The last millisecond of the year 9999: calendars end there.
+pub(super) const MAX_TIME: u64 = 253_402_300_799_999;
 
-/// A value broke the rule of its type.
+/// A value breaks the rule of its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadValue {
-    /// Text longer than its limit, in bytes of UTF-8.
+    /// Text with too many bytes of UTF-8.
     #[error("must be at most {0} bytes")]
     TooLong(usize),
-    /// Text that must not be empty is.
+    /// Empty text where that is not allowed.
     #[error("must not be empty")]
     Empty,
-    /// Text with U+0000 in it, which databases cut short.
+    /// Text with U+0000, which truncates text in databases.
     #[error("must not contain U+0000")]
     Nul,
     /// An integer above its limit.
@@ -34,19 +34,19 @@ pub enum BadValue {
     NotFlat,
 }
 
-/// Text of at least `MIN` and at most `MAX` bytes.
+/// Text of `MIN` to `MAX` bytes of UTF-8, without U+0000.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct BoundedText<const MIN: usize, const MAX: usize>(Arc<str>);
 
 impl<const MIN: usize, const MAX: usize> BoundedText<MIN, MAX> {
-    /// The text itself.
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text itself, shared.
+    /// The text, shared.
     #[must_use]
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
@@ -72,7 +72,7 @@ impl<const MIN: usize, const MAX: usize> fmt::Display for BoundedText<MIN, MAX> 
     }
 }
 
-/// A whole number from 0 to 2^53 − 1: a duration in milliseconds, or a position.
+/// An integer from 0 to 2^53 − 1: a duration or a position, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct SafeInteger(u64);
@@ -89,23 +89,23 @@ impl TryFrom<u64> for SafeInteger {
     type Error = BadValue;
 
     fn try_from(number: u64) -> Result<Self, BadValue> {
-        if number <= SAFE_INTEGER { Ok(Self(number)) } else { Err(BadValue::TooLarge(SAFE_INTEGER)) }
+        if number <= MAX_SAFE_INTEGER { Ok(Self(number)) } else { Err(BadValue::TooLarge(MAX_SAFE_INTEGER)) }
     }
 }
 
-/// A moment: milliseconds since the Unix epoch, UTC, up to the end of the year 9999.
+/// A time: milliseconds since the Unix epoch, UTC, up to the end of the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Time(u64);
 
 impl Time {
-    /// The last moment there is.
-    pub const MAX: Self = Self(END_OF_TIME);
+    /// The latest time.
+    pub const MAX: Self = Self(MAX_TIME);
 
-    /// The moment `millis` milliseconds after the Unix epoch, or the last one there is.
+    /// The time `millis` milliseconds after the Unix epoch, at the latest [`MAX`](Self::MAX).
     #[must_use]
     pub fn from_millis(millis: u64) -> Self {
-        Self(millis.min(END_OF_TIME))
+        Self(millis.min(MAX_TIME))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -114,13 +114,13 @@ impl Time {
         self.0
     }
 
-    /// The moment this many milliseconds later.
+    /// The time this many milliseconds later, at the latest [`MAX`](Self::MAX).
     #[must_use]
     pub fn plus(self, millis: u64) -> Self {
         Self::from_millis(self.0.saturating_add(millis))
     }
 
-    /// The moment this many milliseconds earlier, at the earliest the epoch.
+    /// The time this many milliseconds earlier, at the earliest the epoch.
     #[must_use]
     pub fn minus(self, millis: u64) -> Self {
         Self(self.0.saturating_sub(millis))
@@ -131,17 +131,17 @@ impl TryFrom<u64> for Time {
     type Error = BadValue;
 
     fn try_from(millis: u64) -> Result<Self, BadValue> {
-        if millis <= END_OF_TIME { Ok(Self(millis)) } else { Err(BadValue::TooLarge(END_OF_TIME)) }
+        if millis <= MAX_TIME { Ok(Self(millis)) } else { Err(BadValue::TooLarge(MAX_TIME)) }
     }
 }
 
-/// The app's own properties of an event: a flat JSON object, kept as its text of at most 1,024 bytes.
+/// The app's own properties of an event: a flat JSON object, stored as text of at most 1,024 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "String")]
 pub struct Props(Box<str>);
 
 impl Props {
-    /// The most bytes that the JSON text may have.
+    /// The most bytes of the JSON text.
     pub const LIMIT: usize = 1024;
 
     /// The object as JSON text without white space.
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_hold_their_bounds_in_bytes() {
+    fn text_bounds_are_in_bytes() {
         type Short = BoundedText<1, 4>;
         assert!(Short::try_from("abcd".to_owned()).is_ok());
         assert_eq!(Short::try_from("ééé".to_owned()), Err(BadValue::TooLong(4)));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn props_are_flat_and_small() {
+    fn props_are_flat_and_bounded() {
         let parse = serde_json::from_str::<Props>;
         let good = parse(r#"{ "b": 1.5, "a": "x", "c": true }"#).unwrap();
         assert_eq!(good.as_json(), r#"{"a":"x","b":1.5,"c":true}"#);

@@ -48,7 +48,7 @@ impl HoldStore {
             // If the wall clock was set back, the saved deadline is too late.
             let left = left.min(self.max_length(reason));
             let hold = Hold::new(reason, now, left);
-            !left.is_zero() && self.registry.hold(&saved.room, &saved.visitor, mood, hold).is_ok()
+            !left.is_zero() && self.registry.add_held(&saved.room, &saved.visitor, mood, hold).is_ok()
         });
         let restored = restored.count();
         if restored > 0 {
@@ -164,12 +164,12 @@ mod tests {
         let mut saved = holds.restore().await;
         saved = holds.save_changes(saved).await;
         // A hold that ends before it is saved is not written.
-        registry.hold(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
+        registry.add_held(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
         registry.release(&ann);
         saved = holds.save_changes(saved).await;
         assert!(log() == before);
 
-        registry.hold(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
+        registry.add_held(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
         saved = holds.save_changes(saved).await;
         let with_ann = log();
         assert!(with_ann != before);

@@ -25,21 +25,21 @@ pub(crate) async fn run(context: &SessionContext) {
 
 /// Appends the presence since the last sample to the journal.
 pub(crate) fn take(context: &SessionContext) {
-    let Samples { length, whole, rooms, untold } = context.registry.take_samples();
-    let at = context.clock.wall().minus(millis(length));
+    let Samples { period, total, rooms, dropped } = context.registry.take_samples();
+    let at = context.clock.wall().minus(millis(period));
     let vocabulary = context.registry.vocabulary();
     let present = rooms.into_iter().filter(|(_, sample)| !sample.is_empty());
     let rooms: BTreeMap<_, _> = present.map(|(room, sample)| (room, to_event(vocabulary, &sample))).collect();
-    if rooms.is_empty() && whole.is_empty() && untold == 0 {
+    if rooms.is_empty() && total.is_empty() && dropped == 0 {
         return;
     }
-    let total = event::TotalSample { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &whole), rooms };
-    let batch = Batch { samples: vec![total], ..Batch::default() };
+    let sample = event::TotalSample { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &total), rooms };
+    let batch = Batch { samples: vec![sample], ..Batch::default() };
     let count = batch.sample_count();
     let taken = context.journal.append_all(None, batch);
-    let lost = untold + taken.map_or(count, |_| 0);
+    let lost = dropped + taken.map_or(count, |_| 0);
     if lost > 0 {
-        let of = count + untold;
+        let of = count + dropped;
         warn!(
             lost,
             of,

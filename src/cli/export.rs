@@ -278,8 +278,8 @@ mod tests {
             assert!(!has("2026-02-02", Some("lobby")), "{kind}");
             assert!(!has("2026-02-01", Some("garden")), "{kind}");
         }
-        let census = record("census", day("2026-02-01"), None);
-        assert!(!filter.matches(&census) && Filter::default().matches(&census));
+        let sample = record("census", day("2026-02-01"), None);
+        assert!(!filter.matches(&sample) && Filter::default().matches(&sample));
         let months = ["2025-12", "2026-01", "2026-02", "2026-03"].map(|month| month.parse().unwrap());
         assert_eq!(months.map(|month| filter.may_match(month)), [false, true, true, false]);
         assert!(months.into_iter().all(|month| Filter::default().may_match(month)));

@@ -22,7 +22,7 @@ fn text<const MIN: usize, const MAX: usize>() -> impl Strategy<Value = BoundedTe
     awkward.prop_map(|text| BoundedText::try_from(text).unwrap())
 }
 
-fn whole() -> impl Strategy<Value = SafeInteger> {
+fn integer() -> impl Strategy<Value = SafeInteger> {
     (0..1_u64 << 53).prop_map(|number| SafeInteger::try_from(number).unwrap())
 }
 
@@ -46,7 +46,7 @@ fn props() -> impl Strategy<Value = Option<Map<String, Value>>> {
     proptest::option::of(object).prop_map(move |object| object.and_then(flat))
 }
 
-fn who() -> impl Strategy<Value = (Uuid, RoomId, VisitorId, bool)> {
+fn ids() -> impl Strategy<Value = (Uuid, RoomId, VisitorId, bool)> {
     (any::<u128>(), "[a-z0-9][a-z0-9-]{0,9}", "[A-Za-z0-9_-]{1,9}", any::<bool>()).prop_map(
         |(id, room, visitor, is_bot)| {
             let (room, visitor) = (RoomId::try_from(room).unwrap(), VisitorId::try_from(visitor).unwrap());
@@ -57,7 +57,7 @@ fn who() -> impl Strategy<Value = (Uuid, RoomId, VisitorId, bool)> {
 
 fn page_view() -> impl Strategy<Value = Record> {
     let texts = (text(), proptest::option::of(text()), proptest::option::of(text()));
-    (who(), texts, time(), props()).prop_map(|((id, room, visitor, is_bot), texts, at, props)| {
+    (ids(), texts, time(), props()).prop_map(|((id, room, visitor, is_bot), texts, at, props)| {
         let (path, title, referrer) = texts;
         Record::PageView { id, room, visitor, is_bot, path, title, referrer, at, props }
     })
@@ -66,8 +66,8 @@ fn page_view() -> impl Strategy<Value = Record> {
 fn watch() -> impl Strategy<Value = Record> {
     let states = proptest::sample::select(vec![WatchState::Paused, WatchState::Playing, WatchState::Ended]);
     let times = (time(), time(), time(), proptest::option::of(time()), proptest::option::of(time()));
-    let measures = (whole(), proptest::option::of(whole()), proptest::option::of(whole()));
-    (who(), text(), states, times, measures, props()).prop_map(
+    let measures = (integer(), proptest::option::of(integer()), proptest::option::of(integer()));
+    (ids(), text(), states, times, measures, props()).prop_map(
         |((id, room, visitor, is_bot), content, state, times, (watched, position_ms, duration_ms), props)| {
             let (at, started_at, seen_at, position_at, props_at) = times;
             let watched_ms = watched.get();
@@ -93,18 +93,15 @@ fn watch() -> impl Strategy<Value = Record> {
 }
 
 fn sample() -> impl Strategy<Value = RoomSample> {
-    let moods_ms = proptest::collection::btree_map(".{0,6}", whole().prop_map(SafeInteger::get), 0..4);
-    (whole(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| RoomSample {
-        present_ms: present.get(),
-        peak,
-        joins,
-        moods_ms,
+    let moods_ms = proptest::collection::btree_map(".{0,6}", integer().prop_map(SafeInteger::get), 0..4);
+    (integer(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| {
+        RoomSample { present_ms: present.get(), peak, joins, moods_ms }
     })
 }
 
-fn census() -> impl Strategy<Value = Record> {
-    let rooms = proptest::collection::btree_map(who().prop_map(|(_, room, ..)| room), sample(), 0..4);
-    (who(), time(), sample(), rooms).prop_map(|((id, ..), at, hub, rooms)| Record::Census {
+fn presence_sample() -> impl Strategy<Value = Record> {
+    let rooms = proptest::collection::btree_map(ids().prop_map(|(_, room, ..)| room), sample(), 0..4);
+    (ids(), time(), sample(), rooms).prop_map(|((id, ..), at, hub, rooms)| Record::Census {
         id,
         at,
         hub,
@@ -113,7 +110,7 @@ fn census() -> impl Strategy<Value = Record> {
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    proptest::collection::vec(prop_oneof![page_view(), watch(), census()], 0..8)
+    proptest::collection::vec(prop_oneof![page_view(), watch(), presence_sample()], 0..8)
 }
 
 fn written(format: Format, records: &[Record]) -> Vec<u8> {
@@ -148,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn csv_has_a_column_for_each_field_and_rows_parse_as_serde_does(record in prop_oneof![page_view(), watch(), census()]) {
+    fn csv_has_a_column_for_each_field_and_rows_parse_as_serde_does(record in prop_oneof![page_view(), watch(), presence_sample()]) {
         let fields: Map<String, Value> = serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
         for name in fields.keys() {
             prop_assert!(columns::COLUMNS.contains(&name.as_str()), "{}", name);

@@ -1,8 +1,7 @@
-//! Archives: the events of a month in a file of compressed JSON Lines, with its checksum beside it.
+//! Archives: a month's events as compressed JSON Lines in a file, with a checksum file beside it.
 //!
-//! A file is written under a draft's name, brought to disk, and read back before it gets its own. All
-//! that touches the disk happens on threads that may wait, a slice at a time, so that whoever asked for
-//! it may stop at any moment. Knows no database.
+//! A draft is written under a temporary name, synced and read back before it gets its final name. All file access is on
+//! blocking threads, one slice at a time, so that callers can be cancelled. Knows no database.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -19,47 +18,47 @@ use super::event::Batch;
 use super::record::Record;
 use crate::private;
 
-/// The end of a draft's name.
+/// The suffix of a draft's name.
 const DRAFT: &str = ".new";
 
-/// Something about a file is not as it must be.
+/// An archive file is missing, damaged or cannot be accessed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("the archive {} is missing in {}", name(path), folder(path))]
     Missing {
-        /// Where it was looked for.
+        /// The expected path.
         path: PathBuf,
     },
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("the archive {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A line is no record.
+    /// A line is no valid record.
     #[error("the archive {}, line {line}: {why}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, from 1 on.
+        /// The line number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The parser's message.
         why: String,
     },
-    /// It is not the file that was written.
+    /// The checksum is wrong.
     #[error("the archive {} is damaged, or another file: its SHA-256 is {found}, not {expected}", path.display())]
     Checksum {
         /// The file.
         path: PathBuf,
-        /// As it was written.
+        /// The recorded SHA-256.
         expected: String,
-        /// As it is.
+        /// The file's SHA-256.
         found: String,
     },
-    /// What was written does not come back.
+    /// A draft does not read back as written.
     #[error("the archive {} does not read back as it was written", path.display())]
     ReadBack {
         /// The file.
@@ -85,12 +84,12 @@ fn folder(path: &Path) -> String {
     path.parent().unwrap_or(Path::new("")).display().to_string()
 }
 
-/// What is in a file that was written.
+/// Row count and checksum of a written archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Its lines.
+    /// The number of rows.
     pub rows: u64,
-    /// Its SHA-256, in hexadecimal.
+    /// The file's SHA-256, in hexadecimal.
     pub checksum: String,
 }
 
@@ -107,13 +106,13 @@ impl Archives {
         Self { folder: folder.unwrap_or_else(|| database.with_file_name("archive")) }
     }
 
-    /// The name of a month's archive.
+    /// The file name of a month's archive.
     #[must_use]
     pub(crate) fn name(month: Month) -> String {
         format!("breathing-room-{month}.jsonl.gz")
     }
 
-    /// Where the archive of this name is.
+    /// The path of an archive.
     #[must_use]
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -123,14 +122,14 @@ impl Archives {
         self.path(&format!("{}{DRAFT}", Self::name(month)))
     }
 
-    /// Gives a month's draft its own name, and writes its checksum beside it.
+    /// Renames a month's draft to its final name, and writes its checksum file.
     ///
     /// # Errors
-    /// The disk does not do it. The draft or the archive is there either way.
+    /// A file operation failed. The draft or the archive still exists.
     pub(crate) async fn publish(&self, month: Month, checksum: &str) -> Result<(), ArchiveError> {
         let (draft, path) = (self.draft(month), self.path(&Self::name(month)));
         let (folder, checksum) = (self.folder.clone(), checksum.to_owned());
-        aside(path, move |path| {
+        blocking(path, move |path| {
             fs::rename(draft, path)?;
             put_checksum(path, &checksum)?;
             File::open(folder)?.sync_all()
@@ -138,19 +137,19 @@ impl Archives {
         .await
     }
 
-    /// Throws a month's draft away.
+    /// Deletes a month's draft.
     ///
     /// # Errors
-    /// The disk does not do it.
+    /// The file cannot be deleted.
     pub(crate) async fn discard(&self, month: Month) -> Result<(), ArchiveError> {
-        aside(self.draft(month), remove).await
+        blocking(self.draft(month), remove).await
     }
 
-    /// Finishes what a crash cut short: a draft that is what is `expected` gets its name; the checksum
-    /// beside the archive is made right.
+    /// Completes a publication that a crash interrupted: renames a draft that has the checksum `expected`, and corrects
+    /// the archive's checksum file.
     ///
     /// # Errors
-    /// The disk does not do it.
+    /// A file operation failed.
     pub(crate) async fn finish(&self, month: Month, expected: &str) -> Result<(), ArchiveError> {
         match checksum(self.draft(month)).await {
             Ok(found) if found == expected => return self.publish(month, expected).await,
@@ -158,9 +157,11 @@ impl Archives {
             Err(other) => return Err(other),
         }
         let expected = expected.to_owned();
-        aside(self.path(&Self::name(month)), move |path| {
+        blocking(self.path(&Self::name(month)), move |path| {
             let is_there = path.exists();
-            if is_there && fs::read_to_string(beside(path)).ok() != Some(line(path, &expected)) {
+            if is_there
+                && fs::read_to_string(checksum_path(path)).ok() != Some(checksum_line(path, &expected))
+            {
                 put_checksum(path, &expected)?;
             }
             Ok(())
@@ -168,12 +169,12 @@ impl Archives {
         .await
     }
 
-    /// The months of all files here that have an archive's name, or (`drafts`) a draft's.
+    /// Returns the months of all archives, or of all drafts, in the folder.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub(crate) async fn months(&self, drafts: bool) -> Result<Vec<Month>, ArchiveError> {
-        aside(self.folder.clone(), move |folder| {
+        blocking(self.folder.clone(), move |folder| {
             let entries = match fs::read_dir(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries?,
@@ -189,18 +190,18 @@ impl Archives {
     }
 }
 
-/// Where the checksum of an archive stands, as `sha256sum --check` takes it.
-fn beside(path: &Path) -> PathBuf {
+/// The path of an archive's checksum file, in the format of `sha256sum --check`.
+fn checksum_path(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}.sha256", name(path)))
 }
 
-fn line(path: &Path, checksum: &str) -> String {
+fn checksum_line(path: &Path, checksum: &str) -> String {
     format!("{checksum}  {}\n", name(path))
 }
 
 fn put_checksum(path: &Path, checksum: &str) -> io::Result<()> {
-    let mut file = private::create(&beside(path))?;
-    file.write_all(line(path, checksum).as_bytes())?;
+    let mut file = private::create(&checksum_path(path))?;
+    file.write_all(checksum_line(path, checksum).as_bytes())?;
     file.sync_all()
 }
 
@@ -211,20 +212,20 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Does what waits for the disk on a thread that may wait.
-async fn aside<T: Send + 'static>(
+/// Runs blocking file access on a blocking thread.
+async fn blocking<T: Send + 'static>(
     path: PathBuf,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T, ArchiveError> {
     let named = path.clone();
     let done = tokio::task::spawn_blocking(move || work(&path)).await;
-    done.unwrap_or_else(|gone| Err(io::Error::other(gone))).map_err(|error| ArchiveError::io(&named, error))
+    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| ArchiveError::io(&named, error))
 }
 
-/// Lines that are read at once. Few in tests, so that there are many slices.
+/// Lines per slice. Few in tests, so that there are many slices.
 pub(crate) const LINES: usize = if cfg!(test) { 3 } else { 2_000 };
 
-/// Bytes that are hashed at once.
+/// Bytes hashed per slice.
 const BLOCK: u64 = 4 << 20;
 
 /// An archive that is being written.
@@ -236,17 +237,17 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Begins the draft of a month's archive, instead of one that was left behind.
+    /// Creates the draft of a month's archive; a leftover draft is deleted.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub(crate) async fn start(archives: &Archives, month: Month) -> Result<Self, ArchiveError> {
         let folder = archives.folder.clone();
         let path = archives.draft(month);
-        let file = aside(path.clone(), move |path| {
+        let file = blocking(path.clone(), move |path| {
             private::create_folder(&folder)?;
             if let Some(parent) = folder.canonicalize()?.parent() {
-                // The folder itself must not be lost with the power.
+                // The folder's own entry must survive a power loss.
                 File::open(parent)?.sync_all()?;
             }
             remove(path)?;
@@ -257,18 +258,18 @@ impl Draft {
         Ok(Self { path, out: Box::new(out), rows: 0 })
     }
 
-    /// Adds events, one to a line.
+    /// Appends events, one per line.
     ///
     /// # Errors
-    /// The disk does not take them.
+    /// The file cannot be written.
     pub(crate) async fn add(self, events: Batch) -> Result<Self, ArchiveError> {
         self.write(move || Record::of(&events).map(|record| serde_json::to_string(&record)).collect()).await
     }
 
-    /// Adds lines as they are.
+    /// Appends lines.
     ///
     /// # Errors
-    /// The disk does not take them.
+    /// The file cannot be written.
     pub(crate) async fn add_lines(self, lines: Vec<String>) -> Result<Self, ArchiveError> {
         self.write(move || Ok(lines)).await
     }
@@ -278,7 +279,7 @@ impl Draft {
         lines: impl FnOnce() -> serde_json::Result<Vec<String>> + Send + 'static,
     ) -> Result<Self, ArchiveError> {
         let Self { path, mut out, mut rows } = self;
-        aside(path, move |path| {
+        blocking(path, move |path| {
             for line in lines()? {
                 out.write_all(line.as_bytes())?;
                 out.write_all(b"\n")?;
@@ -289,13 +290,13 @@ impl Draft {
         .await
     }
 
-    /// Brings the draft to disk and reads it back.
+    /// Syncs the draft and reads it back.
     ///
     /// # Errors
-    /// It is not all there.
+    /// The file cannot be written, or does not read back.
     pub(crate) async fn finish(self) -> Result<Written, ArchiveError> {
         let Self { path, out, rows } = self;
-        let checksum = aside(path.clone(), move |_| {
+        let checksum = blocking(path.clone(), move |_| {
             let mut written = out.finish()?;
             written.flush()?;
             written.inner.get_ref().sync_all()?;
@@ -317,10 +318,10 @@ impl Draft {
     }
 }
 
-/// The event of a line, alone in its batch.
+/// Parses a line to a batch of one event.
 ///
 /// # Errors
-/// Why there is none.
+/// The line is no valid record.
 pub(crate) fn parse_line(line: &str) -> Result<Batch, String> {
     let record: Record = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut event = Batch::default();
@@ -332,7 +333,7 @@ pub(crate) fn parse_line(line: &str) -> Result<Batch, String> {
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    /// Lines that were read so far.
+    /// Lines read so far.
     read: u64,
     lines: Box<BufReader<MultiGzDecoder<Hashing<BufReader<File>>>>>,
 }
@@ -343,15 +344,15 @@ impl Source {
     /// # Errors
     /// It is missing, or cannot be read.
     pub(crate) async fn open(path: PathBuf) -> Result<Self, ArchiveError> {
-        let file = aside(path.clone(), |path| File::open(path)).await?;
+        let file = blocking(path.clone(), |path| File::open(path)).await?;
         let lines = BufReader::new(MultiGzDecoder::new(Hashing::new(BufReader::new(file))));
         Ok(Self { path, read: 0, lines: Box::new(lines) })
     }
 
-    /// What `read` makes of each of the next lines, at most `limit` of them; none at the end.
+    /// Maps the next lines, at most `limit`, with `read`. Returns none at the end.
     ///
     /// # Errors
-    /// The file ends early, or `read` says what is wrong with a line.
+    /// The file is truncated, or `read` failed for a line.
     pub(crate) async fn next<T: Send + 'static>(
         self,
         limit: usize,
@@ -367,7 +368,7 @@ impl Source {
             let read = before + slice.len() as u64;
             Ok((Self { path: path.to_path_buf(), read, lines }, slice))
         };
-        let (rest, slice) = aside(path, read_slice).await?;
+        let (rest, slice) = blocking(path, read_slice).await?;
         let numbered = (before + 1..).zip(slice);
         let slice: Result<Vec<T>, (u64, String)> =
             numbered.map(|(line, read)| read.map_err(|why| (line, why))).collect();
@@ -375,21 +376,21 @@ impl Source {
         Ok((rest, slice))
     }
 
-    /// The SHA-256 of what was read, in hexadecimal: the file's, at its end.
+    /// The SHA-256 of the bytes read so far, in hexadecimal; at the end, that of the file.
     #[must_use]
     pub(crate) fn checksum(&self) -> String {
         self.lines.get_ref().get_ref().checksum()
     }
 }
 
-/// A file's SHA-256, in hexadecimal.
+/// Returns a file's SHA-256, in hexadecimal.
 ///
 /// # Errors
-/// It is missing, or cannot be read.
+/// The file is missing or cannot be read.
 pub(crate) async fn checksum(path: PathBuf) -> Result<String, ArchiveError> {
-    let mut file = aside(path.clone(), |path| File::open(path).map(Hashing::new)).await?;
+    let mut file = blocking(path.clone(), |path| File::open(path).map(Hashing::new)).await?;
     loop {
-        let (rest, read) = aside(path.clone(), move |_| {
+        let (rest, read) = blocking(path.clone(), move |_| {
             let read = io::copy(&mut (&mut file).take(BLOCK), &mut io::sink())?;
             Ok((file, read))
         })
@@ -401,7 +402,7 @@ pub(crate) async fn checksum(path: PathBuf) -> Result<String, ArchiveError> {
     }
 }
 
-/// Hashes all that passes.
+/// Hashes all bytes that are read or written.
 #[derive(Debug)]
 struct Hashing<T> {
     inner: T,

@@ -1,7 +1,7 @@
-//! Stretches of UTC time that history is kept by: quarter hours, days and months.
+//! Periods of UTC time for rollups and partitions: quarter hours, days and months.
 //!
-//! Quarter hours, because every time zone in use is a multiple of 15 minutes away from UTC: any local
-//! hour or day is a whole number of them, also where the clocks change. Pure; knows no time zone.
+//! All time zones in use differ from UTC by a multiple of 15 minutes, so each local hour or day is a whole number of
+//! quarter hours, also when the clocks change. Pure; knows no time zones.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,10 +21,10 @@ pub(crate) const QUARTER_MS: u64 = 15 * 60 * 1000;
 /// An hour, in milliseconds.
 pub(crate) const HOUR_MS: u64 = 4 * QUARTER_MS;
 
-/// A day of UTC, in milliseconds. UTC has no other.
+/// A day of UTC, in milliseconds. All have the same length.
 pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// How long the period is that a rollup sums up. Each is a whole number of the one before.
+/// The length of a rollup's period. Each is a whole number of the previous one.
 #[derive(
     Debug,
     Clone,
@@ -57,7 +57,7 @@ impl Level {
         self.into()
     }
 
-    /// The start of the period in which `time` lies.
+    /// The start of the period that contains `time`.
     #[must_use]
     pub(crate) fn floor(self, time: Time) -> Time {
         match self {
@@ -67,7 +67,7 @@ impl Level {
         }
     }
 
-    /// The start of the first period that begins at `time` or later.
+    /// The start of the first period at `time` or later.
     #[must_use]
     pub(crate) fn ceil(self, time: Time) -> Time {
         match self.floor(time) {
@@ -87,27 +87,27 @@ impl Level {
     }
 }
 
-/// A calendar month of UTC: what a partition of the raw rows holds. Written `2026-11`.
+/// A calendar month of UTC, the period of a partition. Written `2026-11`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Month {
     year: i16,
     month: i8,
 }
 
-/// Text that is no month.
+/// A text is no month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a month such as 2026-11")]
 pub struct BadMonth;
 
 impl Month {
-    /// The month in which `time` lies.
+    /// The month that contains `time`.
     #[must_use]
     pub fn of(time: Time) -> Self {
         let date = timestamp(time).to_zoned(TimeZone::UTC).date();
         Self { year: date.year(), month: date.month() }
     }
 
-    /// Its first moment.
+    /// The start of the month.
     #[must_use]
     pub fn start(self) -> Time {
         let midnight =
@@ -115,7 +115,7 @@ impl Month {
         midnight.map_or(Time::from_millis(0), |start| time(start.timestamp()))
     }
 
-    /// The month after it.
+    /// The next month.
     #[must_use]
     pub fn next(self) -> Self {
         match self.month {
@@ -124,7 +124,7 @@ impl Month {
         }
     }
 
-    /// As it stands in names of tables: `2026_11`.
+    /// The month in names of tables: `2026_11`.
     #[must_use]
     pub fn suffix(self) -> String {
         format!("{:04}_{:02}", self.year, self.month)
@@ -156,20 +156,20 @@ impl Serialize for Month {
 
 schema!(Month, text_like("[0-9]{4}-(0[1-9]|1[0-2])").description(Some("A calendar month of UTC.")));
 
-/// The same moment for the calendar library, whose time ends a day before ours.
+/// Converts to jiff's timestamp, whose range ends a day before the hub's.
 #[must_use]
 pub(crate) fn timestamp(time: Time) -> Timestamp {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
-/// The same moment back.
+/// Converts from jiff's timestamp.
 #[must_use]
 pub(crate) fn time(timestamp: Timestamp) -> Time {
     Time::from_millis(timestamp.as_millisecond().try_into().unwrap_or(0))
 }
 
-/// The moment so many months of UTC before `time`, or the last one of a shorter month.
+/// The time `months` of UTC before `time`; the last day of a shorter month.
 #[must_use]
 pub(crate) fn months_before(time_: Time, months: u16) -> Time {
     let zoned = timestamp(time_).to_zoned(TimeZone::UTC);
@@ -187,22 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn stretches_nest_over_month_ends_and_leap_years() {
-        let moment = at("2024-02-29T23:59:59.999Z");
-        assert_eq!(Level::Quarter.floor(moment), at("2024-02-29T23:45:00Z"));
-        assert_eq!(Level::Day.floor(moment), at("2024-02-29T00:00:00Z"));
-        assert_eq!(Level::Month.floor(moment), at("2024-02-01T00:00:00Z"));
+    fn periods_nest_at_month_ends_and_in_leap_years() {
+        let instant = at("2024-02-29T23:59:59.999Z");
+        assert_eq!(Level::Quarter.floor(instant), at("2024-02-29T23:45:00Z"));
+        assert_eq!(Level::Day.floor(instant), at("2024-02-29T00:00:00Z"));
+        assert_eq!(Level::Month.floor(instant), at("2024-02-01T00:00:00Z"));
         for level in Level::VARIANTS {
-            assert_eq!(level.after(level.floor(moment)), at("2024-03-01T00:00:00Z"));
-            assert_eq!(level.ceil(moment), at("2024-03-01T00:00:00Z"));
-            assert_eq!(level.ceil(level.floor(moment)), level.floor(moment));
+            assert_eq!(level.after(level.floor(instant)), at("2024-03-01T00:00:00Z"));
+            assert_eq!(level.ceil(instant), at("2024-03-01T00:00:00Z"));
+            assert_eq!(level.ceil(level.floor(instant)), level.floor(instant));
         }
         assert_eq!(Level::Month.after(at("2023-02-01T00:00:00Z")), at("2023-03-01T00:00:00Z"));
         assert_eq!(Month::of(at("1999-12-31T23:59:59Z")).next().start(), at("2000-01-01T00:00:00Z"));
     }
 
     #[test]
-    fn months_are_written_and_read() {
+    fn month_round_trips_through_text() {
         let month = Month::of(at("2026-01-31T12:00:00Z"));
         assert_eq!((month.to_string(), month.suffix()), ("2026-01".to_owned(), "2026_01".to_owned()));
         assert_eq!("2026-01".parse(), Ok(month));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn months_before_stay_in_shorter_months() {
+    fn months_before_clamps_to_shorter_months() {
         assert_eq!(months_before(at("2026-03-31T00:00:00Z"), 1), at("2026-02-28T00:00:00Z"));
         assert_eq!(months_before(at("2026-03-31T00:00:00Z"), 13), at("2025-02-28T00:00:00Z"));
         assert_eq!(months_before(at("1970-01-01T00:00:00Z"), 1), Time::from_millis(0));

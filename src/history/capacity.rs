@@ -1,7 +1,7 @@
-//! The journal's capacity: how much may wait to be written, in events and in bytes, and who holds how much of it.
+//! The journal's capacity: limits of pending events and bytes, with a quota of both for each address.
 //!
-//! One address may not fill the journal for the others (see [`Quota`]). What an epoch holds is given back when it
-//! is committed. Pure, but for the quotas' locks.
+//! The quota keeps one address from filling the journal (see [`Quota`]). An epoch's reservations are released when it
+//! is committed. Pure, except for the quotas' locks.
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
@@ -11,27 +11,27 @@ use crate::address::Address;
 use crate::quota::{Exhausted, Quota, Sharing};
 use crate::rejections::Limit;
 
-/// How far the hub's own measures may go beyond the limits: to this many times as much.
+/// The hub's own measures may use this many times the limits.
 const MEASURED: u64 = 2;
 
-/// How much may be pending.
+/// Limits of pending events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct JournalLimits {
-    /// The most events. A sample of a total counts as one.
+    /// Limit of events. A room sample counts as one.
     pub events: usize,
-    /// The most bytes that they may take in memory.
+    /// Limit of their memory, in bytes.
     pub bytes: usize,
-    /// Who may have how much of both.
+    /// How addresses share both limits.
     pub sharing: Sharing,
 }
 
-/// The journal has no room: nothing was taken.
+/// The journal has no room; nothing was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JournalFull {
-    /// For nobody.
+    /// The whole journal is full.
     #[error("the event queue is full: send it again later")]
     Queue,
-    /// For this address.
+    /// The address's quota is full.
     #[error("too many events of your address wait to be written: send it again later")]
     Address,
 }
@@ -54,12 +54,12 @@ impl From<JournalFull> for Limit {
     }
 }
 
-/// How much some events are.
+/// The size of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct BatchSize {
-    /// How many.
+    /// Number of events.
     pub events: u64,
-    /// How many bytes of memory they take.
+    /// Their memory, in bytes.
     pub bytes: u64,
 }
 
@@ -78,7 +78,7 @@ impl AddAssign for BatchSize {
     }
 }
 
-/// What the events of one epoch hold of the capacity, by address; the hub's own have none.
+/// What the events of one epoch reserve of the capacity, by address; the hub's own have none.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
     by_address: HashMap<Option<Address>, BatchSize>,
@@ -86,7 +86,7 @@ pub(super) struct Reservations {
 }
 
 impl Reservations {
-    /// What all hold together.
+    /// The sum of all reservations.
     pub(super) fn total(&self) -> BatchSize {
         self.total
     }
@@ -99,7 +99,7 @@ impl Reservations {
     }
 }
 
-/// How much is pending and how much may be.
+/// Used and total capacity.
 #[derive(Debug)]
 pub(super) struct Capacity {
     events: Quota,
@@ -112,10 +112,10 @@ impl Capacity {
         Self { events: quota(limits.events), bytes: quota(limits.bytes) }
     }
 
-    /// Takes room for `size`, which `reservations` keeps.
+    /// Reserves `size` and adds it to `reservations`.
     ///
     /// # Errors
-    /// There is none; nothing was taken.
+    /// A limit or the address's quota is exceeded; nothing is reserved.
     pub(super) fn reserve(
         &self,
         reservations: &mut Reservations,
@@ -131,10 +131,10 @@ impl Capacity {
         Ok(())
     }
 
-    /// Takes room for what the hub itself has measured, even beyond the limits, up to twice as much.
+    /// Reserves `size` for a measure of the hub itself, up to twice the limits.
     ///
     /// # Errors
-    /// There is that much.
+    /// Twice the limit is used.
     pub(super) fn reserve_measured(
         &self,
         reservations: &mut Reservations,
@@ -150,7 +150,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Gives back all that an epoch holds.
+    /// Releases all reservations of an epoch.
     pub(super) fn release(&self, reservations: &mut Reservations) {
         reservations.total = BatchSize::default();
         for (address, size) in reservations.by_address.drain() {
@@ -159,12 +159,12 @@ impl Capacity {
         }
     }
 
-    /// Whether `pending`, of an epoch that is open, is so much that it had better be flushed: a quarter.
+    /// Returns whether the open epoch has a quarter of a limit, so that a flush is due.
     pub(super) fn is_flush_due(&self, pending: BatchSize) -> bool {
         pending.events >= self.events.limit() / 4 || pending.bytes >= self.bytes.limit() / 4
     }
 
-    /// Whether newcomers find next to no room either.
+    /// Returns whether a new address finds almost no room.
     pub(super) fn is_full(&self) -> bool {
         self.events.is_full() || self.bytes.is_full()
     }
@@ -173,7 +173,7 @@ impl Capacity {
         BatchSize { events: self.events.limit(), bytes: self.bytes.limit() }
     }
 
-    /// Bytes that are pending.
+    /// Pending bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.used()
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn events_and_bytes_are_both_bounded_and_what_is_rejected_holds_nothing() {
+    fn events_and_bytes_are_bounded_and_rejected_batches_reserve_nothing() {
         let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::FirstCome });
         let mut reserved = Reservations::default();
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 101)), Err(JournalFull::Queue));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_quota_of_events_and_of_bytes_and_the_hub_none() {
+    fn addresses_have_a_quota_of_events_and_bytes_and_the_hub_has_none() {
         let capacity = Capacity::new(JournalLimits { events: 800, bytes: 8_000, sharing: Sharing::Fair });
         let mut reserved = Reservations::default();
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(350, 1)), Ok(()));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hub_measured_goes_beyond_the_limits_but_not_on_and_on() {
+    fn measures_of_the_hub_may_use_twice_the_limits() {
         let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::Fair });
         let mut reserved = Reservations::default();
         for _ in 0..20 {

@@ -1,8 +1,7 @@
-//! Events: events about what happened, normalized for the store.
+//! Events as the store keeps them: page views, watch sessions and presence samples.
 //!
-//! A message becomes a event when the hub adds who sent it, where, and when it came. Events merge: a page
-//! view is a set element, a watch session takes the larger of its measures, a total is told
-//! once. So all of them may be told again at any time and in any order. Pure.
+//! A message becomes an event when the hub adds its sender, room and time. Events merge idempotently and in any order:
+//! page views and samples are deduplicated by id, and a watch session keeps the maximum of each measure. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,29 +17,29 @@ use crate::protocol::{
 };
 use crate::time::millis;
 
-/// How far before a message's own time a watch session may have started, in milliseconds: 24 hours.
+/// How long before a message's own time its watch session may have started, in milliseconds: 24 hours.
 const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// How old an event may be when it comes, in milliseconds: 7 days.
+/// Maximum age of an event, in milliseconds: 7 days.
 const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
 pub(crate) const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
-/// What a text takes in memory besides its bytes: two counters or a length, and what the allocator rounds up.
+/// Memory of a text besides its bytes: two counters or a length, and the allocator's rounding.
 const TEXT_BYTES: usize = 32;
 
-/// What a room's sample of a total takes in memory: two maps have room for more than they hold.
+/// Memory of a room's sample: two maps with spare capacity.
 const SAMPLE_BYTES: usize = 768;
 
-/// Where something happened, and to whom.
+/// The visitor that an event is of, and the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The room.
     pub room: RoomId,
     /// The visitor.
     pub visitor: VisitorId,
-    /// Whether the visitor is a known bot, which is kept and counts nowhere.
+    /// Whether the visitor is a known bot. Events of bots are stored, but count nowhere.
     pub is_bot: bool,
 }
 
@@ -50,26 +49,26 @@ impl Actor {
     }
 }
 
-/// What a text takes in memory.
+/// Memory of a text, in bytes.
 fn text(text: &str) -> usize {
     TEXT_BYTES + text.len()
 }
 
-/// What a event takes in memory in a list that grows, half of whose room may be empty.
+/// Memory of an event in a growing vector, up to half of which may be spare capacity.
 fn entry<T>() -> usize {
     2 * size_of::<T>()
 }
 
-/// One event of either kind.
+/// An event of a visitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A page was seen.
+    /// A page view.
     PageView(PageViewEvent),
-    /// The state of a watch session.
+    /// A state of a watch session.
     Watch(WatchEvent),
 }
 
-/// That a page was seen.
+/// A page view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageViewEvent {
     pub(in crate::history) actor: Actor,
@@ -82,7 +81,7 @@ pub struct PageViewEvent {
 }
 
 impl PageViewEvent {
-    /// The event that `view`, which came at `arrived`, tells.
+    /// Builds the event of a message that came at `arrived`.
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
@@ -99,34 +98,34 @@ impl PageViewEvent {
     }
 }
 
-/// How far a watch session was, at some moment, or after all that was told of it so far.
+/// The state of a watch session, of one message or merged from several.
 ///
-/// Each part merges by a rule that does not care for order or repetition; see [`merge`](Self::merge).
+/// Each field merges independently of order and repetition; see [`merge`](Self::merge).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchEvent {
     pub(in crate::history) actor: Actor,
     pub(in crate::history) id: Uuid,
     pub(in crate::history) content: BoundedText<1, 512>,
     pub(in crate::history) state: WatchState,
-    /// The latest `at` of a message.
+    /// The latest `at` of all messages.
     pub(in crate::history) at: Time,
-    /// The most that was claimed or measured.
+    /// The maximum that a client claimed or the hub measured.
     pub(in crate::history) watched_ms: u64,
     pub(in crate::history) started_at: Time,
-    /// The latest moment at which it was known to go on.
+    /// The latest time at which the session was known to run.
     pub(in crate::history) seen_at: Time,
-    /// With the `at` of the message that told it.
+    /// With the `at` of its message.
     pub(in crate::history) position_ms: Option<(Time, SafeInteger)>,
     pub(in crate::history) duration_ms: Option<SafeInteger>,
-    /// With the `at` of the message that told them.
+    /// With the `at` of their message.
     pub(in crate::history) props: Option<(Time, Props)>,
 }
 
 impl WatchEvent {
-    /// The event that `watch`, which came at `arrived`, tells.
+    /// Builds the event of a message that came at `arrived`.
     ///
-    /// The start and the moment it was seen are of one clock, the client's where it told its start
-    /// and else the hub's, so that a wrong clock does not make time.
+    /// `started_at` and `seen_at` are of the same clock, so that a wrong clock adds no time: the client's if the
+    /// message has a start, else the hub's.
     ///
     /// # Errors
     /// `at` is more than 7 days old, or more than 5 minutes ahead.
@@ -152,7 +151,7 @@ impl WatchEvent {
         })
     }
 
-    /// The same, where the hub itself has measured `total` by now, `since` after the message came.
+    /// Returns the event with the hub's own measure: `total` watched, `since` after the message.
     #[must_use]
     pub(crate) fn measured(mut self, total: Duration, since: Duration) -> Self {
         self.watched_ms = self.watched_ms.max(millis(total));
@@ -160,7 +159,7 @@ impl WatchEvent {
         self
     }
 
-    /// Only what the hub can go on measuring: what else was told of the watch session is queued already.
+    /// Returns only the fields that the hub measures further. The others are already queued.
     #[must_use]
     pub(crate) fn measurable(self) -> Self {
         Self { position_ms: None, duration_ms: None, props: None, ..self }
@@ -171,11 +170,11 @@ impl WatchEvent {
         entry::<Self>() + self.actor.texts() + text(self.content.as_str()) + props
     }
 
-    /// What both tell of the same watch session: a join of semilattices, part by part. Where two
-    /// messages have the same `at`, the larger values win, so that order never matters.
+    /// Merges two states of one session, field by field: a join of semilattices. Of two messages with the same `at` the
+    /// larger values win, so the order has no effect.
     #[must_use]
     pub(crate) fn merge(self, other: Self) -> Self {
-        let told = |event: &Self| {
+        let order = |event: &Self| {
             (event.at, event.actor.room.clone(), event.actor.visitor.clone(), event.content.clone())
         };
         let state = match (self.state, other.state) {
@@ -185,7 +184,7 @@ impl WatchEvent {
         };
         let is_bot = self.actor.is_bot || other.actor.is_bot;
         let at = self.at.max(other.at);
-        let (newer, older) = if told(&other) > told(&self) { (other, self) } else { (self, other) };
+        let (newer, older) = if order(&other) > order(&self) { (other, self) } else { (self, other) };
         Self {
             actor: Actor { is_bot, ..newer.actor },
             id: newer.id,
@@ -201,37 +200,37 @@ impl WatchEvent {
         }
     }
 
-    /// Time watched, which is never more than what has passed since the start, in milliseconds.
+    /// Time watched in milliseconds, at most the time since the start.
     #[must_use]
     pub(crate) fn watched(&self) -> u64 {
         self.watched_ms.min(self.seen_at.millis().saturating_sub(self.started_at.millis()))
     }
 
-    /// The watch session.
+    /// The id of the watch session.
     #[must_use]
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Its state, and since when: what decides between two messages.
+    /// The state and its time, which decide between two messages.
     #[must_use]
     pub(crate) fn state_at(&self) -> (WatchState, Time) {
         (self.state, self.at)
     }
 }
 
-/// Who was present for a while, at most a minute: in every room where somebody was, and over all.
+/// Presence over at most one minute, in the whole hub and in each room that was not empty.
 ///
 /// A hub that starts or stops within a minute takes two samples of it; they add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TotalSample {
-    /// Makes it idempotent.
+    /// Unique id, for deduplication.
     pub id: Uuid,
-    /// When it begins.
+    /// Start of the sample.
     pub at: Time,
-    /// The whole hub, where a person in two rooms counts once.
+    /// The whole hub, where a visitor in two rooms counts once.
     pub hub: RoomSample,
-    /// The rooms in which somebody was.
+    /// The rooms that were not empty.
     pub rooms: BTreeMap<RoomId, RoomSample>,
 }
 
@@ -242,29 +241,29 @@ impl TotalSample {
     }
 }
 
-/// Who was present in one room, or over all.
+/// Presence in one room or in the whole hub.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RoomSample {
-    /// How long each person was present, added up, in milliseconds.
-    #[serde(deserialize_with = "whole")]
+    /// Sum of the visitors' presence times, in milliseconds.
+    #[serde(deserialize_with = "integer")]
     pub present_ms: u64,
-    /// The most who were present at once.
+    /// The maximum of visitors present at once.
     pub peak: u32,
-    /// People who came.
+    /// How many visitors joined.
     pub joins: u32,
-    /// How long each person was in each mood, added up, in milliseconds.
-    #[serde(deserialize_with = "wholes")]
+    /// Sum of the visitors' presence times by mood, in milliseconds.
+    #[serde(deserialize_with = "integers")]
     pub moods_ms: BTreeMap<String, u64>,
 }
 
-// What comes from a file is bounded as what comes over the network is.
+// Numbers from files have the same bounds as numbers from the network.
 
-fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+fn integer<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     SafeInteger::deserialize(number).map(SafeInteger::get)
 }
 
-fn wholes<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, u64>, D::Error> {
+fn integers<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, u64>, D::Error> {
     let map = BTreeMap::<String, SafeInteger>::deserialize(map)?;
     Ok(map.into_iter().map(|(key, number)| (key, number.get())).collect())
 }
@@ -281,32 +280,32 @@ fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, ParseError> {
     }
 }
 
-/// Events of all kinds, each in the order in which they came: what one transaction commits.
+/// Events of all kinds, each in arrival order. One transaction commits a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The page views.
+    /// Page views.
     pub page_views: Vec<PageViewEvent>,
-    /// The watch sessions' states.
+    /// States of watch sessions.
     pub watches: Vec<WatchEvent>,
-    /// The samples.
+    /// Presence samples.
     pub samples: Vec<TotalSample>,
 }
 
 impl Batch {
-    /// Events of all kinds.
+    /// The number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.page_views.len() + self.watches.len() + self.samples.len()
     }
 
-    /// What they take of a queue's limit: a total takes as much as it has samples.
+    /// The number that counts toward the queue limit: a presence sample counts once for each of its room samples.
     #[must_use]
     pub(crate) fn weight(&self) -> usize {
         self.page_views.len() + self.watches.len() + self.sample_count()
     }
 
-    /// About how many bytes of memory they take: their texts, their fixed size and what each of both costs
-    /// beside that. What events share counts for each of them.
+    /// Estimated memory in bytes: texts, fixed sizes, and the overhead of both. A text that several events share counts
+    /// for each of them.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         let views = self.page_views.iter().map(PageViewEvent::bytes);
@@ -314,7 +313,7 @@ impl Batch {
         views.chain(watches).chain(self.samples.iter().map(TotalSample::bytes)).sum()
     }
 
-    /// Takes events from the front, of each kind in their order, until they are so many bytes.
+    /// Removes events from the front, in order of each kind, until they reach `bytes`.
     #[must_use]
     pub(crate) fn split_front(&mut self, bytes: usize) -> Self {
         let mut left = bytes;
@@ -325,19 +324,19 @@ impl Batch {
         }
     }
 
-    /// Samples of all samples.
+    /// The number of room samples.
     #[must_use]
     pub fn sample_count(&self) -> usize {
         self.samples.iter().map(|total| 1 + total.rooms.len()).sum()
     }
 
-    /// Whether there is no event.
+    /// Whether the batch has no events.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The months of the tables that they belong to.
+    /// The months of the partitions that the events belong to.
     #[must_use]
     pub fn months(&self) -> BTreeSet<Month> {
         let views = self.page_views.iter().map(|view| view.at);
@@ -345,7 +344,7 @@ impl Batch {
         views.chain(watches).chain(self.samples.iter().map(|total| total.at)).map(Month::of).collect()
     }
 
-    /// Adds an event behind the others.
+    /// Appends an event.
     pub fn push(&mut self, event: Event) {
         match event {
             Event::PageView(event) => self.page_views.push(event),
@@ -353,14 +352,14 @@ impl Batch {
         }
     }
 
-    /// Keeps only the events of one visitor. Presence samples are nobody's.
+    /// Removes events of other visitors, and presence samples.
     pub(crate) fn keep_only(&mut self, visitor: &VisitorId) {
         self.page_views.retain(|view| view.actor.visitor == *visitor);
         self.watches.retain(|watch| watch.actor.visitor == *visitor);
         self.samples.clear();
     }
 
-    /// Adds another batch behind this one.
+    /// Appends another batch.
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);
         self.watches.append(&mut other.watches);
@@ -369,12 +368,12 @@ impl Batch {
 }
 
 fn front<T>(events: &mut Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
-    let mut is_taken = |event: &T| {
-        let is_taken = *left > 0;
+    let mut fits = |event: &T| {
+        let fits = *left > 0;
         *left = left.saturating_sub(bytes(event));
-        is_taken
+        fits
     };
-    let count = events.iter().take_while(|event| is_taken(event)).count();
+    let count = events.iter().take_while(|event| fits(event)).count();
     events.drain(..count).collect()
 }
 
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_weighs_its_texts_and_its_fixed_size() {
+    fn event_memory_is_texts_plus_fixed_size() {
         let fixed = 2 * size_of::<PageViewEvent>() + 3 * TEXT_BYTES + 2;
         assert_eq!(view(1, 100).bytes(), fixed + 100);
         let title = view(1, 100).title.insert("ü".repeat(10).try_into().unwrap()).clone();
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_split_in_its_order_into_slices_of_so_many_bytes_and_one_event_at_least() {
+    fn batch_splits_in_order_into_slices_of_at_least_one_event() {
         let views: Vec<_> = (0..10).map(|number| view(number, 500)).collect();
         let each = views[0].bytes();
         let whole = Batch { page_views: views, ..Batch::default() };

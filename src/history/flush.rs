@@ -1,9 +1,8 @@
-//! The flush task: the one that writes what happened.
+//! The flush task: commits the journal to the store.
 //!
-//! It wakes at every interval, when the journal is a quarter full, and when somebody asks; it closes
-//! the open epoch and commits it, in one transaction, or, where it is large, in several. What fails stays, in
-//! order, in front of everything newer, and is tried again after growing waits. When nobody can append any more,
-//! it flushes what is left and ends.
+//! It wakes at each interval, when the journal is a quarter full, and on request. It closes the open epoch and commits
+//! it in one transaction, or in several if it is large. A batch that fails stays in front of newer ones and is retried
+//! with exponential backoff. When all senders are dropped, it commits the rest and ends.
 
 use std::time::Duration;
 
@@ -15,27 +14,26 @@ use super::journal::{FlushError, FlushRequest, JournalReceiver, Reply};
 use super::status::{Epoch, Flushed};
 use super::store::{CommitError, Store};
 
-/// The first wait after a failure; it doubles with each further one.
+/// Delay of the first retry; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 
-/// The longest wait between two tries.
+/// Maximum delay of a retry.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// How many bytes of events a transaction commits: as many as bound what it copies of them, and enough that most
-/// flushes are one transaction.
+/// Bytes of events per transaction. It bounds the memory that a commit copies; most flushes are one transaction.
 const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the task woke up.
 enum Wake {
-    /// The interval, or the wait after a failure, is over.
+    /// The interval or the retry delay is over.
     Due,
     /// A request came.
     Asked(FlushRequest),
-    /// Nothing can come any more.
+    /// All senders are dropped.
     Closed,
 }
 
-/// Drains the journal into the store until nobody can append any more and all is committed.
+/// Commits the journal to the store until all senders are dropped and all events are committed.
 pub(crate) async fn run(receiver: JournalReceiver, store: Store, interval: Duration) {
     Flusher { receiver, store, uncommitted: None, failures: 0, waiting: Vec::new() }.run(interval).await;
 }
@@ -43,15 +41,16 @@ pub(crate) async fn run(receiver: JournalReceiver, store: Store, interval: Durat
 struct Flusher {
     receiver: JournalReceiver,
     store: Store,
-    /// The epoch that could not be committed yet.
+    /// The epoch whose commit failed.
     uncommitted: Option<PendingEpoch>,
-    /// How often in a row it could not.
+    /// Failed commits in a row.
     failures: u32,
-    /// Who waits for the next flush. Each has appended something, or reads what is uncommitted of one visitor, which is paced.
+    /// Requests that wait for the next flush. Bounded: each comes from an append or from a rate-limited read of
+    /// personal data.
     waiting: Vec<Reply>,
 }
 
-/// An epoch that is to be committed: the transaction that is next, and what comes after it.
+/// An epoch to commit: the events of the next transaction, and the rest.
 struct PendingEpoch {
     epoch: Epoch,
     slice: Batch,
@@ -73,7 +72,7 @@ impl Flusher {
                 Wake::Asked(request) => self.note(request),
                 Wake::Closed => break,
             };
-            // One flush serves all who ask before it begins.
+            // One flush serves all requests that came before it.
             while let Some(request) = self.receiver.try_request() {
                 is_due |= self.note(request);
             }
@@ -94,8 +93,8 @@ impl Flusher {
         }
     }
 
-    /// Whether a request is served now. The wait after a failure is for the database's sake: only the admin cuts it
-    /// short.
+    /// Returns whether a request is served now. Only the admin's request skips the retry delay, which protects the
+    /// database.
     fn note(&mut self, request: FlushRequest) -> bool {
         match request {
             FlushRequest::Soon => self.failures == 0,
@@ -110,16 +109,16 @@ impl Flusher {
         }
     }
 
-    /// Flushes, and tells all who wait.
+    /// Flushes, and replies to all waiting requests.
     async fn serve(&mut self) {
         let result = self.flush().await.map_err(|error| FlushError::NotCommitted(error.to_string()));
         for reply in self.waiting.drain(..) {
-            // Whoever hung up does not want to know.
+            // A failed send means that the requester has left.
             let _ = reply.send(result.clone());
         }
     }
 
-    /// Commits the uncommitted epoch, where there is one, and then everything that is pending.
+    /// Commits the epoch that failed before, if any, and then all pending events.
     async fn flush(&mut self) -> Result<Flushed, CommitError> {
         let mut total = Flushed::default();
         if let Some(pending) = self.uncommitted.take() {
@@ -131,7 +130,7 @@ impl Flusher {
         Ok(total)
     }
 
-    /// Commits an epoch in slices, a transaction for each. What a commit copies goes with the slice.
+    /// Commits an epoch in slices, one transaction for each.
     async fn commit(&mut self, mut pending: PendingEpoch) -> Result<Flushed, CommitError> {
         let started = Instant::now();
         let mut flushed = Flushed::default();
@@ -143,7 +142,7 @@ impl Flusher {
             if let Err(error) = self.store.commit(&pending.slice).await {
                 self.failures += 1;
                 let (events, tries) = (pending.len(), self.failures);
-                warn!(%error, fault = ?error.fault(), events, tries, "the database did not take a batch: uncommitted, and tried again");
+                warn!(%error, fault = ?error.fault(), events, tries, "cannot commit a batch: it stays queued and is retried");
                 self.receiver.failed(error.fault(), error.to_string());
                 self.uncommitted = Some(pending);
                 return Err(error);
@@ -152,7 +151,7 @@ impl Flusher {
                 info!(
                     events = pending.slice.len(),
                     tries = self.failures,
-                    "the database takes batches again"
+                    "committed a batch after failures"
                 );
             }
             self.failures = 0;

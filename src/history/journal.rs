@@ -1,9 +1,8 @@
-//! The journal: events that are not yet in the database, in epochs.
+//! The journal: pending events, grouped in epochs.
 //!
-//! An event belongs to the epoch that is open when it comes. A flush closes that epoch and commits
-//! it whole, so that "this event is on disk" is "its epoch is committed": one number for
-//! everybody, and no bookkeeping per event. The journal is bounded in events and in bytes, and an address has a
-//! quota of both; where there is no room, it says so.
+//! An event belongs to the epoch that is open when it arrives. A flush closes the epoch and commits it as a whole, so
+//! one number acknowledges all its events. The journal is bounded in events and bytes, with a quota of both for each
+//! address, and rejects events beyond them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,35 +20,35 @@ use crate::protocol::{Time, VisitorId};
 use crate::sync::lock;
 use crate::time::{Clock, millis};
 
-/// Flushes that may be asked for before the flush task has looked.
+/// Limit of flush requests that the flush task has not read yet.
 const REQUESTS: usize = 64;
 
-/// How long a flush is waited for by whoever does not force one. What is queued is written later all the same.
+/// How long [`Journal::flush`] waits. The events stay queued after that.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a flush that somebody waits for did not happen.
+/// Why a flush failed or is not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlushError {
-    /// The commit failed, for the reason that the database gave. The events are kept and will be tried again.
-    #[error("the events are queued, but the database did not take them yet; they will be tried again: {0}")]
+    /// The commit failed with the database's message. The events stay queued, and the flush task retries.
+    #[error("the events are queued, but not committed yet; the hub will retry: {0}")]
     NotCommitted(String),
-    /// The commit failed or was not done in time. For those who need not know the database's reasons.
-    #[error("the events are queued, but not in the database yet; they will be tried again")]
+    /// The commit failed or took too long. For clients, without the database's message.
+    #[error("the events are queued, but not in the database yet; the hub will retry")]
     Pending,
-    /// The hub is past its last flush.
+    /// The flush task has ended.
     #[error("the hub has stopped")]
     Stopped,
 }
 
-/// The way into the journal. Cloning shares it; when the last one is dropped, the flush task flushes
-/// what is left and ends.
+/// The sending end of the journal. Clones share it. When the last one is dropped, the flush task commits the rest and
+/// ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     requests: mpsc::Sender<FlushRequest>,
 }
 
-/// A look at the journal from outside. Made by [`Journal::monitor`].
+/// Reads the journal's state without keeping it open. From [`Journal::monitor`].
 #[derive(Debug, Clone)]
 pub struct JournalMonitor(Arc<Shared>);
 
@@ -60,15 +59,14 @@ pub(crate) struct JournalReceiver {
     requests: mpsc::Receiver<FlushRequest>,
 }
 
-/// What makes the flush task look before its time.
+/// Wakes the flush task before its interval is over.
 #[derive(Debug)]
 pub(crate) enum FlushRequest {
     /// The journal is a quarter full.
     Soon,
-    /// Somebody waits for everything that is pending now. While the database takes nothing, they wait for the next
-    /// try.
+    /// A client waits for all events that are pending now. After a failed commit, it waits for the next retry.
     Join(Reply),
-    /// The same, but the next try is at once.
+    /// As `Join`, but retries at once.
     Force(Reply),
 }
 
@@ -80,8 +78,7 @@ struct Shared {
     capacity: Capacity,
     clock: Clock,
     metrics: HistoryMetrics,
-    /// Held for O(1), for one append of at most a request's events, or, when somebody asks for a visitor's,
-    /// for one pass over the pending ones.
+    /// Held for O(1), for one append of at most a request's events, or for one scan of the pending events of a visitor.
     queue: Mutex<Queue>,
     committed: watch::Sender<Epoch>,
 }
@@ -90,11 +87,11 @@ struct Shared {
 struct Queue {
     epoch: Epoch,
     open: Batch,
-    /// What the events of the open epoch hold of the capacity, those that were forgotten included.
+    /// What the events of the open epoch reserve of the capacity, including discarded events.
     open_reservations: Reservations,
-    /// When the oldest event of the open epoch came, by the monotonic clock.
+    /// Arrival of the oldest event of the open epoch, by the monotonic clock.
     open_since: Option<Duration>,
-    /// Counts and age of the batch that a flush has taken and not yet committed.
+    /// Counts and age of the batch that the flush task has taken and not committed yet.
     taken: Flushed,
     taken_reservations: Reservations,
     taken_since: Option<Duration>,
@@ -103,7 +100,7 @@ struct Queue {
     failing: Option<(Fault, String)>,
 }
 
-/// A journal for at most so many pending events and bytes, and the end that drains it.
+/// Opens a journal with these limits, and returns its two ends.
 #[must_use]
 pub(crate) fn open(
     limits: JournalLimits,
@@ -111,7 +108,7 @@ pub(crate) fn open(
     metrics: HistoryMetrics,
 ) -> (Journal, JournalReceiver) {
     let (requests, receiver) = mpsc::channel(REQUESTS);
-    // Epoch 0 is the empty time before the first event, and committed.
+    // Epoch 0 is before the first event, and committed.
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
     let (committed, _) = watch::channel(Epoch::default());
     let shared = Arc::new(Shared {
@@ -125,23 +122,23 @@ pub(crate) fn open(
 }
 
 impl Journal {
-    /// Counts presence samples that are not in the history because the journal had no room.
+    /// Counts presence samples that are lost because the journal was full.
     pub(crate) fn count_lost_samples(&self, count: usize) {
         self.shared.metrics.samples_lost.increment(count as u64);
     }
 
-    /// Takes one event from an address and says in which epoch it is.
+    /// Appends an event and returns its epoch.
     ///
     /// # Errors
-    /// There is no room for it; nothing was taken.
+    /// The journal or the address's quota is full; nothing was appended.
     pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, JournalFull> {
         self.append_all(from, Batch::from_iter([event]))
     }
 
-    /// Takes all events of an address, or of the hub itself, or none, and says in which epoch they are.
+    /// Appends all events of an address, or of the hub itself, and returns their epoch.
     ///
     /// # Errors
-    /// There is no room for all of them; nothing was taken.
+    /// The journal or the address's quota has no room for all of them; nothing was appended.
     pub(crate) fn append_all(
         &self,
         from: impl Into<Option<Address>>,
@@ -155,14 +152,14 @@ impl Journal {
             (queue.epoch, queue.open_reservations.total())
         };
         if capacity.is_flush_due(pending) {
-            // A channel full of requests is request enough.
+            // If the channel is full, the flush task wakes up anyway.
             let _ = self.requests.try_send(FlushRequest::Soon);
         }
         Ok(epoch)
     }
 
-    /// Takes what the hub itself has measured, full or not, as long as no more than twice the limits is pending:
-    /// many sockets may end at once. What is not taken is counted.
+    /// Appends a measure of the hub itself, up to twice the limits, since many sockets may close at once. Beyond that
+    /// it is counted as lost.
     pub(crate) fn append_measured(&self, event: Event) {
         let batch = Batch::from_iter([event]);
         let mut queue = lock(&self.shared.queue);
@@ -181,13 +178,13 @@ impl Journal {
         metrics.watches_queued.increment(batch.watches.len() as u64);
         let views = batch.page_views.iter().map(|view| &view.actor);
         let senders = views.chain(batch.watches.iter().map(|watch| &watch.actor));
-        metrics.bot_events.increment(senders.filter(|who| who.is_bot).count() as u64);
+        metrics.bot_events.increment(senders.filter(|sender| sender.is_bot).count() as u64);
         queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
         queue.open.append(batch);
     }
 
-    /// Drops what is pending of a visitor and not being committed already, and says how much that was.
-    /// Whoever waits for an ack of it gets it with the epoch's others.
+    /// Removes a visitor's pending events that are not being committed, and returns how many. Their acks follow with
+    /// those of the epoch.
     #[must_use]
     pub(crate) fn discard(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
@@ -197,7 +194,7 @@ impl Journal {
         before - queue.open.len()
     }
 
-    /// How many events of a visitor are pending and not being committed already.
+    /// Returns how many events of a visitor are pending and not being committed.
     #[must_use]
     pub(crate) fn pending_events(&self, visitor: &VisitorId) -> usize {
         let queue = lock(&self.shared.queue);
@@ -205,11 +202,11 @@ impl Journal {
         views.count() + queue.open.watches.iter().filter(|watch| watch.actor.visitor == *visitor).count()
     }
 
-    /// Flushes everything that is pending now, together with all others who ask meanwhile. Where the database takes
-    /// nothing, waits for its next try, for at most 10 s.
+    /// Flushes all pending events, together with concurrent requests. After a failed commit it waits for the next
+    /// retry, in all for at most 10 s.
     ///
     /// # Errors
-    /// The commit failed, or took longer; the events are kept and will be tried again.
+    /// The commit failed or took longer. The events stay queued, and the flush task retries.
     pub(crate) async fn flush(&self) -> Result<Flushed, FlushError> {
         match timeout(FLUSH_TIMEOUT, self.request(FlushRequest::Join)).await {
             Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
@@ -217,10 +214,10 @@ impl Journal {
         }
     }
 
-    /// Flushes everything that is pending now, however often the database did not take it. For the admin.
+    /// Flushes all pending events at once, also after failed commits. For the admin.
     ///
     /// # Errors
-    /// The commit failed; the events are kept and will be tried again.
+    /// The commit failed. The events stay queued, and the flush task retries.
     pub(crate) async fn force_flush(&self) -> Result<Flushed, FlushError> {
         self.request(FlushRequest::Force).await
     }
@@ -231,19 +228,19 @@ impl Journal {
         answer.await.map_err(|_| FlushError::Stopped)?
     }
 
-    /// Tells the newest committed epoch.
+    /// Subscribes to the newest committed epoch.
     #[must_use]
     pub(crate) fn committed(&self) -> watch::Receiver<Epoch> {
         self.shared.committed.subscribe()
     }
 
-    /// How the journal does.
+    /// The state of the journal.
     #[must_use]
     pub(crate) fn status(&self) -> JournalStatus {
         self.shared.status()
     }
 
-    /// Tells how the journal does, and does not keep it open.
+    /// Returns a handle that reads the state and does not keep the journal open.
     #[must_use]
     pub(crate) fn monitor(&self) -> JournalMonitor {
         JournalMonitor(Arc::clone(&self.shared))
@@ -251,7 +248,7 @@ impl Journal {
 }
 
 impl JournalMonitor {
-    /// How the journal does.
+    /// The state of the journal.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
         self.0.status()
@@ -282,12 +279,12 @@ impl Shared {
 }
 
 impl JournalReceiver {
-    /// The next request, or `None` when nothing can come any more.
+    /// The next request, or `None` when all senders are dropped.
     pub(crate) async fn request(&mut self) -> Option<FlushRequest> {
         self.requests.recv().await
     }
 
-    /// A request that is already there.
+    /// A request that is already queued.
     pub(crate) fn try_request(&mut self) -> Option<FlushRequest> {
         self.requests.try_recv().ok()
     }
@@ -297,7 +294,7 @@ impl JournalReceiver {
     #[must_use]
     pub(crate) fn take(&self) -> Option<(Epoch, Batch)> {
         let mut queue = lock(&self.shared.queue);
-        // An epoch whose events were all forgotten is waited for too.
+        // Sessions also wait for an epoch of which all events were discarded.
         if queue.open.is_empty() && queue.open_since.is_none() {
             return None;
         }
@@ -309,12 +306,12 @@ impl JournalReceiver {
         Some((epoch, batch))
     }
 
-    /// The taken batch is on its way to the disk, for the first time or once more.
+    /// A commit of the taken batch begins.
     pub(crate) fn committing(&self) {
         lock(&self.shared.queue).is_committing = true;
     }
 
-    /// A part of the taken batch is on disk.
+    /// A part of the taken batch is committed.
     #[must_use]
     pub(crate) fn committed_part(&self, part: &Batch) -> Flushed {
         let flushed = Flushed::of(part);
@@ -325,8 +322,7 @@ impl JournalReceiver {
         flushed
     }
 
-    /// All parts of the taken batch are on disk, and `took` was the time of a flush in which so much was committed.
-    /// Tells everybody who waits.
+    /// The taken batch is committed: `flushed` events in `took`. Notifies all waiting sessions.
     pub(crate) fn committed(&self, epoch: Epoch, flushed: Flushed, took: Duration) {
         {
             let mut queue = lock(&self.shared.queue);
@@ -341,7 +337,7 @@ impl JournalReceiver {
         self.shared.committed.send_replace(epoch);
     }
 
-    /// The taken batch is not on disk, and why.
+    /// A commit of the taken batch failed.
     pub(crate) fn failed(&self, fault: Fault, words: String) {
         let mut queue = lock(&self.shared.queue);
         queue.is_committing = false;

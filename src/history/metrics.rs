@@ -1,5 +1,6 @@
-//! What the history side counts for `/metrics`: plain handles, so that counting is one
-//! atomic addition and nothing here knows how the counters are shown.
+//! Metrics of the history for `/metrics`.
+//!
+//! The handles are created once, so that counting is one atomic addition.
 
 use std::time::Instant;
 
@@ -7,49 +8,49 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 
 use strum::VariantArray;
 
-use super::lifecycle::MaintenanceStep;
+use super::lifecycle::steps::MaintenanceStep;
 use crate::panics::Panics;
 
-/// Counters of the history side. Cloning shares them.
+/// Metrics of the history. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct HistoryMetrics {
-    /// Page views that were queued.
+    /// Queued page views.
     pub page_views_queued: Counter,
-    /// Watch states that were queued.
+    /// Queued watch states.
     pub watches_queued: Counter,
-    /// Events of either kind that were queued and came from known bots.
+    /// Queued events of known bots, of both kinds.
     pub bot_events: Counter,
-    /// Page views that were committed, resent ones included.
+    /// Committed page views, repeated ones included.
     pub page_views_committed: Counter,
-    /// Watch states that were committed, resent ones included.
+    /// Committed watch states, repeated ones included.
     pub watches_committed: Counter,
-    /// What the hub has measured of watch sessions and the journal had no room for.
+    /// The hub's measures of watch sessions that the full journal rejected.
     pub measures_lost: Counter,
-    /// Presence samples that the journal had no room for.
+    /// Presence samples that the full journal rejected.
     pub samples_lost: Counter,
-    /// Flushes that did not commit.
+    /// Failed flushes.
     pub flush_failures: Counter,
-    /// How long flushes took, in seconds.
+    /// Duration of flushes, in seconds.
     pub flush_seconds: Histogram,
-    /// How many events flushes committed.
+    /// Events per flush.
     pub flush_events: Histogram,
-    /// Answers about the history that were kept and still new.
+    /// Stats requests answered from a fresh cache entry.
     pub stats_hits: Counter,
-    /// Answers that had to be made while somebody waited.
+    /// Stats requests that waited for a computation.
     pub stats_misses: Counter,
-    /// Answers that were served while a newer one was made.
+    /// Stats requests answered from a stale entry while a newer one is computed.
     pub stats_stale: Counter,
-    /// Answers that could not be made.
+    /// Computations of stats that failed.
     pub stats_errors: Counter,
-    /// What becomes of an answer that panics.
+    /// Counts panics of computations.
     pub panics: Panics,
     query_seconds: [(&'static str, Histogram); 7],
-    /// What the lifecycle task counts.
+    /// Metrics of the maintenance worker.
     pub lifecycle: LifecycleMetrics,
 }
 
 impl HistoryMetrics {
-    /// Registers the counters with the recorder that is current; panics are counted by `panics`.
+    /// Registers the metrics with the current recorder.
     #[must_use]
     pub(crate) fn register(panics: &Panics) -> Self {
         const QUEUED: &str = "breathing_room_events_queued_total";
@@ -61,18 +62,18 @@ impl HistoryMetrics {
         const STATS: &str = "breathing_room_stats_answers_total";
         const QUERY: &str = "breathing_room_stats_query_duration_seconds";
         const QUERIES: [&str; 7] = ["plan", "activity", "tops", "presence", "previous", "props", "texts"];
-        describe_counter!(STATS, "Answers about the history");
-        describe_histogram!(QUERY, Unit::Seconds, "Time per query of the history");
-        describe_counter!(QUEUED, "Events taken into the journal");
-        describe_counter!(BOTS, "Events of known bots taken into the journal, which count nowhere else");
-        describe_counter!(COMMITTED, "Events committed to the database, resent ones included");
+        describe_counter!(STATS, "Stats requests by state of their cache entry, and failed computations");
+        describe_histogram!(QUERY, Unit::Seconds, "Duration of a query of the history");
+        describe_counter!(QUEUED, "Events appended to the journal");
+        describe_counter!(BOTS, "Events of known bots appended to the journal, which count nowhere else");
+        describe_counter!(COMMITTED, "Events committed to the database, repeated ones included");
         describe_counter!(
             MEASURES,
             "The hub's own measures of watch sessions for which the journal had no room"
         );
-        describe_counter!(SAMPLES, "Presence samples that the journal had no room for");
-        describe_counter!(FAILURES, "Flushes that did not commit; their batch is kept");
-        describe_histogram!("breathing_room_flush_duration_seconds", Unit::Seconds, "Time per flush");
+        describe_counter!(SAMPLES, "Presence samples lost because the journal was full");
+        describe_counter!(FAILURES, "Failed flushes; their batch is retried");
+        describe_histogram!("breathing_room_flush_duration_seconds", Unit::Seconds, "Duration of a flush");
         describe_histogram!("breathing_room_flush_events", "Events per flush");
         Self {
             page_views_queued: counter!(QUEUED, "kind" => "page-view"),
@@ -95,7 +96,7 @@ impl HistoryMetrics {
         }
     }
 
-    /// A query of the stats was answered that began at `started`.
+    /// Records the duration of a query since `started`.
     pub(crate) fn query(&self, query: &str, started: Instant) {
         if let Some((_, seconds)) = self.query_seconds.iter().find(|(name, _)| *name == query) {
             seconds.record(started.elapsed().as_secs_f64());
@@ -103,14 +104,14 @@ impl HistoryMetrics {
     }
 }
 
-/// Counters of the lifecycle task. Cloning shares them.
+/// Metrics of the maintenance worker. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct LifecycleMetrics {
-    /// Of each step, how long it took, in seconds, and how often it failed.
+    /// Duration in seconds and failures of each step.
     steps: Vec<(MaintenanceStep, Histogram, Counter)>,
-    /// Months that went to archives.
+    /// Archived months.
     pub archived_months: Counter,
-    /// Pages that went back to the disk.
+    /// Pages returned to the disk.
     pub freed_pages: Counter,
 }
 
@@ -120,10 +121,10 @@ impl LifecycleMetrics {
         const FAILURES: &str = "breathing_room_maintenance_failures_total";
         const ARCHIVED: &str = "breathing_room_archived_months_total";
         const FREED: &str = "breathing_room_freed_pages_total";
-        describe_histogram!(SECONDS, Unit::Seconds, "Time per step of a maintenance run");
-        describe_counter!(FAILURES, "Steps of maintenance that failed; the next run tries again");
-        describe_counter!(ARCHIVED, "Months whose raw rows went to an archive");
-        describe_counter!(FREED, "Pages of the database file that were given back to the disk");
+        describe_histogram!(SECONDS, Unit::Seconds, "Duration of a maintenance step");
+        describe_counter!(FAILURES, "Failed maintenance steps; the next run retries");
+        describe_counter!(ARCHIVED, "Archived months");
+        describe_counter!(FREED, "Pages of the database file returned to the disk");
         Self {
             steps: MaintenanceStep::VARIANTS
                 .iter()
@@ -137,12 +138,12 @@ impl LifecycleMetrics {
         }
     }
 
-    /// `step` took so many seconds.
+    /// Records the duration of a step.
     pub(crate) fn took(&self, step: MaintenanceStep, seconds: f64) {
         self.of(step).for_each(|(_, histogram, _)| histogram.record(seconds));
     }
 
-    /// `step` failed.
+    /// Counts a failed step.
     pub(crate) fn failed(&self, step: MaintenanceStep) {
         self.of(step).for_each(|(_, _, failures)| failures.increment(1));
     }

@@ -1,8 +1,8 @@
-//! What happened. Lives in one SQLite file.
+//! The history of page views, watch sessions and presence, in one SQLite file.
 //!
-//! Data flows one way: a session or a request appends [`event`]s to the [`journal`], the [`flush`] task
-//! commits them to the [`store`], and [`stats`] reads what is committed. The [`lifecycle`] task keeps the file
-//! small and moves old months to [`archive`]s. This wing does not know who is here now, or that there are sockets.
+//! Data flows one way: sessions and requests append [`event`]s to the [`journal`], the [`flush`] task commits them to
+//! the [`store`], and [`stats`] reads committed data. The [`lifecycle`] worker prunes and moves old months to
+//! [`archive`]s. This module knows neither rooms nor sockets.
 
 pub(crate) mod archive;
 pub(crate) mod calendar;
@@ -33,17 +33,17 @@ pub(crate) const DATABASE_URL: &str = "sqlite://data/breathing-room.db";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the database is: `sqlite://path/to/file.db`.
+    /// The database: `sqlite://path/to/file.db`.
     pub database_url: String,
-    /// The longest time between two flushes while events are pending.
+    /// Longest time between two flushes while events are pending.
     pub flush_interval: Duration,
-    /// The most events that may be pending.
+    /// Limit of pending events.
     pub queue_limit: usize,
-    /// The most bytes of memory that they may take.
+    /// Limit of their memory, in bytes.
     pub queue_bytes: usize,
-    /// How long raw rows stay in the database after their month is over.
+    /// How long raw rows stay in the database after their month.
     pub retention: Retention,
-    /// The folder of archives; without one, `archive` beside the database.
+    /// The folder of archives; by default `archive` beside the database.
     pub archive_dir: Option<PathBuf>,
 }
 

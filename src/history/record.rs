@@ -1,6 +1,6 @@
-//! Records: events as JSON objects, one to a line of an export or an archive.
+//! Records: events as JSON objects, one per line of an export or an archive.
 //!
-//! Everything that a row holds is in its record, so that events come back as they were. Pure.
+//! A record has all values of its row, so that a round trip keeps the event unchanged. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use super::event::{Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, 
 use crate::protocol::value::BadValue;
 use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
-/// One event. Unknown fields are refused, so that a wrong name does not lose a value in silence.
+/// An event. Unknown fields are rejected, so that a misspelled name loses no value silently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Record {
-    /// A page was seen.
+    /// A page view.
     #[serde(rename_all = "camelCase")]
     PageView {
-        /// Makes it idempotent.
+        /// Unique id, for deduplication.
         id: Uuid,
-        /// In which room.
+        /// The room.
         room: RoomId,
-        /// By whom.
+        /// The visitor.
         visitor: VisitorId,
-        /// Whether that is a known bot.
+        /// Whether the visitor is a known bot.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_bot: bool,
         /// The page's path.
@@ -34,82 +34,82 @@ pub enum Record {
         /// The page's title.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         title: Option<BoundedText<0, 1024>>,
-        /// Where the visitor came from.
+        /// The referrer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         referrer: Option<BoundedText<0, 1024>>,
-        /// When.
+        /// Time of the page view.
         at: Time,
         /// The app's own properties.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Props>)]
         props: Option<Map<String, Value>>,
     },
-    /// A watch session, after all that was told of it.
+    /// The merged state of a watch session.
     #[serde(rename_all = "camelCase")]
     Watch {
         /// The watch session's id.
         id: Uuid,
-        /// In which room.
+        /// The room.
         room: RoomId,
-        /// Whose it is.
+        /// The visitor.
         visitor: VisitorId,
-        /// Whether that is a known bot.
+        /// Whether the visitor is a known bot.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_bot: bool,
-        /// What was watched.
+        /// The content.
         content: BoundedText<1, 512>,
         /// The last state.
         state: WatchState,
-        /// When it was told.
+        /// Time of the last message.
         at: Time,
-        /// The most that was claimed or measured.
+        /// The maximum that a client claimed or the hub measured.
         watched_ms: u64,
-        /// When it started.
+        /// Start of the session.
         started_at: Time,
-        /// The latest moment at which it was known to go on.
+        /// The latest time at which the session was known to run.
         seen_at: Time,
-        /// The last position that was told.
+        /// The last position.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         position_ms: Option<SafeInteger>,
-        /// And when.
+        /// Time of the position.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         position_at: Option<Time>,
         /// Length of the content.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         duration_ms: Option<SafeInteger>,
-        /// The last properties that were told.
+        /// The last properties.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<Props>)]
         props: Option<Map<String, Value>>,
-        /// And when.
+        /// Time of the properties.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         props_at: Option<Time>,
     },
-    /// Who was present, for at most a minute.
+    /// A presence sample of at most one minute.
     Census {
-        /// Makes it idempotent.
+        /// Unique id, for deduplication.
         id: Uuid,
-        /// When it begins.
+        /// Start of the sample.
         at: Time,
         /// The whole hub.
         hub: RoomSample,
-        /// The rooms in which somebody was.
+        /// The rooms that were not empty.
         rooms: BTreeMap<RoomId, RoomSample>,
     },
 }
 
 impl Record {
-    /// The records of all events of a batch.
+    /// Returns the records of a batch.
     pub fn of(batch: &Batch) -> impl Iterator<Item = Self> {
         let views = batch.page_views.iter().map(Self::from);
         let watches = batch.watches.iter().map(Self::from);
         views.chain(watches).chain(batch.samples.iter().map(Self::from))
     }
 
-    /// Adds the event to a batch.
+    /// Adds the record's event to a batch.
     ///
     /// # Errors
-    /// The properties are not flat, or too long.
+    /// The properties are nested or too long.
     pub fn add_to(self, batch: &mut Batch) -> Result<(), BadValue> {
         let to_props = |props: Option<Map<String, Value>>| props.map(Props::try_from).transpose();
         match self {

@@ -1,7 +1,7 @@
-//! Rollups: what a stretch of time adds up to, in one room or in all.
+//! Rollups: sums of a period, for one room or the whole hub.
 //!
-//! A rollup is a value that merges, so that a day is the sum of its quarter hours and a range the sum of
-//! what covers it. Texts are ids here (see `store::names`). Pure.
+//! Rollups merge: a day is the sum of its quarter hours, and a range the sum of the rollups that cover it. Texts are
+//! dictionary ids (see `store::dictionary`). Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,68 +13,68 @@ use super::calendar::Level;
 use super::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::protocol::{RoomId, Time, VisitorId};
 
-/// The number of a text in the database.
+/// The id of a text in the database's dictionary.
 pub(crate) type DictionaryId = u32;
 
-/// The room whose rollups are those of the whole hub.
+/// The id of the whole hub, in place of a room.
 pub(crate) const ALL_ROOMS: DictionaryId = 0;
 
-/// The most bytes of a property's value that are told apart from others.
+/// Longer values of a property are truncated to this many bytes.
 const VALUE_LIMIT: usize = 64;
 
-/// How the text of a longer value ends.
-pub(crate) const CUT: char = '…';
+/// The end of a truncated value.
+pub(crate) const TRUNCATED: char = '…';
 
-/// How often each of some texts was met.
+/// How often each text occurred.
 pub(crate) type Counts = BTreeMap<DictionaryId, i64>;
 
-/// Which rollup.
+/// The key of a rollup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RollupKey {
-    /// How long the stretch is.
+    /// The length of the period.
     pub level: Level,
     /// The room, or [`ALL_ROOMS`].
     pub room: DictionaryId,
-    /// When the stretch begins.
+    /// The start of the period.
     pub at: Time,
 }
 
-/// Page views and watch sessions. What is added up may be negative where rows were taken back.
+/// Sums of page views and watch sessions. In a delta they may be negative.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ActivityRollup {
-    /// Pages seen.
+    /// Page views.
     pub page_views: i64,
     /// Watch sessions that started.
     pub watch_sessions: i64,
     /// Time watched in them.
     pub watched_ms: i64,
-    /// Who saw or watched something.
+    /// Visitors with a page view or a watch session.
     pub visitors: RoaringBitmap,
     /// Page views by path.
     pub pages: Counts,
-    /// Watch sessions, and the milliseconds watched in them, by content.
+    /// Watch sessions, and milliseconds watched, by content.
     pub contents: BTreeMap<DictionaryId, (i64, i64)>,
     /// Page views by the referrer's host.
     pub referrers: Counts,
-    /// Page views by property and its value.
+    /// Page views by property and value.
     pub props: BTreeMap<DictionaryId, Counts>,
 }
 
-/// Who was present.
+/// Sums of presence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PresenceRollup {
-    /// People who came.
+    /// How many visitors joined.
     pub joins: i64,
-    /// The most who were present at once.
+    /// The maximum of visitors present at once.
     pub peak: u32,
-    /// How long each person was present, added up.
+    /// Sum of the visitors' presence times.
     pub present_ms: i64,
-    /// How long each person was in each mood, added up.
+    /// Sum of the visitors' presence times by mood.
     pub moods_ms: BTreeMap<String, i64>,
 }
 
 impl ActivityRollup {
-    /// Adds `other` to this.
+    /// Adds `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.page_views += other.page_views;
         self.watch_sessions += other.watch_sessions;
@@ -98,7 +98,7 @@ impl ActivityRollup {
         }
     }
 
-    /// Adds one page view, or with `sign` -1 takes it back.
+    /// Adds a page view, or subtracts it if `sign` is -1.
     fn page_view(&mut self, view: &PageViewEvent, ids: &DictionaryIds, sign: i64) {
         self.page_views += sign;
         add(&mut self.pages, ids.text(view.path.as_str()), sign);
@@ -111,7 +111,7 @@ impl ActivityRollup {
         }
     }
 
-    /// Adds one watch session, or with `sign` -1 takes it back.
+    /// Adds a watch session, or subtracts it if `sign` is -1.
     fn watch(&mut self, watch: &WatchEvent, ids: &DictionaryIds, sign: i64) {
         let watched_ms = sign * i64::try_from(watch.watched()).unwrap_or(i64::MAX);
         self.watch_sessions += sign;
@@ -120,7 +120,7 @@ impl ActivityRollup {
         *content = (content.0 + sign, content.1 + watched_ms);
     }
 
-    /// Whether nothing is left.
+    /// Whether all sums are zero.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.page_views == 0 && self.watch_sessions == 0 && self.watched_ms == 0 && self.visitors.is_empty()
@@ -128,7 +128,7 @@ impl ActivityRollup {
 }
 
 impl PresenceRollup {
-    /// Adds `other` to this.
+    /// Adds `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.joins += other.joins;
         self.peak = self.peak.max(other.peak);
@@ -152,31 +152,31 @@ impl PresenceRollup {
     }
 }
 
-/// The ids of all texts that some events have.
+/// The dictionary ids of all texts of some events.
 #[derive(Debug, Default)]
 pub(crate) struct DictionaryIds {
-    /// Of rooms, paths, titles, referrers, their hosts, contents, properties and their values.
+    /// Ids of rooms, paths, titles, referrers, their hosts, contents, properties and values.
     pub texts: HashMap<Box<str>, DictionaryId>,
-    /// Of visitors.
+    /// Ids of visitors.
     pub visitors: HashMap<Box<str>, DictionaryId>,
-    /// Of the hosts of referrers, by referrer.
+    /// Ids of referrers' hosts, by referrer.
     pub hosts: HashMap<Box<str>, DictionaryId>,
 }
 
 impl DictionaryIds {
-    /// The number of a text, or 0 where it has none.
+    /// The id of a text, or 0 if it has none.
     #[must_use]
     pub(crate) fn text(&self, text: &str) -> DictionaryId {
         self.texts.get(text).copied().unwrap_or_default()
     }
 
-    /// The room's number.
+    /// The id of a room.
     #[must_use]
     pub(crate) fn room(&self, room: &RoomId) -> DictionaryId {
         self.text(room.as_str())
     }
 
-    /// The visitor's number.
+    /// The id of a visitor.
     #[must_use]
     pub(crate) fn visitor(&self, visitor: &VisitorId) -> DictionaryId {
         self.visitors.get(visitor.as_str()).copied().unwrap_or_default()
@@ -187,18 +187,18 @@ impl DictionaryIds {
     }
 }
 
-/// A visitor who may no longer belong to the rollups in which this place lies.
+/// A visitor's appearance in a room. After its row is deleted, the visitor may no longer belong to the rollups there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Appearance {
-    /// Who.
+    /// The visitor.
     pub visitor: DictionaryId,
-    /// Where.
+    /// The room.
     pub room: DictionaryId,
-    /// When.
+    /// The time.
     pub at: Time,
 }
 
-/// What some events change, by room and quarter of an hour.
+/// The changes of events to rollups, by room and quarter hour.
 #[derive(Debug, Default)]
 pub(crate) struct RollupDelta {
     activity: HashMap<(DictionaryId, Time), ActivityRollup>,
@@ -207,14 +207,14 @@ pub(crate) struct RollupDelta {
 }
 
 impl RollupDelta {
-    /// Adds events, of which `ids` has all texts.
+    /// Adds events. `ids` must have all their texts.
     pub(crate) fn add(&mut self, events: &Batch, ids: &DictionaryIds) {
-        self.change(events, ids, 1);
-        self.meet(events, ids);
+        self.apply(events, ids, 1);
+        self.add_visitors(events, ids);
     }
 
-    /// Adds only the visitors of events that count already.
-    pub(crate) fn meet(&mut self, events: &Batch, ids: &DictionaryIds) {
+    /// Adds only the visitors of events whose sums are counted already.
+    pub(crate) fn add_visitors(&mut self, events: &Batch, ids: &DictionaryIds) {
         for view in events.page_views.iter().filter(|view| !view.actor.is_bot) {
             self.of_page_view(view, ids).visitors.insert(ids.visitor(&view.actor.visitor));
         }
@@ -223,17 +223,17 @@ impl RollupDelta {
         }
     }
 
-    /// Where rows of somebody were taken back, and none of theirs in the same room and quarter was added.
-    pub(crate) fn appearances(&self) -> impl Iterator<Item = Appearance> {
+    /// Appearances of subtracted events without an added event of the same visitor in the same room and quarter hour.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = Appearance> {
         self.appearances.iter().copied().filter(|appearance| {
             let activity = self.activity.get(&(appearance.room, Level::Quarter.floor(appearance.at)));
             !activity.is_some_and(|activity| activity.visitors.contains(appearance.visitor))
         })
     }
 
-    /// Takes events back. The peak of who was present stays.
-    pub(crate) fn take(&mut self, events: &Batch, ids: &DictionaryIds) {
-        self.change(events, ids, -1);
+    /// Subtracts events. The peak of presence stays.
+    pub(crate) fn subtract(&mut self, events: &Batch, ids: &DictionaryIds) {
+        self.apply(events, ids, -1);
         let appearance = |actor: &Actor, at| {
             let (visitor, room) = (ids.visitor(&actor.visitor), ids.room(&actor.room));
             Appearance { visitor, room, at }
@@ -244,17 +244,17 @@ impl RollupDelta {
         self.appearances.extend(watches.map(|watch| appearance(&watch.actor, watch.started_at)));
     }
 
-    fn change(&mut self, events: &Batch, ids: &DictionaryIds, sign: i64) {
+    fn apply(&mut self, events: &Batch, ids: &DictionaryIds, sign: i64) {
         for view in events.page_views.iter().filter(|view| !view.actor.is_bot) {
             self.of_page_view(view, ids).page_view(view, ids, sign);
         }
-        // A watch session counts to the moment of its start.
+        // A watch session counts at its start.
         for watch in events.watches.iter().filter(|watch| !watch.actor.is_bot) {
             self.of_watch(watch, ids).watch(watch, ids, sign);
         }
         for total in &events.samples {
             let at = Level::Quarter.floor(total.at);
-            for (room, sample) in samples(total, ids) {
+            for (room, sample) in room_samples(total, ids) {
                 self.presence.entry((room, at)).or_default().sample(sample, sign);
             }
         }
@@ -270,8 +270,8 @@ impl RollupDelta {
             .or_default()
     }
 
-    /// What page views and watch sessions change, in every rollup that `is_retained`. A room's activity is
-    /// the whole hub's too.
+    /// Returns the changes of page views and watch sessions to each rollup that `is_retained`. Each room's activity
+    /// counts for the whole hub too.
     pub(crate) fn activity(
         &self,
         is_retained: impl Fn(Level, Time) -> bool,
@@ -290,7 +290,7 @@ impl RollupDelta {
         changes
     }
 
-    /// What presence samples change. The whole hub has samples of its own.
+    /// Returns the changes of presence samples. The whole hub has samples of its own.
     pub(crate) fn presence(
         &self,
         is_retained: impl Fn(Level, Time) -> bool,
@@ -308,8 +308,8 @@ impl RollupDelta {
     }
 }
 
-/// The samples of a total, each with its room's number.
-pub(crate) fn samples<'a>(
+/// Returns the room samples of a presence sample, each with its room's id.
+pub(crate) fn room_samples<'a>(
     total: &'a TotalSample,
     ids: &DictionaryIds,
 ) -> impl Iterator<Item = (DictionaryId, &'a RoomSample)> {
@@ -321,7 +321,7 @@ fn add(counts: &mut Counts, text: DictionaryId, by: i64) {
     *counts.entry(text).or_default() += by;
 }
 
-/// Adds `others` to counts, of which those that come to nothing go.
+/// Adds `others` to `counts`, and removes counts that become 0.
 pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
     for (text, by) in others {
         let count = counts.entry(*text).or_default();
@@ -332,7 +332,7 @@ pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
     }
 }
 
-/// The host of a referrer that is a URL, without `www.`.
+/// Returns the host of a referrer that is a URL, without `www.`.
 #[must_use]
 pub(crate) fn referrer_host(referrer: &str) -> Option<String> {
     let url = Url::parse(referrer).ok()?;
@@ -340,7 +340,7 @@ pub(crate) fn referrer_host(referrer: &str) -> Option<String> {
     Some(host.strip_prefix("www.").unwrap_or(host).to_owned())
 }
 
-/// A page view's properties as pairs of texts. Of a long value only the beginning tells it apart.
+/// Returns a page view's properties as pairs of texts. Long values are truncated.
 pub(crate) fn properties(view: &PageViewEvent) -> impl Iterator<Item = (String, String)> {
     let json = view.props.as_ref().map(|props| serde_json::from_str::<serde_json::Value>(props.as_json()));
     let object = match json {
@@ -348,9 +348,10 @@ pub(crate) fn properties(view: &PageViewEvent) -> impl Iterator<Item = (String, 
         _ => serde_json::Map::new(),
     };
     object.into_iter().map(|(key, value)| match value {
-        serde_json::Value::String(text) if text.len() > VALUE_LIMIT => {
-            (key, format!("{}{CUT}", text.get(..text.floor_char_boundary(VALUE_LIMIT)).unwrap_or_default()))
-        }
+        serde_json::Value::String(text) if text.len() > VALUE_LIMIT => (
+            key,
+            format!("{}{TRUNCATED}", text.get(..text.floor_char_boundary(VALUE_LIMIT)).unwrap_or_default()),
+        ),
         serde_json::Value::String(text) => (key, text),
         other => (key, other.to_string()),
     })

@@ -173,14 +173,14 @@ impl LegacyRow<'_> {
             path: self.required(Column::Path, Self::text)?,
             title: self.text(Column::Title)?,
             referrer: self.text(Column::Referrer)?,
-            at: self.required(Column::At, Self::moment)?,
+            at: self.required(Column::At, Self::timestamp)?,
             props: None,
         })
     }
 
     /// Such a row has no end: start plus time watched is the end.
     fn watch_session(&self) -> Result<Record, RowError> {
-        let started_at = self.required(Column::StartedAt, Self::moment)?;
+        let started_at = self.required(Column::StartedAt, Self::timestamp)?;
         let watched_ms = self.seconds(Column::Duration)?;
         let ended_at = started_at.plus(watched_ms);
         if ended_at > self.latest {
@@ -246,13 +246,13 @@ impl LegacyRow<'_> {
         Ok(Uuid::try_parse(&id).unwrap_or_else(|_| made()))
     }
 
-    fn moment(&self, column: Column) -> Result<Option<Time>, RowError> {
+    fn timestamp(&self, column: Column) -> Result<Option<Time>, RowError> {
         let Some(value) = self.get(column) else { return Ok(None) };
-        let moment = match value {
+        let timestamp = match value {
             Value::Number(number) => from_number(number.as_f64().unwrap_or(f64::NAN)),
             other => parse_timestamp(other.as_str().unwrap_or_default()),
         };
-        match moment {
+        match timestamp {
             Ok(at) if at > self.latest => Err(self.error(column, FUTURE)),
             Ok(at) => Ok(Some(at)),
             Err(rule) => Err(self.error(column, rule)),

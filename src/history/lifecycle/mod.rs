@@ -167,7 +167,7 @@ impl MaintenanceWorker {
         let erased = self.store.erase(visitor, &self.archives).await;
         match &erased {
             // Debug level, so that erasures of unknown ids do not fill the log.
-            Ok(erased) if erased.is_nothing() => debug!("erased a visitor of whom nothing was stored"),
+            Ok(erased) if erased.is_nothing() => debug!("erased a visitor without stored data"),
             Ok(erased) => info!(?erased, "erased a visitor"),
             Err(error) => warn!(%error, "cannot erase a visitor: send the request again"),
         }

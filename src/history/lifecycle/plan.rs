@@ -1,6 +1,6 @@
-//! The plan: what is due at some moment, by the state of each month. Pure.
+//! The maintenance plan: what is due at a time, by the state of each month.
 //!
-//! Months are those of UTC, by which the raw rows are kept.
+//! Months are UTC, as partitions are. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use crate::history::calendar::{DAY_MS, Month, months_before};
 use crate::history::store::MonthState;
 use crate::protocol::Time;
 
-/// How long rollups of quarter hours are kept, in milliseconds.
-const QUARTERS_KEPT_MS: u64 = 90 * DAY_MS;
+/// Retention of rollups of quarter hours, in milliseconds: 90 days.
+const QUARTERS_RETENTION_MS: u64 = 90 * DAY_MS;
 
-/// How long after its end a month is summed up, in milliseconds: no event comes later than this.
+/// How long after its end a month gets its rollup, in milliseconds. Later events cannot arrive.
 const SETTLED_AFTER_MS: u64 = 8 * DAY_MS;
 
 /// How long raw rows stay in the database after their month is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// For ever.
+    /// No limit.
     Forever,
-    /// So many months.
+    /// A number of months.
     Months(u16),
 }
 
@@ -30,7 +30,7 @@ impl Default for Retention {
     }
 }
 
-/// Text that is no retention.
+/// A text is no retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a number of months from 1 to 1200 such as 13months, or forever")]
 pub struct BadRetention;
@@ -59,20 +59,20 @@ impl fmt::Display for Retention {
     }
 }
 
-/// From when on a database that is new at `now` keeps rollups of quarter hours.
+/// The start of quarter-hour rollups in a database that is new at `now`.
 #[must_use]
 pub fn quarters_from(now: Time) -> Time {
-    now.minus(QUARTERS_KEPT_MS)
+    now.minus(QUARTERS_RETENTION_MS)
 }
 
-/// What is due at some moment.
+/// The months to process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct MaintenancePlan {
-    /// Months that are over and get a rollup.
+    /// Months that are over and have no rollup.
     pub(super) sum: Vec<Month>,
     /// Archived months that have rows in the tables again.
     pub(super) restore: Vec<Month>,
-    /// Months that go to archives, after those that are restored: some may be both.
+    /// Months to archive, after the restores, since a month may be in both lists.
     pub(super) archive: Vec<Month>,
 }
 
@@ -83,14 +83,14 @@ impl MaintenancePlan {
         };
         let is_over_by = |state: &MonthState, time: Time| state.month.next().start() <= time;
         let settled = now.minus(SETTLED_AFTER_MS);
-        let kept_from = match retention {
+        let retained_from = match retention {
             Retention::Forever => Time::from_millis(0),
             Retention::Months(months) => months_before(now, months),
         };
         Self {
             sum: those(&|state| !state.is_summed && is_over_by(state, settled)),
             restore: those(&|state| state.is_live && state.archive.is_some()),
-            archive: those(&|state| state.is_live && is_over_by(state, kept_from)),
+            archive: those(&|state| state.is_live && is_over_by(state, retained_from)),
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn months_are_summed_when_no_event_can_come_any_more() {
+    fn month_gets_its_rollup_when_events_can_no_longer_arrive() {
         let months = [state("2024-01", true, true, false), state("2024-02", true, false, false)];
         let sum = |now| MaintenancePlan::new(at(now), Retention::Forever, &months).sum;
         assert_eq!(sum("2024-03-08T23:59:59Z"), []);
@@ -124,26 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn months_are_archived_when_the_retention_is_over() {
+    fn month_is_archived_after_its_retention() {
         let months = ["2024-01", "2024-02", "2024-03"].map(|name| state(name, true, true, false));
         let due = |now, retention| MaintenancePlan::new(at(now), retention, &months).archive;
-        let kept = Retention::Months(13);
-        assert_eq!(due("2025-02-28T23:59:59Z", kept), []);
-        assert_eq!(due("2025-03-01T00:00:00Z", kept), [month("2024-01")]);
-        assert_eq!(due("2025-04-01T00:00:00Z", kept), [month("2024-01"), month("2024-02")]);
+        let retention = Retention::Months(13);
+        assert_eq!(due("2025-02-28T23:59:59Z", retention), []);
+        assert_eq!(due("2025-03-01T00:00:00Z", retention), [month("2024-01")]);
+        assert_eq!(due("2025-04-01T00:00:00Z", retention), [month("2024-01"), month("2024-02")]);
         assert_eq!(due("9999-01-01T00:00:00Z", Retention::Forever), []);
         assert_eq!(due("2024-03-01T00:00:00Z", Retention::Months(1)), [month("2024-01")]);
     }
 
     #[test]
-    fn archived_months_with_late_rows_are_restored_and_archived_again() {
+    fn archived_month_with_late_rows_is_restored_and_archived() {
         let months = [state("2024-01", true, true, true), state("2024-02", false, true, true)];
         let plan = MaintenancePlan::new(at("2026-01-01T00:00:00Z"), Retention::default(), &months);
         assert_eq!((plan.restore, plan.archive), (vec![month("2024-01")], vec![month("2024-01")]));
     }
 
     #[test]
-    fn a_retention_is_a_number_of_months() {
+    fn retention_parses_months_and_forever() {
         for (text, retention) in [("13months", 13), ("1month", 1), ("24", 24), ("6 months", 6)] {
             assert_eq!(text.parse(), Ok(Retention::Months(retention)));
         }

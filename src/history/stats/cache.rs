@@ -1,8 +1,8 @@
-//! StatsCache that are entry: for 30 seconds, or until a commit changes them.
+//! The cache of stats: an entry is fresh for 30 seconds, or until a commit changes its figures.
 //!
-//! One query serves all who ask the same meanwhile. An old answer is served while a newer one is made; only
-//! where a commit has changed it, whoever asks waits a moment for the newer one. StatsCache that somebody
-//! has asked for are made anew after a commit, one after the other, so that few have to wait.
+//! Concurrent requests of one query share a computation (single flight). A stale entry is served while a newer one is
+//! computed (stale-while-revalidate); after a commit, requests wait a moment for the newer one. Entries that were
+//! requested since their computation are refreshed after each commit, one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use moka::future::Cache;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 use utoipa::ToSchema;
@@ -25,22 +26,25 @@ use crate::panics::Scope;
 use crate::protocol::Time;
 use crate::time::Clock;
 
-/// How long an answer is new, and up to [`JITTER`] more.
+/// How long an entry is fresh, plus up to [`JITTER`].
 const FRESH_FOR: Duration = Duration::from_secs(30);
 
-/// By how much lifetimes differ, so that answers do not grow old together.
+/// Random part of the time that an entry is fresh, so that entries do not expire together.
 const JITTER: Duration = Duration::from_secs(5);
 
-/// The oldest answer that is served while a newer one is made.
+/// Maximum age of an entry that is served while a newer one is computed.
 const STALE_LIMIT: Duration = Duration::from_mins(5);
 
-/// How long somebody waits for a newer answer where a commit has changed it.
+/// How long a request waits for a newer entry after a commit changed the figures.
 const CHANGED_WAIT: Duration = Duration::from_millis(250);
 
-/// The most answers that are entry; one has some ten thousand bytes.
+/// Limit of entries. Each has about 10 KB.
 const ENTRIES_LIMIT: u64 = 1_000;
 
-/// The stats' front desk. Cloning shares it.
+/// The cache of stats. Clones share it.
+///
+/// moka gives single flight and eviction, but it does not serve an expired value while it computes a new one, and its time
+/// to live does not follow [`Clock`]. So entries have an age of their own, and computations in progress are a second cache.
 #[derive(Debug, Clone)]
 pub(crate) struct StatsCache(Arc<Shared>);
 
@@ -49,182 +53,164 @@ struct Shared {
     store: Store,
     clock: Clock,
     metrics: HistoryMetrics,
-    entry: Cache<StatsQuery, Arc<CacheEntry>>,
+    entries: Cache<StatsQuery, Arc<CacheEntry>>,
+    /// Computations in progress, by query and version of the figures.
+    in_flight: Cache<(StatsQuery, u64), Arc<CacheEntry>>,
 }
 
-/// An answer, ready to be sent.
 #[derive(Debug)]
 struct CacheEntry {
-    served: CachedResponse,
-    /// When it was made, by the monotonic clock.
-    made: Duration,
+    response: CachedResponse,
+    /// Start of the computation, by the monotonic clock.
+    computed: Duration,
     fresh_for: Duration,
-    /// The version of its figures.
+    /// The version of the figures.
     version: u64,
-    /// Whether somebody has asked for it since it was made.
+    /// Whether the entry was requested since its computation.
     was_requested: AtomicBool,
-    /// Whether a newer one is being made, and by whom the others are told that it is there.
-    is_refreshing: AtomicBool,
-    refreshed: watch::Sender<bool>,
 }
 
-/// What is sent.
+/// A response.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedResponse {
-    /// The answer as JSON.
+    /// The body, a [`StatsResponse`] as JSON.
     pub body: Bytes,
-    /// Names what the answer says: the same for two answers that differ only in when they were made
-    /// (RFC 9110, section 8.8.3: a weak one).
+    /// A weak entity tag (RFC 9110, section 8.8.3) of the figures, without the time of computation.
     pub etag: String,
 }
 
-/// The answer as it is sent.
+/// The body of a response.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stats)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatsResponse<'a> {
     #[serde(flatten)]
-    answer: &'a StatsResult,
-    /// When it was made.
+    result: &'a StatsResult,
+    /// Time of the computation.
     generated_at: Time,
-    /// Whether it was there already.
+    /// Whether the response comes from the cache.
     cached: bool,
 }
 
 impl StatsCache {
-    /// No answers yet.
+    /// An empty cache.
     #[must_use]
     pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics) -> Self {
-        let entry = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(2 * STALE_LIMIT).build();
-        Self(Arc::new(Shared { store, clock, metrics, entry }))
+        let entries = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(2 * STALE_LIMIT).build();
+        // A request that is cancelled at the wrong moment leaves its computation here; the time to live removes it.
+        let in_flight =
+            Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_live(Duration::from_secs(1)).build();
+        Self(Arc::new(Shared { store, clock, metrics, entries, in_flight }))
     }
 
-    /// The answer to a query.
+    /// Returns the response to a query.
     ///
     /// # Errors
-    /// There was none, and the database did not answer.
+    /// There is no entry, and the computation failed.
     pub(crate) async fn get(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
         let metrics = &self.0.metrics;
-        let Some(entry) = self.0.entry.get(query).await.filter(|entry| self.age(entry) < STALE_LIMIT) else {
+        let entry = self.0.entries.get(query).await.filter(|entry| self.age(entry) < STALE_LIMIT);
+        let Some(entry) = entry else {
             metrics.stats_misses.increment(1);
-            return self.compute_first(query).await;
+            return self.refresh(query).await;
         };
         entry.was_requested.store(true, Ordering::Relaxed);
-        let is_changed = self.is_changed(query, &entry);
-        if !is_changed && self.age(&entry) < entry.fresh_for {
+        if self.is_fresh(query, &entry) {
             metrics.stats_hits.increment(1);
-            return Ok(entry.served.clone());
+            return Ok(entry.response.clone());
         }
-        self.spawn_refresh(query, &entry);
-        if is_changed
-            && let Some(newer) = timeout(CHANGED_WAIT, self.newer(query, &entry)).await.ok().flatten()
+        let refresh = self.spawn_refresh(query);
+        if self.is_changed(query, &entry)
+            && let Ok(Ok(Some(Ok(newer)))) = timeout(CHANGED_WAIT, refresh).await
         {
             metrics.stats_misses.increment(1);
-            return Ok(newer.served.clone());
+            return Ok(newer);
         }
         metrics.stats_stale.increment(1);
-        Ok(entry.served.clone())
+        Ok(entry.response.clone())
     }
 
-    /// Makes the answers that a dashboard asks for first, and then, until the journal ends, those anew
-    /// that a commit has changed and that somebody wants.
+    /// Computes the queries of a dashboard's first page, and then, until the journal closes, refreshes the requested
+    /// entries that a commit changed.
     pub(crate) async fn refresh_on_commit(self, mut committed: watch::Receiver<Epoch>) {
         for range in Range::NAMED {
-            // What cannot be made now is made when somebody asks.
-            drop(self.compute_first(&StatsQuery::new(range)).await);
+            // After an error, the first request computes the entry.
+            drop(self.refresh(&StatsQuery::new(range)).await);
         }
         while committed.changed().await.is_ok() {
-            let wanted = self.0.entry.iter().filter(|(_, entry)| entry.was_requested.load(Ordering::Relaxed));
-            let wanted: Vec<_> = wanted.collect();
-            for (query, entry) in wanted {
-                if self.is_changed(&query, &entry) && !entry.is_refreshing.swap(true, Ordering::AcqRel) {
-                    let panics = &self.0.metrics.panics;
-                    panics.catch(Scope::Request, self.refresh(&query, &entry)).await;
+            let requested =
+                self.0.entries.iter().filter(|(_, entry)| entry.was_requested.load(Ordering::Relaxed));
+            let requested: Vec<_> = requested.collect();
+            for (query, entry) in requested {
+                if self.is_changed(&query, &entry) {
+                    self.0.metrics.panics.catch(Scope::Request, self.refresh(&query)).await;
                 }
             }
         }
     }
 
-    /// Makes an answer that there is not. All who ask meanwhile get the same.
-    async fn compute_first(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
-        // An answer that is too old to be served is replaced.
-        let is_old = |entry: &Arc<CacheEntry>| self.age(entry) >= STALE_LIMIT;
-        if self.0.entry.get(query).await.is_some_and(|entry| is_old(&entry)) {
-            self.0.entry.invalidate(query).await;
-        }
+    /// Refreshes an entry on a task of its own, which continues after a timeout of the request.
+    fn spawn_refresh(
+        &self,
+        query: &StatsQuery,
+    ) -> JoinHandle<Option<Result<CachedResponse, Arc<ReadError>>>> {
+        let (this, query) = (self.clone(), query.clone());
+        tokio::spawn(async move { this.0.metrics.panics.catch(Scope::Request, this.refresh(&query)).await })
+    }
+
+    /// Computes an entry, or joins the computation that is in progress.
+    async fn refresh(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
+        let key = (query.clone(), self.0.store.version(query.room.as_ref()));
         let mut body = None;
-        let entry = self.0.entry.try_get_with(query.clone(), async {
-            let (entry, first) = self.compute(query).await?;
-            body = Some(first);
+        let computation = self.0.in_flight.try_get_with(key.clone(), async {
+            // Another computation may have ended since the caller looked.
+            let entry = self.0.entries.get(query).await.filter(|entry| self.is_fresh(query, entry));
+            if let Some(entry) = entry {
+                return Ok(entry);
+            }
+            let (entry, uncached) = self.compute(query).await.inspect_err(|error| {
+                self.0.metrics.stats_errors.increment(1);
+                warn!(%error, "cannot compute stats: an entry that is in the cache stays");
+            })?;
+            self.0.entries.insert(query.clone(), Arc::clone(&entry)).await;
+            body = Some(uncached);
             Ok(entry)
         });
-        let entry = entry.await.inspect_err(|_: &Arc<ReadError>| self.0.metrics.stats_errors.increment(1))?;
-        // Whoever made it is told that it is new; all others get what is entry.
-        Ok(CachedResponse {
-            body: body.unwrap_or_else(|| entry.served.body.clone()),
-            etag: entry.served.etag.clone(),
-        })
+        let entry = computation.await;
+        self.0.in_flight.invalidate(&key).await;
+        let response = entry?.response.clone();
+        // The request that ran the computation gets the uncached body, and those that joined it the cached one.
+        Ok(CachedResponse { body: body.unwrap_or(response.body), etag: response.etag })
     }
 
-    /// Makes a newer answer, unless somebody does.
-    fn spawn_refresh(&self, query: &StatsQuery, entry: &Arc<CacheEntry>) {
-        if !entry.is_refreshing.swap(true, Ordering::AcqRel) {
-            let (this, query, entry) = (self.clone(), query.clone(), Arc::clone(entry));
-            tokio::spawn(async move {
-                let panics = &this.0.metrics.panics;
-                panics.catch(Scope::Request, this.refresh(&query, &entry)).await
-            });
-        }
-    }
-
-    /// Waits for the newer answer that is being made.
-    async fn newer(&self, query: &StatsQuery, entry: &CacheEntry) -> Option<Arc<CacheEntry>> {
-        let mut refreshed = entry.refreshed.subscribe();
-        while !*refreshed.borrow_and_update() {
-            refreshed.changed().await.ok()?;
-        }
-        self.0.entry.get(query).await
-    }
-
-    async fn refresh(&self, query: &StatsQuery, entry: &CacheEntry) {
-        match self.compute(query).await {
-            Ok((newer, _)) => {
-                self.0.entry.insert(query.clone(), newer).await;
-                entry.refreshed.send_replace(true);
-            }
-            Err(error) => {
-                self.0.metrics.stats_errors.increment(1);
-                warn!(%error, "an answer about the history could not be refreshed: the old one is entry");
-                entry.is_refreshing.store(false, Ordering::Release);
-            }
-        }
-    }
-
+    /// Computes an entry, and the uncached body of its response.
     async fn compute(&self, query: &StatsQuery) -> Result<(Arc<CacheEntry>, Bytes), ReadError> {
         let Shared { store, clock, metrics, .. } = &*self.0;
-        let (now, made) = (clock.wall(), clock.elapsed());
+        let (now, computed) = (clock.wall(), clock.elapsed());
         let version = store.version(query.room.as_ref());
-        let answer = store.stats(query, now, metrics).await?;
+        let result = store.stats(query, now, metrics).await?;
         let body = |cached| {
-            let body = StatsResponse { answer: &answer, generated_at: now, cached };
+            let body = StatsResponse { result: &result, generated_at: now, cached };
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
         };
-        let digest = Sha256::digest(serde_json::to_vec(&answer).unwrap_or_default());
+        let digest = Sha256::digest(serde_json::to_vec(&result).unwrap_or_default());
         let hash = u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default());
-        let jitter = JITTER.mul_f64(rand::random::<f64>());
         let entry = CacheEntry {
-            served: CachedResponse { body: body(true), etag: format!("W/\"{hash:016x}\"") },
-            made,
-            fresh_for: FRESH_FOR + jitter,
+            response: CachedResponse { body: body(true), etag: format!("W/\"{hash:016x}\"") },
+            computed,
+            fresh_for: FRESH_FOR + JITTER.mul_f64(rand::random::<f64>()),
             version,
             was_requested: AtomicBool::new(false),
-            is_refreshing: AtomicBool::new(false),
-            refreshed: watch::Sender::new(false),
         };
         Ok((Arc::new(entry), body(false)))
     }
 
     fn age(&self, entry: &CacheEntry) -> Duration {
-        self.0.clock.elapsed().saturating_sub(entry.made)
+        self.0.clock.elapsed().saturating_sub(entry.computed)
+    }
+
+    fn is_fresh(&self, query: &StatsQuery, entry: &CacheEntry) -> bool {
+        !self.is_changed(query, entry) && self.age(entry) < entry.fresh_for
     }
 
     fn is_changed(&self, query: &StatsQuery, entry: &CacheEntry) -> bool {

@@ -1,7 +1,7 @@
-//! The cover: which rollups make up a period of time, as few as there can be. Pure.
+//! The cover: the fewest rollups that make up a period. Pure.
 //!
-//! Where quarter hours are available no longer, a day of UTC is the shortest there is; it counts to the period
-//! in which its noon lies, so that it counts once.
+//! Where quarter-hour rollups are pruned, days of UTC are the shortest ones. A day then counts to the period that
+//! contains its noon, so that it counts once.
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use super::window::Period;
 use crate::history::calendar::{DAY_MS, Level, Month};
 use crate::protocol::Time;
 
-/// Which rollups there are.
+/// Which rollups exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AvailableRollups {
-    /// From when on there are quarters.
+    /// The start of quarter-hour rollups.
     pub quarters_from: Time,
-    /// Months that have a rollup of their own.
+    /// Months with month rollups.
     pub months: BTreeSet<Month>,
 }
 
-/// Rollups of one level, one after the other.
+/// Consecutive rollups of one level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Span {
-    /// How long each is.
+    /// The length of each.
     pub level: Level,
-    /// When the first begins.
+    /// The start of the first.
     pub from: Time,
-    /// When the last ends.
+    /// The end of the last.
     pub to: Time,
 }
 
-/// The rollups that make up `period`, whose bounds are whole quarters.
+/// Returns the rollups that make up `period`, which has bounds at quarter hours.
 #[must_use]
 pub(crate) fn cover(period: Period, available: &AvailableRollups) -> Vec<Span> {
     let (mut at, to) = (bound(period.from, available), bound(period.to, available));
@@ -59,7 +59,7 @@ fn longest_from(at: Time, to: Time, available: &AvailableRollups) -> Level {
     }
 }
 
-/// Where there are no quarters, a bound moves to the next day whose noon is not before it.
+/// Without quarter-hour rollups, a bound moves to the next day whose noon is not before it.
 fn bound(at: Time, available: &AvailableRollups) -> Time {
     if at >= available.quarters_from { at } else { Level::Day.ceil(at.minus(DAY_MS / 2)) }
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_that_fit_come_first() {
+    fn longest_rollups_that_fit_are_used() {
         let available = available("2026-01-01T00:00:00Z", &["2026-03", "2026-04"]);
         let period = Period { from: at("2026-02-26T22:30:00Z"), to: at("2026-05-03T01:00:00Z") };
         let span = |level, from: &str, to: &str| Span { level, from: at(from), to: at(to) };
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn old_months_of_other_zones_are_months_of_utc() {
+    fn old_months_of_other_zones_use_months_of_utc() {
         let available = available("2026-11-01T00:00:00Z", &["2026-03"]);
         let new_york = Period { from: at("2026-03-01T05:00:00Z"), to: at("2026-04-01T04:00:00Z") };
         let month =
@@ -105,7 +105,7 @@ mod tests {
     }
 
     proptest! {
-        /// However time is cut, every quarter counts once, and where there are none every day does.
+        /// For any cuts, each quarter hour counts once, and each day where quarter hours are pruned.
         #[test]
         fn buckets_share_nothing_and_miss_nothing(
             mut cuts in proptest::collection::btree_set(0..4_000_u64, 2..12),

@@ -1,7 +1,7 @@
-//! Stats: what the history says about a stretch of time, for the dashboard.
+//! Stats: figures of a period, for the dashboard.
 //!
-//! A query becomes a [`window`] of buckets, each bucket a [`cover`] of rollups, which a [`query`] reads
-//! and merges, and [`StatsCache`] keeps. Raw rows are never read: how many there are does not matter.
+//! A query becomes a [`window`] of buckets, and each bucket a [`cover`] of rollups, which [`query`] reads and merges.
+//! [`StatsCache`] caches the results. Raw rows are not read, so their number does not matter.
 
 pub(crate) mod cache;
 pub(crate) mod cover;
@@ -18,79 +18,79 @@ pub(crate) use window::{BadRange, Range, Step, Zone};
 
 use crate::protocol::{RoomId, Time};
 
-/// What can be asked.
+/// A query of the figures.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StatsQuery {
-    /// When.
+    /// The period.
     pub range: Range,
-    /// One room, or none for all.
+    /// One room, or the whole hub.
     pub room: Option<RoomId>,
-    /// Whose days and hours.
+    /// The time zone of days and hours.
     pub zone: Zone,
     /// The property of page views to break down.
     pub prop: Option<String>,
 }
 
 impl StatsQuery {
-    /// About all rooms by the days of UTC.
+    /// A query of the whole hub, by days of UTC.
     #[must_use]
     pub(crate) fn new(range: Range) -> Self {
         Self { range, room: None, zone: Zone::default(), prop: None }
     }
 }
 
-/// What the history says.
+/// The figures of a period.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatsResult {
-    /// As asked.
+    /// The query's range.
     pub range: Range,
-    /// As asked.
+    /// The query's room.
     pub room: Option<RoomId>,
-    /// As asked.
+    /// The query's time zone.
     pub tz: Zone,
-    /// The first moment that is counted.
+    /// Start of the period.
     pub from: Time,
-    /// The end, which is not.
+    /// End of the period, which is exclusive.
     pub to: Time,
-    /// How long the points of the series are.
+    /// Length of the buckets.
     pub step: Step,
-    /// Over all of it.
+    /// Figures of the whole period.
     pub totals: Totals,
-    /// The stretch of the same length just before.
+    /// The period of the same length before.
     pub previous: Previous,
-    /// Bucket by bucket, also where there was nothing.
+    /// The buckets, also empty ones.
     pub series: Vec<Point>,
-    /// The pages that were seen most.
+    /// The most viewed pages.
     pub top_pages: Vec<Page>,
-    /// What was watched longest.
+    /// The longest watched contents.
     pub top_content: Vec<Content>,
-    /// The hosts from which most page views came.
+    /// The most frequent referrers' hosts.
     pub top_referrers: Vec<Referrer>,
-    /// How long each person was in each mood, added up, in milliseconds.
+    /// Sum of the visitors' presence times by mood, in milliseconds.
     pub moods: BTreeMap<String, i64>,
-    /// The breakdown by a property, where one was asked for.
+    /// The breakdown by a property, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prop: Option<Breakdown>,
 }
 
-/// Figures of one stretch of time.
+/// Figures of one period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Totals {
-    /// Pages seen.
+    /// Page views.
     pub page_views: i64,
-    /// Distinct visitors who saw a page or started to watch something.
+    /// Distinct visitors with a page view or a watch session.
     pub visitors: u64,
     /// Watch sessions that started.
     pub watch_sessions: i64,
-    /// Time watched in them.
+    /// Time watched in them, in milliseconds.
     pub watched_ms: i64,
-    /// People who came to a room.
+    /// How many visitors joined a room.
     pub joins: i64,
-    /// The most who were present at once.
+    /// The maximum of visitors present at once.
     pub peak_present: u32,
-    /// How many were present on average, to two digits.
+    /// Average of visitors present, to two decimal places.
     pub average_present: f64,
 }
 
@@ -98,55 +98,55 @@ pub(crate) struct Totals {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Point {
-    /// When it begins.
+    /// Start of the bucket.
     pub at: Time,
-    /// Its figures.
+    /// Figures of the bucket.
     #[serde(flatten)]
     pub totals: Totals,
-    /// How long each person was in each mood, added up, in milliseconds.
+    /// Sum of the visitors' presence times by mood, in milliseconds.
     pub moods: BTreeMap<String, i64>,
 }
 
-/// The stretch before.
+/// The previous period.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Previous {
-    /// Its first moment.
+    /// Start of the period.
     pub from: Time,
-    /// Its end.
+    /// End of the period, which is exclusive.
     pub to: Time,
-    /// Its figures.
+    /// Figures of the period.
     pub totals: Totals,
 }
 
-/// A page, and how often it was seen.
+/// A page and its views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Page {
-    /// Its path.
+    /// The path.
     pub path: String,
-    /// How often.
+    /// Number of views.
     pub page_views: i64,
 }
 
-/// Something to watch, and how long it was.
+/// A content and its watch sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Content {
-    /// What.
+    /// The content.
     pub content: String,
-    /// How often it was started.
+    /// Number of sessions.
     pub watch_sessions: i64,
-    /// How long it was watched.
+    /// Time watched, in milliseconds.
     pub watched_ms: i64,
 }
 
-/// Where page views came from.
+/// A referrer and its page views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Referrer {
     /// The host, without `www.`.
     pub referrer: String,
-    /// How many.
+    /// Number of page views.
     pub page_views: i64,
 }
 
@@ -159,13 +159,13 @@ pub(crate) struct Breakdown {
     pub values: Vec<PropValue>,
 }
 
-/// A property's value.
+/// A property's value and its page views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PropValue {
-    /// As text; of a long one only its beginning.
+    /// The value as text; long values are truncated.
     pub value: String,
-    /// How many page views had it.
+    /// Number of page views.
     pub page_views: i64,
 }
 

@@ -1,7 +1,6 @@
-//! The query: rollups of a window, read in one snapshot and merged to an answer.
+//! Reads the rollups of a window in one snapshot, and merges them.
 //!
-//! Every statement finds its rows by the primary key of a rollup or of a dictionary; the test at the end
-//! asks SQLite whether that is so.
+//! Each statement uses the primary key of rollups or an index of the dictionary; a test checks the query plans.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -23,10 +22,10 @@ use crate::history::store::dictionary::{self, Dictionary};
 use crate::history::store::{ReadError, Store};
 use crate::protocol::Time;
 
-/// The longest list of pages, contents, referrers and values.
+/// Maximum length of the lists of pages, contents, referrers and values.
 const TOP: usize = 10;
 
-/// Of how many the texts are looked up, so that those that are equally frequent stand in the order of their names.
+/// How many texts are looked up for a list, so that equally frequent ones can be ordered by name.
 const CANDIDATES: usize = 50;
 
 const HORIZON: &str = "SELECT quarters_from FROM horizon WHERE only_row = 1";
@@ -61,10 +60,10 @@ const TEXTS: &str = "
     SELECT number, text FROM json_each(?1) AS asked CROSS JOIN texts ON number = asked.value";
 
 impl Store {
-    /// Asks the rollups, at the moment `now`.
+    /// Computes the figures of a query at the time `now`.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn stats(
         &self,
         query: &StatsQuery,
@@ -74,11 +73,11 @@ impl Store {
         let window = Window::new(query.range, &query.zone, now);
         let mut connection = self.readers.acquire().await?;
         let mut snapshot = connection.begin().await?;
-        Ok(answer(&mut snapshot, query, &window, metrics).await?)
+        Ok(compute(&mut snapshot, query, &window, metrics).await?)
     }
 }
 
-async fn answer(
+async fn compute(
     connection: &mut SqliteConnection,
     query: &StatsQuery,
     window: &Window,
@@ -92,10 +91,11 @@ async fn answer(
     let mut sums: Vec<Sum> = vec![Sum::default(); window.buckets.len()];
     let mut tops = Tops::default();
     let (mut previous, mut values) = (Sum::default(), Counts::new());
-    // A room of which nobody has heard has nothing to tell.
+    // An unknown room has no figures.
     if let Some(room) = room {
-        let available = available(connection).await?;
-        // Lists need the whole only, for which few rollups do; the series needs many, but little of each.
+        let available = available_rollups(connection).await?;
+        // The lists need the whole period only, which few rollups cover. The series needs many rollups, but few
+        // columns.
         let series = spans(&window.buckets, &available)?;
         let whole = spans(&[window.whole], &available)?;
         let before = spans(&[window.previous], &available)?;
@@ -173,29 +173,29 @@ async fn answer(
     })
 }
 
-/// The sum of the bucket that a row names first.
+/// Returns the sum of the bucket in the row's first column.
 fn bucket<'a>(sums: &'a mut [Sum], row: &SqliteRow) -> Result<&'a mut Sum, sqlx::Error> {
-    let (place, len) = (row.try_get::<u32, _>(0)? as usize, sums.len());
-    sums.get_mut(place).ok_or(sqlx::Error::ColumnIndexOutOfBounds { index: place, len })
+    let (index, len) = (row.try_get::<u32, _>(0)? as usize, sums.len());
+    sums.get_mut(index).ok_or(sqlx::Error::ColumnIndexOutOfBounds { index, len })
 }
 
-async fn available(connection: &mut SqliteConnection) -> Result<AvailableRollups, sqlx::Error> {
+async fn available_rollups(connection: &mut SqliteConnection) -> Result<AvailableRollups, sqlx::Error> {
     let quarters_from: u64 = sqlx::query_scalar(HORIZON).fetch_one(&mut *connection).await?;
     let months: Vec<String> = sqlx::query_scalar(MONTHS).fetch_all(connection).await?;
     let months = months.iter().filter_map(|month| month.parse::<Month>().ok()).collect();
     Ok(AvailableRollups { quarters_from: Time::from_millis(quarters_from), months })
 }
 
-/// The rollups of all buckets as a parameter: for each span the bucket's place, the level and the bounds.
+/// Encodes the rollups of all buckets as a parameter: bucket index, level and bounds of each span.
 fn spans(buckets: &[Period], available: &AvailableRollups) -> Result<String, sqlx::Error> {
     let buckets = (0_u32..).zip(buckets);
-    let spans = buckets.flat_map(|(place, bucket)| {
-        cover(*bucket, available).into_iter().map(move |span| (place, span.level, span.from, span.to))
+    let spans = buckets.flat_map(|(index, bucket)| {
+        cover(*bucket, available).into_iter().map(move |span| (index, span.level, span.from, span.to))
     });
     json(&spans.collect::<Vec<_>>())
 }
 
-/// What the rollups of a bucket add up to.
+/// The sum of a bucket's rollups.
 #[derive(Debug, Clone, Default)]
 struct Sum {
     page_views: i64,
@@ -246,7 +246,7 @@ impl Sum {
     }
 }
 
-/// How often each page, content and referrer was met.
+/// Counts of pages, contents and referrers.
 #[derive(Debug, Default)]
 struct Tops {
     pages: Counts,
@@ -255,7 +255,7 @@ struct Tops {
     referrers: Counts,
 }
 
-/// The same with their texts, the most frequent first.
+/// The most frequent, with their texts.
 #[derive(Debug, Default)]
 struct NamedTops {
     pages: Vec<Page>,
@@ -267,8 +267,8 @@ impl Tops {
     fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
         add_all(&mut self.pages, &from_json(row, 0)?);
         for (content, (sessions, ms)) in from_json::<BTreeMap<DictionaryId, (i64, i64)>>(row, 1)? {
-            let mine = self.contents.entry(content).or_default();
-            *mine = (mine.0 + sessions, mine.1 + ms);
+            let sum = self.contents.entry(content).or_default();
+            *sum = (sum.0 + sessions, sum.1 + ms);
         }
         add_all(&mut self.referrers, &from_json(row, 2)?);
         Ok(())
@@ -326,7 +326,7 @@ async fn named_values(
     Ok(values.into_iter().map(|(_, value, page_views)| PropValue { value, page_views }).collect())
 }
 
-/// The most frequent, with their texts. Those that are equally frequent stand in the order of their texts.
+/// Returns the most frequent texts. Equally frequent ones are ordered by text.
 async fn named(
     connection: &mut SqliteConnection,
     counts: &Counts,
@@ -350,9 +350,9 @@ async fn named(
 mod tests {
     use super::*;
 
-    /// No statement may walk over a table that grows.
+    /// No statement may scan a table that grows.
     #[tokio::test]
-    async fn every_query_finds_its_rows_by_an_index() {
+    async fn each_query_uses_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         let find_text = dictionary::find_statement(Dictionary::Texts);
@@ -361,7 +361,7 @@ mod tests {
             let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
             let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
             for step in &steps {
-                // Parameters are walked over, and so are months, of which a year has twelve.
+                // Parameters are scanned, and so is the table of months, with twelve rows a year.
                 let is_small = ["SCAN json_each", "SCAN span", "SCAN asked", "SCAN months"];
                 let is_fine = !step.contains("SCAN") || is_small.iter().any(|small| step.starts_with(small));
                 assert!(is_fine, "{step} in {statement}");

@@ -1,6 +1,4 @@
-//! StatsCache against a naive count: random events, random queries, every figure.
-//!
-//! What is counted here is counted as plainly as possible, event by event.
+//! Compares the figures of random queries with a naive count of random events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +20,7 @@ fn now() -> Time {
     time("2026-04-10T13:37:00Z".parse().unwrap())
 }
 
-fn who(n: u64) -> Actor {
+fn actor(n: u64) -> Actor {
     let room = RoomId::try_from(["lobby", "garden"][usize::from(n.is_multiple_of(3))]).unwrap();
     Actor { room, visitor: VisitorId::try_from(format!("v{}", n % 7)).unwrap(), is_bot: n.is_multiple_of(11) }
 }
@@ -34,13 +32,13 @@ fn batch() -> impl Strategy<Value = Batch> {
         let at = now().minus(ago);
         let view =
             serde_json::json!({ "id": Uuid::from_u128(u128::from(n)), "path": format!("/{}", n % 13) });
-        PageViewEvent::new(who(n), serde_json::from_value(view).unwrap(), at).unwrap()
+        PageViewEvent::new(actor(n), serde_json::from_value(view).unwrap(), at).unwrap()
     });
     let watch = (ago, any::<u64>()).prop_map(|(ago, n)| {
         let at = now().minus(ago);
         let watch = serde_json::json!({ "id": Uuid::from_u128(u128::from(n)), "content": format!("c{}", n % 3),
             "state": "ended", "watchedMs": n % 5_000, "startedAt": at, "at": at.plus(4_000) });
-        WatchEvent::new(who(n), serde_json::from_value(watch).unwrap(), at.plus(4_000)).unwrap()
+        WatchEvent::new(actor(n), serde_json::from_value(watch).unwrap(), at.plus(4_000)).unwrap()
     });
     let events = (proptest::collection::vec(view, 0..60), proptest::collection::vec(watch, 0..20));
     events.prop_map(|(page_views, watches)| Batch { page_views, watches, ..Batch::default() })
@@ -59,13 +57,13 @@ fn query() -> impl Strategy<Value = StatsQuery> {
     })
 }
 
-/// Counts as plainly as possible.
+/// Counts one by one.
 fn count(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Totals {
-    let is_asked = |who: &Actor, at: Time| {
-        !who.is_bot && at >= from && at < to && query.room.as_ref().is_none_or(|room| *room == who.room)
+    let is_counted = |actor: &Actor, at: Time| {
+        !actor.is_bot && at >= from && at < to && query.room.as_ref().is_none_or(|room| *room == actor.room)
     };
-    let views = batch.page_views.iter().filter(|view| is_asked(&view.actor, view.at));
-    let watches = batch.watches.iter().filter(|watch| is_asked(&watch.actor, watch.started_at));
+    let views = batch.page_views.iter().filter(|view| is_counted(&view.actor, view.at));
+    let watches = batch.watches.iter().filter(|watch| is_counted(&watch.actor, watch.started_at));
     let mut visitors: BTreeSet<&VisitorId> = views.clone().map(|view| &view.actor.visitor).collect();
     visitors.extend(watches.clone().map(|watch| &watch.actor.visitor));
     Totals {
@@ -97,30 +95,30 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn answers_are_what_a_naive_count_gives(
+    fn stats_equal_a_naive_count(
         batch in batch(),
         queries in proptest::collection::vec(query(), 1..6),
     ) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-            // Of two events with one id the first holds.
+            // Of two events with one id the first remains.
             let mut batch = batch;
-            let mut met = BTreeSet::new();
-            batch.page_views.retain(|view| met.insert(view.id));
-            let mut met = BTreeSet::new();
-            batch.watches.retain(|watch| met.insert(watch.id));
+            let mut seen = BTreeSet::new();
+            batch.page_views.retain(|view| seen.insert(view.id));
+            let mut seen = BTreeSet::new();
+            batch.watches.retain(|watch| seen.insert(watch.id));
             store.commit(&batch).await.unwrap();
             for query in &queries {
-                let answer = store.stats(query, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
+                let result = store.stats(query, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
                 let window = Window::new(query.range, &query.zone, now());
-                assert_eq!(answer.totals, count(&batch, query, window.whole.from, window.whole.to), "{query:?}");
+                assert_eq!(result.totals, count(&batch, query, window.whole.from, window.whole.to), "{query:?}");
                 let before = window.previous;
-                assert_eq!(answer.previous.totals, count(&batch, query, before.from, before.to), "{query:?}");
-                for (point, bucket) in answer.series.iter().zip(&window.buckets) {
+                assert_eq!(result.previous.totals, count(&batch, query, before.from, before.to), "{query:?}");
+                for (point, bucket) in result.series.iter().zip(&window.buckets) {
                     assert_eq!(point.totals, count(&batch, query, bucket.from, bucket.to), "{query:?}");
                 }
-                assert_eq!(answer.top_pages, pages(&batch, query, window.whole.from, window.whole.to));
+                assert_eq!(result.top_pages, pages(&batch, query, window.whole.from, window.whole.to));
             }
         });
     }

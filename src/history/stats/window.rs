@@ -1,7 +1,7 @@
-//! Which period of time is asked about, and the buckets that it is shown in.
+//! The window of a query: its period, and the buckets of its series.
 //!
-//! Buckets are hours, days or months of somebody's time zone, so they may be shorter or longer where the
-//! clocks change. All bounds are whole quarters of an hour. Pure.
+//! Buckets are hours, days or months of a time zone, so they may be shorter or longer when the clocks change. All
+//! bounds are quarter hours. Pure.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ use crate::history::calendar::{DAY_MS, HOUR_MS, Level, QUARTER_MS, time, timesta
 use crate::protocol::Time;
 use crate::protocol::schema::{one_of, schema};
 
-/// The longest period that may be asked about, in milliseconds: 20 years.
+/// Maximum length of a period, in milliseconds: 20 years.
 const LONGEST_MS: u64 = 20 * 366 * DAY_MS;
 
-/// The stretches of time that can be asked for.
+/// The range of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Range {
     /// At least the last 24 hours, by whole hours.
@@ -30,26 +30,26 @@ pub enum Range {
     Month,
     /// The last 12 months and this one.
     Year,
-    /// From one moment to another, widened to whole quarters of an hour.
+    /// A range of time, extended to whole quarter hours.
     Between {
-        /// The first moment.
+        /// Start of the range.
         from: Time,
-        /// The end, which is not part of it.
+        /// End of the range, which is exclusive.
         to: Time,
     },
 }
 
 impl Range {
-    /// Those that have a name, the shortest first.
+    /// The named ranges, the shortest first.
     pub(crate) const NAMED: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
 
-    /// The range of this name.
+    /// Returns the range of this name.
     #[must_use]
     pub(crate) fn find(name: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|range| range.name() == name)
     }
 
-    /// Its name in questions and answers.
+    /// The name of the range in requests and answers.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -61,10 +61,10 @@ impl Range {
         }
     }
 
-    /// From one moment to another, if that is a period of time.
+    /// Returns the range from `from` to `to`.
     ///
     /// # Errors
-    /// It ends before it begins, or is longer than 20 years.
+    /// It is empty, ends before it begins, or is longer than 20 years.
     pub(crate) fn between(from: Time, to: Time) -> Result<Self, BadRange> {
         match to.millis().checked_sub(from.millis()) {
             None | Some(0) => Err(BadRange::Backwards),
@@ -85,34 +85,34 @@ schema!(Range, {
     one_of(Self::NAMED.iter().chain([&custom]).map(|range| range.name()))
 });
 
-/// Two moments are no period of time.
+/// A range is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRange {
-    /// The end is not behind the beginning.
+    /// It ends before or at its start.
     #[error("must be after from")]
     Backwards,
-    /// Too much.
+    /// It is too long.
     #[error("must be at most 20 years after from")]
     TooLong,
 }
 
-/// A time zone of the IANA database, by its name.
+/// A time zone of the IANA database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Zone(String);
 
-/// There is no such time zone.
+/// The time zone is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an IANA time zone such as Europe/Berlin")]
 pub struct BadZone;
 
 impl Zone {
-    /// The zone of this name.
+    /// Returns the time zone of this name.
     ///
     /// # Errors
-    /// There is none.
+    /// The name is unknown.
     pub fn find(name: &str) -> Result<Self, BadZone> {
         let zone = TimeZone::get(name).map_err(|_| BadZone)?;
-        // The name as the database writes it, so that one zone has one name.
+        // The database's spelling, so that each zone has one name.
         Ok(Self(zone.iana_name().unwrap_or(name).to_owned()))
     }
 
@@ -141,7 +141,7 @@ impl Serialize for Zone {
 
 schema!(Zone, ObjectBuilder::new().schema_type(Type::String).description(Some("An IANA time zone.")));
 
-/// How long a bucket is, by the clocks of the zone.
+/// The length of a bucket, by the zone's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Step {
@@ -153,43 +153,43 @@ pub(crate) enum Step {
     Month,
 }
 
-/// A period of time, without its end.
+/// A period of time. Its end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
-    /// The first moment.
+    /// The start.
     pub from: Time,
-    /// The end, which is not part of it.
+    /// The end, which is exclusive.
     pub to: Time,
 }
 
 impl Period {
-    /// Its length in milliseconds.
+    /// The length in milliseconds.
     #[must_use]
     pub fn millis(self) -> u64 {
         self.to.millis().saturating_sub(self.from.millis())
     }
 }
 
-/// What a question is about.
+/// The period and buckets of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// All of it.
+    /// The whole period.
     pub whole: Period,
-    /// How long its buckets are.
+    /// Length of the buckets.
     pub step: Step,
-    /// Its buckets, one after the other. The first and the last may be cut.
+    /// The consecutive buckets. The first and the last may be shorter.
     pub buckets: Vec<Period>,
-    /// The period of the same length just before.
+    /// The period of the same length before.
     pub previous: Period,
 }
 
 impl Window {
-    /// The window of `range` in a zone, where it is `now`.
+    /// Returns the window of `range` in a zone at the time `now`.
     #[must_use]
     pub fn new(range: Range, zone: &Zone, now: Time) -> Self {
         let zone = zone.rules();
         let today = timestamp(now).to_zoned(zone.clone()).date();
-        // The quarter that is now is part of it.
+        // The current quarter hour is included.
         let end = Level::Quarter.floor(now).plus(QUARTER_MS);
         let days_ago =
             |days: i64| today.checked_sub(days.days()).map_or(now, |date| start_of_day(date, &zone));
@@ -230,8 +230,8 @@ fn buckets(whole: Period, step: Step, zone: &TimeZone) -> Vec<Period> {
                 next.map_or(whole.to, |date| start_of_day(date, zone))
             }
         };
-        // Some clocks were 20 or 40 minutes from those of UTC until the 1970s. And time goes on, whatever a
-        // zone's history says.
+        // Until the 1970s some zones differed from UTC by 20 or 40 minutes. `max` guarantees progress for any zone's
+        // history.
         let to = Level::Quarter.ceil(next).max(from.plus(QUARTER_MS)).min(whole.to);
         buckets.push(Period { from, to });
         from = to;
@@ -243,7 +243,7 @@ fn local(at: Time, zone: &TimeZone) -> Zoned {
     timestamp(at).to_zoned(zone.clone())
 }
 
-/// The start of the hour by the zone's clocks, which may be half an hour from that of UTC.
+/// The start of the hour by the zone's clocks, which may be at the half hour of UTC.
 fn start_of_hour(at: Time, zone: &TimeZone) -> Time {
     let local = local(at, zone);
     let seconds = u64::from(local.minute().unsigned_abs()) * 60 + u64::from(local.second().unsigned_abs());
@@ -264,7 +264,7 @@ mod tests {
 
     fn window(range: Range, zone: &str, now: &str) -> Window {
         let window = Window::new(range, &Zone::find(zone).unwrap(), at(now));
-        // Buckets are the whole, without gaps.
+        // The buckets cover the whole period without gaps.
         assert_eq!(window.buckets.first().unwrap().from, window.whole.from);
         assert_eq!(window.buckets.last().unwrap().to, window.whole.to);
         assert!(window.buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn named_ranges_end_now_and_begin_with_whole_buckets() {
+    fn named_ranges_end_now_and_start_with_a_whole_bucket() {
         let day = window(Range::Day, "UTC", "2026-11-20T10:20:00Z");
         assert_eq!(day.whole, Period { from: at("2026-11-19T10:00:00Z"), to: at("2026-11-20T10:30:00Z") });
         assert_eq!((day.step, day.buckets.len()), (Step::Hour, 25));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_as_long_as_the_clocks_of_the_zone_say() {
+    fn days_have_23_or_25_hours_when_clocks_change() {
         // Germany: 2026-03-29 has 23 hours; New York: 2026-11-01 has 25.
         let spring = window(Range::Month, "Europe/Berlin", "2026-04-02T12:00:00Z");
         let short = spring.buckets.iter().find(|day| day.from == at("2026-03-28T23:00:00Z")).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_and_days_of_half_hour_zones_begin_at_the_half_hour_of_utc() {
+    fn half_hour_zones_start_hours_and_days_at_the_half_hour_of_utc() {
         let day = window(Range::Day, "Asia/Kolkata", "2026-11-20T10:20:00Z");
         assert_eq!(day.whole.from, at("2026-11-19T09:30:00Z"));
         let month = window(Range::Month, "Asia/Kathmandu", "2026-11-20T10:20:00Z");
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_were_no_quarters_from_those_of_utc_have_hours_and_days_all_the_same() {
+    fn zones_with_odd_offsets_have_whole_hours_and_days() {
         for zone in ["Pacific/Kiritimati", "Africa/Monrovia"] {
             let range = Range::between(at("1970-01-20T00:00:00Z"), at("1970-01-27T00:00:00Z")).unwrap();
             let hours = hours(&window(range, zone, "2026-11-20T10:20:00Z"));
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn custom_ranges_are_widened_to_quarters_and_cut_at_local_bounds() {
+    fn custom_ranges_extend_to_quarter_hours_and_split_at_local_bounds() {
         let range = Range::between(at("2026-11-01T10:07:00Z"), at("2026-11-20T10:01:00Z")).unwrap();
         let custom = window(range, "UTC", "2026-11-20T10:20:00Z");
         assert_eq!(custom.whole, Period { from: at("2026-11-01T10:00:00Z"), to: at("2026-11-20T10:15:00Z") });

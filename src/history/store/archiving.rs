@@ -1,8 +1,8 @@
-//! Archiving: a month's raw rows go into a file, and only then their tables go.
+//! Moves a month's raw rows to an archive, and restores them.
 //!
-//! The file is complete and on the disk before the one transaction that drops the tables, and that one
-//! does so only if nothing has changed since the file was begun. So at every moment a month's rows are in its
-//! tables, or in an archive whose checksum is right, or in both.
+//! The archive is complete and synced before one transaction drops the tables, and only if no row changed since the
+//! archive was begun. So a month's rows are always in its tables, in an archive with the right checksum, or in both. A
+//! restore counts its progress in each transaction, so that an interrupted one continues.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -20,15 +20,15 @@ use crate::history::calendar::Month;
 use crate::history::event::Batch;
 use crate::history::rollup::RollupDelta;
 
-/// Rows that are read at once. Few in tests, so that there are many pages.
+/// Rows per page. Few in tests, so that there are many pages.
 const ROWS_PER_PAGE: u32 = if cfg!(test) { 4 } else { 2_000 };
 
 impl Store {
-    /// Moves the rows of a month to an archive and drops its tables; a month without rows needs no
-    /// archive. Says what was written; nothing, where rows changed meanwhile and all is as it was.
+    /// Moves the rows of a month to an archive and drops its tables. A month without rows gets no archive. Returns what
+    /// was written, or `None` if rows changed meanwhile and nothing was moved.
     ///
     /// # Errors
-    /// The database or the disk did not do it; the rows are where they were.
+    /// The database or a file operation failed; the rows are unchanged.
     pub(crate) async fn archive(
         &self,
         month: Month,
@@ -63,10 +63,10 @@ impl Store {
         Ok(Some(written))
     }
 
-    /// Finishes or throws away what a crash left in the folder of archives.
+    /// Completes or deletes what a crash left in the folder of archives.
     ///
     /// # Errors
-    /// The database or the disk did not do it.
+    /// The database or a file operation failed.
     pub(crate) async fn recover_archives(&self, archives: &Archives) -> Result<(), LifecycleError> {
         let known = self.months().await?.into_iter();
         let known: BTreeMap<Month, _> =
@@ -82,11 +82,12 @@ impl Store {
 }
 
 impl Store {
-    /// Brings the rows of an archived month back from `file`, which stays.
+    /// Restores the rows of an archived month from `file`, which is not deleted. Rollups count archived rows already. A
+    /// row that arrived again since then was counted duplicates, so one count is subtracted.
     ///
     /// # Errors
-    /// The month is not archived, the file is not its archive, or the database did not take the rows. The month
-    /// counts as archived until all rows are back.
+    /// The month is not archived, the file is not its archive, or a commit failed. The month stays archived until all
+    /// rows are restored.
     pub(crate) async fn restore(&self, month: Month, file: PathBuf) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let archive = state.and_then(|state| state.archive).ok_or(LifecycleError::NotArchived(month))?;
@@ -120,10 +121,10 @@ impl Store {
         }
     }
 
-    /// Restores an archived month from the folder of archives. A month that is not archived is as it is.
+    /// Restores a month from the folder of archives, if it is archived.
     ///
     /// # Errors
-    /// Its archive is missing, which says where, or cannot be restored.
+    /// Its archive is missing or cannot be restored.
     pub(crate) async fn restore_from(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let Some(archive) = state.and_then(|state| state.archive) else { return Ok(()) };
@@ -133,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings one slice back, if the archive is as `expected`; after the last one the month is whole.
+    /// Restores one slice, if the month's archive is still `expected`. An empty slice ends the restore.
     async fn restore_slice(
         &self,
         month: Month,
@@ -149,35 +150,35 @@ impl Store {
             Partitions::read(&mut transaction).await?.change(&mut transaction, month).await?;
             months::set_archive(&mut transaction, month, None).await?;
         } else {
-            bring_back(&mut transaction, events).await?;
+            restore_rows(&mut transaction, events).await?;
             months::add_restored(&mut transaction, month, events.len() as u64).await?;
         }
         Ok(transaction.commit().await?)
     }
 }
 
-/// Puts events that count already into the tables. Those that are there too have counted twice.
-async fn bring_back(connection: &mut SqliteConnection, events: &Batch) -> Result<(), sqlx::Error> {
+/// Inserts events that rollups count already. Those that are in the tables too were counted duplicates.
+async fn restore_rows(connection: &mut SqliteConnection, events: &Batch) -> Result<(), sqlx::Error> {
     let mut partitions = Partitions::read(connection).await?;
-    let back = Batch {
+    let restored = Batch {
         page_views: commit::only_new(connection, &partitions, RowKind::PageViews, &events.page_views).await?,
         watches: commit::only_new(connection, &partitions, RowKind::WatchSessions, &events.watches).await?,
         samples: commit::only_new(connection, &partitions, RowKind::Presence, &events.samples).await?,
     };
-    let twice = Batch {
-        page_views: without(&events.page_views, &back.page_views),
-        watches: without(&events.watches, &back.watches),
-        samples: without(&events.samples, &back.samples),
+    let duplicates = Batch {
+        page_views: without(&events.page_views, &restored.page_views),
+        watches: without(&events.watches, &restored.watches),
+        samples: without(&events.samples, &restored.samples),
     };
     let ids = dictionary::intern(connection, &[events]).await?;
-    commit::insert_all(connection, &mut partitions, &back, &ids).await?;
+    commit::insert_all(connection, &mut partitions, &restored, &ids).await?;
     let mut delta = RollupDelta::default();
-    delta.take(&twice, &ids);
-    // What was taken back may have been the last trace of a visitor whose rows come only now.
-    delta.meet(&back, &ids);
+    delta.subtract(&duplicates, &ids);
+    // A subtracted event may be the last appearance of a visitor whose rows are restored only now.
+    delta.add_visitors(&restored, &ids);
     commit::roll_up(connection, &partitions, &delta).await?;
-    // Of a watch session both may know something.
-    commit::store(connection, &Batch { watches: twice.watches, ..Batch::default() }).await?;
+    // The archived and the stored state of a watch session merge.
+    commit::store(connection, &Batch { watches: duplicates.watches, ..Batch::default() }).await?;
     Ok(())
 }
 
@@ -186,7 +187,7 @@ fn without<T: Identified>(all: &[T], some: &[T]) -> Vec<T> {
     all.iter().filter(|event| !some.contains(&event.id())).cloned().collect()
 }
 
-/// Whether all rows are in the tables.
+/// Whether all rows of a month are in its tables.
 fn is_whole(state: &MonthState) -> bool {
     state.is_live && state.archive.is_none()
 }

@@ -1,6 +1,6 @@
-//! Adoption: events in the tables of the first migration are told to the tables of today.
+//! Backfill: moves events from the tables of the first migration to the current ones.
 //!
-//! They merge like all others, so that a start that was cut short goes on at the next one.
+//! Events merge idempotently, so that an interrupted backfill continues at the next start.
 
 use sqlx::SqliteConnection;
 use tracing::info;
@@ -13,7 +13,7 @@ use crate::history::event::{Batch, PageViewEvent, WatchEvent};
 const ROWS_PER_TRANSACTION: u32 = 5_000;
 
 impl Store {
-    /// Moves what the first migration's tables hold, if they are there.
+    /// Moves all events of the old tables, if these exist, and drops them.
     pub(super) async fn backfill(&self) -> Result<(), CommitError> {
         const EXISTS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'old_page_views'";
         let exists: i64 = sqlx::query_scalar(EXISTS).fetch_one(&self.writer).await?;
@@ -43,7 +43,7 @@ impl Store {
         sqlx::query("DROP TABLE old_watch_sessions").execute(&mut *transaction).await?;
         transaction.commit().await?;
         if moved > 0 {
-            info!(events = moved, "moved the events of an older version");
+            info!(events = moved, "moved the events of an older version to the current tables");
         }
         Ok(())
     }

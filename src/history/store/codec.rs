@@ -1,4 +1,6 @@
-//! Values as SQLite stores them, and lists as JSON parameters of statements.
+//! Encodes and decodes the values of SQLite columns, and lists as JSON parameters of statements.
+//!
+//! SQLite has neither unsigned integers nor lists.
 
 use roaring::RoaringBitmap;
 use serde::Serialize;

@@ -1,7 +1,7 @@
-//! One transaction: events that are new, and the rollups that they change.
+//! One commit: inserts new events and updates the rollups that they change.
 //!
-//! Only what changes the raw rows counts: a page view or a total whose id is not stored yet, and
-//! of a watch session the difference between what it was and what it is.
+//! Rollups change with the raw rows only: by a page view or sample with a new id, and by the difference between the
+//! stored and the merged state of a watch session.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -18,28 +18,28 @@ use crate::history::event::{Batch, PageViewEvent, TotalSample, WatchEvent};
 use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId, DictionaryIds, RollupDelta, RollupKey};
 use crate::protocol::{RoomId, Time};
 
-/// What a transaction changed.
+/// The changes of a commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Page views that were not stored before.
+    /// New page views.
     pub page_views: usize,
-    /// Watch sessions that were not stored before, or not like this.
+    /// New or changed watch sessions.
     pub watch_sessions: usize,
-    /// Censuses that were not stored before.
+    /// New presence samples.
     pub samples: usize,
-    /// The rooms whose figures changed.
+    /// The rooms with changed figures.
     pub rooms: BTreeSet<RoomId>,
 }
 
 impl Changes {
-    /// Whether everything was stored before.
+    /// Whether nothing changed.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.page_views + self.watch_sessions + self.samples == 0
     }
 }
 
-/// Stores what is new in `batch`, inside the transaction that `connection` is in.
+/// Stores the new events of `batch` in the current transaction.
 pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> Result<Changes, sqlx::Error> {
     let mut partitions = Partitions::read(connection).await?;
     let views = only_new(connection, &partitions, RowKind::PageViews, &batch.page_views).await?;
@@ -62,13 +62,13 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
 
     let ids = dictionary::intern(connection, &[&taken, &added]).await?;
     for (old, month) in taken.watches.iter().zip(months) {
-        // It may have started in another month than was known.
+        // The merged session may have started in another month.
         partitions.change(connection, month).await?;
         insert::delete(connection, RowKind::WatchSessions, month, &[old.id]).await?;
     }
     insert_all(connection, &mut partitions, &added, &ids).await?;
     let mut delta = RollupDelta::default();
-    delta.take(&taken, &ids);
+    delta.subtract(&taken, &ids);
     delta.add(&added, &ids);
     roll_up(connection, &partitions, &delta).await?;
     Ok(Changes {
@@ -86,7 +86,7 @@ fn rooms(changed: &[&Batch]) -> BTreeSet<RoomId> {
     views.chain(watches).chain(samples).cloned().collect()
 }
 
-/// Writes events that are not stored to the tables of their months.
+/// Inserts new events into the partitions of their months.
 pub(super) async fn insert_all(
     connection: &mut SqliteConnection,
     partitions: &mut Partitions,
@@ -108,22 +108,22 @@ pub(super) async fn insert_all(
     Ok(())
 }
 
-/// Brings what `delta` changes to the rollups, and says which ones of page views and watch sessions. The raw
-/// rows have changed before.
+/// Applies `delta` to the rollups, after the raw rows, and returns the changed rollups of page views and watch
+/// sessions.
 pub(super) async fn roll_up(
     connection: &mut SqliteConnection,
     partitions: &Partitions,
     delta: &RollupDelta,
 ) -> Result<BTreeSet<RollupKey>, sqlx::Error> {
     let retained = RetainedRollups { quarters_from: quarters_from(connection).await?, partitions };
-    let gone = gone(connection, &retained, delta.appearances().collect()).await?;
+    let removed = removed_visitors(connection, &retained, delta.removed().collect()).await?;
     let activity = delta.activity(|level, at| retained.has(level, at));
-    rollups::change_activity(connection, &activity, &gone).await?;
+    rollups::change_activity(connection, &activity, &removed).await?;
     rollups::change_presence(connection, &delta.presence(|level, at| retained.has(level, at))).await?;
-    Ok(activity.into_keys().chain(gone.into_keys()).collect())
+    Ok(activity.into_keys().chain(removed.into_keys()).collect())
 }
 
-/// Which rollups there are.
+/// Which rollups exist.
 struct RetainedRollups<'a> {
     quarters_from: Time,
     partitions: &'a Partitions,
@@ -139,7 +139,7 @@ impl RetainedRollups<'_> {
     }
 }
 
-/// From when on there are rollups of quarter hours.
+/// The start of quarter-hour rollups.
 pub(in crate::history) async fn quarters_from(
     connection: &mut SqliteConnection,
 ) -> Result<Time, sqlx::Error> {
@@ -147,19 +147,20 @@ pub(in crate::history) async fn quarters_from(
     Ok(Time::from_millis(from))
 }
 
-/// Of which rollups somebody is no longer part, because the last row there was taken back.
-async fn gone(
+/// Returns the visitors to remove from each rollup, because their last row there was deleted.
+async fn removed_visitors(
     connection: &mut SqliteConnection,
     retained: &RetainedRollups<'_>,
     appearances: Vec<Appearance>,
 ) -> Result<BTreeMap<RollupKey, RoaringBitmap>, sqlx::Error> {
-    let mut gone = BTreeMap::<RollupKey, RoaringBitmap>::new();
-    let mut suspects = BTreeMap::<Month, BTreeSet<Appearance>>::new();
+    let mut removed = BTreeMap::<RollupKey, RoaringBitmap>::new();
+    let mut candidates = BTreeMap::<Month, BTreeSet<Appearance>>::new();
     for appearance in appearances {
-        suspects.entry(Month::of(appearance.at)).or_default().insert(appearance);
+        candidates.entry(Month::of(appearance.at)).or_default().insert(appearance);
     }
-    for (month, suspects) in suspects {
-        let visitors: BTreeSet<DictionaryId> = suspects.iter().map(|appearance| appearance.visitor).collect();
+    for (month, candidates) in candidates {
+        let visitors: BTreeSet<DictionaryId> =
+            candidates.iter().map(|appearance| appearance.visitor).collect();
         let is_live = retained.partitions.live.contains(&month);
         let rows = if is_live { read::appearances(connection, month, &visitors).await? } else { Vec::new() };
         let mut present = HashSet::new();
@@ -170,7 +171,7 @@ async fn gone(
                 );
             }
         }
-        for appearance in suspects {
+        for appearance in candidates {
             for (level, room) in Level::VARIANTS
                 .iter()
                 .copied()
@@ -178,16 +179,15 @@ async fn gone(
             {
                 let at = level.floor(appearance.at);
                 if retained.has(level, at) && !present.contains(&(appearance.visitor, level, room, at)) {
-                    gone.entry(RollupKey { level, room, at }).or_default().insert(appearance.visitor);
+                    removed.entry(RollupKey { level, room, at }).or_default().insert(appearance.visitor);
                 }
             }
         }
     }
-    Ok(gone)
+    Ok(removed)
 }
 
-/// Events whose id is neither stored nor met before in the batch, in the order of their ids, which is the
-/// order of the tables.
+/// Returns the events whose id is neither stored nor earlier in the batch, in the order of ids, as the tables are.
 pub(super) async fn only_new<T: Identified>(
     connection: &mut SqliteConnection,
     partitions: &Partitions,
@@ -195,21 +195,21 @@ pub(super) async fn only_new<T: Identified>(
     events: &[T],
 ) -> Result<Vec<T>, sqlx::Error> {
     let mut new: Vec<&T> = events.iter().collect();
-    // Stable, so that of two events with one id the first one holds.
+    // The sort is stable: of two events with one id the first remains.
     new.sort_by_key(|event| event.id());
     new.dedup_by_key(|event| event.id());
     for month in &partitions.live {
         let ids: Vec<Uuid> = new.iter().map(|event| event.id()).collect();
         let known: HashSet<usize> = read::known(connection, kind, *month, &ids).await?.into_iter().collect();
-        let mut places = 0..;
-        new.retain(|_| places.next().is_none_or(|place| !known.contains(&place)));
+        let mut indexes = 0..;
+        new.retain(|_| indexes.next().is_none_or(|index| !known.contains(&index)));
     }
     Ok(new.into_iter().cloned().collect())
 }
 
-/// A event that has an id.
+/// An event with an id.
 pub(super) trait Identified: Clone {
-    /// Its id.
+    /// The event's id.
     fn id(&self) -> Uuid;
 }
 
@@ -231,7 +231,7 @@ impl Identified for TotalSample {
     }
 }
 
-/// All that is told of each watch session.
+/// Merges the states of each watch session.
 fn merged(watches: impl Iterator<Item = WatchEvent>) -> HashMap<Uuid, WatchEvent> {
     let mut all = HashMap::<Uuid, WatchEvent>::new();
     for watch in watches {
@@ -244,7 +244,7 @@ fn merged(watches: impl Iterator<Item = WatchEvent>) -> HashMap<Uuid, WatchEvent
     all
 }
 
-/// What is stored of these watch sessions, and in which month.
+/// Returns the stored states of watch sessions, with their months.
 async fn stored_watches(
     connection: &mut SqliteConnection,
     partitions: &Partitions,
@@ -254,7 +254,7 @@ async fn stored_watches(
     let mut stored = Vec::new();
     for month in &partitions.live {
         let known = read::known(connection, RowKind::WatchSessions, *month, &ids).await?;
-        let known: Vec<Uuid> = known.into_iter().filter_map(|place| ids.get(place).copied()).collect();
+        let known: Vec<Uuid> = known.into_iter().filter_map(|index| ids.get(index).copied()).collect();
         if !known.is_empty() {
             let rows = read::watches_by_id(connection, *month, &known).await?;
             stored.extend(rows.into_iter().map(|row| (*month, row)));

@@ -1,7 +1,6 @@
-//! Texts by number: each text that rows share is stored once, and rows have its number.
+//! The dictionary: each text is stored once, and rows refer to it by id.
 //!
-//! Nothing is remembered between transactions, so that a rollback needs no care and another
-//! process may add texts too.
+//! Nothing is cached between transactions, so that a rollback needs no cleanup and another process may add texts.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,12 +12,12 @@ use super::codec::json;
 use crate::history::event::Batch;
 use crate::history::rollup::{DictionaryId, DictionaryIds, properties, referrer_host};
 
-/// Which texts.
+/// A dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::history) enum Dictionary {
-    /// Rooms, paths and the like.
+    /// Rooms, paths, titles and other texts.
     Texts,
-    /// Visitors.
+    /// Visitor ids.
     Visitors,
 }
 
@@ -50,7 +49,7 @@ impl Dictionary {
     }
 }
 
-/// A text with the hash under which it is found.
+/// A text and its hash, by which the index finds it.
 #[derive(Debug, Serialize)]
 struct Hashed<'a>(i64, &'a str);
 
@@ -109,7 +108,7 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// The ids of all texts of these events. New texts get one.
+/// Returns the dictionary ids of all texts of the events, and adds missing texts.
 pub(super) async fn intern(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
@@ -117,7 +116,7 @@ pub(super) async fn intern(
     ids(connection, batches, true).await
 }
 
-/// The ids of all texts of these events that have one.
+/// Returns the dictionary ids of all texts of the events that have one.
 pub(super) async fn find(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
@@ -172,7 +171,7 @@ async fn look_up(
     Ok(known.map(|(text, number)| (text.1.into(), number)).collect())
 }
 
-/// The number of one text, where it has one.
+/// Returns the id of a text.
 pub(in crate::history) async fn number(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
@@ -182,7 +181,7 @@ pub(in crate::history) async fn number(
     Ok(found.get(text).copied())
 }
 
-/// The text of a number, if it has one.
+/// Returns the text of an id.
 pub(in crate::history) async fn text(
     connection: &mut SqliteConnection,
     number: DictionaryId,
@@ -191,7 +190,7 @@ pub(in crate::history) async fn text(
     Ok(text.fetch_optional(connection).await?.flatten())
 }
 
-/// Overwrites texts where they stand. Their rows stay, so that their ids are never given again.
+/// Overwrites texts in place. Their rows stay, so that SQLite never reuses their ids.
 pub(super) async fn overwrite(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
@@ -208,7 +207,7 @@ pub(super) async fn overwrite(
     Ok(())
 }
 
-/// How texts are found, for the test that explains it.
+/// The lookup statement, for the test of query plans.
 #[cfg(test)]
 pub(in crate::history) fn find_statement(dictionary: Dictionary) -> &'static str {
     dictionary.find()

@@ -1,8 +1,8 @@
-//! Erasing a visitor: raw rows, rollups, archives, and at last the id itself.
+//! Erases a visitor from raw rows, rollups, archives and the dictionary.
 //!
-//! Rows know a visitor by number, so that the id stands in one place, which is overwritten at the end.
-//! Until then an erasure that was cut short is finished by asking again. Afterwards free pages and the
-//! write-ahead log, where copies may be, are given back to the disk.
+//! Rows refer to a visitor by dictionary id, so the visitor's id is stored in one place, which is overwritten last.
+//! Until then an interrupted erasure can be continued by a retry. At the end, free pages and the write-ahead log, which
+//! may have copies, are returned to the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,13 +27,13 @@ use crate::history::event::Batch;
 use crate::history::rollup::{DictionaryId, RollupDelta, RollupKey};
 use crate::protocol::VisitorId;
 
-/// Rows of one transaction. Few in tests, so that there are many of them.
+/// Rows per transaction. Few in tests, so that there are many transactions.
 const ROWS_PER_SLICE: u32 = if cfg!(test) { 3 } else { 2_000 };
 
-/// How long the end waits for those who read the write-ahead log.
+/// How long an erasure waits for readers of the write-ahead log.
 const READERS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What was erased.
+/// The result of an erasure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Erased {
@@ -41,17 +41,17 @@ pub(crate) struct Erased {
     pub page_views: u64,
     /// Watch sessions in the tables.
     pub watch_sessions: u64,
-    /// Rollups in which something of theirs was.
+    /// Changed rollups.
     pub rollups: usize,
-    /// Lines of archives.
+    /// Deleted lines of archives.
     pub archives: Vec<MonthRows>,
-    /// Whether no copy is left in the write-ahead log either. If not, the next maintenance sees to it.
+    /// Whether the write-ahead log has no copy left. If not, the next maintenance run truncates it.
     #[serde(skip)]
     pub wal_truncated: bool,
 }
 
 impl Erased {
-    /// Whether there was nothing to erase.
+    /// Whether nothing was erased.
     #[must_use]
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self { wal_truncated: self.wal_truncated, ..Self::default() }
@@ -59,10 +59,10 @@ impl Erased {
 }
 
 impl Store {
-    /// Erases everything of a visitor. Of somebody unknown there is nothing.
+    /// Erases a visitor. Does nothing for an unknown visitor.
     ///
     /// # Errors
-    /// The database or the disk did not do it, or an archive is missing; asking again goes on.
+    /// The database or a file operation failed, or an archive is missing. A retry continues.
     pub(crate) async fn erase(
         &self,
         visitor: &VisitorId,
@@ -77,14 +77,14 @@ impl Store {
             None => Erased::default(),
         };
         self.versions.change_all();
-        let seats = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
-        seats.execute(&mut *self.connection().await?).await?;
+        let delete_holds = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
+        delete_holds.execute(&mut *self.connection().await?).await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
         Ok(erased)
     }
 
-    /// Empties the write-ahead log, and waits a little for those who read it.
+    /// Truncates the write-ahead log, and waits for its readers up to a limit.
     async fn truncate_log(&self) -> Result<bool, LifecycleError> {
         let deadline = Instant::now() + READERS_PATIENCE;
         loop {
@@ -97,16 +97,16 @@ impl Store {
     }
 }
 
-/// One erasure.
+/// An erasure in progress.
 struct Eraser<'a> {
     store: &'a Store,
     archives: &'a Archives,
     visitor: &'a VisitorId,
     number: DictionaryId,
     erased: Erased,
-    /// The rollups that changed.
+    /// Changed rollups.
     rollups: BTreeSet<RollupKey>,
-    /// The state of each month's tables in which there is nothing left, by its count of changes.
+    /// The change counter of each month in which the visitor has no rows left.
     clean: BTreeMap<Month, i64>,
 }
 
@@ -117,8 +117,8 @@ impl<'a> Eraser<'a> {
     }
 
     async fn run(mut self) -> Result<Erased, LifecycleError> {
-        let months = self.whole_months().await?;
-        // All are there, or nothing is touched.
+        let months = self.unsplit_months().await?;
+        // Checked first: if an archive is missing, nothing is changed.
         for archive in months.iter().filter_map(|state| state.archive.as_ref()) {
             Source::open(self.archives.path(&archive.name)).await?;
         }
@@ -127,17 +127,17 @@ impl<'a> Eraser<'a> {
                 self.erase_archive(state.month, archive).await?;
             }
         }
-        self.erase_left_files(&months).await?;
+        self.erase_remaining_files(&months).await?;
         for state in months.iter().filter(|state| state.is_live) {
             self.erase_month(state.month).await?;
         }
-        self.erase_names().await?;
+        self.erase_texts().await?;
         self.erased.rollups = self.rollups.len();
         Ok(self.erased)
     }
 
-    /// All months, each in its tables or in an archive: one that is in both is restored.
-    async fn whole_months(&self) -> Result<Vec<MonthState>, LifecycleError> {
+    /// Returns all months, after restoring those that are both in tables and in an archive.
+    async fn unsplit_months(&self) -> Result<Vec<MonthState>, LifecycleError> {
         let both = self.store.months().await?.into_iter();
         for state in both.filter(|state| state.is_live && state.archive.is_some()) {
             self.store.restore_from(state.month, self.archives).await?;
@@ -145,8 +145,8 @@ impl<'a> Eraser<'a> {
         self.store.months().await
     }
 
-    /// Writes an archive without the visitor's lines. The database knows the new one before it has its
-    /// name, so that a crash in between is settled by its checksum.
+    /// Rewrites an archive without the visitor's lines. The database records the new checksum before the rename, so
+    /// that recovery after a crash can decide by the checksum.
     async fn erase_archive(&mut self, month: Month, archive: &Archive) -> Result<(), LifecycleError> {
         let path = self.archives.path(&archive.name);
         let (rows, found) = visitor_rows(path.clone(), self.visitor).await?;
@@ -163,7 +163,7 @@ impl<'a> Eraser<'a> {
         if now.as_ref() != Some(archive) {
             return Err(LifecycleError::Changed(month));
         }
-        self.take_back(&mut transaction, &rows).await?;
+        self.subtract(&mut transaction, &rows).await?;
         months::set_archive(&mut transaction, month, Some((&archive.name, &checksum))).await?;
         transaction.commit().await?;
         self.archives.publish(month, &checksum).await?;
@@ -171,8 +171,8 @@ impl<'a> Eraser<'a> {
         Ok(())
     }
 
-    /// Archives that were restored and stayed: their rows are in the tables, and counted there.
-    async fn erase_left_files(&mut self, months: &[MonthState]) -> Result<(), LifecycleError> {
+    /// Rewrites archive files that remained after a restore. Their rows are in the tables and are counted there.
+    async fn erase_remaining_files(&mut self, months: &[MonthState]) -> Result<(), LifecycleError> {
         for month in self.archives.months(false).await? {
             if months.iter().any(|state| state.month == month && state.archive.is_some()) {
                 continue;
@@ -187,7 +187,7 @@ impl<'a> Eraser<'a> {
         Ok(())
     }
 
-    /// Writes the draft of an archive without the visitor's lines, and says its checksum.
+    /// Writes the draft of an archive without the visitor's lines, and returns its checksum.
     async fn draft_without(&self, month: Month, path: PathBuf) -> Result<String, ArchiveError> {
         let mut source = Source::open(path).await?;
         let mut draft = Draft::start(self.archives, month).await?;
@@ -199,12 +199,12 @@ impl<'a> Eraser<'a> {
             if lines.is_empty() {
                 return Ok(draft.finish().await?.checksum);
             }
-            let others = lines.into_iter().filter(|(_, is_others)| *is_others);
+            let others = lines.into_iter().filter(|(_, is_other)| *is_other);
             draft = draft.add_lines(others.map(|(line, _)| line).collect()).await?;
         }
     }
 
-    /// Deletes the visitor's rows of a month, some in each transaction.
+    /// Deletes the visitor's rows of a month, in several transactions.
     async fn erase_month(&mut self, month: Month) -> Result<(), LifecycleError> {
         let mut reader = self.store.readers.acquire().await?;
         let state = months::one(&mut reader, month).await?;
@@ -218,7 +218,7 @@ impl<'a> Eraser<'a> {
         Ok(())
     }
 
-    /// Deletes those of the rows that are still there, and still theirs.
+    /// Deletes those of the rows that still exist and still belong to the visitor.
     async fn delete(
         &mut self,
         connection: &mut SqliteConnection,
@@ -230,7 +230,7 @@ impl<'a> Eraser<'a> {
         let watches: Vec<_> = found.watches.iter().map(|watch| watch.id).collect();
         let watches = read::watches_by_id(connection, month, &watches).await?;
         let rows = Batch {
-            page_views: there.into_iter().filter_map(|place| found.page_views.get(place).cloned()).collect(),
+            page_views: there.into_iter().filter_map(|index| found.page_views.get(index).cloned()).collect(),
             watches: watches.into_iter().filter(|watch| watch.actor.visitor == *self.visitor).collect(),
             samples: Vec::new(),
         };
@@ -242,38 +242,34 @@ impl<'a> Eraser<'a> {
         let watches: Vec<_> = rows.watches.iter().map(|watch| watch.id).collect();
         self.erased.watch_sessions +=
             insert::delete(connection, RowKind::WatchSessions, month, &watches).await?;
-        // Nobody else has changed the month: this change is the only one.
+        // No other commit changed the month: this change is the only one.
         if before == self.clean.get(&month).copied() {
             self.clean.entry(month).and_modify(|changes| *changes += 1);
         }
-        self.take_back(connection, &rows).await?;
+        self.subtract(connection, &rows).await?;
         if references::are_in_rows(&rows, self.visitor) {
             partitions.rewrite(connection, month).await?;
         }
         Ok(())
     }
 
-    /// Takes rows that are gone out of the rollups.
-    async fn take_back(
-        &mut self,
-        connection: &mut SqliteConnection,
-        rows: &Batch,
-    ) -> Result<(), sqlx::Error> {
+    /// Subtracts deleted rows from the rollups.
+    async fn subtract(&mut self, connection: &mut SqliteConnection, rows: &Batch) -> Result<(), sqlx::Error> {
         let ids = dictionary::find(connection, &[rows]).await?;
         let mut delta = RollupDelta::default();
-        delta.take(rows, &ids);
+        delta.subtract(rows, &ids);
         let partitions = Partitions::read(connection).await?;
         self.rollups.extend(commit::roll_up(connection, &partitions, &delta).await?);
         Ok(())
     }
 
-    /// Whether rows of the month came since its last one was deleted.
+    /// Whether rows were added to the month since its last deletion.
     fn has_changed(&self, state: &MonthState) -> bool {
         state.is_live && self.clean.get(&state.month) != Some(&state.changes)
     }
 
-    /// Overwrites the id, and texts with it that nobody has any more. What came meanwhile is erased too.
-    async fn erase_names(&mut self) -> Result<(), LifecycleError> {
+    /// Overwrites the visitor's id and the texts that no other row uses. Rows that arrived meanwhile are erased first.
+    async fn erase_texts(&mut self) -> Result<(), LifecycleError> {
         let (mut references, mut looked_at) = (References::default(), BTreeMap::new());
         let mut reader = self.store.readers.acquire().await?;
         references.find(&mut reader, self.visitor).await?;

@@ -1,6 +1,6 @@
-//! Raw rows in: events into the tables of their month.
+//! Upserts of raw rows and rollups, and the columns of raw rows.
 //!
-//! Rows have values of their own in the statement, which takes half as long as one JSON parameter does.
+//! Statements bind each value as a parameter, which takes half as long as one JSON parameter.
 
 use std::collections::BTreeMap;
 
@@ -15,35 +15,35 @@ use super::codec::{json, millis, signed, to_json};
 use super::partition::RowKind;
 use crate::history::calendar::Month;
 use crate::history::event::{PageViewEvent, RoomSample, TotalSample, WatchEvent};
-use crate::history::rollup::{DictionaryId, DictionaryIds, samples};
+use crate::history::rollup::{DictionaryId, DictionaryIds, room_samples};
 use crate::protocol::WatchState;
 
-/// The most rows of a statement; it has one value of each column for each.
+/// Limit of rows per statement. Each row binds a parameter for each column.
 const ROWS_PER_STATEMENT: usize = 128;
 
-/// What is written as a row.
+/// A value that is stored as a row.
 pub(super) trait Row: Sync {
-    /// The columns, as [`bind`](Self::bind) has them, those of the primary key first.
+    /// The columns in the order of [`bind`](Self::bind), the primary key first.
     const COLUMNS: &'static [&'static str];
-    /// How many columns the primary key has.
+    /// The number of columns of the primary key.
     const KEY: usize;
 
-    /// Adds the values of all columns to a statement.
+    /// Binds the values of all columns.
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
 }
 
 pub(super) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// Writes rows to `table`, each instead of the one that had its key.
+/// Upserts rows into `table`.
 ///
-/// Statements have 128, 64, … 1 rows, so that there are few of them, which are prepared once.
+/// Statements have 128, 64, … 1 rows, so that few distinct statements are prepared.
 pub(super) async fn rows<T: Row>(
     connection: &mut SqliteConnection,
     table: &str,
     rows: &[T],
 ) -> Result<(), sqlx::Error> {
     let (columns, row) = (T::COLUMNS.join(", "), format!("({})", vec!["?"; T::COLUMNS.len()].join(", ")));
-    // A row stays where it is, which REPLACE would not do.
+    // An upsert keeps the row in its place; REPLACE deletes and inserts.
     let others = T::COLUMNS.iter().skip(T::KEY).map(|column| format!("{column} = excluded.{column}"));
     let others = others.collect::<Vec<_>>().join(", ");
     let mut rest = rows;
@@ -61,7 +61,7 @@ pub(super) async fn rows<T: Row>(
     Ok(())
 }
 
-/// A event, and the ids of its texts.
+/// An event with the dictionary ids of its texts.
 pub(super) struct EventRow<'a, T>(pub(super) &'a T, pub(super) &'a DictionaryIds);
 
 impl Row for EventRow<'_, PageViewEvent> {
@@ -136,13 +136,13 @@ impl Row for EventRow<'_, TotalSample> {
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(total, ids) = self;
-        let samples: Vec<StoredSample> = samples(total, ids).map(StoredSample::new).collect();
+        let samples: Vec<StoredSample> = room_samples(total, ids).map(StoredSample::new).collect();
         statement.bind(total.id.as_bytes().to_vec()).bind(millis(total.at)).bind(to_json(&samples))
     }
 }
 
-/// A sample as it is stored, with its room's number. There is one for every minute and room, so that it is as short as
-/// JSON can be: nobody who came and no mood are left out at the end.
+/// A room sample as it is stored, with its room's dictionary id. There is one for each minute and room, so the JSON is
+/// short: trailing fields without joins or moods are left out.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct StoredSample {
     pub(super) room: DictionaryId,

@@ -1,8 +1,8 @@
-//! The lock: one hub per database.
+//! The lock that allows one hub per database.
 //!
-//! An advisory lock (`flock`) on a file of its own beside the database, since SQLite's own locks would go with any
-//! descriptor of the database that is closed. That the file exists says nothing: the system frees the lock when the
-//! process ends, however it does. Commands and backups do not take it.
+//! It is an advisory lock (`flock`) on a separate file beside the database: SQLite's own locks are released when any
+//! descriptor of the database is closed. The system releases the lock when the process ends in any way, so a leftover
+//! file means nothing. Commands and backups do not take it.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,21 +15,21 @@ use tracing::warn;
 use super::{OpenError, prepare};
 use crate::private;
 
-/// Symbolic links that are followed, as by the system.
+/// Limit of symbolic links, as in the kernel.
 const LINKS: usize = 40;
 
-/// Keeps other hubs from a database until it is dropped.
+/// Locks a database against other hubs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DatabaseLock {
-    /// None where the system has no such locks there.
+    /// None if the file system has no such locks.
     file: Option<File>,
 }
 
 impl DatabaseLock {
-    /// Takes the lock of the database that a URL names, whether there is one or not. Nothing is written to it.
+    /// Locks the database of a URL, which need not exist. Does not write to it.
     ///
     /// # Errors
-    /// Another hub has it, or the folder cannot be made or written to.
+    /// Another hub holds the lock, or the folder cannot be created or written.
     pub(crate) async fn acquire(url: &str) -> Result<Self, OpenError> {
         let (_, path) = prepare(url).await?;
         let lock = lock_of(&path).and_then(|lock| Ok((private::create(&lock)?, lock)));
@@ -38,7 +38,7 @@ impl DatabaseLock {
             Ok(()) => Ok(Self { file: Some(file) }),
             Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { path }),
             Err(error @ (Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {
-                warn!(lock = %lock.display(), %error, "cannot lock here: see to it that no other hub has this database");
+                warn!(lock = %lock.display(), %error, "cannot lock the database on this file system: make sure that no other hub uses it");
                 Ok(Self { file: None })
             }
             Err(error) => Err(OpenError::Lock { path, source: error.into() }),
@@ -48,18 +48,18 @@ impl DatabaseLock {
 
 impl Drop for DatabaseLock {
     fn drop(&mut self) {
-        // Not only closed: a child that this process is starting right now has the same descriptor until it runs.
+        // Unlocked explicitly: a child process that is being started shares the descriptor until it calls exec.
         if let Some(file) = &self.file {
             let _ = flock(file, FlockOperation::Unlock);
         }
     }
 }
 
-/// Where the lock of a database is: the same file by whatever way its path leads to it.
+/// Returns the path of a database's lock file, which is the same for all paths to the database.
 fn lock_of(database: &Path) -> io::Result<PathBuf> {
     let mut path = database.to_path_buf();
     for _ in 0..LINKS {
-        // A link may lead to a file that is not there yet.
+        // A link may lead to a file that does not exist yet.
         let Ok(target) = fs::read_link(&path) else { break };
         path = path.parent().map_or_else(|| target.clone(), |folder| folder.join(&target));
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lock_is_the_same_through_links_and_folders() {
+    fn lock_path_is_the_same_through_links_and_folders() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("data")).unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn second_lock_is_refused_until_the_first_is_dropped() {
+    async fn second_lock_fails_until_the_first_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new/hub.db", folder.path().display());
         let first = DatabaseLock::acquire(&url).await.unwrap();

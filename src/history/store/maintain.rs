@@ -1,7 +1,6 @@
-//! Keeping the file in order: old quarter hours go, months are summed up, free pages and the write-ahead
-//! log are given back to the disk.
+//! Maintenance of the database: prunes quarter-hour rollups, makes month rollups, vacuums and checkpoints.
 //!
-//! Everything is done in short transactions with the writer free in between, and may stop after each.
+//! All work is in short transactions that leave the writer free in between, and may stop after each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,40 +19,40 @@ use crate::protocol::Time;
 /// Pages of the first slice of a vacuum.
 const FIRST_PAGES: u32 = 32;
 
-/// The most pages of a slice.
+/// Maximum pages of a slice.
 const MOST_PAGES: u32 = 4096;
 
-/// A slice that takes longer is followed by a smaller one, long before it holds the writer for 50 ms.
+/// After a slice longer than this, the next one is smaller. The writer must not be blocked for 50 ms.
 const LONG: Duration = Duration::from_millis(20);
 
-/// A slice that is over sooner is followed by a larger one.
+/// After a slice shorter than this, the next one is larger.
 const SHORT: Duration = Duration::from_millis(8);
 
-/// What a vacuum gave back.
+/// The result of a vacuum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Freed {
-    /// Pages.
+    /// Freed pages.
     pub pages: u64,
-    /// In so many steps.
+    /// The number of slices.
     pub slices: u64,
 }
 
 /// The tables of rollups.
-const TABLES: [&str; 2] = ["activity_rollups", "presence_rollups"];
+const ROLLUP_TABLES: [&str; 2] = ["activity_rollups", "presence_rollups"];
 
 impl Store {
-    /// Where there is no history yet, keeps rollups of quarter hours only from `time` on, so that old
-    /// events that are imported make none.
+    /// Sets the start of quarter-hour rollups to `time` in a database without history, so that imported old events make
+    /// none.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub async fn begin_quarters(&self, time: Time) -> Result<(), OpenError> {
         const IS_NEW: &str = "
             SELECT quarters_from = 0 AND NOT EXISTS (SELECT 1 FROM months) FROM horizon";
         const BEGIN: &str = "
             UPDATE horizon SET quarters_from = ?1
             WHERE quarters_from = 0 AND NOT EXISTS (SELECT 1 FROM months)";
-        // Mostly there is history, and then no need to wait for somebody who writes.
+        // Mostly there is history; then no write lock is needed.
         let is_new: bool =
             sqlx::query_scalar(IS_NEW).fetch_one(&self.readers).await.map_err(OpenError::Write)?;
         if is_new {
@@ -63,11 +62,10 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the rollups of quarter hours before `time`, a day in each transaction. Says how many days
-    /// had some.
+    /// Deletes the quarter-hour rollups before `time`, one day per transaction. Returns how many days had some.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub(crate) async fn drop_quarters(&self, time: Time) -> Result<u64, LifecycleError> {
         const MOVE: &str = "UPDATE horizon SET quarters_from = ?1";
         let goal = Level::Day.floor(time);
@@ -88,13 +86,12 @@ impl Store {
         }
     }
 
-    /// Makes the rollups of level `month` of a month that is over: room by room, the sum of its days.
-    /// Says how many rooms there are.
+    /// Makes the month rollups of a month that is over, room by room, from its days. Returns the number of rooms.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub(crate) async fn sum_month(&self, month: Month) -> Result<usize, LifecycleError> {
-        // From here on changes go to the month too, so that each sum stays right once it is made.
+        // From here on, commits change the month rollups too, so that each sum stays right after it is made.
         const BEGIN: &str = "UPDATE months SET summed = 'partly' WHERE month = ?1 AND summed = 'no'";
         const END: &str = "UPDATE months SET summed = 'yes' WHERE month = ?1";
         let mut transaction = self.begin().await?;
@@ -112,22 +109,22 @@ impl Store {
         Ok(rooms.len())
     }
 
-    /// Lets SQLite measure its tables anew where that would help its plans.
+    /// Updates SQLite's table statistics where it helps the query planner.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub(crate) async fn optimize(&self) -> Result<(), LifecycleError> {
         let mut writer = self.connection().await?;
-        // A look at some rows of each index is enough, and holds the writer for some milliseconds only.
+        // Samples some rows of each index, which blocks the writer for a few milliseconds only.
         sqlx::query("PRAGMA analysis_limit = 100").execute(&mut *writer).await?;
         sqlx::query("PRAGMA optimize").execute(&mut *writer).await?;
         Ok(())
     }
 
-    /// Gives all free pages back to the disk, a few at a time.
+    /// Returns all free pages to the disk, in slices.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub(crate) async fn vacuum(&self) -> Result<Freed, LifecycleError> {
         let (mut freed, mut pages) = (Freed::default(), FIRST_PAGES);
         loop {
@@ -150,15 +147,15 @@ impl Store {
         }
     }
 
-    /// Copies the write-ahead log into the file, and empties it unless somebody reads or writes just now.
-    /// Says whether it is empty.
+    /// Copies the write-ahead log into the file and truncates it, unless there are readers or a writer. Returns whether
+    /// it is empty.
     ///
     /// # Errors
-    /// The database did not do it.
+    /// The database failed.
     pub(crate) async fn checkpoint(&self) -> Result<bool, LifecycleError> {
-        // Only where the file at the path is the hub's.
+        // Checks that the file at the path is the hub's.
         drop(self.connection().await?);
-        // On a connection of its own: copying does not hold up the writer.
+        // On a separate connection, so that copying does not block the writer.
         let options = self.writer.connect_options().as_ref().clone().create_if_missing(false);
         let mut connection = options.connect().await?;
         sqlx::query("PRAGMA busy_timeout = 0").execute(&mut connection).await?;
@@ -173,7 +170,7 @@ impl Store {
     }
 }
 
-/// How many pages the next slice of a vacuum may have, where one of `pages` took so long.
+/// Returns the pages of the next vacuum slice, after one of `pages` that took `took`.
 fn next_slice(pages: u32, took: Duration) -> u32 {
     match took {
         took if took > LONG => (pages / 2).max(1),
@@ -186,7 +183,7 @@ async fn free_pages(connection: &mut SqliteConnection) -> Result<u32, sqlx::Erro
     sqlx::query_scalar("PRAGMA freelist_count").fetch_one(connection).await
 }
 
-/// Every room that has rollups of quarter hours, found by one step in the table for each.
+/// All rooms with quarter-hour rollups, by one index seek for each.
 fn rooms_in(table: &str) -> String {
     format!(
         "WITH RECURSIVE rooms (room) AS (
@@ -198,10 +195,10 @@ fn rooms_in(table: &str) -> String {
     )
 }
 
-/// When the first rollup of a quarter hour begins.
+/// The start of the first quarter-hour rollup.
 async fn first_quarter(connection: &mut SqliteConnection) -> Result<Option<Time>, sqlx::Error> {
     let mut first = None;
-    for table in TABLES {
+    for table in ROLLUP_TABLES {
         let statement = format!(
             "{} SELECT min((SELECT min(at) FROM {table} WHERE level = 'quarter' AND room = rooms.room))
              FROM rooms",
@@ -214,9 +211,9 @@ async fn first_quarter(connection: &mut SqliteConnection) -> Result<Option<Time>
     Ok(first)
 }
 
-/// Drops the rollups of quarter hours that begin before `time`.
+/// Deletes the quarter-hour rollups before `time`.
 async fn drop_quarters(connection: &mut SqliteConnection, time: Time) -> Result<(), sqlx::Error> {
-    for table in TABLES {
+    for table in ROLLUP_TABLES {
         let statement = format!(
             "{} DELETE FROM {table} WHERE level = 'quarter' AND room IN (SELECT room FROM rooms) AND at < ?1",
             rooms_in(table)
@@ -226,7 +223,7 @@ async fn drop_quarters(connection: &mut SqliteConnection, time: Time) -> Result<
     Ok(())
 }
 
-/// The rooms that have a rollup of a day in this month, or already of the month.
+/// The rooms that have a day rollup in this month, or a month rollup.
 async fn rooms_of(
     connection: &mut SqliteConnection,
     month: Month,
@@ -236,7 +233,7 @@ async fn rooms_of(
     Ok(rooms)
 }
 
-/// Writes the sum of a room's days instead of its month, whatever was there.
+/// Replaces a room's month rollup with the sum of its days.
 async fn sum_room(
     connection: &mut SqliteConnection,
     month: Month,
@@ -265,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_grow_while_they_are_short_and_shrink_before_they_are_long() {
+    fn vacuum_slices_adapt_to_their_duration() {
         let after = |pages, took| next_slice(pages, Duration::from_millis(took));
         assert_eq!((after(32, 1), after(32, 10), after(32, 21)), (64, 32, 16));
         assert_eq!((after(MOST_PAGES, 1), after(1, 900)), (MOST_PAGES, 1));

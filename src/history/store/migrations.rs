@@ -1,11 +1,11 @@
-//! The migrations, oldest first. Each is a file in `migrations/` that is never changed.
+//! The migrations, oldest first. Each is a file in `migrations/` that never changes.
 //!
-//! They are spelled out, since `sqlx::migrate!` would have SQLite and sqlx built twice: for the compiler too.
+//! They are listed by hand: `sqlx::migrate!` would compile SQLite and sqlx a second time, as build dependencies.
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType};
 
-/// Version, description and contents, of which the file's name has the first two.
+/// Version, description and SQL. The file name is made of the first two.
 const FILES: [(i64, &str, &str); 4] = [
     (1, "history", include_str!("../../../migrations/0001_history.sql")),
     (2, "rollups", include_str!("../../../migrations/0002_rollups.sql")),
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_a_migration() {
+    fn every_migration_file_is_listed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();

@@ -1,6 +1,6 @@
-//! The table of months: which there are, and what has become of each.
+//! The table of months: which months exist, and where their rows are.
 //!
-//! A month's rows are in its tables, in an archive, or, where late ones came or while it is restored, in both.
+//! A month's rows are in its tables, in an archive, or in both: after late rows, or during a restore.
 
 use std::collections::BTreeSet;
 
@@ -11,38 +11,38 @@ use utoipa::ToSchema;
 use super::{LifecycleError, ReadError, Store};
 use crate::history::calendar::Month;
 
-/// A month of which there is something.
+/// The state of a month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MonthState {
-    /// Which.
+    /// The month.
     pub month: Month,
-    /// Whether there are tables with rows of it.
+    /// Whether the month has tables.
     pub is_live: bool,
-    /// Rises with every transaction that changes them.
+    /// The change counter, which rises with each transaction that changes the tables.
     pub changes: i64,
-    /// Whether its rollup is made.
+    /// Whether the month rollups are complete.
     pub is_summed: bool,
-    /// Where its rows are, or were until late ones came.
+    /// The month's archive, if its rows are or were archived.
     pub archive: Option<Archive>,
 }
 
-/// The archive that has a month's rows.
+/// A month's archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Archive {
-    /// The name of its file.
+    /// The file name.
     pub name: String,
     /// The file's SHA-256, in hexadecimal.
     pub checksum: String,
-    /// How many of its lines are in the tables again.
+    /// How many of its lines are restored.
     pub restored: u64,
 }
 
-/// How many rows of a month.
+/// A month and a number of rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct MonthRows {
-    /// Which month.
+    /// The month.
     pub month: Month,
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
@@ -57,7 +57,7 @@ impl MonthState {
     }
 }
 
-/// All of them, in order.
+/// All months, in order.
 pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthState>, sqlx::Error> {
     const ALL: &str = "
         SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored FROM months ORDER BY month";
@@ -65,13 +65,13 @@ pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthSt
     rows.into_iter().map(MonthState::from_row).collect()
 }
 
-/// Those whose rows are in archives.
+/// The archived months.
 pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<BTreeSet<Month>, sqlx::Error> {
     let months = all(connection).await?.into_iter();
     Ok(months.filter(|state| state.archive.is_some()).map(|state| state.month).collect())
 }
 
-/// One of them.
+/// One month.
 pub(super) async fn one(
     connection: &mut SqliteConnection,
     month: Month,
@@ -82,7 +82,7 @@ pub(super) async fn one(
     row.map(MonthState::from_row).transpose()
 }
 
-/// Says where a month's rows are: in an archive, of which nothing is back, or in the tables.
+/// Records that a month's rows are in an archive, or (`None`) in the tables.
 pub(super) async fn set_archive(
     connection: &mut SqliteConnection,
     month: Month,
@@ -94,7 +94,7 @@ pub(super) async fn set_archive(
     Ok(())
 }
 
-/// Counts lines of a month's archive that are in the tables again.
+/// Adds to the number of restored lines.
 pub(super) async fn add_restored(
     connection: &mut SqliteConnection,
     month: Month,
@@ -107,18 +107,18 @@ pub(super) async fn add_restored(
 }
 
 impl Store {
-    /// Every month of which there is something, in order.
+    /// Returns the states of all months, in order.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
         Ok(all(&mut *self.readers.acquire().await?).await?)
     }
 
-    /// The months whose rows are in archives.
+    /// Returns the archived months.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         Ok(archived(&mut *self.readers.acquire().await?).await?)
     }

@@ -1,6 +1,6 @@
-//! Partitions: the tables of each month, and the views over all of them.
+//! Partitions: the tables of each month, and the views over all months.
 //!
-//! Made on demand, inside the transaction that needs them. The table `months` says which there are.
+//! The transaction that needs a partition creates it. The table `months` lists all partitions.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use strum::{IntoStaticStr, VariantArray};
 
 use crate::history::calendar::Month;
 
-/// The kinds of raw rows, each with a table for every month.
+/// The kinds of raw rows. Each has a table for each month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum RowKind {
     /// Page views.
     PageViews,
-    /// Watch sessions, merged from all that was told of them.
+    /// Watch sessions, each merged from all its messages.
     WatchSessions,
-    /// Censuses of who is present.
+    /// Presence samples.
     Presence,
 }
 
@@ -26,7 +26,7 @@ impl RowKind {
         self.into()
     }
 
-    /// Rooms, visitors, paths, titles, referrers and contents by their numbers.
+    /// The columns. Rooms, visitors, paths, titles, referrers and contents are dictionary ids.
     fn columns(self) -> &'static str {
         match self {
             Self::PageViews => {
@@ -42,15 +42,15 @@ impl RowKind {
                  is_bot INTEGER NOT NULL"
             }
             Self::Presence => {
-                // [[room, present ms, peak, joins, {"mood": ms}], …], rooms by number, 0 the whole hub; nobody who
-                // came and no mood are left out at the end
+                // [[room, present ms, peak, joins, {"mood": ms}], …]; room 0 is the whole hub; trailing fields without
+                // joins or moods are left out
                 "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, samples TEXT NOT NULL"
             }
         }
     }
 
-    /// Rows of more than a quarter of a page are better in a table with rowids: without, each of them would
-    /// take pages of its own (<https://www.sqlite.org/withoutrowid.html>, section 4).
+    /// Rows larger than a quarter of a page are better in a rowid table (<https://www.sqlite.org/withoutrowid.html>,
+    /// section 4).
     fn options(self) -> &'static str {
         match self {
             Self::PageViews | Self::WatchSessions => "STRICT, WITHOUT ROWID",
@@ -58,37 +58,37 @@ impl RowKind {
         }
     }
 
-    /// The name of its table for `month`.
+    /// The name of the table for `month`.
     pub(super) fn table(self, month: Month) -> String {
         format!("{}_{}", self.name(), month.suffix())
     }
 
-    /// The view over all its tables. Where there is none, the view has a row's columns and no rows.
+    /// The view over all months. Without months it has the columns and no rows.
     fn view(self, months: &BTreeSet<Month>) -> String {
         let names = self.columns().split(',').filter_map(|column| column.split_whitespace().next());
         let names: Vec<&str> = names.collect();
         let tables =
             months.iter().map(|month| format!("SELECT {} FROM {}", names.join(", "), self.table(*month)));
         let tables: Vec<String> = tables.collect();
-        let nothing: Vec<String> = names.iter().map(|name| format!("NULL AS {name}")).collect();
+        let nulls: Vec<String> = names.iter().map(|name| format!("NULL AS {name}")).collect();
         match tables.as_slice() {
-            [] => format!("SELECT {} WHERE false", nothing.join(", ")),
+            [] => format!("SELECT {} WHERE false", nulls.join(", ")),
             tables => tables.join(" UNION ALL "),
         }
     }
 }
 
-/// Which months there are, at some moment of a transaction.
+/// The partitions at some point of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Partitions {
-    /// Those that have tables.
+    /// Months with tables.
     pub(super) live: BTreeSet<Month>,
-    /// Those that have rollups of level `month`, or are being given them: changes go to them too.
+    /// Months with month rollups, complete or in progress. Commits change these too.
     summed: BTreeSet<Month>,
 }
 
 impl Partitions {
-    /// Reads which there are.
+    /// Reads the partitions.
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
         const MONTHS: &str = "SELECT month, is_live, summed <> 'no' FROM months";
         let rows: Vec<(String, bool, bool)> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
@@ -101,12 +101,12 @@ impl Partitions {
         Ok(partitions)
     }
 
-    /// Whether changes of this month go to rollups of level `month`.
+    /// Whether commits change the month rollups of this month.
     pub(super) fn is_summed(&self, month: Month) -> bool {
         self.summed.contains(&month)
     }
 
-    /// Counts one change of the tables of `month`, which are made where they are missing.
+    /// Increments a month's change counter, and creates its tables if they are missing.
     pub(super) async fn change(
         &mut self,
         connection: &mut SqliteConnection,
@@ -145,14 +145,14 @@ impl Partitions {
         Ok(())
     }
 
-    /// Writes the tables of `month` anew, so that nothing is left in them of rows that stood there once: a
-    /// page that SQLite has filled anew may keep a piece of what was there.
+    /// Rewrites the tables of `month`, so that no deleted data is left in them: a page that SQLite has reused may keep
+    /// pieces of its earlier content.
     pub(super) async fn rewrite(
         &self,
         connection: &mut SqliteConnection,
         month: Month,
     ) -> Result<(), sqlx::Error> {
-        // SQLite renames no table of which a view tells while another one is missing.
+        // SQLite renames no table while a view refers to a missing one.
         Self::default().make_views(connection).await?;
         for kind in RowKind::VARIANTS {
             let table = kind.table(month);

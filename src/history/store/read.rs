@@ -1,6 +1,6 @@
-//! Raw rows out: events as they are stored.
+//! Reads raw rows as events.
 //!
-//! They come in the order of their ids, a page at a time, so that no read is long.
+//! Rows are read by id, in pages, so that no read transaction is long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +19,10 @@ use crate::history::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample
 use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId};
 use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
 
-/// Which of `ids`, which are sorted, have a row in this month: their places in `ids`.
+/// Returns the indexes of those `ids` that have a row in this month. `ids` are sorted.
 ///
-/// Ids outside of what the table holds are not looked up: version 7 ids (RFC 9562) rise with time, so that
-/// only the months in question are.
+/// Ids outside the table's range are skipped: version 7 ids (RFC 9562) rise with time, so that most months need no
+/// lookup.
 pub(super) async fn known(
     connection: &mut SqliteConnection,
     kind: RowKind,
@@ -45,21 +45,21 @@ pub(super) async fn known(
     let found: String =
         sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&asked)?).fetch_one(connection).await?;
     let found: Vec<usize> = serde_json::from_str(&found).map_err(decode_error)?;
-    Ok(found.into_iter().map(|place| place + start).collect())
+    Ok(found.into_iter().map(|index| index + start).collect())
 }
 
-/// Which rows to read: up to `limit` of those behind `after`, of one visitor where one is named.
+/// A page: up to `limit` rows behind `after`, optionally of one visitor.
 #[derive(Debug, Clone, Default)]
 struct Page {
-    /// The id of the last row of the page before.
+    /// The id of the previous page's last row.
     after: Option<Uuid>,
-    /// The most rows.
+    /// Maximum number of rows.
     limit: u32,
-    /// The visitor's number.
+    /// The visitor's dictionary id.
     visitor: Option<DictionaryId>,
 }
 
-/// All rows of a month, a page at a time: page views, then watch sessions, then samples.
+/// Reads all rows of a month in pages: page views, then watch sessions, then presence samples.
 #[derive(Debug)]
 pub(super) struct Pages {
     month: Month,
@@ -68,7 +68,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// From the first row on, `limit` at a time.
+    /// Starts at the first row, with `limit` rows per page.
     pub(super) fn new(month: Month, limit: u32) -> Self {
         Self {
             month,
@@ -77,13 +77,13 @@ impl Pages {
         }
     }
 
-    /// Only the rows of one visitor, who is in no total.
+    /// Reads the rows of one visitor only. Presence samples have no visitors.
     pub(super) fn of_visitor(month: Month, limit: u32, visitor: DictionaryId) -> Self {
         let page = Page { limit, visitor: Some(visitor), ..Page::default() };
         Self { month, page, kinds: vec![RowKind::WatchSessions, RowKind::PageViews] }
     }
 
-    /// The next page, which has at least one row, or none when there are no more.
+    /// Returns the next page, which has at least one row, or `None` at the end.
     pub(super) async fn next(
         &mut self,
         connection: &mut SqliteConnection,
@@ -110,7 +110,7 @@ impl Pages {
     }
 }
 
-/// Reads page views in the order of their ids.
+/// Reads page views by id.
 async fn page_views(
     connection: &mut SqliteConnection,
     month: Month,
@@ -131,7 +131,7 @@ async fn page_views(
     fetch(connection, &statement, page).await?.iter().map(page_view).collect()
 }
 
-/// Reads watch sessions in the order of their ids.
+/// Reads watch sessions by id.
 async fn watches(
     connection: &mut SqliteConnection,
     month: Month,
@@ -172,7 +172,7 @@ pub(super) async fn watches_by_id(
     rows.iter().map(watch).collect()
 }
 
-/// Reads samples in the order of their ids.
+/// Reads presence samples by id.
 async fn samples(
     connection: &mut SqliteConnection,
     month: Month,
@@ -209,7 +209,7 @@ async fn room(connection: &mut SqliteConnection, number: DictionaryId) -> Result
     name.unwrap_or_default().try_into().map_err(decode_error)
 }
 
-/// Where and when these visitors saw or watched something in this month.
+/// Returns the visitors' appearances in this month.
 pub(super) async fn appearances(
     connection: &mut SqliteConnection,
     month: Month,
@@ -239,12 +239,12 @@ async fn fetch(
     query.fetch_all(connection).await
 }
 
-/// An id as it is stored; where there is none, what sorts before all.
+/// Encodes an id. `None` sorts before all ids.
 pub(super) fn blob(id: Option<Uuid>) -> Vec<u8> {
     id.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
 }
 
-/// The page view of a row with the columns of [`page_views`].
+/// Decodes a row with the columns of [`page_views`].
 pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewEvent, sqlx::Error> {
     Ok(PageViewEvent {
         id: id(row)?,
@@ -257,7 +257,7 @@ pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewEvent, sqlx::Error> {
     })
 }
 
-/// The watch session of a row with the columns of [`watches`].
+/// Decodes a row with the columns of [`watches`].
 pub(super) fn watch(row: &SqliteRow) -> Result<WatchEvent, sqlx::Error> {
     let state = match row.try_get(4)? {
         "playing" => WatchState::Playing,
@@ -314,10 +314,11 @@ fn props(row: &SqliteRow, column: usize) -> Result<Option<Props>, sqlx::Error> {
     row.try_get::<Option<&str>, _>(column)?.map(serde_json::from_str).transpose().map_err(decode_error)
 }
 
-/// Events that are read at once.
+/// Events per page of an export.
 const ROWS_PER_PAGE: u32 = 5_000;
 
-/// The events of a month: page views, then watch sessions, then samples, each by their ids.
+/// Reads the events of a month in pages, each in a read transaction of its own, so that a long export holds no
+/// snapshot.
 #[derive(Debug)]
 pub(crate) struct EventReader {
     readers: SqlitePool,
@@ -325,10 +326,10 @@ pub(crate) struct EventReader {
 }
 
 impl EventReader {
-    /// The next ones, or none when there are no more.
+    /// Returns the next page, or `None` at the end.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(self.pages.next(&mut connection).await?)
@@ -336,19 +337,19 @@ impl EventReader {
 }
 
 impl Store {
-    /// The months whose events are in the database.
+    /// Returns the months that have tables.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(Partitions::read(&mut connection).await?.live)
     }
 
-    /// How many events there are in a month, which is in the database.
+    /// Counts the events of a month that has tables.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub(crate) async fn count(&self, month: Month) -> Result<u64, ReadError> {
         let counts =
             RowKind::VARIANTS.iter().map(|kind| format!("(SELECT count(*) FROM {})", kind.table(month)));
@@ -356,7 +357,7 @@ impl Store {
         Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.readers).await?)
     }
 
-    /// Reads the events of a month, which is in the database.
+    /// Reads the events of a month that has tables.
     #[must_use]
     pub(crate) fn events(&self, month: Month) -> EventReader {
         EventReader { readers: self.readers.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }

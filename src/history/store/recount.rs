@@ -1,6 +1,6 @@
-//! The recount: rollups made anew from the raw rows, and compared with those that are stored.
+//! The recount: a consistency check that computes rollups from the raw rows and compares them with the stored ones.
 //!
-//! One read transaction sees one state of the file, so that a hub may go on writing meanwhile.
+//! One read transaction sees one snapshot, so that a hub may write meanwhile.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,23 +15,23 @@ use crate::history::calendar::{Level, Month, timestamp};
 use crate::history::rollup::{ActivityRollup, PresenceRollup, RollupDelta, RollupKey};
 use crate::protocol::Time;
 
-/// Raw rows that are read at once.
+/// Raw rows per page.
 const ROWS_PER_PAGE: u32 = 5_000;
 
-/// A stored rollup is not what the raw rows add up to.
+/// A difference between a stored rollup and the raw rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// How long the stretch is.
+    /// The length of the period.
     pub level: Level,
-    /// When it begins.
+    /// The start of the period.
     pub at: Time,
     /// The room; none for the whole hub.
     pub room: Option<String>,
-    /// Which part of the rollup.
+    /// The part of the rollup.
     pub part: &'static str,
-    /// What is stored.
+    /// The stored value.
     pub stored: String,
-    /// What the raw rows add up to.
+    /// The recounted value.
     pub recounted: String,
 }
 
@@ -43,24 +43,24 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a recount found.
+/// The result of a recount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recount {
-    /// Raw rows that were counted.
+    /// Counted raw rows.
     pub rows: u64,
-    /// Rollups that were compared.
+    /// Compared rollups.
     pub rollups: u64,
-    /// Months whose rows are in archives, so that they were not recounted.
+    /// Archived months, which are not recounted.
     pub archived: Vec<Month>,
-    /// What is not as it should be.
+    /// Differences.
     pub differences: Vec<Difference>,
 }
 
 impl Store {
-    /// Recounts every month whose raw rows are in the database.
+    /// Recounts all months whose raw rows are in the database.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database failed.
     pub async fn recount(&self) -> Result<Recount, ReadError> {
         let mut connection = self.readers.acquire().await?;
         let mut snapshot = connection.begin().await?;
@@ -111,7 +111,7 @@ async fn recount_month(
     };
     let (mut activity, mut presence) = (delta.activity(is_retained), delta.presence(is_retained));
     let mut differences = Vec::new();
-    // A month that is just being summed up has the sums of some rooms, and pieces of others.
+    // While a month's rollups are being made, some rooms have sums and others have parts.
     let is_half_done = partitions.is_summed(month) && !is_summed;
     for level in Level::VARIANTS.iter().copied().filter(|level| *level != Level::Month || !is_half_done) {
         for room in rollups::rooms(connection, level, month).await? {
@@ -130,7 +130,7 @@ async fn recount_month(
             }
         }
     }
-    // What is left was never stored.
+    // These have no stored rollup.
     for (key, recounted) in &activity {
         compare_activity(*key, &ActivityRollup::default(), recounted, &mut differences);
     }

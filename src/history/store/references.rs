@@ -1,7 +1,7 @@
-//! References: texts in which a visitor's id stands, such as the path of a profile page.
+//! References: texts that contain a visitor's id, such as the path of a profile page.
 //!
-//! Where nobody has such a text any more, it goes too. Who has it is looked up in the raw rows, and in the
-//! rollups of days, which are of every row that ever counted; the rows of archives have their own copies.
+//! An erasure overwrites the references that no other row uses. Uses are found in the raw rows and in day rollups,
+//! which include archived rows. Archives have their own copies of texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,32 +13,32 @@ use super::partition::{Partitions, RowKind};
 use super::rollups;
 use crate::history::calendar::{Level, Month};
 use crate::history::event::Batch;
-use crate::history::rollup::{ALL_ROOMS, CUT, DictionaryId};
+use crate::history::rollup::{ALL_ROOMS, DictionaryId, TRUNCATED};
 use crate::protocol::VisitorId;
 
-/// Texts that are read at once.
+/// Texts per page.
 const TEXTS_PER_PAGE: u32 = 5_000;
 
-/// The numbers of texts that reference a visitor.
+/// The dictionary ids of texts that contain a visitor's id.
 #[derive(Debug, Default)]
 pub(super) struct References {
     texts: BTreeSet<DictionaryId>,
-    /// Those of them that each month has.
+    /// References used by each month.
     used: BTreeMap<Month, BTreeSet<DictionaryId>>,
-    /// The last text that was looked at.
+    /// The last text that was searched.
     last: DictionaryId,
 }
 
-/// Whether a text references the visitor, in whatever case, since a host is written small. Of a long property
-/// only the beginning is kept, so that a text may end in the middle of the id.
+/// Returns whether a text contains the visitor's id, in any case, since hosts are lowercase. A truncated property may
+/// end within the id.
 fn is_reference(text: &str, visitor: &VisitorId) -> bool {
     let (text, id) = (text.to_ascii_lowercase(), visitor.as_str().to_ascii_lowercase());
     let is_cut =
         |text: &str| (1..id.len()).any(|length| id.get(..length).is_some_and(|start| text.ends_with(start)));
-    text.contains(&id) || text.strip_suffix(CUT).is_some_and(is_cut)
+    text.contains(&id) || text.strip_suffix(TRUNCATED).is_some_and(is_cut)
 }
 
-/// Whether properties of a row reference the visitor: they are stored in the row itself.
+/// Returns whether properties of a row contain the visitor's id. Properties are stored in the row.
 pub(super) fn are_in_rows(events: &Batch, visitor: &VisitorId) -> bool {
     let views = events.page_views.iter().filter_map(|view| view.props.as_ref());
     let watches = events.watches.iter().filter_map(|watch| watch.props.as_ref().map(|(_, props)| props));
@@ -46,7 +46,7 @@ pub(super) fn are_in_rows(events: &Batch, visitor: &VisitorId) -> bool {
 }
 
 impl References {
-    /// Adds those among the texts that were not looked at before.
+    /// Adds references among the texts that were not searched before.
     pub(super) async fn find(
         &mut self,
         connection: &mut SqliteConnection,
@@ -64,7 +64,7 @@ impl References {
         }
     }
 
-    /// Looks which of them rows or rollups of this month have now.
+    /// Finds which references the rows or rollups of a month use now.
     pub(super) async fn look_in(
         &mut self,
         connection: &mut SqliteConnection,
@@ -103,7 +103,7 @@ impl References {
         sqlx::query_scalar(AssertSqlSafe(statement)).bind(json(&self.texts)?).fetch_all(connection).await
     }
 
-    /// Overwrites those that no month has.
+    /// Overwrites the references that no month uses.
     pub(super) async fn overwrite_unused(
         &self,
         connection: &mut SqliteConnection,
@@ -114,14 +114,14 @@ impl References {
     }
 }
 
-/// Every text that the rollups of a month's days have.
+/// Returns all texts that a month's day rollups use.
 async fn rolled_up(
     connection: &mut SqliteConnection,
     month: Month,
 ) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
     let (from, to) = (month.start(), month.next().start());
     let mut used = rollups::rooms(connection, Level::Day, month).await?;
-    // The whole hub has what its rooms have.
+    // The whole hub's rollups have the texts of all rooms.
     for day in rollups::activity_between(connection, Level::Day, ALL_ROOMS, from, to).await?.values() {
         used.extend(day.pages.keys().chain(day.contents.keys()).chain(day.referrers.keys()));
         used.extend(day.props.keys().chain(day.props.values().flat_map(|values| values.keys())));
@@ -134,10 +134,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_found_anywhere_and_in_any_case() {
+    fn visitor_id_is_found_anywhere_in_any_case() {
         let ann = VisitorId::try_from("Ann-1").unwrap();
         assert!(is_reference("/people/Ann-1/home", &ann) && is_reference("ann-1.example", &ann));
-        assert!(is_reference(&format!("so on and so on an{CUT}"), &ann));
+        assert!(is_reference(&format!("so on and so on an{TRUNCATED}"), &ann));
         assert!(!is_reference("Ann-", &ann) && !is_reference("", &ann) && !is_reference("Ann 1", &ann));
     }
 }

@@ -1,6 +1,6 @@
 //! Rollups in the database.
 //!
-//! They are read, merged with what changes, and written back in the same transaction.
+//! A commit reads them, merges its changes, and writes them back in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,16 @@ use crate::history::calendar::{Level, Month};
 use crate::history::rollup::{ActivityRollup, DictionaryId, PresenceRollup, RollupKey};
 use crate::protocol::Time;
 
-/// Rollups per statement; a large one has some ten thousand bytes.
+/// Rollups per statement. A large rollup has about 10 KB.
 const ROWS_PER_STATEMENT: usize = 200;
 
-/// Adds `changes` to the rollups of page views and watch sessions, and takes visitors out of those to
-/// which they belong no longer.
+/// Adds `changes` to the rollups of page views and watch sessions, and removes the visitors in `removed`.
 pub(super) async fn change_activity(
     connection: &mut SqliteConnection,
     changes: &BTreeMap<RollupKey, ActivityRollup>,
-    gone: &BTreeMap<RollupKey, RoaringBitmap>,
+    removed: &BTreeMap<RollupKey, RoaringBitmap>,
 ) -> Result<(), sqlx::Error> {
-    let keys: BTreeSet<RollupKey> = changes.keys().chain(gone.keys()).copied().collect();
+    let keys: BTreeSet<RollupKey> = changes.keys().chain(removed.keys()).copied().collect();
     let keys: Vec<RollupKey> = keys.into_iter().collect();
     for chunk in keys.chunks(ROWS_PER_STATEMENT) {
         let mut rollups = activity(connection, chunk).await?;
@@ -33,8 +32,8 @@ pub(super) async fn change_activity(
             if let Some(change) = changes.get(key) {
                 rollup.merge(change);
             }
-            if let Some(gone) = gone.get(key) {
-                rollup.visitors -= gone;
+            if let Some(removed) = removed.get(key) {
+                rollup.visitors -= removed;
             }
         }
         put_activity(connection, &rollups).await?;
@@ -42,7 +41,7 @@ pub(super) async fn change_activity(
     Ok(())
 }
 
-/// Adds `changes` to the rollups of who was present.
+/// Adds `changes` to the rollups of presence.
 pub(super) async fn change_presence(
     connection: &mut SqliteConnection,
     changes: &BTreeMap<RollupKey, PresenceRollup>,
@@ -59,7 +58,7 @@ pub(super) async fn change_presence(
     Ok(())
 }
 
-/// The stored rollups of page views and watch sessions among `keys`.
+/// Reads the rollups of page views and watch sessions with these keys.
 pub(super) async fn activity(
     connection: &mut SqliteConnection,
     keys: &[RollupKey],
@@ -73,7 +72,7 @@ pub(super) async fn activity(
     rows.iter().map(|row| Ok((key(row)?, to_activity(row)?))).collect()
 }
 
-/// The stored rollups of who was present among `keys`.
+/// Reads the rollups of presence with these keys.
 pub(super) async fn presence(
     connection: &mut SqliteConnection,
     keys: &[RollupKey],
@@ -86,7 +85,7 @@ pub(super) async fn presence(
     rows.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
 }
 
-/// Every stored rollup of page views and watch sessions that begins in a stretch of time.
+/// Reads the rollups of page views and watch sessions that begin in a range of time.
 pub(super) async fn activity_between(
     connection: &mut SqliteConnection,
     level: Level,
@@ -102,7 +101,7 @@ pub(super) async fn activity_between(
     query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_activity(row)?))).collect()
 }
 
-/// Every stored rollup of who was present that begins in a stretch of time.
+/// Reads the rollups of presence that begin in a range of time.
 pub(super) async fn presence_between(
     connection: &mut SqliteConnection,
     level: Level,
@@ -117,7 +116,7 @@ pub(super) async fn presence_between(
     query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
 }
 
-/// The rooms of which there are rollups in a month.
+/// Returns the rooms with rollups in a month.
 pub(super) async fn rooms(
     connection: &mut SqliteConnection,
     level: Level,
@@ -131,7 +130,7 @@ pub(super) async fn rooms(
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Writes rollups instead of what was stored; those that are empty go.
+/// Upserts rollups, and deletes empty ones.
 pub(super) async fn put_activity(
     connection: &mut SqliteConnection,
     rollups: &BTreeMap<RollupKey, ActivityRollup>,
@@ -148,7 +147,7 @@ pub(super) async fn put_activity(
     Ok(())
 }
 
-/// Writes rollups instead of what was stored.
+/// Upserts rollups.
 pub(super) async fn put_presence(
     connection: &mut SqliteConnection,
     rollups: &BTreeMap<RollupKey, PresenceRollup>,

@@ -1,6 +1,6 @@
-//! Seats: who counts as present without a socket, and who was present when a hub stopped, for the next one.
+//! Saved holds: which visitors count as present without a socket, for the hub's next start.
 //!
-//! No history: nothing reads them but the next start. They stand in the table until others take their place.
+//! They are no history: only the next start reads them. The table `seats` keeps them until the next save.
 
 use serde::Serialize;
 use sqlx::Row;
@@ -9,55 +9,55 @@ use sqlx::sqlite::SqliteRow;
 use super::{CommitError, Store};
 use crate::protocol::{RoomId, Time, VisitorId};
 
-/// A visitor's place in a room.
+/// A visitor's hold in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct SavedHold {
-    /// In which room.
+    /// The room.
     pub room: RoomId,
-    /// Whose it is.
+    /// The visitor.
     pub visitor: VisitorId,
-    /// In what mood.
+    /// The visitor's mood.
     pub mood: Option<String>,
-    /// Why it is held, by the reason's name.
+    /// The name of the hold's reason.
     pub reason: String,
-    /// Until when it is held.
+    /// The hold's deadline.
     pub held_until: Time,
 }
 
 impl Store {
-    /// Saves these seats, and no others. They are taken when it is this transaction's turn, so that whoever was erased
-    /// before is not among them. Where there are none, neither here nor there, nothing is written.
+    /// Replaces the saved holds. `holds` is called within the transaction, so that visitors who were erased before are
+    /// not included. Writes nothing if there are no holds before and after.
     ///
     /// # Errors
-    /// The database is locked, full, gone or broken. Nothing has changed.
-    pub(crate) async fn save_holds(&self, seats: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
+    /// The database is locked, full, gone or damaged. It is unchanged.
+    pub(crate) async fn save_holds(&self, holds: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
         const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until)
             SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until'
             FROM json_each(?1)";
         const IS_EMPTY: &str = "SELECT NOT EXISTS (SELECT 1 FROM seats)";
         let mut transaction = self.begin().await?;
-        let seats = seats();
+        let holds = holds();
         let is_empty: bool = sqlx::query_scalar(IS_EMPTY).fetch_one(&mut *transaction).await?;
-        if !(seats.is_empty() && is_empty) {
-            let json = serde_json::to_string(&seats).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        if !(holds.is_empty() && is_empty) {
+            let json = serde_json::to_string(&holds).map_err(|error| sqlx::Error::Encode(error.into()))?;
             sqlx::query("DELETE FROM seats").execute(&mut *transaction).await?;
             sqlx::query(INSERT).bind(json).execute(&mut *transaction).await?;
         }
         transaction.commit().await
     }
 
-    /// The saved seats. One that this version cannot read, since another one wrote it, is none.
+    /// Reads the saved holds. One of another version that this version cannot read is `None`.
     ///
     /// # Errors
     /// As above.
     pub(crate) async fn saved_holds(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
         let query = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
         let rows = query.fetch_all(&mut *self.connection().await?).await?;
-        Ok(rows.iter().map(seat).collect())
+        Ok(rows.iter().map(decode).collect())
     }
 }
 
-fn seat(row: &SqliteRow) -> Option<SavedHold> {
+fn decode(row: &SqliteRow) -> Option<SavedHold> {
     Some(SavedHold {
         room: RoomId::try_from(row.get::<&str, _>(0)).ok()?,
         visitor: VisitorId::try_from(row.get::<&str, _>(1)).ok()?,
@@ -71,7 +71,7 @@ fn seat(row: &SqliteRow) -> Option<SavedHold> {
 mod tests {
     use super::*;
 
-    fn seat(visitor: &str, mood: Option<&str>) -> SavedHold {
+    fn hold(visitor: &str, mood: Option<&str>) -> SavedHold {
         SavedHold {
             room: RoomId::try_from("lobby").unwrap(),
             visitor: VisitorId::try_from(visitor).unwrap(),
@@ -82,16 +82,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn seats_stay_until_others_take_their_place() {
+    async fn saved_holds_stay_until_the_next_save() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         assert_eq!(store.saved_holds().await.unwrap(), []);
-        store.save_holds(|| vec![seat("old", None)]).await.unwrap();
-        let grace = SavedHold { reason: "grace".to_owned(), ..seat("bob", None) };
-        let seats = [seat("ann", Some("calm")), grace];
-        store.save_holds(|| seats.to_vec()).await.unwrap();
+        store.save_holds(|| vec![hold("old", None)]).await.unwrap();
+        let grace = SavedHold { reason: "grace".to_owned(), ..hold("bob", None) };
+        let holds = [hold("ann", Some("calm")), grace];
+        store.save_holds(|| holds.to_vec()).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(store.saved_holds().await.unwrap(), seats.clone().map(Some));
+            assert_eq!(store.saved_holds().await.unwrap(), holds.clone().map(Some));
         }
         store.save_holds(Vec::new).await.unwrap();
         assert_eq!(store.saved_holds().await.unwrap(), []);

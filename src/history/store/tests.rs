@@ -1,5 +1,6 @@
-//! The store against random events, on real files: any order, any repeats, crashes between statements and
-//! reopened files store the same, and the rollups are what a recount gives.
+//! Property tests of the store on real files.
+//!
+//! Any order, repeats, crashes between statements and reopened files store the same rows, and rollups equal a recount.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -18,7 +19,7 @@ mod archiving;
 mod erasure;
 mod support;
 
-/// A file of its own, and the store on it.
+/// A store on its own file.
 struct File {
     folder: TempDir,
     store: Store,
@@ -36,7 +37,7 @@ impl File {
         self.store = Store::open(&url(&self.folder)).await.unwrap();
     }
 
-    /// Every row that the views show.
+    /// All rows of the public views.
     async fn rows(&self) -> Vec<String> {
         const EVERYTHING: &str = "
             SELECT json_array(id, room, visitor, content, state, watched_ms, position_ms, duration_ms,
@@ -50,7 +51,7 @@ impl File {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    async fn expect_rollups_right(&self) {
+    async fn expect_correct_rollups(&self) {
         let recount = self.store.recount().await.unwrap();
         let differences: Vec<String> = recount.differences.iter().map(ToString::to_string).collect();
         assert!(differences.is_empty(), "{differences:#?}");
@@ -61,7 +62,7 @@ fn url(folder: &TempDir) -> String {
     format!("sqlite://{}/a.db", folder.path().display())
 }
 
-fn who(name: &str, is_bot: bool) -> Actor {
+fn actor(name: &str, is_bot: bool) -> Actor {
     let (room, visitor) = (RoomId::try_from(name).unwrap(), VisitorId::try_from(name).unwrap());
     Actor { room, visitor, is_bot }
 }
@@ -70,17 +71,21 @@ fn at(text: &str) -> Time {
     time(text.parse().unwrap())
 }
 
-/// A moment near the end of a leap year's February: few of them, so that messages meet and tie.
-fn moment() -> impl Strategy<Value = Time> {
+/// A time near the end of a leap year's February. There are few, so that messages collide.
+fn time_near_leap_day() -> impl Strategy<Value = Time> {
     (0..4_u64, 0..6_u64)
         .prop_map(|(day, quarter)| at("2024-02-27T23:00:00Z").plus(day * DAY_MS + quarter * 10 * 60_000))
 }
 
-/// A message as a client may send it: few ids and few times.
+/// A message as a client may send it, with few ids and times.
 fn watch() -> impl Strategy<Value = WatchEvent> {
     let state = proptest::sample::select(vec!["playing", "paused", "ended"]);
     let optional = |limit: u64| proptest::option::of(0..limit);
-    let clocks = (moment(), proptest::option::of(moment()), proptest::option::of(moment()));
+    let clocks = (
+        time_near_leap_day(),
+        proptest::option::of(time_near_leap_day()),
+        proptest::option::of(time_near_leap_day()),
+    );
     (0..4_u128, "[a-c]", state, 0..4_000_000_u64, clocks, optional(9), optional(9), 0..6_u8).prop_map(
         |(id, name, state, watched, (arrived, started, at), position, duration, bot)| {
             let at = at.filter(|at| *at <= arrived);
@@ -90,7 +95,7 @@ fn watch() -> impl Strategy<Value = WatchEvent> {
                 "props": position.map(|position| serde_json::json!({ "p": position })),
             });
             let message = serde_json::from_value(message).unwrap();
-            WatchEvent::new(who(&name, bot == 0), message, arrived).unwrap()
+            WatchEvent::new(actor(&name, bot == 0), message, arrived).unwrap()
         },
     )
 }
@@ -99,25 +104,25 @@ fn referrer(name: &str) -> String {
     format!("https://www.{name}.example/x")
 }
 
-/// What is told once is a function of its id: only repeats of the same event meet.
+/// A page view is a function of its id, since two with one id must be equal.
 fn page_view() -> impl Strategy<Value = PageViewEvent> {
-    (0..12_u128, moment()).prop_map(|(id, _)| {
+    (0..12_u128, time_near_leap_day()).prop_map(|(id, _)| {
         let name = ["a", "b", "c"][usize::try_from(id).unwrap() % 3];
         let seen = at("2024-02-29T23:20:00Z").plus(u64::try_from(id).unwrap() * 10 * 60_000);
         let message = serde_json::json!({
             "id": Uuid::from_u128(id << 90 | id), "at": seen,
-            // Some pages are told by the whole address, which is the referrer of others.
+            // Some paths are whole URLs that are also referrers.
             "path": if id % 4 == 1 { referrer(name) } else { format!("/{name}") },
             "referrer": (id % 2 == 0).then(|| referrer(name)),
             "title": (id % 5 == 0).then_some("Title"),
             "props": (id % 3 == 0).then(|| serde_json::json!({ "plan": name, "n": id % 4, "yes": true })),
         });
         let message = serde_json::from_value(message).unwrap();
-        PageViewEvent::new(who(name, id % 7 == 3), message, seen).unwrap()
+        PageViewEvent::new(actor(name, id % 7 == 3), message, seen).unwrap()
     })
 }
 
-fn total() -> impl Strategy<Value = TotalSample> {
+fn total_sample() -> impl Strategy<Value = TotalSample> {
     (0..10_u128).prop_map(|id| {
         let sample = |people: u32| RoomSample {
             present_ms: 60_000 * u64::from(people),
@@ -140,17 +145,14 @@ fn batch() -> impl Strategy<Value = Batch> {
     let events = (
         proptest::collection::vec(watch(), 0..8),
         proptest::collection::vec(page_view(), 0..8),
-        proptest::collection::vec(total(), 0..4),
+        proptest::collection::vec(total_sample(), 0..4),
     );
     events.prop_map(|(watches, page_views, samples)| Batch { page_views, watches, samples })
 }
 
-/// The same events, twice, in another order and in other batches.
-fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
-    let all = told.iter().cloned().fold(Batch::default(), |mut all, batch| {
-        all.append(batch);
-        all
-    });
+/// The same events twice, in another order and other batches.
+fn shuffled(batches: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
+    let all: Batch = batches.iter().cloned().collect();
     let twice = |n: usize| (0..n).chain(0..n).collect::<Vec<_>>();
     let orders = (
         Just(twice(all.watches.len())).prop_shuffle(),
@@ -158,19 +160,19 @@ fn shuffled(told: &[Batch]) -> impl Strategy<Value = Vec<Batch>> + use<> {
         Just(twice(all.samples.len())).prop_shuffle(),
     );
     (orders, 1..4_usize).prop_map(move |((watches, views, samples), parts)| {
-        let mut batches = vec![Batch::default(); parts];
-        let part = |place: usize| place % parts;
-        watches.iter().enumerate().for_each(|(n, i)| batches[part(n)].watches.push(all.watches[*i].clone()));
+        let mut shuffled = vec![Batch::default(); parts];
+        let part = |index: usize| index % parts;
+        watches.iter().enumerate().for_each(|(n, i)| shuffled[part(n)].watches.push(all.watches[*i].clone()));
         views
             .iter()
             .enumerate()
-            .for_each(|(n, i)| batches[part(n)].page_views.push(all.page_views[*i].clone()));
-        samples.iter().enumerate().for_each(|(n, i)| batches[part(n)].samples.push(all.samples[*i].clone()));
-        batches
+            .for_each(|(n, i)| shuffled[part(n)].page_views.push(all.page_views[*i].clone()));
+        samples.iter().enumerate().for_each(|(n, i)| shuffled[part(n)].samples.push(all.samples[*i].clone()));
+        shuffled
     })
 }
 
-/// Runs something until it has waited so many times, and then drops it as a crash would.
+/// Polls a future until it was pending `waits` times, and then drops it, as a crash does.
 async fn crash_after<T>(waits: usize, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut left = waits;
@@ -193,54 +195,54 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn any_order_and_any_repeats_store_the_same_and_are_rolled_up_right(
-        (told, again) in proptest::collection::vec(batch(), 1..4).prop_flat_map(|told| {
-            let again = shuffled(&told);
-            (Just(told), again)
+    fn order_and_repeats_do_not_change_rows_or_rollups(
+        (batches, again) in proptest::collection::vec(batch(), 1..4).prop_flat_map(|batches| {
+            let again = shuffled(&batches);
+            (Just(batches), again)
         }),
     ) {
         let (once, again) = block_on(async {
             let (first, mut second) = (File::new().await, File::new().await);
-            for batch in &told {
+            for batch in &batches {
                 first.store.commit(batch).await.unwrap();
             }
             for batch in &again {
                 second.store.commit(batch).await.unwrap();
                 second.restore_from().await;
             }
-            first.expect_rollups_right().await;
-            second.expect_rollups_right().await;
+            first.expect_correct_rollups().await;
+            second.expect_correct_rollups().await;
             (first.rows().await, second.rows().await)
         });
         prop_assert_eq!(once, again);
     }
 
     #[test]
-    fn a_crash_between_any_two_statements_leaves_all_or_nothing(
-        told in proptest::collection::vec((batch(), 0..40_usize), 1..5),
+    fn crash_between_statements_leaves_all_or_nothing(
+        batches in proptest::collection::vec((batch(), 0..40_usize), 1..5),
     ) {
         block_on(async {
             let mut file = File::new().await;
-            for (batch, waits) in &told {
+            for (batch, waits) in &batches {
                 let before = file.rows().await;
                 if !matches!(crash_after(*waits, file.store.commit(batch)).await, Some(Ok(_))) {
                     file.restore_from().await;
                     let left = file.rows().await;
-                    file.expect_rollups_right().await;
+                    file.expect_correct_rollups().await;
                     file.store.commit(batch).await.unwrap();
-                    // A crash in the middle of the last statement, COMMIT, may come too late.
+                    // A crash during COMMIT may be too late to undo it.
                     assert!(left == before || left == file.rows().await);
                 }
-                file.expect_rollups_right().await;
+                file.expect_correct_rollups().await;
             }
         });
     }
 }
 
 #[tokio::test]
-async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next() {
+async fn dropped_transaction_does_not_block_the_next() {
     let file = File::new().await;
-    let seat = |visitor| SavedHold {
+    let hold = |visitor| SavedHold {
         room: RoomId::try_from("lobby").unwrap(),
         visitor: VisitorId::try_from(visitor).unwrap(),
         mood: None,
@@ -248,9 +250,9 @@ async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next()
         held_until: at("2030-01-01T00:00:00Z"),
     };
     for waits in 0.. {
-        let is_over = crash_after(waits, file.store.save_holds(|| vec![seat("ann")])).await.is_some();
-        file.store.save_holds(|| vec![seat("bob")]).await.unwrap();
-        assert_eq!(file.store.saved_holds().await.unwrap(), [Some(seat("bob"))], "after {waits} waits");
+        let is_over = crash_after(waits, file.store.save_holds(|| vec![hold("ann")])).await.is_some();
+        file.store.save_holds(|| vec![hold("bob")]).await.unwrap();
+        assert_eq!(file.store.saved_holds().await.unwrap(), [Some(hold("bob"))], "after {waits} waits");
         if is_over {
             break;
         }
@@ -258,7 +260,7 @@ async fn work_that_is_dropped_at_any_wait_is_not_in_the_way_of_what_comes_next()
 }
 
 #[tokio::test]
-async fn facts_of_the_first_version_are_adopted() {
+async fn events_of_the_first_version_are_backfilled() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::from_str(&url(&folder)).unwrap().create_if_missing(true);
     let old = SqlitePool::connect_with(options).await.unwrap();
@@ -276,11 +278,11 @@ async fn facts_of_the_first_version_are_adopted() {
     let rows = file.rows().await.join(" ");
     assert!(rows.contains(r#""lobby","ann","/",null,null,1700000000000,"{\"a\":1}",0]"#), "{rows:?}");
     assert!(rows.contains(r#""lobby","ann","film","ended",5,null,null,1700000000000,1700000000009,null,0]"#));
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_used_says_why() {
+async fn unusable_database_has_a_specific_error() {
     for url in ["postgres://x/y", "sqlite::memory:", "sqlite://"] {
         assert!(matches!(Store::open(url).await, Err(OpenError::Url { .. })), "{url}");
     }

@@ -1,5 +1,6 @@
-//! Versions: which rooms' figures have changed, and how often, so that whoever keeps an answer knows
-//! when it is old.
+//! Versions of figures, by room, with which caches detect changes.
+//!
+//! They count commits since the start of the hub.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -7,27 +8,27 @@ use std::sync::Mutex;
 use crate::protocol::RoomId;
 use crate::sync::lock;
 
-/// The most rooms that are told apart. Beyond, all count as changed.
+/// Limit of rooms with their own version. Beyond it, all rooms count as changed.
 const ROOMS_LIMIT: usize = 10_000;
 
-/// How often figures have changed since the hub started.
+/// Versions of all figures.
 #[derive(Debug, Default)]
 pub(super) struct Versions(
-    /// One number for each room of a commit, or one look.
+    /// Held for one update per room of a commit, or for one lookup.
     Mutex<State>,
 );
 
 #[derive(Debug, Default)]
 struct State {
-    /// The version of the whole hub's figures, which change with those of any room.
+    /// The version of the whole hub's figures, which change with each room's.
     newest: u64,
-    /// Rooms that are not named below have this version.
+    /// The version of all rooms that are not in `rooms`.
     oldest: u64,
     rooms: HashMap<RoomId, u64>,
 }
 
 impl Versions {
-    /// The figures of these rooms have changed.
+    /// Records a change of these rooms' figures.
     pub(super) fn change(&self, rooms: &BTreeSet<RoomId>) {
         let mut state = lock(&self.0);
         if state.rooms.len() + rooms.len() > ROOMS_LIMIT {
@@ -39,7 +40,7 @@ impl Versions {
         state.rooms.extend(rooms.iter().map(|room| (room.clone(), newest)));
     }
 
-    /// All figures may have changed.
+    /// Records a change of all figures.
     pub(super) fn change_all(&self) {
         let mut state = lock(&self.0);
         state.newest += 1;
@@ -47,7 +48,7 @@ impl Versions {
         state.rooms.clear();
     }
 
-    /// The version of a room's figures, or of the whole hub's.
+    /// Returns the version of a room's figures, or of the whole hub's.
     pub(super) fn of(&self, room: Option<&RoomId>) -> u64 {
         let state = lock(&self.0);
         room.map_or(state.newest, |room| state.rooms.get(room).copied().unwrap_or(state.oldest))
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_has_a_new_version_when_it_or_all_have_changed() {
+    fn version_rises_when_the_room_or_all_rooms_change() {
         let versions = Versions::default();
         let room = |name: &str| RoomId::try_from(name).unwrap();
         let look = || (versions.of(Some(&room("a"))), versions.of(Some(&room("b"))), versions.of(None));

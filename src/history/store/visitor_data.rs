@@ -1,6 +1,6 @@
-//! All that is stored of one visitor: in the tables, and in the archives.
+//! Reads everything that is stored of one visitor, from the tables and the archives.
 //!
-//! It is read from one state of the database, and then from the archives that this state tells of.
+//! The tables and the list of archives are read in one snapshot.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,22 +19,22 @@ use crate::history::event::{Batch, PageViewEvent, WatchEvent};
 use crate::history::record::Record;
 use crate::protocol::VisitorId;
 
-/// Rows that are read at once.
+/// Rows per page.
 const ROWS_PER_PAGE: u32 = 2_000;
 
-/// Everything of one visitor, in the order in which it happened.
+/// The stored data of one visitor, by time.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PersonalData {
-    /// Pages seen.
+    /// Page views.
     pub page_views: Vec<Record>,
     /// Watch sessions.
     pub watch_sessions: Vec<Record>,
-    /// The archived months in which something was found.
+    /// The archived months with data of the visitor.
     pub archives: Vec<Month>,
 }
 
-/// What was found so far. A row may be in the tables and in an archive: it counts once.
+/// The events found so far, by id: a row may be both in the tables and in an archive.
 #[derive(Debug, Default)]
 struct Found {
     views: BTreeMap<Uuid, PageViewEvent>,
@@ -69,17 +69,17 @@ impl Found {
 }
 
 impl Store {
-    /// Everything of a visitor, archives included. Of somebody unknown there is nothing.
+    /// Reads a visitor's data, archives included. It is empty for an unknown visitor.
     ///
     /// # Errors
-    /// The database did not answer, or an archive is missing or damaged.
+    /// The database failed, or an archive is missing or damaged.
     pub(crate) async fn visitor_data(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
     ) -> Result<PersonalData, LifecycleError> {
         let mut connection = self.readers.acquire().await?;
-        // One state of the file: a month that is archived meanwhile is not read twice, nor missed.
+        // In one snapshot, a month that is archived meanwhile is read exactly once.
         let mut snapshot = connection.begin().await?;
         let number = dictionary::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;
         let Some(number) = number else { return Ok(PersonalData::default()) };
@@ -106,7 +106,7 @@ impl Store {
     }
 }
 
-/// The visitor's rows in an archive, and the checksum of its file.
+/// Returns the visitor's rows in an archive, and the file's checksum.
 pub(super) async fn visitor_rows(
     path: PathBuf,
     visitor: &VisitorId,
@@ -123,9 +123,9 @@ pub(super) async fn visitor_rows(
     }
 }
 
-/// The event of an archive's line, if it is the visitor's.
+/// Parses an archive's line if it belongs to the visitor; else returns an empty batch.
 pub(super) fn visitor_event(line: &str, visitor: &VisitorId) -> Result<Batch, String> {
-    // Most lines are somebody else's, and need no parsing.
+    // A line without the id needs no parsing.
     if !line.contains(visitor.as_str()) {
         return Ok(Batch::default());
     }

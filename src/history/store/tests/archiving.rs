@@ -1,5 +1,6 @@
-//! Keeping, archiving and restoring: nothing is lost at any crash, and nothing counts twice. Other commits
-//! come in between, and files are missing or damaged.
+//! Maintenance, archiving and restoring: no crash loses a row, and no row counts twice.
+//!
+//! Other commits come in between, and archives are missing or damaged.
 
 use std::fs;
 
@@ -11,35 +12,35 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn whatever_the_order_of_facts_and_runs_all_is_there_and_counted_once(
-        told in proptest::collection::vec((batch(), any::<bool>()), 1..6),
+    fn maintenance_between_commits_keeps_rows_and_counts(
+        batches in proptest::collection::vec((batch(), any::<bool>()), 1..6),
     ) {
         block_on(async {
             let (file, plain) = (File::new().await, File::new().await);
-            for (batch, runs) in &told {
+            for (batch, runs) in &batches {
                 file.store.commit(batch).await.unwrap();
                 plain.store.commit(batch).await.unwrap();
                 if *runs {
-                    // February is archived, and March is not.
+                    // February is archived, March is not.
                     let report = maintain(&file.store, &file.archives(), "2024-04-10T00:00:00Z").await;
                     assert!(report.steps.values().all(|step| step.failures.is_empty()), "{report:?}");
                     plain.store.drop_quarters(at("2024-01-11T00:00:00Z")).await.unwrap();
                 }
-                file.expect_rollups_right().await;
+                file.expect_correct_rollups().await;
                 assert_eq!(file.everything().await, plain.rows().await);
             }
             file.restore_all().await;
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.rows().await, plain.rows().await);
         });
     }
 
     #[test]
-    fn at_every_crash_all_rows_are_in_tables_or_archives(
-        told in proptest::collection::vec((batch(), 0..500_usize, 0..300_usize), 1..4),
+    fn crash_during_maintenance_loses_no_rows(
+        batches in proptest::collection::vec((batch(), 0..500_usize, 0..300_usize), 1..4),
     ) {
         let (mut folder, ()) = in_folder(tempfile::tempdir().unwrap(), async |_| ());
-        for (batch, waits, more) in &told {
+        for (batch, waits, more) in &batches {
             let before;
             (folder, before) = in_folder(folder, async |file| {
                 file.store.commit(batch).await.unwrap();
@@ -47,19 +48,19 @@ proptest! {
             });
             let steps = [("2024-04-10T00:00:00Z", *waits), ("2024-06-10T00:00:00Z", *more)];
             for (now, waits) in steps {
-                live_and_die(&folder, waits, async |store, archives| {
+                run_and_crash(&folder, waits, async |store, archives| {
                     maintain(store, archives, now).await;
                     Ok(())
                 });
                 let left;
                 (folder, left) = in_folder(folder, async |file| {
-                    file.expect_rollups_right().await;
+                    file.expect_correct_rollups().await;
                     file.everything().await
                 });
                 assert_eq!(left, before);
             }
             for name in ["2024-02", "2024-03"] {
-                live_and_die(&folder, *more, async |store, archives| {
+                run_and_crash(&folder, *more, async |store, archives| {
                     store.restore_from(month(name), archives).await
                 });
             }
@@ -70,37 +71,37 @@ proptest! {
         in_folder(folder, async |file| {
             let before = file.everything().await;
             file.restore_all().await;
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.rows().await, before);
         });
     }
 
     #[test]
-    fn what_is_committed_meanwhile_is_there_and_counted_once(
-        told in proptest::collection::vec(batch(), 1..3),
+    fn commits_during_maintenance_are_stored_and_counted_once(
+        batches in proptest::collection::vec(batch(), 1..3),
         (late, later) in (batch(), batch()),
         (waits, more) in (0..400_usize, 0..300_usize),
     ) {
         block_on(async {
             let (file, plain) = (File::new().await, File::new().await);
             let (store, archives) = (&file.store, file.archives());
-            for batch in &told {
+            for batch in &batches {
                 store.commit(batch).await.unwrap();
                 plain.store.commit(batch).await.unwrap();
             }
             let run = async { drop(maintain(store, &archives, "2024-06-10T00:00:00Z").await) };
-            while_it_runs(waits, run, async { store.commit(&late).await.unwrap() }).await;
+            run_during(waits, run, async { store.commit(&late).await.unwrap() }).await;
             plain.store.commit(&late).await.unwrap();
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.everything().await, plain.rows().await);
 
             let february = async { store.restore_from(month("2024-02"), &archives).await.unwrap() };
-            while_it_runs(more, february, async { store.commit(&later).await.unwrap() }).await;
+            run_during(more, february, async { store.commit(&later).await.unwrap() }).await;
             plain.store.commit(&later).await.unwrap();
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.everything().await, plain.rows().await);
             file.restore_all().await;
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.rows().await, plain.rows().await);
         });
     }
@@ -108,30 +109,30 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_new_file_makes_no_quarter_hours_of_old_facts() {
+async fn new_database_makes_no_quarter_rollups_of_old_events() {
     let file = File::new().await;
     file.store.begin_quarters(at("2024-02-10T12:00:00Z")).await.unwrap();
     let seen = ["2024-02-09T23:59:59Z", "2024-02-10T00:00:00Z", "2024-02-12T00:00:00Z"];
-    let told = (1..).zip(seen).map(|(id, seen)| view(id, "ann", "/", seen, &serde_json::Value::Null));
-    file.store.commit(&views(told)).await.unwrap();
+    let events = (1..).zip(seen).map(|(id, seen)| view(id, "ann", "/", seen, &serde_json::Value::Null));
+    file.store.commit(&views(events)).await.unwrap();
     let quarters = "SELECT count(*) FROM activity_rollups WHERE level = 'quarter' AND room = 0";
     assert_eq!(file.numbers(quarters).await, [2]);
-    file.expect_rollups_right().await;
-    // A file that has history keeps what it has.
+    file.expect_correct_rollups().await;
+    // A database with history keeps its start.
     file.store.begin_quarters(at("2024-02-11T00:00:00Z")).await.unwrap();
     assert_eq!(file.store.drop_quarters(at("2024-02-10T23:00:00Z")).await.unwrap(), 0);
     assert_eq!(file.store.drop_quarters(at("2024-02-11T01:00:00Z")).await.unwrap(), 1);
     assert_eq!(file.numbers(quarters).await, [1]);
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
     assert_eq!(file.store.drop_quarters(at("2034-02-10T00:00:00Z")).await.unwrap(), 1);
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
     assert_eq!(
         file.numbers("SELECT quarters_from FROM horizon").await,
         [i64::try_from(at("2034-02-10T00:00:00Z").millis()).unwrap()]
     );
 }
 
-/// Events at both ends of a leap year's February, of every kind and with everything in them.
+/// Events at both ends of a leap year's February, of each kind and with all fields.
 fn february() -> Batch {
     let props = serde_json::json!({ "exact": 31.245_270_191_439_438, "big": 1e300, "n": -7 });
     let seen = [
@@ -140,7 +141,7 @@ fn february() -> Batch {
         "2024-02-29T23:59:59.999Z",
         "2024-03-01T00:00:00Z",
     ];
-    let told = (1..).zip(seen).map(|(id, seen)| view(id << 100, "ann", "/é\"\\", seen, &props));
+    let events = (1..).zip(seen).map(|(id, seen)| view(id << 100, "ann", "/é\"\\", seen, &props));
     let watch = |id: u128, started: &str| {
         let message = serde_json::json!({
             "id": Uuid::from_u128(id), "content": "film", "state": "paused", "watchedMs": 90_000,
@@ -148,7 +149,7 @@ fn february() -> Batch {
             "props": { "x": 0.1 },
         });
         let arrived = at(started).plus(150_000);
-        WatchEvent::new(who("ben", id == 3), serde_json::from_value(message).unwrap(), arrived).unwrap()
+        WatchEvent::new(actor("ben", id == 3), serde_json::from_value(message).unwrap(), arrived).unwrap()
     };
     let watches = [(1, "2024-02-29T23:59:00Z"), (2, "2024-03-01T00:00:00Z"), (3, "2024-02-11T00:00:00Z")];
     let total = |id: u128, room: Option<&str>, seen: &str| {
@@ -158,7 +159,7 @@ fn february() -> Batch {
         TotalSample { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
     };
     Batch {
-        page_views: told.collect(),
+        page_views: events.collect(),
         watches: watches.into_iter().map(|(id, started)| watch(id, started)).collect(),
         samples: vec![
             total(1, None, "2024-02-29T23:59:00Z"),
@@ -169,7 +170,7 @@ fn february() -> Batch {
 }
 
 #[tokio::test]
-async fn archived_dropped_and_restored_is_as_it_was() {
+async fn archive_and_restore_keep_rows_and_rollups() {
     let file = File::new().await;
     let archives = file.archives();
     file.store.commit(&february()).await.unwrap();
@@ -189,14 +190,14 @@ async fn archived_dropped_and_restored_is_as_it_was() {
     file.store.restore_from(month("2024-02"), &archives).await.unwrap();
     file.store.restore_from(month("2024-02"), &archives).await.unwrap(); // nothing to do
     assert_eq!((file.rows().await, file.rollups().await), before);
-    file.expect_rollups_right().await;
-    assert!(archives.path("breathing-room-2024-02.jsonl.gz").exists(), "the file stays");
+    file.expect_correct_rollups().await;
+    assert!(archives.path("breathing-room-2024-02.jsonl.gz").exists(), "the file remains");
     let again = file.store.archive(month("2024-02"), &archives).await.unwrap();
     assert_eq!(again, Some(written));
 }
 
 #[tokio::test]
-async fn an_archive_that_is_missing_or_another_is_named_and_nothing_is_touched() {
+async fn missing_or_wrong_archive_is_named_and_nothing_changes() {
     let file = File::new().await;
     let archives = file.archives();
     file.store.commit(&february()).await.unwrap();
@@ -228,11 +229,11 @@ async fn an_archive_that_is_missing_or_another_is_named_and_nothing_is_touched()
     }
     fs::write(&path, whole).unwrap();
     file.store.restore_from(month("2024-02"), &archives).await.unwrap();
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
 }
 
 #[tokio::test]
-async fn what_a_month_took_is_given_back_to_the_disk() {
+async fn archiving_returns_free_pages_to_the_disk() {
     let file = File::new().await;
     let size = async || {
         file.store.checkpoint().await.unwrap();
@@ -240,9 +241,9 @@ async fn what_a_month_took_is_given_back_to_the_disk() {
     };
     let small = size().await;
     let long = "x".repeat(900);
-    let told =
+    let events =
         (0..2_000).map(|id| view(id, "ann", "/", "2024-02-09T00:00:00Z", &serde_json::json!({ "x": long })));
-    file.store.commit(&views(told)).await.unwrap();
+    file.store.commit(&views(events)).await.unwrap();
     assert!(size().await > small + 1_000_000);
     let report = maintain(&file.store, &file.archives(), "2024-06-10T00:00:00Z").await;
     assert!(report.steps.values().all(|step| step.failures.is_empty()), "{report:?}");
@@ -254,18 +255,18 @@ async fn what_a_month_took_is_given_back_to_the_disk() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_last_who_could_ask_whatever_it_waits_for() {
+async fn worker_stops_with_its_last_handle_while_the_writer_is_busy() {
     let file = File::new().await;
     let (lifecycle, commands) = lifecycle::open();
     let worker = worker(&file.store, &file.archives(), "2024-06-10T00:00:00Z");
     let running = tokio::spawn(lifecycle::run(commands, worker));
     lifecycle.maintain().await.unwrap();
     let _busy = file.store.begin().await.unwrap();
-    assert!(crash_after(0, pin!(lifecycle.maintain())).await.is_none(), "the order is given");
+    assert!(crash_after(0, pin!(lifecycle.maintain())).await.is_none(), "the command is queued");
     for _ in 0..10 {
-        tokio::task::yield_now().await; // and on this one thread now it is taken
+        tokio::task::yield_now().await; // the runtime has one thread, so the worker has received the command now
     }
     drop(lifecycle);
-    let soon = Duration::from_secs(4); // sooner than the writer is given up
+    let soon = Duration::from_secs(4); // less than the timeout of the writer connection
     tokio::time::timeout(soon, running).await.unwrap().unwrap();
 }

@@ -1,5 +1,6 @@
-//! Erasing: of an erased visitor no byte is left, and nobody else notices. It may be cut short, and the
-//! visitor may go on meanwhile.
+//! Erasure leaves no byte of the visitor and keeps all other rows.
+//!
+//! It may be interrupted, and the visitor may send events meanwhile.
 
 use std::fs;
 use std::io::Read;
@@ -11,13 +12,13 @@ use sqlx::Connection;
 use super::support::*;
 use super::*;
 
-/// Rows of which a text is missing.
+/// Rows that refer to a missing text.
 const NAMELESS: &str = "
     SELECT count(*) FROM page_views WHERE visitor IS NULL OR path IS NULL OR room IS NULL
     UNION ALL SELECT count(*) FROM watch_sessions WHERE visitor IS NULL OR content IS NULL OR room IS NULL";
 
 impl File {
-    /// Every byte that is kept, with archives as they are and unpacked.
+    /// All stored bytes: the files, and the decompressed archives.
     fn bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let folders = [self.folder.path().to_path_buf(), self.folder.path().join("archive")];
         let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
@@ -44,28 +45,28 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn whoever_comes_back_during_the_erasure_is_somebody_new(
-        (told, late) in (batch(), batch()),
+    fn visitor_who_returns_during_erasure_is_a_new_visitor(
+        (batch, late) in (batch(), batch()),
         waits in 0..400_usize,
     ) {
         block_on(async {
             let file = File::new().await;
             let (store, archives) = (&file.store, file.archives());
-            store.commit(&told).await.unwrap();
+            store.commit(&batch).await.unwrap();
             maintain(store, &archives, "2024-04-10T00:00:00Z").await;
             let ben = VisitorId::try_from("b").unwrap();
             let erasure = async { drop(store.erase(&ben, &archives).await.unwrap()) };
-            while_it_runs(waits, erasure, async { store.commit(&late).await.unwrap() }).await;
-            file.expect_rollups_right().await;
-            // No row is left without a name.
+            run_during(waits, erasure, async { store.commit(&late).await.unwrap() }).await;
+            file.expect_correct_rollups().await;
+            // No row lacks a text.
             assert_eq!(file.numbers(NAMELESS).await, [0, 0]);
             file.restore_all().await;
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
         });
     }
 
     #[test]
-    fn what_came_during_the_erasure_is_erased_too_or_somebody_new(waits in 0..160_usize) {
+    fn events_during_erasure_are_erased_or_of_a_new_visitor(waits in 0..160_usize) {
         block_on(async {
             let file = File::new().await;
             let (store, archives) = (&file.store, file.archives());
@@ -75,7 +76,7 @@ proptest! {
             let mut erased = None;
             let erasing = Box::pin(async { erased = Some(erasure.await) });
             let late = of_three("2024-02-10T00:00:00Z", 6);
-            while_it_runs(waits, erasing, async { store.commit(&late).await.unwrap() }).await;
+            run_during(waits, erasing, async { store.commit(&late).await.unwrap() }).await;
             let stored = store.visitor_data(&zoe, &archives).await.unwrap().page_views.len();
             let erased = erased.unwrap();
             assert_eq!(stored as u64 + erased.page_views, 4);
@@ -84,69 +85,69 @@ proptest! {
                 assert!(store.checkpoint().await.unwrap());
                 assert_eq!(file.files_with(ZOE), Vec::<PathBuf>::new());
             }
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
         });
     }
 
     #[test]
-    fn an_erasure_that_was_cut_short_goes_on(
-        told in proptest::collection::vec(batch(), 1..4),
+    fn interrupted_erasure_continues(
+        batches in proptest::collection::vec(batch(), 1..4),
         late in batch(),
         waits in 0..600_usize,
     ) {
         let ben = VisitorId::try_from("b").unwrap();
         let (mut folder, before) = in_folder(tempfile::tempdir().unwrap(), async |file| {
-            for batch in &told {
+            for batch in &batches {
                 file.store.commit(batch).await.unwrap();
             }
             maintain(&file.store, &file.archives(), "2024-04-10T00:00:00Z").await;
             file.store.commit(&late).await.unwrap();
             file.everything().await
         });
-        // The visitor is the third in a row.
+        // The visitor is the third field of a row.
         let is_bens = |row: &String| row.split(',').nth(2) == Some(r#""b""#);
-        // A watch session that two have told of, before and after its archive, is not looked at.
-        let watches = told.iter().chain([&late]).flat_map(|batch| &batch.watches);
+        // A watch session of two visitors, before and after its archive, is not compared.
+        let watches = batches.iter().chain([&late]).flat_map(|batch| &batch.watches);
         let bens: Vec<String> = watches.filter(|watch| watch.actor.visitor == ben).map(|watch| watch.id.to_string()).collect();
         let is_shared = |row: &String| bens.iter().any(|id| row.contains(id));
         let others: Vec<String> = before.iter().filter(|row| !is_bens(row) && !is_shared(row)).cloned().collect();
-        live_and_die(&folder, waits, async |store, archives| store.erase(&ben, archives).await);
+        run_and_crash(&folder, waits, async |store, archives| store.erase(&ben, archives).await);
         let left;
         (folder, left) = in_folder(folder, async |file| {
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             file.everything().await
         });
         assert!(others.iter().all(|row| left.contains(row)), "{others:#?} {left:#?}");
         in_folder(folder, async |file| {
             file.store.erase(&ben, &file.archives()).await.unwrap();
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             let left = file.everything().await;
             assert!(left.iter().all(|row| !is_bens(row)), "{left:#?}");
             assert!(others.iter().all(|row| left.contains(row)));
             assert_eq!(file.store.erase(&ben, &file.archives()).await.unwrap().page_views, 0);
             file.restore_all().await;
-            file.expect_rollups_right().await;
+            file.expect_correct_rollups().await;
             assert_eq!(file.rows().await, left);
         });
     }
 }
 
 #[tokio::test]
-async fn a_month_that_was_emptied_needs_no_archive() {
+async fn empty_month_gets_no_archive() {
     let file = File::new().await;
-    let told = view(1, "ann", "/", "2024-02-09T00:00:00Z", &serde_json::Value::Null);
-    file.store.commit(&views([told])).await.unwrap();
+    let event = view(1, "ann", "/", "2024-02-09T00:00:00Z", &serde_json::Value::Null);
+    file.store.commit(&views([event])).await.unwrap();
     let ann = VisitorId::try_from("ann").unwrap();
     assert_eq!(file.store.erase(&ann, &file.archives()).await.unwrap().page_views, 1);
     let written = file.store.archive(month("2024-02"), &file.archives()).await.unwrap().unwrap();
     assert_eq!((written.rows, file.store.archived_months().await.unwrap().len()), (0, 0));
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
 }
 
-/// The id that must not be found.
+/// The id to search for.
 const ZOE: &str = "Zoe-0f9c2d5e-distinctive";
 
-/// Many events of three visitors with random ids, so that pages split in the middle.
+/// Events of three visitors with random ids, so that pages split within the table.
 fn of_three(seen: &str, count: u128) -> Batch {
     let one = |n: u128| {
         let visitor = [ZOE, "ann", "ben"][usize::try_from(n % 3).unwrap()];
@@ -162,7 +163,7 @@ fn of_three(seen: &str, count: u128) -> Batch {
 }
 
 #[tokio::test]
-async fn of_an_erased_visitor_no_byte_is_left() {
+async fn erasure_leaves_no_byte_of_the_visitor() {
     let file = File::new().await;
     let archives = file.archives();
     for seen in ["2024-01-10T00:00:00Z", "2024-02-10T00:00:00Z", "2024-06-10T00:00:00Z"] {
@@ -184,35 +185,38 @@ async fn of_an_erased_visitor_no_byte_is_left() {
     let mut reading = reader.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM months").fetch_all(&mut *reading).await.unwrap();
     let erased = file.store.erase(&zoe, &archives).await.unwrap();
-    assert!(!erased.wal_truncated, "somebody reads");
+    assert!(!erased.wal_truncated, "a reader blocks the truncation");
     assert_eq!((erased.page_views, erased.watch_sessions), (600, 0));
     assert_eq!(erased.archives.iter().map(|rows| rows.rows).collect::<Vec<_>>(), [300]);
     let folder = archives.path("");
-    assert!(file.files_with(ZOE).iter().all(|path| !path.starts_with(&folder)), "nor in files that stayed");
+    assert!(
+        file.files_with(ZOE).iter().all(|path| !path.starts_with(&folder)),
+        "also not in files that remained"
+    );
     reading.rollback().await.unwrap();
     drop(reader);
     maintain(&file.store, &archives, "2024-06-11T00:00:00Z").await;
 
     assert_eq!(file.files_with(ZOE), Vec::<PathBuf>::new());
-    assert_eq!(file.files_with(&ZOE[..12]), Vec::<PathBuf>::new(), "not even a piece");
+    assert_eq!(file.files_with(&ZOE[..12]), Vec::<PathBuf>::new(), "not even a prefix");
     let others: Vec<String> = before.into_iter().filter(|row| !row.contains(ZOE)).collect();
     assert_eq!(file.everything().await, others);
     let again = file.store.erase(&zoe, &archives).await.unwrap();
     assert_eq!(again, Erased { wal_truncated: true, ..Erased::default() });
     file.restore_all().await;
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
     assert_eq!(file.rows().await, others);
 
-    // Whoever comes back can be erased again.
+    // A visitor who returns can be erased again.
     file.store.commit(&of_three("2024-06-10T00:00:00Z", 150)).await.unwrap();
     let erased = file.store.erase(&zoe, &archives).await.unwrap();
     assert_eq!((erased.page_views, erased.rollups > 0, erased.wal_truncated), (50, true, true));
     assert_eq!(file.files_with(ZOE), Vec::<PathBuf>::new());
-    // What others say of somebody is theirs.
+    // Other visitors' events that contain the id stay.
     file.store.commit(&views([mentioned])).await.unwrap();
     file.store.commit(&of_three("2024-06-10T00:00:00Z", 1)).await.unwrap();
     file.store.erase(&zoe, &archives).await.unwrap();
     let bens = file.rows().await.into_iter().filter(|row| row.contains(ZOE)).collect::<Vec<_>>();
     assert!(bens.len() == 1 && bens[0].contains("\"ben\""), "{bens:?}");
-    file.expect_rollups_right().await;
+    file.expect_correct_rollups().await;
 }

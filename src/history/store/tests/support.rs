@@ -1,5 +1,6 @@
-//! The vocabulary of these tests: runs at a given time, crashes, and what is there afterwards, in the
-//! tables and in archives.
+//! Helpers of these tests: maintenance at a given time, crashes, and the rows in tables and archives.
+//!
+//! A crash is a future that is dropped together with its runtime.
 
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub(super) fn archives(folder: &TempDir) -> Archives {
     Archives::new(Some(folder.path().join("archive")), Path::new(""))
 }
 
-/// Everything that is due at `now`, where raw rows stay for a month.
+/// Runs maintenance at `now` with a retention of one month.
 pub(super) async fn maintain(store: &Store, archives: &Archives, now: &str) -> MaintenanceReport {
     worker(store, archives, now).maintain().await
 }
@@ -36,7 +37,7 @@ pub(super) fn worker(store: &Store, archives: &Archives, now: &str) -> Maintenan
     }
 }
 
-/// A page view whose props are as they come.
+/// A page view with these properties.
 pub(super) fn view(
     id: u128,
     visitor: &str,
@@ -47,12 +48,12 @@ pub(super) fn view(
     let message = serde_json::json!({
         "id": Uuid::from_u128(id), "path": path, "title": path, "at": at(seen), "props": props,
     });
-    let who = Actor {
+    let actor = Actor {
         room: RoomId::try_from("lobby").unwrap(),
         visitor: VisitorId::try_from(visitor).unwrap(),
         is_bot: false,
     };
-    PageViewEvent::new(who, serde_json::from_value(message).unwrap(), at(seen)).unwrap()
+    PageViewEvent::new(actor, serde_json::from_value(message).unwrap(), at(seen)).unwrap()
 }
 
 pub(super) fn views(views: impl IntoIterator<Item = PageViewEvent>) -> Batch {
@@ -68,7 +69,7 @@ impl File {
         sqlx::query_scalar(query).fetch_all(&self.store.readers).await.unwrap()
     }
 
-    /// Every rollup, byte for byte.
+    /// All rollups, byte for byte.
     pub(super) async fn rollups(&self) -> Vec<String> {
         const EVERYTHING: &str = "
             SELECT json_array(level, room, at, page_views, watch_sessions, watched_ms, visitors, pages, contents,
@@ -79,7 +80,7 @@ impl File {
         sqlx::query_scalar(EVERYTHING).fetch_all(&self.store.readers).await.unwrap()
     }
 
-    /// All rows, from the tables or from archives whose checksums are right, as one store would have them.
+    /// All rows of the tables and of the archives, whose checksums are checked, as one store has them.
     pub(super) async fn everything(&self) -> Vec<String> {
         let archives = self.archives();
         self.store.recover_archives(&archives).await.unwrap();
@@ -121,23 +122,23 @@ pub(super) async fn events_in(path: PathBuf) -> Batch {
     }
 }
 
-/// Opens the file, does something in a process of its own, as it were, and stops dead after so many waits.
-pub(super) fn live_and_die<T>(
+/// Opens the store, starts `work`, and crashes it after `waits` polls.
+pub(super) fn run_and_crash<T>(
     folder: &TempDir,
     waits: usize,
-    deed: impl AsyncFnOnce(&Store, &Archives) -> Result<T, LifecycleError>,
+    work: impl AsyncFnOnce(&Store, &Archives) -> Result<T, LifecycleError>,
 ) {
-    // What is on other threads ends with the runtime.
+    // Dropping the runtime ends work on other threads.
     Runtime::new().unwrap().block_on(async {
         let store = Store::open(&url(folder)).await.unwrap();
-        if let Some(done) = crash_after(waits, deed(&store, &archives(folder))).await {
+        if let Some(done) = crash_after(waits, work(&store, &archives(folder))).await {
             done.unwrap();
         }
     });
 }
 
-/// Does one thing until it has waited so many times, and then both.
-pub(super) async fn while_it_runs<T>(
+/// Polls `run` until it was pending `waits` times, and then both futures.
+pub(super) async fn run_during<T>(
     waits: usize,
     run: impl Future<Output = ()>,
     other: impl Future<Output = T>,

@@ -5,7 +5,7 @@
 //! curl http://127.0.0.1:8080/hub/health
 //! ```
 //!
-//! The program keeps `panic = "unwind"`, which is the default: with `abort`, a panic in one session ends the process.
+//! In a program of your own, take the crate with `default-features = false, features = ["embed"]`. The program keeps `panic = "unwind"`, which is the default: with `abort`, a panic in one session ends the process.
 
 #![expect(clippy::print_stderr, reason = "a program reports its errors")]
 

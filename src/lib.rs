@@ -28,6 +28,7 @@
 //! [`Server::router`] puts it under a path of an axum program instead (`examples/embed.rs`). What an embedder must know:
 //!
 //! - `default-features = false` leaves out the feature `cli`, and with it clap, csv, indicatif and tracing-subscriber.
+//!   The feature `embed` lets sockets work in `axum::serve`.
 //! - The hub isolates panics of sessions and requests, which needs `panic = "unwind"` (the default). With `abort`, each
 //!   of them ends the process.
 //! - Dropping the future of [`serve`] stops the hub at once: sockets end without a close frame, and pending events are

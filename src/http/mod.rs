@@ -23,35 +23,10 @@ mod params;
 pub(crate) mod personal_data;
 pub(crate) mod rooms;
 pub(crate) mod routes;
+pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod websocket;
 
-use axum::http::HeaderName;
-
-pub(crate) use pages::FrameAncestors;
-pub(crate) use stats::PublicProps;
-
-use crate::auth::{Access, AllowedOrigins, PublicUrl};
-
-/// The settings of HTTP.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Config {
-    /// The admin token, of at least 16 bytes; without one, the hub makes a random one at start and logs it.
-    pub admin_token: Option<String>,
-    /// Access to the dashboard and its data: the history and the live activity.
-    pub dashboard: Access,
-    /// The properties of page views by which the history may be broken down without the admin token.
-    pub public_props: PublicProps,
-    /// Access to `/metrics`.
-    pub metrics: Access,
-    /// The origins whose pages may connect.
-    pub allowed_origins: AllowedOrigins,
-    /// The hub's own origin as browsers see it; without it, the request's `Host` counts.
-    pub public_url: Option<PublicUrl>,
-    /// The sites that may show the room page in a frame.
-    pub frame_ancestors: FrameAncestors,
-    /// The header with the client's address that the proxy in front sends; without one, the peer's address counts.
-    pub client_ip_header: Option<HeaderName>,
-}
+pub(crate) use settings::Config;
+pub(crate) use settings::{FrameAncestors, PublicProps};

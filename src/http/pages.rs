@@ -35,43 +35,6 @@ pub(crate) fn warn_if_missing() {
     }
 }
 
-/// The sites that may show the room page in a frame: sources of a `Content-Security-Policy`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrameAncestors(String);
-
-impl Default for FrameAncestors {
-    /// `'self'`: this hub's own pages.
-    fn default() -> Self {
-        Self("'self'".to_owned())
-    }
-}
-
-impl FrameAncestors {
-    /// Parses `'none'`, `*`, or a list of `'self'` and origins, separated by spaces.
-    ///
-    /// # Errors
-    /// The list contains anything else.
-    pub fn parse(list: &str) -> Result<Self, String> {
-        let sources: Vec<&str> = list.split_whitespace().collect();
-        let is_valid = match sources.as_slice() {
-            [] => false,
-            ["'none'" | "*"] => true,
-            several => several.iter().all(|source| *source == "'self'" || is_origin(source)),
-        };
-        if is_valid {
-            Ok(Self(sources.join(" ")))
-        } else {
-            Err("must be 'none', *, or a list of 'self' and origins such as https://example.org".to_owned())
-        }
-    }
-}
-
-/// Returns whether `source` is like `https://example.org`, optionally with a port, or with `*` for all subdomains.
-fn is_origin(source: &str) -> bool {
-    let host = source.strip_prefix("https://").or_else(|| source.strip_prefix("http://")).unwrap_or_default();
-    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:*[]".contains(&byte))
-}
-
 /// `GET /`: the dashboard. If it requires the admin token, a request without it gets a form for the token.
 pub(crate) async fn dashboard(
     State(access): State<Arc<AccessControl>>,
@@ -101,7 +64,7 @@ pub(crate) async fn room(
     _: RoomPath,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    Ok(page("room.html", &request, &state.frame_ancestors.0))
+    Ok(page("room.html", &request, state.frame_ancestors.as_str()))
 }
 
 fn page(file: &str, request: &HeaderMap, frame_ancestors: &str) -> Response {
@@ -115,29 +78,4 @@ fn page(file: &str, request: &HeaderMap, frame_ancestors: &str) -> Response {
          base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}"
     );
     ([(CONTENT_SECURITY_POLICY, policy.as_str()), (REFERRER_POLICY, "same-origin")], page).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frame_ancestors_are_parsed_or_rejected() {
-        for valid in [
-            "'none'",
-            "*",
-            "'self'",
-            "'self' https://example.org",
-            "https://*.example.org http://localhost:3000",
-        ] {
-            assert_eq!(FrameAncestors::parse(valid), Ok(FrameAncestors(valid.to_owned())));
-        }
-        let normalized = FrameAncestors::parse("  'self'   https://a.example ").unwrap();
-        assert_eq!(normalized.0, "'self' https://a.example");
-        for invalid in
-            ["", "none", "example.org", "'none' 'self'", "https://", "https://a;script-src *", "https://a/b"]
-        {
-            assert!(FrameAncestors::parse(invalid).is_err(), "{invalid}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ use super::access::{AccessControl, PRIVATE};
 use super::assets::is_current;
 use super::error::ApiError;
 use super::params::Params;
+use super::settings::{PROP_LIMIT, is_prop};
 use super::state::StatsState;
 use crate::address::Address;
 use crate::auth::Access;
@@ -26,39 +27,6 @@ use crate::protocol::{RoomId, Time};
 /// `Cache-Control` of public responses: browsers revalidate after 5 s. A shared cache stores a response for 30 s, as
 /// long as the hub does, and may serve it stale while it revalidates (RFC 9111, RFC 5861).
 const PUBLIC: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30";
-
-/// The maximum length of a property's name, in bytes: events cannot have longer ones.
-const PROP_LIMIT: usize = 1024;
-
-/// The properties of page views whose values are public. The default is none, because values may be about people.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PublicProps(Vec<String>);
-
-impl PublicProps {
-    /// Parses names of properties, separated by commas.
-    ///
-    /// # Errors
-    /// A name is empty or too long.
-    pub fn parse(list: &str) -> Result<Self, String> {
-        if list.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
-        if names.iter().all(|name| is_prop(name)) {
-            Ok(Self(names))
-        } else {
-            Err("must be names of properties of 1 to 1024 bytes, separated by commas".to_owned())
-        }
-    }
-
-    fn has(&self, prop: &str) -> bool {
-        self.0.iter().any(|public| public == prop)
-    }
-}
-
-fn is_prop(name: &str) -> bool {
-    (1..=PROP_LIMIT).contains(&name.len())
-}
 
 /// The parameters of `GET /unified-stats`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -168,16 +136,6 @@ mod tests {
         let uri = format!("/?{query}").parse().unwrap();
         let params = Query::<StatsParams>::try_from_uri(&uri).unwrap().0;
         StatsQuery::try_from(params).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn public_props_are_parsed_from_a_list() {
-        let props = PublicProps::parse("plan, utm_source").unwrap();
-        assert!(props.has("plan") && props.has("utm_source") && !props.has("email") && !props.has(""));
-        assert_eq!(PublicProps::parse(" "), Ok(PublicProps::default()));
-        for invalid in ["plan,", ",", &"x".repeat(1025)] {
-            assert!(PublicProps::parse(invalid).is_err(), "{invalid}");
-        }
     }
 
     #[test]

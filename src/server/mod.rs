@@ -107,10 +107,13 @@ impl Server {
 
     /// The routes of the hub, for the server of another program: `app.nest("/hub", server.router())`.
     ///
-    /// They answer while [`run`](Self::run) does, and 503 afterwards. The other server needs axum's [`ConnectInfo`] of a
-    /// `SocketAddr` for the rate limits by address, plain TCP connections as those of [`axum::serve`] for sockets, and
-    /// limits of its own for connections and slow requests, which are the [listener's](Self::serve) here. The pages need
-    /// the root path.
+    /// They answer while [`run`](Self::run) does, and 503 afterwards. The other server needs:
+    ///
+    /// - axum's [`ConnectInfo`] of a `SocketAddr`, for the rate limits by address;
+    /// - plain TCP connections, for sockets: hyper's, or with the feature `embed` those of [`axum::serve`];
+    /// - limits of its own for connections and slow requests, which [`serve`](Self::serve) has.
+    ///
+    /// The pages need the root path.
     ///
     /// [`ConnectInfo`]: axum::extract::ConnectInfo
     pub fn router(&self) -> Router {

@@ -13,7 +13,6 @@ use hyper::header::{
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -111,18 +110,27 @@ impl PendingUpgrade {
     /// not read the response within five seconds; only hyper owns the connection then.
     pub(crate) async fn complete(self) -> Option<Upgraded> {
         let upgraded = timeout(UPGRADE_TIMEOUT, self.0?).await.ok()?.ok()?;
-        let (io, buffered) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(Parts { io, read_buf, .. }) => (io, read_buf),
-            // A connection of `axum::serve`, where the hub is embedded.
-            Err(upgraded) => match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
-                Ok(auto::upgrade::Parts { io, read_buf, .. }) => (io, read_buf),
-                Err(_) => {
-                    warn!("a WebSocket is not on a plain TCP connection: the hub cannot take it over");
-                    return None;
-                }
-            },
+        let Some((io, buffered)) = take_over(upgraded) else {
+            warn!(
+                "a WebSocket is not on a plain TCP connection of hyper or, with the feature `embed`, of axum::serve"
+            );
+            return None;
         };
         Some(Upgraded { stream: io.into_inner(), buffered })
+    }
+}
+
+/// Takes the TCP stream of a connection back from hyper, with the bytes that hyper has read.
+fn take_over(upgraded: hyper::upgrade::Upgraded) -> Option<(TokioIo<TcpStream>, Bytes)> {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(Parts { io, read_buf, .. }) => Some((io, read_buf)),
+        #[cfg(feature = "embed")]
+        Err(upgraded) => {
+            use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
+            downcast::<TokioIo<TcpStream>>(upgraded).ok().map(|Parts { io, read_buf, .. }| (io, read_buf))
+        }
+        #[cfg(not(feature = "embed"))]
+        Err(_) => None,
     }
 }
 

@@ -71,7 +71,7 @@ pub use transport::accept::listen;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::auth::keys::Key;
+    pub use crate::auth::keys::TokenKey;
     pub use crate::auth::token::{BadToken, Claims, Tokens};
     pub use crate::history::event::{
         Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent,

@@ -21,10 +21,10 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 /// A wall clock and a monotonic clock. Cloning shares the clock.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ClockSource {
     System {
         started: Instant,
     },
@@ -39,18 +39,18 @@ impl Clock {
     /// Returns the machine's clocks.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System { started: Instant::now() })
+        Self(ClockSource::System { started: Instant::now() })
     }
 
     /// Returns a clock that only [`advance`](Self::advance) moves. For tests.
     #[must_use]
     pub fn manual(started: Time) -> Self {
-        Self(Source::Manual { started, elapsed_ms: watch::Sender::default() })
+        Self(ClockSource::Manual { started, elapsed_ms: watch::Sender::default() })
     }
 
     /// Advances a manual clock by whole milliseconds. Has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual { elapsed_ms, .. } = &self.0 {
+        if let ClockSource::Manual { elapsed_ms, .. } = &self.0 {
             elapsed_ms.send_modify(|elapsed| *elapsed += millis(by));
         }
     }
@@ -60,11 +60,11 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the clock that all other code uses")]
     pub fn wall(&self) -> Time {
         match &self.0 {
-            Source::System { .. } => {
+            ClockSource::System { .. } => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Time::from_millis(millis(since))
             }
-            Source::Manual { started, elapsed_ms } => started.plus(*elapsed_ms.borrow()),
+            ClockSource::Manual { started, elapsed_ms } => started.plus(*elapsed_ms.borrow()),
         }
     }
 
@@ -72,8 +72,8 @@ impl Clock {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
-            Source::System { started } => started.elapsed(),
-            Source::Manual { elapsed_ms, .. } => Duration::from_millis(*elapsed_ms.borrow()),
+            ClockSource::System { started } => started.elapsed(),
+            ClockSource::Manual { elapsed_ms, .. } => Duration::from_millis(*elapsed_ms.borrow()),
         }
     }
 
@@ -81,14 +81,14 @@ impl Clock {
     pub async fn minute_ends(&self, begun: Time) {
         let minute = |time: Time| time.millis() / MINUTE_MS;
         match &self.0 {
-            Source::System { .. } => {
+            ClockSource::System { .. } => {
                 let mut now = self.wall();
                 while minute(now) == minute(begun) {
                     sleep(Duration::from_millis(MINUTE_MS - now.millis() % MINUTE_MS)).await;
                     now = self.wall();
                 }
             }
-            Source::Manual { started, elapsed_ms } => {
+            ClockSource::Manual { started, elapsed_ms } => {
                 let has_ended = |elapsed: &u64| minute(started.plus(*elapsed)) != minute(begun);
                 // No error: this clock has the sender.
                 let _ = elapsed_ms.subscribe().wait_for(has_ended).await;

@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use breathing_room::config::{Secret, Time};
-use breathing_room::internals::{BadToken, Key, Tokens};
+use breathing_room::internals::{BadToken, TokenKey, Tokens};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::value::RawValue;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
 static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
-    let key = Key::secret(&Secret::from(SECRET.to_owned())).expect("a long secret");
+    let key = TokenKey::secret(&Secret::from(SECRET.to_owned())).expect("a long secret");
     Tokens::new(vec![key], Some("rooms".to_owned()))
 });
 

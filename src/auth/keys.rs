@@ -74,7 +74,7 @@ pub enum BadKeys {
 
 /// A key and its one algorithm.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct TokenKey {
     id: Option<String>,
     decoding: DecodingKey,
     /// Only for the algorithm. It does not check claims, since it would use the machine's clock.
@@ -89,7 +89,7 @@ impl Config {
     pub fn open(self) -> Result<Option<Tokens>, BadKeys> {
         let keys = match (self.secret, self.jwks) {
             (Some(_), Some(_)) => return Err(BadKeys::Both),
-            (Some(secret), None) => vec![Key::secret(&secret)?],
+            (Some(secret), None) => vec![TokenKey::secret(&secret)?],
             (None, Some(path)) => read(&path)?,
             (None, None) if self.audience.is_some() => return Err(BadKeys::Neither),
             (None, None) => return Ok(None),
@@ -117,7 +117,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Key {
+impl TokenKey {
     fn new(id: Option<String>, algorithm: Algorithm, decoding: DecodingKey) -> Self {
         let mut validation = Validation::new(algorithm);
         validation.required_spec_claims.clear();
@@ -203,8 +203,8 @@ impl Key {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Key>, BadKeys> {
+fn read(path: &Path) -> Result<Vec<TokenKey>, BadKeys> {
     let text =
         std::fs::read_to_string(path).map_err(|source| BadKeys::File { path: path.to_path_buf(), source })?;
-    Key::set(&text)
+    TokenKey::set(&text)
 }

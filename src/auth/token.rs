@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, decode_header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::keys::{BadKeys, Key, Secret};
+use super::keys::{BadKeys, Secret, TokenKey};
 use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{RoomId, Time, VisitorId};
 use crate::time::millis;
@@ -71,7 +71,7 @@ pub enum BadToken {
 /// The keys and the audience of valid tokens.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    keys: Vec<Key>,
+    keys: Vec<TokenKey>,
     audience: Option<String>,
 }
 
@@ -116,7 +116,7 @@ impl Audience {
 impl Tokens {
     /// Accepts tokens that one of these keys signed, and only for the audience, if there is one.
     #[must_use]
-    pub fn new(keys: Vec<Key>, audience: Option<String>) -> Self {
+    pub fn new(keys: Vec<TokenKey>, audience: Option<String>) -> Self {
         Self { keys, audience }
     }
 

@@ -204,12 +204,12 @@ mod tests {
 
     use super::*;
     use crate::auth::Secret;
-    use crate::auth::keys::Key;
+    use crate::auth::keys::TokenKey;
     use crate::protocol::RoomId;
 
     fn keys() -> (Secret, Tokens) {
         let secret = Secret::from("a secret of more than thirty-two bytes".to_owned());
-        let tokens = Tokens::new(vec![Key::secret(&secret).unwrap()], None);
+        let tokens = Tokens::new(vec![TokenKey::secret(&secret).unwrap()], None);
         (secret, tokens)
     }
 

@@ -26,7 +26,7 @@ const PLAYING_LIMIT: usize = 16;
 pub(crate) struct Events {
     context: Arc<SessionContext>,
     session: SessionId,
-    who: Actor,
+    actor: Actor,
     address: Address,
     /// None for bots: the live activity does not list them.
     activity: Option<VisitorActivity>,
@@ -57,14 +57,14 @@ impl Events {
     pub(crate) fn new(
         context: Arc<SessionContext>,
         session: SessionId,
-        who: Actor,
+        actor: Actor,
         address: Address,
     ) -> Self {
-        let activity = (!who.is_bot).then(|| context.registry.visitor_activity(&who.visitor));
+        let activity = (!actor.is_bot).then(|| context.registry.visitor_activity(&actor.visitor));
         Self {
             context,
             session,
-            who,
+            actor,
             address,
             activity,
             acks: Acks::default(),
@@ -83,8 +83,8 @@ impl Events {
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
-        let event = PageViewEvent::new(self.who.clone(), view, self.context.clock.wall())
-            .map_err(|problem| refuse(problem.code, problem.message, reference))?;
+        let event = PageViewEvent::new(self.actor.clone(), view, self.context.clock.wall())
+            .map_err(|error| reject(error.code, error.message, reference))?;
         self.append(reference, Event::PageView(event))?;
         self.list_page(&path);
         Ok(())
@@ -114,13 +114,13 @@ impl Events {
         let others = self.playing.iter().filter(|playing| playing.event.id() != id).count();
         if state == WatchState::Playing && others >= PLAYING_LIMIT {
             let rule = format!("state: at most {PLAYING_LIMIT} watch sessions may play at once");
-            return Err(refuse(ErrorCode::BadField, rule, reference));
+            return Err(reject(ErrorCode::BadField, rule, reference));
         }
         // Keeps the order of two messages in one millisecond.
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
-        let event = WatchEvent::new(self.who.clone(), watch, self.last_watch)
-            .map_err(|problem| refuse(problem.code, problem.message, reference))?
+        let event = WatchEvent::new(self.actor.clone(), watch, self.last_watch)
+            .map_err(|error| reject(error.code, error.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
         self.append(reference, Event::Watch(event.clone()))?;
         self.playing.retain(|playing| playing.event.id() != id);
@@ -155,7 +155,7 @@ impl Events {
         match self.last_ref {
             Some(last) if reference <= last => {
                 let rule = format!("ref: must rise; the last one on this socket was {last}");
-                Err(refuse(ErrorCode::BadField, rule, reference))
+                Err(reject(ErrorCode::BadField, rule, reference))
             }
             _ => Ok(()),
         }
@@ -165,7 +165,7 @@ impl Events {
     fn append(&mut self, reference: Ref, event: Event) -> Result<(), MessageError> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
             self.context.rejections.limited(full.into());
-            refuse(ErrorCode::Overloaded, full.to_string(), reference)
+            reject(ErrorCode::Overloaded, full.to_string(), reference)
         })?;
         self.last_ref = Some(reference);
         self.acks.add(epoch, reference);
@@ -217,7 +217,7 @@ impl fmt::Debug for Events {
     }
 }
 
-fn refuse(code: ErrorCode, message: String, reference: Ref) -> MessageError {
+fn reject(code: ErrorCode, message: String, reference: Ref) -> MessageError {
     MessageError { code, message, reference: Some(reference) }
 }
 

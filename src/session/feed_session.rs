@@ -24,7 +24,7 @@ pub(crate) async fn run(
 ) {
     let session = async {
         let _subscription = feed.subscribe(socket.writer()).await;
-        refuse_all(&mut socket, &rejections).await;
+        reject_all(&mut socket, &rejections).await;
     };
     if panics.catch(Scope::Session, session).await.is_none() {
         socket.writer().close(CloseCode::Internal);
@@ -33,9 +33,9 @@ pub(crate) async fn run(
     drop(permit);
 }
 
-async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
+async fn reject_all(socket: &mut Socket, rejections: &Rejections) {
     loop {
-        let refusal = match poll_fn(|cx| socket.poll_next(cx)).await {
+        let error = match poll_fn(|cx| socket.poll_next(cx)).await {
             Incoming::Text(_) => read_only(),
             Incoming::TooFast(text) => ClientMessage::too_fast(&text),
             Incoming::Binary(_) => {
@@ -44,8 +44,8 @@ async fn refuse_all(socket: &mut Socket, rejections: &Rejections) {
             }
             Incoming::Ended(_) => return,
         };
-        rejections.refused(refusal.code);
-        socket.writer().send(&Frame::json(&ServerMessage::from(&refusal)));
+        rejections.refused(error.code);
+        socket.writer().send(&Frame::json(&ServerMessage::from(&error)));
     }
 }
 

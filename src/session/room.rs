@@ -24,7 +24,7 @@ use crate::protocol::parse::ParseError;
 use crate::protocol::{
     ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PROTOCOL_VERSION, SessionId, Time,
 };
-use crate::transport::socket::{End, Incoming, Socket};
+use crate::transport::socket::{Incoming, Socket, SocketEnd};
 
 /// One socket in one room: a future that is ready when the session is over and its socket has ended.
 ///
@@ -47,7 +47,7 @@ enum Wake {
     TooFast(Utf8Bytes),
     Binary,
     Committed(Epoch),
-    Ended(End),
+    Ended(SocketEnd),
 }
 
 impl Future for RoomSession {
@@ -67,21 +67,21 @@ impl RoomSession {
     pub(crate) fn join(
         context: Arc<SessionContext>,
         socket: Socket,
-        who: &Actor,
+        actor: &Actor,
         mood: Option<Mood>,
     ) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
-        let joined = if who.is_bot {
-            Ok(context.registry.join_as_bot(&who.room, &who.visitor, Arc::clone(writer)))
+        let joined = if actor.is_bot {
+            Ok(context.registry.join_as_bot(&actor.room, &actor.visitor, Arc::clone(writer)))
         } else {
-            context.registry.join(&who.room, &who.visitor, mood, Arc::clone(writer))
+            context.registry.join(&actor.room, &actor.visitor, mood, Arc::clone(writer))
         };
         let membership = joined.map(|(membership, counts)| {
             let welcome = ServerMessage::Welcome {
                 protocol: PROTOCOL_VERSION,
                 session: id,
-                visitor: &who.visitor,
-                room: &who.room,
+                visitor: &actor.visitor,
+                room: &actor.room,
                 seq: counts.seq,
                 present: counts.present,
                 moods: context.registry.vocabulary().named(&counts.moods),
@@ -99,7 +99,7 @@ impl RoomSession {
         while self.membership.is_some() {
             match ready!(self.poll_wake(cx)) {
                 Wake::Message(text) => self.receive(&text),
-                Wake::TooFast(text) => self.refuse(&ClientMessage::too_fast(&text)),
+                Wake::TooFast(text) => self.reject(&ClientMessage::too_fast(&text)),
                 Wake::Binary => self.socket.writer().close(CloseCode::Unsupported),
                 Wake::Committed(epoch) => self.ack(epoch),
                 Wake::Ended(end) => self.leave(end),
@@ -115,7 +115,7 @@ impl RoomSession {
             return Poll::Ready(()); // the panic was in the socket's end: only dropping it is left
         }
         self.socket.writer().close(CloseCode::Internal);
-        self.leave(End::Lost);
+        self.leave(SocketEnd::Lost);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -135,21 +135,21 @@ impl RoomSession {
     }
 
     fn receive(&mut self, text: &str) {
-        if let Err(refusal) = ClientMessage::parse(text).and_then(|message| self.apply(message)) {
-            self.refuse(&refusal);
+        if let Err(error) = ClientMessage::parse(text).and_then(|message| self.apply(message)) {
+            self.reject(&error);
         }
     }
 
-    fn refuse(&self, refusal: &MessageError) {
-        self.context.rejections.refused(refusal.code);
-        self.socket.writer().send(&Frame::json(&ServerMessage::from(refusal)));
+    fn reject(&self, error: &MessageError) {
+        self.context.rejections.refused(error.code);
+        self.socket.writer().send(&Frame::json(&ServerMessage::from(error)));
     }
 
     fn apply(&mut self, message: ClientMessage) -> Result<(), MessageError> {
         let Some(membership) = &self.membership else { return Ok(()) };
         let new_events = || {
             let (context, address) = (Arc::clone(&self.context), self.socket.address());
-            Box::new(Events::new(context, self.id, who_of(membership), address))
+            Box::new(Events::new(context, self.id, actor(membership), address))
         };
         match message {
             ClientMessage::Mood(None) => membership.set_mood(None),
@@ -187,16 +187,16 @@ impl RoomSession {
     }
 
     /// Ends the session: its events at once, its membership after the leave grace if the socket was lost.
-    fn leave(&mut self, end: End) {
+    fn leave(&mut self, end: SocketEnd) {
         self.events = None;
         let Some(membership) = self.membership.take() else { return };
-        if end == End::Lost {
+        if end == SocketEnd::Lost {
             membership.leave_with_hold(HoldReason::Grace, self.context.leave_grace);
         }
     }
 }
 
-fn who_of(membership: &Membership) -> Actor {
+fn actor(membership: &Membership) -> Actor {
     Actor {
         room: membership.room().clone(),
         visitor: membership.visitor().clone(),
@@ -240,7 +240,7 @@ mod tests {
     use crate::transport::metrics::TransportMetrics;
     use crate::transport::{Config, Sockets};
 
-    /// Counts panics, and makes one: the counter of refusals panics.
+    /// Counts panics, and makes one: the counter of rejected messages panics.
     #[derive(Debug, Default)]
     struct Recorder(Arc<AtomicU64>);
 
@@ -313,9 +313,9 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let permit = sockets.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
-        let who = Actor { room, visitor, is_bot: false };
+        let actor = Actor { room, visitor, is_bot: false };
         let socket = Socket::new(stream.into(), permit);
-        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &who, None));
+        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &actor, None));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
         assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
         peer

@@ -36,8 +36,8 @@ pub(crate) fn take(context: &SessionContext) {
     let sample = event::TotalSample { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &total), rooms };
     let batch = Batch { samples: vec![sample], ..Batch::default() };
     let count = batch.sample_count();
-    let taken = context.journal.append_all(None, batch);
-    let lost = dropped + taken.map_or(count, |_| 0);
+    let appended = context.journal.append_all(None, batch);
+    let lost = dropped + appended.map_or(count, |_| 0);
     if lost > 0 {
         let of = count + dropped;
         warn!(

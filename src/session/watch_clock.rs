@@ -133,11 +133,11 @@ impl ClockTable {
     /// Evicts a clock of the address that would have the most, which is `address` itself on a tie. Evicts none if
     /// `address` has none and no other has more than one.
     fn evict_for(&mut self, address: Address) {
-        let Some((most, with_most)) = self.by_count.last().copied() else { return };
-        let loser = if self.count_of(address) + 1 >= most { address } else { with_most };
+        let Some((most, largest)) = self.by_count.last().copied() else { return };
+        let loser = if self.count_of(address) + 1 >= most { address } else { largest };
         let first = self.eviction_order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
-        if let Some((of, _, _, id)) = first
-            && of == loser
+        if let Some((owner, _, _, id)) = first
+            && owner == loser
         {
             self.remove(id);
             self.evicted += 1;
@@ -159,8 +159,8 @@ impl WatchClocks {
     }
 
     /// Applies a state that `session`, a socket of `address`, reported: `id` was in `state` from `at` on, by the client's
-    /// clock. Returns whether it plays on this socket now. At the limit the address with the most clocks loses its
-    /// least recently updated stopped one; the history then has only the time that its client measured.
+    /// clock. Returns whether it plays on this socket now. At the limit, the address with the most clocks loses the first
+    /// one of its eviction order; the history then has only the time that the client of that one measured.
     ///
     /// `paused` and `ended` of an unknown watch session create a clock too: only a clock detects that a `playing` which
     /// arrives later is older.

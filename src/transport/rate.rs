@@ -29,7 +29,7 @@ const READ_FACTOR: u64 = 2;
 
 /// A frame, and a read, each cost this part (1/8) of the longest message besides their bytes, so that the longest
 /// message may always arrive in six pieces.
-const FRAME_COST: u64 = 8;
+const FRAME_COST_DIVISOR: u64 = 8;
 
 /// What the hub does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) enum Decision {
     /// It accepts the message.
     Allow,
     /// It rejects the message with an error.
-    Refuse,
+    Reject,
     /// It closes the socket, which ignored the errors before.
     Close,
 }
@@ -64,7 +64,7 @@ impl RateLimit {
     fn cost_of(self, read: ReadSize) -> u64 {
         let pieces = u64::from(read.frames) + 1;
         let bytes = (read.bytes as u64)
-            .saturating_add(pieces.saturating_mul(self.bytes_per_message / READ_FACTOR / FRAME_COST));
+            .saturating_add(pieces.saturating_mul(self.bytes_per_message / READ_FACTOR / FRAME_COST_DIVISOR));
         bytes.saturating_mul(self.cost) / self.bytes_per_message
     }
 }
@@ -96,11 +96,11 @@ impl RateLimiter {
             return Decision::Close;
         }
         self.messages_tat = now.saturating_add(debt);
-        if debt > limit.burst { Decision::Refuse } else { Decision::Allow }
+        if debt > limit.burst { Decision::Reject } else { Decision::Allow }
     }
 
     /// Counts a read at `now`. Returns whether the socket may stay open. The longest messages at the full rate, with as
-    /// many rejected ones as are alldebt, never exceed this.
+    /// many rejected ones as are allowed, never exceed this.
     #[must_use]
     pub(crate) fn check_read(&mut self, limit: RateLimit, read: ReadSize, now: Duration) -> bool {
         let now = micros(now);
@@ -117,7 +117,7 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Decision::{Allow, Close, Refuse};
+    use Decision::{Allow, Close, Reject};
 
     const NOW: Duration = Duration::from_secs(1_000);
 
@@ -132,16 +132,16 @@ mod tests {
     #[test]
     fn burst_is_accepted_then_ten_messages_are_rejected_then_the_socket_closes() {
         let verdicts = flood(&mut RateLimiter::default(), NOW, 212);
-        assert_eq!(verdicts, [vec![Allow; 200], vec![Refuse; 10], vec![Close; 2]].concat());
+        assert_eq!(verdicts, [vec![Allow; 200], vec![Reject; 10], vec![Close; 2]].concat());
     }
 
     #[test]
     fn messages_are_accepted_again_after_a_pause() {
         let mut rate = RateLimiter::default();
         flood(&mut rate, NOW, 205);
-        assert_eq!(flood(&mut rate, NOW + Duration::from_millis(400), 4), [Allow, Allow, Allow, Refuse]);
+        assert_eq!(flood(&mut rate, NOW + Duration::from_millis(400), 4), [Allow, Allow, Allow, Reject]);
         let rested = NOW + Duration::from_mins(1);
-        assert_eq!(flood(&mut rate, rested, 201), [vec![Allow; 200], vec![Refuse]].concat());
+        assert_eq!(flood(&mut rate, rested, 201), [vec![Allow; 200], vec![Reject]].concat());
     }
 
     #[test]

@@ -75,12 +75,12 @@ pub enum Incoming {
     /// A binary message, whether or not it is over the rate limit.
     Binary(Bytes),
     /// The end of the socket: no message follows.
-    Ended(End),
+    Ended(SocketEnd),
 }
 
 /// How a socket ended. It decides whether the visitor leaves at once or after the leave grace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum SocketEnd {
     /// The peer closed it with 1000.
     Left,
     /// Any other end.
@@ -155,7 +155,7 @@ impl Socket {
                     if let Some(code) = code {
                         self.writer.close(code);
                     }
-                    return Poll::Ready(Incoming::Ended(End::Lost));
+                    return Poll::Ready(Incoming::Ended(SocketEnd::Lost));
                 }
             };
             // Control frames inside a fragmented message do not count as activity: a message has to end.
@@ -167,19 +167,19 @@ impl Socket {
                 // An answer to the hub's own close does not mean that the visitor leaves.
                 let left =
                     !self.writer.has_closed() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
-                return Poll::Ready(Incoming::Ended(if left { End::Left } else { End::Lost }));
+                return Poll::Ready(Incoming::Ended(if left { SocketEnd::Left } else { SocketEnd::Lost }));
             }
             // Pings and pongs count for the rate limit too.
             let decision = self.permit.check_message(&mut self.rate);
             match (message, decision) {
                 (_, Decision::Close) => {
                     self.writer.close(CloseCode::Policy);
-                    return Poll::Ready(Incoming::Ended(End::Lost));
+                    return Poll::Ready(Incoming::Ended(SocketEnd::Lost));
                 }
                 (Message::Text(_) | Message::Binary(_), _) if self.writer.has_closed() => {}
                 (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
                 (Message::Text(text), Decision::Allow) => return Poll::Ready(Incoming::Text(text)),
-                (Message::Text(text), Decision::Refuse) => return Poll::Ready(Incoming::TooFast(text)),
+                (Message::Text(text), Decision::Reject) => return Poll::Ready(Incoming::TooFast(text)),
                 // tungstenite answers pings; pongs only mark the peer as alive.
                 (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }

@@ -130,7 +130,7 @@ impl Sockets {
     /// # Errors
     /// The hub is full or shuts down, or the address has reached a limit.
     pub fn admit(self: &Arc<Self>, address: Address) -> Result<SocketPermit, AdmitError> {
-        self.try_acquire(address).inspect_err(|refused| match refused {
+        self.try_acquire(address).inspect_err(|error| match error {
             AdmitError::Full => self.metrics.rejections.limited(Limit::Sockets),
             AdmitError::LimitExceeded(limit) => self.count_rejection(*limit),
             AdmitError::Restarting => {}

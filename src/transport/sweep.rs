@@ -45,7 +45,9 @@ pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
             );
         }
         let mut chunk = 0;
-        while let Some(actions) = sockets.sweep_chunk(chunk, |writer, end| pass.decide(writer.sweep(), end)) {
+        while let Some(actions) =
+            sockets.sweep_chunk(chunk, |writer, expires| pass.decide(writer.sweep(), expires))
+        {
             for (writer, action) in actions {
                 action.apply(&writer, &ping, sockets);
             }
@@ -80,7 +82,7 @@ enum Action {
 }
 
 impl SweepPass {
-    fn decide(&mut self, status: WriterStatus, end: Time) -> Option<Action> {
+    fn decide(&mut self, status: WriterStatus, expires: Time) -> Option<Action> {
         // Checked first, so that the bytes of sockets that time out anyway count as shed too.
         if self.excess > 0 && status.stalled > 1 {
             self.excess = self.excess.saturating_sub(status.unsent);
@@ -90,7 +92,7 @@ impl SweepPass {
             return Some(Action::Abort(reason));
         }
         self.unsent += status.unsent;
-        if end <= self.now {
+        if expires <= self.now {
             return Some(Action::Close);
         }
         (status.idle == self.timeouts.ping_after).then_some(Action::Ping)

@@ -24,12 +24,12 @@ fn secret() -> Secret {
 
 /// A hub with the secret.
 fn hub() -> Tokens {
-    Tokens::new(vec![Key::secret(&secret()).unwrap()], None)
+    Tokens::new(vec![TokenKey::secret(&secret()).unwrap()], None)
 }
 
 /// A hub with these public keys.
 fn hub_of(keys: &Value) -> Tokens {
-    Tokens::new(Key::set(&json!({ "keys": keys }).to_string()).unwrap(), None)
+    Tokens::new(TokenKey::set(&json!({ "keys": keys }).to_string()).unwrap(), None)
 }
 
 fn good() -> Value {
@@ -138,7 +138,7 @@ fn error_names_the_missing_or_invalid_claim() {
 
 #[test]
 fn audience_is_checked_if_one_is_configured() {
-    let hub = Tokens::new(vec![Key::secret(&secret()).unwrap()], Some("hub".to_owned()));
+    let hub = Tokens::new(vec![TokenKey::secret(&secret()).unwrap()], Some("hub".to_owned()));
     for aud in [json!("hub"), json!(["app", "hub"])] {
         assert!(hub.verify(&signed(&with("aud", aud)), now()).is_ok());
     }
@@ -234,7 +234,7 @@ fn key_set_may_have_unsupported_keys_but_no_secrets_and_no_broken_ones() {
         key[field] = value.into();
         key
     };
-    let set = |keys: Value| Key::set(&json!({ "keys": keys }).to_string());
+    let set = |keys: Value| TokenKey::set(&json!({ "keys": keys }).to_string());
     let count = set(json!([
         ed,
         { "kty": "EC", "crv": "P-384", "x": "AA", "y": "AA" },
@@ -292,7 +292,7 @@ fn signed_claims_verify() {
         room,
         expires: Time::from_millis(1_800_000_600_000),
     };
-    let hub = Tokens::new(vec![Key::secret(&secret()).unwrap()], Some("hub".to_owned()));
+    let hub = Tokens::new(vec![TokenKey::secret(&secret()).unwrap()], Some("hub".to_owned()));
     let token = claims.sign(&secret(), Some("hub")).unwrap();
     assert_eq!(hub.verify(&token, now()), Ok(claims));
 }

@@ -156,7 +156,7 @@ async fn read_body(
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
         ApiError::BodiesOverBudget(Exhausted::Total) => state.rejections.limited(Limit::BytesInFlight),
         ApiError::BodiesOverBudget(Exhausted::Address) => {
-            state.rejections.limited(Limit::AddressBytesInFlight)
+            state.rejections.limited(Limit::AddressBytesInFlight);
         }
         ApiError::TooManyChunks => state.rejections.limited(Limit::BodyPieces),
         _ => {}

@@ -174,7 +174,7 @@ impl WatchEvent {
     /// larger values win, so the order has no effect.
     #[must_use]
     pub(crate) fn merge(self, other: Self) -> Self {
-        let order = |event: &Self| {
+        let rank = |event: &Self| {
             (event.at, event.actor.room.clone(), event.actor.visitor.clone(), event.content.clone())
         };
         let state = match (self.state, other.state) {
@@ -184,7 +184,7 @@ impl WatchEvent {
         };
         let is_bot = self.actor.is_bot || other.actor.is_bot;
         let at = self.at.max(other.at);
-        let (newer, older) = if order(&other) > order(&self) { (other, self) } else { (self, other) };
+        let (newer, older) = if rank(&other) > rank(&self) { (other, self) } else { (self, other) };
         Self {
             actor: Actor { is_bot, ..newer.actor },
             id: newer.id,
@@ -332,7 +332,7 @@ impl Batch {
 
     /// Whether the batch has no events.
     #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

@@ -56,7 +56,7 @@ fn too_long() -> io::Error {
     io::Error::other(format!("it has more than {ROW_LIMIT} bytes"))
 }
 
-/// JSON JsonLines.
+/// Reads JSON Lines.
 struct JsonLines {
     bytes: Box<dyn BufRead>,
     line: u64,
@@ -101,7 +101,7 @@ enum Position {
     After,
 }
 
-/// The items of a JSON array.
+/// Reads the items of a JSON array.
 struct JsonArray {
     bytes: Bytes<Box<dyn BufRead>>,
     line: u64,
@@ -203,7 +203,7 @@ impl Iterator for JsonArray {
 /// CSV text, and a final line break.
 type Text = Chain<Box<dyn BufRead>, &'static [u8]>;
 
-/// CSV with a header.
+/// Reads CSV with a header.
 struct CsvTable {
     rows: csv::Reader<Limited<Text>>,
     header: Option<Vec<String>>,

@@ -62,11 +62,11 @@ pub(crate) struct StatsResult {
     /// The buckets, also empty ones.
     pub series: Vec<Point>,
     /// The most viewed pages.
-    pub top_pages: Vec<Page>,
+    pub top_pages: Vec<TopPage>,
     /// The longest watched contents.
-    pub top_content: Vec<Content>,
+    pub top_content: Vec<TopContent>,
     /// The most frequent referrers' hosts.
-    pub top_referrers: Vec<Referrer>,
+    pub top_referrers: Vec<TopReferrer>,
     /// Sum of the visitors' presence times by mood, in milliseconds.
     pub moods: BTreeMap<String, i64>,
     /// The breakdown by a property, if requested.
@@ -120,8 +120,9 @@ pub(crate) struct Previous {
 
 /// A page and its views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Page)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Page {
+pub(crate) struct TopPage {
     /// The path.
     pub path: String,
     /// Number of views.
@@ -130,8 +131,9 @@ pub(crate) struct Page {
 
 /// A content and its watch sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Content)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Content {
+pub(crate) struct TopContent {
     /// The content.
     pub content: String,
     /// Number of sessions.
@@ -142,8 +144,9 @@ pub(crate) struct Content {
 
 /// A referrer and its page views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Referrer)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Referrer {
+pub(crate) struct TopReferrer {
     /// The host, without `www.`.
     pub referrer: String,
     /// Number of page views.

@@ -12,7 +12,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::cover::{AvailableRollups, cover};
 use super::window::{Period, Window};
 use super::{
-    Breakdown, Content, Page, Point, Previous, PropValue, Referrer, StatsQuery, StatsResult, Totals,
+    Breakdown, Point, Previous, PropValue, StatsQuery, StatsResult, TopContent, TopPage, TopReferrer, Totals,
 };
 use crate::history::calendar::Month;
 use crate::history::metrics::HistoryMetrics;
@@ -258,9 +258,9 @@ struct Tops {
 /// The most frequent, with their texts.
 #[derive(Debug, Default)]
 struct NamedTops {
-    pages: Vec<Page>,
-    contents: Vec<Content>,
-    referrers: Vec<Referrer>,
+    pages: Vec<TopPage>,
+    contents: Vec<TopContent>,
+    referrers: Vec<TopReferrer>,
 }
 
 impl Tops {
@@ -282,10 +282,10 @@ impl Tops {
         let sessions =
             |content: DictionaryId| self.contents.get(&content).map_or(0, |(sessions, _)| *sessions);
         Ok(NamedTops {
-            pages: pages.into_iter().map(|(_, path, page_views)| Page { path, page_views }).collect(),
+            pages: pages.into_iter().map(|(_, path, page_views)| TopPage { path, page_views }).collect(),
             contents: contents
                 .into_iter()
-                .map(|(number, content, watched_ms)| Content {
+                .map(|(number, content, watched_ms)| TopContent {
                     content,
                     watch_sessions: sessions(number),
                     watched_ms,
@@ -293,7 +293,7 @@ impl Tops {
                 .collect(),
             referrers: referrers
                 .into_iter()
-                .map(|(_, referrer, page_views)| Referrer { referrer, page_views })
+                .map(|(_, referrer, page_views)| TopReferrer { referrer, page_views })
                 .collect(),
         })
     }

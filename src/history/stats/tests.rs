@@ -1,4 +1,6 @@
 //! Compares the figures of random queries with a naive count of random events.
+//!
+//! The count takes one event at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,16 +77,16 @@ fn count(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Totals {
     }
 }
 
-fn pages(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Vec<Page> {
+fn pages(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Vec<TopPage> {
     let mut pages = BTreeMap::<String, i64>::new();
     for view in &batch.page_views {
         let one = Batch { page_views: vec![view.clone()], ..Batch::default() };
         *pages.entry(view.path.to_string()).or_default() += count(&one, query, from, to).page_views;
     }
-    let mut pages: Vec<Page> = pages
+    let mut pages: Vec<TopPage> = pages
         .into_iter()
         .filter(|(_, page_views)| *page_views > 0)
-        .map(|(path, page_views)| Page { path, page_views })
+        .map(|(path, page_views)| TopPage { path, page_views })
         .collect();
     pages.sort_by(|a, b| b.page_views.cmp(&a.page_views).then_with(|| a.path.cmp(&b.path)));
     pages.truncate(10);

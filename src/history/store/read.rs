@@ -92,7 +92,7 @@ impl Pages {
             let mut batch = Batch::default();
             match kind {
                 RowKind::PageViews => {
-                    batch.page_views = page_views(connection, self.month, &self.page).await?
+                    batch.page_views = page_views(connection, self.month, &self.page).await?;
                 }
                 RowKind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
                 RowKind::Presence => batch.samples = samples(connection, self.month, &self.page).await?,

@@ -145,18 +145,12 @@ impl AddressLimiter {
     }
 
     /// Counts a request for a socket, whether or not the socket opens later.
-    ///
-    /// # Errors
-    /// The address opens sockets too fast, or has too many open.
     pub(crate) fn check_open(&self, address: Address) -> Result<(), LimitExceeded> {
         self.opened.check_key(&address).map_err(|_| LimitExceeded::SocketRate)?;
         if self.sockets.has_room(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
 
     /// Counts an open socket, until [`remove_socket`](Self::remove_socket).
-    ///
-    /// # Errors
-    /// The address has too many open.
     pub(crate) fn add_socket(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.sockets.add(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
     }
@@ -167,9 +161,6 @@ impl AddressLimiter {
     }
 
     /// Counts a socket for the live activity, until [`remove_live_socket`](Self::remove_live_socket).
-    ///
-    /// # Errors
-    /// The address has too many open.
     pub(crate) fn add_live_socket(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.live.add(address, self.max_live) { Ok(()) } else { Err(LimitExceeded::LiveSockets) }
     }
@@ -180,9 +171,6 @@ impl AddressLimiter {
     }
 
     /// Counts an open connection, until [`remove_connection`](Self::remove_connection).
-    ///
-    /// # Errors
-    /// The address has too many open.
     pub(crate) fn add_connection(&self, address: Address) -> Result<(), LimitExceeded> {
         if self.connections.add(address, self.max_open) {
             Ok(())
@@ -197,25 +185,16 @@ impl AddressLimiter {
     }
 
     /// Counts a post.
-    ///
-    /// # Errors
-    /// The address posts too fast.
     pub(crate) fn check_post(&self, address: Address) -> Result<(), LimitExceeded> {
         self.posts.check_key(&address).map_err(|_| LimitExceeded::PostRate)
     }
 
     /// Counts a request that is not a post.
-    ///
-    /// # Errors
-    /// The address sends requests too fast.
     pub(crate) fn check_read(&self, address: Address) -> Result<(), LimitExceeded> {
         self.reads.check_key(&address).map_err(|_| LimitExceeded::ReadRate)
     }
 
     /// Counts a request that needs the admin token and lacks a valid one.
-    ///
-    /// # Errors
-    /// The address has sent too many of them.
     pub(crate) fn check_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
         self.admin_failures.check_key(&address).map_err(|_| LimitExceeded::AdminFailures)
     }

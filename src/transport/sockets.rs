@@ -118,9 +118,6 @@ impl Sockets {
 
     /// Counts a request for a socket, whether or not the socket opens. To be called before the token is checked, which
     /// slows down attempts to guess tokens.
-    ///
-    /// # Errors
-    /// The address opens sockets too fast, or has too many open.
     pub(crate) fn check_address(&self, address: Address) -> Result<(), LimitExceeded> {
         self.check(|addresses| addresses.check_open(address))
     }
@@ -151,42 +148,27 @@ impl Sockets {
     }
 
     /// Admits a post from this address.
-    ///
-    /// # Errors
-    /// The address posts too fast.
     pub(crate) fn admit_post(&self, address: Address) -> Result<(), LimitExceeded> {
         self.check(|addresses| addresses.check_post(address))
     }
 
     /// Admits a request from this address that is not a post.
-    ///
-    /// # Errors
-    /// The address sends requests too fast.
     pub(crate) fn admit_read(&self, address: Address) -> Result<(), LimitExceeded> {
         self.check(|addresses| addresses.check_read(address))
     }
 
     /// Admits a socket for the live activity from this address.
-    ///
-    /// # Errors
-    /// The address has too many open.
     pub(crate) fn admit_feed(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
         self.check(|addresses| addresses.add_live_socket(address))?;
         Ok(FeedPermit { sockets: Arc::clone(self), address })
     }
 
     /// Counts a request from this address that needs the admin token and lacks a valid one.
-    ///
-    /// # Errors
-    /// The address has sent too many of them.
     pub(crate) fn count_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
         self.check(|addresses| addresses.check_admin_failure(address))
     }
 
     /// Admits a connection from this address.
-    ///
-    /// # Errors
-    /// The address has too many that are not sockets.
     pub(crate) fn admit_connection(
         self: &Arc<Self>,
         address: Address,

@@ -1,8 +1,8 @@
 //! The activity index: the pages that visitors are on and the contents that they watch, now.
 //!
-//! Each session has a [`VisitorActivity`], whose destructor removes its entries. Visitors are counted, not sessions: two
-//! tabs on one page are one. Texts are stored in the order of the list, so that a list costs O(entries), whatever the
-//! number of texts.
+//! Each session has a [`VisitorActivity`], and its destructor removes its entries. Visitors are counted, not sessions:
+//! two tabs on one page are one. Texts are stored in the order of the list, so that a list costs O(entries), whatever
+//! the number of texts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

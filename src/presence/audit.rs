@@ -35,23 +35,21 @@ impl Difference {
         (stored != recounted).then(|| Self { kind, stored: text(stored), recounted: text(recounted) })
     }
 
-    fn of_room((stored, recounted): &(Snapshot, Snapshot)) -> impl Iterator<Item = Self> + use<> {
-        let counts = [
+    fn of_room((stored, recounted): &(Snapshot, Snapshot)) -> [Option<Self>; 3] {
+        [
             Self::between(AuditedCount::Present, &stored.present, &recounted.present),
             Self::between(AuditedCount::Held, &stored.held, &recounted.held),
             Self::between(AuditedCount::Moods, &stored.moods, &recounted.moods),
-        ];
-        counts.into_iter().flatten()
+        ]
     }
 
-    fn of_table((stored, recounted): &(TableCounts, TableCounts)) -> impl Iterator<Item = Self> + use<> {
-        let counts = [
+    fn of_table((stored, recounted): &(TableCounts, TableCounts)) -> [Option<Self>; 4] {
+        [
             Self::between(AuditedCount::Rooms, &stored.rooms, &recounted.rooms),
             Self::between(AuditedCount::Visitors, &stored.visitors, &recounted.visitors),
             Self::between(AuditedCount::Sessions, &stored.sessions, &recounted.sessions),
             Self::between(AuditedCount::Holds, &stored.holds, &recounted.holds),
-        ];
-        counts.into_iter().flatten()
+        ]
     }
 
     fn report(&self, registry: &Registry, room: Option<&str>) {
@@ -77,20 +75,16 @@ pub async fn audit(registry: &Registry) -> Vec<Difference> {
     let (mut differences, mut work) = (Vec::new(), 0);
     for room in (0..).map_while(|chunk| registry.room_chunk(chunk)).flatten() {
         let counts = room.recount(registry.now());
-        for difference in Difference::of_room(&counts) {
-            difference.report(registry, Some(room.id().as_str()));
-            differences.push(difference);
-        }
+        let found = Difference::of_room(&counts).into_iter().flatten();
+        differences.extend(found.inspect(|found| found.report(registry, Some(room.id().as_str()))));
         work += 1 + counts.1.present as usize;
         if work >= CHUNK {
             work = 0;
             yield_now().await;
         }
     }
-    for difference in Difference::of_table(&registry.recount()) {
-        difference.report(registry, None);
-        differences.push(difference);
-    }
+    let found = Difference::of_table(&registry.recount()).into_iter().flatten();
+    differences.extend(found.inspect(|found| found.report(registry, None)));
     registry.metrics().audits.increment(1);
     differences
 }
@@ -140,8 +134,8 @@ mod tests {
         registry.rooms(usize::MAX).into_iter().find(|room| *room.id() == lobby()).unwrap()
     }
 
-    fn kinds(differences: &[Difference]) -> Vec<AuditedCount> {
-        differences.iter().map(|difference| difference.kind).collect()
+    async fn kinds(registry: &Registry) -> Vec<AuditedCount> {
+        audit(registry).await.iter().map(|difference| difference.kind).collect()
     }
 
     #[tokio::test]
@@ -168,8 +162,7 @@ mod tests {
             *state = wrong;
         });
         assert_ne!(registry.snapshot(&lobby()), right);
-        let found = audit(&registry).await;
-        assert_eq!(kinds(&found), [AuditedCount::Moods]);
+        assert_eq!(kinds(&registry).await, [AuditedCount::Moods]);
         assert_eq!(registry.snapshot(&lobby()), Snapshot { seq: right.seq + 1, ..right });
         assert_eq!(audit(&registry).await, []);
     }
@@ -180,7 +173,7 @@ mod tests {
         // Carol leaves the lobby, and the registry does not see it.
         room(&registry).update(registry.now(), |state| state.release(&id("carol"), Instant::now()));
         assert_eq!((registry.snapshot(&lobby()).present, registry.totals().visitors), (2, 3));
-        assert_eq!(kinds(&audit(&registry).await), [AuditedCount::Visitors, AuditedCount::Holds]);
+        assert_eq!(kinds(&registry).await, [AuditedCount::Visitors, AuditedCount::Holds]);
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (2, 2));
         assert_eq!(registry.hold_counts(), [(HoldReason::Grace, 3), (HoldReason::Restart, 0)]);
         while registry.expire_next(Instant::now() + HOUR).is_continue() {}

@@ -1,6 +1,6 @@
 //! Presence: which visitors are in which rooms now. In memory only.
 //!
-//! A session's [`Membership`] changes the [`state`] of its room, and the [`room`] publishes that to its subscribers by
+//! A session's [`Membership`] changes the [`state`] of its room, and the [`room`] publishes it to its subscribers by
 //! [`broadcast`]. The [`registry`] has all rooms and all [`hold`]s. [`accounting`] measures presence for the history, and
 //! an [`audit`] recounts everything once a minute. [`activity`], [`live_activity`] and [`feed`] report the pages and
 //! contents of visitors. This module imports neither history nor HTTP.

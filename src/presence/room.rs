@@ -2,7 +2,7 @@
 //!
 //! A change publishes at once if no state was published lately. Otherwise it waits until the publish window opens, and
 //! then until the room is quiet, but not longer than the window's deadline, which later changes do not extend. Changes
-//! of that time are coalesced into one state. Windows grow with the room, so that a room takes a bounded part of the CPU
+//! of that time are coalesced into one state. Windows grow with the room, so that a room takes a bounded share of CPU
 //! at any churn. A room has a task only while it has something to publish.
 
 use std::sync::{Arc, Mutex};

@@ -479,15 +479,16 @@ mod tests {
         for id in [&ann, &bob] {
             registry.add_held(&lobby, id, None, hold()).unwrap();
         }
+        let kinds = async || -> Vec<&str> {
+            audit(&registry).await.iter().map(|found| <&str>::from(found.kind)).collect()
+        };
         corrupt(&bob);
         assert_eq!(registry.snapshot(&lobby).present, 2);
-        let kinds: Vec<_> = audit(&registry).await.iter().map(|found| <&str>::from(found.kind)).collect();
-        assert_eq!(kinds, ["present", "held", "visitors", "holds"]);
+        assert_eq!(kinds().await, ["present", "held", "visitors", "holds"]);
         assert_eq!((registry.snapshot(&lobby).present, registry.totals().visitors), (1, 1));
 
         corrupt(&ann);
-        let kinds: Vec<_> = audit(&registry).await.iter().map(|found| <&str>::from(found.kind)).collect();
-        assert_eq!(kinds, ["present", "held", "rooms", "visitors", "holds"]);
+        assert_eq!(kinds().await, ["present", "held", "rooms", "visitors", "holds"]);
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));
         assert_eq!(registry.expire_next(Instant::now() + Duration::from_hours(2)).break_value(), Some(None));
         assert_eq!(audit(&registry).await, []);

@@ -1,7 +1,7 @@
 //! The table: all rooms, and in how many rooms each visitor is.
 //!
-//! Joins and leaves change rooms and visitors together. The registry guards the table by one lock, so every call is O(1),
-//! except for samples and recounts. Rooms with bots only are stored separately, so that they are in no count and no list.
+//! Joins and leaves change rooms and visitors together. The registry guards the table by one lock, so calls are O(1),
+//! except for samples and recounts. Rooms with bots only are stored separately, so they are in no count and no list.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -100,7 +100,7 @@ impl PageViewEvent {
 
 /// The state of a watch session, of one message or merged from several.
 ///
-/// Each field merges independently of order and repetition; see [`merge`](Self::merge).
+/// Each field merges independently of order and repetition; see `merge`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchEvent {
     pub(in crate::history) actor: Actor,

@@ -48,7 +48,7 @@ pub(crate) struct Journal {
     requests: mpsc::Sender<FlushRequest>,
 }
 
-/// Reads the journal's state without keeping it open. From [`Journal::monitor`].
+/// Reads the journal's state without keeping it open. From `Journal::monitor`.
 #[derive(Debug, Clone)]
 pub struct JournalMonitor(Arc<Shared>);
 

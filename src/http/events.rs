@@ -122,18 +122,18 @@ async fn accept<T: DeserializeOwned>(
         }
         event(who, fields, at).map_err(ApiError::BadBody)
     };
-    let batch = parse_events(&text, is_bot, state.clock.wall(), event).inspect_err(|error| {
+    let batch = parse_events(&text, is_bot, state.context.clock.wall(), event).inspect_err(|error| {
         if let ApiError::BadBody(error) = error {
-            state.rejections.refused(error.code);
+            state.context.rejections.refused(error.code);
         }
     })?;
     let count = batch.len();
-    state.journal.append_all(address, batch).inspect_err(|full| {
-        state.rejections.refused(ErrorCode::Overloaded);
-        state.rejections.limited((*full).into());
+    state.context.journal.append_all(address, batch).inspect_err(|full| {
+        state.context.rejections.refused(ErrorCode::Overloaded);
+        state.context.rejections.limited((*full).into());
     })?;
     if durable && count > 0 {
-        state.journal.flush().await?;
+        state.context.journal.flush().await?;
         return Ok(Json(Committed { committed: count }).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count })).into_response())
@@ -154,11 +154,13 @@ async fn read_body(
         }
     }
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
-        ApiError::BodiesOverBudget(Exhausted::Total) => state.rejections.limited(Limit::BytesInFlight),
-        ApiError::BodiesOverBudget(Exhausted::Address) => {
-            state.rejections.limited(Limit::AddressBytesInFlight);
+        ApiError::BodiesOverBudget(Exhausted::Total) => {
+            state.context.rejections.limited(Limit::BytesInFlight)
         }
-        ApiError::TooManyChunks => state.rejections.limited(Limit::BodyPieces),
+        ApiError::BodiesOverBudget(Exhausted::Address) => {
+            state.context.rejections.limited(Limit::AddressBytesInFlight);
+        }
+        ApiError::TooManyChunks => state.context.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
     String::from_utf8(bytes).map_err(|_| {

@@ -71,19 +71,19 @@ enum HealthStatus {
 
 /// `GET /health`: from memory only, so that it answers when the database does not.
 pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
-    let journal = state.journal.status();
+    let journal = state.context.journal.status();
     let reason = degraded_reason(&journal, state.overdue_ms);
     let is_degraded = reason.is_some();
     let body = Health {
         status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
         reason,
         architecture: "memory-first",
-        live_users: state.registry.totals().visitors,
+        live_users: state.context.registry.totals().visitors,
         pending_page_views: journal.pending_page_views,
         pending_watch_sessions: journal.pending_watch_sessions,
         oldest_unflushed_ms: journal.oldest_ms,
         last_flush: journal.last_flush,
-        timestamp: state.clock.wall(),
+        timestamp: state.context.clock.wall(),
     };
     let code = if is_degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
@@ -133,9 +133,9 @@ pub(crate) async fn metrics(
 
 /// All gauges, read now.
 fn readings(state: &OperateState) -> Vec<Reading> {
-    let (totals, journal) = (state.registry.totals(), state.journal.status());
+    let (totals, journal) = (state.context.registry.totals(), state.context.journal.status());
     let gauge = |name, help, value| Reading { name, help, reason: None, value };
-    let holds = state.registry.hold_counts().into_iter().map(|(reason, held)| Reading {
+    let holds = state.context.registry.hold_counts().into_iter().map(|(reason, held)| Reading {
         name: "breathing_room_held",
         help: "Visitors who count as present without a socket, once for each room, by reason",
         reason: Some(reason.into()),
@@ -159,19 +159,19 @@ fn readings(state: &OperateState) -> Vec<Reading> {
         gauge(
             "breathing_room_bot_sessions",
             "Open room sockets of known bots",
-            state.registry.bot_sessions() as f64,
+            state.context.registry.bot_sessions() as f64,
         ),
         gauge("breathing_room_people", "Distinct visitors over all rooms", totals.visitors as f64),
         gauge("breathing_room_rooms", "Rooms with at least one visitor", totals.rooms as f64),
         gauge(
             "breathing_room_watch_clocks",
             "Watch sessions that the hub measures",
-            state.watch_clocks.len() as f64,
+            state.context.clocks.len() as f64,
         ),
         gauge(
             "breathing_room_live_state_bytes",
             "Bytes of live state of all sockets, besides presence",
-            state.room.live_state.used() as f64,
+            state.context.live_state.used() as f64,
         ),
         gauge("breathing_room_events_pending", "Events that are not committed yet", journal.pending() as f64),
         gauge(
@@ -204,8 +204,8 @@ pub(crate) async fn flush(
     State(state): State<Arc<OperateState>>,
 ) -> Result<Json<FlushReport>, ApiError> {
     let started = Instant::now();
-    samples::take(&state.room);
-    let flushed = state.journal.force_flush().await?;
+    samples::take(&state.context);
+    let flushed = state.context.journal.force_flush().await?;
     Ok(Json(FlushReport { flushed, took_ms: millis(started.elapsed()) }))
 }
 
@@ -275,25 +275,25 @@ struct VisitorMemory {
 
 /// `GET /debug`: the state in memory, down to the visitors of rooms, up to a bound.
 pub(crate) async fn debug(_: Admin, State(state): State<Arc<OperateState>>) -> Response {
-    let totals = state.registry.totals();
-    let rooms = state.registry.rooms(DEBUG_LIMIT);
+    let totals = state.context.registry.totals();
+    let rooms = state.context.registry.rooms(DEBUG_LIMIT);
     let rooms: Vec<_> = rooms.iter().map(|room| (room, room.snapshot())).collect();
     let memory = Memory {
         version: env!("CARGO_PKG_VERSION"),
-        uptime_ms: millis(state.clock.elapsed()),
+        uptime_ms: millis(state.context.clock.elapsed()),
         live_users: totals.visitors,
         sessions: totals.sessions,
-        bot_sessions: state.registry.bot_sessions(),
+        bot_sessions: state.context.registry.bot_sessions(),
         connections: state.sockets.len(),
         room_count: totals.rooms,
         rooms: rooms
             .iter()
-            .map(|(room, counts)| room_memory(room, counts, state.registry.vocabulary()))
+            .map(|(room, counts)| room_memory(room, counts, state.context.registry.vocabulary()))
             .collect(),
-        watch_clocks: state.watch_clocks.len(),
-        journal: state.journal.status(),
+        watch_clocks: state.context.clocks.len(),
+        journal: state.context.journal.status(),
         stopping: state.sockets.is_closed(),
-        timestamp: state.clock.wall(),
+        timestamp: state.context.clock.wall(),
     };
     ([(CACHE_CONTROL, PRIVATE)], Json(memory)).into_response()
 }

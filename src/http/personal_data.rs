@@ -65,9 +65,9 @@ pub(crate) async fn data(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (visitor, place, turn) = admit(&state, &access, address, path, &headers).await?;
-    state.journal.flush().await?;
+    state.context.journal.flush().await?;
     let stored = state.store.visitor_data(&visitor, &state.archives).await.map_err(MaintenanceError::from)?;
-    let pending = state.journal.pending_events(&visitor);
+    let pending = state.context.journal.pending_events(&visitor);
     drop(turn);
     let body = gate::body(to_json(&Data { visitor, stored, pending }), place);
     Ok(([(CACHE_CONTROL, PRIVATE), (CONTENT_TYPE, "application/json")], body).into_response())
@@ -83,10 +83,10 @@ pub(crate) async fn erase(
 ) -> Result<Json<Erasure>, ApiError> {
     let (visitor, _place, _turn) = admit(&state, &access, address, path, &headers).await?;
     // A hold would be saved once more.
-    state.registry.release(&visitor);
-    let queued = state.journal.discard(&visitor);
+    state.context.registry.release(&visitor);
+    let queued = state.context.journal.discard(&visitor);
     // Erases from the database what a running flush commits.
-    state.journal.flush().await?;
+    state.context.journal.flush().await?;
     let stored = state.lifecycle.erase(visitor).await?;
     let wal_truncated = (!stored.wal_truncated).then_some(false);
     Ok(Json(Erasure { erased: ErasedCounts { stored, queued }, wal_truncated }))
@@ -104,6 +104,6 @@ async fn admit<'a>(
     let VisitorPath(visitor) = path?;
     requester.may_access(&visitor)?;
     let passed = state.gate.pass(address).await;
-    let (place, turn) = passed.inspect_err(|_| state.rejections.limited(Limit::PersonalData))?;
+    let (place, turn) = passed.inspect_err(|_| state.context.rejections.limited(Limit::PersonalData))?;
     Ok((visitor, place, turn))
 }

@@ -38,8 +38,8 @@ pub(crate) struct RoomBody<'a> {
 
 /// `GET /rooms/{room}`: the current state of the room.
 pub(crate) async fn room(State(live): State<Arc<LiveState>>, RoomPath(room): RoomPath) -> Response {
-    let counts = live.registry.snapshot(&room);
-    let moods = live.registry.vocabulary().named(&counts.moods);
+    let counts = live.context.registry.snapshot(&room);
+    let moods = live.context.registry.vocabulary().named(&counts.moods);
     let body = RoomBody { room: &room, seq: counts.seq, present: counts.present, held: counts.held, moods };
     ([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response()
 }

@@ -15,10 +15,9 @@ use super::metrics::HttpMetrics;
 use super::settings::{FrameAncestors, PublicProps};
 use crate::history::archive::Archives;
 use crate::history::stats::StatsCache;
-use crate::history::{Journal, Lifecycle, Store};
-use crate::presence::{Feed, Registry};
-use crate::rejections::Rejections;
-use crate::session::{SessionContext, WatchClocks};
+use crate::history::{Lifecycle, Store};
+use crate::presence::Feed;
+use crate::session::SessionContext;
 use crate::time::Clock;
 use crate::transport::Sockets;
 
@@ -46,11 +45,9 @@ pub(crate) struct MiddlewareState {
 /// Of rooms, the live activity, and their sockets.
 #[derive(Debug)]
 pub(crate) struct LiveState {
-    pub registry: Arc<Registry>,
+    pub context: Arc<SessionContext>,
     pub feed: Arc<Feed>,
     pub sockets: Arc<Sockets>,
-    /// What room sessions share.
-    pub room: Arc<SessionContext>,
     /// The tasks of all sessions.
     pub sessions: TaskTracker,
 }
@@ -58,10 +55,8 @@ pub(crate) struct LiveState {
 /// Of posted events.
 #[derive(Debug)]
 pub(crate) struct EventsState {
-    pub journal: Journal,
+    pub context: Arc<SessionContext>,
     pub bodies: BodyBudget,
-    pub rejections: Rejections,
-    pub clock: Clock,
 }
 
 /// Of the statistics.
@@ -74,29 +69,23 @@ pub(crate) struct StatsState {
 /// Of the data that is stored of one visitor.
 #[derive(Debug)]
 pub(crate) struct PersonalDataState {
+    pub context: Arc<SessionContext>,
     pub gate: PersonalDataGate,
-    pub registry: Arc<Registry>,
-    pub journal: Journal,
     pub store: Store,
     pub archives: Archives,
     pub lifecycle: Lifecycle,
-    pub rejections: Rejections,
 }
 
 /// Of health, metrics, and the admin's requests.
 #[derive(Debug)]
 pub(crate) struct OperateState {
-    pub registry: Arc<Registry>,
+    pub context: Arc<SessionContext>,
     pub sockets: Arc<Sockets>,
     /// The tasks of all connections that are no sockets.
     pub connections: TaskTracker,
-    pub watch_clocks: Arc<WatchClocks>,
-    pub room: Arc<SessionContext>,
-    pub journal: Journal,
     pub store: Store,
     pub lifecycle: Lifecycle,
     pub metrics: HttpMetrics,
-    pub clock: Clock,
     /// The age of the oldest pending event, in milliseconds, from which on `/health` reports `overdue`.
     pub overdue_ms: u64,
 }

@@ -80,9 +80,9 @@ pub(crate) async fn room(
         None => params.visitor(offered_visitor(request.headers()))?,
     };
     let end = claims.map(Claims::expires_with_leeway);
-    let mood = params.mood(live.registry.vocabulary())?;
-    live.registry.check_join(&room, &visitor).inspect_err(|rejected| {
-        live.room.rejections.limited(match rejected {
+    let mood = params.mood(live.context.registry.vocabulary())?;
+    live.context.registry.check_join(&room, &visitor).inspect_err(|rejected| {
+        live.context.rejections.limited(match rejected {
             JoinError::RoomsFull => Limit::Rooms,
             JoinError::TooManyRooms => Limit::VisitorRooms,
         });
@@ -90,7 +90,7 @@ pub(crate) async fn room(
     let permit = live.sockets.admit(address)?;
     let handshake = Handshake::check(&request)?;
     let who = Actor { room, visitor, is_bot: bots::sent(request.headers()) };
-    let context = Arc::clone(&live.room);
+    let context = Arc::clone(&live.context);
     Ok(Socket::open(&live.sessions, permit, handshake, move |socket| {
         if let Some(end) = end {
             socket.set_expiry(end);
@@ -112,7 +112,7 @@ pub(crate) async fn live(
     let permit = live.sockets.admit(address)?;
     let handshake = Handshake::check(&request)?;
     let feed = Arc::clone(&live.feed);
-    let (rejections, panics) = (live.room.rejections.clone(), live.room.panics.clone());
+    let (rejections, panics) = (live.context.rejections.clone(), live.context.panics.clone());
     Ok(Socket::open(&live.sessions, permit, handshake, |socket| {
         feed_session::run(feed, socket, feed_permit, rejections, panics)
     }))

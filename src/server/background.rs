@@ -18,7 +18,7 @@ use crate::transport::{Sockets, sweep};
 #[derive(Debug)]
 pub(super) struct Background {
     pub(super) sockets: Arc<Sockets>,
-    pub(super) room: Arc<SessionContext>,
+    pub(super) context: Arc<SessionContext>,
     pub(super) holds: Arc<HoldStore>,
     /// The version of the holds that is in the database.
     pub(super) saved_holds: Option<u64>,
@@ -30,12 +30,12 @@ pub(super) struct Background {
 impl Background {
     /// Sweeps sockets, takes presence samples, audits counts, ends and saves holds, and tidies up, until it is dropped.
     pub(super) async fn run(self) {
-        let clock = &self.room.clock;
+        let clock = &self.context.clock;
         tokio::join!(
             sweep::run(&self.sockets, self.ping_interval, clock),
-            samples::run(&self.room),
-            audit::run(&self.room.registry, clock),
-            expiry::run(&self.room.registry),
+            samples::run(&self.context),
+            audit::run(&self.context.registry, clock),
+            expiry::run(&self.context.registry),
             self.holds.keep_saved(self.saved_holds, self.flush_interval),
             self.tidy(),
         );
@@ -46,8 +46,8 @@ impl Background {
         let mut minute = interval(Duration::from_mins(1));
         loop {
             minute.tick().await;
-            let clocks = &self.room.clocks;
-            clocks.remove_idle(self.room.clock.elapsed()).await;
+            let clocks = &self.context.clocks;
+            clocks.remove_idle(self.context.clock.elapsed()).await;
             let evicted = clocks.take_evicted();
             if evicted > 0 {
                 warn!(

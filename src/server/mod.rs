@@ -110,7 +110,7 @@ impl Server {
     /// They answer while [`run`](Self::run) does, and 503 afterwards. The other server needs:
     ///
     /// - axum's [`ConnectInfo`] of a `SocketAddr`, for the rate limits by address;
-    /// - plain TCP connections, for sockets: hyper's, or with the feature `embed` those of [`axum::serve`];
+    /// - plain TCP connections, for sockets: hyper's, or with the feature `embed` those of [`axum::serve`](fn@axum::serve);
     /// - limits of its own for connections and slow requests, which [`serve`](Self::serve) has.
     ///
     /// The pages need the root path.
@@ -146,14 +146,14 @@ impl Server {
     #[cfg(feature = "internals")]
     #[must_use]
     pub fn registry(&self) -> &Arc<crate::presence::Registry> {
-        &self.app.live.registry
+        &self.app.live.context.registry
     }
 
     /// The pending events, for the simulation.
     #[cfg(feature = "internals")]
     #[must_use]
     pub fn journal(&self) -> crate::history::journal::JournalMonitor {
-        self.app.events.journal.monitor()
+        self.app.events.context.journal.monitor()
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
@@ -19,7 +20,7 @@ use crate::history::capacity::JournalLimits;
 use crate::history::lifecycle::{self, MaintenanceWorker};
 use crate::history::stats::StatsCache;
 use crate::history::store::DatabaseLock;
-use crate::history::{Store, flush, journal};
+use crate::history::{self, Journal, Lifecycle, Store, flush, journal};
 use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
 use crate::http::cors::CorsPolicy;
@@ -34,9 +35,13 @@ use crate::http::state::{
 use crate::presence::{Feed, Registry};
 use crate::quota::{Quota, Sharing};
 use crate::session::{SessionContext, WatchClocks};
-use crate::time::millis;
+use crate::time::{Clock, millis};
 use crate::transport::accept::AcceptConfig;
+use crate::transport::metrics::TransportMetrics;
 use crate::transport::{Descriptors, Sockets, stall_limit};
+
+/// The age of the oldest pending event, beyond two flush intervals, from which on `/health` reports `overdue`.
+const OVERDUE_MARGIN: Duration = Duration::from_secs(10);
 
 /// The most time that the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,72 +50,60 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let Config { http, presence, history, session, mut transport, auth, clock } = config;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
-    pages::warn_if_missing();
     let tokens = auth.open()?;
+    pages::warn_if_missing();
     let metrics = Metrics::register();
     if let Some(descriptors) = transport.descriptors {
-        transport.max_connections = transport.max_connections.min(descriptors.sockets());
-        info!(
-            sockets = transport.max_connections,
-            files = descriptors.files(),
-            "the limit of open files allows this many sockets"
-        );
+        let (sockets, files) = (descriptors.sockets(), descriptors.files());
+        transport.max_connections = transport.max_connections.min(sockets);
+        info!(sockets = transport.max_connections, files, "the limit of open files allows this many sockets");
     }
-    let lock = DatabaseLock::acquire(&history.database_url).await?;
-    let store = Store::open(&history.database_url).await?;
-    let answers = StatsCache::new(store.clone(), clock.clone(), metrics.history.clone());
-    store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
-    let archives = Archives::new(history.archive_dir, &store.path());
-    let (lifecycle, commands) = lifecycle::open();
-    let worker = MaintenanceWorker {
-        store: store.clone(),
-        archives: archives.clone(),
-        retention: history.retention,
-        clock: clock.clone(),
-        metrics: metrics.history.lifecycle.clone(),
-    };
-    let (panics, rejections) = (metrics.http.panics().clone(), metrics.transport.rejections.clone());
-    let maintenance = panics.spawn(lifecycle::run(commands, worker));
-    let is_limited = transport.limits.is_some();
-    let sharing = if is_limited { Sharing::Fair } else { Sharing::FirstCome };
-    let limits = JournalLimits { events: history.queue_limit, bytes: history.queue_bytes, sharing };
-    let (journal, drain) = journal::open(limits, clock.clone(), metrics.history);
-    let stats_refresh =
-        AbortOnDropHandle::new(tokio::spawn(answers.clone().refresh_on_commit(journal.committed())));
-    let flush = panics.spawn(flush::run(drain, store.clone(), history.flush_interval));
+    let sharing = if transport.limits.is_some() { Sharing::Fair } else { Sharing::FirstCome };
+    let flush_interval = history.flush_interval;
+    let history = History::open(history, sharing, &metrics, &clock).await?;
+
     let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence);
     let holds = Arc::new(HoldStore {
         registry: Arc::clone(&registry),
-        store: store.clone(),
+        store: history.store.clone(),
         clock: clock.clone(),
         seat_hold: presence.seat_hold,
         leave_grace: presence.leave_grace,
     });
     let saved_holds = holds.restore().await;
-    let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
-    let watch_clocks = Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone()));
-    let room = Arc::new(SessionContext {
+    let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
+    let context = Arc::new(SessionContext {
         registry: Arc::clone(&registry),
-        journal: journal.clone(),
-        clocks: Arc::clone(&watch_clocks),
+        journal: history.journal,
+        clocks: Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone())),
         live_state: Arc::new(Quota::new(session.live_state, sharing)),
         clock: clock.clone(),
         tokens: tokens.clone(),
-        rejections: rejections.clone(),
+        rejections,
         panics: panics.clone(),
         leave_grace: presence.leave_grace,
     });
+    let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let background = Background {
         sockets: Arc::clone(&sockets),
-        room: Arc::clone(&room),
+        context: Arc::clone(&context),
         holds: Arc::clone(&holds),
         saved_holds,
         metrics: metrics.http.clone(),
         ping_interval: transport.ping_interval,
-        flush_interval: history.flush_interval,
+        flush_interval,
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
-    let overdue = history.flush_interval * 2 + Duration::from_secs(10);
+
+    let accept = AcceptConfig {
+        limit: transport.descriptors.map_or(usize::MAX, Descriptors::connections),
+        has_proxy: http.client_ip_header.is_some(),
+        stall_limit: stall_limit(transport.ping_interval),
+        sockets: Arc::clone(&sockets),
+        connections: TaskTracker::new(),
+        errors: metrics.http.accept_errors(),
+        metrics: metrics.transport,
+    };
     let access = AccessControl {
         dashboard: http.dashboard,
         metrics: http.metrics,
@@ -121,7 +114,6 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         sockets: Arc::clone(&sockets),
         clock: clock.clone(),
     };
-    let (connections, sessions) = (TaskTracker::new(), TaskTracker::new());
     let app = App {
         access: Arc::new(access),
         middleware: Arc::new(MiddlewareState {
@@ -130,54 +122,82 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             clock: clock.clone(),
         }),
         live: Arc::new(LiveState {
-            feed: Feed::new(Arc::clone(&registry), clock.clone()),
-            registry: Arc::clone(&registry),
+            context: Arc::clone(&context),
+            feed: Feed::new(registry, clock),
             sockets: Arc::clone(&sockets),
-            room: Arc::clone(&room),
-            sessions: sessions.clone(),
+            sessions: TaskTracker::new(),
         }),
         events: Arc::new(EventsState {
-            journal: journal.clone(),
+            context: Arc::clone(&context),
             bodies: BodyBudget::new(transport.max_bytes_in_flight, sharing, BODY_TIMEOUT),
-            rejections: rejections.clone(),
-            clock: clock.clone(),
         }),
-        stats: Arc::new(StatsState { cache: answers, public_props: http.public_props }),
+        stats: Arc::new(StatsState { cache: history.stats, public_props: http.public_props }),
         personal_data: Arc::new(PersonalDataState {
+            context: Arc::clone(&context),
             gate: PersonalDataGate::new(sharing),
-            registry: Arc::clone(&registry),
-            journal: journal.clone(),
-            store: store.clone(),
-            archives,
-            lifecycle: lifecycle.clone(),
-            rejections,
+            store: history.store.clone(),
+            archives: history.archives,
+            lifecycle: history.lifecycle.clone(),
+        }),
+        operate: Arc::new(OperateState {
+            context,
+            sockets,
+            connections: accept.connections.clone(),
+            store: history.store,
+            lifecycle: history.lifecycle,
+            metrics: metrics.http,
+            overdue_ms: millis(flush_interval * 2 + OVERDUE_MARGIN),
         }),
         pages: Arc::new(PagesState { frame_ancestors: http.frame_ancestors }),
-        operate: Arc::new(OperateState {
-            registry,
-            sockets: Arc::clone(&sockets),
-            connections: connections.clone(),
-            watch_clocks,
-            room: Arc::clone(&room),
-            journal,
-            store: store.clone(),
-            lifecycle,
-            metrics: metrics.http.clone(),
-            clock,
-            overdue_ms: millis(overdue),
-        }),
-    };
-    let accept = AcceptConfig {
-        limit: transport.descriptors.map_or(usize::MAX, Descriptors::connections),
-        has_proxy: http.client_ip_header.is_some(),
-        stall_limit: stall_limit(transport.ping_interval),
-        sockets,
-        connections,
-        errors: metrics.http.accept_errors(),
-        metrics: metrics.transport,
     };
     let mount = Mount::new(router(app.clone()));
+    let History { flush, maintenance, stats_refresh, lock, .. } = history;
     Ok(Server { app, accept, mount, holds, flush, maintenance, background, stats_refresh, lock })
+}
+
+/// The parts of the history, with their tasks.
+struct History {
+    store: Store,
+    archives: Archives,
+    journal: Journal,
+    stats: StatsCache,
+    lifecycle: Lifecycle,
+    flush: JoinHandle<()>,
+    maintenance: JoinHandle<()>,
+    stats_refresh: AbortOnDropHandle<()>,
+    lock: DatabaseLock,
+}
+
+impl History {
+    /// Opens the database and starts the tasks of the history.
+    async fn open(
+        config: history::Config,
+        sharing: Sharing,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<Self, ServeError> {
+        let (panics, metrics) = (&metrics.transport.panics, &metrics.history);
+        let lock = DatabaseLock::acquire(&config.database_url).await?;
+        let store = Store::open(&config.database_url).await?;
+        store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
+        let archives = Archives::new(config.archive_dir, &store.path());
+        let (lifecycle, commands) = lifecycle::open();
+        let worker = MaintenanceWorker {
+            store: store.clone(),
+            archives: archives.clone(),
+            retention: config.retention,
+            clock: clock.clone(),
+            metrics: metrics.lifecycle.clone(),
+        };
+        let maintenance = panics.spawn(lifecycle::run(commands, worker));
+        let limits = JournalLimits { events: config.queue_limit, bytes: config.queue_bytes, sharing };
+        let (journal, receiver) = journal::open(limits, clock.clone(), metrics.clone());
+        let flush = panics.spawn(flush::run(receiver, store.clone(), config.flush_interval));
+        let stats = StatsCache::new(store.clone(), clock.clone(), metrics.clone());
+        let refresh = stats.clone().refresh_on_commit(journal.committed());
+        let stats_refresh = AbortOnDropHandle::new(tokio::spawn(refresh));
+        Ok(Self { store, archives, journal, stats, lifecycle, flush, maintenance, stats_refresh, lock })
+    }
 }
 
 fn make_admin_token() -> AdminToken {

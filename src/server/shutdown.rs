@@ -35,7 +35,7 @@ pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Res
     let signalled = Instant::now();
     let live = &app.live;
     if !holds.seat_hold.is_zero() {
-        live.registry.begin_restart();
+        live.context.registry.begin_restart();
     }
     info!(sockets = live.sockets.len(), "shutting down");
     // The hub still accepts connections, and answers a request for a socket with 503 and Retry-After.
@@ -49,12 +49,12 @@ pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Res
     // Both have handles of the journal.
     drop(background);
     drop(stats_refresh);
-    samples::take(&live.room);
+    samples::take(&live.context);
     let present = holds.at_stop();
 
     // The journal ends with its last handle, and the flush task with the journal. The maintenance task ends with its last
     // handle too, and drops what it does.
-    let (store, pending) = (app.operate.store.clone(), app.operate.journal.status().pending());
+    let (store, pending) = (app.operate.store.clone(), app.live.context.journal.status().pending());
     drop(app);
     let flush_task = flush.abort_handle();
     if timeout_at(signalled + DEADLINE, flush).await.is_err() {

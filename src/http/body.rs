@@ -12,7 +12,6 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::EXPECT;
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -110,16 +109,19 @@ impl ChunkCounter {
     }
 }
 
-/// Middleware that drains what the handler left unread of a body, up to a limit, before the response is sent.
-pub(crate) async fn drain(request: Request, next: Next) -> Response {
+/// Runs `respond`, and drains what it left unread of the request's body, up to a limit, before the response is sent.
+pub(crate) async fn drain<F: Future<Output = Response>>(
+    request: Request,
+    respond: impl FnOnce(Request) -> F,
+) -> Response {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return respond(request).await;
     }
     // A client with `Expect: 100-continue` sends no body after a final response. Reading would ask it for one (100).
     let expects_continue = request.headers().contains_key(EXPECT);
     let (head, body) = request.into_parts();
     let (tracked, unread) = track(body);
-    let response = next.run(Request::from_parts(head, Body::new(tracked))).await;
+    let response = respond(Request::from_parts(head, Body::new(tracked))).await;
     let unread = lock(&unread).take();
     if let Some(Unread { body, is_started }) = unread
         && (is_started || !expects_continue)

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Version;
 use axum::http::header::HOST;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
@@ -62,47 +62,53 @@ pub(crate) fn router(app: App) -> Router {
         .layer(checked(false))
         .merge(sockets)
         .merge(files)
-        .layer(from_fn(check_host))
         .with_state(app)
-}
-
-/// Rejects a request that does not name one host, as RFC 9112 (section 3.2) requires: of two, the proxy in front may read
-/// the other one. Drains what the handler has not read of the body.
-async fn check_host(request: Request, next: Next) -> Response {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    if hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11) {
-        body::drain(request, next).await
-    } else {
-        ApiError::Host.into_response()
-    }
 }
 
 /// Answers a request that is for no file. Pages of allowed origins may read the answer, whatever it is.
 async fn answer(State(group): State<Group>, request: Request, next: Next) -> Response {
-    let Group { app: App { access, middleware: state, .. }, opens_sockets } = group;
-    let route = route(&request);
-    let origin = state.cors.check(&request, opens_sockets, state.clock.elapsed());
-    let answer = async {
-        origin.result()?;
-        // A request for a socket counts against another rate, in its handler.
-        if !opens_sockets {
-            access.check_rate(&request, name(route.as_ref()))?;
-        }
-        match origin.preflight(&request) {
-            Some(preflight) => Ok(preflight),
-            None => catch_panic(state.metrics.panics(), next.run(request)).await,
-        }
-    };
-    let mut response = answer.await.into_response();
-    origin.add_headers(&mut response);
-    count(&state, route.as_ref(), response)
+    body::drain(request, async |request: Request| {
+        let Group { app: App { access, middleware: state, .. }, opens_sockets } = group;
+        let route = route(&request);
+        let origin = state.cors.check(&request, opens_sockets, state.clock.elapsed());
+        let answer = async {
+            check_host(&request)?;
+            origin.result()?;
+            // A request for a socket counts against another rate, in its handler.
+            if !opens_sockets {
+                access.check_rate(&request, name(route.as_ref()))?;
+            }
+            match origin.preflight(&request) {
+                Some(preflight) => Ok(preflight),
+                None => catch_panic(state.metrics.panics(), next.run(request)).await,
+            }
+        };
+        let mut response = answer.await.into_response();
+        origin.add_headers(&mut response);
+        count(&state, route.as_ref(), response)
+    })
+    .await
 }
 
 /// Answers a request for a file.
 async fn answer_file(State(state): State<Arc<MiddlewareState>>, request: Request, next: Next) -> Response {
-    let route = route(&request);
-    let answer = catch_panic(state.metrics.panics(), next.run(request)).await;
-    count(&state, route.as_ref(), answer.into_response())
+    body::drain(request, async |request: Request| {
+        let route = route(&request);
+        let answer = async {
+            check_host(&request)?;
+            catch_panic(state.metrics.panics(), next.run(request)).await
+        };
+        count(&state, route.as_ref(), answer.await.into_response())
+    })
+    .await
+}
+
+/// Rejects a request that does not name one host, as RFC 9112 (section 3.2) requires: of two, the proxy in front may read
+/// the other one.
+fn check_host(request: &Request) -> Result<(), ApiError> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    let names_one = hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11);
+    if names_one { Ok(()) } else { Err(ApiError::Host) }
 }
 
 fn route(request: &Request) -> Option<MatchedPath> {

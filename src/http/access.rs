@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, Method, Request};
 use tracing::warn;
 
+use super::Config;
 use super::error::ApiError;
 use super::forwarded::forwarded_address;
 use super::log_throttle::LogThrottle;
@@ -39,18 +40,33 @@ pub(crate) struct AccessControl {
     /// Who may see `/metrics`.
     pub metrics: Access,
     /// The header with the client's address, where a proxy is in front.
-    pub client_ip_header: Option<HeaderName>,
+    client_ip_header: Option<HeaderName>,
     /// Limits the log lines about a proxy that sends no such header.
-    pub missing_address: LogThrottle,
-    pub admin_token: AdminToken,
+    missing_address: LogThrottle,
+    admin_token: AdminToken,
     /// The keys of visitor tokens; none where the hub requires no tokens.
-    pub tokens: Option<Tokens>,
+    tokens: Option<Tokens>,
     /// The rate limits by address.
-    pub sockets: Arc<Sockets>,
-    pub clock: Clock,
+    sockets: Arc<Sockets>,
+    clock: Clock,
 }
 
 impl AccessControl {
+    /// The access control of the configuration.
+    #[must_use]
+    pub(crate) fn new(
+        config: &Config,
+        admin_token: AdminToken,
+        tokens: Option<Tokens>,
+        sockets: Arc<Sockets>,
+        clock: Clock,
+    ) -> Self {
+        let client_ip_header = config.client_ip_header.clone();
+        let missing_address = LogThrottle::default();
+        let (dashboard, metrics) = (config.dashboard, config.metrics);
+        Self { dashboard, metrics, client_ip_header, missing_address, admin_token, tokens, sockets, clock }
+    }
+
     /// The address that a request counts for: the one in the proxy's header where a proxy is configured, or the peer's.
     pub(crate) fn address(&self, headers: &HeaderMap, extensions: &Extensions) -> Address {
         let forwarded = self.client_ip_header.as_ref().and_then(|header| {

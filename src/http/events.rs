@@ -155,7 +155,7 @@ async fn read_body(
     }
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
         ApiError::BodiesOverBudget(Exhausted::Total) => {
-            state.context.rejections.limited(Limit::BytesInFlight)
+            state.context.rejections.limited(Limit::BytesInFlight);
         }
         ApiError::BodiesOverBudget(Exhausted::Address) => {
             state.context.rejections.limited(Limit::AddressBytesInFlight);

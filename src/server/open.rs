@@ -25,7 +25,6 @@ use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
 use crate::http::cors::CorsPolicy;
 use crate::http::gate::PersonalDataGate;
-use crate::http::log_throttle::LogThrottle;
 use crate::http::metrics::Metrics;
 use crate::http::pages;
 use crate::http::routes::router;
@@ -104,16 +103,8 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         errors: metrics.http.accept_errors(),
         metrics: metrics.transport,
     };
-    let access = AccessControl {
-        dashboard: http.dashboard,
-        metrics: http.metrics,
-        client_ip_header: http.client_ip_header.clone(),
-        missing_address: LogThrottle::default(),
-        admin_token: admin_token.unwrap_or_else(make_admin_token),
-        tokens,
-        sockets: Arc::clone(&sockets),
-        clock: clock.clone(),
-    };
+    let admin_token = admin_token.unwrap_or_else(make_admin_token);
+    let access = AccessControl::new(&http, admin_token, tokens, Arc::clone(&sockets), clock.clone());
     let app = App {
         access: Arc::new(access),
         middleware: Arc::new(MiddlewareState {

@@ -1,6 +1,7 @@
 //! The layout, as far as a program can check it: which part imports which, what each file says first, where SQL and
-//! `unsafe` may stand.
+//! `unsafe` may stand, and which words are not used.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,24 @@ const LAYERS: [(&str, &[&str]); 19] = [
 
 /// What a session may know of the history: how to append an event, and when an epoch is committed.
 const HISTORY_OF_SESSIONS: [&str; 3] = ["capacity", "event", "journal"];
+
+/// Words of the old vocabulary, and words that hide the subject of a sentence. CONTRIBUTING.md says what to use instead.
+const BANNED: [&str; 14] = [
+    "whoever",
+    "whom",
+    "somebody",
+    "nobody",
+    "anybody",
+    "told",
+    "tells",
+    "anew",
+    "outlet",
+    "tally",
+    "keeper",
+    "tempo",
+    "clogged",
+    "the house",
+];
 
 struct Source {
     path: PathBuf,
@@ -168,6 +187,58 @@ fn each_part_imports_only_parts_below_it() {
 }
 
 #[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = sources();
+    let modules: BTreeSet<Vec<String>> = sources.iter().map(Source::module).collect();
+    // What a folder's mod.rs hands on, by name: an import of it is one of the file that defines it.
+    let mut handed_on: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    for source in
+        sources.iter().filter(|source| source.path.ends_with("mod.rs") || source.path.ends_with("config.rs"))
+    {
+        for import in source.imports() {
+            if let Some(name) = import.last().cloned() {
+                handed_on.insert([source.module(), vec![name]].concat(), import);
+            }
+        }
+    }
+    let file_of = |import: &[String]| {
+        let import = handed_on.get(import).map_or(import, Vec::as_slice);
+        (0..=import.len()).rev().map(|length| import[..length].to_vec()).find(|path| modules.contains(path))
+    };
+    let mut imports: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for source in &sources {
+        let module = source.module();
+        let is_folder = source.path.ends_with("mod.rs");
+        for import in source.imports() {
+            let Some(file) = file_of(&import) else { continue };
+            // A folder's own file names what is in the folder, and hands it on.
+            if file != module && !(is_folder && file.starts_with(&module)) {
+                imports.entry(module.clone()).or_default().insert(file);
+            }
+        }
+    }
+    // Remove files that import none of the rest, or that none of the rest imports, until there are no more of them.
+    let mut left = imports;
+    loop {
+        let before = left.len();
+        let files: BTreeSet<_> = left.keys().cloned().collect();
+        let imported: BTreeSet<_> = left.values().flatten().cloned().collect();
+        left.retain(|file, imports| {
+            imported.contains(file) && imports.iter().any(|file| files.contains(file))
+        });
+        if left.len() == before {
+            break;
+        }
+    }
+    let lines = left.iter().map(|(file, imports)| {
+        let imports: Vec<_> =
+            imports.iter().filter(|file| left.contains_key(*file)).map(|file| file.join("::")).collect();
+        format!("{} imports {}", file.join("::"), imports.join(", "))
+    });
+    assert!(left.is_empty(), "circles:\n{}", lines.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
 fn every_file_begins_with_two_to_eight_lines_about_itself() {
     for Source { path, text } in sources() {
         let lines = text.lines().take_while(|line| line.starts_with("//!")).count();
@@ -202,4 +273,29 @@ fn files_have_at_most_600_lines_without_their_tests() {
         let lines = source.lines();
         assert!(lines <= 600, "{}: {lines} lines without its tests: is it two files?", source.path.display());
     }
+}
+
+#[test]
+fn sources_and_docs_use_the_words_of_the_field() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = files(&root.join("src"), "rs");
+    texts.extend(files(&root.join("docs"), "md"));
+    texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let mut found = Vec::new();
+    for path in texts {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let words = line.to_lowercase();
+            let has = |banned: &&&str| {
+                words.match_indices(**banned).any(|(at, word)| {
+                    let is_letter = |c: char| c.is_alphanumeric();
+                    !words[..at].ends_with(is_letter) && !words[at + word.len()..].starts_with(is_letter)
+                })
+            };
+            if let Some(word) = BANNED.iter().find(has) {
+                let path = path.strip_prefix(root).unwrap().display();
+                found.push(format!("{path}:{}: {word:?} in {:?}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
 }

@@ -213,9 +213,10 @@ describe("a token", () => {
     const token = () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65));
     const [room, session] = await enter({ token });
     timers.mockRestore();
+    const waits = waitForState(room, "waiting");
     tick();
     expect(await session.closed).toBe(4000);
-    expect(room.state).toBe("waiting");
+    await waits;
     expect((await hub.session(2)).protocols).toContain(`bearer.${jwt(65)}`);
   });
 

@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Makes the kernel hold back a connection until its first bytes, at most for a second or two: it is accepted without
 /// bytes after the first retransmission of its `SYN-ACK`.
-///
-/// # Errors
-/// The descriptor is not a TCP listener.
+/// Errors: the descriptor is not a TCP listener.
 pub(super) fn defer_accept(listener: &impl AsFd) -> io::Result<()> {
     let seconds: libc::c_int = 1;
     let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;

@@ -99,7 +99,6 @@ pub(crate) struct AcceptErrors {
 
 impl AcceptErrors {
     /// No errors yet.
-    #[must_use]
     pub(crate) fn new(counter: Counter) -> Self {
         Self { counter, logged: None }
     }

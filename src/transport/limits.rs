@@ -92,116 +92,36 @@ impl From<LimitExceeded> for Limit {
     }
 }
 
-/// The rate limiters and open counts of all addresses.
+/// The open counts and rates of all addresses, one of each for each limit.
 #[derive(Debug)]
 pub(crate) struct AddressLimiter {
-    max_open: u32,
-    max_live: u32,
-    sockets: AddressCounts,
-    live: AddressCounts,
-    connections: AddressCounts,
-    opened: KeyedLimiter,
-    posts: KeyedLimiter,
-    reads: KeyedLimiter,
-    admin_failures: KeyedLimiter,
-}
-
-/// The number of open sockets or connections of each address that has any.
-#[derive(Debug, Default)]
-struct AddressCounts(
-    /// Held for O(1), when one opens or ends.
-    Mutex<HashMap<Address, u32>>,
-);
-
-type KeyedLimiter = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
-
-impl governor::clock::Clock for Clock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.elapsed()
-    }
+    pub(super) sockets: OpenCounts,
+    pub(super) live_sockets: OpenCounts,
+    pub(super) connections: OpenCounts,
+    pub(super) socket_requests: Rates,
+    pub(super) posts: Rates,
+    pub(super) reads: Rates,
+    pub(super) admin_failures: Rates,
 }
 
 impl AddressLimiter {
     /// The limiter without any state.
-    #[must_use]
     pub(crate) fn new(limits: &Limits, clock: &Clock) -> Self {
-        let limiter = |rate: NonZeroU32| {
-            let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
-            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
-        };
+        let rates = |rate, exceeded| Rates::new(rate, clock, exceeded);
         Self {
-            max_open: limits.sockets.get(),
-            max_live: limits.live.get(),
-            sockets: AddressCounts::default(),
-            live: AddressCounts::default(),
-            connections: AddressCounts::default(),
-            opened: limiter(limits.opened),
-            posts: limiter(limits.posts),
-            reads: limiter(limits.reads),
-            admin_failures: limiter(ADMIN_FAILURES),
+            sockets: OpenCounts::new(limits.sockets, LimitExceeded::OpenSockets),
+            live_sockets: OpenCounts::new(limits.live, LimitExceeded::LiveSockets),
+            connections: OpenCounts::new(limits.sockets, LimitExceeded::OpenConnections),
+            socket_requests: rates(limits.opened, LimitExceeded::SocketRate),
+            posts: rates(limits.posts, LimitExceeded::PostRate),
+            reads: rates(limits.reads, LimitExceeded::ReadRate),
+            admin_failures: rates(ADMIN_FAILURES, LimitExceeded::AdminFailures),
         }
     }
 
-    /// Counts a request for a socket, whether or not the socket opens later.
-    pub(crate) fn check_open(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.opened.check_key(&address).map_err(|_| LimitExceeded::SocketRate)?;
-        if self.sockets.has_room(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
-    }
-
-    /// Counts an open socket, until [`remove_socket`](Self::remove_socket).
-    pub(crate) fn add_socket(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.sockets.add(address, self.max_open) { Ok(()) } else { Err(LimitExceeded::OpenSockets) }
-    }
-
-    /// Counts the end of a socket.
-    pub(crate) fn remove_socket(&self, address: Address) {
-        self.sockets.remove(address);
-    }
-
-    /// Counts a socket for the live activity, until [`remove_live_socket`](Self::remove_live_socket).
-    pub(crate) fn add_live_socket(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.live.add(address, self.max_live) { Ok(()) } else { Err(LimitExceeded::LiveSockets) }
-    }
-
-    /// Counts the end of a socket for the live activity.
-    pub(crate) fn remove_live_socket(&self, address: Address) {
-        self.live.remove(address);
-    }
-
-    /// Counts an open connection, until [`remove_connection`](Self::remove_connection).
-    pub(crate) fn add_connection(&self, address: Address) -> Result<(), LimitExceeded> {
-        if self.connections.add(address, self.max_open) {
-            Ok(())
-        } else {
-            Err(LimitExceeded::OpenConnections)
-        }
-    }
-
-    /// Counts the end of a connection, or that it became a socket.
-    pub(crate) fn remove_connection(&self, address: Address) {
-        self.connections.remove(address);
-    }
-
-    /// Counts a post.
-    pub(crate) fn check_post(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.posts.check_key(&address).map_err(|_| LimitExceeded::PostRate)
-    }
-
-    /// Counts a request that is not a post.
-    pub(crate) fn check_read(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.reads.check_key(&address).map_err(|_| LimitExceeded::ReadRate)
-    }
-
-    /// Counts a request that needs the admin token and lacks a valid one.
-    pub(crate) fn check_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.admin_failures.check_key(&address).map_err(|_| LimitExceeded::AdminFailures)
-    }
-
-    /// Drops the rate limiters of addresses that have their whole burst again.
+    /// Drops the rates of addresses that have their whole burst again.
     pub(crate) fn remove_idle(&self) {
-        for limiter in [&self.opened, &self.posts, &self.reads, &self.admin_failures] {
+        for Rates { limiter, .. } in [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -209,41 +129,80 @@ impl AddressLimiter {
 
     /// The number of addresses with state.
     #[cfg(test)]
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
-        let open = [&self.sockets, &self.live, &self.connections].map(AddressCounts::len);
-        let limited = [&self.opened, &self.posts, &self.reads, &self.admin_failures].map(RateLimiter::len);
-        open.into_iter().chain(limited).max().unwrap_or_default()
+        let open =
+            [&self.sockets, &self.live_sockets, &self.connections].map(|open| lock(&open.counts).len());
+        let rates = [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures];
+        open.into_iter().chain(rates.map(|rates| rates.limiter.len())).max().unwrap_or_default()
     }
 }
 
-impl AddressCounts {
-    /// Whether the address has fewer than `max`.
-    fn has_room(&self, address: Address, max: u32) -> bool {
-        lock(&self.0).get(&address).is_none_or(|count| *count < max)
+/// How many sockets or connections each address has open.
+#[derive(Debug)]
+pub(crate) struct OpenCounts {
+    max: u32,
+    exceeded: LimitExceeded,
+    /// Only addresses that have any. Held for O(1), when one opens or ends.
+    counts: Mutex<HashMap<Address, u32>>,
+}
+
+impl OpenCounts {
+    fn new(max: NonZeroU32, exceeded: LimitExceeded) -> Self {
+        Self { max: max.get(), exceeded, counts: Mutex::default() }
     }
 
-    /// Adds one, if the address has fewer than `max`. Returns whether it did.
-    fn add(&self, address: Address, max: u32) -> bool {
-        let mut open = lock(&self.0);
-        let count = open.entry(address).or_default();
-        let fits = *count < max;
-        *count += u32::from(fits);
-        fits
+    /// Whether the address may open one more.
+    pub(crate) fn check(&self, address: Address) -> Result<(), LimitExceeded> {
+        let has_room = lock(&self.counts).get(&address).is_none_or(|count| *count < self.max);
+        if has_room { Ok(()) } else { Err(self.exceeded) }
     }
 
-    fn remove(&self, address: Address) {
-        if let Entry::Occupied(mut entry) = lock(&self.0).entry(address) {
+    /// Counts one that opens, until [`remove`](Self::remove).
+    pub(crate) fn add(&self, address: Address) -> Result<(), LimitExceeded> {
+        let mut counts = lock(&self.counts);
+        let count = counts.entry(address).or_default();
+        if *count >= self.max {
+            return Err(self.exceeded);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    /// Counts the end of one.
+    pub(crate) fn remove(&self, address: Address) {
+        if let Entry::Occupied(mut entry) = lock(&self.counts).entry(address) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
             }
         }
     }
+}
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        lock(&self.0).len()
+/// How fast each address sends requests of one kind (GCRA).
+#[derive(Debug)]
+pub(crate) struct Rates {
+    limiter: RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>,
+    exceeded: LimitExceeded,
+}
+
+impl Rates {
+    fn new(rate: NonZeroU32, clock: &Clock, exceeded: LimitExceeded) -> Self {
+        let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
+        Self { limiter: RateLimiter::new(quota, HashMapStateStore::default(), clock.clone()), exceeded }
+    }
+
+    /// Counts a request.
+    pub(crate) fn check(&self, address: Address) -> Result<(), LimitExceeded> {
+        self.limiter.check_key(&address).map_err(|_| self.exceeded)
+    }
+}
+
+impl governor::clock::Clock for Clock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.elapsed()
     }
 }
 
@@ -275,28 +234,23 @@ mod tests {
     #[test]
     fn open_sockets_and_new_sockets_a_second_have_limits() {
         let (addresses, clock) = addresses();
-        let open = |address| addresses.check_open(address).and_then(|()| addresses.add_socket(address));
+        let ask = |address| {
+            addresses.socket_requests.check(address).and_then(|()| addresses.sockets.check(address))
+        };
+        let open = |address| ask(address).and_then(|()| addresses.sockets.add(address));
         for _ in 0..12 {
             assert_eq!(open(address(1)), Ok(()));
         }
-        assert_eq!(addresses.add_socket(address(1)), Err(LimitExceeded::OpenSockets));
-        assert_eq!(
-            addresses.check_open(address(1)),
-            Err(LimitExceeded::OpenSockets),
-            "checked before the token"
-        );
-        addresses.remove_socket(address(1));
+        assert_eq!(addresses.sockets.add(address(1)), Err(LimitExceeded::OpenSockets));
+        assert_eq!(ask(address(1)), Err(LimitExceeded::OpenSockets), "checked before the token");
+        addresses.sockets.remove(address(1));
         assert_eq!(open(address(1)), Ok(()));
         for _ in 0..6 {
-            addresses.remove_socket(address(1));
-            assert_eq!(
-                addresses.check_open(address(1)),
-                Ok(()),
-                "it counts even if the socket does not open"
-            );
-            assert_eq!(addresses.add_socket(address(1)), Ok(()));
+            addresses.sockets.remove(address(1));
+            assert_eq!(ask(address(1)), Ok(()), "it counts even if the socket does not open");
+            assert_eq!(addresses.sockets.add(address(1)), Ok(()));
         }
-        addresses.remove_socket(address(1));
+        addresses.sockets.remove(address(1));
         assert_eq!(open(address(1)), Err(LimitExceeded::SocketRate), "a burst of 20, then 2 a second");
         assert_eq!(open(address(2)), Ok(()), "other addresses are not limited");
         clock.advance(Duration::from_millis(500));
@@ -304,68 +258,42 @@ mod tests {
     }
 
     #[test]
-    fn posts_have_their_own_limit() {
+    fn each_rate_has_its_own_limit() {
         let (addresses, clock) = addresses();
-        for _ in 0..10 {
-            assert_eq!(addresses.check_post(address(1)), Ok(()));
+        for rates in [&addresses.posts, &addresses.reads] {
+            for _ in 0..10 {
+                assert_eq!(rates.check(address(1)), Ok(()));
+            }
+            assert_eq!((rates.check(address(1)), rates.check(address(2))), (Err(rates.exceeded), Ok(())));
         }
-        assert_eq!(addresses.check_post(address(1)), Err(LimitExceeded::PostRate));
-        assert_eq!((addresses.check_post(address(2)), addresses.add_socket(address(1))), (Ok(()), Ok(())));
+        assert_eq!(addresses.socket_requests.check(address(1)), Ok(()));
         clock.advance(Duration::from_secs(1));
-        assert_eq!(addresses.check_post(address(1)), Ok(()));
+        assert_eq!((addresses.posts.check(address(1)), addresses.reads.check(address(1))), (Ok(()), Ok(())));
     }
 
     #[test]
-    fn reads_have_their_own_limit() {
-        let (addresses, clock) = addresses();
-        for _ in 0..10 {
-            assert_eq!(addresses.check_read(address(1)), Ok(()));
-        }
-        assert_eq!(addresses.check_read(address(1)), Err(LimitExceeded::ReadRate));
-        assert_eq!((addresses.check_read(address(2)), addresses.check_post(address(1))), (Ok(()), Ok(())));
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(addresses.check_read(address(1)), Ok(()));
-    }
-
-    #[test]
-    fn live_activity_sockets_have_a_lower_limit() {
+    fn each_open_count_has_its_own_limit() {
         let (addresses, _) = addresses();
-        for _ in 0..3 {
-            assert_eq!(addresses.add_live_socket(address(1)), Ok(()));
+        for (open, max) in [(&addresses.live_sockets, 3), (&addresses.connections, 12)] {
+            for _ in 0..max {
+                assert_eq!(open.add(address(1)), Ok(()));
+            }
+            assert_eq!((open.add(address(1)), open.add(address(2))), (Err(open.exceeded), Ok(())));
+            open.remove(address(1));
+            assert_eq!(open.add(address(1)), Ok(()));
         }
-        assert_eq!(addresses.add_live_socket(address(1)), Err(LimitExceeded::LiveSockets));
-        assert_eq!(
-            (addresses.add_live_socket(address(2)), addresses.add_socket(address(1))),
-            (Ok(()), Ok(()))
-        );
-        addresses.remove_live_socket(address(1));
-        assert_eq!(addresses.add_live_socket(address(1)), Ok(()));
-    }
-
-    #[test]
-    fn connections_have_their_own_limit() {
-        let (addresses, _) = addresses();
-        for _ in 0..12 {
-            assert_eq!(addresses.add_connection(address(1)), Ok(()));
-        }
-        assert_eq!(addresses.add_connection(address(1)), Err(LimitExceeded::OpenConnections));
-        assert_eq!(
-            (addresses.add_connection(address(2)), addresses.add_socket(address(1))),
-            (Ok(()), Ok(()))
-        );
-        addresses.remove_connection(address(1));
-        assert_eq!(addresses.add_connection(address(1)), Ok(()));
+        assert_eq!(addresses.sockets.add(address(1)), Ok(()));
     }
 
     #[test]
     fn state_of_idle_addresses_is_dropped() {
         let (addresses, clock) = addresses();
         for last in 0..=255 {
-            addresses.check_open(address(last)).unwrap();
-            addresses.add_socket(address(last)).unwrap();
-            addresses.check_post(address(last)).unwrap();
-            addresses.check_read(address(last)).unwrap();
-            addresses.remove_socket(address(last));
+            addresses.socket_requests.check(address(last)).unwrap();
+            addresses.sockets.add(address(last)).unwrap();
+            addresses.posts.check(address(last)).unwrap();
+            addresses.reads.check(address(last)).unwrap();
+            addresses.sockets.remove(address(last));
         }
         assert_eq!(addresses.len(), 256);
         clock.advance(Duration::from_secs(11));

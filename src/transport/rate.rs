@@ -44,7 +44,6 @@ pub(crate) enum Decision {
 
 impl RateLimit {
     /// A limit of `per_second` messages of at most `message_limit` bytes.
-    #[must_use]
     pub(crate) fn new(per_second: NonZeroU32, message_limit: usize) -> Self {
         let cost = (1_000_000 / u64::from(per_second.get())).max(1);
         let bytes = (message_limit as u64).saturating_mul(READ_FACTOR).max(1);
@@ -101,7 +100,6 @@ impl RateLimiter {
 
     /// Counts a read at `now`. Returns whether the socket may stay open. The longest messages at the full rate, with as
     /// many rejected ones as are allowed, never exceed this.
-    #[must_use]
     pub(crate) fn check_read(&mut self, limit: RateLimit, read: ReadSize, now: Duration) -> bool {
         let now = micros(now);
         let debt = self.reads_tat.saturating_sub(now).saturating_add(limit.cost_of(read));

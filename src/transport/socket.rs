@@ -134,13 +134,11 @@ impl Socket {
     }
 
     /// Extends the expiry. Returns false, and changes nothing, if the new one is sooner.
-    #[must_use]
     pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
         self.permit.extend_expiry(expires)
     }
 
     /// The peer's address.
-    #[must_use]
     pub(crate) fn address(&self) -> Address {
         self.permit.address()
     }

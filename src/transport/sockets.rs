@@ -119,7 +119,9 @@ impl Sockets {
     /// Counts a request for a socket, whether or not the socket opens. To be called before the token is checked, which
     /// slows down attempts to guess tokens.
     pub(crate) fn check_address(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.check(|addresses| addresses.check_open(address))
+        self.check(|addresses| {
+            addresses.socket_requests.check(address).and_then(|()| addresses.sockets.check(address))
+        })
     }
 
     /// Admits a socket from this address.
@@ -141,7 +143,7 @@ impl Sockets {
             TryAcquireError::Closed => AdmitError::Restarting,
         })?;
         if let Some(addresses) = &self.addresses {
-            addresses.add_socket(address)?;
+            addresses.sockets.add(address)?;
         }
         permit.forget(); // released when the `SocketPermit` is dropped
         Ok(())
@@ -149,23 +151,23 @@ impl Sockets {
 
     /// Admits a post from this address.
     pub(crate) fn admit_post(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.check(|addresses| addresses.check_post(address))
+        self.check(|addresses| addresses.posts.check(address))
     }
 
     /// Admits a request from this address that is not a post.
     pub(crate) fn admit_read(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.check(|addresses| addresses.check_read(address))
+        self.check(|addresses| addresses.reads.check(address))
     }
 
     /// Admits a socket for the live activity from this address.
     pub(crate) fn admit_feed(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
-        self.check(|addresses| addresses.add_live_socket(address))?;
+        self.check(|addresses| addresses.live_sockets.add(address))?;
         Ok(FeedPermit { sockets: Arc::clone(self), address })
     }
 
     /// Counts a request from this address that needs the admin token and lacks a valid one.
     pub(crate) fn count_admin_failure(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.check(|addresses| addresses.check_admin_failure(address))
+        self.check(|addresses| addresses.admin_failures.check(address))
     }
 
     /// Admits a connection from this address.
@@ -173,7 +175,7 @@ impl Sockets {
         self: &Arc<Self>,
         address: Address,
     ) -> Result<ConnectionPermit, LimitExceeded> {
-        self.check(|addresses| addresses.add_connection(address))?;
+        self.check(|addresses| addresses.connections.add(address))?;
         Ok(ConnectionPermit { sockets: Arc::clone(self), address })
     }
 
@@ -191,13 +193,11 @@ impl Sockets {
     }
 
     /// The most open sockets.
-    #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
     /// The unsent bytes of all sockets at the last sweep.
-    #[must_use]
     pub(crate) fn unsent(&self) -> usize {
         self.unsent.load(Ordering::Relaxed)
     }
@@ -216,13 +216,11 @@ impl Sockets {
     }
 
     /// The number of admitted sockets.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.limit - self.permits.available_permits()
     }
 
     /// Whether the hub shuts down.
-    #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.permits.is_closed()
     }
@@ -302,7 +300,6 @@ impl SocketPermit {
     }
 
     /// Extends the expiry. Returns false, and changes nothing, if the new one is sooner.
-    #[must_use]
     pub(crate) fn extend_expiry(&self, expires: Time) -> bool {
         let mut open = lock(&self.sockets.open);
         let open = self.key.and_then(|key| open.get_mut(key)).filter(|open| open.expires <= expires);
@@ -310,19 +307,16 @@ impl SocketPermit {
     }
 
     /// The peer's address.
-    #[must_use]
     pub(crate) fn address(&self) -> Address {
         self.address
     }
 
     /// The counters of panics.
-    #[must_use]
     pub(crate) fn panics(&self) -> &Panics {
         &self.sockets.metrics.panics
     }
 
     /// The longest message of the peer, in bytes.
-    #[must_use]
     pub(crate) fn message_limit(&self) -> usize {
         self.sockets.message_limit
     }
@@ -358,7 +352,7 @@ impl SocketPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.remove_connection(self.address);
+            addresses.connections.remove(self.address);
         }
     }
 }
@@ -366,7 +360,7 @@ impl Drop for ConnectionPermit {
 impl Drop for FeedPermit {
     fn drop(&mut self) {
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.remove_live_socket(self.address);
+            addresses.live_sockets.remove(self.address);
         }
     }
 }
@@ -376,7 +370,7 @@ impl Drop for SocketPermit {
         let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
         drop(open); // after the lock: it is often the last reference to the connection, and closes it
         if let Some(addresses) = &self.sockets.addresses {
-            addresses.remove_socket(self.address);
+            addresses.sockets.remove(self.address);
         }
         self.sockets.permits.add_permits(1);
     }

@@ -85,7 +85,6 @@ impl Handshake {
     }
 
     /// Returns the response that opens the socket, and the connection, which is ready when the response is sent.
-    #[must_use]
     pub(crate) fn accept<B: Default>(mut self) -> (Response<B>, PendingUpgrade) {
         let pending = PendingUpgrade(self.connection.take());
         (self.response(), pending)
@@ -150,13 +149,11 @@ impl From<TcpStream> for Upgraded {
 }
 
 /// Returns the token that the client offers as a subprotocol. The hub never echoes it.
-#[must_use]
 pub(crate) fn offered_token(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
 }
 
 /// Returns the visitor id that the client offers as a subprotocol. The hub never echoes it.
-#[must_use]
 pub(crate) fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
 }

@@ -81,14 +81,12 @@ pub(crate) struct WriterStatus {
 
 impl SocketWriter {
     /// Creates the writer of `stream`. It writes no state before [`open`](Self::open).
-    #[must_use]
     pub(crate) fn new(stream: TcpStream) -> Self {
         let write_state = WriteState { phase: Phase::Corked, idle: 0, seq: 0, backlog: None, drainer: None };
         Self { stream, state: Mutex::new(write_state) }
     }
 
     /// The socket, for reads only.
-    #[must_use]
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -165,13 +163,11 @@ impl SocketWriter {
 
     /// Whether the hub has sent its close frame. A failed write is no close: messages that the peer sent before it are
     /// still valid.
-    #[must_use]
     pub(crate) fn has_closed(&self) -> bool {
         matches!(lock(&self.state).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
     }
 
     /// Whether the unsent bytes have reached the high-water mark, at which the session stops reading.
-    #[must_use]
     pub(crate) fn is_above_high_water(&self) -> bool {
         lock(&self.state).tail().len() >= HIGH_WATER
     }

@@ -14,25 +14,19 @@ const FILE: u32 = 0o600;
 const FOLDER: u32 = 0o700;
 
 /// Creates a folder and its missing parents.
-///
-/// # Errors
-/// The system cannot create it.
+/// Errors: the system cannot create it.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(path)
 }
 
 /// Opens a file for writing, empties it, and creates it if it is missing.
-///
-/// # Errors
-/// The system cannot open or create it.
+/// Errors: the system cannot open or create it.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(FILE).open(path)
 }
 
 /// Creates a file that must not exist.
-///
-/// # Errors
-/// It exists, or the system cannot create it.
+/// Errors: it exists, or the system cannot create it.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)
 }

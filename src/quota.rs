@@ -58,41 +58,34 @@ struct Usage {
 
 impl Quota {
     /// A resource with this limit, of which nothing is used.
-    #[must_use]
     pub(crate) fn new(limit: u64, sharing: Sharing) -> Self {
         Self { limit, sharing, usage: Mutex::default() }
     }
 
     /// The limit.
-    #[must_use]
     pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
 
     /// The amount in use.
-    #[must_use]
     pub(crate) fn used(&self) -> u64 {
         lock(&self.usage).total
     }
 
     /// Whether only the reserve is left, if there is one.
-    #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.used() >= self.limit - self.reserve()
     }
 
     /// The number of addresses that hold something.
     #[cfg(test)]
-    #[must_use]
     pub(crate) fn addresses(&self) -> usize {
         lock(&self.usage).by_address.len()
     }
 
     /// Takes `amount` for an address, or for the hub itself, for which only the limit applies. The amount is in use until
     /// it is [released](Self::release).
-    ///
-    /// # Errors
-    /// The quota or the limit is exceeded; nothing is taken.
+    /// Errors: the quota or the limit is exceeded; nothing is taken.
     pub(crate) fn try_take(&self, holder: impl Into<Option<Address>>, amount: u64) -> Result<(), Exhausted> {
         let holder = holder.into();
         let mut usage = lock(&self.usage);
@@ -132,9 +125,7 @@ impl Quota {
     }
 
     /// Takes `amount` for an address until the permit is dropped.
-    ///
-    /// # Errors
-    /// The quota or the limit is exceeded; nothing is taken.
+    /// Errors: the quota or the limit is exceeded; nothing is taken.
     pub(crate) fn try_acquire(self: &Arc<Self>, address: Address, amount: u64) -> Result<Permit, Exhausted> {
         self.try_take(address, amount)?;
         Ok(Permit { quota: Arc::clone(self), address, amount })
@@ -166,9 +157,7 @@ pub(crate) struct Permit {
 
 impl Permit {
     /// Takes `more`.
-    ///
-    /// # Errors
-    /// The quota or the limit is exceeded; the permit does not change.
+    /// Errors: the quota or the limit is exceeded; the permit does not change.
     pub(crate) fn grow(&mut self, more: u64) -> Result<(), Exhausted> {
         self.quota.try_take(self.address, more)?;
         self.amount += more;

@@ -14,7 +14,6 @@ use crate::protocol::Time;
 const MINUTE_MS: u64 = 60_000;
 
 /// Returns a duration in whole milliseconds, the unit of all interfaces.
-#[must_use]
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

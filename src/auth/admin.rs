@@ -27,21 +27,17 @@ pub struct ShortToken;
 
 impl AdminToken {
     /// Checks the configured token.
-    ///
-    /// # Errors
-    /// It is too short.
+    /// Errors: it is too short.
     pub(crate) fn new(token: String) -> Result<Self, ShortToken> {
         if token.len() < MIN_LENGTH { Err(ShortToken) } else { Ok(Self(token)) }
     }
 
     /// Returns a random token of 244 bits.
-    #[must_use]
     pub(crate) fn random() -> Self {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
     /// Returns the token itself, for the log line at the start.
-    #[must_use]
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

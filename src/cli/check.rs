@@ -17,9 +17,7 @@ pub struct CheckSettings {
 }
 
 /// Recounts the history and prints each difference and a summary.
-///
-/// # Errors
-/// The database is missing or cannot be read.
+/// Errors: the database is missing or cannot be read.
 pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandError> {
     let store = Store::open_existing(&settings.database_url).await?;
     let recount = store.recount().await?;

@@ -64,9 +64,7 @@ pub struct ExportSettings {
 }
 
 /// Writes the selected events.
-///
-/// # Errors
-/// The database is missing or cannot be read, or the file cannot be written.
+/// Errors: the database is missing or cannot be read, or the file cannot be written.
 pub(crate) async fn export(settings: ExportSettings) -> Result<Outcome, CommandError> {
     let ExportSettings { database_url, from, to, room, format, out } = settings;
     if from.zip(to).is_some_and(|(from, to)| from >= to) {

@@ -218,9 +218,7 @@ impl From<ServeSettings> for Config {
 }
 
 /// Runs the hub until SIGTERM or SIGINT.
-///
-/// # Errors
-/// Why the hub could not start, or not stop cleanly: the program's last line.
+/// Errors: why the hub could not start, or not stop cleanly: the program's last line.
 pub(crate) fn serve(settings: ServeSettings) -> Result<(), String> {
     let runtime = Runtime::new().map_err(|error| format!("cannot start any threads: {error}"))?;
     let result = runtime.block_on(run(settings));

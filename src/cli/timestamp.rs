@@ -27,9 +27,7 @@ pub(crate) enum BadTimestamp {
 }
 
 /// Parses a timestamp from text.
-///
-/// # Errors
-/// The text is no timestamp, or out of range.
+/// Errors: the text is no timestamp, or out of range.
 pub(crate) fn parse_timestamp(text: &str) -> Result<Time, BadTimestamp> {
     let text = text.trim();
     if let Ok(number) = text.parse() {
@@ -43,9 +41,7 @@ pub(crate) fn parse_timestamp(text: &str) -> Result<Time, BadTimestamp> {
 }
 
 /// Converts a number: milliseconds since the Unix epoch, or seconds if it is below the threshold.
-///
-/// # Errors
-/// The number is not finite, or out of range.
+/// Errors: the number is not finite, or out of range.
 pub(crate) fn from_number(number: f64) -> Result<Time, BadTimestamp> {
     let millis = if number.abs() < SECONDS_BELOW { number * 1000.0 } else { number };
     if !millis.is_finite() {

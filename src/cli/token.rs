@@ -34,9 +34,7 @@ pub struct TokenSettings {
 }
 
 /// Prints a token.
-///
-/// # Errors
-/// The secret is too short.
+/// Errors: the secret is too short.
 pub(crate) fn token(settings: &TokenSettings, clock: &Clock) -> Result<Outcome, CommandError> {
     let TokenSettings { visitor, room, expires, token_secret, token_audience } = settings;
     let expires = clock.wall().plus(millis(*expires));

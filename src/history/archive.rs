@@ -101,19 +101,16 @@ pub(crate) struct Archives {
 
 impl Archives {
     /// The archives in `folder`, by default `archive` beside the database. The first archive creates the folder.
-    #[must_use]
     pub(crate) fn new(folder: Option<PathBuf>, database: &Path) -> Self {
         Self { folder: folder.unwrap_or_else(|| database.with_file_name("archive")) }
     }
 
     /// The file name of a month's archive.
-    #[must_use]
     pub(crate) fn name(month: Month) -> String {
         format!("breathing-room-{month}.jsonl.gz")
     }
 
     /// The path of an archive.
-    #[must_use]
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -123,9 +120,7 @@ impl Archives {
     }
 
     /// Renames a month's draft to its final name, and writes its checksum file.
-    ///
-    /// # Errors
-    /// A file operation failed. The draft or the archive still exists.
+    /// Errors: a file operation failed. The draft or the archive still exists.
     pub(crate) async fn publish(&self, month: Month, checksum: &str) -> Result<(), ArchiveError> {
         let (draft, path) = (self.draft(month), self.path(&Self::name(month)));
         let (folder, checksum) = (self.folder.clone(), checksum.to_owned());
@@ -138,18 +133,14 @@ impl Archives {
     }
 
     /// Deletes a month's draft.
-    ///
-    /// # Errors
-    /// The file cannot be deleted.
+    /// Errors: the file cannot be deleted.
     pub(crate) async fn discard(&self, month: Month) -> Result<(), ArchiveError> {
         blocking(self.draft(month), remove).await
     }
 
     /// Completes a publication that a crash interrupted: renames a draft that has the checksum `expected`, and corrects
     /// the archive's checksum file.
-    ///
-    /// # Errors
-    /// A file operation failed.
+    /// Errors: a file operation failed.
     pub(crate) async fn finish(&self, month: Month, expected: &str) -> Result<(), ArchiveError> {
         match checksum(self.draft(month)).await {
             Ok(found) if found == expected => return self.publish(month, expected).await,
@@ -170,9 +161,7 @@ impl Archives {
     }
 
     /// Returns the months of all archives, or of all drafts, in the folder.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
+    /// Errors: the folder cannot be read.
     pub(crate) async fn months(&self, drafts: bool) -> Result<Vec<Month>, ArchiveError> {
         blocking(self.folder.clone(), move |folder| {
             let entries = match fs::read_dir(folder) {
@@ -238,9 +227,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Creates the draft of a month's archive; a leftover draft is deleted.
-    ///
-    /// # Errors
-    /// The file cannot be created.
+    /// Errors: the file cannot be created.
     pub(crate) async fn start(archives: &Archives, month: Month) -> Result<Self, ArchiveError> {
         let folder = archives.folder.clone();
         let path = archives.draft(month);
@@ -259,17 +246,13 @@ impl Draft {
     }
 
     /// Appends events, one per line.
-    ///
-    /// # Errors
-    /// The file cannot be written.
+    /// Errors: the file cannot be written.
     pub(crate) async fn add(self, events: Batch) -> Result<Self, ArchiveError> {
         self.write(move || Record::of(&events).map(|record| serde_json::to_string(&record)).collect()).await
     }
 
     /// Appends lines.
-    ///
-    /// # Errors
-    /// The file cannot be written.
+    /// Errors: the file cannot be written.
     pub(crate) async fn add_lines(self, lines: Vec<String>) -> Result<Self, ArchiveError> {
         self.write(move || Ok(lines)).await
     }
@@ -291,9 +274,7 @@ impl Draft {
     }
 
     /// Syncs the draft and reads it back.
-    ///
-    /// # Errors
-    /// The file cannot be written, or does not read back.
+    /// Errors: the file cannot be written, or does not read back.
     pub(crate) async fn finish(self) -> Result<Written, ArchiveError> {
         let Self { path, out, rows } = self;
         let checksum = blocking(path.clone(), move |_| {
@@ -319,9 +300,7 @@ impl Draft {
 }
 
 /// Parses a line to a batch of one event.
-///
-/// # Errors
-/// The line is no valid record.
+/// Errors: the line is no valid record.
 pub(crate) fn parse_line(line: &str) -> Result<Batch, String> {
     let record: Record = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut event = Batch::default();
@@ -340,9 +319,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens the file.
-    ///
-    /// # Errors
-    /// It is missing, or cannot be read.
+    /// Errors: it is missing, or cannot be read.
     pub(crate) async fn open(path: PathBuf) -> Result<Self, ArchiveError> {
         let file = blocking(path.clone(), |path| File::open(path)).await?;
         let lines = BufReader::new(MultiGzDecoder::new(Hashing::new(BufReader::new(file))));
@@ -350,9 +327,7 @@ impl Source {
     }
 
     /// Maps the next lines, at most `limit`, with `read`. Returns none at the end.
-    ///
-    /// # Errors
-    /// The file is truncated, or `read` failed for a line.
+    /// Errors: the file is truncated, or `read` failed for a line.
     pub(crate) async fn next<T: Send + 'static>(
         self,
         limit: usize,
@@ -377,16 +352,13 @@ impl Source {
     }
 
     /// The SHA-256 of the bytes read so far, in hexadecimal; at the end, that of the file.
-    #[must_use]
     pub(crate) fn checksum(&self) -> String {
         self.lines.get_ref().get_ref().checksum()
     }
 }
 
 /// Returns a file's SHA-256, in hexadecimal.
-///
-/// # Errors
-/// The file is missing or cannot be read.
+/// Errors: the file is missing or cannot be read.
 pub(crate) async fn checksum(path: PathBuf) -> Result<String, ArchiveError> {
     let mut file = blocking(path.clone(), |path| File::open(path).map(Hashing::new)).await?;
     loop {

@@ -52,13 +52,11 @@ pub(crate) enum Level {
 
 impl Level {
     /// The level's name in the database.
-    #[must_use]
     pub(crate) fn name(self) -> &'static str {
         self.into()
     }
 
     /// The start of the period that contains `time`.
-    #[must_use]
     pub(crate) fn floor(self, time: Time) -> Time {
         match self {
             Self::Quarter => time.minus(time.millis() % QUARTER_MS),
@@ -68,7 +66,6 @@ impl Level {
     }
 
     /// The start of the first period at `time` or later.
-    #[must_use]
     pub(crate) fn ceil(self, time: Time) -> Time {
         match self.floor(time) {
             start if start == time => start,
@@ -77,7 +74,6 @@ impl Level {
     }
 
     /// The end of the period that begins at `start`.
-    #[must_use]
     pub(crate) fn after(self, start: Time) -> Time {
         match self {
             Self::Quarter => start.plus(QUARTER_MS),
@@ -157,20 +153,17 @@ impl Serialize for Month {
 schema!(Month, text_like("[0-9]{4}-(0[1-9]|1[0-2])").description(Some("A calendar month of UTC.")));
 
 /// Converts to jiff's timestamp, whose range ends a day before the hub's.
-#[must_use]
 pub(crate) fn timestamp(time: Time) -> Timestamp {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
 /// Converts from jiff's timestamp.
-#[must_use]
 pub(crate) fn time(timestamp: Timestamp) -> Time {
     Time::from_millis(timestamp.as_millisecond().try_into().unwrap_or(0))
 }
 
 /// The time `months` of UTC before `time`; the last day of a shorter month.
-#[must_use]
 pub(crate) fn months_before(time_: Time, months: u16) -> Time {
     let zoned = timestamp(time_).to_zoned(TimeZone::UTC);
     zoned

@@ -65,7 +65,6 @@ pub(crate) struct BatchSize {
 
 impl BatchSize {
     /// The size of a batch.
-    #[must_use]
     pub(crate) fn of(batch: &Batch) -> Self {
         Self { events: batch.weight() as u64, bytes: batch.bytes() as u64 }
     }
@@ -113,9 +112,7 @@ impl Capacity {
     }
 
     /// Reserves `size` and adds it to `reservations`.
-    ///
-    /// # Errors
-    /// A limit or the address's quota is exceeded; nothing is reserved.
+    /// Errors: a limit or the address's quota is exceeded; nothing is reserved.
     pub(super) fn reserve(
         &self,
         reservations: &mut Reservations,
@@ -132,9 +129,7 @@ impl Capacity {
     }
 
     /// Reserves `size` for a measure of the hub itself, up to twice the limits.
-    ///
-    /// # Errors
-    /// Twice the limit is used.
+    /// Errors: twice the limit is used.
     pub(super) fn reserve_measured(
         &self,
         reservations: &mut Reservations,

@@ -152,7 +152,6 @@ impl WatchEvent {
     }
 
     /// Returns the event with the hub's own measure: `total` watched, `since` after the message.
-    #[must_use]
     pub(crate) fn measured(mut self, total: Duration, since: Duration) -> Self {
         self.watched_ms = self.watched_ms.max(millis(total));
         self.seen_at = self.seen_at.plus(millis(since));
@@ -160,7 +159,6 @@ impl WatchEvent {
     }
 
     /// Returns only the fields that the hub measures further. The others are already queued.
-    #[must_use]
     pub(crate) fn measurable(self) -> Self {
         Self { position_ms: None, duration_ms: None, props: None, ..self }
     }
@@ -172,7 +170,6 @@ impl WatchEvent {
 
     /// Merges two states of one session, field by field: a join of semilattices. Of two messages with the same `at` the
     /// larger values win, so the order has no effect.
-    #[must_use]
     pub(crate) fn merge(self, other: Self) -> Self {
         let rank = |event: &Self| {
             (event.at, event.actor.room.clone(), event.actor.visitor.clone(), event.content.clone())
@@ -201,19 +198,16 @@ impl WatchEvent {
     }
 
     /// Time watched in milliseconds, at most the time since the start.
-    #[must_use]
     pub(crate) fn watched(&self) -> u64 {
         self.watched_ms.min(self.seen_at.millis().saturating_sub(self.started_at.millis()))
     }
 
     /// The id of the watch session.
-    #[must_use]
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
 
     /// The state and its time, which decide between two messages.
-    #[must_use]
     pub(crate) fn state_at(&self) -> (WatchState, Time) {
         (self.state, self.at)
     }
@@ -299,14 +293,12 @@ impl Batch {
     }
 
     /// The number that counts toward the queue limit: a presence sample counts once for each of its room samples.
-    #[must_use]
     pub(crate) fn weight(&self) -> usize {
         self.page_views.len() + self.watches.len() + self.sample_count()
     }
 
     /// Estimated memory in bytes: texts, fixed sizes, and the overhead of both. A text that several events share counts
     /// for each of them.
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         let views = self.page_views.iter().map(PageViewEvent::bytes);
         let watches = self.watches.iter().map(WatchEvent::bytes);
@@ -314,7 +306,6 @@ impl Batch {
     }
 
     /// Removes events from the front, in order of each kind, until they reach `bytes`.
-    #[must_use]
     pub(crate) fn split_front(&mut self, bytes: usize) -> Self {
         let mut left = bytes;
         Self {

@@ -101,7 +101,6 @@ struct Queue {
 }
 
 /// Opens a journal with these limits, and returns its two ends.
-#[must_use]
 pub(crate) fn open(
     limits: JournalLimits,
     clock: Clock,
@@ -128,17 +127,13 @@ impl Journal {
     }
 
     /// Appends an event and returns its epoch.
-    ///
-    /// # Errors
-    /// The journal or the address's quota is full; nothing was appended.
+    /// Errors: the journal or the address's quota is full; nothing was appended.
     pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, JournalFull> {
         self.append_all(from, Batch::from_iter([event]))
     }
 
     /// Appends all events of an address, or of the hub itself, and returns their epoch.
-    ///
-    /// # Errors
-    /// The journal or the address's quota has no room for all of them; nothing was appended.
+    /// Errors: the journal or the address's quota has no room for all of them; nothing was appended.
     pub(crate) fn append_all(
         &self,
         from: impl Into<Option<Address>>,
@@ -185,7 +180,6 @@ impl Journal {
 
     /// Removes a visitor's pending events that are not being committed, and returns how many. Their acks follow with
     /// those of the epoch.
-    #[must_use]
     pub(crate) fn discard(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
         let before = queue.open.len();
@@ -195,7 +189,6 @@ impl Journal {
     }
 
     /// Returns how many events of a visitor are pending and not being committed.
-    #[must_use]
     pub(crate) fn pending_events(&self, visitor: &VisitorId) -> usize {
         let queue = lock(&self.shared.queue);
         let views = queue.open.page_views.iter().filter(|view| view.actor.visitor == *visitor);
@@ -204,9 +197,7 @@ impl Journal {
 
     /// Flushes all pending events, together with concurrent requests. After a failed commit it waits for the next
     /// retry, in all for at most 10 s.
-    ///
-    /// # Errors
-    /// The commit failed or took longer. The events stay queued, and the flush task retries.
+    /// Errors: the commit failed or took longer. The events stay queued, and the flush task retries.
     pub(crate) async fn flush(&self) -> Result<Flushed, FlushError> {
         match timeout(FLUSH_TIMEOUT, self.request(FlushRequest::Join)).await {
             Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
@@ -215,9 +206,7 @@ impl Journal {
     }
 
     /// Flushes all pending events at once, also after failed commits. For the admin.
-    ///
-    /// # Errors
-    /// The commit failed. The events stay queued, and the flush task retries.
+    /// Errors: the commit failed. The events stay queued, and the flush task retries.
     pub(crate) async fn force_flush(&self) -> Result<Flushed, FlushError> {
         self.request(FlushRequest::Force).await
     }
@@ -229,19 +218,16 @@ impl Journal {
     }
 
     /// Subscribes to the newest committed epoch.
-    #[must_use]
     pub(crate) fn committed(&self) -> watch::Receiver<Epoch> {
         self.shared.committed.subscribe()
     }
 
     /// The state of the journal.
-    #[must_use]
     pub(crate) fn status(&self) -> JournalStatus {
         self.shared.status()
     }
 
     /// Returns a handle that reads the state and does not keep the journal open.
-    #[must_use]
     pub(crate) fn monitor(&self) -> JournalMonitor {
         JournalMonitor(Arc::clone(&self.shared))
     }
@@ -291,7 +277,6 @@ impl JournalReceiver {
 
     /// Closes the open epoch and takes its events, if it has any. They stay pending until
     /// [`committed`](Self::committed).
-    #[must_use]
     pub(crate) fn take(&self) -> Option<(Epoch, Batch)> {
         let mut queue = lock(&self.shared.queue);
         // Sessions also wait for an epoch of which all events were discarded.
@@ -312,7 +297,6 @@ impl JournalReceiver {
     }
 
     /// A part of the taken batch is committed.
-    #[must_use]
     pub(crate) fn committed_part(&self, part: &Batch) -> Flushed {
         let flushed = Flushed::of(part);
         lock(&self.shared.queue).taken -= flushed;

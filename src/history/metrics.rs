@@ -51,7 +51,6 @@ pub(crate) struct HistoryMetrics {
 
 impl HistoryMetrics {
     /// Registers the metrics with the current recorder.
-    #[must_use]
     pub(crate) fn register(panics: &Panics) -> Self {
         const QUEUED: &str = "breathing_room_events_queued_total";
         const BOTS: &str = "breathing_room_bot_events_total";

@@ -121,7 +121,6 @@ impl ActivityRollup {
     }
 
     /// Whether all sums are zero.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.page_views == 0 && self.watch_sessions == 0 && self.watched_ms == 0 && self.visitors.is_empty()
     }
@@ -165,19 +164,16 @@ pub(crate) struct DictionaryIds {
 
 impl DictionaryIds {
     /// The id of a text, or 0 if it has none.
-    #[must_use]
     pub(crate) fn text(&self, text: &str) -> DictionaryId {
         self.texts.get(text).copied().unwrap_or_default()
     }
 
     /// The id of a room.
-    #[must_use]
     pub(crate) fn room(&self, room: &RoomId) -> DictionaryId {
         self.text(room.as_str())
     }
 
     /// The id of a visitor.
-    #[must_use]
     pub(crate) fn visitor(&self, visitor: &VisitorId) -> DictionaryId {
         self.visitors.get(visitor.as_str()).copied().unwrap_or_default()
     }
@@ -333,7 +329,6 @@ pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
 }
 
 /// Returns the host of a referrer that is a URL, without `www.`.
-#[must_use]
 pub(crate) fn referrer_host(referrer: &str) -> Option<String> {
     let url = Url::parse(referrer).ok()?;
     let host = url.host_str()?;

@@ -17,7 +17,6 @@ pub(crate) struct Epoch(u64);
 
 impl Epoch {
     /// The next epoch.
-    #[must_use]
     pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }

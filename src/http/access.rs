@@ -53,7 +53,6 @@ pub(crate) struct AccessControl {
 
 impl AccessControl {
     /// The access control of the configuration.
-    #[must_use]
     pub(crate) fn new(
         config: &Config,
         admin_token: AdminToken,
@@ -84,9 +83,7 @@ impl AccessControl {
 
     /// Counts a request that opens no socket against the rates of its address. The admin's requests and `/health` are
     /// not limited.
-    ///
-    /// # Errors
-    /// The address is over a rate.
+    /// Errors: the address is over a rate.
     pub(crate) fn check_rate<B>(&self, request: &Request<B>, route: &str) -> Result<(), LimitExceeded> {
         if self.admin_token.matches(request.headers()) {
             return Ok(());
@@ -100,9 +97,7 @@ impl AccessControl {
     }
 
     /// Admits the admin.
-    ///
-    /// # Errors
-    /// The request does not bring the admin token, or its address has failed too often.
+    /// Errors: the request does not bring the admin token, or its address has failed too often.
     pub(crate) fn admit_admin(&self, headers: &HeaderMap, address: Address) -> Result<Admin, ApiError> {
         if self.admin_token.matches(headers) {
             return Ok(Admin(()));
@@ -112,9 +107,7 @@ impl AccessControl {
     }
 
     /// Admits a request to what `access` is for.
-    ///
-    /// # Errors
-    /// It is for the admin only, and [the admin is not admitted](Self::admit_admin).
+    /// Errors: it is for the admin only, and [the admin is not admitted](Self::admit_admin).
     pub(crate) fn admit(
         &self,
         access: Access,
@@ -128,18 +121,15 @@ impl AccessControl {
     }
 
     /// The claims of a request's visitor token; none where the hub requires no tokens.
-    ///
-    /// # Errors
-    /// The hub requires tokens, and the request's is missing or not valid.
+    /// Errors: the hub requires tokens, and the request's is missing or not valid.
     pub(crate) fn claims(&self, headers: &HeaderMap) -> Result<Option<Claims>, ApiError> {
         let Some(tokens) = &self.tokens else { return Ok(None) };
         verify(tokens, headers, self.clock.wall()).map(Some)
     }
 
     /// Who requests the personal data of a visitor.
-    ///
-    /// # Errors
-    /// The request brings neither the admin token nor a valid visitor token, or its address has failed too often.
+    /// Errors: the request brings neither the admin token nor a valid visitor token, or its address has failed too
+    /// often.
     pub(crate) fn requester(&self, headers: &HeaderMap, address: Address) -> Result<Requester, ApiError> {
         if self.admin_token.matches(headers) {
             return Ok(Requester::Admin);
@@ -175,9 +165,7 @@ pub(crate) enum Requester {
 impl Requester {
     /// Allows the admin everything, and a visitor what is their own. A token that is for one room is not enough: a
     /// visitor's data is of all rooms.
-    ///
-    /// # Errors
-    /// The data is another visitor's, or the token is for one room.
+    /// Errors: the data is another visitor's, or the token is for one room.
     pub(crate) fn may_access(&self, visitor: &VisitorId) -> Result<(), ApiError> {
         match self {
             Self::Admin => Ok(()),

@@ -53,15 +53,12 @@ pub(crate) struct BodyBudget {
 
 impl BodyBudget {
     /// A budget of `bytes`, at least [`MIN_BUDGET`]. Each body has to arrive within `timeout`.
-    #[must_use]
     pub(crate) fn new(bytes: usize, sharing: Sharing, timeout: Duration) -> Self {
         Self { quota: Arc::new(Quota::new(bytes.max(MIN_BUDGET) as u64, sharing)), timeout }
     }
 
     /// Reads a whole body of at most [`BODY_LIMIT`] from `address`.
-    ///
-    /// # Errors
-    /// The body is too large, is incomplete, takes too long, has too many chunks, or exceeds the budget.
+    /// Errors: the body is too large, is incomplete, takes too long, has too many chunks, or exceeds the budget.
     pub(crate) async fn read(&self, address: Address, body: Body) -> Result<Vec<u8>, ApiError> {
         if body.size_hint().lower() > BODY_LIMIT as u64 {
             return Err(ApiError::TooLarge(BODY_LIMIT));

@@ -17,7 +17,6 @@ static BOTS: LazyLock<isbot::Bots> = LazyLock::new(|| {
 });
 
 /// Returns whether a known bot sent these headers.
-#[must_use]
 pub(crate) fn sent(headers: &HeaderMap) -> bool {
     headers.get(USER_AGENT).is_some_and(|agent| BOTS.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
 }

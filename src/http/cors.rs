@@ -41,7 +41,6 @@ pub(crate) struct CorsPolicy {
 
 impl CorsPolicy {
     /// The policy of the configuration.
-    #[must_use]
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             allowed: config.allowed_origins.clone(),
@@ -53,7 +52,6 @@ impl CorsPolicy {
 
     /// Checks the origin of a request; `opens_socket` says whether its route does. A rejected origin is logged once an
     /// hour; `now` is by the monotonic clock.
-    #[must_use]
     pub(crate) fn check<B>(
         &self,
         request: &http::Request<B>,
@@ -106,9 +104,7 @@ pub(crate) struct OriginCheck {
 
 impl OriginCheck {
     /// Whether the request may go on.
-    ///
-    /// # Errors
-    /// A page of a foreign origin asks for more than it could see anyway.
+    /// Errors: a page of a foreign origin asks for more than it could see anyway.
     pub(crate) fn result(&self) -> Result<(), ApiError> {
         if self.is_allowed == Some(false) && !self.is_harmless { Err(ApiError::Origin) } else { Ok(()) }
     }

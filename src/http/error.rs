@@ -218,7 +218,6 @@ impl ApiError {
     }
 
     /// Returns the headers of an error response with this status.
-    #[must_use]
     pub(crate) fn headers(status: StatusCode) -> Vec<(HeaderName, HeaderValue)> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_UNAVAILABLE)],

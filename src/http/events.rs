@@ -23,7 +23,7 @@ use super::state::EventsState;
 use crate::address::Address;
 use crate::history::event::{Actor, Batch, Event, PageViewEvent, WatchEvent};
 use crate::protocol::parse::{self, ParseError};
-use crate::protocol::{ErrorCode, RoomId, Time, VisitorId};
+use crate::protocol::{ErrorCode, PageView, RoomId, Time, VisitorId, Watch};
 use crate::quota::Exhausted;
 use crate::rejections::Limit;
 
@@ -73,8 +73,28 @@ pub(crate) struct Committed {
     committed: usize,
 }
 
-/// `POST /page-view`: queues page views.
-pub(crate) async fn page_view(
+/// What a client reports in a post: the fields of the socket's message.
+pub(crate) trait Report: DeserializeOwned {
+    /// The event that the actor reported.
+    ///
+    /// Errors: two fields contradict each other.
+    fn event(self, actor: Actor, at: Time) -> Result<Event, ParseError>;
+}
+
+impl Report for PageView {
+    fn event(self, actor: Actor, at: Time) -> Result<Event, ParseError> {
+        PageViewEvent::new(actor, self, at).map(Event::PageView)
+    }
+}
+
+impl Report for Watch {
+    fn event(self, actor: Actor, at: Time) -> Result<Event, ParseError> {
+        WatchEvent::new(actor, self, at).map(Event::Watch)
+    }
+}
+
+/// `POST /page-view` and `POST /watch-session`: queues page views, or states of watch sessions.
+pub(crate) async fn post<T: Report>(
     State(state): State<Arc<EventsState>>,
     State(access): State<Arc<AccessControl>>,
     params: Result<Params<PostParams>, ApiError>,
@@ -82,45 +102,15 @@ pub(crate) async fn page_view(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    accept(&state, &access, params, address, &headers, body, |who, view, at| {
-        PageViewEvent::new(who, view, at).map(Event::PageView)
-    })
-    .await
-}
-
-/// `POST /watch-session`: queues states of watch sessions.
-pub(crate) async fn watch_session(
-    State(state): State<Arc<EventsState>>,
-    State(access): State<Arc<AccessControl>>,
-    params: Result<Params<PostParams>, ApiError>,
-    address: Address,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    accept(&state, &access, params, address, &headers, body, |who, watch, at| {
-        WatchEvent::new(who, watch, at).map(Event::Watch)
-    })
-    .await
-}
-
-async fn accept<T: DeserializeOwned>(
-    state: &EventsState,
-    access: &AccessControl,
-    params: Result<Params<PostParams>, ApiError>,
-    address: Address,
-    headers: &HeaderMap,
-    body: Body,
-    event: impl Fn(Actor, T, Time) -> Result<Event, ParseError>,
-) -> Result<Response, ApiError> {
-    let claims = access.claims(headers)?;
+    let claims = access.claims(&headers)?;
     let durable = params?.0.is_durable()?;
-    let text = read_body(state, address, headers, body).await?;
-    let is_bot = bots::sent(headers);
-    let event = |who: Actor, fields, at| {
+    let text = read_body(&state, address, &headers, body).await?;
+    let is_bot = bots::sent(&headers);
+    let event = |actor: Actor, report: T, at| {
         if let Some(claims) = &claims {
-            claims.for_visitor(&who.visitor)?.for_room(&who.room)?;
+            claims.for_visitor(&actor.visitor)?.for_room(&actor.room)?;
         }
-        event(who, fields, at).map_err(ApiError::BadBody)
+        report.event(actor, at).map_err(ApiError::BadBody)
     };
     let batch = parse_events(&text, is_bot, state.context.clock.wall(), event).inspect_err(|error| {
         if let ApiError::BadBody(error) = error {
@@ -208,7 +198,6 @@ pub fn parse_events<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::PageView;
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
         let event = |who, view: PageView, at| {

@@ -36,9 +36,7 @@ const NO_ADDRESS: [&str; 20] = [
 const NO_ADDRESS_PREFIXES: [&str; 6] = ["accept", "access-control-", "cache-", "content-", "if-", "sec-"];
 
 /// Parses the name of a header in which a proxy sends the client's address.
-///
-/// # Errors
-/// It is not a valid header name, or it is a header that is known to contain something else.
+/// Errors: it is not a valid header name, or it is a header that is known to contain something else.
 pub(crate) fn address_header(name: &str) -> Result<HeaderName, String> {
     let header = HeaderName::try_from(name)
         .map_err(|_| "must be the name of a header, such as X-Forwarded-For".to_owned())?;
@@ -53,7 +51,6 @@ pub(crate) fn address_header(name: &str) -> Result<HeaderName, String> {
 
 /// Returns the client's address as the nearest proxy saw it: the last one of `Forwarded` (RFC 7239) or of a list of
 /// addresses.
-#[must_use]
 pub(crate) fn forwarded_address(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
     let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
     let nearest = split(value, ',').filter(|element| !element.is_empty()).last()?;
@@ -62,7 +59,6 @@ pub(crate) fn forwarded_address(headers: &HeaderMap, header: &HeaderName) -> Opt
 
 /// Returns the scheme of the browser's request, `http` or `https`: the first one of the list, because each further
 /// proxy appends the scheme of the proxy before it. Scripts in pages cannot set these headers.
-#[must_use]
 pub(crate) fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let list = headers.get("x-forwarded-proto").and_then(first_element);
     let forwarded = || first_element(headers.get(FORWARDED)?).and_then(|element| parameter(element, "proto"));

@@ -29,15 +29,12 @@ pub(crate) struct PersonalDataGate {
 
 impl PersonalDataGate {
     /// An open gate.
-    #[must_use]
     pub(crate) fn new(sharing: Sharing) -> Self {
         Self { line: Arc::new(Quota::new(LINE, sharing)), turn: Semaphore::new(1) }
     }
 
     /// Waits for the turn of a request from this address. Returns its place in the line, and the turn.
-    ///
-    /// # Errors
-    /// The line is full, or the turn did not come in time.
+    /// Errors: the line is full, or the turn did not come in time.
     pub(crate) async fn pass(&self, address: Address) -> Result<(Permit, SemaphorePermit<'_>), ApiError> {
         let place = self.line.try_acquire(address, 1).map_err(|_| ApiError::Busy)?;
         match timeout(TURN_TIMEOUT, self.turn.acquire()).await {

@@ -101,7 +101,6 @@ impl HttpMetrics {
     }
 
     /// Catches and counts panics.
-    #[must_use]
     pub(crate) fn panics(&self) -> &Panics {
         &self.panics
     }
@@ -112,7 +111,6 @@ impl HttpMetrics {
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4, with gauges as they were read.
-    #[must_use]
     pub(crate) fn render(&self, readings: &[Reading]) -> String {
         with_local_recorder(&*self.recorder, || {
             for Reading { name, help, reason, value } in readings {

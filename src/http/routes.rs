@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::state::{App, MiddlewareState};
 use super::{assets, body, contract, events, operate, pages, personal_data, rooms, stats, websocket};
 use crate::panics::{Panics, Scope};
+use crate::protocol::{PageView, Watch};
 
 /// What the middleware has to know of a group of routes.
 #[derive(Debug, Clone)]
@@ -47,8 +48,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/rooms/{room}", get(rooms::room))
         .route("/live-activity", get(rooms::live_activity))
         .route("/unified-stats", get(stats::unified_stats))
-        .route("/page-view", post(events::page_view))
-        .route("/watch-session", post(events::watch_session))
+        .route("/page-view", post(events::post::<PageView>))
+        .route("/watch-session", post(events::post::<Watch>))
         .route("/presence", post(async || ApiError::Heartbeat))
         .route("/health", get(operate::health))
         .route("/metrics", get(operate::metrics))

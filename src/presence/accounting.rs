@@ -35,7 +35,6 @@ pub(crate) struct Samples {
 
 impl Sample {
     /// Whether there was no visitor at any time.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.joins == 0 && self.present.is_zero()
     }

@@ -116,7 +116,6 @@ impl VisitorActivity {
     }
 
     /// The most bytes that a text takes in the index.
-    #[must_use]
     pub(crate) fn entry_bytes(text: &str) -> usize {
         ENTRY_BYTES + text.len()
     }

@@ -53,13 +53,11 @@ impl Subscribers {
     }
 
     /// The number of subscribers.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         lock(&self.0).len()
     }
 
     /// Whether there are no subscribers.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

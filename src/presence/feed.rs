@@ -41,7 +41,6 @@ pub(crate) struct FeedSubscription {
 
 impl Feed {
     /// A feed without subscribers.
-    #[must_use]
     pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Arc<Self> {
         let panics = registry.metrics().panics.clone();
         let cache = LiveActivityCache::new(registry, clock);

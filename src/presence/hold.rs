@@ -50,19 +50,16 @@ pub(crate) struct Hold {
 
 impl Hold {
     /// A hold of this length that begins at `now`.
-    #[must_use]
     pub(crate) fn new(reason: HoldReason, now: Instant, length: Duration) -> Self {
         Self { reason, deadline: now.checked_add(length).unwrap_or(now + FAR) }
     }
 
     /// Whether the deadline has passed.
-    #[must_use]
     pub(crate) fn has_expired(self, now: Instant) -> bool {
         self.deadline <= now
     }
 
     /// Of two holds of one visitor the one with the later deadline; `self` where they are equal.
-    #[must_use]
     pub(crate) fn or_later(self, other: Option<Self>) -> Self {
         other.filter(|other| other.deadline > self.deadline).unwrap_or(self)
     }

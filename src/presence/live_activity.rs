@@ -128,7 +128,6 @@ pub(crate) struct LiveActivityCache {
 
 impl LiveActivityCache {
     /// An empty cache.
-    #[must_use]
     pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Self {
         Self { registry, clock, turn: Semaphore::new(1), newest: Mutex::default() }
     }

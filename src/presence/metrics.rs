@@ -52,7 +52,6 @@ pub(crate) struct PresenceMetrics {
 
 impl PresenceMetrics {
     /// Registers the counters with the current recorder.
-    #[must_use]
     pub(crate) fn register(panics: &Panics) -> Self {
         describe_counter!("breathing_room_joins_total", "Sessions that joined a room");
         describe_counter!("breathing_room_leaves_total", "Sessions that left a room or were lost");

@@ -78,7 +78,6 @@ pub struct PresenceTotals {
 
 impl Registry {
     /// A registry without rooms.
-    #[must_use]
     pub(crate) fn new(config: Config, clock: Clock, metrics: PresenceMetrics) -> Arc<Self> {
         let table = Table::new(clock.elapsed(), config.moods.names().count(), config.max_rooms);
         Arc::new(Self {
@@ -209,25 +208,21 @@ impl Registry {
     }
 
     /// The number of holds by reason. A visitor counts once for each room.
-    #[must_use]
     pub(crate) fn hold_counts(&self) -> Vec<(HoldReason, usize)> {
         lock(&self.table).holds.counts().collect()
     }
 
     /// A number that rises with every change of the holds.
-    #[must_use]
     pub(crate) fn holds_version(&self) -> u64 {
         lock(&self.table).holds.version()
     }
 
     /// All visitors in rooms, in no order.
-    #[must_use]
     pub(crate) fn occupants(&self) -> Vec<Occupant> {
         self.occupants_where(|_| true)
     }
 
     /// All visitors in rooms without a socket, in no order.
-    #[must_use]
     pub(crate) fn held_occupants(&self) -> Vec<Occupant> {
         self.occupants_where(|visitor| visitor.hold().is_some())
     }
@@ -263,7 +258,6 @@ impl Registry {
     }
 
     /// Returns all samples until now, and starts the next ones.
-    #[must_use]
     pub(crate) fn take_samples(&self) -> Samples {
         let mut table = lock(&self.table);
         table.take_samples(self.clock.elapsed())
@@ -287,7 +281,6 @@ impl Registry {
     }
 
     /// Open room sockets of bots, which are not in the totals.
-    #[must_use]
     pub(crate) fn bot_sessions(&self) -> usize {
         lock(&self.table).bot_sessions
     }
@@ -322,7 +315,6 @@ impl Registry {
     }
 
     /// The activity of a new session of this visitor.
-    #[must_use]
     pub(crate) fn visitor_activity(&self, visitor: &VisitorId) -> VisitorActivity {
         VisitorActivity::new(Arc::clone(&self.activity), visitor.clone())
     }
@@ -341,19 +333,16 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// The room.
-    #[must_use]
     pub(crate) fn room(&self) -> &RoomId {
         self.room.id()
     }
 
     /// The visitor.
-    #[must_use]
     pub(crate) fn visitor(&self) -> &VisitorId {
         &self.visitor
     }
 
     /// Whether this is a bot's session, which is in no count.
-    #[must_use]
     pub(crate) fn is_bot(&self) -> bool {
         self.is_bot
     }

@@ -50,7 +50,6 @@ struct Inner {
 
 impl Room {
     /// An empty room, created at `now`.
-    #[must_use]
     pub(crate) fn new(id: RoomId, vocabulary: Vocabulary, metrics: PresenceMetrics, now: Duration) -> Self {
         let created = Instant::now();
         let inner = Inner {
@@ -65,31 +64,26 @@ impl Room {
     }
 
     /// The room's name.
-    #[must_use]
     pub(crate) fn id(&self) -> &RoomId {
         &self.id
     }
 
     /// The newest state.
-    #[must_use]
     pub(crate) fn snapshot(&self) -> Snapshot {
         lock(&self.inner).state.snapshot()
     }
 
     /// Whether the room has no visitors, held ones included.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.inner).state.is_empty()
     }
 
     /// Whether this visitor is in the room.
-    #[must_use]
     pub(crate) fn contains(&self, visitor: &VisitorId) -> bool {
         lock(&self.inner).state.contains(visitor)
     }
 
     /// Up to `limit` visitors for which `filter` is true.
-    #[must_use]
     pub(crate) fn visitors(
         &self,
         limit: usize,
@@ -118,7 +112,6 @@ impl Room {
     }
 
     /// Whether any socket is subscribed. In a room without visitors these are sockets of bots.
-    #[must_use]
     pub(crate) fn has_subscribers(&self) -> bool {
         !self.subscribers.is_empty()
     }

@@ -34,7 +34,6 @@ pub(crate) struct VisitorState {
 
 impl VisitorState {
     /// The hold of a visitor without a session.
-    #[must_use]
     pub(crate) fn hold(&self) -> Option<Hold> {
         self.hold.filter(|_| self.sessions == 0)
     }
@@ -70,49 +69,41 @@ pub struct Snapshot {
 
 impl RoomState {
     /// An empty room. `moods` are the zero counts of the vocabulary.
-    #[must_use]
     pub(crate) fn new(moods: MoodCounts) -> Self {
         Self { visitors: HashMap::new(), moods, held: 0, seq: 0 }
     }
 
     /// Rises by one with every change of `present` or `moods`.
-    #[must_use]
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
     /// Distinct visitors in the room.
-    #[must_use]
     pub(crate) fn present(&self) -> u32 {
         u32::try_from(self.visitors.len()).unwrap_or(u32::MAX)
     }
 
     /// Visitors by mood.
-    #[must_use]
     pub(crate) fn moods(&self) -> &MoodCounts {
         &self.moods
     }
 
     /// All counts, with their `seq`.
-    #[must_use]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { seq: self.seq, present: self.present(), held: self.held, moods: self.moods.clone() }
     }
 
     /// Whether the room has no visitors, held ones included.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.visitors.is_empty()
     }
 
     /// Whether this visitor is in the room.
-    #[must_use]
     pub(crate) fn contains(&self, id: &VisitorId) -> bool {
         self.visitors.contains_key(id)
     }
 
     /// The hold of this visitor, if they are in the room without a session.
-    #[must_use]
     pub(crate) fn hold_of(&self, id: &VisitorId) -> Option<Hold> {
         self.visitors.get(id)?.hold()
     }

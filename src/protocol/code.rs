@@ -62,7 +62,6 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// The number on the wire.
-    #[must_use]
     pub(crate) fn number(self) -> u16 {
         match self {
             Self::Protocol => 1002,
@@ -78,7 +77,6 @@ impl CloseCode {
 
     /// The reason in the close frame. For 1008 it is a code for programs (`kicked` and `banned` are reserved); for the
     /// others it is a text for logs.
-    #[must_use]
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Protocol => "protocol violation",

@@ -14,7 +14,6 @@ use super::code::CloseCode;
 const CAPACITY: usize = 512;
 
 /// Encodes `message` as JSON.
-#[must_use]
 #[expect(clippy::unreachable, reason = "messages are plain structs with string keys")]
 pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
     let mut json = Vec::with_capacity(CAPACITY);
@@ -29,7 +28,6 @@ pub struct Frame(Bytes);
 
 impl Frame {
     /// A text message with `message` as JSON.
-    #[must_use]
     pub(crate) fn json(message: &impl Serialize) -> Self {
         Self::text(to_json(message))
     }
@@ -47,13 +45,11 @@ impl Frame {
     }
 
     /// A ping without payload.
-    #[must_use]
     pub(crate) fn ping() -> Self {
         Self::format(Format::ping(Bytes::new()))
     }
 
     /// A close frame with the code and its reason.
-    #[must_use]
     pub(crate) fn close(code: CloseCode) -> Self {
         Self::format(Format::close(Some(CloseFrame {
             code: code.number().into(),

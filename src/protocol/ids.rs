@@ -91,7 +91,6 @@ pub(crate) struct SessionId(Uuid);
 
 impl SessionId {
     /// Creates a new id.
-    #[must_use]
     pub(crate) fn new() -> Self {
         Self(Uuid::now_v7())
     }

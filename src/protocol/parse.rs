@@ -19,7 +19,6 @@ pub struct ParseError {
 
 impl ParseError {
     /// `bad-field`, for a field and its rule.
-    #[must_use]
     pub(crate) fn field(field: &str, rule: &str) -> Self {
         Self { code: ErrorCode::BadField, message: format!("{field}: {rule}") }
     }
@@ -30,9 +29,7 @@ impl ParseError {
 }
 
 /// Parses one JSON object.
-///
-/// # Errors
-/// `bad-json` if the text is not a JSON object, `bad-field` if a field is missing or invalid.
+/// Errors: `bad-json` if the text is not a JSON object, `bad-field` if a field is missing or invalid.
 pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseError> {
     // Derived structs would also accept an array of their fields.
     if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {

@@ -19,13 +19,11 @@ use super::mood::{MOOD_RULE, MOODS_LIMIT, NamedMoods, Vocabulary};
 use super::value::{BoundedText, MAX_SAFE_INTEGER, MAX_TIME, Props, SafeInteger, Time};
 
 /// Text that matches the regular expression `rule` as a whole.
-#[must_use]
 pub(crate) fn text_like(rule: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^{rule}$")))
 }
 
 /// One of these words.
-#[must_use]
 pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words))
 }
@@ -139,7 +137,6 @@ fn of_type(kind: &str) -> ObjectBuilder {
 }
 
 /// A reference to a schema in the document's components.
-#[must_use]
 pub(crate) fn reference(name: &str) -> RefOr<Schema> {
     Reference::from_schema_name(name).into()
 }

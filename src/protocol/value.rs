@@ -47,7 +47,6 @@ impl<const MIN: usize, const MAX: usize> BoundedText<MIN, MAX> {
     }
 
     /// The text, shared.
-    #[must_use]
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -79,7 +78,6 @@ pub struct SafeInteger(u64);
 
 impl SafeInteger {
     /// The number.
-    #[must_use]
     pub(crate) fn get(self) -> u64 {
         self.0
     }

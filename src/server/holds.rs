@@ -91,7 +91,6 @@ impl HoldStore {
 
     /// Returns a hold for every visitor who is present when the hub stops. Those who are held already keep their
     /// deadline.
-    #[must_use]
     pub(crate) fn at_stop(&self) -> Vec<SavedHold> {
         self.to_saved(self.registry.occupants())
     }

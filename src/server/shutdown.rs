@@ -27,9 +27,7 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_millis(9_500);
 
 /// Ends the hub in order, and its connections, where they are its own.
-///
-/// # Errors
-/// The last flush did not succeed in time.
+/// Errors: the last flush did not succeed in time.
 pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Result<(), ServeError> {
     let Server { app, mount, holds, flush, maintenance, background, stats_refresh, lock: _lock, .. } = server;
     let signalled = Instant::now();

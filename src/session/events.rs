@@ -53,7 +53,6 @@ struct PlayingSession {
 
 impl Events {
     /// The state of a session without events.
-    #[must_use]
     pub(crate) fn new(
         context: Arc<SessionContext>,
         session: SessionId,
@@ -77,9 +76,7 @@ impl Events {
     }
 
     /// Appends a page view and lists the page in the live activity.
-    ///
-    /// # Errors
-    /// The `ref` does not rise, or the journal is full. Nothing changes then.
+    /// Errors: the `ref` does not rise, or the journal is full. Nothing changes then.
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
@@ -105,9 +102,7 @@ impl Events {
     }
 
     /// Appends the state of a watch session, and starts or stops its clock.
-    ///
-    /// # Errors
-    /// The `ref` does not rise, too many watch sessions play, or the journal is full. Nothing changes then.
+    /// Errors: the `ref` does not rise, too many watch sessions play, or the journal is full. Nothing changes then.
     pub(crate) fn watch(&mut self, reference: Ref, watch: Watch) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let (id, state, content) = (watch.id, watch.state, watch.content.shared());

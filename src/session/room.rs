@@ -63,7 +63,6 @@ impl Future for RoomSession {
 impl RoomSession {
     /// Joins the room, or subscribes to it as a bot, and sends the welcome. Closes the socket with 1013 where a limit of
     /// rooms was reached since the request was checked.
-    #[must_use]
     pub(crate) fn join(
         context: Arc<SessionContext>,
         socket: Socket,

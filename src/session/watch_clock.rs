@@ -147,13 +147,11 @@ impl ClockTable {
 
 impl WatchClocks {
     /// A table without clocks, for at most `limit` of them. `rejections` counts evictions.
-    #[must_use]
     pub(crate) fn new(limit: usize, rejections: Rejections) -> Self {
         Self { limit, rejections, table: Mutex::default() }
     }
 
     /// Returns how long `id` has played until `now`, by the monotonic clock.
-    #[must_use]
     pub(crate) fn total(&self, id: Uuid, now: Duration) -> Duration {
         lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
     }
@@ -228,13 +226,11 @@ impl WatchClocks {
     }
 
     /// Returns the number of evicted clocks since the last call.
-    #[must_use]
     pub(crate) fn take_evicted(&self) -> usize {
         std::mem::take(&mut lock(&self.table).evicted)
     }
 
     /// The number of clocks.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         lock(&self.table).clocks.len()
     }

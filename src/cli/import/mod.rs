@@ -74,9 +74,7 @@ pub struct ImportSettings {
 }
 
 /// Imports all valid rows of the files, and reports the others.
-///
-/// # Errors
-/// A file cannot be opened, or a commit failed. Earlier commits stay.
+/// Errors: a file cannot be opened, or a commit failed. Earlier commits stay.
 pub(crate) async fn import(settings: ImportSettings) -> Result<Outcome, CommandError> {
     let ImportSettings { files, database_url, archive_dir, kind, fields, room, dry_run, report } = settings;
     let mapping = Mapping::new(kind, room, fields);

@@ -64,7 +64,6 @@ pub(crate) struct Commands {
 }
 
 /// Opens the command channels.
-#[must_use]
 pub(crate) fn open() -> (Lifecycle, Commands) {
     let ((maintain, maintenance), (erase, erasures)) =
         (mpsc::channel(COMMANDS_LIMIT), mpsc::channel(COMMANDS_LIMIT));
@@ -76,9 +75,7 @@ pub(crate) fn open() -> (Lifecycle, Commands) {
 
 impl Lifecycle {
     /// Starts a run, or joins the one in progress, and waits for its report.
-    ///
-    /// # Errors
-    /// The hub stops first.
+    /// Errors: the hub stops first.
     pub(crate) async fn maintain(&self) -> Result<MaintenanceReport, MaintenanceError> {
         let (reply, report) = oneshot::channel();
         self.maintenance.send(reply).await.map_err(|_| MaintenanceError::Stopped)?;
@@ -86,9 +83,7 @@ impl Lifecycle {
     }
 
     /// Erases a visitor from the database and the archives.
-    ///
-    /// # Errors
-    /// A step failed, or the hub stops first. A retry continues.
+    /// Errors: a step failed, or the hub stops first. A retry continues.
     pub(crate) async fn erase(&self, visitor: VisitorId) -> Result<Erased, MaintenanceError> {
         let (reply, erased) = oneshot::channel();
         self.erasures.send((visitor, reply)).await.map_err(|_| MaintenanceError::Stopped)?;

@@ -94,7 +94,6 @@ pub(crate) struct StatsResponse<'a> {
 
 impl StatsCache {
     /// An empty cache.
-    #[must_use]
     pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics) -> Self {
         let entries = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(2 * STALE_LIMIT).build();
         // A request that is cancelled at the wrong moment leaves its computation here; the time to live removes it.
@@ -104,9 +103,7 @@ impl StatsCache {
     }
 
     /// Returns the response to a query.
-    ///
-    /// # Errors
-    /// There is no entry, and the computation failed.
+    /// Errors: there is no entry, and the computation failed.
     pub(crate) async fn get(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
         let metrics = &self.0.metrics;
         let entry = self.0.entries.get(query).await.filter(|entry| self.age(entry) < STALE_LIMIT);

@@ -32,7 +32,6 @@ pub(crate) struct Span {
 }
 
 /// Returns the rollups that make up `period`, which has bounds at quarter hours.
-#[must_use]
 pub(crate) fn cover(period: Period, available: &AvailableRollups) -> Vec<Span> {
     let (mut at, to) = (bound(period.from, available), bound(period.to, available));
     let mut spans = Vec::<Span>::new();

@@ -33,7 +33,6 @@ pub struct StatsQuery {
 
 impl StatsQuery {
     /// A query of the whole hub, by days of UTC.
-    #[must_use]
     pub(crate) fn new(range: Range) -> Self {
         Self { range, room: None, zone: Zone::default(), prop: None }
     }

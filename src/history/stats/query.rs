@@ -61,9 +61,7 @@ const TEXTS: &str = "
 
 impl Store {
     /// Computes the figures of a query at the time `now`.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn stats(
         &self,
         query: &StatsQuery,

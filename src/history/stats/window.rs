@@ -44,13 +44,11 @@ impl Range {
     pub(crate) const NAMED: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
 
     /// Returns the range of this name.
-    #[must_use]
     pub(crate) fn find(name: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|range| range.name() == name)
     }
 
     /// The name of the range in requests and answers.
-    #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Day => "24h",
@@ -62,9 +60,7 @@ impl Range {
     }
 
     /// Returns the range from `from` to `to`.
-    ///
-    /// # Errors
-    /// It is empty, ends before it begins, or is longer than 20 years.
+    /// Errors: it is empty, ends before it begins, or is longer than 20 years.
     pub(crate) fn between(from: Time, to: Time) -> Result<Self, BadRange> {
         match to.millis().checked_sub(from.millis()) {
             None | Some(0) => Err(BadRange::Backwards),

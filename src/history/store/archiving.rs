@@ -26,9 +26,7 @@ const ROWS_PER_PAGE: u32 = if cfg!(test) { 4 } else { 2_000 };
 impl Store {
     /// Moves the rows of a month to an archive and drops its tables. A month without rows gets no archive. Returns what
     /// was written, or `None` if rows changed meanwhile and nothing was moved.
-    ///
-    /// # Errors
-    /// The database or a file operation failed; the rows are unchanged.
+    /// Errors: the database or a file operation failed; the rows are unchanged.
     pub(crate) async fn archive(
         &self,
         month: Month,
@@ -64,9 +62,7 @@ impl Store {
     }
 
     /// Completes or deletes what a crash left in the folder of archives.
-    ///
-    /// # Errors
-    /// The database or a file operation failed.
+    /// Errors: the database or a file operation failed.
     pub(crate) async fn recover_archives(&self, archives: &Archives) -> Result<(), LifecycleError> {
         let known = self.months().await?.into_iter();
         let known: BTreeMap<Month, _> =
@@ -84,10 +80,8 @@ impl Store {
 impl Store {
     /// Restores the rows of an archived month from `file`, which is not deleted. Rollups count archived rows already. A
     /// row that arrived again since then was counted duplicates, so one count is subtracted.
-    ///
-    /// # Errors
-    /// The month is not archived, the file is not its archive, or a commit failed. The month stays archived until all
-    /// rows are restored.
+    /// Errors: the month is not archived, the file is not its archive, or a commit failed. The month stays archived
+    /// until all rows are restored.
     pub(crate) async fn restore(&self, month: Month, file: PathBuf) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let archive = state.and_then(|state| state.archive).ok_or(LifecycleError::NotArchived(month))?;
@@ -122,9 +116,7 @@ impl Store {
     }
 
     /// Restores a month from the folder of archives, if it is archived.
-    ///
-    /// # Errors
-    /// Its archive is missing or cannot be restored.
+    /// Errors: its archive is missing or cannot be restored.
     pub(crate) async fn restore_from(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
         let state = months::one(&mut *self.readers.acquire().await?, month).await?;
         let Some(archive) = state.and_then(|state| state.archive) else { return Ok(()) };

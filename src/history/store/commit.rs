@@ -33,7 +33,6 @@ pub struct Changes {
 
 impl Changes {
     /// Whether nothing changed.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.page_views + self.watch_sessions + self.samples == 0
     }

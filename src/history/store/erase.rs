@@ -52,7 +52,6 @@ pub(crate) struct Erased {
 
 impl Erased {
     /// Whether nothing was erased.
-    #[must_use]
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self { wal_truncated: self.wal_truncated, ..Self::default() }
     }
@@ -60,9 +59,7 @@ impl Erased {
 
 impl Store {
     /// Erases a visitor. Does nothing for an unknown visitor.
-    ///
-    /// # Errors
-    /// The database or a file operation failed, or an archive is missing. A retry continues.
+    /// Errors: the database or a file operation failed, or an archive is missing. A retry continues.
     pub(crate) async fn erase(
         &self,
         visitor: &VisitorId,

@@ -27,9 +27,7 @@ pub(crate) struct DatabaseLock {
 
 impl DatabaseLock {
     /// Locks the database of a URL, which need not exist. Does not write to it.
-    ///
-    /// # Errors
-    /// Another hub holds the lock, or the folder cannot be created or written.
+    /// Errors: another hub holds the lock, or the folder cannot be created or written.
     pub(crate) async fn acquire(url: &str) -> Result<Self, OpenError> {
         let (_, path) = prepare(url).await?;
         let lock = lock_of(&path).and_then(|lock| Ok((private::create(&lock)?, lock)));

@@ -63,9 +63,7 @@ impl Store {
     }
 
     /// Deletes the quarter-hour rollups before `time`, one day per transaction. Returns how many days had some.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn drop_quarters(&self, time: Time) -> Result<u64, LifecycleError> {
         const MOVE: &str = "UPDATE horizon SET quarters_from = ?1";
         let goal = Level::Day.floor(time);
@@ -87,9 +85,7 @@ impl Store {
     }
 
     /// Makes the month rollups of a month that is over, room by room, from its days. Returns the number of rooms.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn sum_month(&self, month: Month) -> Result<usize, LifecycleError> {
         // From here on, commits change the month rollups too, so that each sum stays right after it is made.
         const BEGIN: &str = "UPDATE months SET summed = 'partly' WHERE month = ?1 AND summed = 'no'";
@@ -110,9 +106,7 @@ impl Store {
     }
 
     /// Updates SQLite's table statistics where it helps the query planner.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn optimize(&self) -> Result<(), LifecycleError> {
         let mut writer = self.connection().await?;
         // Samples some rows of each index, which blocks the writer for a few milliseconds only.
@@ -122,9 +116,7 @@ impl Store {
     }
 
     /// Returns all free pages to the disk, in slices.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn vacuum(&self) -> Result<Freed, LifecycleError> {
         let (mut freed, mut pages) = (Freed::default(), FIRST_PAGES);
         loop {
@@ -149,9 +141,7 @@ impl Store {
 
     /// Copies the write-ahead log into the file and truncates it, unless there are readers or a writer. Returns whether
     /// it is empty.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn checkpoint(&self) -> Result<bool, LifecycleError> {
         // Checks that the file at the path is the hub's.
         drop(self.connection().await?);

@@ -130,9 +130,7 @@ impl Store {
     }
 
     /// Applies the migrations that are missing.
-    ///
-    /// # Errors
-    /// A migration failed, the file has migrations of a newer version, or the file cannot be used.
+    /// Errors: a migration failed, the file has migrations of a newer version, or the file cannot be used.
     pub(crate) async fn migrate(&self) -> Result<Migrated, OpenError> {
         drop(self.connection().await?);
         let before = applied(&self.writer).await?;
@@ -167,7 +165,6 @@ impl Store {
     }
 
     /// Returns the version of a room's figures, or of the whole hub's. It rises with each change of them.
-    #[must_use]
     pub(crate) fn version(&self, room: Option<&RoomId>) -> u64 {
         self.versions.of(room)
     }
@@ -194,7 +191,6 @@ impl Store {
     }
 
     /// The database's path.
-    #[must_use]
     pub(crate) fn path(&self) -> PathBuf {
         self.readers.connect_options().get_filename().to_path_buf()
     }

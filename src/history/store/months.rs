@@ -108,17 +108,13 @@ pub(super) async fn add_restored(
 
 impl Store {
     /// Returns the states of all months, in order.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
         Ok(all(&mut *self.readers.acquire().await?).await?)
     }
 
     /// Returns the archived months.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         Ok(archived(&mut *self.readers.acquire().await?).await?)
     }

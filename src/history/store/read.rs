@@ -327,9 +327,7 @@ pub(crate) struct EventReader {
 
 impl EventReader {
     /// Returns the next page, or `None` at the end.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(self.pages.next(&mut connection).await?)
@@ -338,18 +336,14 @@ impl EventReader {
 
 impl Store {
     /// Returns the months that have tables.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
         let mut connection = self.readers.acquire().await?;
         Ok(Partitions::read(&mut connection).await?.live)
     }
 
     /// Counts the events of a month that has tables.
-    ///
-    /// # Errors
-    /// The database failed.
+    /// Errors: the database failed.
     pub(crate) async fn count(&self, month: Month) -> Result<u64, ReadError> {
         let counts =
             RowKind::VARIANTS.iter().map(|kind| format!("(SELECT count(*) FROM {})", kind.table(month)));
@@ -358,7 +352,6 @@ impl Store {
     }
 
     /// Reads the events of a month that has tables.
-    #[must_use]
     pub(crate) fn events(&self, month: Month) -> EventReader {
         EventReader { readers: self.readers.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }
     }

@@ -27,9 +27,7 @@ pub(crate) struct SavedHold {
 impl Store {
     /// Replaces the saved holds. `holds` is called within the transaction, so that visitors who were erased before are
     /// not included. Writes nothing if there are no holds before and after.
-    ///
-    /// # Errors
-    /// The database is locked, full, gone or damaged. It is unchanged.
+    /// Errors: the database is locked, full, gone or damaged. It is unchanged.
     pub(crate) async fn save_holds(&self, holds: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
         const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until)
             SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until'
@@ -47,9 +45,7 @@ impl Store {
     }
 
     /// Reads the saved holds. One of another version that this version cannot read is `None`.
-    ///
-    /// # Errors
-    /// As above.
+    /// Errors: as above.
     pub(crate) async fn saved_holds(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
         let query = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
         let rows = query.fetch_all(&mut *self.connection().await?).await?;

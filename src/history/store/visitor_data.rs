@@ -70,9 +70,7 @@ impl Found {
 
 impl Store {
     /// Reads a visitor's data, archives included. It is empty for an unknown visitor.
-    ///
-    /// # Errors
-    /// The database failed, or an archive is missing or damaged.
+    /// Errors: the database failed, or an archive is missing or damaged.
     pub(crate) async fn visitor_data(
         &self,
         visitor: &VisitorId,

@@ -47,7 +47,7 @@ impl Vocabulary {
     /// Parses a comma-separated list of names, each `[a-z][a-z0-9-]{0,31}`.
     ///
     /// # Errors
-    /// A name breaks the rule or is listed twice, or there are more than [`MOODS_LIMIT`].
+    /// A name breaks the rule or is listed twice, or there are more than 64.
     pub fn parse(list: &str) -> Result<Self, BadVocabulary> {
         let mut names: Vec<Box<str>> = Vec::new();
         for name in list.split(',').map(str::trim) {

@@ -14,7 +14,7 @@ use super::commit::{self, Identified};
 use super::months::{self, Archive, MonthState};
 use super::partition::{Partitions, RowKind};
 use super::read::Pages;
-use super::{LifecycleError, Store, dictionary};
+use super::{LifecycleError, Store, dictionary, roll_up};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source, Written, checksum, parse_line};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
@@ -168,7 +168,7 @@ async fn restore_rows(connection: &mut SqliteConnection, events: &Batch) -> Resu
     delta.subtract(&duplicates, &ids);
     // A subtracted event may be the last appearance of a visitor whose rows are restored only now.
     delta.add_visitors(&restored, &ids);
-    commit::roll_up(connection, &partitions, &delta).await?;
+    roll_up::apply(connection, &partitions, &delta).await?;
     // The archived and the stored state of a watch session merge.
     commit::store(connection, &Batch { watches: duplicates.watches, ..Batch::default() }).await?;
     Ok(())

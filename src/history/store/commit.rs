@@ -5,17 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use roaring::RoaringBitmap;
 use sqlx::SqliteConnection;
-use strum::VariantArray;
 use uuid::Uuid;
 
 use super::insert::{self, EventRow};
 use super::partition::{Partitions, RowKind};
-use super::{dictionary, read, rollups};
-use crate::history::calendar::{Level, Month};
+use super::{dictionary, read, roll_up};
+use crate::history::calendar::Month;
 use crate::history::event::{Batch, PageViewEvent, TotalSample, WatchEvent};
-use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId, DictionaryIds, RollupDelta, RollupKey};
+use crate::history::rollup::{DictionaryIds, RollupDelta};
 use crate::protocol::{RoomId, Time};
 
 /// The changes of a commit.
@@ -69,7 +67,7 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
     let mut delta = RollupDelta::default();
     delta.subtract(&taken, &ids);
     delta.add(&added, &ids);
-    roll_up(connection, &partitions, &delta).await?;
+    roll_up::apply(connection, &partitions, &delta).await?;
     Ok(Changes {
         page_views: added.page_views.len(),
         watch_sessions: added.watches.len(),
@@ -105,85 +103,6 @@ pub(super) async fn insert_all(
         insert::rows(connection, &RowKind::Presence.table(month), &samples).await?;
     }
     Ok(())
-}
-
-/// Applies `delta` to the rollups, after the raw rows, and returns the changed rollups of page views and watch
-/// sessions.
-pub(super) async fn roll_up(
-    connection: &mut SqliteConnection,
-    partitions: &Partitions,
-    delta: &RollupDelta,
-) -> Result<BTreeSet<RollupKey>, sqlx::Error> {
-    let retained = RetainedRollups { quarters_from: quarters_from(connection).await?, partitions };
-    let removed = removed_visitors(connection, &retained, delta.removed().collect()).await?;
-    let activity = delta.activity(|level, at| retained.has(level, at));
-    rollups::change_activity(connection, &activity, &removed).await?;
-    rollups::change_presence(connection, &delta.presence(|level, at| retained.has(level, at))).await?;
-    Ok(activity.into_keys().chain(removed.into_keys()).collect())
-}
-
-/// Which rollups exist.
-struct RetainedRollups<'a> {
-    quarters_from: Time,
-    partitions: &'a Partitions,
-}
-
-impl RetainedRollups<'_> {
-    fn has(&self, level: Level, at: Time) -> bool {
-        match level {
-            Level::Quarter => at >= self.quarters_from,
-            Level::Day => true,
-            Level::Month => self.partitions.is_summed(Month::of(at)),
-        }
-    }
-}
-
-/// The start of quarter-hour rollups.
-pub(in crate::history) async fn quarters_from(
-    connection: &mut SqliteConnection,
-) -> Result<Time, sqlx::Error> {
-    let from = sqlx::query_scalar("SELECT quarters_from FROM horizon").fetch_one(connection).await?;
-    Ok(Time::from_millis(from))
-}
-
-/// Returns the visitors to remove from each rollup, because their last row there was deleted.
-async fn removed_visitors(
-    connection: &mut SqliteConnection,
-    retained: &RetainedRollups<'_>,
-    appearances: Vec<Appearance>,
-) -> Result<BTreeMap<RollupKey, RoaringBitmap>, sqlx::Error> {
-    let mut removed = BTreeMap::<RollupKey, RoaringBitmap>::new();
-    let mut candidates = BTreeMap::<Month, BTreeSet<Appearance>>::new();
-    for appearance in appearances {
-        candidates.entry(Month::of(appearance.at)).or_default().insert(appearance);
-    }
-    for (month, candidates) in candidates {
-        let visitors: BTreeSet<DictionaryId> =
-            candidates.iter().map(|appearance| appearance.visitor).collect();
-        let is_live = retained.partitions.live.contains(&month);
-        let rows = if is_live { read::appearances(connection, month, &visitors).await? } else { Vec::new() };
-        let mut present = HashSet::new();
-        for row in rows {
-            for level in Level::VARIANTS.iter().copied() {
-                present.extend(
-                    [row.room, ALL_ROOMS].map(|room| (row.visitor, level, room, level.floor(row.at))),
-                );
-            }
-        }
-        for appearance in candidates {
-            for (level, room) in Level::VARIANTS
-                .iter()
-                .copied()
-                .flat_map(|level| [(level, appearance.room), (level, ALL_ROOMS)])
-            {
-                let at = level.floor(appearance.at);
-                if retained.has(level, at) && !present.contains(&(appearance.visitor, level, room, at)) {
-                    removed.entry(RollupKey { level, room, at }).or_default().insert(appearance.visitor);
-                }
-            }
-        }
-    }
-    Ok(removed)
 }
 
 /// Returns the events whose id is neither stored nor earlier in the batch, in the order of ids, as the tables are.

@@ -13,14 +13,13 @@ use sqlx::SqliteConnection;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-use super::commit;
 use super::dictionary::{self, Dictionary};
 use super::months::{self, Archive, MonthRows, MonthState};
 use super::partition::{Partitions, RowKind};
 use super::read::{self, Pages};
 use super::references::{self, References};
 use super::visitor_data::{visitor_event, visitor_rows};
-use super::{LifecycleError, Store, insert};
+use super::{LifecycleError, Store, insert, roll_up};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
@@ -256,7 +255,7 @@ impl<'a> Eraser<'a> {
         let mut delta = RollupDelta::default();
         delta.subtract(rows, &ids);
         let partitions = Partitions::read(connection).await?;
-        self.rollups.extend(commit::roll_up(connection, &partitions, &delta).await?);
+        self.rollups.extend(roll_up::apply(connection, &partitions, &delta).await?);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::time::Instant;
 
 use super::codec::millis;
-use super::commit::quarters_from;
+use super::roll_up::quarters_from;
 use super::rollups;
 use super::{LifecycleError, OpenError, Store};
 use crate::history::calendar::{Level, Month};

@@ -20,6 +20,7 @@ mod partition;
 mod read;
 mod recount;
 mod references;
+mod roll_up;
 pub(super) mod rollups;
 mod saved_holds;
 mod versions;

@@ -8,8 +8,8 @@ use std::fmt;
 use sqlx::{Connection, SqliteConnection};
 use strum::VariantArray;
 
-use super::commit::quarters_from;
 use super::partition::Partitions;
+use super::roll_up::quarters_from;
 use super::{ReadError, Store, dictionary, months, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
 use crate::history::rollup::{ActivityRollup, PresenceRollup, RollupDelta, RollupKey};

@@ -81,6 +81,9 @@ struct Args {
     /// Measure honest members beside hostile peers, and nothing else
     #[arg(long, conflicts_with_all = ["grow", "cost"])]
     hostile: bool,
+    /// With --hostile, attack the history by distinct texts and ids instead
+    #[arg(long, requires = "hostile")]
+    cardinality: bool,
     /// How long the attacks of --hostile last, in each run
     #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     hostile_for: Duration,
@@ -143,7 +146,8 @@ fn measure(args: &Args) -> Outcome<bool> {
     }
     if args.hostile {
         let (addresses, only) = (args.addresses.clone(), args.attacks.clone());
-        return hostile::run(&args.hub, &hostile::Plan { time: args.hostile_for, addresses, only });
+        let (time, cardinality) = (args.hostile_for, args.cardinality);
+        return hostile::run(&args.hub, &hostile::Plan { time, addresses, cardinality, only });
     }
     if args.peers {
         let versions = Peer::ALL.into_iter().map(Peer::version).collect::<Outcome<Vec<_>>>()?;

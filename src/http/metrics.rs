@@ -17,7 +17,7 @@ use crate::rejections::Rejections;
 use crate::transport::metrics::TransportMetrics;
 
 /// Bounds of histograms of durations, in seconds: from one fsync to the archiving of months.
-const SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0];
+const SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0];
 
 /// Bounds of the flush size, in events.
 const FLUSH_EVENTS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];

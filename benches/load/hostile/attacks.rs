@@ -52,7 +52,7 @@ const LONG: Duration = Duration::from_hours(1);
 const TICK: Duration = Duration::from_millis(20);
 
 /// The defaults: a peer that reads, sends nothing, and stays until the hub closes it.
-const PEER: Attack = Attack {
+pub(super) const PEER: Attack = Attack {
     name: "",
     opening: |_| Vec::new(),
     then: Then::Wait,

@@ -5,11 +5,12 @@
 //! bar must be met; at the end every honest member must have the right state, and every acked event must be in
 //! SQLite once.
 //!
-//! The benchmark is about denial of service. The attackers' texts come from sets of a fixed size, because distinct
-//! names and values test the history's cardinality, which is another subject.
+//! There are two sets of attacks. `attacks` is about sockets and requests; its texts come from sets of a fixed size.
+//! `cardinality` is about the history: all its texts and ids are distinct.
 
 mod attackers;
 mod attacks;
+mod cardinality;
 mod http_clients;
 mod loopback;
 mod members;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use self::attackers::{AttackCounts, Attackers};
 use self::attacks::{ATTACKS, Attack};
+use self::cardinality::{CARDINALITY, ROLLED_UP};
 use self::http_clients::{Clients, Reply};
 use self::loopback::LoopbackProbe;
 use self::members::{MEMBERS, Members, Settled};
@@ -45,6 +47,7 @@ const SETTINGS: Settings<'_> = &[
     ("MAX_ROOMS", "10000"),
     ("RUST_LOG", "info"),
     ("TOKEN_SECRET", tokens::SECRET),
+    ("ROLLUP_PROPS", ROLLED_UP),
 ];
 
 /// The quiet phase; it is no longer than the attacks.
@@ -62,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     /// Source addresses of the attackers, one run for each number.
     pub(crate) addresses: Vec<u8>,
+    /// Whether the attacks are those on the history's cardinality.
+    pub(crate) cardinality: bool,
     /// Only attacks whose names contain one of these; where it is empty, all.
     pub(crate) only: Vec<String>,
 }
@@ -71,7 +76,8 @@ pub(crate) fn run(hub: &Path, plan: &Plan) -> Outcome<bool> {
     let is_selected = |attack: &&Attack| {
         plan.only.is_empty() || plan.only.iter().any(|part| attack.name.contains(part.as_str()))
     };
-    let attacks: Vec<_> = ATTACKS.iter().filter(is_selected).collect();
+    let all = if plan.cardinality { CARDINALITY } else { ATTACKS };
+    let attacks: Vec<_> = all.iter().filter(is_selected).collect();
     if attacks.is_empty() {
         return Err("--attacks selects no attack".into());
     }
@@ -80,7 +86,7 @@ pub(crate) fn run(hub: &Path, plan: &Plan) -> Outcome<bool> {
         print_line(format_args!("\nAttacks from {addresses} address(es), for {:?}", plan.time));
         let mut run = Run::start(hub)?;
         let ended = run.run_phases(plan.time, *addresses, &attacks);
-        right &= run.report(ended, &attacks)?;
+        right &= run.report(ended, &attacks, plan.cardinality)?;
     }
     Ok(right)
 }
@@ -169,7 +175,7 @@ impl Run {
     }
 
     /// Prints the measurements and checks the hub's state. Returns whether all results are right and all bars are met.
-    fn report(mut self, ended: Outcome<Settled>, attacks: &[&Attack]) -> Outcome<bool> {
+    fn report(mut self, ended: Outcome<Settled>, attacks: &[&Attack], cardinality: bool) -> Outcome<bool> {
         phase::print(&self.phases);
         print_attacks(attacks, &self.counts, self.attacked);
         print_counters(&self.metrics);
@@ -187,7 +193,11 @@ impl Run {
         };
         let posts: Vec<_> = self.phases.iter().flat_map(|phase| &phase.durable).collect();
         let lost = if settled.is_some() { count_lost(&self.server, &posts)? } else { 0 };
-        let met = phase::print_bars(&bars(&self.phases, lost, self.peak.max(self.memory.take().1)));
+        let mut bars = bars(&self.phases, lost, self.peak.max(self.memory.take().1));
+        if cardinality {
+            bars.extend(history_bars(&self.server)?);
+        }
+        let met = phase::print_bars(&bars);
         print_rejected(&posts);
         Ok(is_right && met)
     }
@@ -216,6 +226,44 @@ fn bars(phases: &[Phase], lost: usize, peak: f64) -> Vec<Bar> {
         ),
         bar("resident memory, peak", peak / 1e6, 256.0, " MB"),
     ]
+}
+
+/// The bars of the history: the time of a flush, and the files relative to the events in them.
+fn history_bars(server: &Server) -> Outcome<[Bar; 2]> {
+    // The bytes of the events as a client sends them; 42, 11, … are the names and the punctuation of JSON.
+    const EVENTS: &str = "
+        SELECT CAST((SELECT ifnull(sum(42 + length(id) + length(room) + length(visitor) + length(path)
+                    + ifnull(11 + length(title), 0) + ifnull(14 + length(referrer), 0)
+                    + ifnull(9 + length(props), 0)), 0) FROM page_views)
+             + (SELECT ifnull(sum(75 + length(id) + length(room) + length(visitor) + length(content)
+                    + length(state) + length(watched_ms) + ifnull(9 + length(props), 0)), 0)
+                FROM watch_sessions) AS REAL)";
+    let events = events::query_all::<(f64,)>(server, EVENTS)?.first().map_or(f64::NAN, |row| row.0);
+    let files: u64 = ["", "-wal"]
+        .into_iter()
+        .filter_map(|end| std::fs::metadata(format!("{}{end}", server.database().display())).ok())
+        .map(|file| file.len())
+        .sum();
+    let metrics = metrics(server)?;
+    let flushes = |label: &str| {
+        let name = format!("breathing_room_flush_duration_seconds_{label}");
+        metrics.get(&name).copied().unwrap_or(f64::NAN)
+    };
+    print_line(format_args!(
+        "Database and write-ahead log: {:.0} MB; the events as JSON: {:.0} MB.",
+        files as f64 / 1e6,
+        events / 1e6
+    ));
+    let slow = flushes("count") - flushes(r#"bucket{le="2"}"#);
+    Ok([
+        Bar { name: "flushes over 2 s", measured: slow, most: 0.0, unit: "" },
+        Bar {
+            name: "database and log, relative to the events as JSON",
+            measured: files as f64 / events,
+            most: 3.0,
+            unit: " x",
+        },
+    ])
 }
 
 /// The number of durable posts with a 200 that are not in SQLite exactly once.
@@ -348,7 +396,7 @@ fn is_complete(present: f64) -> bool {
 fn wait_for_count(server: &Server, members: &mut Members) -> Outcome<f64> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let present = metrics(server)?.get("breathing_room_people").copied().unwrap_or_default();
+        let present = metrics(server)?.get("breathing_room_visitors").copied().unwrap_or_default();
         if is_complete(present) || Instant::now() > deadline {
             return Ok(present);
         }

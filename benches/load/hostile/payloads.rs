@@ -1,7 +1,6 @@
 //! The payloads of the attacks: requests, frames and events, by the number of the peer.
 //!
-//! Names, paths, contents and properties come from sets of a fixed size: distinct ones would grow the history, and
-//! the benchmark is about denial of service.
+//! Names, paths, contents and properties come from sets of a fixed size: `cardinality` has the distinct ones.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,13 +22,13 @@ const TEXTS: u32 = 200;
 const PATH: usize = 512;
 
 /// The largest body of a post in bytes.
-const BODY: usize = 64 * 1024;
+pub(super) const BODY: usize = 64 * 1024;
 
 /// Bytes of one write of a flood.
 const BURST: usize = 64 * 1024;
 
 /// The next number, for values that must rise on each socket, or differ.
-fn next() -> u32 {
+pub(super) fn next() -> u32 {
     static NUMBERS: AtomicU32 = AtomicU32::new(1);
     NUMBERS.fetch_add(1, Ordering::Relaxed)
 }
@@ -38,7 +37,7 @@ fn visitor(number: u32) -> String {
     format!("bad-{}", number % VISITORS)
 }
 
-fn poster(number: u32) -> String {
+pub(super) fn poster(number: u32) -> String {
     format!("poster-{}", number % POSTERS)
 }
 

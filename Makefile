@@ -1,6 +1,6 @@
 # The commands of the README and .ci/run. Everything else is plain cargo and npm.
 
-.PHONY: run release test browser-test contract-test simulation program web bench cost audit autobahn fuzz format
+.PHONY: run release test browser-test contract-test test-deploy simulation program web bench cost audit autobahn fuzz format
 
 # Builds the hub, starts it on http://127.0.0.1:8080/ with its database in data/, and prints the address. The build is
 # hardly optimized, so it is faster; use `make release` to deploy.
@@ -56,6 +56,10 @@ browser-test: program
 # if it is missing. For other requests: make contract-test SEED=2
 contract-test: web program
 	tests/contract/run $(ARGS)
+
+# Tests the files in deploy/: alerts and dashboard. On Debian, it fetches promtool if it is missing.
+test-deploy:
+	tests/deploy/run
 
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
 # Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.

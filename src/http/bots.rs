@@ -17,7 +17,7 @@ static BOTS: LazyLock<isbot::Bots> = LazyLock::new(|| {
 });
 
 /// Returns whether a known bot sent these headers.
-pub(crate) fn sent(headers: &HeaderMap) -> bool {
+pub(crate) fn is_bot(headers: &HeaderMap) -> bool {
     headers.get(USER_AGENT).is_some_and(|agent| BOTS.is_bot(&String::from_utf8_lossy(agent.as_bytes())))
 }
 
@@ -29,9 +29,9 @@ mod tests {
 
     #[test]
     fn known_bots_are_detected_and_browsers_are_not() {
-        let sent = |agent: &str| {
+        let is_bots = |agent: &str| {
             let agent = HeaderValue::from_bytes(agent.as_bytes()).unwrap();
-            sent(&HeaderMap::from_iter([(USER_AGENT, agent)]))
+            is_bot(&HeaderMap::from_iter([(USER_AGENT, agent)]))
         };
         for bot in [
             "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
@@ -39,7 +39,7 @@ mod tests {
             "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) é",
             "curl/8.5.0",
         ] {
-            assert!(sent(bot), "{bot}");
+            assert!(is_bots(bot), "{bot}");
         }
         for browser in [
             "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -51,8 +51,8 @@ mod tests {
             "our-app é/1.0",
             "",
         ] {
-            assert!(!sent(browser), "{browser}");
+            assert!(!is_bots(browser), "{browser}");
         }
-        assert!(!super::sent(&HeaderMap::new()));
+        assert!(!is_bot(&HeaderMap::new()));
     }
 }

@@ -64,6 +64,10 @@ pub(crate) struct Sender {
 pub(crate) struct Queued {
     /// The number of events.
     queued: usize,
+    /// Present if the `User-Agent` is a known bot's: the events are stored and count nowhere.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    bot: bool,
 }
 
 /// The events are committed to the database.
@@ -71,6 +75,15 @@ pub(crate) struct Queued {
 pub(crate) struct Committed {
     /// The number of events.
     committed: usize,
+    /// As in [`Queued`].
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    bot: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What a client reports in a post: the fields of the socket's message.
@@ -105,7 +118,7 @@ pub(crate) async fn post<T: Report>(
     let claims = access.claims(&headers)?;
     let durable = params?.0.is_durable()?;
     let text = read_body(&state, address, &headers, body).await?;
-    let is_bot = bots::sent(&headers);
+    let is_bot = bots::is_bot(&headers);
     let event = |actor: Actor, report: T, at| {
         if let Some(claims) = &claims {
             claims.for_visitor(&actor.visitor)?.for_room(&actor.room)?;
@@ -124,9 +137,9 @@ pub(crate) async fn post<T: Report>(
     })?;
     if durable && count > 0 {
         state.context.journal.flush().await?;
-        return Ok(Json(Committed { committed: count }).into_response());
+        return Ok(Json(Committed { committed: count, bot: is_bot }).into_response());
     }
-    Ok((StatusCode::ACCEPTED, Json(Queued { queued: count })).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Queued { queued: count, bot: is_bot })).into_response())
 }
 
 /// Reads the body as text. Its type must be JSON, or plain text as beacons send it.
@@ -200,8 +213,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<usize, (ErrorCode, String)> {
-        let event = |who, view: PageView, at| {
-            PageViewEvent::new(who, view, at).map(Event::PageView).map_err(ApiError::BadBody)
+        let event = |actor, view: PageView, at| {
+            PageViewEvent::new(actor, view, at).map(Event::PageView).map_err(ApiError::BadBody)
         };
         parse_events(text, false, Time::from_millis(1), event).map(|batch| batch.len()).map_err(|error| {
             match error {

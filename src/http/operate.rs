@@ -161,7 +161,7 @@ fn readings(state: &OperateState) -> Vec<Reading> {
             "Open room sockets of known bots",
             state.context.registry.bot_sessions() as f64,
         ),
-        gauge("breathing_room_people", "Distinct visitors over all rooms", totals.visitors as f64),
+        gauge("breathing_room_visitors", "Distinct visitors over all rooms", totals.visitors as f64),
         gauge("breathing_room_rooms", "Rooms with at least one visitor", totals.rooms as f64),
         gauge(
             "breathing_room_watch_clocks",

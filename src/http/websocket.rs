@@ -89,13 +89,13 @@ pub(crate) async fn room(
     })?;
     let permit = live.sockets.admit(address)?;
     let handshake = Handshake::check(&request)?;
-    let who = Actor { room, visitor, is_bot: bots::sent(request.headers()) };
+    let actor = Actor { room, visitor, is_bot: bots::is_bot(request.headers()) };
     let context = Arc::clone(&live.context);
     Ok(Socket::open(&live.sessions, permit, handshake, move |socket| {
         if let Some(end) = end {
             socket.set_expiry(end);
         }
-        RoomSession::join(context, socket, &who, mood)
+        RoomSession::join(context, socket, &actor, mood)
     }))
 }
 

@@ -39,7 +39,7 @@ async fn bot_gets_all_state_and_is_not_counted() {
     assert_eq!((&live["liveUsers"], &live["sessions"]), (&json!(2), &json!(2)));
     assert_eq!(live["moods"], json!({ "calm": 1 }));
     assert_eq!(hub.debug("botSessions").await, 1);
-    for (name, expected) in [("sessions", 2.0), ("bot_sessions", 1.0), ("people", 2.0), ("joins_total", 2.0)]
+    for (name, expected) in [("sessions", 2.0), ("bot_sessions", 1.0), ("visitors", 2.0), ("joins_total", 2.0)]
     {
         assert_eq!(hub.metric(&format!("breathing_room_{name}")).await, expected, "{name}");
     }
@@ -123,19 +123,22 @@ async fn user_agent_marks_posted_events_as_bot() {
     let view = |path: &str| json!({ "id": Uuid::new_v4(), "path": path, "visitor": "v", "room": "lobby" });
     let post = |path: &str| hub.post("/page-view?durable=true").json(&view(path));
     post("/none").send().await.expect(200);
-    post("/browser").header("user-agent", BROWSER).send().await.expect(200);
+    let browser = post("/browser").header("user-agent", BROWSER).send().await.expect(200);
+    assert_eq!(browser, json!({ "committed": 1 }));
     let many = json!([view("/bot-1"), view("/bot-2")]);
     let many = hub.post("/page-view?durable=true").json(&many).header("user-agent", BOT);
-    many.send().await.expect(200);
+    assert_eq!(many.send().await.expect(200), json!({ "committed": 2, "bot": true }));
+    let queued = hub.post("/page-view").json(&view("/bot-3")).header("user-agent", BOT);
+    assert_eq!(queued.send().await.expect(202), json!({ "queued": 1, "bot": true }));
     let watch = json!({ "id": Uuid::new_v4(), "content": "c", "state": "ended", "watchedMs": 5,
         "visitor": "v", "room": "lobby" });
     let watch = hub.post("/watch-session?durable=true").json(&watch).header("user-agent", BOT);
     watch.send().await.expect(200);
     let bots = "SELECT json_quote(path) FROM page_views WHERE is_bot ORDER BY path";
-    assert_eq!(hub.rows(bots).await, ["/bot-1", "/bot-2"]);
-    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [4]);
+    assert_eq!(hub.rows(bots).await, ["/bot-1", "/bot-2", "/bot-3"]);
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [5]);
     assert_eq!(hub.rows("SELECT count(*) FROM watch_sessions WHERE is_bot").await, [1]);
-    assert_eq!(hub.metric("breathing_room_bot_events_total").await, 3.0);
+    assert_eq!(hub.metric("breathing_room_bot_events_total").await, 4.0);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! docs/operations.md: it lists exactly the exported metrics, and every health reason.
+//! docs/operations.md lists exactly the exported metrics, and every health reason. The files in deploy/ use only these
+//! metrics, and each alert has a test and a section.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +7,12 @@ use serde_json::Value;
 
 use crate::support::Hub;
 
+fn read(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
 fn operations() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap()
+    read("docs/operations.md")
 }
 
 /// The metric names in a text, without the suffixes of histograms.
@@ -51,5 +56,35 @@ async fn every_health_reason_is_documented() {
         "overdue",
     ] {
         assert!(operations().contains(&format!("| `{reason}` |")), "{reason}");
+    }
+}
+
+#[test]
+fn deploy_uses_documented_metrics_only() {
+    let operations = operations();
+    let documented = names(&operations);
+    for file in [
+        "deploy/prometheus/rules.yml",
+        "deploy/prometheus/rules_test.yml",
+        "deploy/grafana/breathing-room.json",
+    ] {
+        let text = read(file);
+        let used = names(&text);
+        assert!(!used.is_empty(), "{file}");
+        assert_eq!(used.difference(&documented).collect::<Vec<_>>(), Vec::<&&str>::new(), "{file}");
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_and_a_section() {
+    let (rules, tests, operations) =
+        (read("deploy/prometheus/rules.yml"), read("deploy/prometheus/rules_test.yml"), operations());
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10);
+    for alert in alerts {
+        assert!(tests.contains(&format!("- alertname: {alert}\n")), "{alert} has no test");
+        assert!(operations.contains(&format!("### {alert}\n")), "{alert} has no section");
+        let runbook = format!("runbook_url: \"docs/operations.md#{}\"", alert.to_lowercase());
+        assert!(rules.contains(&runbook), "{alert} has no runbook");
     }
 }

@@ -66,7 +66,7 @@ async fn metrics_match_the_activity() {
     for (name, expected) in [
         ("connections", 2.0),
         ("sessions", 2.0),
-        ("people", 1.0),
+        ("visitors", 1.0),
         ("rooms", 2.0),
         ("joins_total", 3.0),
         ("leaves_total", 1.0),

@@ -253,7 +253,7 @@ async fn accept_errors_are_retried_with_pauses() {
     let hub = Program::start(folder.path(), &[]).await;
     let mut ann = hub.join("lobby", "ann").await;
     let mut open = Connection::open_database(&hub.address).await;
-    open.metric("breathing_room_people").await; // the kernel reports the connection with its first bytes
+    open.metric("breathing_room_visitors").await; // the kernel reports the connection with its first bytes
     let allow = |files| {
         let limit = Rlimit { current: Some(files), maximum: Some(1_000) };
         prlimit(Some(hub.id()), Resource::Nofile, limit).unwrap();

@@ -12,6 +12,7 @@ pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod lifecycle;
 pub(crate) mod metrics;
+pub(crate) mod normalize;
 pub(crate) mod record;
 pub(crate) mod rollup;
 pub(crate) mod stats;

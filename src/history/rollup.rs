@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use roaring::RoaringBitmap;
 use strum::VariantArray;
-use url::Url;
 
 use super::calendar::Level;
 use super::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use super::normalize::properties;
 use crate::protocol::{RoomId, Time, VisitorId};
 
 /// The id of a text in the database's dictionary.
@@ -18,12 +18,6 @@ pub(crate) type DictionaryId = u32;
 
 /// The id of the whole hub, in place of a room.
 pub(crate) const ALL_ROOMS: DictionaryId = 0;
-
-/// Longer values of a property are truncated to this many bytes.
-const VALUE_LIMIT: usize = 64;
-
-/// The end of a truncated value.
-pub(crate) const TRUNCATED: char = '…';
 
 /// How often each text occurred.
 pub(crate) type Counts = BTreeMap<DictionaryId, i64>;
@@ -326,28 +320,4 @@ pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
             counts.remove(text);
         }
     }
-}
-
-/// Returns the host of a referrer that is a URL, without `www.`.
-pub(crate) fn referrer_host(referrer: &str) -> Option<String> {
-    let url = Url::parse(referrer).ok()?;
-    let host = url.host_str()?;
-    Some(host.strip_prefix("www.").unwrap_or(host).to_owned())
-}
-
-/// Returns a page view's properties as pairs of texts. Long values are truncated.
-pub(crate) fn properties(view: &PageViewEvent) -> impl Iterator<Item = (String, String)> {
-    let json = view.props.as_ref().map(|props| serde_json::from_str::<serde_json::Value>(props.as_json()));
-    let object = match json {
-        Some(Ok(serde_json::Value::Object(object))) => object,
-        _ => serde_json::Map::new(),
-    };
-    object.into_iter().map(|(key, value)| match value {
-        serde_json::Value::String(text) if text.len() > VALUE_LIMIT => (
-            key,
-            format!("{}{TRUNCATED}", text.get(..text.floor_char_boundary(VALUE_LIMIT)).unwrap_or_default()),
-        ),
-        serde_json::Value::String(text) => (key, text),
-        other => (key, other.to_string()),
-    })
 }

@@ -10,7 +10,8 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::codec::json;
 use crate::history::event::Batch;
-use crate::history::rollup::{DictionaryId, DictionaryIds, properties, referrer_host};
+use crate::history::normalize::{properties, referrer_host};
+use crate::history::rollup::{DictionaryId, DictionaryIds};
 
 /// A dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use super::partition::{Partitions, RowKind};
 use super::rollups;
 use crate::history::calendar::{Level, Month};
 use crate::history::event::Batch;
-use crate::history::rollup::{ALL_ROOMS, DictionaryId, TRUNCATED};
+use crate::history::normalize::TRUNCATED;
+use crate::history::rollup::{ALL_ROOMS, DictionaryId};
 use crate::protocol::VisitorId;
 
 /// Texts per page.

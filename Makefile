@@ -57,8 +57,9 @@ browser-test: program
 contract-test: web program
 	tests/contract/run $(ARGS)
 
-# Tests the files in deploy/: alerts and dashboard. On Debian, it fetches promtool if it is missing.
-test-deploy:
+# Tests the files in deploy/: alerts with promtool, the systemd unit, and nginx and Caddy in front of a hub. On Debian, it
+# fetches what is missing.
+test-deploy: web program
 	tests/deploy/run
 
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.

@@ -1,9 +1,10 @@
-//! The commands of the program: `serve`, `check`, `export`, `import` and `token`.
+//! The commands of the program: `serve`, `check`, `backup`, `restore`, `export`, `import` and `token`.
 //!
 //! Each command is a function from its settings to an [`Outcome`]. The store does the work on the database; this module
 //! reads and writes files.
 
 mod args;
+mod backup;
 mod check;
 mod columns;
 mod export;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use backup::{BackupSettings, RestoreSettings};
 use check::CheckSettings;
 use export::ExportSettings;
 use import::ImportSettings;
@@ -28,7 +30,7 @@ use serve::ServeSettings;
 use token::TokenSettings;
 
 use crate::auth::BadKeys;
-use crate::history::store::{CommitError, LifecycleError, OpenError, ReadError};
+use crate::history::store::{BackupError, CommitError, LifecycleError, OpenError, ReadError};
 use crate::time::Clock;
 use output::print_error;
 
@@ -54,6 +56,10 @@ pub enum Command {
     Serve(Box<ServeSettings>),
     /// Recount the history and print each figure that is wrong
     Check(CheckSettings),
+    /// Copy the database to a new file, also while the hub runs
+    Backup(BackupSettings),
+    /// Replace the database with a backup
+    Restore(RestoreSettings),
     /// Write the history to a file, also while the hub runs
     Export(ExportSettings),
     /// Import exports, archives, and tables of the old worker
@@ -91,6 +97,8 @@ pub fn main() -> ExitCode {
             Err(error) => fail(&format!("error: {error}"), 1),
         },
         Command::Check(settings) => finish(check::check(settings)),
+        Command::Backup(settings) => finish(backup::backup(settings)),
+        Command::Restore(settings) => finish(backup::restore(settings, &Clock::system())),
         Command::Export(settings) => finish(export::export(settings)),
         Command::Import(settings) => finish(import::import(settings)),
         Command::Token(settings) => finish(ready(token::token(&settings, &Clock::system()))),
@@ -144,6 +152,9 @@ pub enum CommandError {
     /// A month's archive cannot be restored. Earlier commits stay.
     #[error(transparent)]
     Archive(#[from] LifecycleError),
+    /// A backup or a restore failed.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// An input file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Input {

@@ -39,7 +39,8 @@ async fn bot_gets_all_state_and_is_not_counted() {
     assert_eq!((&live["liveUsers"], &live["sessions"]), (&json!(2), &json!(2)));
     assert_eq!(live["moods"], json!({ "calm": 1 }));
     assert_eq!(hub.debug("botSessions").await, 1);
-    for (name, expected) in [("sessions", 2.0), ("bot_sessions", 1.0), ("visitors", 2.0), ("joins_total", 2.0)]
+    for (name, expected) in
+        [("sessions", 2.0), ("bot_sessions", 1.0), ("visitors", 2.0), ("joins_total", 2.0)]
     {
         assert_eq!(hub.metric(&format!("breathing_room_{name}")).await, expected, "{name}");
     }

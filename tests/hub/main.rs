@@ -12,6 +12,7 @@ mod access;
 mod assets;
 mod audit;
 mod backpressure;
+mod backup;
 mod bots;
 mod contract;
 mod crash;

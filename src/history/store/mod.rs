@@ -5,6 +5,7 @@
 
 mod archiving;
 mod backfill;
+pub(crate) mod backup;
 pub(in crate::history) mod codec;
 pub(crate) mod commit;
 mod database_file;
@@ -42,6 +43,7 @@ use sqlx::sqlite::{
 };
 use utoipa::ToSchema;
 
+pub(crate) use backup::BackupError;
 pub(crate) use commit::Changes;
 pub(crate) use erase::Erased;
 pub(crate) use error::{CommitError, DatabaseFileError, Fault, LifecycleError, OpenError, ReadError};

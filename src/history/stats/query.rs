@@ -69,7 +69,7 @@ impl Store {
         metrics: &HistoryMetrics,
     ) -> Result<StatsResult, ReadError> {
         let window = Window::new(query.range, &query.zone, now);
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.read().await?;
         let mut snapshot = connection.begin().await?;
         Ok(compute(&mut snapshot, query, &window, metrics).await?)
     }
@@ -356,7 +356,8 @@ mod tests {
         let find_text = dictionary::find_statement(Dictionary::Texts);
         for statement in [HORIZON, MONTHS, ACTIVITY, TOPS, PRESENCE, PROPS, TEXTS, find_text] {
             let plan = format!("EXPLAIN QUERY PLAN {statement}");
-            let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&store.readers).await.unwrap();
+            let mut reader = store.read().await.unwrap();
+            let rows = sqlx::query(sqlx::AssertSqlSafe(plan)).fetch_all(&mut *reader).await.unwrap();
             let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
             for step in &steps {
                 // Parameters are scanned, and so is the table of months, with twelve rows a year.

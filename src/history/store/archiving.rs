@@ -32,14 +32,13 @@ impl Store {
         month: Month,
         archives: &Archives,
     ) -> Result<Option<Written>, LifecycleError> {
-        let mut reader = self.readers.acquire().await?;
-        let Some(before) = months::one(&mut reader, month).await?.filter(is_whole) else { return Ok(None) };
+        let before = months::one(&mut *self.read().await?, month).await?;
+        let Some(before) = before.filter(is_whole) else { return Ok(None) };
         let mut draft = Draft::start(archives, month).await?;
         let mut pages = Pages::new(month, ROWS_PER_PAGE);
-        while let Some(events) = pages.next(&mut reader).await? {
+        while let Some(events) = pages.read(self).await? {
             draft = draft.add(events).await?;
         }
-        drop(reader);
         let written = draft.finish().await?;
 
         let mut transaction = self.begin().await?;
@@ -83,7 +82,7 @@ impl Store {
     /// Errors: the month is not archived, the file is not its archive, or a commit failed. The month stays archived
     /// until all rows are restored.
     pub(crate) async fn restore(&self, month: Month, file: PathBuf) -> Result<(), LifecycleError> {
-        let state = months::one(&mut *self.readers.acquire().await?, month).await?;
+        let state = months::one(&mut *self.read().await?, month).await?;
         let archive = state.and_then(|state| state.archive).ok_or(LifecycleError::NotArchived(month))?;
         let found = checksum(file.clone()).await?;
         if found != archive.checksum {
@@ -118,7 +117,7 @@ impl Store {
     /// Restores a month from the folder of archives, if it is archived.
     /// Errors: its archive is missing or cannot be restored.
     pub(crate) async fn restore_from(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
-        let state = months::one(&mut *self.readers.acquire().await?, month).await?;
+        let state = months::one(&mut *self.read().await?, month).await?;
         let Some(archive) = state.and_then(|state| state.archive) else { return Ok(()) };
         archives.finish(month, &archive.checksum).await?;
         self.restore(month, archives.path(&archive.name)).await?;

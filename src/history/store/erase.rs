@@ -65,7 +65,7 @@ impl Store {
         archives: &Archives,
     ) -> Result<Erased, LifecycleError> {
         self.recover_archives(archives).await?;
-        let mut reader = self.readers.acquire().await?;
+        let mut reader = self.read().await?;
         let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
         drop(reader);
         let mut erased = match number {
@@ -202,11 +202,10 @@ impl<'a> Eraser<'a> {
 
     /// Deletes the visitor's rows of a month, in several transactions.
     async fn erase_month(&mut self, month: Month) -> Result<(), LifecycleError> {
-        let mut reader = self.store.readers.acquire().await?;
-        let state = months::one(&mut reader, month).await?;
+        let state = months::one(&mut *self.store.read().await?, month).await?;
         self.clean.extend(state.map(|state| (month, state.changes)));
         let mut pages = Pages::of_visitor(month, ROWS_PER_SLICE, self.number);
-        while let Some(found) = pages.next(&mut reader).await? {
+        while let Some(found) = pages.read(self.store).await? {
             let mut transaction = self.store.begin().await?;
             self.delete(&mut transaction, month, found).await?;
             transaction.commit().await?;
@@ -267,13 +266,11 @@ impl<'a> Eraser<'a> {
     /// Overwrites the visitor's id and the texts that no other row uses. Rows that arrived meanwhile are erased first.
     async fn erase_texts(&mut self) -> Result<(), LifecycleError> {
         let (mut references, mut looked_at) = (References::default(), BTreeMap::new());
-        let mut reader = self.store.readers.acquire().await?;
-        references.find(&mut reader, self.visitor).await?;
-        for state in months::all(&mut reader).await? {
-            references.look_in(&mut reader, state.month).await?;
+        references.find(&mut *self.store.read().await?, self.visitor).await?;
+        for state in self.store.months().await? {
+            references.look_in(&mut *self.store.read().await?, state.month).await?;
             looked_at.insert(state.month, state.changes);
         }
-        drop(reader);
         for state in self.store.months().await? {
             if self.has_changed(&state) {
                 self.erase_month(state.month).await?;

@@ -1,11 +1,11 @@
-//! Maintenance of the database: prunes quarter-hour rollups, makes month rollups, vacuums and checkpoints.
+//! Maintenance of the database: prunes quarter-hour rollups, makes month rollups and vacuums.
 //!
 //! All work is in short transactions that leave the writer free in between, and may stop after each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use tokio::time::Instant;
 
 use super::codec::millis;
@@ -54,7 +54,7 @@ impl Store {
             WHERE quarters_from = 0 AND NOT EXISTS (SELECT 1 FROM months)";
         // Mostly there is history; then no write lock is needed.
         let is_new: bool =
-            sqlx::query_scalar(IS_NEW).fetch_one(&self.readers).await.map_err(OpenError::Write)?;
+            sqlx::query_scalar(IS_NEW).fetch_one(&self.writer).await.map_err(OpenError::Write)?;
         if is_new {
             let begin = sqlx::query(BEGIN).bind(millis(Level::Day.floor(time)));
             begin.execute(&self.writer).await.map_err(OpenError::Write)?;
@@ -93,7 +93,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         sqlx::query(BEGIN).bind(month.to_string()).execute(&mut *transaction).await?;
         transaction.commit().await?;
-        let rooms = rooms_of(&mut *self.readers.acquire().await?, month).await?;
+        let rooms = rooms_of(&mut *self.read().await?, month).await?;
         for room in &rooms {
             let mut transaction = self.begin().await?;
             sum_room(&mut transaction, month, *room).await?;
@@ -137,26 +137,6 @@ impl Store {
             pages = next_slice(pages, started.elapsed());
             tokio::task::yield_now().await;
         }
-    }
-
-    /// Copies the write-ahead log into the file and truncates it, unless there are readers or a writer. Returns whether
-    /// it is empty.
-    /// Errors: the database failed.
-    pub(crate) async fn checkpoint(&self) -> Result<bool, LifecycleError> {
-        // Checks that the file at the path is the hub's.
-        drop(self.connection().await?);
-        // On a separate connection, so that copying does not block the writer.
-        let options = self.writer.connect_options().as_ref().clone().create_if_missing(false);
-        let mut connection = options.connect().await?;
-        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut connection).await?;
-        let mut checkpoint = async |statement| {
-            let row: (i64, i64, i64) = sqlx::query_as(statement).fetch_one(&mut connection).await?;
-            Ok::<_, sqlx::Error>(row)
-        };
-        let (_, log, copied) = checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await?;
-        let is_busy = log != copied || checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await?.0 != 0;
-        connection.close().await?;
-        Ok(!is_busy)
     }
 }
 

@@ -19,6 +19,7 @@ mod migrations;
 pub(crate) mod months;
 mod partition;
 mod read;
+mod readers;
 mod recount;
 mod references;
 mod roll_up;
@@ -26,12 +27,12 @@ pub(super) mod rollups;
 mod saved_holds;
 mod versions;
 mod visitor_data;
+mod wal;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::Sqlite;
@@ -53,14 +54,12 @@ pub(crate) use saved_holds::SavedHold;
 pub(crate) use visitor_data::PersonalData;
 
 use database_file::{APPLICATION_ID, BUSY_TIMEOUT, DatabaseFile, FileId};
+use readers::{ACQUIRE_TIMEOUT, READERS, ReadConnection, Readers};
 use versions::Versions;
 
 use super::event::Batch;
 use crate::private;
 use crate::protocol::RoomId;
-
-/// Limit of reader connections.
-const READERS: u32 = 4;
 
 /// Limit of a checkpointed write-ahead log on disk, in bytes: 64 MiB.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
@@ -78,7 +77,7 @@ pub(crate) struct Migrated {
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: SqlitePool,
-    pub(in crate::history) readers: SqlitePool,
+    readers: Readers,
     versions: Arc<Versions>,
     file: DatabaseFile,
 }
@@ -116,7 +115,7 @@ impl Store {
         writer.set_connect_options(reopen);
         file.opened().await?;
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
-        let readers = pool(READERS, &file).connect_lazy_with(readers);
+        let readers = Readers::new(pool(READERS, &file).connect_lazy_with(readers), None);
         let store = Self { writer, readers, versions: Arc::default(), file };
         store.migrate().await?;
         store.backfill().await.map_err(OpenError::Backfill)?;
@@ -172,6 +171,12 @@ impl Store {
         self.versions.of(room)
     }
 
+    /// Returns a reader's connection, for one short transaction.
+    /// Errors: all connections are in use for too long, or the file cannot be opened.
+    pub(in crate::history) async fn read(&self) -> Result<ReadConnection, sqlx::Error> {
+        self.readers.read().await
+    }
+
     /// Returns the writer's connection to the file that is at the path now.
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, CommitError> {
         if !self.file.is_same().await? {
@@ -195,12 +200,12 @@ impl Store {
 
     /// The database's path.
     pub(crate) fn path(&self) -> PathBuf {
-        self.readers.connect_options().get_filename().to_path_buf()
+        self.readers.pool().connect_options().get_filename().to_path_buf()
     }
 
     /// Closes all connections. SQLite then copies the write-ahead log into the file.
     pub async fn close(&self) {
-        self.readers.close().await;
+        self.readers.pool().close().await;
         self.writer.close().await;
     }
 }
@@ -289,7 +294,7 @@ fn pool(connections: u32, file: &DatabaseFile) -> SqlitePoolOptions {
             Box::pin(async move { Ok(is_current) })
         })
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

@@ -110,12 +110,12 @@ impl Store {
     /// Returns the states of all months, in order.
     /// Errors: the database failed.
     pub(crate) async fn months(&self) -> Result<Vec<MonthState>, LifecycleError> {
-        Ok(all(&mut *self.readers.acquire().await?).await?)
+        Ok(all(&mut *self.read().await?).await?)
     }
 
     /// Returns the archived months.
     /// Errors: the database failed.
     pub(crate) async fn archived_months(&self) -> Result<BTreeSet<Month>, ReadError> {
-        Ok(archived(&mut *self.readers.acquire().await?).await?)
+        Ok(archived(&mut *self.read().await?).await?)
     }
 }

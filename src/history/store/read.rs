@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use strum::VariantArray;
 use uuid::Uuid;
 
@@ -81,6 +81,12 @@ impl Pages {
     pub(super) fn of_visitor(month: Month, limit: u32, visitor: DictionaryId) -> Self {
         let page = Page { limit, visitor: Some(visitor), ..Page::default() };
         Self { month, page, kinds: vec![RowKind::WatchSessions, RowKind::PageViews] }
+    }
+
+    /// Returns the next page, which has at least one row, or `None` at the end, in a read transaction of its own.
+    pub(super) async fn read(&mut self, store: &Store) -> Result<Option<Batch>, sqlx::Error> {
+        let mut connection = store.read().await?;
+        self.next(&mut connection).await
     }
 
     /// Returns the next page, which has at least one row, or `None` at the end.
@@ -321,7 +327,7 @@ const ROWS_PER_PAGE: u32 = 5_000;
 /// snapshot.
 #[derive(Debug)]
 pub(crate) struct EventReader {
-    readers: SqlitePool,
+    store: Store,
     pages: Pages,
 }
 
@@ -329,8 +335,7 @@ impl EventReader {
     /// Returns the next page, or `None` at the end.
     /// Errors: the database failed.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
-        let mut connection = self.readers.acquire().await?;
-        Ok(self.pages.next(&mut connection).await?)
+        Ok(self.pages.read(&self.store).await?)
     }
 }
 
@@ -338,7 +343,7 @@ impl Store {
     /// Returns the months that have tables.
     /// Errors: the database failed.
     pub(crate) async fn live_months(&self) -> Result<BTreeSet<Month>, ReadError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.read().await?;
         Ok(Partitions::read(&mut connection).await?.live)
     }
 
@@ -348,11 +353,11 @@ impl Store {
         let counts =
             RowKind::VARIANTS.iter().map(|kind| format!("(SELECT count(*) FROM {})", kind.table(month)));
         let statement = format!("SELECT {}", counts.collect::<Vec<_>>().join(" + "));
-        Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.readers).await?)
+        Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *self.read().await?).await?)
     }
 
     /// Reads the events of a month that has tables.
     pub(crate) fn events(&self, month: Month) -> EventReader {
-        EventReader { readers: self.readers.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }
+        EventReader { store: self.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }
     }
 }

@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn recount(&self) -> Result<Recount, ReadError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.read().await?;
         let mut snapshot = connection.begin().await?;
         let mut recount = Recount::default();
         let partitions = Partitions::read(&mut snapshot).await?;

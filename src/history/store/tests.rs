@@ -47,7 +47,7 @@ impl File {
             UNION ALL
             SELECT json_array(at, room, present_ms, peak, joins, moods_ms) FROM presence
             ORDER BY 1";
-        let rows = sqlx::query(EVERYTHING).fetch_all(&self.store.readers).await.unwrap();
+        let rows = sqlx::query(EVERYTHING).fetch_all(&mut *self.store.read().await.unwrap()).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 

@@ -76,7 +76,7 @@ impl Store {
         visitor: &VisitorId,
         archives: &Archives,
     ) -> Result<PersonalData, LifecycleError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.read().await?;
         // In one snapshot, a month that is archived meanwhile is read exactly once.
         let mut snapshot = connection.begin().await?;
         let number = dictionary::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;

@@ -3,6 +3,7 @@
 //! Other commits come in between, and archives are missing or damaged.
 
 use std::fs;
+use std::time::Duration;
 
 use super::support::*;
 use super::*;

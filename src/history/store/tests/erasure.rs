@@ -181,7 +181,7 @@ async fn erasure_leaves_no_byte_of_the_visitor() {
     assert!(file.files_with(ZOE).len() >= 4);
     let before = file.everything().await;
 
-    let mut reader = file.store.readers.acquire().await.unwrap();
+    let mut reader = file.store.read().await.unwrap();
     let mut reading = reader.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM months").fetch_all(&mut *reading).await.unwrap();
     let erased = file.store.erase(&zoe, &archives).await.unwrap();

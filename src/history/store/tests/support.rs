@@ -66,7 +66,7 @@ impl File {
     }
 
     pub(super) async fn numbers(&self, query: &'static str) -> Vec<i64> {
-        sqlx::query_scalar(query).fetch_all(&self.store.readers).await.unwrap()
+        sqlx::query_scalar(query).fetch_all(&mut *self.store.read().await.unwrap()).await.unwrap()
     }
 
     /// All rollups, byte for byte.
@@ -77,7 +77,7 @@ impl File {
             UNION ALL
             SELECT json_array(level, room, at, joins, peak, present_ms, moods_ms) FROM presence_rollups
             ORDER BY 1";
-        sqlx::query_scalar(EVERYTHING).fetch_all(&self.store.readers).await.unwrap()
+        sqlx::query_scalar(EVERYTHING).fetch_all(&mut *self.store.read().await.unwrap()).await.unwrap()
     }
 
     /// All rows of the tables and of the archives, whose checksums are checked, as one store has them.
@@ -92,9 +92,8 @@ impl File {
                 together.store.commit(&events_in(path).await).await.unwrap();
             }
             if state.is_live {
-                let mut reader = self.store.readers.acquire().await.unwrap();
                 let mut pages = Pages::new(state.month, 1_000);
-                while let Some(events) = pages.next(&mut reader).await.unwrap() {
+                while let Some(events) = pages.read(&self.store).await.unwrap() {
                     together.store.commit(&events).await.unwrap();
                 }
             }

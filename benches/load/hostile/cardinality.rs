@@ -126,7 +126,7 @@ fn page_view(path: &str) -> Vec<u8> {
 
 /// Properties with distinct names, in less than 1,024 bytes.
 fn names() -> String {
-    let number = next();
+    let number = next() & 0xf_ffff; // five digits at most, so that all names fit
     let mut props = String::from("{");
     for name in 0..NAMES {
         let comma = if name > 0 { "," } else { "" };

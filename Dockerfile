@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # The pages and the client library. npm's packages are in a separate layer, which is reused until the lock file changes.
-FROM node:20-bookworm-slim AS web
+FROM node:24-trixie-slim AS web
 WORKDIR /build/web
 COPY web/package.json web/package-lock.json ./
 COPY web/client/package.json client/
@@ -11,7 +11,7 @@ COPY web .
 RUN npm run build
 
 # The image has gcc and libc's headers, which the bundled SQLite and aws-lc need; jemalloc also needs make.
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-trixie AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install target/release/breathing-room /usr/local/bin/breathing-room
 
 # The same Debian as above, for its libc. It needs no other packages: the hub opens no outgoing connections.
-FROM debian:bookworm-slim
+FROM debian:trixie-slim
 RUN groupadd --gid 10001 breathing-room \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin breathing-room \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data

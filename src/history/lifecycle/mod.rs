@@ -191,6 +191,8 @@ impl MaintenanceWorker {
                 run.count(Step::Restore, 1);
             }
         }
+        // What a stop left half deleted.
+        run.step(Step::Archive, store.drop_retired()).await;
         for month in plan.archive {
             let written = run.step(Step::Archive, store.archive(month, archives)).await.flatten();
             if let Some(written) = written.filter(|written| written.rows > 0) {

@@ -1,7 +1,7 @@
 //! Moves a month's raw rows to an archive, and restores them.
 //!
-//! The archive is complete and synced before one transaction drops the tables, and only if no row changed since the
-//! archive was begun. So a month's rows are always in its tables, in an archive with the right checksum, or in both. A
+//! The archive is complete and synced before one transaction retires the tables, and only if no row changed since the
+//! archive was begun; their rows are deleted in slices afterwards. So a month's rows are always in its tables, in an archive with the right checksum, or in both. A
 //! restore counts its progress in each transaction, so that an interrupted one continues.
 
 use std::collections::{BTreeMap, HashSet};
@@ -24,7 +24,7 @@ use crate::history::rollup::RollupDelta;
 const ROWS_PER_PAGE: u32 = if cfg!(test) { 4 } else { 2_000 };
 
 impl Store {
-    /// Moves the rows of a month to an archive and drops its tables. A month without rows gets no archive. Returns what
+    /// Moves the rows of a month to an archive, and deletes its tables in slices. A month without rows gets no archive. Returns what
     /// was written, or `None` if rows changed meanwhile and nothing was moved.
     /// Errors: the database or a file operation failed; the rows are unchanged.
     pub(crate) async fn archive(
@@ -55,8 +55,9 @@ impl Store {
             let archive = (Archives::name(month), written.checksum.as_str());
             months::set_archive(&mut transaction, month, Some((&archive.0, archive.1))).await?;
         }
-        Partitions::read(&mut transaction).await?.drop_tables(&mut transaction, month).await?;
+        Partitions::read(&mut transaction).await?.retire_tables(&mut transaction, month).await?;
         transaction.commit().await?;
+        self.drop_retired().await?;
         Ok(Some(written))
     }
 

@@ -25,6 +25,7 @@ mod references;
 mod roll_up;
 pub(super) mod rollups;
 mod saved_holds;
+mod slices;
 mod versions;
 mod visitor_data;
 mod wal;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use strum::{IntoStaticStr, VariantArray};
 
+use super::slices;
 use crate::history::calendar::Month;
 
 /// The kinds of raw rows. Each has a table for each month.
@@ -127,8 +128,8 @@ impl Partitions {
         Ok(())
     }
 
-    /// Drops the tables of `month`.
-    pub(super) async fn drop_tables(
+    /// Retires the tables of `month`.
+    pub(super) async fn retire_tables(
         &mut self,
         connection: &mut SqliteConnection,
         month: Month,
@@ -137,8 +138,7 @@ impl Partitions {
         if self.live.remove(&month) {
             self.make_views(connection).await?;
             for kind in RowKind::VARIANTS {
-                let statement = format!("DROP TABLE {}", kind.table(month));
-                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+                slices::retire(connection, &kind.table(month)).await?;
             }
         }
         sqlx::query(DROPPED).bind(month.to_string()).execute(connection).await?;

@@ -3,6 +3,7 @@
 //! Other commits come in between, and archives are missing or damaged.
 
 use std::fs;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::support::*;
@@ -254,6 +255,41 @@ async fn archiving_returns_free_pages_to_the_disk() {
     let wal = file.folder.path().join("a.db-wal");
     assert_eq!(fs::metadata(wal).unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn archived_month_is_deleted_in_many_transactions_and_after_a_crash() {
+    let file = File::new().await;
+    let events = |month: &str, ids: std::ops::Range<u128>| {
+        views(ids.map(|id| view(id, "ann", "/", &format!("{month}-09T00:00:00Z"), &serde_json::Value::Null)))
+    };
+    file.store.commit(&events("2024-02", 0..500)).await.unwrap();
+    file.store.commit(&events("2024-03", 2_000..2_030)).await.unwrap();
+    let commits = file.count_commits().await;
+    file.store.archive(month("2024-02"), &file.archives()).await.unwrap().unwrap();
+    // The slices double from a few rows on.
+    assert!(commits.load(Ordering::Relaxed) > 6, "{commits:?}");
+    assert_eq!(file.numbers(TABLES_OF_FEBRUARY).await, [0]);
+
+    let (store, archives) = (&file.store, file.archives());
+    let march = month("2024-03");
+    for waits in (0..).step_by(9) {
+        let archived = crash_after(waits, store.archive(march, &archives)).await;
+        assert_eq!(file.everything().await.len(), 530);
+        if archived.is_some() {
+            break;
+        }
+        let is_live = store.live_months().await.unwrap().contains(&march);
+        if !is_live {
+            store.restore_from(march, &archives).await.unwrap();
+        }
+    }
+    store.drop_retired().await.unwrap();
+    assert_eq!(file.numbers(RETIRED_TABLES).await, [0]);
+    file.expect_correct_rollups().await;
+}
+
+const TABLES_OF_FEBRUARY: &str = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%2024_02'";
+const RETIRED_TABLES: &str = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dropped%'";
 
 #[tokio::test]
 async fn worker_stops_with_its_last_handle_while_the_writer_is_busy() {

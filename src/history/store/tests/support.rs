@@ -3,6 +3,8 @@
 //! A crash is a future that is dropped together with its runtime.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::runtime::Runtime;
 
@@ -63,6 +65,18 @@ pub(super) fn views(views: impl IntoIterator<Item = PageViewEvent>) -> Batch {
 impl File {
     pub(super) fn archives(&self) -> Archives {
         archives(&self.folder)
+    }
+
+    /// Counts the writer's transactions from now on.
+    pub(super) async fn count_commits(&self) -> Arc<AtomicU64> {
+        let commits = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&commits);
+        let mut writer = self.store.connection().await.unwrap();
+        writer.lock_handle().await.unwrap().set_commit_hook(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        commits
     }
 
     pub(super) async fn numbers(&self, query: &'static str) -> Vec<i64> {

@@ -43,12 +43,14 @@ fn check_query(query: &StatsQuery) {
     assert!(query.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
     assert!(query.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
     let Window { whole, buckets, previous, .. } =
-        Window::new(query.range, &query.zone, Time::from_millis(NOW));
+        Window::new(query.range, &query.zone, Time::from_millis(NOW), Time::from_millis(0));
     assert!((1..=BUCKETS).contains(&buckets.len()), "{} buckets", buckets.len());
-    assert_eq!(buckets.first().map(|bucket| bucket.from), Some(whole.from));
-    assert_eq!(buckets.last().map(|bucket| bucket.to), Some(whole.to));
-    assert!(buckets.iter().all(|bucket| bucket.from < bucket.to));
-    assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+    let mut periods: Vec<_> = buckets.iter().flat_map(|bucket| bucket.periods.iter().copied()).collect();
+    periods.sort_by_key(|period| period.from);
+    assert_eq!(periods.first().map(|period| period.from), Some(whole.from));
+    assert_eq!(periods.last().map(|period| period.to), Some(whole.to));
+    assert!(periods.iter().all(|period| period.from < period.to));
+    assert!(periods.windows(2).all(|pair| pair[0].to == pair[1].from));
     assert!(previous.to == whole.from && previous.millis() <= whole.millis());
 }
 

@@ -1,7 +1,7 @@
 //! Periods of UTC time for rollups and partitions: quarter hours, days and months.
 //!
 //! All time zones in use differ from UTC by a multiple of 15 minutes, so each local hour or day is a whole number of
-//! quarter hours, also when the clocks change. Pure; knows no time zones.
+//! quarter hours. Pure; knows no time zones.
 
 use std::fmt;
 use std::str::FromStr;

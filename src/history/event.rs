@@ -23,8 +23,8 @@ const START_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 /// Maximum age of an event, in milliseconds: 7 days.
 const AGE_LIMIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
-/// How far a client's clock may be ahead of the hub's, in milliseconds: 5 minutes.
-pub(crate) const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
+/// From how far ahead on an event's time is rejected, in milliseconds: 24 hours.
+const AHEAD_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Memory of a text besides its bytes: two counters or a length, and the allocator's rounding.
 const TEXT_BYTES: usize = 32;
@@ -84,7 +84,7 @@ impl PageViewEvent {
     /// Builds the event of a message that came at `arrived`.
     ///
     /// # Errors
-    /// `at` is more than 7 days old, or more than 5 minutes ahead.
+    /// `at` is more than 7 days old, or a day or more ahead.
     pub fn new(actor: Actor, view: PageView, arrived: Time) -> Result<Self, ParseError> {
         let PageView { id, path, title, referrer, at, props } = view;
         Ok(Self { actor, id, path, title, referrer, at: within_limits(at, arrived)?, props })
@@ -128,12 +128,14 @@ impl WatchEvent {
     /// message has a start, else the hub's.
     ///
     /// # Errors
-    /// `at` is more than 7 days old, or more than 5 minutes ahead.
+    /// `at` is more than 7 days old, or a day or more ahead.
     pub fn new(actor: Actor, watch: Watch, arrived: Time) -> Result<Self, ParseError> {
         let Watch { id, content, state, watched_ms, started_at, position_ms, duration_ms, at, props } = watch;
+        let ahead_ms = ahead_ms(at, arrived);
         let at = within_limits(at, arrived)?;
         let (started_at, seen_at) = match started_at {
-            Some(started) => (started.clamp(at.minus(START_LIMIT_MS), at), at),
+            // A clock that is ahead is so at the start too.
+            Some(started) => (started.minus(ahead_ms).clamp(at.minus(START_LIMIT_MS), at), at),
             None => (arrived, arrived),
         };
         Ok(Self {
@@ -262,16 +264,22 @@ fn integers<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, u64>, 
     Ok(map.into_iter().map(|(key, number)| (key, number.get())).collect())
 }
 
+/// Returns the time of an event that came at `arrived`: a time ahead becomes `arrived`.
 fn within_limits(at: Option<Time>, arrived: Time) -> Result<Time, ParseError> {
     match at.unwrap_or(arrived) {
         at if at < arrived.minus(AGE_LIMIT_MS) => {
             Err(ParseError::field("at", "must not be more than 7 days ago"))
         }
-        at if at > arrived.plus(AHEAD_LIMIT_MS) => {
-            Err(ParseError::field("at", "must not be more than 5 minutes in the future"))
+        at if at >= arrived.plus(AHEAD_LIMIT_MS) => {
+            Err(ParseError::field("at", "must not be a day or more in the future"))
         }
-        at => Ok(at),
+        at => Ok(at.min(arrived)),
     }
+}
+
+/// How far the `at` of a message that came at `arrived` is ahead, in milliseconds.
+pub(crate) fn ahead_ms(at: Option<Time>, arrived: Time) -> u64 {
+    at.map_or(0, |at| at.millis().saturating_sub(arrived.millis()))
 }
 
 /// Events of all kinds, each in arrival order. One transaction commits a batch.

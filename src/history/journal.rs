@@ -126,6 +126,11 @@ impl Journal {
         self.shared.metrics.samples_lost.increment(count as u64);
     }
 
+    /// Counts events whose time was ahead of the hub's clock.
+    pub(crate) fn count_ahead(&self, count: u64) {
+        self.shared.metrics.times_ahead.increment(count);
+    }
+
     /// Appends an event and returns its epoch.
     /// Errors: the journal or the address's quota is full; nothing was appended.
     pub(crate) fn append(&self, from: Address, event: Event) -> Result<Epoch, JournalFull> {

@@ -20,6 +20,8 @@ pub(crate) struct HistoryMetrics {
     pub watches_queued: Counter,
     /// Queued events of known bots, of both kinds.
     pub bot_events: Counter,
+    /// Queued events whose time was ahead of the hub's clock.
+    pub times_ahead: Counter,
     /// Committed page views, repeated ones included.
     pub page_views_committed: Counter,
     /// Committed watch states, repeated ones included.
@@ -54,6 +56,7 @@ impl HistoryMetrics {
     pub(crate) fn register(panics: &Panics) -> Self {
         const QUEUED: &str = "breathing_room_events_queued_total";
         const BOTS: &str = "breathing_room_bot_events_total";
+        const AHEAD: &str = "breathing_room_event_times_ahead_total";
         const COMMITTED: &str = "breathing_room_events_committed_total";
         const FAILURES: &str = "breathing_room_flush_failures_total";
         const MEASURES: &str = "breathing_room_watch_measures_lost_total";
@@ -65,6 +68,7 @@ impl HistoryMetrics {
         describe_histogram!(QUERY, Unit::Seconds, "Duration of a query of the history");
         describe_counter!(QUEUED, "Events appended to the journal");
         describe_counter!(BOTS, "Events of known bots appended to the journal, which count nowhere else");
+        describe_counter!(AHEAD, "Events whose time was ahead of the hub's clock, and was set to it");
         describe_counter!(COMMITTED, "Events committed to the database, repeated ones included");
         describe_counter!(
             MEASURES,
@@ -78,6 +82,7 @@ impl HistoryMetrics {
             page_views_queued: counter!(QUEUED, "kind" => "page-view"),
             watches_queued: counter!(QUEUED, "kind" => "watch"),
             bot_events: counter!(BOTS),
+            times_ahead: counter!(AHEAD),
             page_views_committed: counter!(COMMITTED, "kind" => "page-view"),
             watches_committed: counter!(COMMITTED, "kind" => "watch"),
             measures_lost: counter!(MEASURES),

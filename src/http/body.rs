@@ -23,8 +23,8 @@ use crate::address::Address;
 use crate::quota::{Quota, Sharing};
 use crate::sync::lock;
 
-/// The maximum length of a body, in bytes.
-const BODY_LIMIT: usize = 64 * 1024;
+/// The maximum length of a body, in bytes, before and after its decompression.
+pub(super) const BODY_LIMIT: usize = 64 * 1024;
 
 /// Memory for a body is reserved in steps of this many bytes, as they arrive.
 const RESERVE_STEP: usize = 4 * 1024;

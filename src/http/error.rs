@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -28,6 +28,9 @@ const RETRY_UNAVAILABLE: HeaderValue = HeaderValue::from_static("5");
 
 /// `Retry-After` of a 429, in seconds: after that, rate limits allow a burst again.
 const RETRY_RATE_LIMITED: HeaderValue = HeaderValue::from_static("10");
+
+/// The error code of a body in another encoding than gzip.
+const UNSUPPORTED_ENCODING: &str = "unsupported-encoding";
 
 /// The body of every error response.
 #[derive(Debug, Serialize, ToSchema)]
@@ -100,6 +103,12 @@ pub enum ApiError {
     /// The body is neither JSON nor text.
     #[error("Content-Type must be application/json or text/plain")]
     MediaType,
+    /// The body has another encoding than gzip, or several.
+    #[error("Content-Encoding must be gzip, or absent")]
+    ContentEncoding,
+    /// The body cannot be decompressed.
+    #[error("the body is not valid gzip")]
+    BadGzip,
     /// The admin token is missing or wrong.
     #[error("this needs Authorization: Bearer with the admin token")]
     Unauthorized,
@@ -178,7 +187,9 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "bad-parameter")
             }
             Self::BadBody(error) => (StatusCode::BAD_REQUEST, error.code.as_str()),
-            Self::BrokenBody | Self::TooManyChunks => (StatusCode::BAD_REQUEST, "broken-body"),
+            Self::BrokenBody | Self::TooManyChunks | Self::BadGzip => {
+                (StatusCode::BAD_REQUEST, "broken-body")
+            }
             Self::Upgrade(UpgradeError::Key | UpgradeError::Body) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
             Self::Origin => (StatusCode::FORBIDDEN, "forbidden-origin"),
             Self::Unauthorized | Self::PrivateProp | Self::NoToken | Self::BadToken(_) => {
@@ -189,6 +200,7 @@ impl ApiError {
             Self::Heartbeat => (StatusCode::GONE, "gone"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+            Self::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_ENCODING),
             Self::Upgrade(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade-required"),
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
@@ -236,6 +248,10 @@ impl IntoResponse for ApiError {
         let body = ErrorBody { error: ErrorDetail { code, message: self.to_string() } };
         let mut response = (status, Json(body)).into_response();
         response.headers_mut().extend(Self::headers(status));
+        // Only with this 415: without the header, the media type is the reason (RFC 9110, section 12.5.3).
+        if code == UNSUPPORTED_ENCODING {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         response
     }
 }

@@ -2,26 +2,30 @@
 //!
 //! An event has the fields of the socket's message, and `visitor` and `room`, which a socket would know.
 
+use std::cell::Cell;
+use std::io::Read;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use flate2::bufread::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::AccessControl;
+use super::body::BODY_LIMIT;
 use super::bots;
 use super::error::ApiError;
 use super::params::Params;
 use super::state::EventsState;
 use crate::address::Address;
-use crate::history::event::{Actor, Batch, Event, PageViewEvent, WatchEvent};
+use crate::history::event::{Actor, Batch, Event, PageViewEvent, WatchEvent, ahead_ms};
 use crate::protocol::parse::{self, ParseError};
 use crate::protocol::{ErrorCode, PageView, RoomId, Time, VisitorId, Watch};
 use crate::quota::Exhausted;
@@ -88,6 +92,9 @@ fn is_false(flag: &bool) -> bool {
 
 /// What a client reports in a post: the fields of the socket's message.
 pub(crate) trait Report: DeserializeOwned {
+    /// When it happened, by the client's clock.
+    fn at(&self) -> Option<Time>;
+
     /// The event that the actor reported.
     ///
     /// Errors: two fields contradict each other.
@@ -95,12 +102,20 @@ pub(crate) trait Report: DeserializeOwned {
 }
 
 impl Report for PageView {
+    fn at(&self) -> Option<Time> {
+        self.at
+    }
+
     fn event(self, actor: Actor, at: Time) -> Result<Event, ParseError> {
         PageViewEvent::new(actor, self, at).map(Event::PageView)
     }
 }
 
 impl Report for Watch {
+    fn at(&self) -> Option<Time> {
+        self.at
+    }
+
     fn event(self, actor: Actor, at: Time) -> Result<Event, ParseError> {
         WatchEvent::new(actor, self, at).map(Event::Watch)
     }
@@ -119,10 +134,12 @@ pub(crate) async fn post<T: Report>(
     let durable = params?.0.is_durable()?;
     let text = read_body(&state, address, &headers, body).await?;
     let is_bot = bots::is_bot(&headers);
+    let ahead = Cell::new(0);
     let event = |actor: Actor, report: T, at| {
         if let Some(claims) = &claims {
             claims.for_visitor(&actor.visitor)?.for_room(&actor.room)?;
         }
+        ahead.update(|ahead| ahead + u64::from(ahead_ms(report.at(), at) > 0));
         report.event(actor, at).map_err(ApiError::BadBody)
     };
     let batch = parse_events(&text, is_bot, state.context.clock.wall(), event).inspect_err(|error| {
@@ -135,6 +152,7 @@ pub(crate) async fn post<T: Report>(
         state.context.rejections.refused(ErrorCode::Overloaded);
         state.context.rejections.limited((*full).into());
     })?;
+    state.context.journal.count_ahead(ahead.get());
     if durable && count > 0 {
         state.context.journal.flush().await?;
         return Ok(Json(Committed { committed: count, bot: is_bot }).into_response());
@@ -142,7 +160,7 @@ pub(crate) async fn post<T: Report>(
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count, bot: is_bot })).into_response())
 }
 
-/// Reads the body as text. Its type must be JSON, or plain text as beacons send it.
+/// Reads the body as text, which may be compressed. Its type must be JSON, or plain text as beacons send it.
 async fn read_body(
     state: &EventsState,
     address: Address,
@@ -156,6 +174,7 @@ async fn read_body(
             return Err(ApiError::MediaType);
         }
     }
+    let is_gzip = is_gzip(headers)?;
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
         ApiError::BodiesOverBudget(Exhausted::Total) => {
             state.context.rejections.limited(Limit::BytesInFlight);
@@ -166,9 +185,36 @@ async fn read_body(
         ApiError::TooManyChunks => state.context.rejections.limited(Limit::BodyPieces),
         _ => {}
     })?;
+    let bytes = if is_gzip { inflate(&bytes)? } else { bytes };
     String::from_utf8(bytes).map_err(|_| {
         ApiError::BadBody(ParseError { code: ErrorCode::BadJson, message: "not UTF-8".to_owned() })
     })
+}
+
+/// Returns whether the body is compressed.
+/// Errors: it has another encoding than gzip, or several.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    match (encodings.next().map(|encoding| encoding.as_bytes().trim_ascii()), encodings.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.eq_ignore_ascii_case(b"identity") => Ok(false),
+        // RFC 9110, section 8.4.1.3: both names are the same.
+        (Some(one), None)
+            if [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| one.eq_ignore_ascii_case(name)) =>
+        {
+            Ok(true)
+        }
+        _ => Err(ApiError::ContentEncoding),
+    }
+}
+
+/// Decompresses a body.
+/// Errors: it is not gzip, or has more than [`BODY_LIMIT`] bytes then.
+fn inflate(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut inflated = Vec::new();
+    let mut stream = MultiGzDecoder::new(bytes).take(BODY_LIMIT as u64 + 1);
+    stream.read_to_end(&mut inflated).map_err(|_| ApiError::BadGzip)?;
+    if inflated.len() > BODY_LIMIT { Err(ApiError::TooLarge(BODY_LIMIT)) } else { Ok(inflated) }
 }
 
 /// Parses all events of a body. `event` builds an event from the fields of the socket's message.
@@ -232,6 +278,30 @@ mod tests {
         assert_eq!(parse(&format!(" [{GOOD}, {GOOD}] ")), Ok(2));
         assert_eq!(parse("[]"), Ok(0));
         assert_eq!(parse(&format!("[{}]", vec![GOOD; 100].join(","))), Ok(100));
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut gzip, bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_body_is_bounded_after_inflation() {
+        let zeros = |length: usize| gzip(&vec![0; length]);
+        assert_eq!(inflate(&zeros(BODY_LIMIT)).unwrap().len(), BODY_LIMIT);
+        assert_eq!(inflate(&[gzip(b"[1"), gzip(b"]")].concat()).unwrap(), b"[1]");
+        for long in [zeros(BODY_LIMIT + 1), zeros(50_000_000), [zeros(BODY_LIMIT), zeros(1)].concat()] {
+            assert!(matches!(inflate(&long), Err(ApiError::TooLarge(BODY_LIMIT))), "{}", long.len());
+        }
+        let whole = zeros(100);
+        let mut damaged = whole.clone();
+        damaged[whole.len() - 6] ^= 1;
+        for bad in
+            [b"{}".as_slice(), b"", &whole[..whole.len() - 1], &damaged, &[whole.as_slice(), b"{}"].concat()]
+        {
+            assert!(matches!(inflate(bad), Err(ApiError::BadGzip)), "{bad:?}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ const PUBLIC: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30"
 pub struct StatsParams {
     #[param(schema_with = named_ranges)]
     range: Option<String>,
-    /// The start of the period. Requires `to`.
+    /// The start of the period. Requires `to`. A number below 100000000000 would be seconds, and is rejected.
     #[param(value_type = Time, required = false)]
     from: Option<String>,
     /// The end of the period, at most 20 years after `from`.
@@ -122,8 +122,16 @@ impl TryFrom<StatsParams> for StatsQuery {
 }
 
 fn timestamp(name: &'static str, text: &str) -> Result<Time, ApiError> {
-    let millis = text.parse::<u64>().ok().and_then(|millis| Time::try_from(millis).ok());
-    millis.ok_or(ApiError::BadParameter { name, rule: "must be milliseconds since 1970 UTC" })
+    // As milliseconds these are before March 1973. 0 is the same time in both units.
+    const SECONDS: std::ops::Range<u64> = 1..100_000_000_000;
+    let invalid = |rule| ApiError::BadParameter { name, rule };
+    match text.parse::<u64>() {
+        Ok(number) if SECONDS.contains(&number) => Err(invalid(
+            "must be milliseconds since 1970 UTC, and this looks like seconds: multiply it by 1000",
+        )),
+        Ok(number) => Time::try_from(number).map_err(|_| invalid("must be milliseconds since 1970 UTC")),
+        Err(_) => Err(invalid("must be milliseconds since 1970 UTC")),
+    }
 }
 
 #[cfg(test)]
@@ -144,16 +152,26 @@ mod tests {
         let full = parse("range=12mo&room=lobby&tz=europe/berlin&prop=plan").unwrap();
         assert_eq!((full.range, full.zone.to_string()), (Range::Year, "Europe/Berlin".to_owned()));
         assert_eq!((full.room.unwrap().as_str(), full.prop.as_deref()), ("lobby", Some("plan")));
-        let custom = parse("from=1000&to=2000").unwrap().range;
-        assert_eq!(custom, Range::between(Time::from_millis(1000), Time::from_millis(2000)).unwrap());
+        let custom = parse("from=1700000000000&to=1700000000001").unwrap().range;
+        let [from, to] = [1_700_000_000_000, 1_700_000_000_001].map(Time::from_millis);
+        assert_eq!(custom, Range::between(from, to).unwrap());
         let invalid = [
             ("range=1y", "range: must be"),
             ("range=24h&from=1&to=2", "range: cannot"),
             ("from=1", "to: is missing"),
             ("to=1", "from: is missing"),
             ("from=a&to=2", "from: must be"),
-            ("from=2&to=-1", "to: must be"),
-            ("from=2&to=2", "to: must be after"),
+            ("from=1700000000000&to=-1", "to: must be"),
+            ("from=1700000000000&to=1700000000000", "to: must be after"),
+            (
+                "from=1700000000&to=1700000000000",
+                "from: must be milliseconds since 1970 UTC, and this looks like sec",
+            ),
+            ("from=0&to=1700000000", "to: must be milliseconds since 1970 UTC, and this looks like seconds"),
+            (
+                "from=1699999999000&to=99999999999",
+                "to: must be milliseconds since 1970 UTC, and this looks like",
+            ),
             ("from=0&to=1700000000000", "to: must be at most"),
             ("room=A", "room: must match"),
             ("tz=Mars/Olympus", "tz: must be"),

@@ -172,8 +172,8 @@ struct Reference {
 
 impl Ref {
     fn read(json: &serde_json::Value) -> Result<Self, ParseError> {
-        match json.as_u64().map(SafeInteger::try_from) {
-            Some(Ok(number)) if number.get() > 0 => Ok(Self(number.get())),
+        match SafeInteger::deserialize(json) {
+            Ok(number) if number.get() > 0 => Ok(Self(number.get())),
             _ if json.is_null() => Err(ParseError::field("ref", "is missing")),
             _ => Err(ParseError::field("ref", "must be a whole number from 1 to 2^53 - 1")),
         }

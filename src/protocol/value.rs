@@ -6,7 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The largest integer that every JSON parser represents exactly: 2^53 − 1 (RFC 8259, section 6).
 pub(super) const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -71,9 +72,48 @@ impl<const MIN: usize, const MAX: usize> fmt::Display for BoundedText<MIN, MAX> 
     }
 }
 
+/// A whole number in JSON, which may be written as `5000`, `5000.0` or `5e3` (JSON Schema 2020-12, section 6.1.1).
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_u64(WholeVisitor)
+    }
+}
+
+struct WholeVisitor;
+
+impl Visitor<'_> for WholeVisitor {
+    type Value = Whole;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Whole, E> {
+        Ok(Whole(number))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Whole, E> {
+        u64::try_from(number).map(Whole).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Whole, E> {
+        if number.fract() != 0.0 || number < 0.0 {
+            return Err(E::invalid_value(Unexpected::Float(number), &self));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is whole, and saturates"
+        )]
+        Ok(Whole(number as u64))
+    }
+}
+
 /// An integer from 0 to 2^53 − 1: a duration or a position, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(try_from = "u64")]
+#[serde(try_from = "Whole")]
 pub struct SafeInteger(u64);
 
 impl SafeInteger {
@@ -93,8 +133,16 @@ impl TryFrom<u64> for SafeInteger {
 
 /// A time: milliseconds since the Unix epoch, UTC, up to the end of the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u64")]
+#[serde(try_from = "Whole")]
 pub struct Time(u64);
+
+impl TryFrom<Whole> for SafeInteger {
+    type Error = BadValue;
+
+    fn try_from(Whole(number): Whole) -> Result<Self, BadValue> {
+        number.try_into()
+    }
+}
 
 impl Time {
     /// The latest time.
@@ -130,6 +178,14 @@ impl TryFrom<u64> for Time {
 
     fn try_from(millis: u64) -> Result<Self, BadValue> {
         if millis <= MAX_TIME { Ok(Self(millis)) } else { Err(BadValue::TooLarge(MAX_TIME)) }
+    }
+}
+
+impl TryFrom<Whole> for Time {
+    type Error = BadValue;
+
+    fn try_from(Whole(millis): Whole) -> Result<Self, BadValue> {
+        millis.try_into()
     }
 }
 
@@ -178,6 +234,20 @@ mod tests {
         assert_eq!(Short::try_from("ééé".to_owned()), Err(BadValue::TooLong(4)));
         assert_eq!(Short::try_from(String::new()), Err(BadValue::Empty));
         assert_eq!(Short::try_from("a\0b".to_owned()), Err(BadValue::Nul));
+    }
+
+    #[test]
+    fn whole_number_may_have_a_fraction_of_zero() {
+        for text in ["5000", "5000.0", "5e3", "50000e-1"] {
+            assert_eq!(serde_json::from_str::<SafeInteger>(text).unwrap().get(), 5000, "{text}");
+            assert_eq!(serde_json::from_str::<Time>(text).unwrap().millis(), 5000, "{text}");
+        }
+        assert_eq!(serde_json::from_str::<SafeInteger>("-0.0").unwrap().get(), 0);
+        for text in
+            ["5000.5", "-1", "-1.0", "9007199254740992", "9007199254740992.0", "1e300", "\"5\"", "null"]
+        {
+            assert!(serde_json::from_str::<SafeInteger>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

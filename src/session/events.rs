@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::context::SessionContext;
 use crate::address::Address;
 use crate::history::Epoch;
-use crate::history::event::{Actor, Event, PageViewEvent, WatchEvent};
+use crate::history::event::{Actor, Event, PageViewEvent, WatchEvent, ahead_ms};
 use crate::presence::VisitorActivity;
 use crate::protocol::{ErrorCode, MessageError, PageView, Ref, SessionId, Time, Watch, WatchState};
 use crate::quota::Permit;
@@ -80,9 +80,11 @@ impl Events {
     pub(crate) fn page_view(&mut self, reference: Ref, view: PageView) -> Result<(), MessageError> {
         self.check_rising(reference)?;
         let path = view.path.shared();
-        let event = PageViewEvent::new(self.actor.clone(), view, self.context.clock.wall())
+        let arrived = self.context.clock.wall();
+        let is_ahead = ahead_ms(view.at, arrived) > 0;
+        let event = PageViewEvent::new(self.actor.clone(), view, arrived)
             .map_err(|error| reject(error.code, error.message, reference))?;
-        self.append(reference, Event::PageView(event))?;
+        self.append(reference, Event::PageView(event), is_ahead)?;
         self.list_page(&path);
         Ok(())
     }
@@ -114,10 +116,11 @@ impl Events {
         // Keeps the order of two messages in one millisecond.
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
+        let is_ahead = ahead_ms(watch.at, self.last_watch) > 0;
         let event = WatchEvent::new(self.actor.clone(), watch, self.last_watch)
             .map_err(|error| reject(error.code, error.message, reference))?
             .measured(self.context.clocks.total(id, now), Duration::ZERO);
-        self.append(reference, Event::Watch(event.clone()))?;
+        self.append(reference, Event::Watch(event.clone()), is_ahead)?;
         self.playing.retain(|playing| playing.event.id() != id);
         if let Some(activity) = &mut self.activity {
             activity.stop_watching(id);
@@ -156,12 +159,13 @@ impl Events {
         }
     }
 
-    /// Appends the event to the journal. A rejected event does not use up its `ref`.
-    fn append(&mut self, reference: Ref, event: Event) -> Result<(), MessageError> {
+    /// Appends the event to the journal, and counts a time that was ahead. A rejected event does not use up its `ref`.
+    fn append(&mut self, reference: Ref, event: Event, is_ahead: bool) -> Result<(), MessageError> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
             self.context.rejections.limited(full.into());
             reject(ErrorCode::Overloaded, full.to_string(), reference)
         })?;
+        self.context.journal.count_ahead(is_ahead.into());
         self.last_ref = Some(reference);
         self.acks.add(epoch, reference);
         Ok(())

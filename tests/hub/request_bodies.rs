@@ -102,3 +102,62 @@ async fn connection_is_closed_after_ten_rejections_in_a_row() {
     assert_eq!(text.matches("HTTP/1.1 429 ").count(), 10, "{text}");
     assert_eq!(text.matches("connection: close").count(), 1);
 }
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut gzip, bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[tokio::test]
+async fn gzip_body_is_accepted_and_bounded_after_inflation() {
+    let hub = Hub::start().await;
+    let send = async |encoding: &str, body: Vec<u8>| {
+        let post = hub.post("/page-view?durable=true").header("content-type", "application/json");
+        post.header("content-encoding", encoding).body(body).send().await
+    };
+    let view = |n: u64| {
+        let id = uuid::Uuid::from_u128(n.into());
+        serde_json::json!({ "id": id, "path": "/", "visitor": "ann", "room": "lobby", "title": "x".repeat(400) })
+    };
+    let views: Vec<_> = (0..100).map(view).collect();
+    let body = serde_json::to_vec(&views).unwrap();
+    assert_eq!(send("gzip", gzip(&body)).await.expect(200)["committed"], 100);
+    assert_eq!(send("X-GZIP", gzip(&body)).await.expect(200)["committed"], 100);
+    assert_eq!(send("identity", body).await.expect(200)["committed"], 100);
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [100]);
+
+    send("gzip", gzip(&vec![b' '; 64 * 1024 + 1])).await.expect_error(413, "too-large");
+    send("gzip", gzip(&vec![b' '; 40_000_000])).await.expect_error(413, "too-large");
+    for bad in [b"[]".to_vec(), gzip(b"[]")[..15].to_vec(), [gzip(b"[]"), vec![0; 3]].concat(), Vec::new()] {
+        send("gzip", bad).await.expect_error(400, "broken-body");
+    }
+    send("gzip", gzip(b"{")).await.expect_error(400, "bad-json");
+}
+
+#[tokio::test]
+async fn other_encoding_gets_415_that_names_gzip() {
+    let hub = Hub::start().await;
+    let post = |name, value| hub.post("/page-view").header(name, value).body("[]").send();
+    for encoding in ["br", "deflate", "zstd", "gzip, gzip", "gzip, identity", ""] {
+        let response = post("content-encoding", encoding).await;
+        response.expect_error(415, "unsupported-encoding");
+        assert_eq!(response.header("accept-encoding"), "gzip", "{encoding}");
+    }
+    let media_type = post("content-type", "image/png").await;
+    media_type.expect_error(415, "unsupported-media-type");
+    assert_eq!(media_type.header("accept-encoding"), "");
+}
+
+#[tokio::test]
+async fn preflight_allows_a_compressed_post() {
+    let hub = Hub::start().await;
+    let preflight = crate::support::Request::new(&hub.address, "OPTIONS", "/page-view")
+        .header("origin", "http://localhost:3000")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-encoding, content-type");
+    let response = preflight.send().await;
+    assert_eq!(response.status, 204);
+    let allowed: Vec<&str> = response.header("access-control-allow-headers").split(", ").collect();
+    assert_eq!(allowed, ["authorization", "content-type", "content-encoding"]);
+}

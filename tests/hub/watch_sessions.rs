@@ -81,6 +81,7 @@ async fn watched_time_is_the_larger_of_measured_and_claimed_within_wall_time() {
 #[tokio::test]
 async fn watch_messages_in_any_order_store_the_same() {
     let clock = manual_clock();
+    clock.advance(Duration::from_secs(10)); // no message is ahead
     let hub = Hub::with(|config| config.clock = clock).await;
     let id = Uuid::new_v4();
     let message = |state: &str, at: u64, watched: u64| {

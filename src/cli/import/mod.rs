@@ -20,7 +20,7 @@ use super::args::room;
 use super::output::{self, print_error};
 use super::{CommandError, Outcome};
 use crate::history::archive::Archives;
-use crate::history::event::{AHEAD_LIMIT_MS, Batch};
+use crate::history::event::Batch;
 use crate::history::lifecycle;
 use crate::history::{self, Store};
 use crate::protocol::{RoomId, Time};
@@ -32,6 +32,9 @@ use rows::Row;
 
 /// Events per transaction.
 const EVENTS_PER_TRANSACTION: usize = 5_000;
+
+/// How far ahead of the clock the times of rows may be, in milliseconds: 5 minutes.
+const AHEAD_LIMIT_MS: u64 = 5 * 60 * 1000;
 
 /// Time between two transactions, so that a running hub can flush: SQLite retries a lock every 100 ms.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(110);

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::window::Period;
-use crate::history::calendar::{DAY_MS, Level, Month};
+use super::window::{Period, bound};
+use crate::history::calendar::{Level, Month};
 use crate::protocol::Time;
 
 /// Which rollups exist.
@@ -33,7 +33,8 @@ pub(crate) struct Span {
 
 /// Returns the rollups that make up `period`, which has bounds at quarter hours.
 pub(crate) fn cover(period: Period, available: &AvailableRollups) -> Vec<Span> {
-    let (mut at, to) = (bound(period.from, available), bound(period.to, available));
+    let (mut at, to) =
+        (bound(period.from, available.quarters_from), bound(period.to, available.quarters_from));
     let mut spans = Vec::<Span>::new();
     while at < to {
         let level = longest_from(at, to, available);
@@ -58,17 +59,12 @@ fn longest_from(at: Time, to: Time, available: &AvailableRollups) -> Level {
     }
 }
 
-/// Without quarter-hour rollups, a bound moves to the next day whose noon is not before it.
-fn bound(at: Time, available: &AvailableRollups) -> Time {
-    if at >= available.quarters_from { at } else { Level::Day.ceil(at.minus(DAY_MS / 2)) }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::history::calendar::{QUARTER_MS, time};
+    use crate::history::calendar::{DAY_MS, QUARTER_MS, time};
 
     fn at(text: &str) -> Time {
         time(text.parse().unwrap())

@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::cover::{AvailableRollups, cover};
-use super::window::{Period, Window};
+use super::window::{Bucket, Period, Window};
 use super::{
     Breakdown, Point, Previous, PropValue, StatsQuery, StatsResult, TopContent, TopPage, TopReferrer, Totals,
 };
@@ -68,20 +68,21 @@ impl Store {
         now: Time,
         metrics: &HistoryMetrics,
     ) -> Result<StatsResult, ReadError> {
-        let window = Window::new(query.range, &query.zone, now);
         let mut connection = self.read().await?;
         let mut snapshot = connection.begin().await?;
-        Ok(compute(&mut snapshot, query, &window, metrics).await?)
+        Ok(compute(&mut snapshot, query, now, metrics).await?)
     }
 }
 
 async fn compute(
     connection: &mut SqliteConnection,
     query: &StatsQuery,
-    window: &Window,
+    now: Time,
     metrics: &HistoryMetrics,
 ) -> Result<StatsResult, sqlx::Error> {
     let started = Instant::now();
+    let available = available_rollups(connection).await?;
+    let window = Window::new(query.range, &query.zone, now, available.quarters_from);
     let room = match &query.room {
         None => Some(ALL_ROOMS),
         Some(room) => dictionary::number(connection, Dictionary::Texts, room.as_str()).await?,
@@ -91,12 +92,14 @@ async fn compute(
     let (mut previous, mut values) = (Sum::default(), Counts::new());
     // An unknown room has no figures.
     if let Some(room) = room {
-        let available = available_rollups(connection).await?;
         // The lists need the whole period only, which few rollups cover. The series needs many rollups, but few
         // columns.
-        let series = spans(&window.buckets, &available)?;
-        let whole = spans(&[window.whole], &available)?;
-        let before = spans(&[window.previous], &available)?;
+        let buckets = (0..).zip(&window.buckets);
+        let buckets =
+            buckets.flat_map(|(index, bucket)| bucket.periods.iter().map(move |period| (index, *period)));
+        let series = spans(buckets, &available)?;
+        let whole = spans([(0, window.whole)], &available)?;
+        let before = spans([(0, window.previous)], &available)?;
         metrics.query("plan", started);
 
         let started = Instant::now();
@@ -144,9 +147,9 @@ async fn compute(
         Some(key) => Some(Breakdown { key: key.clone(), values: named_values(connection, &values).await? }),
     };
     metrics.query("texts", started);
-    let point = |(bucket, sum): (&Period, &Sum)| Point {
-        at: bucket.from,
-        totals: sum.totals(*bucket),
+    let point = |(bucket, sum): (&Bucket, &Sum)| Point {
+        at: bucket.at,
+        totals: sum.totals(bucket.periods.iter().map(|period| period.passed(now)).sum()),
         moods: sum.presence.moods_ms.clone(),
     };
     Ok(StatsResult {
@@ -156,11 +159,11 @@ async fn compute(
         from: window.whole.from,
         to: window.whole.to,
         step: window.step,
-        totals: whole.totals(window.whole),
+        totals: whole.totals(window.whole.passed(now)),
         previous: Previous {
             from: window.previous.from,
             to: window.previous.to,
-            totals: previous.totals(window.previous),
+            totals: previous.totals(window.previous.passed(now)),
         },
         series: window.buckets.iter().zip(&sums).map(point).collect(),
         top_pages: tops.pages,
@@ -184,11 +187,13 @@ async fn available_rollups(connection: &mut SqliteConnection) -> Result<Availabl
     Ok(AvailableRollups { quarters_from: Time::from_millis(quarters_from), months })
 }
 
-/// Encodes the rollups of all buckets as a parameter: bucket index, level and bounds of each span.
-fn spans(buckets: &[Period], available: &AvailableRollups) -> Result<String, sqlx::Error> {
-    let buckets = (0_u32..).zip(buckets);
-    let spans = buckets.flat_map(|(index, bucket)| {
-        cover(*bucket, available).into_iter().map(move |span| (index, span.level, span.from, span.to))
+/// Encodes the rollups of periods as a parameter: the period's index, and level and bounds of each span.
+fn spans(
+    periods: impl IntoIterator<Item = (u32, Period)>,
+    available: &AvailableRollups,
+) -> Result<String, sqlx::Error> {
+    let spans = periods.into_iter().flat_map(|(index, period)| {
+        cover(period, available).into_iter().map(move |span| (index, span.level, span.from, span.to))
     });
     json(&spans.collect::<Vec<_>>())
 }
@@ -230,8 +235,9 @@ impl Sum {
         self.presence.merge(&other.presence);
     }
 
-    fn totals(&self, period: Period) -> Totals {
-        let average = self.presence.present_ms as f64 / period.millis().max(1) as f64;
+    /// Returns the figures of a period of which `passed_ms` have passed.
+    fn totals(&self, passed_ms: u64) -> Totals {
+        let average = self.presence.present_ms as f64 / passed_ms.max(1) as f64;
         Totals {
             page_views: self.page_views,
             visitors: self.visitors.len(),

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::window::Window;
 use super::*;
-use crate::history::calendar::{DAY_MS, time};
-use crate::history::event::{Actor, Batch, PageViewEvent, WatchEvent};
+use crate::history::calendar::{DAY_MS, HOUR_MS, time};
+use crate::history::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::history::metrics::HistoryMetrics;
 use crate::history::store::Store;
 use crate::panics::Panics;
@@ -113,15 +113,73 @@ proptest! {
             store.commit(&batch).await.unwrap();
             for query in &queries {
                 let result = store.stats(query, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
-                let window = Window::new(query.range, &query.zone, now());
+                let window = Window::new(query.range, &query.zone, now(), Time::from_millis(0));
                 assert_eq!(result.totals, count(&batch, query, window.whole.from, window.whole.to), "{query:?}");
                 let before = window.previous;
                 assert_eq!(result.previous.totals, count(&batch, query, before.from, before.to), "{query:?}");
                 for (point, bucket) in result.series.iter().zip(&window.buckets) {
-                    assert_eq!(point.totals, count(&batch, query, bucket.from, bucket.to), "{query:?}");
+                    assert_eq!(point.totals, count(&batch, query, bucket.periods[0].from, bucket.periods[0].to), "{query:?}");
                 }
                 assert_eq!(result.top_pages, pages(&batch, query, window.whole.from, window.whole.to));
             }
         });
     }
+}
+
+/// One visitor is present from the start of the period to now, in samples of a minute.
+#[tokio::test]
+async fn average_divides_by_the_time_that_has_passed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+    let from = time("2026-04-10T07:30:00Z".parse().unwrap());
+    let minutes = (now().millis() - from.millis()) / 60_000;
+    let sample = |minute: u64| {
+        let calm = BTreeMap::from([("calm".to_owned(), 60_000)]);
+        let one = RoomSample { present_ms: 60_000, peak: 1, joins: 0, moods_ms: calm };
+        let (id, at) = (Uuid::from_u128(u128::from(minute)), from.plus(minute * 60_000));
+        TotalSample { id, at, hub: one.clone(), rooms: BTreeMap::from([("lobby".try_into().unwrap(), one)]) }
+    };
+    let samples = (0..minutes).map(sample).collect();
+    store.commit(&Batch { samples, ..Batch::default() }).await.unwrap();
+    let metrics = HistoryMetrics::register(&Panics::register());
+    // The range ends in the future.
+    let range = Range::between(from, from.plus(9 * HOUR_MS)).unwrap();
+    for room in [None, RoomId::try_from("lobby").ok()] {
+        let query = StatsQuery { room, ..StatsQuery::new(range) };
+        let stats = store.stats(&query, now(), &metrics).await.unwrap();
+        let averages: Vec<f64> = stats.series.iter().map(|point| point.totals.average_present).collect();
+        assert_eq!(averages, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(stats.totals.average_present, 1.0);
+        assert_eq!(
+            stats.moods,
+            BTreeMap::from([("calm".to_owned(), i64::try_from(minutes * 60_000).unwrap())])
+        );
+    }
+    // The period before reaches past now too.
+    let range = Range::between(now().plus(HOUR_MS), now().plus(5 * HOUR_MS)).unwrap();
+    let stats = store.stats(&StatsQuery::new(range), now(), &metrics).await.unwrap();
+    assert!(stats.previous.to > now());
+    assert_eq!(stats.previous.totals.average_present, 1.0);
+}
+
+/// A range of two hours that is older than the quarter hours gets the figures of its day, and says so.
+#[tokio::test]
+async fn pruned_range_says_the_step_and_bounds_of_its_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+    store.begin_quarters(time("2026-04-01T00:00:00Z".parse().unwrap())).await.unwrap();
+    let day = time("2026-03-05T00:00:00Z".parse().unwrap());
+    let view = |hour: u64| {
+        let view = serde_json::json!({ "id": Uuid::from_u128(hour.into()), "path": "/" });
+        PageViewEvent::new(actor(hour), serde_json::from_value(view).unwrap(), day.plus(hour * HOUR_MS))
+    };
+    let page_views: Vec<_> = (0..24).filter(|hour| hour % 11 != 0).map(|hour| view(hour).unwrap()).collect();
+    let views = i64::try_from(page_views.len()).unwrap();
+    store.commit(&Batch { page_views, ..Batch::default() }).await.unwrap();
+    let range = Range::between(day.plus(14 * HOUR_MS), day.plus(16 * HOUR_MS)).unwrap();
+    let metrics = HistoryMetrics::register(&Panics::register());
+    let stats = store.stats(&StatsQuery::new(range), now(), &metrics).await.unwrap();
+    assert_eq!((stats.step, stats.from, stats.to), (Step::Day, day, day.plus(DAY_MS)));
+    assert_eq!((stats.totals.page_views, stats.series.len()), (views, 1));
+    assert_eq!((stats.series[0].at, stats.series[0].totals.page_views), (day, views));
 }

@@ -119,7 +119,7 @@ impl Endpoint {
         self.errors(&[400])
     }
 
-    /// Adds a request body: JSON, or JSON as plain text, as beacons send it.
+    /// Adds a request body: JSON, or JSON as plain text, as beacons send it, also compressed.
     pub(super) fn body(mut self, body: RefOr<Schema>) -> Self {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
@@ -127,6 +127,10 @@ impl Endpoint {
             .content_schema(Some(body.clone()));
         let request = RequestBodyBuilder::new()
             .required(Some(Required::True))
+            .description(Some(
+                "At most 64 KiB. It may be compressed, with `Content-Encoding: gzip`, and then has at most 64 KiB \
+                 before and after its decompression. Another encoding gets 415 with `Accept-Encoding: gzip`.",
+            ))
             .content(JSON, ContentBuilder::new().schema(Some(body)).build())
             .content("text/plain", ContentBuilder::new().schema(Some(text)).build());
         self.operation = self.operation.request_body(Some(request.build()));

@@ -108,6 +108,12 @@ describe("chart data", () => {
     expect([highest, lowest]).toEqual([[1.5, 0, 0.5], [1, 0, 0]]);
   });
 
+  test("divide moods of the last bucket by the time that has passed", () => {
+    const moods = { calm: 0.25 * HOUR };
+    const data = moodsData({ ...stats, moods, series: [bucket(0, { moods })], to: START + HOUR, generatedAt: START + 0.25 * HOUR });
+    expect(data.series.map(({ values }) => values)).toEqual([[1]]);
+  });
+
   test("merge the rarest moods into one band", () => {
     const moods = Object.fromEntries(["a", "b", "c", "d", "e", "f", "g", "h"].map((mood, index) => [mood, HOUR * (9 - index)]));
     const data = moodsData({ ...stats, moods, series: [bucket(0, { moods })], to: START + HOUR });

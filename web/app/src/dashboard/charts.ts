@@ -99,11 +99,11 @@ export function watchedData(stats: Stats): ChartData {
   };
 }
 
-/** Average number of people in each mood: person-time divided by the bucket's length. */
+/** Average number of people in each mood: person-time divided by the time of the bucket that has passed. */
 export function moodsData(stats: Stats): ChartData {
-  const ends = bucketEnds(stats);
+  const ends = bucketEnds(stats).map((end) => Math.min(end, stats.generatedAt));
   const people = (mood: string): number[] =>
-    stats.series.map((bucket, index) => (bucket.moods[mood] ?? 0) / (ends[index]! - bucket.at));
+    stats.series.map((bucket, index) => (bucket.moods[mood] ?? 0) / Math.max(1, ends[index]! - bucket.at));
   const ranked = Object.entries(stats.moods)
     .filter(([, ms]) => ms > 0)
     .sort(([, a], [, b]) => b - a);

@@ -1,6 +1,6 @@
 //! `check`: compares the rollups with a recount of the events.
 //!
-//! It changes no history. A hub of the same version may run meanwhile.
+//! It only reads. A hub of the same version may run meanwhile.
 
 use clap::Args;
 
@@ -17,11 +17,11 @@ pub struct CheckSettings {
 }
 
 /// Recounts the history and prints each difference and a summary.
-/// Errors: the database is missing or cannot be read.
+/// Errors: the database is missing, needs a migration, or cannot be read.
 pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandError> {
-    let store = Store::open_existing(&settings.database_url).await?;
+    let store = Store::open_read_only(&settings.database_url).await?;
     let recount = store.recount().await?;
-    store.close().await;
+    store.close().await?;
     for difference in &recount.differences {
         print(difference);
     }

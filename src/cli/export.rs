@@ -6,20 +6,27 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
 use super::args::room;
-use super::output::{self, print_error};
+use super::output::{self, Escaping, print_error};
+use super::protected::ProtectedFiles;
 use super::timestamp::parse_timestamp;
 use super::{CommandError, Outcome, columns};
+use crate::history::archive::Archives;
 use crate::history::calendar::Month;
 use crate::history::record::Record;
+use crate::history::store::read_only::path_of;
 use crate::history::{self, Store};
 use crate::private;
 use crate::protocol::{RoomId, Time};
+
+/// The name of standard output in errors.
+const STDOUT: &str = "standard output";
 
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,6 +53,9 @@ pub struct ExportSettings {
     /// The SQLite file
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,
+    /// The folder of archives, which the output must not replace [default: archive beside the database]
+    #[arg(long, env, value_name = "FOLDER")]
+    pub archive_dir: Option<PathBuf>,
     /// Only events at this time or later
     #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
     pub from: Option<Time>,
@@ -64,37 +74,49 @@ pub struct ExportSettings {
 }
 
 /// Writes the selected events.
-/// Errors: the database is missing or cannot be read, or the file cannot be written.
+/// Errors: the database is missing, needs a migration or cannot be read, or the file cannot be written or must stay.
 pub(crate) async fn export(settings: ExportSettings) -> Result<Outcome, CommandError> {
-    let ExportSettings { database_url, from, to, room, format, out } = settings;
+    let ExportSettings { database_url, archive_dir, from, to, room, format, out } = settings;
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
         return Err(CommandError::EmptyRange);
     }
     let filter = Filter { from, to, room };
-    let store = Store::open_existing(&database_url).await?;
+    let database = path_of(&database_url)?;
+    let protected = ProtectedFiles::of(&database, &Archives::new(archive_dir, &database));
+    let out = out.filter(|path| path != Path::new("-"));
+    match &out {
+        None => protected.check_open(io::stdout().as_fd(), Path::new(STDOUT))?,
+        Some(path) => [path.clone(), part_of(path)].iter().try_for_each(|path| protected.check(path))?,
+    }
+    let store = Store::open_read_only(&database_url).await?;
     for month in store.archived_months().await?.into_iter().filter(|month| filter.may_match(*month)) {
         print_error(format_args!("the events of {month} are in an archive and not in this export"));
     }
-    match out.filter(|path| path != Path::new("-")) {
+    match out {
         None => {
-            let (stdout, name) = (io::stdout(), Path::new("standard output"));
-            let bar = if stdout.is_terminal() { ProgressBar::hidden() } else { output::event_bar(0) };
+            let stdout = io::stdout();
+            let (stdout, bar): (Box<dyn Write>, _) = if stdout.is_terminal() {
+                (Box::new(Escaping::new(stdout)), ProgressBar::hidden())
+            } else {
+                (Box::new(stdout), output::event_bar(0))
+            };
             let writer = RecordWriter::new(format.unwrap_or(Format::Jsonl), stdout);
-            match write(&store, &filter, writer, name, &bar).await {
+            match write(&store, &filter, writer, Path::new(STDOUT), &bar).await {
                 // The reader of the pipe has closed it, as `head` does.
                 Err(CommandError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {}
                 result => drop(result?),
             }
+            store.close().await?;
         }
         Some(path) => {
             let part = PartialFile::create(&path).map_err(|error| CommandError::output(&path, error))?;
             let writer = RecordWriter::new(format.unwrap_or_else(|| Format::of(&path)), &part.file);
             let events = write(&store, &filter, writer, &path, &output::event_bar(0)).await?;
+            store.close().await?;
             part.complete().map_err(|error| CommandError::output(&path, error))?;
             print_error(format_args!("{events} events are in {}", path.display()));
         }
     }
-    store.close().await;
     Ok(Outcome::Success)
 }
 
@@ -202,38 +224,49 @@ impl<W: Write> RecordWriter<W> {
 /// A file under a temporary name, which is deleted on drop unless the file is complete.
 struct PartialFile {
     file: File,
-    part: PathBuf,
+    /// None for a device or a pipe, which has no name to replace, and for a complete file.
+    part: Option<PathBuf>,
     path: PathBuf,
-    is_complete: bool,
+}
+
+/// The temporary name of a file.
+fn part_of(path: &Path) -> PathBuf {
+    let mut part = OsString::from(path);
+    part.push(".part");
+    part.into()
 }
 
 impl PartialFile {
     fn create(path: &Path) -> io::Result<Self> {
-        let mut part = OsString::from(path);
-        part.push(".part");
-        let part = PathBuf::from(part);
+        if fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
+            let file = File::options().write(true).open(path)?;
+            return Ok(Self { file, part: None, path: path.to_path_buf() });
+        }
+        let part = part_of(path);
         // A leftover file may be readable by others, so it is not reused.
         if let Err(error) = fs::remove_file(&part)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
         }
-        Ok(Self { file: private::create_new(&part)?, part, path: path.to_path_buf(), is_complete: false })
+        Ok(Self { file: private::create_new(&part)?, part: Some(part), path: path.to_path_buf() })
     }
 
     fn complete(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.part, &self.path)?;
-        self.is_complete = true;
+        if let Some(part) = &self.part {
+            self.file.sync_all()?;
+            fs::rename(part, &self.path)?;
+            self.part = None;
+        }
         Ok(())
     }
 }
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if !self.is_complete {
+        if let Some(part) = &self.part {
             // The error that led here is reported already.
-            let _ = fs::remove_file(&self.part);
+            let _ = fs::remove_file(part);
         }
     }
 }

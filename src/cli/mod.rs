@@ -10,6 +10,7 @@ mod columns;
 mod export;
 mod import;
 mod output;
+mod protected;
 mod serve;
 mod timestamp;
 mod token;
@@ -170,6 +171,26 @@ pub enum CommandError {
         path: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// An output would replace a file that must stay. Nothing was written.
+    #[error("{} is {what}: choose another file for the output", path.display())]
+    Protected {
+        /// The output.
+        path: PathBuf,
+        /// What the file is.
+        what: &'static str,
+    },
+    /// An input file cannot be read to its end. The rows before are imported.
+    #[error("{} cannot be read to its end", path.display())]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An input file has no row of a known kind.
+    #[error("{} has no page view, no watch session and no census: see docs/history.md for the formats", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
     },
     /// The token's secret is unusable.
     #[error(transparent)]

@@ -127,7 +127,7 @@ fn written(format: Format, records: &[Record]) -> Vec<u8> {
 
 fn read(file: Vec<u8>) -> Vec<Record> {
     let latest = Time::from_millis(u64::MAX);
-    let rows = rows::read(Cursor::new(file)).unwrap();
+    let rows = rows::read(Cursor::new(file), |_| Ok(())).unwrap();
     rows.map(|row| native::read(row.fields.unwrap(), latest).unwrap()).collect()
 }
 
@@ -170,7 +170,7 @@ fn csv_loses_empty_texts_only() {
 #[test]
 fn row_error_names_field_and_rule() {
     let error = |row: &str| {
-        let row = rows::read(Cursor::new(row.as_bytes().to_vec())).unwrap().next().unwrap();
+        let row = rows::read(Cursor::new(row.as_bytes().to_vec()), |_| Ok(())).unwrap().next().unwrap();
         native::read(row.fields.unwrap(), Time::from_millis(1_000)).unwrap_err().to_string()
     };
     let view = |change: Value| {

@@ -3,6 +3,7 @@
 //! A draft is written under a temporary name, synced and read back before it gets its final name. All file access is on
 //! blocking threads, one slice at a time, so that callers can be cancelled. Knows no database.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,17 @@ impl Archives {
     /// The archives in `folder`, by default `archive` beside the database. The first archive creates the folder.
     pub(crate) fn new(folder: Option<PathBuf>, database: &Path) -> Self {
         Self { folder: folder.unwrap_or_else(|| database.with_file_name("archive")) }
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the hub gives files in the folder names like this one.
+    pub(crate) fn is_own(name: &OsStr) -> bool {
+        name.as_encoded_bytes().starts_with(b"breathing-room-")
+            || name.as_encoded_bytes().starts_with(b"erasures")
     }
 
     /// The file name of a month's archive.

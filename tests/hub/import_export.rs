@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::support::program::ProgramOutput;
+use crate::support::program::{ProgramOutput, Volume};
 use crate::support::{Program, open_database, rows};
 
 /// A folder with a database and other files.
@@ -307,10 +307,15 @@ async fn legacy_columns_can_be_mapped() {
     assert_eq!(workspace.rows(rooms).await, [json!(["/a", "garden"]), json!(["/b", "hall"])]);
 
     let unknown = workspace.run(&["import", &views]).await;
-    unknown.expect(1, "2 rows read: 0 taken, 0 already there, 2 refused");
-    assert!(unknown.stderr.contains("v.csv:2: has no type, no path and no content_id"), "{unknown:?}");
+    unknown.expect(2, "1 rows read: 0 taken, 0 already there, 1 refused");
+    assert!(unknown.stderr.contains("v.csv:1: has no type, no path and no content_id"), "{unknown:?}");
     let page_views = workspace.run(&["import", &views, "--kind", "page-views"]).await;
-    assert!(page_views.stderr.contains("v.csv:2: id: is missing"), "{page_views:?}");
+    page_views.expect(2, "");
+    assert!(page_views.stderr.contains("v.csv:1: has none of our columns"), "{page_views:?}");
+    let half = ["import", &views, "--kind", "page-views", "--field", "id=key"];
+    let half = workspace.run(&half).await;
+    half.expect(1, "2 rows read: 0 taken, 0 already there, 2 refused");
+    assert!(half.stderr.contains("v.csv:2: visitor (user_id): is missing"), "{half:?}");
 }
 
 #[tokio::test]
@@ -396,4 +401,261 @@ async fn failed_export_leaves_no_file() {
     let out = workspace.path("folder.csv").display().to_string();
     workspace.run(&["export", "--out", &out]).await.expect(2, "");
     assert!(!workspace.path("folder.csv.part").exists());
+}
+
+/// The bytes of a file by its name, where it exists.
+fn bytes(path: &Path) -> Option<Vec<u8>> {
+    fs::read(path).ok()
+}
+
+#[tokio::test]
+async fn export_over_a_file_of_the_hub_is_refused() {
+    let workspace = Workspace::with_history().await;
+    fs::create_dir(workspace.path("archive")).unwrap();
+    let archive = "archive/breathing-room-2025-01.jsonl.gz";
+    workspace.write(archive, "an archive");
+    fs::hard_link(workspace.path("hub.db"), workspace.path("hard.jsonl")).unwrap();
+    std::os::unix::fs::symlink("hub.db", workspace.path("soft.jsonl")).unwrap();
+    fs::hard_link(workspace.path("hub.db"), workspace.path("out.jsonl.part")).unwrap();
+    let before = bytes(&workspace.path("hub.db"));
+    for name in [
+        "hub.db",
+        "archive/../hub.db",
+        "hard.jsonl",
+        "soft.jsonl",
+        "out.jsonl", // its temporary name is a link to the database
+        "hub.db-wal",
+        "hub.db-shm",
+        "hub.db.lock",
+        archive,
+    ] {
+        let out = workspace.path(name).display().to_string();
+        let is_there = workspace.path(name).exists();
+        let output = workspace.run(&["export", "--out", &out]).await;
+        output.expect(2, "");
+        assert!(output.stderr.contains("choose another file for the output"), "{name}: {output:?}");
+        assert_eq!(workspace.path(name).exists(), is_there, "{name}");
+    }
+    assert_eq!(bytes(&workspace.path("hub.db")), before);
+    assert_eq!(workspace.read(archive), "an archive");
+    // With a folder of archives elsewhere, this is any file.
+    let (out, folder) = (workspace.path(archive).display().to_string(), workspace.path("elsewhere"));
+    workspace.run(&["export", "--out", &out, "--archive-dir", folder.to_str().unwrap()]).await.expect(0, "");
+}
+
+#[tokio::test]
+async fn import_report_over_a_file_that_must_stay_is_refused() {
+    let workspace = Workspace::with_history().await;
+    let row = "id,user_id,path,timestamp\n1,not a visitor,/,1709251199\n";
+    let input = workspace.write("in.csv", row);
+    fs::hard_link(workspace.path("in.csv"), workspace.path("link.csv")).unwrap();
+    fs::create_dir(workspace.path("archive")).unwrap();
+    let archive = workspace.write("archive/breathing-room-2025-01.jsonl.gz", "an archive");
+    let database = workspace.path("hub.db").display().to_string();
+    let before = bytes(&workspace.path("hub.db"));
+    let link = workspace.path("link.csv").display().to_string();
+    for report in [&input, &link, &database, &format!("{database}-wal"), &archive] {
+        for more in [&[][..], &["--dry-run"]] {
+            let output = workspace.run(&[&["import", &input, "--report", report], more].concat()).await;
+            output.expect(2, "");
+            assert!(output.stderr.contains("choose another file for the output"), "{report}: {output:?}");
+        }
+    }
+    assert_eq!((workspace.read("in.csv").as_str(), bytes(&workspace.path("hub.db"))), (row, before));
+    // The database that this import would create.
+    let other = Workspace::new();
+    let report = other.path("hub.db").display().to_string();
+    other.run(&["import", &input, "--report", &report]).await.expect(2, "");
+    assert!(!other.path("hub.db").exists());
+}
+
+#[tokio::test]
+async fn export_replaces_its_file_only_when_it_is_complete() {
+    let workspace = Workspace::with_history().await;
+    let out = workspace.write("all.jsonl", "the last export");
+    let reader = fs::File::open(&out).unwrap();
+    workspace.run(&["export", "--out", &out]).await.expect(0, "");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut &reader, &mut text).unwrap();
+    assert_eq!(text, "the last export", "the old file was not written to");
+    assert_eq!(workspace.read("all.jsonl").lines().count(), 180);
+    // A device has no name to replace.
+    workspace.run(&["export", "--out", "/dev/null"]).await.expect(0, "");
+    assert!(!Path::new("/dev/null").metadata().unwrap().is_file() && !Path::new("/dev/null.part").exists());
+}
+
+#[tokio::test]
+async fn unclosed_quote_is_refused_with_its_line() {
+    let workspace = Workspace::new();
+    let header = "id,user_id,path,timestamp,title\n";
+    let file = format!("{header}1,ann,/a,1709251199,A\n2,ann,/b,1709251199,\"B\n3,ann,/c,1709251199,C\n");
+    let file = workspace.write("v.csv", file);
+    let output = workspace.run(&["import", &file]).await;
+    output.expect(2, "2 rows read: 1 taken, 0 already there, 1 refused");
+    let expected = format!("{file}:3: a quote is not closed\nerror: {file} cannot be read to its end\n");
+    assert_eq!(output.stderr, expected);
+    assert_eq!(workspace.rows("SELECT count(*) FROM page_views").await, [1]);
+}
+
+#[tokio::test]
+async fn refused_rows_have_the_line_of_the_file() {
+    let workspace = Workspace::new();
+    // Quotes with line breaks, blank lines and \r\n, and every third row is refused.
+    let mut text = "id,user_id,path,timestamp,title\r\n".to_owned();
+    let mut expected = Vec::new();
+    for n in 0..60 {
+        let line = text.matches('\n').count() + 1;
+        let visitor = if n % 3 == 0 { "not a visitor" } else { "ann" };
+        let title = ["plain", "\"two\nlines\"", "\"a \"\"quote\"\"\r\n\"", "\"\""][n % 4];
+        text += &format!("{n},{visitor},/,1709251199,{title}{}", ["\n", "\r\n", "\n\n"][n % 3]);
+        expected.extend((n % 3 == 0).then_some(line));
+    }
+    let file = workspace.write("v.csv", text.trim_end());
+    let report = workspace.path("refused.txt").display().to_string();
+    workspace
+        .run(&["import", &file, "--report", &report])
+        .await
+        .expect(1, "60 rows read: 40 taken, 0 already there, 20 refused");
+    let report = workspace.read("refused.txt");
+    let lines = report.lines().map(|row| row[file.len() + 1..].split(':').next().unwrap().parse().unwrap());
+    assert_eq!(lines.collect::<Vec<usize>>(), expected);
+}
+
+#[tokio::test]
+async fn input_without_a_row_of_a_known_kind_is_an_error() {
+    let workspace = Workspace::new();
+    for (name, text) in [
+        ("page.html", "<!doctype html><title>Log in</title>"),
+        ("pages.html", "<!doctype html>\n<title>Log in, please</title>\n<p>path</p>\n"),
+        ("null.json", "null"),
+        ("number.json", "5\n"),
+        ("object.json", "{}"),
+        ("nested.json", "{\n  \"results\": []\n}\n"),
+        ("rows.json", "[{\"name\":1},{\"name\":2}]"),
+        ("types.jsonl", "{\"type\":\"FeatureCollection\",\"features\":[]}\n"),
+        ("header.csv", "name,age\n"),
+        ("binary.db", "SQLite format 3\0\u{10}\0\u{1}\u{1}"),
+    ] {
+        let file = workspace.write(name, text);
+        for more in [&[][..], &["--dry-run"]] {
+            let output = workspace.run(&[&["import", &file], more].concat()).await;
+            output.expect(2, "");
+            assert!(output.stderr.lines().last().unwrap().starts_with("error: "), "{name}: {output:?}");
+        }
+    }
+    // An export without events.
+    for (name, text) in [("empty.jsonl", ""), ("empty.json", "[]\n"), ("empty.csv", "type,id,room\n")] {
+        let file = workspace.write(name, text);
+        workspace.run(&["import", &file]).await.expect(0, "0 rows read: 0 taken, 0 already there, 0 refused");
+    }
+}
+
+#[tokio::test]
+async fn control_characters_of_rows_are_escaped() {
+    let workspace = Workspace::new();
+    let row = json!({ "type": "page-view", "a\u{1b}]0;title\u{7}\u{9b}2J\u{202e}": 1, "id": Uuid::nil(), "room": "a",
+        "visitor": "b", "path": "/", "at": 1 });
+    let file = workspace.write("a\u{1b}[31m.jsonl", row.to_string());
+    let report = workspace.path("refused.txt").display().to_string();
+    let output = workspace.run(&["import", &file, "--report", &report]).await;
+    output.expect(1, "1 rows read: 0 taken, 0 already there, 1 refused");
+    for text in [&output.stderr, &workspace.read("refused.txt")] {
+        assert!(
+            text.contains(r"a\u{1b}[31m.jsonl:1: a\u{1b}]0;title\u{7}\u{9b}2J\u{202e}: does not belong"),
+            "{text}"
+        );
+        assert!(text.trim_end().chars().all(|char| !char.is_control()), "{text:?}");
+    }
+}
+
+/// All files of a folder with their contents and times.
+fn state(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn export_and_check_change_no_file() {
+    let workspace = Workspace::with_history().await;
+    let before = state(workspace.folder.path());
+    assert_eq!(workspace.run(&["export"]).await.stdout.lines().count(), 180);
+    workspace.run(&["check"]).await.expect(0, "");
+    assert_eq!(state(workspace.folder.path()), before);
+}
+
+#[tokio::test]
+async fn export_and_check_do_not_migrate_and_say_when_it_is_due() {
+    let workspace = Workspace::with_history().await;
+    let versions = "SELECT max(version) FROM _sqlx_migrations";
+    let newest = workspace.rows(versions).await[0].as_i64().unwrap();
+    workspace
+        .change("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
+        .await;
+    let before = state(workspace.folder.path());
+    for command in ["check", "export"] {
+        let output = workspace.run(&[command]).await;
+        output.expect(2, "");
+        let schemas = format!("its schema is {}, that of this version {newest}", newest - 1);
+        assert!(
+            output.stderr.contains("needs a migration") && output.stderr.contains(&schemas),
+            "{output:?}"
+        );
+        assert_eq!(output.stdout, "");
+    }
+    assert_eq!(state(workspace.folder.path()), before);
+    let insert = format!(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                          VALUES ({newest}, '', 1, x'', 0), ({}, '', 1, x'', 0)",
+        newest + 1
+    );
+    workspace.change(&insert).await;
+    for command in ["check", "export"] {
+        let output = workspace.run(&[command]).await;
+        output.expect(2, "");
+        assert!(output.stderr.contains("was written by a newer version"), "{output:?}");
+    }
+}
+
+/// A volume that is mounted read-only, after a clean stop and after a crash.
+#[tokio::test]
+async fn export_and_check_need_no_write_permission() {
+    let workspace = Workspace::with_history().await;
+    let hub = Program::start(workspace.folder.path(), &[("FLUSH_INTERVAL", "20ms")]).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    ann.view_page(Uuid::new_v4(), "/").await;
+    ann.expect_ack(1).await;
+    let Some(volume) = Volume::mount("64m") else { return };
+    let copy = |names: &str| {
+        let folder = workspace.folder.path().display();
+        let copy = format!("(cd '{folder}' && tar cf - {names}) | tar xf -");
+        volume.run(&format!("mount -o remount,rw . && rm -f hub.db* && {copy} && mount -o remount,ro ."));
+    };
+    let run = async |command: &str| {
+        let url = format!("sqlite://{}/hub.db", volume.path().display());
+        volume.run_command(command, &[("DATABASE_URL", &url)]).await
+    };
+    // As a snapshot of a hub that runs has it.
+    hub.signal("STOP").await;
+    copy("hub.db*");
+    hub.signal("CONT").await;
+    assert_eq!(run("export").await.stdout.lines().count(), 181);
+    run("check").await.expect(0, "");
+    hub.signal("TERM").await;
+    assert_eq!(hub.wait().await.code(), Some(0));
+    copy("hub.db");
+    let exported = run("export").await;
+    assert!(exported.stdout.lines().count() > 181, "presence of the hub is there too: {exported:?}");
+    run("check").await.expect(0, "");
+    // A log without its index cannot be read here.
+    let mut other = open_database(&workspace.path("hub.db")).await;
+    sqlx::query("CREATE TABLE other (id INTEGER)").execute(&mut other).await.unwrap();
+    copy("hub.db hub.db-wal");
+    let output = run("export").await;
+    output.expect(2, "");
+    assert!(output.stderr.contains("has a write-ahead log without an index"), "{output:?}");
 }

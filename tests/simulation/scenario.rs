@@ -134,8 +134,7 @@ impl Scenario {
         compare("page view", &stored, &views);
         compare("watch session", &database.watch_sessions().await, &self.event_log.watch_sessions());
         drop(database);
-        let store =
-            Store::open_existing(&format!("sqlite://{}", self.file().display())).await.expect("a database");
+        let store = Store::open(&format!("sqlite://{}", self.file().display())).await.expect("a database");
         let recount = store.recount().await.expect("a recount");
         store.close().await;
         assert_eq!(recount.differences, [], "the rollups must match the rows");

@@ -12,24 +12,33 @@ use crate::protocol::parse::ParseError;
 
 /// Why a row is rejected: the rule, and the field if one field breaks it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(in crate::cli) struct RowError(String);
+#[error("{rule}")]
+pub(in crate::cli) struct RowError {
+    rule: String,
+    /// Whether nothing behind the row can be read.
+    pub(in crate::cli) is_last: bool,
+}
 
 impl RowError {
     /// An error of the whole row.
     pub(in crate::cli) fn row(rule: impl fmt::Display) -> Self {
-        Self(rule.to_string())
+        Self { rule: rule.to_string(), is_last: false }
+    }
+
+    /// An error after which the rest of the file cannot be read.
+    pub(in crate::cli) fn last(rule: impl fmt::Display) -> Self {
+        Self { rule: rule.to_string(), is_last: true }
     }
 
     /// An error of one field.
     pub(in crate::cli) fn field(name: &str, rule: impl fmt::Display) -> Self {
-        Self(format!("{name}: {rule}"))
+        Self::row(format_args!("{name}: {rule}"))
     }
 }
 
 impl From<ParseError> for RowError {
     fn from(problem: ParseError) -> Self {
-        Self(problem.message)
+        Self::row(problem.message)
     }
 }
 

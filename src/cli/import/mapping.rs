@@ -114,6 +114,15 @@ impl FromStr for ColumnName {
     }
 }
 
+/// The shape of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Of an export or an archive: it has a `type`.
+    Native,
+    /// Of the old worker.
+    Legacy(LegacyKind),
+}
+
 /// The mapping of the old worker's rows.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -129,25 +138,32 @@ impl Mapping {
         Self { kind, room, names }
     }
 
-    /// Returns whether a row is the old worker's: `--kind` is given, or the row has no `type`.
-    pub(super) fn applies_to(&self, row: &Fields) -> bool {
-        self.kind.is_some() || row.get("type").is_none()
-    }
-
-    /// Converts a row. No time in it may be later than `latest`.
-    pub(super) fn record(&self, row: &Fields, latest: Time) -> Result<Record, RowError> {
-        let has = |column| row.get(self.file_name(column)).is_some();
-        let row = LegacyRow { row, mapping: self, latest };
+    /// Returns the shape of rows with these columns.
+    /// Errors: it is unknown.
+    pub(super) fn shape(&self, has: impl Fn(&str) -> bool) -> Result<Shape, RowError> {
+        let has_ours = |column| has(self.file_name(column));
         match self.kind {
-            Some(LegacyKind::PageViews) => row.page_view(),
-            Some(LegacyKind::WatchSessions) => row.watch_session(),
-            None if has(Column::Content) => row.watch_session(),
-            None if has(Column::Path) => row.page_view(),
+            Some(kind) if Column::value_variants().iter().any(|column| has_ours(*column)) => {
+                Ok(Shape::Legacy(kind))
+            }
+            Some(_) => Err(RowError::row("has none of our columns: set --field")),
+            None if has("type") => Ok(Shape::Native),
+            None if has_ours(Column::Content) => Ok(Shape::Legacy(LegacyKind::WatchSessions)),
+            None if has_ours(Column::Path) => Ok(Shape::Legacy(LegacyKind::PageViews)),
             None => {
                 let (path, content) = (self.file_name(Column::Path), self.file_name(Column::Content));
                 let rule = format!("has no type, no {path} and no {content}: set --kind or --field");
                 Err(RowError::row(rule))
             }
+        }
+    }
+
+    /// Converts a row. No time in it may be later than `latest`.
+    pub(super) fn record(&self, kind: LegacyKind, row: &Fields, latest: Time) -> Result<Record, RowError> {
+        let row = LegacyRow { row, mapping: self, latest };
+        match kind {
+            LegacyKind::PageViews => row.page_view(),
+            LegacyKind::WatchSessions => row.watch_session(),
         }
     }
 
@@ -308,7 +324,10 @@ mod tests {
 
     fn read(mapping: &Mapping, row: Value) -> Result<Value, String> {
         let row = Fields::Object(serde_json::from_value(row).unwrap());
-        let record = mapping.record(&row, Time::from_millis(LATEST)).map_err(|error| error.to_string())?;
+        let shape = mapping.shape(|name| row.get(name).is_some()).map_err(|error| error.to_string())?;
+        let Shape::Legacy(kind) = shape else { panic!("{row:?}") };
+        let record =
+            mapping.record(kind, &row, Time::from_millis(LATEST)).map_err(|error| error.to_string())?;
         Ok(serde_json::to_value(record).unwrap())
     }
 
@@ -357,7 +376,9 @@ mod tests {
             &["visitor=member", "at=seen", "path=content_id", "room=place"],
         );
         let row = json!({ "id": "x", "member": "ann", "seen": 5, "content_id": "/", "place": "garden", "type": "visit" });
-        assert!(mapping.applies_to(&Fields::Object(serde_json::from_value(row.clone()).unwrap())));
+        let views = Shape::Legacy(LegacyKind::PageViews);
+        assert_eq!(mapping.shape(|name| row.get(name).is_some()), Ok(views), "the type is not the hub's");
+        assert!(mapping.shape(|name| name == "html").is_err());
         let view = read(&mapping, row).unwrap();
         assert_eq!(
             (&view["visitor"], &view["at"], &view["room"]),

@@ -11,22 +11,26 @@ pub(super) mod rows;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::args::room;
 use super::output::{self, print_error};
+use super::protected::ProtectedFiles;
 use super::{CommandError, Outcome};
 use crate::history::archive::Archives;
 use crate::history::event::Batch;
 use crate::history::lifecycle;
+use crate::history::store::read_only::path_of;
 use crate::history::{self, Store};
 use crate::protocol::{RoomId, Time};
 use crate::time::Clock;
 use fields::{Fields, RowError};
-use mapping::{ColumnName, LegacyKind, Mapping};
+use mapping::{ColumnName, LegacyKind, Mapping, Shape};
 use report::ImportReport;
 use rows::Row;
 
@@ -77,17 +81,29 @@ pub struct ImportSettings {
 }
 
 /// Imports all valid rows of the files, and reports the others.
-/// Errors: a file cannot be opened, or a commit failed. Earlier commits stay.
+/// Errors: a file cannot be opened or read, or has no row of a known kind; the report would replace a file that must
+/// stay; or a commit failed. Earlier commits stay.
 pub(crate) async fn import(settings: ImportSettings) -> Result<Outcome, CommandError> {
     let ImportSettings { files, database_url, archive_dir, kind, fields, room, dry_run, report } = settings;
-    let mapping = Mapping::new(kind, room, fields);
+    let mapping = Arc::new(Mapping::new(kind, room, fields));
+    if let Some(report) = &report {
+        let database = path_of(&database_url)?;
+        let mut protected = ProtectedFiles::of(&database, &Archives::new(archive_dir.clone(), &database));
+        for file in &files {
+            protected.add(file, "an input of this import");
+        }
+        protected.check(report)?;
+    }
     let bar = output::byte_bar(0);
     let mut opened = Vec::new();
     for path in files {
         let not_read = |source| CommandError::Input { path: path.clone(), source };
         let file = File::open(&path).map_err(not_read)?;
         bar.inc_length(file.metadata().map_err(not_read)?.len());
-        let rows = rows::read(bar.wrap_read(file)).map_err(not_read)?;
+        let mapping = Arc::clone(&mapping);
+        let check =
+            move |names: &[String]| mapping.shape(|name| names.iter().any(|column| column == name)).map(drop);
+        let rows = rows::read(bar.wrap_read(file), check).map_err(not_read)?;
         opened.push((path, rows));
     }
     let report = ImportReport::new(report.as_deref())?;
@@ -105,7 +121,7 @@ pub(crate) async fn import(settings: ImportSettings) -> Result<Outcome, CommandE
 }
 
 struct Import {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     /// The latest time that an event may have.
     latest: Time,
     report: ImportReport,
@@ -117,14 +133,25 @@ struct Import {
 impl Import {
     async fn import_all(&mut self, files: Vec<(PathBuf, rows::Rows)>) -> Result<Outcome, CommandError> {
         for (path, rows) in files {
+            // An empty file is an export without events.
+            let (mut is_empty, mut is_known) = (true, false);
             for Row { line, fields } in rows {
                 self.report.add_read();
-                if let Err(error) = fields.and_then(|fields| self.add(fields)) {
+                is_empty = false;
+                let added = fields.and_then(|fields| {
+                    let shape = self.mapping.shape(|name| fields.get(name).is_some())?;
+                    is_known |= is_of_known_kind(shape, &fields);
+                    self.add(shape, fields)
+                });
+                if let Err(error) = added {
                     self.report.add_rejected(&path, line, &error)?;
                 }
                 if self.batch.len() >= EVENTS_PER_TRANSACTION {
                     self.commit().await?;
                 }
+            }
+            if !is_empty && !is_known {
+                self.report.fail(CommandError::Unknown { path });
             }
         }
         self.commit().await?;
@@ -132,11 +159,10 @@ impl Import {
     }
 
     /// Converts a row and adds its event to the batch.
-    fn add(&mut self, fields: Fields) -> Result<(), RowError> {
-        let record = if self.mapping.applies_to(&fields) {
-            self.mapping.record(&fields, self.latest)?
-        } else {
-            native::read(fields, self.latest)?
+    fn add(&mut self, shape: Shape, fields: Fields) -> Result<(), RowError> {
+        let record = match shape {
+            Shape::Legacy(kind) => self.mapping.record(kind, &fields, self.latest)?,
+            Shape::Native => native::read(fields, self.latest)?,
         };
         record.add_to(&mut self.batch).map_err(|rule| RowError::field("props", rule))
     }
@@ -149,6 +175,16 @@ impl Import {
         };
         self.report.add_valid(batch.len(), new);
         Ok(())
+    }
+}
+
+fn is_of_known_kind(shape: Shape, fields: &Fields) -> bool {
+    match shape {
+        Shape::Legacy(_) => true,
+        Shape::Native => {
+            let kind = fields.get("type").and_then(Value::as_str);
+            kind.is_some_and(|kind| native::KINDS.contains(&kind))
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::protocol::{SafeInteger, Time};
 /// The error of a time that is too far in the future.
 pub(in crate::cli) const FUTURE: &str = "must not be more than 5 minutes in the future";
 
+/// The values of `type`.
+pub(in crate::cli) const KINDS: [&str; 3] = ["page-view", "watch", "census"];
+
 /// Parses a row of an export. No time in it may be later than `latest`.
 pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, RowError> {
     let kind: String = row.required("type")?;

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::fields::RowError;
-use crate::cli::output::{print, print_error};
+use crate::cli::output::{escaped, print, print_error};
 use crate::cli::{CommandError, Outcome};
 use crate::private;
 
@@ -22,6 +22,8 @@ pub(super) struct ImportReport {
     new: u64,
     rejected: u64,
     first: Vec<String>,
+    /// The first file that could not be used as a whole.
+    failed: Option<CommandError>,
     file: Option<(PathBuf, BufWriter<File>)>,
 }
 
@@ -33,7 +35,7 @@ impl ImportReport {
             Err(error) => Err(CommandError::output(path, error)),
         };
         let file = path.map(create).transpose()?;
-        Ok(Self { read: 0, valid: 0, new: 0, rejected: 0, first: Vec::new(), file })
+        Ok(Self { read: 0, valid: 0, new: 0, rejected: 0, first: Vec::new(), failed: None, file })
     }
 
     /// Counts a row that was read.
@@ -49,7 +51,10 @@ impl ImportReport {
         error: &RowError,
     ) -> Result<(), CommandError> {
         self.rejected += 1;
-        let text = format!("{}:{line}: {error}", file.display());
+        let text = escaped(&format!("{}:{line}: {error}", file.display()));
+        if error.is_last {
+            self.fail(CommandError::Incomplete { path: file.to_path_buf() });
+        }
         if let Some((path, report)) = &mut self.file {
             writeln!(report, "{text}").map_err(|error| CommandError::output(path, error))?;
         }
@@ -59,6 +64,11 @@ impl ImportReport {
         Ok(())
     }
 
+    /// Records that a file could not be used as a whole.
+    pub(super) fn fail(&mut self, error: CommandError) {
+        self.failed.get_or_insert(error);
+    }
+
     /// Counts valid rows, of which `new` changed the database.
     pub(super) fn add_valid(&mut self, rows: usize, new: usize) {
         self.valid += rows as u64;
@@ -66,8 +76,9 @@ impl ImportReport {
     }
 
     /// Prints the report.
+    /// Errors: a file could not be used as a whole, or the report's file cannot be written.
     pub(super) fn finish(&mut self, is_dry_run: bool) -> Result<Outcome, CommandError> {
-        let Self { read, valid, new, rejected, first, file } = self;
+        let Self { read, valid, new, rejected, first, failed, file } = self;
         for line in first.iter() {
             print_error(line);
         }
@@ -86,6 +97,9 @@ impl ImportReport {
         }
         if let Some((path, report)) = file {
             report.flush().map_err(|error| CommandError::output(path, error))?;
+        }
+        if let Some(failed) = failed.take() {
+            return Err(failed);
         }
         Ok(if *rejected == 0 { Outcome::Success } else { Outcome::Problems })
     }

@@ -27,8 +27,11 @@ pub(in crate::cli) struct Row {
 /// The rows of a file.
 pub(in crate::cli) type Rows = Box<dyn Iterator<Item = Row>>;
 
-/// Reads a file of any of these formats.
-pub(in crate::cli) fn read(file: impl Read + 'static) -> io::Result<Rows> {
+/// Reads a file of any of these formats. `check` says whether rows with the columns of a CSV header are of a known kind.
+pub(in crate::cli) fn read(
+    file: impl Read + 'static,
+    check: impl Fn(&[String]) -> Result<(), RowError> + 'static,
+) -> io::Result<Rows> {
     let mut bytes: Box<dyn BufRead> = Box::new(BufReader::new(file));
     if bytes.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         bytes = Box::new(BufReader::new(MultiGzDecoder::new(bytes)));
@@ -39,7 +42,7 @@ pub(in crate::cli) fn read(file: impl Read + 'static) -> io::Result<Rows> {
     Ok(match bytes.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => Box::new(JsonLines { bytes, line: 0 }),
         Some(b'[') => Box::new(JsonArray { bytes: bytes.bytes(), line: 1, position: Position::Before }),
-        _ => Box::new(CsvTable::new(bytes)),
+        _ => Box::new(CsvTable::new(bytes, Box::new(check))),
     })
 }
 
@@ -49,7 +52,7 @@ fn object(text: &[u8]) -> Result<Fields, RowError> {
 }
 
 fn unreadable(error: &io::Error) -> RowError {
-    RowError::row(format_args!("cannot be read, and nothing behind it: {error}"))
+    RowError::last(format_args!("cannot be read, and nothing behind it: {error}"))
 }
 
 fn too_long() -> io::Error {
@@ -203,21 +206,26 @@ impl Iterator for JsonArray {
 /// CSV text, and a final line break.
 type Text = Chain<Box<dyn BufRead>, &'static [u8]>;
 
+/// Says whether rows with the columns of a header are of a known kind.
+type HeaderCheck = Box<dyn Fn(&[String]) -> Result<(), RowError>>;
+
 /// Reads CSV with a header.
 struct CsvTable {
     rows: csv::Reader<Limited<Text>>,
     header: Option<Vec<String>>,
+    check: HeaderCheck,
     is_over: bool,
 }
 
 impl CsvTable {
-    fn new(bytes: Box<dyn BufRead>) -> Self {
+    fn new(bytes: Box<dyn BufRead>, check: HeaderCheck) -> Self {
         let mut table = csv::ReaderBuilder::new();
         // The csv crate counts lines wrongly with \r\n, so rows end at \n. The final line break ends the last row too, so
         // that a row's first line can be computed from the reader's position.
         table.has_headers(false).flexible(true).terminator(Terminator::Any(b'\n'));
-        let rows = table.from_reader(Limited { bytes: bytes.chain(b"\n".as_slice()), left: ROW_LIMIT });
-        Self { rows, header: None, is_over: false }
+        let bytes = bytes.chain(b"\n".as_slice());
+        let rows = table.from_reader(Limited { bytes, left: ROW_LIMIT, quotes: Quotes::default() });
+        Self { rows, header: None, check, is_over: false }
     }
 
     /// Returns the next row that is not blank, and its first line.
@@ -236,18 +244,30 @@ impl CsvTable {
         }
     }
 
+    /// Returns the line of the quote that the file does not close, if the row that was read has it.
+    fn unclosed(&self) -> Option<u64> {
+        let Quotes { bytes, is_at_end, opened, state, .. } = self.rows.get_ref().quotes;
+        let has_all = is_at_end && self.rows.position().byte() == bytes;
+        (has_all && state == Quote::Inside).then_some(opened)
+    }
+
     fn try_next(&mut self) -> io::Result<Option<Row>> {
         let Some((line, row)) = self.next_row()? else { return Ok(None) };
+        if let Some(line) = self.unclosed() {
+            self.is_over = true;
+            return Ok(Some(Row { line, fields: Err(RowError::last("a quote is not closed")) }));
+        }
         let cells = texts(&row);
         let Some(header) = &self.header else {
-            return match cells.and_then(unique) {
+            let names = cells.and_then(unique).and_then(|names| (self.check)(&names).map(|()| names));
+            return match names {
                 Ok(names) => {
                     self.header = Some(names);
                     self.try_next()
                 }
                 Err(error) => {
                     self.is_over = true;
-                    Ok(Some(Row { line, fields: Err(error) }))
+                    Ok(Some(Row { line, fields: Err(RowError::last(error)) }))
                 }
             };
         };
@@ -302,10 +322,63 @@ fn cell(text: String) -> Value {
     if text.is_empty() { Value::Null } else { Value::String(text) }
 }
 
-/// Reads at most `left` bytes, so that a quote that is never closed does not read the whole file.
+/// Reads at most `left` bytes, so that a quote that is never closed does not read the whole file. Follows the quotes.
 struct Limited<R> {
     bytes: R,
     left: usize,
+    quotes: Quotes,
+}
+
+/// Where in a cell the reader is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Quote {
+    /// At the start of a cell.
+    #[default]
+    Start,
+    /// In a cell without quotes, where a quote has no meaning.
+    Outside,
+    /// Behind an open quote.
+    Inside,
+    /// Behind a quote that closes the cell, or is the first of two.
+    Second,
+}
+
+/// The quotes of the bytes that were read, in the dialect of the csv crate, which does not say whether one is open.
+#[derive(Debug, Clone, Copy)]
+struct Quotes {
+    state: Quote,
+    /// The current line.
+    line: u64,
+    /// The line of the last quote that was opened.
+    opened: u64,
+    /// How many bytes were read.
+    bytes: u64,
+    is_at_end: bool,
+}
+
+impl Default for Quotes {
+    fn default() -> Self {
+        Self { state: Quote::Start, line: 1, opened: 1, bytes: 0, is_at_end: false }
+    }
+}
+
+impl Quotes {
+    fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.state = match (self.state, *byte) {
+                (Quote::Start, b'"') => {
+                    self.opened = self.line;
+                    Quote::Inside
+                }
+                (Quote::Inside, b'"') => Quote::Second,
+                (Quote::Inside, _) | (Quote::Second, b'"') => Quote::Inside,
+                (_, b',' | b'\n') => Quote::Start,
+                _ => Quote::Outside,
+            };
+            self.line += u64::from(*byte == b'\n');
+        }
+        self.bytes += bytes.len() as u64;
+    }
 }
 
 impl<R: Read> Read for Limited<R> {
@@ -315,6 +388,8 @@ impl<R: Read> Read for Limited<R> {
         }
         let read = self.bytes.by_ref().take(self.left as u64).read(buffer)?;
         self.left -= read;
+        self.quotes.read(buffer.get(..read).unwrap_or_default());
+        self.quotes.is_at_end = read == 0;
         Ok(read)
     }
 }
@@ -327,7 +402,7 @@ mod tests {
 
     /// Each row's line, with its fields as JSON or its error.
     fn rows(file: impl AsRef<[u8]>) -> Vec<(u64, String)> {
-        let rows = read(Cursor::new(file.as_ref().to_vec())).unwrap();
+        let rows = read(Cursor::new(file.as_ref().to_vec()), |_| Ok(())).unwrap();
         let text = |row: Row| match row.fields {
             Ok(Fields::Object(values) | Fields::Cells(values)) => {
                 (row.line, Value::Object(values).to_string().chars().take(100).collect())
@@ -404,6 +479,34 @@ mod tests {
         expect("a,a\n1,2\n", &[(1, "a: is twice in the header")]);
         expect("", &[]);
         expect("a,b\n", &[]);
+    }
+
+    #[test]
+    fn quote_that_is_not_closed_is_rejected_with_its_line() {
+        let unclosed = "a quote is not closed";
+        expect("a,b\n1,2\n3,\"4\n5,6\n7,8\n", &[(2, r#"{"a":"1","b":"2"}"#), (3, unclosed)]);
+        expect("a,b\n1,\"2", &[(2, unclosed)]);
+        expect("a,b\n1,\"2\n\n", &[(2, unclosed)]);
+        expect("a,b\n\"1\n\",\"2\n3,4\n", &[(3, unclosed)]);
+        expect("a,\"b\n1,2\n", &[(1, unclosed)]);
+        expect("a,b\r\n1,\"\"\"2\r\n", &[(2, unclosed)]);
+        // These quotes are closed, or none.
+        expect("a,b\n1,\"2\n\"", &[(2, r#"{"a":"1","b":"2\n"}"#)]);
+        expect("a,b\n1,\"\"\"\"\n3,4\"5\n", &[(2, r#"{"a":"1","b":"\""}"#), (3, r#"{"a":"3","b":"4\"5"}"#)]);
+        expect("a,b\n1,\"2\"3\"\n", &[(2, r#"{"a":"1","b":"23\""}"#)]);
+    }
+
+    #[test]
+    fn unknown_header_ends_the_file() {
+        let check = |names: &[String]| {
+            if names.contains(&"id".to_owned()) { Ok(()) } else { Err(RowError::row("is unknown")) }
+        };
+        for file in ["<html>\n<p>a,b\n", "null", "null\n"] {
+            let rows: Vec<Row> = read(Cursor::new(file.as_bytes().to_vec()), check).unwrap().collect();
+            assert_eq!(rows.len(), 1, "{file}");
+            assert_eq!((rows[0].line, &rows[0].fields), (1, &Err(RowError::last("is unknown"))), "{file}");
+        }
+        assert_eq!(read(Cursor::new(b"id\n".to_vec()), check).unwrap().count(), 0);
     }
 
     #[test]

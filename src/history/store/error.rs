@@ -100,6 +100,50 @@ pub enum OpenError {
         /// The database's path.
         path: PathBuf,
     },
+    /// The database has an older schema, and a command that only reads does not migrate it.
+    #[error(
+        "the database {} needs a migration (its schema is {found}, that of this version {expected}): start the hub of \
+         this version, which migrates it, or use the version that wrote it",
+        path.display()
+    )]
+    NeedsMigration {
+        /// The database's path.
+        path: PathBuf,
+        /// The version of its schema.
+        found: i64,
+        /// The version of the schema that the program knows.
+        expected: i64,
+    },
+    /// The database has a newer schema than the program knows.
+    #[error(
+        "the database {} was written by a newer version (its schema is {found}, that of this version {expected}): use \
+         that version",
+        path.display()
+    )]
+    Newer {
+        /// The database's path.
+        path: PathBuf,
+        /// The version of its schema.
+        found: i64,
+        /// The version of the schema that the program knows.
+        expected: i64,
+    },
+    /// The write-ahead log has no index that a command without write permission could read.
+    #[error(
+        "the database {} has a write-ahead log without an index, which needs write permission for its folder: copy the \
+         database and its -wal to a folder of your own, or start and stop the hub, which removes the log",
+        path.display()
+    )]
+    NoIndex {
+        /// The database's path.
+        path: PathBuf,
+    },
+    /// A hub was started on a database that was read without locks.
+    #[error("the database {} has changed while it was read: a hub was started. Try again", path.display())]
+    Changed {
+        /// The database's path.
+        path: PathBuf,
+    },
     /// The database's folder cannot be created.
     #[error("cannot make the folder {}: {source}", path.display())]
     Folder {

@@ -19,6 +19,7 @@ mod migrations;
 pub(crate) mod months;
 mod partition;
 mod read;
+pub(crate) mod read_only;
 mod readers;
 mod recount;
 mod references;
@@ -121,15 +122,6 @@ impl Store {
         store.migrate().await?;
         store.backfill().await.map_err(OpenError::Backfill)?;
         Ok(store)
-    }
-
-    /// Opens an existing database, as [`open`](Self::open) does.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open), or the file does not exist.
-    pub async fn open_existing(url: &str) -> Result<Self, OpenError> {
-        let (_, path) = parse_url(url)?;
-        if path.exists() { Self::open(url).await } else { Err(OpenError::Missing { path }) }
     }
 
     /// Applies the migrations that are missing.

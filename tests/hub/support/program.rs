@@ -250,6 +250,13 @@ impl Volume {
         Program::start_as(self.hub(), self.path(), settings).await
     }
 
+    /// Runs a command of the program on the volume.
+    pub async fn run_command(&self, command: &str, settings: &[(&str, &str)]) -> ProgramOutput {
+        let mut program = self.enter();
+        program.arg(format!("exec '{PROGRAM}' {command}"));
+        Program::run_as(program.into(), settings).await
+    }
+
     /// Runs a hub until it exits.
     pub async fn run_hub(&self, settings: &[(&str, &str)]) -> ProgramOutput {
         Program::run_as(self.hub(), settings).await

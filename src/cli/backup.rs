@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::print;
+use super::protected::{ProtectedFiles, part_of};
 use super::{CommandError, Outcome};
+use crate::history::archive::Archives;
 use crate::history::calendar::timestamp;
+use crate::history::store::read_only::path_of;
 use crate::history::{self, store::backup};
 use crate::time::Clock;
 
@@ -21,6 +24,9 @@ pub struct BackupSettings {
     /// The SQLite file
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,
+    /// The folder of archives, which the new file must not replace [default: archive beside the database]
+    #[arg(long, env, value_name = "FOLDER")]
+    pub archive_dir: Option<PathBuf>,
 }
 
 /// The settings of `restore`.
@@ -37,6 +43,11 @@ pub struct RestoreSettings {
 /// Copies the database to a new file.
 /// Errors: the file exists, or the database cannot be copied.
 pub(crate) async fn backup(settings: BackupSettings) -> Result<Outcome, CommandError> {
+    let database = path_of(&settings.database_url)?;
+    let protected = ProtectedFiles::of(&database, &Archives::new(settings.archive_dir, &database));
+    for name in [settings.file.clone(), part_of(&settings.file)] {
+        protected.check(&name)?;
+    }
     let bytes = backup::backup(&settings.database_url, &settings.file).await?;
     print(format_args!("{}: {bytes} bytes", settings.file.display()));
     Ok(Outcome::Success)

@@ -3,7 +3,6 @@
 //! Events are read page by page, by month and id, so that the same events give the same file. The file gets its name
 //! when it is complete.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -14,7 +13,7 @@ use indicatif::ProgressBar;
 
 use super::args::room;
 use super::output::{self, Escaping, print_error};
-use super::protected::ProtectedFiles;
+use super::protected::{ProtectedFiles, part_of};
 use super::timestamp::parse_timestamp;
 use super::{CommandError, Outcome, columns};
 use crate::history::archive::Archives;
@@ -229,13 +228,6 @@ struct PartialFile {
     path: PathBuf,
 }
 
-/// The temporary name of a file.
-fn part_of(path: &Path) -> PathBuf {
-    let mut part = OsString::from(path);
-    part.push(".part");
-    part.into()
-}
-
 impl PartialFile {
     fn create(path: &Path) -> io::Result<Self> {
         if fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
@@ -328,11 +320,11 @@ mod tests {
     fn file_gets_its_name_when_complete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
-        let names = || -> Vec<OsString> {
+        let names = || -> Vec<std::ffi::OsString> {
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
         };
         drop(PartialFile::create(&path).unwrap());
-        assert_eq!(names(), Vec::<OsString>::new(), "an incomplete file is deleted");
+        assert_eq!(names(), Vec::<std::ffi::OsString>::new(), "an incomplete file is deleted");
         let part = PartialFile::create(&path).unwrap();
         assert_eq!(names(), ["a.csv.part"]);
         part.complete().unwrap();

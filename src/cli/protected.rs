@@ -80,6 +80,13 @@ impl ProtectedFiles {
     }
 }
 
+/// The temporary name of a file that is being written.
+pub(super) fn part_of(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
+}
+
 /// What an archive is called in errors.
 const ARCHIVE: &str = "an archive";
 

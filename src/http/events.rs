@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use flate2::bufread::MultiGzDecoder;
 use serde::de::DeserializeOwned;
@@ -194,14 +194,13 @@ async fn read_body(
 /// Returns whether the body is compressed.
 /// Errors: it has another encoding than gzip, or several.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    match (encodings.next().map(|encoding| encoding.as_bytes().trim_ascii()), encodings.next()) {
+    let lists = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let encodings = lists.flat_map(|list| list.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let mut encodings = encodings.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
+    match (encodings.next(), encodings.next()) {
         (None, _) => Ok(false),
-        (Some(one), None) if one.eq_ignore_ascii_case(b"identity") => Ok(false),
-        // RFC 9110, section 8.4.1.3: both names are the same.
-        (Some(one), None)
-            if [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| one.eq_ignore_ascii_case(name)) =>
-        {
+        // Both names are the same (RFC 9110, section 8.4.1.3).
+        (Some(name), None) if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") => {
             Ok(true)
         }
         _ => Err(ApiError::ContentEncoding),

@@ -84,7 +84,7 @@ async fn failed_backup_or_restore_changes_nothing() {
     let before = (names(folder.path()), fs::read(at("hub.db")).unwrap());
     for (arguments, words) in [
         (["backup", &at("other")], "exists"),
-        (["backup", &at("hub.db")], "exists"),
+        (["backup", &at("hub.db")], "is a file of the database"),
         (["backup", &at("nowhere/backup.db")], "cannot write"),
         (["restore", &at("missing.db")], "cannot read the database"),
         (["restore", &at("other")], "is no database of a hub"),

@@ -13,7 +13,7 @@ use breathing_room::config::{Clock, Time};
 use breathing_room::{ServeError, Server};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -190,6 +190,7 @@ pub async fn open_database(file: &std::path::Path) -> SqliteConnection {
 pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
     let mut connection = open_database(file).await;
     let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
     let value = |row: &SqliteRow| match row.try_get::<i64, _>(0) {
         Ok(number) => number.into(),
         Err(_) => serde_json::from_str(row.get(0)).unwrap(),

@@ -78,6 +78,9 @@ test("dates use the time zone", () => {
   expect(dates.span(START, START + 24 * HOUR)).toBe("3 Nov, 14:00 – 4 Nov, 14:00");
   expect(dates.span(START, START + 7 * 24 * HOUR)).toBe("3 Nov – 10 Nov");
   expect(new Dates("Asia/Tokyo").time(START)).toBe("22:00");
+  for (const zone of ["America/New_York", "UTC", "Asia/Tokyo"]) {
+    expect(new Dates(zone).span(Date.UTC(2026, 1, 1), Date.UTC(2026, 2, 1))).toBe("1 Feb – 28 Feb");
+  }
 });
 
 describe("chart data", () => {

@@ -2,6 +2,7 @@
 
 import type { Step } from "./stats";
 
+const HOUR = 3_600_000; // ms
 const LANGUAGE = "en-GB";
 const integer = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 1 });
@@ -93,8 +94,11 @@ export class Dates {
 
   /** Formats a period; `to` is exclusive. */
   span(from: number, to: number): string {
-    return to - from <= 36 * 3_600_000
-      ? `${this.day(from)}, ${this.time(from)} – ${this.day(to)}, ${this.time(to)}`
-      : `${this.day(from)} – ${this.day(to - 1)}`;
+    if (to - from <= 36 * HOUR) return `${this.day(from)}, ${this.time(from)} – ${this.day(to)}, ${this.time(to)}`;
+    // A period of long ago has whole days of UTC, each of which counts to the local day of its noon.
+    const isMidnight = (at: number): boolean => at % (24 * HOUR) === 0;
+    const first = isMidnight(from) ? from + 12 * HOUR : from;
+    const last = isMidnight(to) ? to - 12 * HOUR : to - 1;
+    return `${this.day(first)} – ${this.day(last)}`;
   }
 }

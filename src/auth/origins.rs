@@ -47,6 +47,14 @@ impl AllowedOrigins {
         list.split(',').map(str::trim).map(rule).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The origins that are listed themselves.
+    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|rule| match rule {
+            Rule::Exact(origin) => Some(origin.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether a page of `origin` may use the hub, whose own origin is `own`.
     #[must_use]
     pub fn allow(&self, origin: &str, own: &OwnOrigin<'_>) -> bool {
@@ -67,6 +75,11 @@ impl AllowedOrigins {
 pub struct PublicUrl(String);
 
 impl PublicUrl {
+    /// The origin.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Parses an origin with the scheme http or https.
     ///
     /// # Errors

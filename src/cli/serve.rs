@@ -21,9 +21,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 use super::args::{at_least_one, duration, interval};
 use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
 use crate::config::Config;
-use crate::history::Retention;
+use crate::history::{PropNames, Retention};
+use crate::http::FrameAncestors;
 use crate::http::forwarded::address_header;
-use crate::http::{FrameAncestors, PublicProps};
 use crate::protocol::Vocabulary;
 use crate::protocol::mood::DEFAULT_MOODS;
 use crate::server::Server;
@@ -129,8 +129,12 @@ pub struct ServeSettings {
     pub dashboard: Access,
     /// Properties of page views that the history may be broken down by without the admin token, separated by
     /// commas
-    #[arg(long, env, value_name = "LIST", default_value = "", value_parser = PublicProps::parse)]
-    pub public_props: PublicProps,
+    #[arg(long, env, value_name = "LIST", default_value = "", value_parser = PropNames::parse)]
+    pub public_props: PropNames,
+    /// Properties of page views that are counted by value as they arrive, separated by commas; others are counted when
+    /// they are asked for
+    #[arg(long, env, value_name = "LIST", default_value = "", value_parser = PropNames::parse)]
+    pub rollup_props: PropNames,
     /// Access to /metrics
     #[arg(long, env, value_name = "ACCESS", default_value = "public")]
     pub metrics: Access,
@@ -189,6 +193,7 @@ impl From<ServeSettings> for Config {
                 flush_interval: settings.flush_interval.into(),
                 queue_limit: settings.queue_limit,
                 queue_bytes: settings.queue_bytes,
+                rollup_props: settings.rollup_props,
                 retention: settings.retention,
                 archive_dir: settings.archive_dir,
             },

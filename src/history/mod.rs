@@ -13,6 +13,7 @@ pub(crate) mod journal;
 pub(crate) mod lifecycle;
 pub(crate) mod metrics;
 pub(crate) mod normalize;
+pub(crate) mod prop_names;
 pub(crate) mod record;
 pub(crate) mod rollup;
 pub(crate) mod stats;
@@ -21,6 +22,7 @@ pub(crate) mod store;
 
 pub(crate) use journal::Journal;
 pub(crate) use lifecycle::{Lifecycle, Retention};
+pub(crate) use prop_names::PropNames;
 pub(crate) use status::Epoch;
 pub(crate) use store::Store;
 
@@ -42,6 +44,9 @@ pub struct Config {
     pub queue_limit: usize,
     /// Limit of their memory, in bytes.
     pub queue_bytes: usize,
+    /// The properties of page views that are counted by value as they arrive. Others are counted when they are asked
+    /// for.
+    pub rollup_props: PropNames,
     /// How long raw rows stay in the database after their month.
     pub retention: Retention,
     /// The folder of archives; by default `archive` beside the database.
@@ -55,6 +60,7 @@ impl Default for Config {
             flush_interval: Duration::from_secs(30),
             queue_limit: 50_000,
             queue_bytes: 64 * 1024 * 1024,
+            rollup_props: PropNames::default(),
             retention: Retention::default(),
             archive_dir: None,
         }

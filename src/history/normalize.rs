@@ -37,6 +37,12 @@ pub(crate) fn properties(view: &PageViewEvent) -> impl Iterator<Item = (String, 
     object.into_iter().map(|(key, value)| (key, value_text(value)))
 }
 
+/// Returns the value of one property among `props`, which are a JSON object, as [`properties`] does.
+pub(crate) fn value_of(props: &str, name: &str) -> Option<String> {
+    let mut object: Map<String, Value> = serde_json::from_str(props).ok()?;
+    object.remove(name).map(value_text)
+}
+
 fn value_text(value: Value) -> String {
     match value {
         Value::String(text) if text.len() > VALUE_LIMIT => {

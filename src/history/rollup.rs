@@ -1,14 +1,16 @@
 //! Rollups: sums of a period, for one room or the whole hub.
 //!
-//! Rollups merge: a day is the sum of its quarter hours, and a range the sum of the rollups that cover it. Texts are
-//! dictionary ids (see `store::dictionary`). Pure.
+//! Rollups merge: a day is the sum of its quarter hours, and a range the sum of the rollups that cover it. Counts by
+//! path, content, host or property are rollups of a dimension, one for each value. Texts are dictionary ids (see
+//! `store::dictionary`). Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 use strum::VariantArray;
+use uuid::Uuid;
 
-use super::calendar::Level;
+use super::calendar::{Level, Month};
 use super::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use super::normalize::properties;
 use crate::protocol::{RoomId, Time, VisitorId};
@@ -19,8 +21,8 @@ pub(crate) type DictionaryId = u32;
 /// The id of the whole hub, in place of a room.
 pub(crate) const ALL_ROOMS: DictionaryId = 0;
 
-/// How often each text occurred.
-pub(crate) type Counts = BTreeMap<DictionaryId, i64>;
+/// The id of `(other)`, in place of a value: the sum of all values that have no row of their own.
+pub(crate) const OTHER: DictionaryId = 0;
 
 /// The key of a rollup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +33,132 @@ pub(crate) struct RollupKey {
     pub room: DictionaryId,
     /// The start of the period.
     pub at: Time,
+}
+
+/// What values are counted by: paths, contents, hosts of referrers, or a property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Dimension(pub u32);
+
+impl Dimension {
+    /// Page views by path.
+    pub(crate) const PATH: Self = Self(1);
+    /// Watch sessions and time watched by content.
+    pub(crate) const CONTENT: Self = Self(2);
+    /// Page views by the referrer's host.
+    pub(crate) const HOST: Self = Self(3);
+
+    /// The name, for messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PATH => "pages",
+            Self::CONTENT => "contents",
+            Self::HOST => "referrers",
+            _ => "props",
+        }
+    }
+}
+
+/// The key of a dimension's rollup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct DimensionKey {
+    /// The length of the period.
+    pub level: Level,
+    /// The start of the period.
+    pub at: Time,
+    /// The room, or [`ALL_ROOMS`].
+    pub room: DictionaryId,
+    /// The dimension.
+    pub dimension: Dimension,
+    /// The value, or [`OTHER`].
+    pub value: DictionaryId,
+}
+
+/// Counts of one value. In a delta they may be negative.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Page views, or of contents watch sessions.
+    pub count: i64,
+    /// Time watched.
+    pub watched_ms: i64,
+}
+
+impl Count {
+    /// Adds `other`.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.watched_ms += other.watched_ms;
+    }
+
+    /// Whether both are zero.
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// A property of page views with rollups of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RollupProp {
+    /// Its dimension.
+    pub dimension: Dimension,
+    /// Its name.
+    pub name: String,
+    /// Earlier page views are not counted.
+    pub from: Time,
+}
+
+/// Which rows of a month the rollups of dimensions count, where they do not count all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// None: the month has an `(other)`, or its rollups are about to be rebuilt.
+    Nothing,
+    /// Page views with a smaller id, during a rebuild.
+    PageViewsBefore(Uuid),
+    /// All page views, and watch sessions with a smaller id, during a rebuild.
+    WatchesBefore(Uuid),
+}
+
+/// Which rows the rollups of dimensions count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DimensionRules {
+    /// The properties with rollups.
+    pub props: Vec<RollupProp>,
+    /// The months of which not all rows are counted.
+    pub months: BTreeMap<Month, Counted>,
+}
+
+impl DimensionRules {
+    fn counted(&self, at: Time) -> Option<Counted> {
+        if self.months.is_empty() { None } else { self.months.get(&Month::of(at)).copied() }
+    }
+
+    fn has_page_view(&self, view: &PageViewEvent) -> bool {
+        match self.counted(view.at) {
+            None | Some(Counted::WatchesBefore(_)) => true,
+            Some(Counted::Nothing) => false,
+            Some(Counted::PageViewsBefore(id)) => view.id < id,
+        }
+    }
+
+    fn has_watch(&self, watch: &WatchEvent) -> bool {
+        match self.counted(watch.started_at) {
+            None => true,
+            Some(Counted::Nothing | Counted::PageViewsBefore(_)) => false,
+            Some(Counted::WatchesBefore(id)) => watch.id < id,
+        }
+    }
+
+    /// Returns the values of a page view's properties that have rollups, with their dimensions.
+    pub(crate) fn values<'a>(
+        &'a self,
+        view: &'a PageViewEvent,
+    ) -> impl Iterator<Item = (Dimension, String)> + 'a {
+        let is_any = view.props.is_some() && self.props.iter().any(|prop| prop.from <= view.at);
+        let pairs = is_any.then(|| properties(view)).into_iter().flatten();
+        pairs.filter_map(|(name, value)| {
+            let prop = self.props.iter().find(|prop| prop.name == name && prop.from <= view.at)?;
+            Some((prop.dimension, value))
+        })
+    }
 }
 
 /// Sums of page views and watch sessions. In a delta they may be negative.
@@ -44,14 +172,6 @@ pub(crate) struct ActivityRollup {
     pub watched_ms: i64,
     /// Visitors with a page view or a watch session.
     pub visitors: RoaringBitmap,
-    /// Page views by path.
-    pub pages: Counts,
-    /// Watch sessions, and milliseconds watched, by content.
-    pub contents: BTreeMap<DictionaryId, (i64, i64)>,
-    /// Page views by the referrer's host.
-    pub referrers: Counts,
-    /// Page views by property and value.
-    pub props: BTreeMap<DictionaryId, Counts>,
 }
 
 /// Sums of presence.
@@ -74,44 +194,6 @@ impl ActivityRollup {
         self.watch_sessions += other.watch_sessions;
         self.watched_ms += other.watched_ms;
         self.visitors |= &other.visitors;
-        add_all(&mut self.pages, &other.pages);
-        add_all(&mut self.referrers, &other.referrers);
-        for (key, values) in &other.props {
-            let mine = self.props.entry(*key).or_default();
-            add_all(mine, values);
-            if mine.is_empty() {
-                self.props.remove(key);
-            }
-        }
-        for (content, (sessions, watched_ms)) in &other.contents {
-            let mine = self.contents.entry(*content).or_default();
-            *mine = (mine.0 + sessions, mine.1 + watched_ms);
-            if *mine == (0, 0) {
-                self.contents.remove(content);
-            }
-        }
-    }
-
-    /// Adds a page view, or subtracts it if `sign` is -1.
-    fn page_view(&mut self, view: &PageViewEvent, ids: &DictionaryIds, sign: i64) {
-        self.page_views += sign;
-        add(&mut self.pages, ids.text(view.path.as_str()), sign);
-        if let Some(host) = view.referrer.as_ref().and_then(|referrer| ids.host(referrer.as_str())) {
-            add(&mut self.referrers, host, sign);
-        }
-        for (key, value) in properties(view) {
-            let values = self.props.entry(ids.text(&key)).or_default();
-            add(values, ids.text(&value), sign);
-        }
-    }
-
-    /// Adds a watch session, or subtracts it if `sign` is -1.
-    fn watch(&mut self, watch: &WatchEvent, ids: &DictionaryIds, sign: i64) {
-        let watched_ms = sign * i64::try_from(watch.watched()).unwrap_or(i64::MAX);
-        self.watch_sessions += sign;
-        self.watched_ms += watched_ms;
-        let content = self.contents.entry(ids.text(watch.content.as_str())).or_default();
-        *content = (content.0 + sign, content.1 + watched_ms);
     }
 
     /// Whether all sums are zero.
@@ -148,12 +230,14 @@ impl PresenceRollup {
 /// The dictionary ids of all texts of some events.
 #[derive(Debug, Default)]
 pub(crate) struct DictionaryIds {
-    /// Ids of rooms, paths, titles, referrers, their hosts, contents, properties and values.
+    /// Ids of rooms, paths, titles, referrers, their hosts, contents and values of properties with rollups.
     pub texts: HashMap<Box<str>, DictionaryId>,
     /// Ids of visitors.
     pub visitors: HashMap<Box<str>, DictionaryId>,
     /// Ids of referrers' hosts, by referrer.
     pub hosts: HashMap<Box<str>, DictionaryId>,
+    /// Which events the rollups of dimensions count.
+    pub rules: DimensionRules,
 }
 
 impl DictionaryIds {
@@ -188,10 +272,14 @@ pub(crate) struct Appearance {
     pub at: Time,
 }
 
+/// A room, the start of a quarter hour, a dimension and a value.
+type ValueKey = (DictionaryId, Time, Dimension, DictionaryId);
+
 /// The changes of events to rollups, by room and quarter hour.
 #[derive(Debug, Default)]
 pub(crate) struct RollupDelta {
     activity: HashMap<(DictionaryId, Time), ActivityRollup>,
+    dimensions: HashMap<ValueKey, Count>,
     presence: HashMap<(DictionaryId, Time), PresenceRollup>,
     appearances: Vec<Appearance>,
 }
@@ -236,11 +324,10 @@ impl RollupDelta {
 
     fn apply(&mut self, events: &Batch, ids: &DictionaryIds, sign: i64) {
         for view in events.page_views.iter().filter(|view| !view.actor.is_bot) {
-            self.of_page_view(view, ids).page_view(view, ids, sign);
+            self.page_view(view, ids, sign);
         }
-        // A watch session counts at its start.
         for watch in events.watches.iter().filter(|watch| !watch.actor.is_bot) {
-            self.of_watch(watch, ids).watch(watch, ids, sign);
+            self.watch(watch, ids, sign);
         }
         for total in &events.samples {
             let at = Level::Quarter.floor(total.at);
@@ -248,6 +335,39 @@ impl RollupDelta {
                 self.presence.entry((room, at)).or_default().sample(sample, sign);
             }
         }
+    }
+
+    fn page_view(&mut self, view: &PageViewEvent, ids: &DictionaryIds, sign: i64) {
+        self.of_page_view(view, ids).page_views += sign;
+        if !ids.rules.has_page_view(view) {
+            return;
+        }
+        let (room, at) = (ids.room(&view.actor.room), Level::Quarter.floor(view.at));
+        let count = Count { count: sign, watched_ms: 0 };
+        self.value((room, at, Dimension::PATH, ids.text(view.path.as_str())), count);
+        if let Some(host) = view.referrer.as_ref().and_then(|referrer| ids.host(referrer.as_str())) {
+            self.value((room, at, Dimension::HOST, host), count);
+        }
+        for (dimension, value) in ids.rules.values(view) {
+            self.value((room, at, dimension, ids.text(&value)), count);
+        }
+    }
+
+    /// A watch session counts at its start.
+    fn watch(&mut self, watch: &WatchEvent, ids: &DictionaryIds, sign: i64) {
+        let watched_ms = sign * i64::try_from(watch.watched()).unwrap_or(i64::MAX);
+        let rollup = self.of_watch(watch, ids);
+        rollup.watch_sessions += sign;
+        rollup.watched_ms += watched_ms;
+        if ids.rules.has_watch(watch) {
+            let (room, at) = (ids.room(&watch.actor.room), Level::Quarter.floor(watch.started_at));
+            let content = ids.text(watch.content.as_str());
+            self.value((room, at, Dimension::CONTENT, content), Count { count: sign, watched_ms });
+        }
+    }
+
+    fn value(&mut self, key: ValueKey, by: Count) {
+        self.dimensions.entry(key).or_default().add(by);
     }
 
     fn of_page_view(&mut self, view: &PageViewEvent, ids: &DictionaryIds) -> &mut ActivityRollup {
@@ -280,6 +400,44 @@ impl RollupDelta {
         changes
     }
 
+    /// Returns the changes to the rollups of dimensions whose level and time are retained, in the order of keys.
+    pub(crate) fn dimensions(&self, is_retained: impl Fn(Level, Time) -> bool) -> Vec<(DimensionKey, Count)> {
+        let mut periods = HashMap::<Time, Vec<(Level, Time)>>::new();
+        let mut changes = Vec::with_capacity(self.dimensions.len() * 6);
+        let counts = self.dimensions.iter().filter(|(key, count)| !count.is_empty() && key.3 != OTHER);
+        for ((room, quarter, dimension, value), count) in counts {
+            let periods = periods.entry(*quarter).or_insert_with(|| {
+                let periods = Level::VARIANTS.iter().map(|level| (*level, level.floor(*quarter)));
+                periods.filter(|(level, at)| is_retained(*level, *at)).collect()
+            });
+            for (level, at) in periods.iter().copied() {
+                let key = |room| DimensionKey { level, at, room, dimension: *dimension, value: *value };
+                changes.extend([(key(*room), *count), (key(ALL_ROOMS), *count)]);
+            }
+        }
+        changes.sort_unstable_by_key(|(key, _)| *key);
+        changes.dedup_by(|(next, more), (key, count)| {
+            let is_same = next == key;
+            if is_same {
+                count.add(*more);
+            }
+            is_same
+        });
+        changes.retain(|(_, count)| !count.is_empty());
+        changes
+    }
+
+    /// Forgets the changes to the rollups of dimensions.
+    pub(crate) fn clear_dimensions(&mut self) {
+        self.dimensions.clear();
+    }
+
+    /// Returns the starts of the days of UTC whose figures change.
+    pub(crate) fn days(&self) -> BTreeSet<Time> {
+        let activity = self.activity.keys().map(|(_, at)| *at);
+        activity.chain(self.presence.keys().map(|(_, at)| *at)).map(|at| Level::Day.floor(at)).collect()
+    }
+
     /// Returns the changes of presence samples. The whole hub has samples of its own.
     pub(crate) fn presence(
         &self,
@@ -305,19 +463,4 @@ pub(crate) fn room_samples<'a>(
 ) -> impl Iterator<Item = (DictionaryId, &'a RoomSample)> {
     let rooms = total.rooms.iter().map(|(room, sample)| (ids.room(room), sample));
     std::iter::once((ALL_ROOMS, &total.hub)).chain(rooms)
-}
-
-fn add(counts: &mut Counts, text: DictionaryId, by: i64) {
-    *counts.entry(text).or_default() += by;
-}
-
-/// Adds `others` to `counts`, and removes counts that become 0.
-pub(crate) fn add_all(counts: &mut Counts, others: &Counts) {
-    for (text, by) in others {
-        let count = counts.entry(*text).or_default();
-        *count += by;
-        if *count == 0 {
-            counts.remove(text);
-        }
-    }
 }

@@ -118,6 +118,9 @@ pub enum ApiError {
          PUBLIC_PROPS names it"
     )]
     PrivateProp,
+    /// The property has no rollups, and page views of the period are archived.
+    #[error("prop: {0}")]
+    ArchivedProp(Arc<ReadError>),
     /// The hub requires visitor tokens, and the request has none.
     #[error("this needs a token: Authorization: Bearer, or on a socket the subprotocol bearer.{{token}}")]
     NoToken,
@@ -183,7 +186,7 @@ impl ApiError {
             Self::BadRoom(_) => (StatusCode::BAD_REQUEST, "bad-room"),
             Self::BadVisitor(_) => (StatusCode::BAD_REQUEST, "bad-visitor"),
             Self::UnknownMood => (StatusCode::BAD_REQUEST, "unknown-mood"),
-            Self::BadParameter { .. } | Self::BadRange { .. } | Self::BadQuery(_) => {
+            Self::BadParameter { .. } | Self::BadRange { .. } | Self::BadQuery(_) | Self::ArchivedProp(_) => {
                 (StatusCode::BAD_REQUEST, "bad-parameter")
             }
             Self::BadBody(error) => (StatusCode::BAD_REQUEST, error.code.as_str()),

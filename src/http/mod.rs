@@ -29,4 +29,4 @@ pub(crate) mod stats;
 pub(crate) mod websocket;
 
 pub(crate) use settings::Config;
-pub(crate) use settings::{FrameAncestors, PublicProps};
+pub(crate) use settings::FrameAncestors;

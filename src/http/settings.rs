@@ -5,6 +5,7 @@
 use axum::http::HeaderName;
 
 use crate::auth::{Access, AllowedOrigins, PublicUrl};
+use crate::history::PropNames;
 
 /// The settings of HTTP.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +16,7 @@ pub struct Config {
     /// Access to the dashboard and its data: the history and the live activity.
     pub dashboard: Access,
     /// The properties of page views by which the history may be broken down without the admin token.
-    pub public_props: PublicProps,
+    pub public_props: PropNames,
     /// Access to `/metrics`.
     pub metrics: Access,
     /// The origins whose pages may connect.
@@ -70,41 +71,6 @@ fn is_origin(source: &str) -> bool {
     !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:*[]".contains(&byte))
 }
 
-/// The maximum length of a property's name, in bytes: events cannot have longer ones.
-pub(super) const PROP_LIMIT: usize = 1024;
-
-/// The properties of page views whose values are public. The default is none, because values may be about people.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PublicProps(Vec<String>);
-
-impl PublicProps {
-    /// Parses names of properties, separated by commas.
-    ///
-    /// # Errors
-    /// A name is empty or too long.
-    pub fn parse(list: &str) -> Result<Self, String> {
-        if list.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
-        if names.iter().all(|name| is_prop(name)) {
-            Ok(Self(names))
-        } else {
-            Err("must be names of properties of 1 to 1024 bytes, separated by commas".to_owned())
-        }
-    }
-
-    /// Whether the property is one of them.
-    pub(super) fn has(&self, prop: &str) -> bool {
-        self.0.iter().any(|public| public == prop)
-    }
-}
-
-/// Whether a name is short enough for a property.
-pub(super) fn is_prop(name: &str) -> bool {
-    (1..=PROP_LIMIT).contains(&name.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,16 +92,6 @@ mod tests {
             ["", "none", "example.org", "'none' 'self'", "https://", "https://a;script-src *", "https://a/b"]
         {
             assert!(FrameAncestors::parse(invalid).is_err(), "{invalid}");
-        }
-    }
-
-    #[test]
-    fn public_props_are_parsed_from_a_list() {
-        let props = PublicProps::parse("plan, utm_source").unwrap();
-        assert!(props.has("plan") && props.has("utm_source") && !props.has("email") && !props.has(""));
-        assert_eq!(PublicProps::parse(" "), Ok(PublicProps::default()));
-        for invalid in ["plan,", ",", &"x".repeat(1025)] {
-            assert!(PublicProps::parse(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -12,7 +12,8 @@ use super::body::BodyBudget;
 use super::cors::CorsPolicy;
 use super::gate::PersonalDataGate;
 use super::metrics::HttpMetrics;
-use super::settings::{FrameAncestors, PublicProps};
+use super::settings::FrameAncestors;
+use crate::history::PropNames;
 use crate::history::archive::Archives;
 use crate::history::stats::StatsCache;
 use crate::history::{Lifecycle, Store};
@@ -63,7 +64,7 @@ pub(crate) struct EventsState {
 #[derive(Debug)]
 pub(crate) struct StatsState {
     pub cache: StatsCache,
-    pub public_props: PublicProps,
+    pub public_props: PropNames,
 }
 
 /// Of the data that is stored of one visitor.

@@ -16,11 +16,12 @@ use super::access::{AccessControl, PRIVATE};
 use super::assets::is_current;
 use super::error::ApiError;
 use super::params::Params;
-use super::settings::{PROP_LIMIT, is_prop};
 use super::state::StatsState;
 use crate::address::Address;
 use crate::auth::Access;
+use crate::history::prop_names::{PROP_LIMIT, is_prop};
 use crate::history::stats::{Range, StatsQuery, Zone};
+use crate::history::store::ReadError;
 use crate::protocol::schema::one_of;
 use crate::protocol::{RoomId, Time};
 
@@ -58,7 +59,8 @@ fn prop_name() -> ObjectBuilder {
     let text =
         ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(PROP_LIMIT));
     text.description(Some(
-        "A property of page views to break down. Requires the admin token, unless PUBLIC_PROPS names it.",
+        "A property of page views to break down. Requires the admin token, unless PUBLIC_PROPS names it. One that \
+         neither ROLLUP_PROPS nor PUBLIC_PROPS names cannot be broken down over months that are in archives.",
     ))
 }
 
@@ -81,7 +83,10 @@ pub(crate) async fn unified_stats(
         })?;
     }
     let query = StatsQuery::try_from(params)?;
-    let served = state.cache.get(&query).await?;
+    let served = state.cache.get(&query).await.map_err(|error| match &*error {
+        ReadError::Archived { .. } => ApiError::ArchivedProp(error),
+        ReadError::Database(_) => ApiError::History(error),
+    })?;
     let cache = if access == Access::Admin { PRIVATE } else { PUBLIC };
     let caching = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
     if is_current(&headers, &served.etag) {

@@ -2,6 +2,7 @@
 //!
 //! The one place that knows all parts. What it builds is passed on; nothing here runs later.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use super::background::Background;
 use super::holds::HoldStore;
 use super::mount::Mount;
 use super::{ServeError, Server};
-use crate::auth::AdminToken;
-use crate::config::Config;
+use crate::auth::{AdminToken, PublicUrl};
+use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
 use crate::history::lifecycle::{self, MaintenanceWorker};
+use crate::history::normalize::referrer_host;
 use crate::history::stats::StatsCache;
 use crate::history::store::DatabaseLock;
 use crate::history::{self, Journal, Lifecycle, Store, flush, journal};
@@ -59,7 +61,9 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     }
     let sharing = if transport.limits.is_some() { Sharing::Fair } else { Sharing::FirstCome };
     let flush_interval = history.flush_interval;
-    let history = History::open(history, sharing, &metrics, &clock).await?;
+    // A property that everyone may ask for has rollups, so that the cost of an answer is bounded.
+    let props = http.public_props.and(&history.rollup_props);
+    let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
 
     let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence);
     let holds = Arc::new(HoldStore {
@@ -163,6 +167,8 @@ impl History {
     /// Opens the database and starts the tasks of the history.
     async fn open(
         config: history::Config,
+        props: &[String],
+        own_hosts: Vec<String>,
         sharing: Sharing,
         metrics: &Metrics,
         clock: &Clock,
@@ -171,6 +177,7 @@ impl History {
         let lock = DatabaseLock::acquire(&config.database_url).await?;
         let store = Store::open(&config.database_url).await?;
         store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
+        store.list_props(props, clock.wall()).await?;
         let archives = Archives::new(config.archive_dir, &store.path());
         let (lifecycle, commands) = lifecycle::open();
         let worker = MaintenanceWorker {
@@ -184,11 +191,19 @@ impl History {
         let limits = JournalLimits { events: config.queue_limit, bytes: config.queue_bytes, sharing };
         let (journal, receiver) = journal::open(limits, clock.clone(), metrics.clone());
         let flush = panics.spawn(flush::run(receiver, store.clone(), config.flush_interval));
-        let stats = StatsCache::new(store.clone(), clock.clone(), metrics.clone());
+        let stats = StatsCache::new(store.clone(), clock.clone(), metrics.clone(), own_hosts);
         let refresh = stats.clone().refresh_on_commit(journal.committed());
         let stats_refresh = AbortOnDropHandle::new(tokio::spawn(refresh));
         Ok(Self { store, archives, journal, stats, lifecycle, flush, maintenance, stats_refresh, lock })
     }
+}
+
+/// The hosts of the hub's own pages, as lists of referrers name them.
+fn own_hosts(http: &HttpConfig) -> Vec<String> {
+    let public = http.public_url.iter().map(PublicUrl::as_str);
+    let hosts: BTreeSet<String> =
+        http.allowed_origins.exact().chain(public).filter_map(referrer_host).collect();
+    hosts.into_iter().collect()
 }
 
 fn make_admin_token() -> AdminToken {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use breathing_room::config::{Access, AllowedOrigins, Clock, Limits, PublicProps, PublicUrl, Secret, Time};
+use breathing_room::config::{Access, AllowedOrigins, Clock, Limits, PropNames, PublicUrl, Secret, Time};
 use breathing_room::internals::{Claims, VisitorId};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -316,7 +316,7 @@ async fn admin_dashboard_protects_history_and_live_activity() {
 
 #[tokio::test]
 async fn breakdown_by_property_needs_admin_unless_property_is_public() {
-    let hub = Hub::with(|config| config.http.public_props = PublicProps::parse("plan, lang").unwrap()).await;
+    let hub = Hub::with(|config| config.http.public_props = PropNames::parse("plan, lang").unwrap()).await;
     let mut view = page_view("ann");
     view["props"] = json!({ "plan": "free", "email": "ann@example.org" });
     hub.post("/page-view?durable=true").json(&view).send().await.expect(200);

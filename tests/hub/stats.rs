@@ -206,7 +206,7 @@ async fn stats_break_down_page_views_by_property() {
     }
     let plans = stats(&hub, "prop=plan").await["prop"].clone();
     let values = json!([{ "value": "free", "pageViews": 4 }, { "value": "plus", "pageViews": 2 }]);
-    assert_eq!(plans, json!({ "key": "plan", "values": values }));
+    assert_eq!(plans, json!({ "key": "plan", "values": values, "other": { "pageViews": 0 } }));
     assert_eq!(stats(&hub, "prop=step").await["prop"]["values"].as_array().unwrap().len(), 6);
     let long = json!([{ "value": format!("{}…", "x".repeat(64)), "pageViews": 6 }]);
     assert_eq!(stats(&hub, "prop=long").await["prop"]["values"], long);

@@ -191,6 +191,20 @@ impl MaintenanceWorker {
                 run.count(Step::Restore, 1);
             }
         }
+        for rows in [
+            run.step(Step::Settle, store.drop_unlisted_props()).await,
+            run.step(Step::Settle, store.convert_old_rollups()).await,
+        ] {
+            run.count(Step::Settle, rows.unwrap_or_default());
+        }
+        // A restored month is settled and archived in the same run.
+        let months = run.step(Step::Settle, store.months()).await.unwrap_or_default();
+        let plan = MaintenancePlan::new(now, self.retention, &months);
+        for (month, is_over) in plan.settle {
+            if let Some(rows) = run.step(Step::Settle, store.settle(month, is_over)).await {
+                run.count(Step::Settle, rows);
+            }
+        }
         // What a stop left half deleted.
         run.step(Step::Archive, store.drop_retired()).await;
         for month in plan.archive {

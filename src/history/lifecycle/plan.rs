@@ -70,8 +70,10 @@ pub fn quarters_from(now: Time) -> Time {
 pub(super) struct MaintenancePlan {
     /// Months that are over and have no rollup.
     pub(super) sum: Vec<Month>,
-    /// Archived months that have rows in the tables again.
+    /// Archived months that have rows in the tables again, or rollups to rebuild after an erasure.
     pub(super) restore: Vec<Month>,
+    /// Months to settle, after the restores, and whether they are over.
+    pub(super) settle: Vec<(Month, bool)>,
     /// Months to archive, after the restores, since a month may be in both lists.
     pub(super) archive: Vec<Month>,
 }
@@ -87,9 +89,18 @@ impl MaintenancePlan {
             Retention::Forever => Time::from_millis(0),
             Retention::Months(months) => months_before(now, months),
         };
+        let settle = |state: &MonthState| {
+            let is_over = is_over_by(state, settled);
+            let is_due = is_over && state.dimensions.settled != Some(state.changes);
+            (is_due || state.needs_rebuild() && state.is_live).then_some((state.month, is_over))
+        };
         Self {
+            settle: months.iter().filter_map(settle).collect(),
             sum: those(&|state| !state.is_summed && is_over_by(state, settled)),
-            restore: those(&|state| state.is_live && state.archive.is_some()),
+            restore: those(&|state| {
+                let is_stale = state.dimensions.is_folded && state.needs_rebuild();
+                state.archive.is_some() && (state.is_live || is_stale)
+            }),
             archive: those(&|state| state.is_live && is_over_by(state, retained_from)),
         }
     }
@@ -99,7 +110,7 @@ impl MaintenancePlan {
 mod tests {
     use super::*;
     use crate::history::calendar::time;
-    use crate::history::store::months::Archive;
+    use crate::history::store::months::{Archive, DimensionState};
 
     fn at(text: &str) -> Time {
         time(text.parse().unwrap())
@@ -112,7 +123,8 @@ mod tests {
     fn state(name: &str, is_live: bool, is_summed: bool, is_archived: bool) -> MonthState {
         let archive =
             is_archived.then(|| Archive { name: String::new(), checksum: String::new(), restored: 0 });
-        MonthState { month: month(name), is_live, changes: 1, is_summed, archive }
+        let dimensions = DimensionState { settled: Some(1), ..DimensionState::default() };
+        MonthState { month: month(name), is_live, changes: 1, is_summed, dimensions, archive }
     }
 
     #[test]
@@ -140,6 +152,24 @@ mod tests {
         let months = [state("2024-01", true, true, true), state("2024-02", false, true, true)];
         let plan = MaintenancePlan::new(at("2026-01-01T00:00:00Z"), Retention::default(), &months);
         assert_eq!((plan.restore, plan.archive), (vec![month("2024-01")], vec![month("2024-01")]));
+    }
+
+    #[test]
+    fn month_is_settled_when_it_is_over_and_again_after_each_change() {
+        let due = |now: &str, dimensions: DimensionState| {
+            let state = MonthState { dimensions, ..state("2024-02", true, true, false) };
+            MaintenancePlan::new(at(now), Retention::Forever, &[state]).settle
+        };
+        let with = |settled, is_folded, counted| DimensionState { settled, is_folded, counted };
+        let is_over = vec![(month("2024-02"), true)];
+        assert_eq!(due("2024-03-08T23:59:59Z", with(None, false, None)), []);
+        assert_eq!(due("2024-03-09T00:00:00Z", with(None, false, None)), is_over);
+        assert_eq!(due("2024-03-09T00:00:00Z", with(Some(1), false, None)), []);
+        assert_eq!(due("2024-03-09T00:00:00Z", with(Some(0), true, None)), is_over);
+        assert_eq!(
+            due("2024-02-09T00:00:00Z", with(None, false, Some(vec![0]))),
+            [(month("2024-02"), false)]
+        );
     }
 
     #[test]

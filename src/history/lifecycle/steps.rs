@@ -23,6 +23,8 @@ pub(crate) enum MaintenanceStep {
     Months,
     /// Restores archived months that have late rows; counts months.
     Restore,
+    /// Bounds the lists of months that are over, and rebuilds them after changes; counts rows.
+    Settle,
     /// Archives months after their retention; counts months.
     Archive,
     /// Returns free pages to the disk; counts pages.

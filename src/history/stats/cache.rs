@@ -1,4 +1,5 @@
-//! The cache of stats: an entry is fresh for 30 seconds, or until a commit changes its figures.
+//! The cache of stats: an entry is fresh for 30 seconds, or for an hour if its period is over, or until a commit changes
+//! its figures.
 //!
 //! Concurrent requests of one query share a computation (single flight). A stale entry is served while a newer one is
 //! computed (stale-while-revalidate); after a commit, requests wait a moment for the newer one. Entries that were
@@ -29,6 +30,9 @@ use crate::time::Clock;
 /// How long an entry is fresh, plus up to [`JITTER`].
 const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// How long an entry of a period that is over is fresh, plus up to [`JITTER`].
+const PAST_FRESH_FOR: Duration = Duration::from_hours(1);
+
 /// Random part of the time that an entry is fresh, so that entries do not expire together.
 const JITTER: Duration = Duration::from_secs(5);
 
@@ -53,6 +57,8 @@ struct Shared {
     store: Store,
     clock: Clock,
     metrics: HistoryMetrics,
+    /// The hosts of the hub's own pages, which are no referrers.
+    own_hosts: Vec<String>,
     entries: Cache<StatsQuery, Arc<CacheEntry>>,
     /// Computations in progress, by query and version of the figures.
     in_flight: Cache<(StatsQuery, u64), Arc<CacheEntry>>,
@@ -64,6 +70,8 @@ struct CacheEntry {
     /// Start of the computation, by the monotonic clock.
     computed: Duration,
     fresh_for: Duration,
+    /// The time whose events the figures count, with the previous period.
+    period: (Time, Time),
     /// The version of the figures.
     version: u64,
     /// Whether the entry was requested since its computation.
@@ -94,19 +102,25 @@ pub(crate) struct StatsResponse<'a> {
 
 impl StatsCache {
     /// An empty cache.
-    pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics) -> Self {
-        let entries = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(2 * STALE_LIMIT).build();
+    pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics, own_hosts: Vec<String>) -> Self {
+        let idle = PAST_FRESH_FOR + STALE_LIMIT;
+        let entries = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(idle).build();
         // A request that is cancelled at the wrong moment leaves its computation here; the time to live removes it.
         let in_flight =
             Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_live(Duration::from_secs(1)).build();
-        Self(Arc::new(Shared { store, clock, metrics, entries, in_flight }))
+        Self(Arc::new(Shared { store, clock, metrics, own_hosts, entries, in_flight }))
     }
 
     /// Returns the response to a query.
     /// Errors: there is no entry, and the computation failed.
     pub(crate) async fn get(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
         let metrics = &self.0.metrics;
-        let entry = self.0.entries.get(query).await.filter(|entry| self.age(entry) < STALE_LIMIT);
+        let entry = self
+            .0
+            .entries
+            .get(query)
+            .await
+            .filter(|entry| self.age(entry) < STALE_LIMIT.max(entry.fresh_for));
         let Some(entry) = entry else {
             metrics.stats_misses.increment(1);
             return self.refresh(query).await;
@@ -157,7 +171,7 @@ impl StatsCache {
 
     /// Computes an entry, or joins the computation that is in progress.
     async fn refresh(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
-        let key = (query.clone(), self.0.store.version(query.room.as_ref()));
+        let key = (query.clone(), self.0.store.version());
         let mut body = None;
         let computation = self.0.in_flight.try_get_with(key.clone(), async {
             // Another computation may have ended since the caller looked.
@@ -166,8 +180,10 @@ impl StatsCache {
                 return Ok(entry);
             }
             let (entry, uncached) = self.compute(query).await.inspect_err(|error| {
-                self.0.metrics.stats_errors.increment(1);
-                warn!(%error, "cannot compute stats: an entry that is in the cache stays");
+                if !matches!(error, ReadError::Archived { .. }) {
+                    self.0.metrics.stats_errors.increment(1);
+                    warn!(%error, "cannot compute stats: an entry that is in the cache stays");
+                }
             })?;
             self.0.entries.insert(query.clone(), Arc::clone(&entry)).await;
             body = Some(uncached);
@@ -182,10 +198,10 @@ impl StatsCache {
 
     /// Computes an entry, and the uncached body of its response.
     async fn compute(&self, query: &StatsQuery) -> Result<(Arc<CacheEntry>, Bytes), ReadError> {
-        let Shared { store, clock, metrics, .. } = &*self.0;
+        let Shared { store, clock, metrics, own_hosts, .. } = &*self.0;
         let (now, computed) = (clock.wall(), clock.elapsed());
-        let version = store.version(query.room.as_ref());
-        let result = store.stats(query, now, metrics).await?;
+        let version = store.version();
+        let result = store.stats(query, now, own_hosts, metrics).await?;
         let body = |cached| {
             let body = StatsResponse { result: &result, generated_at: now, cached };
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
@@ -195,7 +211,9 @@ impl StatsCache {
         let entry = CacheEntry {
             response: CachedResponse { body: body(true), etag: format!("W/\"{hash:016x}\"") },
             computed,
-            fresh_for: FRESH_FOR + JITTER.mul_f64(rand::random::<f64>()),
+            fresh_for: if result.to <= now { PAST_FRESH_FOR } else { FRESH_FOR }
+                + JITTER.mul_f64(rand::random::<f64>()),
+            period: (result.previous.from, result.to),
             version,
             was_requested: AtomicBool::new(false),
         };
@@ -211,6 +229,6 @@ impl StatsCache {
     }
 
     fn is_changed(&self, query: &StatsQuery, entry: &CacheEntry) -> bool {
-        self.0.store.version(query.room.as_ref()) > entry.version
+        self.0.store.version_of(query.room.as_ref(), entry.period) > entry.version
     }
 }

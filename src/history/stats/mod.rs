@@ -5,6 +5,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod cover;
+pub(crate) mod lists;
 pub(crate) mod query;
 pub(crate) mod window;
 
@@ -66,6 +67,8 @@ pub(crate) struct StatsResult {
     pub top_content: Vec<TopContent>,
     /// The most frequent referrers' hosts.
     pub top_referrers: Vec<TopReferrer>,
+    /// What is not in the lists.
+    pub other: Other,
     /// Sum of the visitors' presence times by mood, in milliseconds.
     pub moods: BTreeMap<String, i64>,
     /// The breakdown by a property, if requested.
@@ -152,6 +155,35 @@ pub(crate) struct TopReferrer {
     pub page_views: i64,
 }
 
+/// The figures of what is not in the lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Other {
+    /// All other pages.
+    pub pages: OtherViews,
+    /// All other contents.
+    pub content: OtherContent,
+    /// All other referrers. Page views without a referrer are not among them.
+    pub referrers: OtherViews,
+}
+
+/// Page views of what is not in a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OtherViews {
+    /// Number of page views.
+    pub page_views: i64,
+}
+
+/// Watch sessions of contents that are not in the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OtherContent {
+    /// Number of sessions.
+    pub watch_sessions: i64,
+    /// Time watched, in milliseconds.
+    pub watched_ms: i64,
+}
+
 /// Page views by the values of a property.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Breakdown {
@@ -159,6 +191,11 @@ pub(crate) struct Breakdown {
     pub key: String,
     /// The most frequent values.
     pub values: Vec<PropValue>,
+    /// All other values. Page views without the property are not among them.
+    pub other: OtherViews,
+    /// Page views before this time are not counted, because the hub did not list the property yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// A property's value and its page views.

@@ -112,7 +112,7 @@ proptest! {
             batch.watches.retain(|watch| seen.insert(watch.id));
             store.commit(&batch).await.unwrap();
             for query in &queries {
-                let result = store.stats(query, now(), &HistoryMetrics::register(&Panics::register())).await.unwrap();
+                let result = store.stats(query, now(), &[], &HistoryMetrics::register(&Panics::register())).await.unwrap();
                 let window = Window::new(query.range, &query.zone, now(), Time::from_millis(0));
                 assert_eq!(result.totals, count(&batch, query, window.whole.from, window.whole.to), "{query:?}");
                 let before = window.previous;
@@ -146,7 +146,7 @@ async fn average_divides_by_the_time_that_has_passed() {
     let range = Range::between(from, from.plus(9 * HOUR_MS)).unwrap();
     for room in [None, RoomId::try_from("lobby").ok()] {
         let query = StatsQuery { room, ..StatsQuery::new(range) };
-        let stats = store.stats(&query, now(), &metrics).await.unwrap();
+        let stats = store.stats(&query, now(), &[], &metrics).await.unwrap();
         let averages: Vec<f64> = stats.series.iter().map(|point| point.totals.average_present).collect();
         assert_eq!(averages, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
         assert_eq!(stats.totals.average_present, 1.0);
@@ -157,7 +157,7 @@ async fn average_divides_by_the_time_that_has_passed() {
     }
     // The period before reaches past now too.
     let range = Range::between(now().plus(HOUR_MS), now().plus(5 * HOUR_MS)).unwrap();
-    let stats = store.stats(&StatsQuery::new(range), now(), &metrics).await.unwrap();
+    let stats = store.stats(&StatsQuery::new(range), now(), &[], &metrics).await.unwrap();
     assert!(stats.previous.to > now());
     assert_eq!(stats.previous.totals.average_present, 1.0);
 }
@@ -178,7 +178,7 @@ async fn pruned_range_says_the_step_and_bounds_of_its_figures() {
     store.commit(&Batch { page_views, ..Batch::default() }).await.unwrap();
     let range = Range::between(day.plus(14 * HOUR_MS), day.plus(16 * HOUR_MS)).unwrap();
     let metrics = HistoryMetrics::register(&Panics::register());
-    let stats = store.stats(&StatsQuery::new(range), now(), &metrics).await.unwrap();
+    let stats = store.stats(&StatsQuery::new(range), now(), &[], &metrics).await.unwrap();
     assert_eq!((stats.step, stats.from, stats.to), (Step::Day, day, day.plus(DAY_MS)));
     assert_eq!((stats.totals.page_views, stats.series.len()), (views, 1));
     assert_eq!((stats.series[0].at, stats.series[0].totals.page_views), (day, views));

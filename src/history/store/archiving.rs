@@ -179,7 +179,7 @@ fn without<T: Identified>(all: &[T], some: &[T]) -> Vec<T> {
     all.iter().filter(|event| !some.contains(&event.id())).cloned().collect()
 }
 
-/// Whether all rows of a month are in its tables.
+/// Whether all rows of a month are in its tables, and no rollups are rebuilt from them.
 fn is_whole(state: &MonthState) -> bool {
-    state.is_live && state.archive.is_none()
+    state.is_live && state.archive.is_none() && !state.needs_rebuild()
 }

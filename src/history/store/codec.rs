@@ -51,6 +51,6 @@ pub(super) fn millis(time: Time) -> i64 {
     signed(time.millis())
 }
 
-pub(super) fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+pub(in crate::history) fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }

@@ -27,6 +27,8 @@ pub struct Changes {
     pub samples: usize,
     /// The rooms with changed figures.
     pub rooms: BTreeSet<RoomId>,
+    /// The starts of the days of UTC with changed figures.
+    pub days: BTreeSet<Time>,
 }
 
 impl Changes {
@@ -73,6 +75,7 @@ pub(super) async fn store(connection: &mut SqliteConnection, batch: &Batch) -> R
         watch_sessions: added.watches.len(),
         samples: added.samples.len(),
         rooms: rooms(&[&taken, &added]),
+        days: delta.days(),
     })
 }
 

@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::codec::json;
+use super::dimensions;
 use crate::history::event::Batch;
-use crate::history::normalize::{properties, referrer_host};
-use crate::history::rollup::{DictionaryId, DictionaryIds};
+use crate::history::normalize::referrer_host;
+use crate::history::rollup::{DictionaryId, DictionaryIds, DimensionRules};
 
 /// A dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,19 +69,20 @@ struct Texts<'a> {
     shared: HashSet<&'a str>,
     visitors: HashSet<&'a str>,
     hosts: HashMap<&'a str, String>,
-    properties: HashSet<String>,
+    /// Values of properties with rollups.
+    values: HashSet<String>,
 }
 
 impl<'a> Texts<'a> {
-    fn of(batches: &[&'a Batch]) -> Self {
+    fn of(batches: &[&'a Batch], rules: &DimensionRules) -> Self {
         let mut all = Self::default();
         for batch in batches {
-            all.add(batch);
+            all.add(batch, rules);
         }
         all
     }
 
-    fn add(&mut self, batch: &'a Batch) {
+    fn add(&mut self, batch: &'a Batch, rules: &DimensionRules) {
         for view in &batch.page_views {
             self.visitors.insert(view.actor.visitor.as_str());
             self.shared.extend([view.actor.room.as_str(), view.path.as_str()]);
@@ -93,7 +95,7 @@ impl<'a> Texts<'a> {
                     self.hosts.insert(referrer, host);
                 }
             }
-            self.properties.extend(properties(view).flat_map(|(key, value)| [key, value]));
+            self.values.extend(rules.values(view).map(|(_, value)| value));
         }
         for watch in &batch.watches {
             self.visitors.insert(watch.actor.visitor.as_str());
@@ -130,14 +132,15 @@ async fn ids(
     batches: &[&Batch],
     may_add: bool,
 ) -> Result<DictionaryIds, sqlx::Error> {
-    let Texts { shared: mut texts, visitors, hosts, properties } = Texts::of(batches);
+    let rules = dimensions::rules(connection).await?;
+    let Texts { shared: mut texts, visitors, hosts, values } = Texts::of(batches, &rules);
     texts.extend(hosts.values().map(String::as_str));
-    texts.extend(properties.iter().map(String::as_str));
+    texts.extend(values.iter().map(String::as_str));
     let texts = resolve(connection, Dictionary::Texts, texts, may_add).await?;
     let visitors = resolve(connection, Dictionary::Visitors, visitors, may_add).await?;
     let host = |(referrer, host): (&str, String)| Some((referrer.into(), *texts.get(host.as_str())?));
     let hosts = hosts.into_iter().filter_map(host).collect();
-    Ok(DictionaryIds { texts, visitors, hosts })
+    Ok(DictionaryIds { texts, visitors, hosts, rules })
 }
 
 async fn resolve(
@@ -180,6 +183,16 @@ pub(in crate::history) async fn number(
 ) -> Result<Option<DictionaryId>, sqlx::Error> {
     let found = look_up(connection, dictionary, &[Hashed::new(text)]).await?;
     Ok(found.get(text).copied())
+}
+
+/// Returns the ids of those texts that have one.
+pub(in crate::history) async fn numbers(
+    connection: &mut SqliteConnection,
+    dictionary: Dictionary,
+    texts: &[String],
+) -> Result<Vec<DictionaryId>, sqlx::Error> {
+    let texts: Vec<Hashed> = texts.iter().map(|text| Hashed::new(text)).collect();
+    Ok(look_up(connection, dictionary, &texts).await?.into_values().collect())
 }
 
 /// Returns the text of an id.

@@ -23,7 +23,7 @@ use super::{LifecycleError, Store, insert, roll_up};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
-use crate::history::rollup::{DictionaryId, RollupDelta, RollupKey};
+use crate::history::rollup::{DictionaryId, RollupKey};
 use crate::protocol::VisitorId;
 
 /// Rows per transaction. Few in tests, so that there are many transactions.
@@ -250,11 +250,7 @@ impl<'a> Eraser<'a> {
 
     /// Subtracts deleted rows from the rollups.
     async fn subtract(&mut self, connection: &mut SqliteConnection, rows: &Batch) -> Result<(), sqlx::Error> {
-        let ids = dictionary::find(connection, &[rows]).await?;
-        let mut delta = RollupDelta::default();
-        delta.subtract(rows, &ids);
-        let partitions = Partitions::read(connection).await?;
-        self.rollups.extend(roll_up::apply(connection, &partitions, &delta).await?);
+        self.rollups.extend(roll_up::erase(connection, rows).await?);
         Ok(())
     }
 

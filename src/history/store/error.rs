@@ -260,8 +260,19 @@ pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
 
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the history cannot be read now: {0}")]
-pub struct ReadError(#[from] sqlx::Error);
+pub enum ReadError {
+    /// The database failed.
+    #[error("the history cannot be read now: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Raw rows of the period are archived.
+    #[error(
+        "page views before {first}-01 are in archives: this property can be broken down from that day on"
+    )]
+    Archived {
+        /// The first month from which on no rows are archived.
+        first: Month,
+    },
+}
 
 /// Maintenance, an erasure or a restore stopped early. All finished steps are consistent; a retry continues.
 #[derive(Debug, thiserror::Error)]

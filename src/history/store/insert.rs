@@ -27,6 +27,8 @@ pub(super) trait Row: Sync {
     const COLUMNS: &'static [&'static str];
     /// The number of columns of the primary key.
     const KEY: usize;
+    /// Whether an upsert adds to the other columns instead of replacing them.
+    const ADDS: bool = false;
 
     /// Binds the values of all columns.
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
@@ -44,7 +46,10 @@ pub(super) async fn rows<T: Row>(
 ) -> Result<(), sqlx::Error> {
     let (columns, row) = (T::COLUMNS.join(", "), format!("({})", vec!["?"; T::COLUMNS.len()].join(", ")));
     // An upsert keeps the row in its place; REPLACE deletes and inserts.
-    let others = T::COLUMNS.iter().skip(T::KEY).map(|column| format!("{column} = excluded.{column}"));
+    let others = T::COLUMNS.iter().skip(T::KEY).map(|column| {
+        let added = if T::ADDS { format!("{column} + ") } else { String::new() };
+        format!("{column} = {added}excluded.{column}")
+    });
     let others = others.collect::<Vec<_>>().join(", ");
     let mut rest = rows;
     while !rest.is_empty() {

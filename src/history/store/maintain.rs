@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::codec::millis;
 use super::roll_up::quarters_from;
-use super::rollups;
+use super::slices::SliceSize;
 use super::{LifecycleError, OpenError, Store};
+use super::{dimensions, rollups};
 use crate::history::calendar::{Level, Month};
 use crate::history::rollup::{ActivityRollup, DictionaryId, PresenceRollup, RollupKey};
 use crate::protocol::Time;
@@ -71,7 +72,7 @@ impl Store {
         loop {
             let mut transaction = self.begin().await?;
             if quarters_from(&mut transaction).await? >= goal {
-                return Ok(days);
+                break;
             }
             let first = first_quarter(&mut transaction).await?.filter(|first| *first < goal);
             let next = first.map_or(goal, |first| Level::Day.after(Level::Day.floor(first)).min(goal));
@@ -81,6 +82,28 @@ impl Store {
             }
             sqlx::query(MOVE).bind(millis(next)).execute(&mut *transaction).await?;
             transaction.commit().await?;
+        }
+        // Queries have not read these since the start moved.
+        self.delete_dimensions(Level::Quarter, (Time::from_millis(0), goal)).await?;
+        Ok(days)
+    }
+
+    /// Deletes the rollups of dimensions of one level that begin in a range of time, in slices.
+    pub(super) async fn delete_dimensions(
+        &self,
+        level: Level,
+        between: (Time, Time),
+    ) -> Result<(), LifecycleError> {
+        let mut size = SliceSize::rows();
+        loop {
+            let mut transaction = self.begin().await?;
+            let started = Instant::now();
+            let deleted = dimensions::delete_between(&mut transaction, level, between, size.get()).await?;
+            transaction.commit().await?;
+            if deleted < u64::from(size.get()) {
+                return Ok(());
+            }
+            size.adapt(started.elapsed());
         }
     }
 
@@ -140,7 +163,7 @@ impl Store {
     }
 }
 
-/// Returns the pages of the next vacuum slice, after one of `pages` that took `took`.
+/// Returns the pages of the next slice, after one of `pages` that took `took`.
 fn next_slice(pages: u32, took: Duration) -> u32 {
     match took {
         took if took > LONG => (pages / 2).max(1),

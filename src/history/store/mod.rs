@@ -10,6 +10,7 @@ pub(in crate::history) mod codec;
 pub(crate) mod commit;
 mod database_file;
 pub(super) mod dictionary;
+pub(in crate::history) mod dimensions;
 mod erase;
 mod error;
 mod insert;
@@ -18,6 +19,8 @@ mod maintain;
 mod migrations;
 pub(crate) mod months;
 mod partition;
+pub(in crate::history) mod prop_values;
+pub(in crate::history) mod props;
 mod read;
 pub(crate) mod read_only;
 mod readers;
@@ -26,6 +29,7 @@ mod references;
 mod roll_up;
 pub(super) mod rollups;
 mod saved_holds;
+mod settle;
 mod slices;
 mod versions;
 mod visitor_data;
@@ -44,6 +48,7 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 pub(crate) use backup::BackupError;
@@ -61,7 +66,7 @@ use versions::Versions;
 
 use super::event::Batch;
 use crate::private;
-use crate::protocol::RoomId;
+use crate::protocol::{RoomId, Time};
 
 /// Limit of a checkpointed write-ahead log on disk, in bytes: 64 MiB.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
@@ -82,6 +87,8 @@ pub struct Store {
     readers: Readers,
     versions: Arc<Versions>,
     file: DatabaseFile,
+    /// Held while page views are counted by a property without rollups.
+    prop_counts: Arc<Semaphore>,
 }
 
 impl Store {
@@ -118,7 +125,13 @@ impl Store {
         file.opened().await?;
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let readers = Readers::new(pool(READERS, &file).connect_lazy_with(readers), None);
-        let store = Self { writer, readers, versions: Arc::default(), file };
+        let store = Self {
+            writer,
+            readers,
+            versions: Arc::default(),
+            file,
+            prop_counts: Arc::new(Semaphore::new(1)),
+        };
         store.migrate().await?;
         store.backfill().await.map_err(OpenError::Backfill)?;
         Ok(store)
@@ -154,14 +167,19 @@ impl Store {
         let changes = commit::store(&mut transaction, batch).await?;
         transaction.commit().await?;
         if !changes.is_empty() {
-            self.versions.change(&changes.rooms);
+            self.versions.change(&changes.rooms, &changes.days);
         }
         Ok(changes)
     }
 
-    /// Returns the version of a room's figures, or of the whole hub's. It rises with each change of them.
-    pub(crate) fn version(&self, room: Option<&RoomId>) -> u64 {
-        self.versions.of(room)
+    /// Returns the version of all figures. It rises with each change.
+    pub(crate) fn version(&self) -> u64 {
+        self.versions.newest()
+    }
+
+    /// Returns the version since which the figures of a room, or of the whole hub, have not changed in a period.
+    pub(crate) fn version_of(&self, room: Option<&RoomId>, period: (Time, Time)) -> u64 {
+        self.versions.of(room, period)
     }
 
     /// Returns a reader's connection, for one short transaction.

@@ -8,8 +8,9 @@ use serde::Serialize;
 use sqlx::SqliteConnection;
 use utoipa::ToSchema;
 
-use super::{LifecycleError, ReadError, Store};
+use super::{LifecycleError, ReadError, Store, dimensions};
 use crate::history::calendar::Month;
+use crate::history::rollup::Counted;
 
 /// The state of a month.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,29 @@ pub(crate) struct MonthState {
     pub changes: i64,
     /// Whether the month rollups are complete.
     pub is_summed: bool,
+    /// The state of the month's rollups of dimensions.
+    pub dimensions: DimensionState,
     /// The month's archive, if its rows are or were archived.
     pub archive: Option<Archive>,
+}
+
+/// The state of a month's rollups of dimensions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DimensionState {
+    /// The change counter when the month was settled.
+    pub settled: Option<i64>,
+    /// Whether some values are summed up as `(other)`.
+    pub is_folded: bool,
+    /// Which rows they count, as the table has it; `None` for all.
+    pub counted: Option<Vec<u8>>,
+}
+
+impl MonthState {
+    /// Whether the rollups of dimensions are rebuilt as soon as all rows are in the tables.
+    pub(crate) fn needs_rebuild(&self) -> bool {
+        let DimensionState { settled, is_folded, counted } = &self.dimensions;
+        counted.is_some() || *is_folded && *settled != Some(self.changes)
+    }
 }
 
 /// A month's archive.
@@ -46,21 +68,23 @@ pub(crate) struct MonthRows {
     pub rows: u64,
 }
 
-type Row = (String, bool, i64, bool, Option<String>, Option<String>, u64);
+type Row = (String, bool, i64, bool, Option<String>, Option<String>, u64, Option<i64>, bool, Option<Vec<u8>>);
 
 impl MonthState {
     fn from_row(row: Row) -> Result<Self, sqlx::Error> {
-        let (month, is_live, changes, is_summed, name, checksum, restored) = row;
+        let (month, is_live, changes, is_summed, name, checksum, restored, settled, is_folded, counted) = row;
         let month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
         let archive = name.zip(checksum).map(|(name, checksum)| Archive { name, checksum, restored });
-        Ok(Self { month, is_live, changes, is_summed, archive })
+        let dimensions = DimensionState { settled, is_folded, counted };
+        Ok(Self { month, is_live, changes, is_summed, dimensions, archive })
     }
 }
 
 /// All months, in order.
 pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthState>, sqlx::Error> {
     const ALL: &str = "
-        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored FROM months ORDER BY month";
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted
+        FROM months ORDER BY month";
     let rows: Vec<Row> = sqlx::query_as(ALL).fetch_all(connection).await?;
     rows.into_iter().map(MonthState::from_row).collect()
 }
@@ -71,13 +95,20 @@ pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<BTreeS
     Ok(months.filter(|state| state.archive.is_some()).map(|state| state.month).collect())
 }
 
+/// The months with an `(other)` in their rollups of dimensions.
+pub(super) async fn folded(connection: &mut SqliteConnection) -> Result<Vec<Month>, sqlx::Error> {
+    let months = all(connection).await?.into_iter();
+    Ok(months.filter(|state| state.dimensions.is_folded).map(|state| state.month).collect())
+}
+
 /// One month.
 pub(super) async fn one(
     connection: &mut SqliteConnection,
     month: Month,
 ) -> Result<Option<MonthState>, sqlx::Error> {
     const ONE: &str = "
-        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored FROM months WHERE month = ?1";
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted
+        FROM months WHERE month = ?1";
     let row: Option<Row> = sqlx::query_as(ONE).bind(month.to_string()).fetch_optional(connection).await?;
     row.map(MonthState::from_row).transpose()
 }
@@ -91,6 +122,18 @@ pub(super) async fn set_archive(
     const SET: &str = "UPDATE months SET archive = ?2, checksum = ?3, restored = 0 WHERE month = ?1";
     let (name, checksum) = archive.unzip();
     sqlx::query(SET).bind(month.to_string()).bind(name).bind(checksum).execute(connection).await?;
+    Ok(())
+}
+
+/// Records which rows the month's rollups of dimensions count; `None` for all.
+pub(super) async fn set_counted(
+    connection: &mut SqliteConnection,
+    month: Month,
+    counted: Option<Counted>,
+) -> Result<(), sqlx::Error> {
+    const SET: &str = "UPDATE months SET counted = ?2 WHERE month = ?1";
+    let counted = counted.map(dimensions::encode);
+    sqlx::query(SET).bind(month.to_string()).bind(counted).execute(connection).await?;
     Ok(())
 }
 

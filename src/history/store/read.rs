@@ -116,6 +116,37 @@ impl Pages {
     }
 }
 
+/// Reads about `limit` rows from an id on, all of each id, and the id of the next row, or `None` at the end.
+pub(super) async fn from_id(
+    connection: &mut SqliteConnection,
+    month: Month,
+    kind: RowKind,
+    from: Uuid,
+    mut limit: u32,
+) -> Result<(Batch, Option<Uuid>), sqlx::Error> {
+    let after = from.as_u128().checked_sub(1).map(Uuid::from_u128);
+    loop {
+        let page = Page { after, limit, visitor: None };
+        let mut batch = Batch::default();
+        match kind {
+            RowKind::PageViews => batch.page_views = page_views(connection, month, &page).await?,
+            RowKind::WatchSessions => batch.watches = watches(connection, month, &page).await?,
+            RowKind::Presence => {}
+        }
+        if batch.len() < limit as usize {
+            return Ok((batch, None));
+        }
+        let last = batch.page_views.last().map(|view| view.id);
+        let last = last.or(batch.watches.last().map(|watch| watch.id));
+        batch.page_views.retain(|view| Some(view.id) != last);
+        batch.watches.retain(|watch| Some(watch.id) != last);
+        if !batch.is_empty() {
+            return Ok((batch, last));
+        }
+        limit *= 2;
+    }
+}
+
 /// Reads page views by id.
 async fn page_views(
     connection: &mut SqliteConnection,

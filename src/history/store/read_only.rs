@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::database_file::{self, BUSY_TIMEOUT, DatabaseFile};
 use super::error::result_code;
 use super::readers::{READERS, Readers};
@@ -87,7 +89,8 @@ impl Store {
         file.opened().await?;
         let connections = pool(READERS, &file).connect_lazy_with(options);
         let readers = Readers::new(connections.clone(), None);
-        let store = Self { writer: connections, readers, versions: Arc::default(), file };
+        let prop_counts = Arc::new(Semaphore::new(1));
+        let store = Self { writer: connections, readers, versions: Arc::default(), file, prop_counts };
         store.needs_no_migration(&path).await?;
         Ok(ReadOnlyStore { store, path, unlocked })
     }

@@ -10,10 +10,13 @@ use strum::VariantArray;
 
 use super::partition::Partitions;
 use super::roll_up::quarters_from;
-use super::{ReadError, Store, dictionary, months, read, rollups};
+use super::{ReadError, Store, dictionary, dimensions, months, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
-use crate::history::rollup::{ActivityRollup, PresenceRollup, RollupDelta, RollupKey};
+use crate::history::rollup::{ActivityRollup, Dimension, OTHER, PresenceRollup, RollupDelta, RollupKey};
 use crate::protocol::Time;
+
+/// Limit of differences of dimensions that are reported for a month and level.
+const DIFFERENCES_LIMIT: u32 = 1_000;
 
 /// Raw rows per page.
 const ROWS_PER_PAGE: u32 = 5_000;
@@ -52,6 +55,8 @@ pub struct Recount {
     pub rollups: u64,
     /// Archived months, which are not recounted.
     pub archived: Vec<Month>,
+    /// Months whose rollups of dimensions wait to be rebuilt by maintenance, and are not compared.
+    pub unsettled: Vec<Month>,
     /// Differences.
     pub differences: Vec<Difference>,
 }
@@ -94,16 +99,34 @@ async fn recount_month(
     month: Month,
     recount: &mut Recount,
 ) -> Result<(), sqlx::Error> {
+    let state = months::one(connection, month).await?;
+    let mut dimensions = match &state {
+        Some(state) if state.needs_rebuild() => {
+            recount.unsettled.push(month);
+            None
+        }
+        _ => Some(DimensionRecount::start(connection, month).await?),
+    };
     let mut delta = RollupDelta::default();
     if partitions.live.contains(&month) {
         let mut page = read::Pages::new(month, ROWS_PER_PAGE);
         while let Some(batch) = page.next(connection).await? {
             recount.rows += batch.len() as u64;
-            delta.add(&batch, &dictionary::find(connection, &[&batch]).await?);
+            let mut ids = dictionary::find(connection, &[&batch]).await?;
+            ids.rules.months.clear();
+            delta.add(&batch, &ids);
+            if let Some(dimensions) = &mut dimensions {
+                dimensions.add(connection, &delta).await?;
+            }
+            delta.clear_dimensions();
         }
     }
+    if let Some(dimensions) = dimensions {
+        let is_folded = state.as_ref().is_some_and(|state| state.dimensions.is_folded);
+        dimensions.compare(connection, is_folded, recount).await?;
+    }
     let quarters_from = quarters_from(connection).await?;
-    let is_summed = months::one(connection, month).await?.is_some_and(|state| state.is_summed);
+    let is_summed = state.is_some_and(|state| state.is_summed);
     let is_retained = |level: Level, at: Time| match level {
         Level::Quarter => at >= quarters_from,
         Level::Day => true,
@@ -144,6 +167,113 @@ async fn recount_month(
     Ok(())
 }
 
+/// The recount of a month's rollups of dimensions, in a temporary table, since there may be many.
+struct DimensionRecount {
+    month: Month,
+    quarters_from: Time,
+}
+
+/// A row of both tables: level, start, room, dimension and value, and the count and time watched of each table.
+type BothCounts = (i64, i64, u32, u32, u32, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+
+impl DimensionRecount {
+    const TABLE: &str = "temp.recounted_dimensions";
+
+    async fn start(connection: &mut SqliteConnection, month: Month) -> Result<Self, sqlx::Error> {
+        const DROP: &str = "DROP TABLE IF EXISTS temp.recounted_dimensions";
+        const CREATE: &str = "
+            CREATE TEMP TABLE recounted_dimensions (
+                level INTEGER, at INTEGER, room INTEGER, dimension INTEGER, value INTEGER, count INTEGER,
+                watched_ms INTEGER, PRIMARY KEY (level, at, room, dimension, value)) WITHOUT ROWID";
+        sqlx::query(DROP).execute(&mut *connection).await?;
+        sqlx::query(CREATE).execute(&mut *connection).await?;
+        Ok(Self { month, quarters_from: quarters_from(connection).await? })
+    }
+
+    async fn add(&self, connection: &mut SqliteConnection, delta: &RollupDelta) -> Result<(), sqlx::Error> {
+        let is_retained = |level, at| level != Level::Quarter || at >= self.quarters_from;
+        dimensions::add(connection, Self::TABLE, &delta.dimensions(is_retained)).await
+    }
+
+    /// Compares with the stored rollups, after folding by the same rule.
+    async fn compare(
+        self,
+        connection: &mut SqliteConnection,
+        is_folded: bool,
+        recount: &mut Recount,
+    ) -> Result<(), sqlx::Error> {
+        let between = (self.month.start(), self.month.next().start());
+        for level in Level::VARIANTS.iter().filter(|_| is_folded) {
+            for bucket in dimensions::too_large(connection, Self::TABLE, *level, between).await? {
+                dimensions::fold_bucket(connection, Self::TABLE, bucket).await?;
+            }
+        }
+        let stored = |level: Level| match level {
+            Level::Quarter => (between.0.max(self.quarters_from), between.1),
+            _ => between,
+        };
+        for level in Level::VARIANTS {
+            let (from, to) = stored(*level);
+            for row in self.differences(connection, *level, from, to).await? {
+                let difference = self.describe(connection, *level, row).await?;
+                recount.differences.push(difference);
+            }
+            recount.rollups += dimensions::count_between(connection, *level, from, to).await?;
+        }
+        Ok(())
+    }
+
+    async fn differences(
+        &self,
+        connection: &mut SqliteConnection,
+        level: Level,
+        from: Time,
+        to: Time,
+    ) -> Result<Vec<BothCounts>, sqlx::Error> {
+        const DIFFERENT: &str = "
+            SELECT level, at, room, dimension, value, stored.count, stored.watched_ms, recounted.count,
+                   recounted.watched_ms
+            FROM dimension_rollups AS stored LEFT JOIN temp.recounted_dimensions AS recounted
+            USING (level, at, room, dimension, value)
+            WHERE level = ?1 AND at >= ?2 AND at < ?3
+              -- Maintenance deletes those of properties that are no longer listed.
+              AND (dimension < 16 OR dimension IN (SELECT id FROM rollup_props WHERE is_listed))
+              AND (stored.count, stored.watched_ms) IS NOT (recounted.count, recounted.watched_ms)
+            UNION ALL
+            SELECT level, at, room, dimension, value, NULL, NULL, count, watched_ms
+            FROM temp.recounted_dimensions AS recounted
+            WHERE level = ?1 AND NOT EXISTS (
+                SELECT 1 FROM dimension_rollups AS stored
+                WHERE (stored.level, stored.at, stored.room, stored.dimension, stored.value)
+                    = (recounted.level, recounted.at, recounted.room, recounted.dimension, recounted.value))
+            LIMIT ?4";
+        let query =
+            sqlx::query_as(DIFFERENT).bind(dimensions::number(level)).bind(dimensions::quarters(from));
+        query.bind(dimensions::quarters(to)).bind(DIFFERENCES_LIMIT).fetch_all(connection).await
+    }
+
+    async fn describe(
+        &self,
+        connection: &mut SqliteConnection,
+        level: Level,
+        row: BothCounts,
+    ) -> Result<Difference, sqlx::Error> {
+        let (_, at, room, dimension, value, count, watched_ms, recounted, recounted_ms) = row;
+        let room = dictionary::text(connection, room).await?;
+        let value = match value {
+            OTHER => "(other)".to_owned(),
+            value => format!("{:?}", dictionary::text(connection, value).await?.unwrap_or_default()),
+        };
+        let number = |count: Option<i64>, ms: Option<i64>| match (count.unwrap_or(0), ms.unwrap_or(0)) {
+            (count, 0) => format!("{value}: {count}"),
+            (count, ms) => format!("{value}: {count} ({ms} ms)"),
+        };
+        let (stored, recounted) = (number(count, watched_ms), number(recounted, recounted_ms));
+        let (at, part) = (dimensions::time(at), Dimension(dimension).name());
+        Ok(Difference { level, at, room, part, stored, recounted })
+    }
+}
+
 type Found = (RollupKey, &'static str, String, String);
 
 fn compare_activity(
@@ -160,17 +290,9 @@ fn compare_activity(
     number("page views", stored.page_views, recounted.page_views);
     number("watch sessions", stored.watch_sessions, recounted.watch_sessions);
     number("watched ms", stored.watched_ms, recounted.watched_ms);
-    let mut part = |part, is_same: bool, stored: &dyn fmt::Debug, recounted: &dyn fmt::Debug| {
-        if !is_same {
-            found.push((key, part, format!("{stored:?}"), format!("{recounted:?}")));
-        }
-    };
-    let parts = (stored, recounted);
-    part("visitors", parts.0.visitors == parts.1.visitors, &parts.0.visitors, &parts.1.visitors);
-    part("pages", parts.0.pages == parts.1.pages, &parts.0.pages, &parts.1.pages);
-    part("contents", parts.0.contents == parts.1.contents, &parts.0.contents, &parts.1.contents);
-    part("referrers", parts.0.referrers == parts.1.referrers, &parts.0.referrers, &parts.1.referrers);
-    part("props", parts.0.props == parts.1.props, &parts.0.props, &parts.1.props);
+    if stored.visitors != recounted.visitors {
+        found.push((key, "visitors", format!("{:?}", stored.visitors), format!("{:?}", recounted.visitors)));
+    }
 }
 
 fn compare_presence(

@@ -10,11 +10,11 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use super::codec::json;
 use super::dictionary::{self, Dictionary};
 use super::partition::{Partitions, RowKind};
-use super::rollups;
+use super::{dimensions, rollups};
 use crate::history::calendar::{Level, Month};
 use crate::history::event::Batch;
 use crate::history::normalize::TRUNCATED;
-use crate::history::rollup::{ALL_ROOMS, DictionaryId};
+use crate::history::rollup::DictionaryId;
 use crate::protocol::VisitorId;
 
 /// Texts per page.
@@ -120,13 +120,8 @@ async fn rolled_up(
     connection: &mut SqliteConnection,
     month: Month,
 ) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
-    let (from, to) = (month.start(), month.next().start());
     let mut used = rollups::rooms(connection, Level::Day, month).await?;
-    // The whole hub's rollups have the texts of all rooms.
-    for day in rollups::activity_between(connection, Level::Day, ALL_ROOMS, from, to).await?.values() {
-        used.extend(day.pages.keys().chain(day.contents.keys()).chain(day.referrers.keys()));
-        used.extend(day.props.keys().chain(day.props.values().flat_map(|values| values.keys())));
-    }
+    used.extend(dimensions::texts(connection, month).await?);
     Ok(used)
 }
 

@@ -9,8 +9,9 @@ use sqlx::SqliteConnection;
 use strum::VariantArray;
 
 use super::partition::Partitions;
-use super::{read, rollups};
+use super::{dictionary, dimensions, months, read, rollups};
 use crate::history::calendar::{Level, Month};
+use crate::history::event::Batch;
 use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId, RollupDelta, RollupKey};
 use crate::protocol::Time;
 
@@ -26,7 +27,39 @@ pub(super) async fn apply(
     let activity = delta.activity(|level, at| retained.has(level, at));
     rollups::change_activity(connection, &activity, &removed).await?;
     rollups::change_presence(connection, &delta.presence(|level, at| retained.has(level, at))).await?;
+    // All levels of dimensions exist, so that a list of a long period reads few rows.
+    let is_retained = |level, at| level != Level::Quarter || at >= retained.quarters_from;
+    dimensions::add(connection, dimensions::TABLE, &delta.dimensions(is_retained)).await?;
     Ok(activity.into_keys().chain(removed.into_keys()).collect())
+}
+
+/// Subtracts erased events from the rollups, after the raw rows, and returns the changed rollups of page views and
+/// watch sessions. No value that only they had is left, also in folded months, which are rebuilt later.
+pub(super) async fn erase(
+    connection: &mut SqliteConnection,
+    events: &Batch,
+) -> Result<BTreeSet<RollupKey>, sqlx::Error> {
+    const UNSETTLE: &str = "UPDATE months SET settled = NULL WHERE month = ?1 AND folded = 1";
+    let partitions = Partitions::read(connection).await?;
+    let mut ids = dictionary::find(connection, &[events]).await?;
+    let mut delta = RollupDelta::default();
+    delta.subtract(events, &ids);
+    let changed = apply(connection, &partitions, &delta).await?;
+
+    let folded: Vec<Month> = months::folded(connection).await?;
+    let mut events = events.clone();
+    events.page_views.retain(|view| folded.contains(&Month::of(view.at)));
+    events.watches.retain(|watch| folded.contains(&Month::of(watch.started_at)));
+    if !events.is_empty() {
+        ids.rules.months.clear();
+        let mut delta = RollupDelta::default();
+        delta.subtract(&events, &ids);
+        dimensions::subtract_folded(connection, &delta.dimensions(|_, _| true)).await?;
+        for month in events.months() {
+            sqlx::query(UNSETTLE).bind(month.to_string()).execute(&mut *connection).await?;
+        }
+    }
+    Ok(changed)
 }
 
 /// Which rollups exist.

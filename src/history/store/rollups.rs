@@ -1,4 +1,4 @@
-//! Rollups in the database.
+//! Rollups of activity and presence in the database; `dimensions` has those of dimensions.
 //!
 //! A commit reads them, merges its changes, and writes them back in one transaction.
 
@@ -14,7 +14,7 @@ use crate::history::calendar::{Level, Month};
 use crate::history::rollup::{ActivityRollup, DictionaryId, PresenceRollup, RollupKey};
 use crate::protocol::Time;
 
-/// Rollups per statement. A large rollup has about 10 KB.
+/// Rollups per statement. A set of a million visitors has 125 KB.
 const ROWS_PER_STATEMENT: usize = 200;
 
 /// Adds `changes` to the rollups of page views and watch sessions, and removes the visitors in `removed`.
@@ -64,8 +64,7 @@ pub(super) async fn activity(
     keys: &[RollupKey],
 ) -> Result<BTreeMap<RollupKey, ActivityRollup>, sqlx::Error> {
     const FIND: &str = "
-        SELECT rollup.level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
-               referrers, props
+        SELECT rollup.level, room, at, page_views, watch_sessions, watched_ms, visitor_set
         FROM json_each(?1) AS asked CROSS JOIN activity_rollups AS rollup
         ON rollup.level = value ->> 0 AND room = value ->> 1 AND at = value ->> 2";
     let rows = sqlx::query(FIND).bind(json(&triples(keys))?).fetch_all(connection).await?;
@@ -94,8 +93,7 @@ pub(super) async fn activity_between(
     to: Time,
 ) -> Result<BTreeMap<RollupKey, ActivityRollup>, sqlx::Error> {
     const BETWEEN: &str = "
-        SELECT level, room, at, page_views, watch_sessions, watched_ms, visitor_set, pages, contents,
-               referrers, props
+        SELECT level, room, at, page_views, watch_sessions, watched_ms, visitor_set
         FROM activity_rollups WHERE level = ?1 AND room = ?2 AND at >= ?3 AND at < ?4";
     let query = sqlx::query(BETWEEN).bind(level.name()).bind(room).bind(millis(from)).bind(millis(to));
     query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_activity(row)?))).collect()
@@ -156,20 +154,8 @@ pub(super) async fn put_presence(
 }
 
 impl insert::Row for (&RollupKey, &ActivityRollup) {
-    const COLUMNS: &'static [&'static str] = &[
-        "level",
-        "room",
-        "at",
-        "page_views",
-        "watch_sessions",
-        "watched_ms",
-        "visitors",
-        "pages",
-        "contents",
-        "referrers",
-        "props",
-        "visitor_set",
-    ];
+    const COLUMNS: &'static [&'static str] =
+        &["level", "room", "at", "page_views", "watch_sessions", "watched_ms", "visitors", "visitor_set"];
     const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
@@ -182,10 +168,6 @@ impl insert::Row for (&RollupKey, &ActivityRollup) {
             .bind(rollup.watch_sessions)
             .bind(rollup.watched_ms)
             .bind(i64::try_from(rollup.visitors.len()).unwrap_or(i64::MAX))
-            .bind(to_json(&rollup.pages))
-            .bind(to_json(&rollup.contents))
-            .bind(to_json(&rollup.referrers))
-            .bind(to_json(&rollup.props))
             .bind(from_visitors(&rollup.visitors))
     }
 }
@@ -227,10 +209,6 @@ fn to_activity(row: &SqliteRow) -> Result<ActivityRollup, sqlx::Error> {
         watch_sessions: row.try_get(4)?,
         watched_ms: row.try_get(5)?,
         visitors: to_visitors(row.try_get(6)?)?,
-        pages: from_json(row, 7)?,
-        contents: from_json(row, 8)?,
-        referrers: from_json(row, 9)?,
-        props: from_json(row, 10)?,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::history::event::{Actor, PageViewEvent, RoomSample, TotalSample, Watch
 use crate::protocol::{RoomId, Time, VisitorId};
 
 mod archiving;
+mod dimensions;
 mod erasure;
 mod support;
 

@@ -86,8 +86,10 @@ impl File {
     /// All rollups, byte for byte.
     pub(super) async fn rollups(&self) -> Vec<String> {
         const EVERYTHING: &str = "
-            SELECT json_array(level, room, at, page_views, watch_sessions, watched_ms, visitors, pages, contents,
-                              referrers, props, hex(visitor_set)) FROM activity_rollups
+            SELECT json_array(level, room, at, page_views, watch_sessions, watched_ms, visitors, hex(visitor_set))
+            FROM activity_rollups
+            UNION ALL
+            SELECT json_array(level, at, room, dimension, value, count, watched_ms) FROM dimension_rollups
             UNION ALL
             SELECT json_array(level, room, at, joins, peak, present_ms, moods_ms) FROM presence_rollups
             ORDER BY 1";

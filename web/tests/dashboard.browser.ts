@@ -5,6 +5,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { average, count, duration } from "../app/src/dashboard/format";
 import type { Health } from "../app/src/dashboard/health";
+import { OTHER, withOther } from "../app/src/dashboard/ranking";
 import { RANGES, type Range, type Stats, statsPath } from "../app/src/dashboard/stats";
 import { UNREACHABLE, User, launch } from "./support/user";
 import { eventually } from "./support/eventually";
@@ -111,7 +112,7 @@ describe("history", () => {
       id: randomUUID(),
       room: n % 3 === 0 ? "garden" : "lobby",
       visitor: `visitor-${n % 20}`,
-      path: `/page/${n % 4}`,
+      path: `/page/${n % 14}`,
       ...(n % 5 === 0 && { referrer: `https://${n % 2 ? "a" : "b"}.example/` }),
       at: Math.round(now - age),
     }));
@@ -164,7 +165,13 @@ describe("history", () => {
       await expect.poll(() => value.textContent(), { message: `${range}: ${key}` }).toBe(format(stats.totals[key]));
     }
     await page.locator('#history[aria-busy="false"]').waitFor();
-    expect(await rows(page, "Top pages")).toEqual(stats.topPages.slice(0, 8).map((top) => [top.path, count(top.pageViews)]));
+    expect(await rows(page, "Top pages")).toEqual(
+      withOther(
+        stats.topPages.map((top) => ({ name: top.path, numbers: [top.pageViews] })),
+        { name: OTHER, numbers: [stats.other.pages.pageViews] },
+        8,
+      ).map(({ name, numbers }) => [name, count(numbers[0]!)]),
+    );
     expect(await rows(page, "Top content")).toEqual(
       stats.topContent.map((top) => [top.content, `${count(top.watchSessions)} ×`, duration(top.watchedMs)]),
     );

@@ -4,6 +4,7 @@ import { moodsData, presentData, viewsData, watchedData } from "../src/dashboard
 import { Dates, age, average, change, count, duration, plural } from "../src/dashboard/format";
 import { type Health, healthText } from "../src/dashboard/health";
 import { parseQuery } from "../src/dashboard/history";
+import { withOther } from "../src/dashboard/ranking";
 import { type Bucket, type Stats, type Totals, statsPath } from "../src/dashboard/stats";
 import { byCount } from "../src/moods";
 
@@ -42,6 +43,7 @@ const stats: Stats = {
   topPages: [],
   topContent: [],
   topReferrers: [],
+  other: { pages: { pageViews: 0 }, content: { watchSessions: 0, watchedMs: 0 }, referrers: { pageViews: 0 } },
   moods: { joy: 0.75 * HOUR, calm: HOUR },
   generatedAt: START + 2.5 * HOUR,
 };
@@ -68,6 +70,15 @@ describe("numbers", () => {
     expect(change(0, 0).short).toBe("as before");
     expect(change(3, 0).short).toBe("none before");
   });
+});
+
+test("top lists end with the sum of what is outside of them", () => {
+  const list = [3, 2, 1].map((number) => ({ name: `/${number}`, numbers: [number] }));
+  const other = (number: number) => ({ name: "(other)", numbers: [number] });
+  expect(withOther(list, other(0), 3)).toEqual(list);
+  expect(withOther(list, other(5), 4)).toEqual([...list, other(5)]);
+  expect(withOther(list, other(5), 3)).toEqual([...list.slice(0, 2), other(6)]);
+  expect(withOther(list, other(0), 2)).toEqual([...list.slice(0, 1), other(3)]);
 });
 
 test("dates use the time zone", () => {

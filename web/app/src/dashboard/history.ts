@@ -4,7 +4,7 @@ import { element, h, setText } from "../dom";
 import { Charts } from "./charts";
 import { Dates, count, duration } from "./format";
 import { pollWhileVisible } from "./poll";
-import { Ranking } from "./ranking";
+import { type Count, OTHER, Ranking, withOther } from "./ranking";
 import { RANGES, type Range, type Stats, type StatsQuery, fetchStats } from "./stats";
 import { Tiles } from "./tiles";
 
@@ -79,18 +79,24 @@ export class History {
     element("retry").hidden = true;
     this.#tiles.show(stats);
     this.#charts.show(stats);
-    this.#pages.show(
-      stats.topPages.map(({ path, pageViews }) => ({ name: path, size: pageViews, values: [count(pageViews)] })),
-    );
-    this.#content.show(
-      stats.topContent.map(({ content, watchSessions, watchedMs }) => ({
-        name: content,
-        size: watchedMs,
-        values: [`${count(watchSessions)} ×`, duration(watchedMs)],
-      })),
-    );
+    const views = (list: Count[], other: { pageViews: number }) =>
+      withOther(list, { name: OTHER, numbers: [other.pageViews] }, MAX_ROWS).map(({ name, numbers: [pageViews] }) => ({
+        name,
+        size: name === OTHER ? 0 : pageViews!,
+        values: [count(pageViews!)],
+      }));
+    this.#pages.show(views(stats.topPages.map(({ path, pageViews }) => ({ name: path, numbers: [pageViews] })), stats.other.pages));
     this.#referrers.show(
-      stats.topReferrers.map(({ referrer, pageViews }) => ({ name: referrer, size: pageViews, values: [count(pageViews)] })),
+      views(stats.topReferrers.map(({ referrer, pageViews }) => ({ name: referrer, numbers: [pageViews] })), stats.other.referrers),
+    );
+    const contents = stats.topContent.map((top) => ({ name: top.content, numbers: [top.watchSessions, top.watchedMs] }));
+    const { watchSessions, watchedMs } = stats.other.content;
+    this.#content.show(
+      withOther(contents, { name: OTHER, numbers: [watchSessions, watchedMs] }, MAX_ROWS).map(({ name, numbers: [sessions, ms] }) => ({
+        name,
+        size: name === OTHER ? 0 : ms!,
+        values: [`${count(sessions!)} ×`, duration(ms!)],
+      })),
     );
   }
 

@@ -61,6 +61,26 @@ export class Ranking {
   }
 }
 
+/** The name of the row for what is outside of a list. */
+export const OTHER = "(other)";
+
+/** A name with its numbers. */
+export interface Count {
+  name: string;
+  numbers: number[];
+}
+
+/** Appends what is outside the list, with the rows that do not fit. */
+export function withOther(list: Count[], other: Count, maxRows: number): Count[] {
+  const hasOther = other.numbers.some((number) => number > 0);
+  if (list.length + (hasOther ? 1 : 0) <= maxRows) return hasOther ? [...list, other] : list;
+  const folded = list.slice(maxRows - 1).reduce(
+    (sum, { numbers }) => sum.map((number, index) => number + numbers[index]!),
+    other.numbers,
+  );
+  return [...list.slice(0, maxRows - 1), { ...other, numbers: folded }];
+}
+
 function renderRow(row: Row, fraction: number): HTMLElement {
   const bar = h("span", { class: "bar", "aria-hidden": "true" });
   bar.style.setProperty("--part", String(fraction));

@@ -41,6 +41,12 @@ export interface Stats {
   topPages: { path: string; pageViews: number }[];
   topContent: { content: string; watchSessions: number; watchedMs: number }[];
   topReferrers: { referrer: string; pageViews: number }[];
+  /** The sums of what is outside the lists. */
+  other: {
+    pages: { pageViews: number };
+    content: { watchSessions: number; watchedMs: number };
+    referrers: { pageViews: number };
+  };
   moods: Record<string, number>;
   generatedAt: number;
 }

@@ -57,3 +57,17 @@ CREATE TABLE rollup_props (
 ) STRICT;
 
 INSERT INTO sqlite_sequence (name, seq) VALUES ('rollup_props', 15);
+
+-- The last run of a hub on this file: the boot of the system, and whether the run ended in order.
+CREATE TABLE last_run (
+    only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    boot_id  TEXT,
+    is_clean INTEGER NOT NULL
+) STRICT;
+
+-- When the hub stopped that saved the hold, if it stopped in order: the hold then lasts as much longer as the hub is
+-- away. Without it, held_until is final.
+ALTER TABLE seats ADD COLUMN stopped_at INTEGER;
+
+-- The latest deadline, however often the hub is started. Rows of an older version have none: held_until is final.
+ALTER TABLE seats ADD COLUMN latest INTEGER;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::output::print;
 use super::{CommandError, Outcome};
+use crate::history::store::CheckFirst;
 use crate::history::{self, Store};
 
 /// The settings of `check`.
@@ -19,7 +20,7 @@ pub struct CheckSettings {
 /// Recounts the history and prints each difference and a summary.
 /// Errors: the database is missing, needs a migration, or cannot be read.
 pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandError> {
-    let store = Store::open_read_only(&settings.database_url).await?;
+    let store = Store::open_read_only(&settings.database_url, CheckFirst::Always).await?;
     let recount = store.recount().await?;
     store.close().await?;
     for difference in &recount.differences {

@@ -19,6 +19,7 @@ use super::{CommandError, Outcome, columns};
 use crate::history::archive::Archives;
 use crate::history::calendar::Month;
 use crate::history::record::Record;
+use crate::history::store::CheckFirst;
 use crate::history::store::read_only::path_of;
 use crate::history::{self, Store};
 use crate::private;
@@ -87,7 +88,7 @@ pub(crate) async fn export(settings: ExportSettings) -> Result<Outcome, CommandE
         None => protected.check_open(io::stdout().as_fd(), Path::new(STDOUT))?,
         Some(path) => [path.clone(), part_of(path)].iter().try_for_each(|path| protected.check(path))?,
     }
-    let store = Store::open_read_only(&database_url).await?;
+    let store = Store::open_read_only(&database_url, CheckFirst::Never).await?;
     for month in store.archived_months().await?.into_iter().filter(|month| filter.may_match(*month)) {
         print_error(format_args!("the events of {month} are in an archive and not in this export"));
     }

@@ -41,6 +41,9 @@ pub struct ServeSettings {
     /// The SQLite file; it and its folder are created if missing
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,
+    /// Check the whole database before serving; off checks it while serving, unless the machine crashed
+    #[arg(long, env, value_name = "SWITCH", default_value = "off", num_args = 0..=1, default_missing_value = "on")]
+    pub check_first: Switch,
     /// Longest time before pending events are written
     #[arg(long, env, value_name = "DURATION", default_value_t = history::Config::default().flush_interval.into(), value_parser = interval)]
     pub flush_interval: Span,
@@ -154,7 +157,7 @@ pub struct ServeSettings {
 pub enum Switch {
     /// On.
     On,
-    /// Off, for load tests.
+    /// Off.
     Off,
 }
 
@@ -196,6 +199,8 @@ impl From<ServeSettings> for Config {
                 rollup_props: settings.rollup_props,
                 retention: settings.retention,
                 archive_dir: settings.archive_dir,
+                check_first: settings.check_first == Switch::On,
+                ..history::Config::default()
             },
             session: session::Config::default(),
             transport: transport::Config {

@@ -51,6 +51,12 @@ pub struct Config {
     pub retention: Retention,
     /// The folder of archives; by default `archive` beside the database.
     pub archive_dir: Option<PathBuf>,
+    /// Whether the whole database is checked before the hub serves; by default only after the machine crashed.
+    pub check_first: bool,
+    /// The longest time of a query of the history.
+    pub read_limit: Duration,
+    /// The size above which the write-ahead log is truncated, in bytes.
+    pub wal_limit: u64,
 }
 
 impl Default for Config {
@@ -63,6 +69,9 @@ impl Default for Config {
             rollup_props: PropNames::default(),
             retention: Retention::default(),
             archive_dir: None,
+            check_first: false,
+            read_limit: Duration::from_secs(10),
+            wal_limit: store::WAL_LIMIT,
         }
     }
 }

@@ -21,8 +21,7 @@ use crate::address::Address;
 use crate::auth::Access;
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::status::{Flushed, JournalStatus};
-use crate::history::store::Fault;
-use crate::history::store::Migrated;
+use crate::history::store::{DatabaseStatus, Fault, Migrated};
 use crate::presence::Snapshot;
 use crate::presence::room::Room;
 use crate::protocol::mood::NamedMoods;
@@ -65,14 +64,15 @@ pub(crate) struct Health {
 enum HealthStatus {
     /// It does.
     Ok,
-    /// The last commit failed, the event queue is full, or events wait too long.
+    /// The last commit failed, the database is damaged, the event queue is full, events wait too long, or the write-ahead
+    /// log is too large.
     Degraded,
 }
 
 /// `GET /health`: from memory only, so that it answers when the database does not.
 pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
     let journal = state.context.journal.status();
-    let reason = degraded_reason(&journal, state.overdue_ms);
+    let reason = degraded_reason(&journal, state.store.status(), state.overdue_ms);
     let is_degraded = reason.is_some();
     let body = Health {
         status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
@@ -93,29 +93,38 @@ pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum DegradedReason {
-    /// The last commit failed.
+    /// The last commit failed, or a check found damage.
     Fault(Fault),
-    /// No commit failed.
-    Delay(Delay),
+    /// The database has no fault.
+    Overload(Overload),
 }
 
-/// What is wrong although no commit failed.
+/// What is wrong although the database has no fault.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Delay {
+enum Overload {
     /// The event queue is full: the hub rejects events.
     QueueFull,
     /// Events wait far longer than a flush takes.
     Overdue,
+    /// The write-ahead log cannot be truncated: a transaction of another program is long.
+    WalLarge,
 }
 
-fn degraded_reason(journal: &JournalStatus, overdue_ms: u64) -> Option<DegradedReason> {
-    let delay = if journal.is_full {
-        Some(Delay::QueueFull)
+fn degraded_reason(
+    journal: &JournalStatus,
+    database: &DatabaseStatus,
+    overdue_ms: u64,
+) -> Option<DegradedReason> {
+    let fault = journal.fault.or(database.is_damaged().then_some(Fault::Damaged));
+    let overload = if journal.is_full {
+        Some(Overload::QueueFull)
+    } else if journal.oldest_ms.is_some_and(|age| age > overdue_ms) {
+        Some(Overload::Overdue)
     } else {
-        journal.oldest_ms.filter(|age| *age > overdue_ms).map(|_| Delay::Overdue)
+        database.has_large_wal().then_some(Overload::WalLarge)
     };
-    journal.fault.map(DegradedReason::Fault).or(delay.map(DegradedReason::Delay))
+    fault.map(DegradedReason::Fault).or(overload.map(DegradedReason::Overload))
 }
 
 /// `GET /metrics`: all metrics, for Prometheus.
@@ -185,6 +194,16 @@ fn readings(state: &OperateState) -> Vec<Reading> {
             journal.limit_bytes as f64,
         ),
         gauge("breathing_room_oldest_unflushed_seconds", "Age of the oldest pending event", oldest),
+        gauge(
+            "breathing_room_wal_bytes",
+            "Size of the database's write-ahead log",
+            state.store.status().wal_bytes() as f64,
+        ),
+        gauge(
+            "breathing_room_database_damaged",
+            "1 if a check of the database file found damage",
+            f64::from(u8::from(state.store.status().is_damaged())),
+        ),
     ];
     holds.chain(others).collect()
 }

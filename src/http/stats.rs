@@ -85,7 +85,7 @@ pub(crate) async fn unified_stats(
     let query = StatsQuery::try_from(params)?;
     let served = state.cache.get(&query).await.map_err(|error| match &*error {
         ReadError::Archived { .. } => ApiError::ArchivedProp(error),
-        ReadError::Database(_) => ApiError::History(error),
+        ReadError::Interrupted | ReadError::Database(_) => ApiError::History(error),
     })?;
     let cache = if access == Access::Admin { PRIVATE } else { PUBLIC };
     let caching = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];

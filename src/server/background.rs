@@ -9,6 +9,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 use super::holds::HoldStore;
+use crate::history::Store;
 use crate::http::metrics::HttpMetrics;
 use crate::presence::{audit, expiry};
 use crate::session::{SessionContext, samples};
@@ -17,6 +18,7 @@ use crate::transport::{Sockets, sweep};
 /// What the background work needs.
 #[derive(Debug)]
 pub(super) struct Background {
+    pub(super) store: Store,
     pub(super) sockets: Arc<Sockets>,
     pub(super) context: Arc<SessionContext>,
     pub(super) holds: Arc<HoldStore>,
@@ -28,7 +30,8 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Sweeps sockets, takes presence samples, audits counts, ends and saves holds, and tidies up, until it is dropped.
+    /// Sweeps sockets, takes presence samples, audits counts, ends and saves holds, checks the database file, bounds its
+    /// write-ahead log, and tidies up, until it is dropped.
     pub(super) async fn run(self) {
         let clock = &self.context.clock;
         tokio::join!(
@@ -37,6 +40,8 @@ impl Background {
             audit::run(&self.context.registry, clock),
             expiry::run(&self.context.registry),
             self.holds.keep_saved(self.saved_holds, self.flush_interval),
+            self.store.watch_file(),
+            self.store.bound_wal(),
             self.tidy(),
         );
     }

@@ -1,9 +1,10 @@
 //! Saving and restoring holds, so that a restart of the hub does not change the counts.
 //!
 //! Holds are saved with the flush and at shutdown. At the next start, visitors who were present are held until they are
-//! back or their deadline passes, which a restart does not change.
+//! back or their deadline passes. The time between a stop in order and the next start does not count, up to a limit.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -12,7 +13,12 @@ use tracing::{info, warn};
 use crate::history::Store;
 use crate::history::store::SavedHold;
 use crate::presence::{Hold, HoldReason, Occupant, Registry, expiry};
+use crate::protocol::Time;
+use crate::sync::lock;
 use crate::time::{Clock, millis};
+
+/// How much later than by its first deadline a hold may end because the hub was away, over all restarts.
+const AWAY_LIMIT: Duration = Duration::from_mins(5);
 
 /// Saves the holds of a registry in the database, and restores them.
 #[derive(Debug)]
@@ -27,11 +33,13 @@ pub(crate) struct HoldStore {
     pub seat_hold: Duration,
     /// How long visitors are held after their connection was lost.
     pub leave_grace: Duration,
+    /// The latest deadlines of the restored holds, by their deadlines. Held for short scans.
+    pub latest: Mutex<BTreeMap<Instant, Time>>,
 }
 
 impl HoldStore {
-    /// Restores the saved holds with their deadlines. Call it before the first session. Returns the registry's version
-    /// of the holds if the database has that version, else none.
+    /// Restores the saved holds with the time that they have left. Call it right before the first session. Returns the
+    /// registry's version of the holds if the database has that version, else none.
     pub(crate) async fn restore(&self) -> Option<u64> {
         let saved = match self.store.saved_holds().await {
             Ok(saved) => saved,
@@ -43,31 +51,35 @@ impl HoldStore {
         let (now, wall) = (Instant::now(), self.clock.wall());
         let restored = saved.iter().flatten().filter(|saved| {
             let Ok(reason) = saved.reason.parse::<HoldReason>() else { return false };
-            let left = Duration::from_millis(saved.held_until.millis().saturating_sub(wall.millis()));
+            let until =
+                |time: Time, from: Time| Duration::from_millis(time.millis().saturating_sub(from.millis()));
+            let left = until(saved.held_until, saved.stopped_at.unwrap_or(wall));
+            let left = left.min(until(saved.latest, wall));
             let mood = saved.mood.as_ref().and_then(|name| self.registry.vocabulary().find(name));
             // If the wall clock was set back, the saved deadline is too late.
             let left = left.min(self.max_length(reason));
             let hold = Hold::new(reason, now, left);
+            lock(&self.latest)
+                .entry(hold.deadline)
+                .and_modify(|latest| *latest = saved.latest.min(*latest))
+                .or_insert(saved.latest);
             !left.is_zero() && self.registry.add_held(&saved.room, &saved.visitor, mood, hold).is_ok()
         });
         let restored = restored.count();
         if restored > 0 {
             info!(holds = restored, "restored holds: visitors of the last run count as present");
         }
-        if restored == saved.len() {
-            return Some(self.registry.holds_version());
-        }
-        self.save_changes(None).await
+        // From now on the time counts.
+        saved.is_empty().then(|| self.registry.holds_version())
     }
 
-    /// Ends expired holds and saves the others at each interval if they have changed since version `saved`. Runs until
-    /// it is dropped.
+    /// Ends expired holds and saves the others, now and at each interval, if they have changed since version `saved`. Runs
+    /// until it is dropped.
     pub(crate) async fn keep_saved(&self, mut saved: Option<u64>, flush_interval: Duration) {
         let mut ticks = interval(flush_interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        ticks.tick().await; // the first tick is immediate
         loop {
-            ticks.tick().await;
+            ticks.tick().await; // the first tick is immediate
             expiry::expire_due(&self.registry).await;
             saved = self.save_changes(saved).await;
         }
@@ -80,7 +92,9 @@ impl HoldStore {
         if saved == Some(version) {
             return saved;
         }
-        match self.store.save_holds(|| self.to_saved(self.registry.held_occupants())).await {
+        let now = Instant::now();
+        lock(&self.latest).retain(|deadline, _| *deadline > now);
+        match self.store.save_holds(|| self.to_saved(self.registry.held_occupants(), None)).await {
             Ok(()) => Some(version),
             Err(error) => {
                 warn!(%error, "cannot save holds: the next try is after the flush interval");
@@ -89,10 +103,10 @@ impl HoldStore {
         }
     }
 
-    /// Returns a hold for every visitor who is present when the hub stops. Those who are held already keep their
-    /// deadline.
+    /// Returns a hold for every visitor who is present when the hub stops. Those who are held already keep the time that
+    /// they have left.
     pub(crate) fn at_stop(&self) -> Vec<SavedHold> {
-        self.to_saved(self.registry.occupants())
+        self.to_saved(self.registry.occupants(), Some(self.clock.wall()))
     }
 
     /// Replaces the saved holds with these.
@@ -105,11 +119,12 @@ impl HoldStore {
         }
     }
 
-    fn to_saved(&self, occupants: Vec<Occupant>) -> Vec<SavedHold> {
+    fn to_saved(&self, occupants: Vec<Occupant>, stopped_at: Option<Time>) -> Vec<SavedHold> {
         if self.seat_hold.is_zero() {
             return Vec::new();
         }
-        let (now, wall) = (Instant::now(), self.clock.wall());
+        let (now, wall) = (Instant::now(), stopped_at.unwrap_or_else(|| self.clock.wall()));
+        let restored = lock(&self.latest).clone();
         let to_saved = |Occupant { room, visitor, mood, hold }| {
             let mood = mood.and_then(|mood| self.registry.vocabulary().name(mood)).map(str::to_owned);
             // A visitor with a socket gets the whole seat hold.
@@ -118,7 +133,10 @@ impl HoldStore {
                 Some(Hold { reason, deadline }) => (reason, deadline.saturating_duration_since(now)),
             };
             let held_until = wall.plus(millis(left.min(self.max_length(reason))));
-            SavedHold { room, visitor, mood, reason: <&str>::from(reason).to_owned(), held_until }
+            let first_stop = hold.and_then(|hold| restored.get(&hold.deadline).copied());
+            let latest = first_stop.unwrap_or_else(|| held_until.plus(millis(AWAY_LIMIT)));
+            let reason = <&str>::from(reason).to_owned();
+            SavedHold { room, visitor, mood, reason, held_until, stopped_at, latest }
         };
         occupants.into_iter().map(to_saved).collect()
     }
@@ -153,7 +171,9 @@ mod tests {
         let metrics = presence::metrics::PresenceMetrics::register(&Panics::register());
         let registry = Registry::new(presence::Config::default(), clock.clone(), metrics);
         let (seat_hold, leave_grace) = (Duration::from_mins(1), Duration::from_mins(1));
-        let holds = HoldStore { registry: Arc::clone(&registry), store, clock, seat_hold, leave_grace };
+        let latest = Mutex::default();
+        let holds =
+            HoldStore { registry: Arc::clone(&registry), store, clock, seat_hold, leave_grace, latest };
         // Every commit appends to the write-ahead log.
         let log = || fs::read(folder.path().join("hub.db-wal")).unwrap();
         let (room, ann) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from("ann").unwrap());

@@ -3,7 +3,7 @@
 //! The one place that knows all parts. What it builds is passed on; nothing here runs later.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ use crate::history::capacity::JournalLimits;
 use crate::history::lifecycle::{self, MaintenanceWorker};
 use crate::history::normalize::referrer_host;
 use crate::history::stats::StatsCache;
-use crate::history::store::DatabaseLock;
+use crate::history::store::{CheckFirst, DatabaseLock, StoreOptions};
 use crate::history::{self, Journal, Lifecycle, Store, flush, journal};
 use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
@@ -72,6 +72,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         clock: clock.clone(),
         seat_hold: presence.seat_hold,
         leave_grace: presence.leave_grace,
+        latest: Mutex::default(),
     });
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
@@ -88,6 +89,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     });
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let background = Background {
+        store: history.store.clone(),
         sockets: Arc::clone(&sockets),
         context: Arc::clone(&context),
         holds: Arc::clone(&holds),
@@ -175,7 +177,12 @@ impl History {
     ) -> Result<Self, ServeError> {
         let (panics, metrics) = (&metrics.transport.panics, &metrics.history);
         let lock = DatabaseLock::acquire(&config.database_url).await?;
-        let store = Store::open(&config.database_url).await?;
+        let options = StoreOptions {
+            check_first: if config.check_first { CheckFirst::Always } else { CheckFirst::AfterCrash },
+            read_limit: Some(config.read_limit),
+            wal_limit: config.wal_limit,
+        };
+        let store = Store::open_with(&config.database_url, options).await?;
         store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
         store.list_props(props, clock.wall()).await?;
         let archives = Archives::new(config.archive_dir, &store.path());

@@ -65,6 +65,11 @@ pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Res
             "the shutdown deadline passed before the holds were saved: the next start does not know who was present"
         );
     }
+    match timeout_at(signalled + DEADLINE, store.end_run()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "cannot store that this run ended in order"),
+        Err(_) => warn!("the shutdown deadline passed before it was stored that this run ended in order"),
+    }
     // Readers may still be busy; everything is on disk either way.
     let _ = timeout_at(signalled + DEADLINE, store.close()).await;
     info!(took = ?signalled.elapsed(), "stopped");

@@ -149,10 +149,16 @@ async fn disk_remounted_read_only_degrades_health_and_fails_startup() {
     let settings = [OFTEN, SMALL_QUEUE, ("DATABASE_URL", &url)];
     let hub = volume.start(&settings).await;
     let mut ann = ann(&hub).await;
-    let fail =
-        || volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
-    let repair = || volume.run("mount -o remount,bind,rw $PWD/data");
-    let accepted = fail_and_repair(&hub, &mut ann, fail, "read-only", repair).await;
+    volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
+    ann.view_page(Uuid::new_v4(), "/meanwhile").await;
+    expect_health(&hub, "read-only").await;
+    // A reader that opens the file now opens it read-only for all connections of the process.
+    hub.get("/unified-stats?range=7d").send().await;
+    let accepted = fill_queue(&mut ann).await;
+    expect_live_presence(&hub, &mut ann).await;
+    volume.run("mount -o remount,bind,rw $PWD/data");
+    ann.expect_ack(accepted).await;
+    expect_recovery(&hub).await;
     let stats = hub.get("/unified-stats?range=24h").send().await.expect(200);
     assert_eq!(stats["totals"]["pageViews"], accepted);
     drop(ann);
@@ -300,8 +306,8 @@ async fn stopped() -> (TempDir, PathBuf) {
     (hub.stop().await, file)
 }
 
-/// A name, a function that damages a file, and words of the error.
-type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
+/// A name, a function that damages a file, words of the error, and whether the header or the schema shows the damage.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str, bool);
 
 #[tokio::test]
 async fn damaged_or_foreign_file_fails_startup_unchanged() {
@@ -316,19 +322,25 @@ async fn damaged_or_foreign_file_fails_startup_unchanged() {
         }
     };
     let damages: [Damage; 6] = [
-        ("words", &|file| fs::write(file, "no database, just words ".repeat(400)).unwrap(), "no database"),
-        ("cut off", &cut, "damaged"),
-        ("a flipped header", &flip(0), "no database"),
-        ("a flipped page", &flip(4096), "damaged"),
-        ("noise", &damage_pages, "damaged"),
-        ("another program's", &flip(68), "another program's"),
+        (
+            "words",
+            &|file| fs::write(file, "no database, just words ".repeat(400)).unwrap(),
+            "no database",
+            true,
+        ),
+        ("cut off", &cut, "damaged", true),
+        ("a flipped header", &flip(0), "no database", true),
+        ("a flipped page", &flip(4096), "damaged", false),
+        ("noise", &damage_pages, "damaged", true),
+        ("another program's", &flip(68), "another program's", true),
     ];
-    for (name, damage, words) in damages {
+    for (name, damage, words, is_shown) in damages {
         let (folder, file) = stopped().await;
         damage(&file);
         let before = fs::read(&file).unwrap();
         let url = format!("sqlite://{}", file.display());
-        let output = Program::run(&[], &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
+        let arguments: &[&str] = if is_shown { &[] } else { &["--check-first"] };
+        let output = Program::run(arguments, &[("DATABASE_URL", &url), ("RUST_LOG", "error")]).await;
         assert_eq!(output.code, Some(1), "{name}: {output:?}");
         assert_eq!(output.stderr.trim_end().lines().count(), 1, "{name}: {output:?}");
         assert!(output.stderr.contains(words) && output.stderr.contains("hub.db"), "{name}: {output:?}");
@@ -346,4 +358,119 @@ async fn empty_file_becomes_a_new_database() {
     fs::write(folder.path().join("hub.db"), "").unwrap();
     let hub = Program::start(folder.path(), &[OFTEN]).await;
     ann(&hub).await;
+}
+
+/// A database with a damaged page in the middle of a month's page views, of a hub that stopped in order.
+async fn damaged_in_the_middle() -> TempDir {
+    const PAGE: &str = "
+        WITH leaf AS (
+            SELECT pageno FROM dbstat WHERE name LIKE '%page_views_2%' AND pagetype = 'leaf' ORDER BY path
+        )
+        SELECT pageno FROM leaf LIMIT 1 OFFSET (SELECT count(*) / 2 FROM leaf)";
+    let hub = Hub::start().await;
+    for _ in 0..10 {
+        // These ids rise, so that later ones are in the last pages.
+        let view = |_| json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "ann", "room": "lobby" });
+        let views: Vec<_> = (0..100).map(view).collect();
+        hub.post("/page-view?durable=true").json(&json!(views)).send().await.expect(200);
+    }
+    let folder = hub.stop().await;
+    let file = folder.path().join("hub.db");
+    let page = rows(&file, PAGE).await[0].as_u64().unwrap();
+    let open = fs::OpenOptions::new().write(true).open(&file).unwrap();
+    open.write_all_at(&[0xff; 64], (page - 1) * 4096).unwrap();
+    folder
+}
+
+/// Starts a hub that must not start, because its database is damaged.
+async fn expect_refusal(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) {
+    let file = folder.join("hub.db");
+    let before = fs::read(&file).unwrap();
+    let url = format!("sqlite://{}", file.display());
+    let settings = [&[("DATABASE_URL", url.as_str()), ("RUST_LOG", "error")], settings].concat();
+    let output = Program::run(arguments, &settings).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("is damaged") && output.stderr.contains("not changed"), "{output:?}");
+    assert!(fs::read(&file).unwrap() == before);
+}
+
+/// Stores the end of the last run, as if it were that of a hub on this boot of the system or on another one.
+async fn set_last_run(folder: &Path, boot_id: Option<&str>, is_clean: bool) {
+    let mut database = open_database(&folder.join("hub.db")).await;
+    let set = sqlx::query("UPDATE last_run SET boot_id = coalesce(?1, boot_id), is_clean = ?2");
+    set.bind(boot_id).bind(is_clean).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn hub_serves_at_once_and_then_reports_a_damaged_page() {
+    let folder = damaged_in_the_middle().await;
+    let hub = Program::start_with_log(folder.path(), &[OFTEN]).await;
+    let mut ann = ann(&hub).await;
+    expect_health(&hub, "damaged").await;
+    assert_eq!(hub.metric("breathing_room_database_damaged").await, 1.0);
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("the database file is damaged") && log.contains("restore a backup"), "{log}");
+    // Commits go on, and none of them clears the reason.
+    let next = ann.view_page(Uuid::new_v4(), "/next").await;
+    ann.expect_ack(next).await;
+    expect_health(&hub, "damaged").await;
+}
+
+#[tokio::test]
+async fn check_first_refuses_a_damaged_page_unchanged() {
+    let folder = damaged_in_the_middle().await;
+    expect_refusal(folder.path(), &["--check-first"], &[]).await;
+    expect_refusal(folder.path(), &[], &[("CHECK_FIRST", "on")]).await;
+}
+
+#[tokio::test]
+async fn crash_of_the_machine_checks_the_file_before_serving() {
+    let folder = damaged_in_the_middle().await;
+    set_last_run(folder.path(), Some("another"), false).await;
+    expect_refusal(folder.path(), &[], &[]).await;
+    set_last_run(folder.path(), Some("another"), true).await;
+    let hub = Program::start(folder.path(), &[]).await;
+    expect_health(&hub, "damaged").await;
+
+    let whole = tempfile::tempdir().unwrap();
+    let hub = Program::start(whole.path(), &[]).await;
+    hub.signal("TERM").await;
+    hub.wait().await;
+    assert_eq!(rows(&whole.path().join("hub.db"), "SELECT is_clean FROM last_run").await, [1]);
+    set_last_run(whole.path(), Some("another"), false).await;
+    let _hub = Program::start_with_log(whole.path(), &[]).await;
+    let log = fs::read_to_string(whole.path().join("log")).unwrap();
+    assert!(log.contains("the machine stopped while a hub was running"), "{log}");
+}
+
+#[tokio::test]
+async fn killed_process_does_not_check_the_file_before_serving() {
+    let folder = damaged_in_the_middle().await;
+    let file = folder.path().join("hub.db");
+    let hub = Program::start(folder.path(), &[]).await;
+    let runs = "SELECT count(*) FROM last_run WHERE NOT is_clean";
+    eventually(async || rows(&file, runs).await == [1], "the run is stored").await;
+    hub.signal("KILL").await;
+    hub.wait().await;
+    assert_eq!(rows(&file, runs).await, [1]);
+    let hub = Program::start(folder.path(), &[]).await;
+    expect_health(&hub, "damaged").await;
+}
+
+#[tokio::test]
+async fn file_that_replaces_a_damaged_one_is_checked_too() {
+    let folder = damaged_in_the_middle().await;
+    let file = folder.path().join("hub.db");
+    let hub = Program::start(folder.path(), &[OFTEN]).await;
+    expect_health(&hub, "damaged").await;
+    let (other, beside) = (Hub::start().await.stop().await, folder.path().join("beside.db"));
+    fs::copy(other.path().join("hub.db"), &beside).unwrap();
+    for end in ["-wal", "-shm"] {
+        fs::remove_file(folder.path().join(format!("hub.db{end}"))).unwrap();
+    }
+    fs::rename(&beside, &file).unwrap();
+    ann(&hub).await;
+    expect_recovery(&hub).await;
+    assert_eq!(views(folder.path()).await, 1);
 }

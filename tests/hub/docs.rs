@@ -54,6 +54,7 @@ async fn every_health_reason_is_documented() {
         "database-error",
         "queue-full",
         "overdue",
+        "wal-large",
     ] {
         assert!(operations().contains(&format!("| `{reason}` |")), "{reason}");
     }

@@ -44,4 +44,5 @@ mod stats;
 mod support;
 mod threats;
 mod tokens;
+mod wal;
 mod watch_sessions;

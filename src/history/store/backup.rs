@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::{ConnectOptions, Connection};
 
-use super::database_file::{self, BUSY_TIMEOUT};
+use super::database_file::{self, BUSY_TIMEOUT, CheckFirst};
 use super::error::DatabaseFileError;
 use super::{DatabaseLock, OpenError, parse_url, prepare};
 use crate::private;
@@ -90,7 +90,7 @@ pub(crate) async fn restore(url: &str, from: &Path, suffix: &str) -> Result<Opti
     if path.canonicalize().is_ok_and(|path| from.canonicalize().is_ok_and(|from| from == path)) {
         return Err(BackupError::Same { path: from.to_path_buf() });
     }
-    database_file::check(from, false).await?;
+    database_file::check(from, false, CheckFirst::Always).await?;
     let part = with_suffix(&path, ".part");
     let error = |source| BackupError::Write { path: part.clone(), source };
     copy(from, &part).map_err(error)?;

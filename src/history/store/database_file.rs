@@ -13,9 +13,12 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::error::{DatabaseFileError, result_code};
+use super::last_run;
 use crate::sync::lock;
 
 /// `application_id` in the header of each file that the hub creates: "room". Files of older versions have 0.
@@ -24,8 +27,16 @@ pub(super) const APPLICATION_ID: i32 = 0x726f_6f6d;
 /// How long a connection waits for a lock that another process holds.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A check of the file that takes longer than this is logged.
-const SLOW_CHECK: Duration = Duration::from_secs(1);
+/// Whether the whole file is checked before it is used, which reads all of it. Its header and schema always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CheckFirst {
+    /// No.
+    Never,
+    /// If the machine stopped while a hub was running.
+    AfterCrash,
+    /// Yes.
+    Always,
+}
 
 /// A file's device and inode, which identify it under any name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +54,8 @@ struct Shared {
     path: PathBuf,
     /// Held to read or write two words.
     open: Mutex<OpenFile>,
+    /// Notified when the file was replaced.
+    replaced: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +67,7 @@ struct OpenFile {
 
 impl DatabaseFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Shared { path, open: Mutex::default() }))
+        Self(Arc::new(Shared { path, open: Mutex::default(), replaced: Notify::new() }))
     }
 
     /// Records the file at the path as the open one, after it was opened.
@@ -70,12 +83,18 @@ impl DatabaseFile {
         Ok(self.id() == Some(found))
     }
 
-    /// Switches to the file that is now at the path, if it passes the check.
+    /// Switches to the file that is now at the path, if it is a hub's.
     pub(super) async fn switch(&self) -> Result<(), DatabaseFileError> {
         let found = self.find().await?;
-        check(&self.0.path, false).await?;
+        check(&self.0.path, false, CheckFirst::Never).await?;
         *lock(&self.0.open) = OpenFile { id: Some(found), replaced: Some(Instant::now()) };
+        self.0.replaced.notify_one();
         Ok(())
+    }
+
+    /// Waits until the file was replaced. For one task.
+    pub(super) async fn replaced(&self) {
+        self.0.replaced.notified().await;
     }
 
     /// Returns whether a connection of this age has the current file.
@@ -123,12 +142,12 @@ pub(super) async fn write_error(path: PathBuf) -> Option<DatabaseFileError> {
     tokio::task::spawn_blocking(test).await.ok()?
 }
 
-/// Checks, read-only, that a file is a hub's database and intact. A new file may be empty.
-pub(super) async fn check(path: &Path, may_be_new: bool) -> Result<(), DatabaseFileError> {
+/// Checks, read-only, that a file is a hub's database, and as far as `whole` says that it is intact. A new file may be
+/// empty.
+pub(super) async fn check(path: &Path, may_be_new: bool, whole: CheckFirst) -> Result<(), DatabaseFileError> {
     if may_be_new && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
         return Ok(());
     }
-    let started = Instant::now();
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     // Without a write-ahead log there is no writer: the file needs no lock, and SQLite creates no files beside it.
@@ -136,14 +155,14 @@ pub(super) async fn check(path: &Path, may_be_new: bool) -> Result<(), DatabaseF
         SqliteConnectOptions::new().filename(path).read_only(true).immutable(!Path::new(&wal).exists());
     let checked = async {
         let mut connection = options.busy_timeout(BUSY_TIMEOUT).connect().await?;
-        let found = find_defect(&mut connection, may_be_new).await?;
+        let mut found = find_foreign(&mut connection, may_be_new).await?;
+        if found.is_none() && is_checked_first(&mut connection, whole).await? {
+            found = find_damage(&mut connection).await?;
+        }
         connection.close().await?;
         Ok::<_, sqlx::Error>(found)
     };
     let defect = checked.await.unwrap_or_else(|error| Some(Defect::Unreadable(error)));
-    if started.elapsed() > SLOW_CHECK {
-        tracing::info!(took = ?started.elapsed(), "checked the database file");
-    }
     let path = path.to_path_buf();
     match defect {
         None => Ok(()),
@@ -164,7 +183,8 @@ enum Defect {
     Unreadable(sqlx::Error),
 }
 
-async fn find_defect(
+/// Reads the header and the schema only.
+async fn find_foreign(
     connection: &mut SqliteConnection,
     may_be_new: bool,
 ) -> Result<Option<Defect>, sqlx::Error> {
@@ -178,6 +198,27 @@ async fn find_defect(
     if ![0, APPLICATION_ID].contains(&application) || (tables > 0 && migrations == 0) {
         return Ok(Some(Defect::Foreign("it is another program's")));
     }
-    let result: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?;
+    Ok(None)
+}
+
+async fn is_checked_first(connection: &mut SqliteConnection, whole: CheckFirst) -> Result<bool, sqlx::Error> {
+    Ok(match whole {
+        CheckFirst::Never => false,
+        CheckFirst::Always => true,
+        CheckFirst::AfterCrash => {
+            let has_crashed = last_run::machine_has_crashed(connection).await?;
+            if has_crashed {
+                warn!("the machine stopped while a hub was running: checking the database before serving");
+            }
+            has_crashed
+        }
+    })
+}
+
+/// Reads the whole file.
+async fn find_damage(connection: &mut SqliteConnection) -> Result<Option<Defect>, sqlx::Error> {
+    let started = Instant::now();
+    let result: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
+    info!(took = ?started.elapsed(), "checked the database file");
     Ok((result != "ok").then(|| Defect::Damage(result.replace('\n', " "))))
 }

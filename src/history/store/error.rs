@@ -261,9 +261,12 @@ pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The database failed.
+    /// It exceeded its time, or the time in which a checkpoint needs a pause.
+    #[error("reading the history took too long and was interrupted: try again later, or ask for less")]
+    Interrupted,
+    /// SQLite failed.
     #[error("the history cannot be read now: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// Raw rows of the period are archived.
     #[error(
         "page views before {first}-01 are in archives: this property can be broken down from that day on"
@@ -272,6 +275,12 @@ pub enum ReadError {
         /// The first month from which on no rows are archived.
         first: Month,
     },
+}
+
+impl From<sqlx::Error> for ReadError {
+    fn from(error: sqlx::Error) -> Self {
+        if result_code(&error) == Some(9) { Self::Interrupted } else { Self::Database(error) }
+    }
 }
 
 /// Maintenance, an erasure or a restore stopped early. All finished steps are consistent; a retry continues.

@@ -153,6 +153,7 @@ impl Store {
             sqlx::query(AssertSqlSafe(vacuum)).fetch_all(&mut *writer).await?;
             let after = free_pages(&mut writer).await?;
             drop(writer);
+            self.wal.measure().await;
             if after >= before {
                 return Ok(freed);
             }

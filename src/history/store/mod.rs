@@ -14,6 +14,8 @@ pub(in crate::history) mod dimensions;
 mod erase;
 mod error;
 mod insert;
+mod integrity;
+mod last_run;
 mod lock;
 mod maintain;
 mod migrations;
@@ -31,6 +33,7 @@ pub(super) mod rollups;
 mod saved_holds;
 mod settle;
 mod slices;
+mod status;
 mod versions;
 mod visitor_data;
 mod wal;
@@ -39,6 +42,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::Sqlite;
@@ -58,18 +62,41 @@ pub(crate) use error::{CommitError, DatabaseFileError, Fault, LifecycleError, Op
 pub(crate) use lock::DatabaseLock;
 pub(crate) use months::{MonthRows, MonthState};
 pub(crate) use saved_holds::SavedHold;
+pub(crate) use status::DatabaseStatus;
 pub(crate) use visitor_data::PersonalData;
 
+pub(crate) use database_file::CheckFirst;
 use database_file::{APPLICATION_ID, BUSY_TIMEOUT, DatabaseFile, FileId};
 use readers::{ACQUIRE_TIMEOUT, READERS, ReadConnection, Readers};
 use versions::Versions;
+use wal::WriteAheadLog;
 
 use super::event::Batch;
 use crate::private;
 use crate::protocol::{RoomId, Time};
 
-/// Limit of a checkpointed write-ahead log on disk, in bytes: 64 MiB.
-const JOURNAL_SIZE_LIMIT: &str = "67108864";
+/// The default of [`StoreOptions::wal_limit`]: 64 MiB.
+pub(super) const WAL_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The write-ahead log is large from this many times its limit on.
+const LARGE_WAL: u64 = 4;
+
+/// How a database is opened. The default is for commands.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreOptions {
+    /// Whether the whole file is checked first.
+    pub check_first: CheckFirst,
+    /// The longest time of a read.
+    pub read_limit: Option<Duration>,
+    /// The size above which the write-ahead log is truncated, in bytes.
+    pub wal_limit: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { check_first: CheckFirst::Never, read_limit: None, wal_limit: WAL_LIMIT }
+    }
+}
 
 /// The migrations that a call applied, and the schema's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -89,6 +116,8 @@ pub struct Store {
     file: DatabaseFile,
     /// Held while page views are counted by a property without rollups.
     prop_counts: Arc<Semaphore>,
+    wal: WriteAheadLog,
+    status: DatabaseStatus,
 }
 
 impl Store {
@@ -97,14 +126,22 @@ impl Store {
     /// # Errors
     /// The file cannot be opened, used or migrated. The message is for the operator.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
+        Self::open_with(url, StoreOptions::default()).await
+    }
+
+    /// Opens the database with these options, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub(crate) async fn open_with(url: &str, with: StoreOptions) -> Result<Self, OpenError> {
         let (options, path) = prepare(url).await?;
-        database_file::check(&path, true).await?;
+        database_file::check(&path, true, with.check_first).await?;
         let mut writer = options
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
+            .pragma("journal_size_limit", with.wal_limit.to_string())
             // Deleted and overwritten data leaves no copy in the page.
             .pragma("secure_delete", "FAST")
             .busy_timeout(BUSY_TIMEOUT);
@@ -124,17 +161,23 @@ impl Store {
         writer.set_connect_options(reopen);
         file.opened().await?;
         let readers = options.read_only(true).busy_timeout(BUSY_TIMEOUT);
-        let readers = Readers::new(pool(READERS, &file).connect_lazy_with(readers), None);
-        let store = Self {
-            writer,
-            readers,
-            versions: Arc::default(),
-            file,
-            prop_counts: Arc::new(Semaphore::new(1)),
-        };
+        let readers = Readers::new(pool(READERS, &file).connect_lazy_with(readers), with.read_limit);
+        let store = Self::of(writer, readers, file, &path, with.wal_limit);
         store.migrate().await?;
         store.backfill().await.map_err(OpenError::Backfill)?;
         Ok(store)
+    }
+
+    fn of(writer: SqlitePool, readers: Readers, file: DatabaseFile, path: &Path, wal_limit: u64) -> Self {
+        let status = DatabaseStatus::new(wal_limit.saturating_mul(LARGE_WAL));
+        let wal = WriteAheadLog::new(path, wal_limit, status.clone());
+        let prop_counts = Arc::new(Semaphore::new(1));
+        Self { writer, readers, versions: Arc::default(), file, prop_counts, wal, status }
+    }
+
+    /// The state of the database file.
+    pub(crate) fn status(&self) -> &DatabaseStatus {
+        &self.status
     }
 
     /// Applies the migrations that are missing.
@@ -203,9 +246,15 @@ impl Store {
         let file_id = self.file.id();
         // Built before BEGIN, so that a future dropped meanwhile closes the connection and leaves no open transaction to
         // the next user. A connection whose BEGIN failed is closed too: opened on a read-only volume, it stays read-only.
-        let mut transaction = Transaction { connection, file: self.file.clone(), file_id, is_over: false };
+        let (file, wal) = (self.file.clone(), self.wal.clone());
+        let mut transaction = Transaction { connection, file, file_id, wal, is_over: false };
         // IMMEDIATE takes the write lock now. A transaction that upgrades from read to write later may fail for good.
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await?;
+        if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await {
+            if error::result_code(&error) == Some(8) {
+                self.readers.close_idle().await;
+            }
+            return Err(error.into());
+        }
         Ok(transaction)
     }
 
@@ -227,6 +276,7 @@ struct Transaction {
     file: DatabaseFile,
     /// The open file when the transaction began.
     file_id: Option<FileId>,
+    wal: WriteAheadLog,
     is_over: bool,
 }
 
@@ -234,7 +284,9 @@ impl Transaction {
     async fn commit(mut self) -> Result<(), CommitError> {
         sqlx::query("COMMIT").execute(&mut *self.connection).await?;
         self.is_over = true;
-        Ok(self.file.confirm(self.file_id).await?)
+        self.file.confirm(self.file_id).await?;
+        self.wal.measure().await;
+        Ok(())
     }
 }
 

@@ -9,14 +9,11 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use super::database_file::{self, BUSY_TIMEOUT, DatabaseFile};
+use super::database_file::{self, BUSY_TIMEOUT, CheckFirst, DatabaseFile};
 use super::error::result_code;
 use super::readers::{READERS, Readers};
-use super::{OpenError, Store, applied, migrations, parse_url, pool};
+use super::{OpenError, Store, WAL_LIMIT, applied, migrations, parse_url, pool};
 
 /// A store whose writes fail.
 #[derive(Debug)]
@@ -66,9 +63,10 @@ impl FileState {
 }
 
 impl Store {
-    /// Opens an existing database for reading, as it is: without a migration.
+    /// Opens an existing database for reading, as it is: without a migration. `check` says whether the whole file is
+    /// checked first.
     /// Errors: there is no database, it needs a migration, it cannot be read, or it is not a hub's.
-    pub(crate) async fn open_read_only(url: &str) -> Result<ReadOnlyStore, OpenError> {
+    pub(crate) async fn open_read_only(url: &str, check: CheckFirst) -> Result<ReadOnlyStore, OpenError> {
         let (options, path) = parse_url(url)?;
         // SQLite has the log beside the file that a link leads to.
         let Ok(path) = path.canonicalize() else { return Err(OpenError::Missing { path }) };
@@ -83,14 +81,13 @@ impl Store {
             }
             other => other,
         };
-        database_file::check(&path, false).await.map_err(OpenError::from).map_err(needs_index)?;
+        database_file::check(&path, false, check).await.map_err(OpenError::from).map_err(needs_index)?;
         let options = options.filename(&path).read_only(true).immutable(!has_log).busy_timeout(BUSY_TIMEOUT);
         let file = DatabaseFile::new(path.clone());
         file.opened().await?;
         let connections = pool(READERS, &file).connect_lazy_with(options);
         let readers = Readers::new(connections.clone(), None);
-        let prop_counts = Arc::new(Semaphore::new(1));
-        let store = Self { writer: connections, readers, versions: Arc::default(), file, prop_counts };
+        let store = Self::of(connections, readers, file, &path, WAL_LIMIT);
         store.needs_no_migration(&path).await?;
         Ok(ReadOnlyStore { store, path, unlocked })
     }
@@ -139,10 +136,10 @@ mod tests {
     #[tokio::test]
     async fn hub_that_changes_the_file_meanwhile_is_noticed() {
         let (folder, url) = database().await;
-        let reader = Store::open_read_only(&url).await.unwrap();
+        let reader = Store::open_read_only(&url, CheckFirst::Never).await.unwrap();
         assert_eq!(reader.live_months().await.unwrap().len(), 0);
         reader.close().await.unwrap();
-        let reader = Store::open_read_only(&url).await.unwrap();
+        let reader = Store::open_read_only(&url, CheckFirst::Never).await.unwrap();
         let hub = Store::open(&url).await.unwrap();
         hub.commit(&parse_line(PAGE_VIEW).unwrap()).await.unwrap();
         hub.close().await; // copies the log into the file
@@ -156,7 +153,7 @@ mod tests {
         let (_folder, url) = database().await;
         let hub = Store::open(&url).await.unwrap();
         hub.commit(&parse_line(PAGE_VIEW).unwrap()).await.unwrap();
-        let reader = Store::open_read_only(&url).await.unwrap();
+        let reader = Store::open_read_only(&url, CheckFirst::Never).await.unwrap();
         assert_eq!(reader.live_months().await.unwrap().len(), 1);
         let other = parse_line(&PAGE_VIEW.replace("0001\"", "0002\"")).unwrap();
         assert!(reader.commit(&other).await.is_err());
@@ -168,7 +165,7 @@ mod tests {
     async fn missing_database_is_not_created() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new/a.db", folder.path().display());
-        let error = Store::open_read_only(&url).await.unwrap_err();
+        let error = Store::open_read_only(&url, CheckFirst::Never).await.unwrap_err();
         assert!(matches!(error, OpenError::Missing { .. }), "{error}");
         assert!(!folder.path().join("new").exists());
     }

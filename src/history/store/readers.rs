@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Sqlite};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio::time::timeout;
 
@@ -26,6 +26,12 @@ const PAUSE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a pause waits for the reads to end.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest work without a rest of a background read.
+const WORK: Duration = Duration::from_millis(20);
+
+/// The longest sleep within a rest, so that a background read makes way for a pause soon.
+const NAP: Duration = Duration::from_millis(50);
 
 /// Steps of SQLite's virtual machine, or pages of an integrity check, between two looks at the clock.
 const STEPS: i32 = 200;
@@ -50,15 +56,52 @@ impl Readers {
         // The connection first: what waits for one does not delay a pause.
         let mut connection = self.pool.acquire().await?;
         let permit = self.gate.enter().await?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (ended, gate) = (Arc::clone(&is_over), self.gate.clone());
+        let over = Over::default();
+        let (is_over, gate) = (Arc::clone(&over.0), self.gate.clone());
         let deadline = self.limit.and_then(|limit| Instant::now().checked_add(limit));
         let may_go_on = move || {
             let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            !(is_late || ended.load(Ordering::Relaxed) || gate.interrupts())
+            !(is_late || is_over.load(Ordering::Relaxed) || gate.interrupts())
         };
         connection.lock_handle().await?.set_progress_handler(STEPS, may_go_on);
-        Ok(ReadConnection { connection, is_over, _permit: permit })
+        let connection = Connection::Pooled(connection);
+        Ok(ReadConnection { connection, _over: over, _permit: permit })
+    }
+
+    /// Returns a connection for one long read beside the others. After each unit of work it rests for `rest` of them, and
+    /// it is interrupted as soon as a pause is requested.
+    /// Errors: the file cannot be opened, or the gate is closed for too long.
+    pub(super) async fn read_in_background(&self, rest: u32) -> Result<ReadConnection, sqlx::Error> {
+        let mut connection = self.pool.connect_options().connect().await?;
+        let permit = self.gate.enter().await?;
+        let over = Over::default();
+        let (is_over, gate) = (Arc::clone(&over.0), self.gate.clone());
+        let may_go_on = move || !(is_over.load(Ordering::Relaxed) || gate.is_closing());
+        let mut began = Instant::now();
+        let pace = move || {
+            let worked = began.elapsed();
+            if worked >= WORK {
+                let rested = Instant::now();
+                let left = || (worked * rest).saturating_sub(rested.elapsed());
+                while !left().is_zero() && may_go_on() {
+                    nap(left().min(NAP));
+                }
+                began = Instant::now();
+            }
+            may_go_on()
+        };
+        connection.lock_handle().await?.set_progress_handler(STEPS, pace);
+        let connection = Connection::Own(connection);
+        Ok(ReadConnection { connection, _over: over, _permit: permit })
+    }
+
+    /// Closes the connections that are not in use. They keep what SQLite shares among the connections to one file, and
+    /// that is read-only if the first of them opened it on a read-only volume.
+    pub(super) async fn close_idle(&self) {
+        while let Some(connection) = self.pool.try_acquire() {
+            // It is gone in any case.
+            let _ = connection.close().await;
+        }
     }
 
     pub(super) fn gate(&self) -> &ReadGate {
@@ -70,33 +113,53 @@ impl Readers {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "on the connection's own thread, which has no tasks")]
+fn nap(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// A connection that has passed the gate. It should have one short transaction.
 #[derive(Debug)]
 pub(in crate::history) struct ReadConnection {
-    // Dropped before the permit, so that its transaction ends first.
-    connection: PoolConnection<Sqlite>,
-    is_over: Arc<AtomicBool>,
+    // Dropped in this order: the statement ends, then its transaction, and then a pause may begin.
+    _over: Over,
+    connection: Connection,
     _permit: OwnedRwLockReadGuard<()>,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Pooled(PoolConnection<Sqlite>),
+    Own(SqliteConnection),
 }
 
 impl Deref for ReadConnection {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        &self.connection
+        match &self.connection {
+            Connection::Pooled(connection) => connection,
+            Connection::Own(connection) => connection,
+        }
     }
 }
 
 impl DerefMut for ReadConnection {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
+        match &mut self.connection {
+            Connection::Pooled(connection) => connection,
+            Connection::Own(connection) => connection,
+        }
     }
 }
 
-impl Drop for ReadConnection {
+/// Interrupts the statement of a connection when it is dropped: one whose future was dropped would otherwise go on.
+#[derive(Debug, Default)]
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
     fn drop(&mut self) {
-        // A statement whose future was dropped would otherwise go on.
-        self.is_over.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +198,11 @@ impl ReadGate {
         let guard = timeout(PAUSE_TIMEOUT, Arc::clone(&self.0.lock).write_owned()).await;
         pause.guard = Some(guard.ok()?);
         Some(pause)
+    }
+
+    /// Whether a pause was requested.
+    fn is_closing(&self) -> bool {
+        self.0.interrupt_at.load(Ordering::Relaxed) != u64::MAX
     }
 
     fn interrupts(&self) -> bool {
@@ -224,5 +292,14 @@ mod tests {
         readers.read().await.unwrap();
         drop(open);
         assert!(readers.gate().pause().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn background_read_makes_way_for_a_pause() {
+        let (_folder, readers) = limited(None).await;
+        let mut connection = readers.read_in_background(1_000).await.unwrap();
+        let running = tokio::spawn(async move { is_interrupted(&mut connection).await });
+        assert!(readers.gate().pause().await.is_some());
+        assert!(running.await.unwrap());
     }
 }

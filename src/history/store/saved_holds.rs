@@ -20,8 +20,12 @@ pub(crate) struct SavedHold {
     pub mood: Option<String>,
     /// The name of the hold's reason.
     pub reason: String,
-    /// The hold's deadline.
+    /// The hold's deadline, if the hub does not stop.
     pub held_until: Time,
+    /// When the hub stopped in order. While it runs there is none.
+    pub stopped_at: Option<Time>,
+    /// The latest deadline, over all restarts.
+    pub latest: Time,
 }
 
 impl Store {
@@ -29,8 +33,9 @@ impl Store {
     /// not included. Writes nothing if there are no holds before and after.
     /// Errors: the database is locked, full, gone or damaged. It is unchanged.
     pub(crate) async fn save_holds(&self, holds: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
-        const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until)
-            SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until'
+        const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until, stopped_at, latest)
+            SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until',
+                   value ->> 'stopped_at', value ->> 'latest'
             FROM json_each(?1)";
         const IS_EMPTY: &str = "SELECT NOT EXISTS (SELECT 1 FROM seats)";
         let mut transaction = self.begin().await?;
@@ -47,8 +52,9 @@ impl Store {
     /// Reads the saved holds. One of another version that this version cannot read is `None`.
     /// Errors: as above.
     pub(crate) async fn saved_holds(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
-        let query = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
-        let rows = query.fetch_all(&mut *self.connection().await?).await?;
+        const ALL: &str = "
+            SELECT room, visitor, mood, reason, held_until, stopped_at, coalesce(latest, held_until) FROM seats";
+        let rows = sqlx::query(ALL).fetch_all(&mut *self.connection().await?).await?;
         Ok(rows.iter().map(decode).collect())
     }
 }
@@ -59,8 +65,14 @@ fn decode(row: &SqliteRow) -> Option<SavedHold> {
         visitor: VisitorId::try_from(row.get::<&str, _>(1)).ok()?,
         mood: row.get(2),
         reason: row.get(3),
-        held_until: Time::from_millis(u64::try_from(row.get::<i64, _>(4)).ok()?),
+        held_until: time(row.get(4))?,
+        stopped_at: row.get::<Option<i64>, _>(5).and_then(time),
+        latest: time(row.get(6))?,
     })
+}
+
+fn time(millis: i64) -> Option<Time> {
+    Some(Time::from_millis(u64::try_from(millis).ok()?))
 }
 
 #[cfg(test)]
@@ -74,6 +86,8 @@ mod tests {
             mood: mood.map(str::to_owned),
             reason: "restart".to_owned(),
             held_until: Time::from_millis(1_800_000_000_000),
+            stopped_at: None,
+            latest: Time::from_millis(1_800_000_001_000),
         }
     }
 
@@ -83,7 +97,8 @@ mod tests {
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         assert_eq!(store.saved_holds().await.unwrap(), []);
         store.save_holds(|| vec![hold("old", None)]).await.unwrap();
-        let grace = SavedHold { reason: "grace".to_owned(), ..hold("bob", None) };
+        let stopped_at = Some(Time::from_millis(1_700_000_000_000));
+        let grace = SavedHold { reason: "grace".to_owned(), stopped_at, ..hold("bob", None) };
         let holds = [hold("ann", Some("calm")), grace];
         store.save_holds(|| holds.to_vec()).await.unwrap();
         for _ in 0..2 {

@@ -126,10 +126,9 @@ impl Store {
         const FOLDED: &str = "UPDATE months SET folded = 1, settled = NULL WHERE month = ?1 AND changes = ?2";
         const UNCHANGED: &str = "UPDATE months SET settled = ?2 WHERE month = ?1 AND changes = ?2";
         let (month, between) = (state.month, (state.month.start(), state.month.next().start()));
-        let mut reader = self.read().await?;
         let mut large = Vec::new();
         for level in Level::VARIANTS {
-            large.extend(dimensions::too_large(&mut reader, TABLE, *level, between).await?);
+            large.extend(dimensions::too_large(&mut *self.read().await?, TABLE, *level, between).await?);
         }
         let begin = sqlx::query(if large.is_empty() { UNCHANGED } else { FOLDED });
         let begin = begin.bind(month.to_string()).bind(state.changes);
@@ -139,11 +138,14 @@ impl Store {
         }
         let (mut rows, mut size) = (0, SliceSize::rows());
         for bucket in large {
-            let Some(last) = dimensions::last_kept(&mut reader, TABLE, bucket).await? else { continue };
+            let Some(last) = dimensions::last_kept(&mut *self.read().await?, TABLE, bucket).await? else {
+                continue;
+            };
             let mut after = 0;
             loop {
                 let found =
-                    dimensions::beyond(&mut reader, TABLE, bucket, &last, (after, size.get())).await?;
+                    dimensions::beyond(&mut *self.read().await?, TABLE, bucket, &last, (after, size.get()))
+                        .await?;
                 let Some((key, _)) = found.last() else { break };
                 after = key.value;
                 let started = Instant::now();
@@ -154,7 +156,6 @@ impl Store {
                 rows += found.len() as u64;
             }
         }
-        drop(reader);
         let settled = sqlx::query(SETTLED).bind(month.to_string()).bind(state.changes);
         settled.execute(&mut *self.connection().await?).await?;
         Ok(rows)

@@ -1,4 +1,6 @@
 //! Lists of properties of page views: those with rollups, and those whose values are public.
+//!
+//! Pure.
 
 /// The maximum length of a property's name, in bytes: events cannot have longer ones.
 pub(crate) const PROP_LIMIT: usize = 1024;

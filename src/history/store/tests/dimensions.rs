@@ -1,4 +1,6 @@
 //! Rollups of dimensions: a settled month is the same for any order of events, and equals a naive count.
+//!
+//! Property tests with random events, in real files.
 
 use std::collections::BTreeMap;
 

@@ -108,12 +108,14 @@ impl Database {
 
     /// Returns the saved holds.
     pub async fn holds(&mut self) -> Vec<SavedHold> {
-        let rows = sqlx::query("SELECT room, visitor, mood, reason, held_until FROM seats");
+        let rows = sqlx::query("SELECT room, visitor, mood, reason, held_until, stopped_at FROM seats");
+        let millis = |time: i64| u64::try_from(time).expect("a time") - START;
         let hold = |row: &sqlx::sqlite::SqliteRow| SavedHold {
             member: Member { room: find_name(&ROOMS, row.get(0)), visitor: find_name(&VISITORS, row.get(1)) },
             mood: row.get(2),
             reason: row.get(3),
-            until: u64::try_from(row.get::<i64, _>(4)).expect("a time") - START,
+            until: millis(row.get(4)),
+            stopped_at: row.get::<Option<i64>, _>(5).map(millis),
         };
         let rows = rows.fetch_all(&mut self.reader).await.expect("seats");
         let mut holds: Vec<SavedHold> = rows.iter().map(hold).collect();

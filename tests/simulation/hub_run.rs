@@ -405,9 +405,13 @@ impl<'w> HubRun<'w> {
     async fn holds(&mut self, began: Millis) -> Vec<SavedHold> {
         let (model, seat_hold) = (&self.scenario.model, self.scenario.settings.seat_hold);
         let now = model.now();
-        let mut holds = self.database.holds().await;
-        holds.retain(|hold| hold.until > now); // expired holds do not count
+        let holds = self.database.holds().await;
         let mut left = holds.clone();
+        left.retain(|hold| hold.until > now); // those that ended during the stop are not in the model
+        for hold in &mut left {
+            let stopped_at = hold.stopped_at.take().expect("the time of the stop");
+            assert!((began..=now).contains(&stopped_at), "{hold:?}");
+        }
         let (before, connected) = match seat_hold {
             0 => (Vec::new(), Vec::new()),
             _ => (model.held(), model.connected()),

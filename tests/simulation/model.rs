@@ -46,6 +46,8 @@ pub struct SavedHold {
     pub mood: Option<String>,
     pub reason: String,
     pub until: Millis,
+    /// When the hub stopped that saved it. None while it runs.
+    pub stopped_at: Option<Millis>,
 }
 
 /// A socket, or a hold without one.
@@ -112,13 +114,16 @@ impl Model {
         });
     }
 
-    /// Starts the next hub after this delay, with the saved holds.
+    /// Starts the next hub after this delay, with the saved holds. The time since a stop does not count: the delays of all
+    /// restarts are far below the limit for that.
     pub fn restart(&mut self, saved_holds: Vec<SavedHold>, later: Millis) {
         *self = Self { now: self.now + later, ..Self::default() };
         let now = self.now;
-        for SavedHold { member, mood, reason, until } in
-            saved_holds.into_iter().filter(|saved_hold| saved_hold.until > now)
-        {
+        for SavedHold { member, mood, reason, until, stopped_at } in saved_holds {
+            let until = until + now - stopped_at.unwrap_or(now);
+            if until <= now {
+                continue;
+            }
             self.occupants.push(Occupant { member, hold: Some(Hold { reason, until }) });
             self.moods.extend(mood.map(|mood| (member, mood)));
         }
@@ -176,7 +181,7 @@ impl Model {
             .filter(|occupant| occupant.member == member)
             .filter_map(|occupant| occupant.hold.clone());
         let Hold { reason, until } = holds.max_by_key(|hold| hold.until)?;
-        Some(SavedHold { member, mood: self.mood(member), reason, until })
+        Some(SavedHold { member, mood: self.mood(member), reason, until, stopped_at: None })
     }
 
     /// Returns whether the publish window after the room's last change is over.

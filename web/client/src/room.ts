@@ -89,7 +89,9 @@ export class RoomHandle extends EventTarget implements Room {
   }
 
   pageView(path = location.pathname, { title, referrer, props }: PageViewOptions = {}): void {
-    this.#record("page-view", uuid(), { path, at: Date.now(), title, referrer, props });
+    // Another page of the same site is no referrer.
+    const isOwn = referrer?.startsWith(`${location.origin}/`);
+    this.#record("page-view", uuid(), { path, at: Date.now(), title, referrer: isOwn ? undefined : referrer, props });
   }
 
   watch(content: string, options: WatchOptions = {}): Watch {

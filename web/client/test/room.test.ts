@@ -287,6 +287,15 @@ describe("a mood", () => {
 });
 
 describe("an event", () => {
+  test("has the referrer of another site, and not of its own", async () => {
+    vi.spyOn(location, "origin", "get").mockReturnValue("https://app.example");
+    const [room, session] = await enter();
+    room.pageView("/a", { referrer: "https://app.example/before" });
+    room.pageView("/b", { referrer: "https://app.example.org/" });
+    const referrers = (await session.receive(2)).map(({ referrer }) => referrer);
+    expect(referrers).toEqual([undefined, "https://app.example.org/"]);
+  });
+
   test("is sent at once, with its time, and stored until the ack", async () => {
     const [room, session] = await enter();
     room.pageView("/a", { title: "A", props: { n: 1 } });

@@ -41,6 +41,13 @@ pub(super) fn interval(text: &str) -> Result<Span, String> {
     }
 }
 
+pub(super) fn node(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=255 => Ok(text.to_owned()),
+        _ => Err("must have 1 to 255 bytes".to_owned()),
+    }
+}
+
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),

@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::args::{at_least_one, duration, interval};
+use super::args::{at_least_one, duration, interval, node};
 use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
 use crate::config::Config;
 use crate::history::{PropNames, Retention};
@@ -59,6 +59,10 @@ pub struct ServeSettings {
     /// Folder for archives of older months; by default `archive` beside the database
     #[arg(long, env, value_name = "FOLDER")]
     pub archive_dir: Option<PathBuf>,
+    /// The name of this hub among those that write one history, which presence samples are known by; by default the
+    /// host's name
+    #[arg(long, env, value_name = "NAME", default_value_t = session::host_name(), hide_default_value = true, value_parser = node)]
+    pub node: String,
     /// How long a visitor stays present after the connection broke
     #[arg(long, env, value_name = "DURATION", default_value_t = presence::Config::default().leave_grace.into(), value_parser = duration)]
     pub leave_grace: Span,
@@ -202,7 +206,7 @@ impl From<ServeSettings> for Config {
                 check_first: settings.check_first == Switch::On,
                 ..history::Config::default()
             },
-            session: session::Config::default(),
+            session: session::Config { node: settings.node, ..session::Config::default() },
             transport: transport::Config {
                 ping_interval: settings.ping_interval.into(),
                 max_connections: settings.max_connections,

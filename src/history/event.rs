@@ -1,7 +1,7 @@
 //! Events as the store keeps them: page views, watch sessions and presence samples.
 //!
-//! A message becomes an event when the hub adds its sender, room and time. Events merge idempotently and in any order:
-//! page views and samples are deduplicated by id, and a watch session keeps the maximum of each measure. Pure.
+//! A message becomes an event when the hub adds its sender, room and time. Events of one identity merge into one, in any
+//! order and however often each arrives. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -59,6 +59,42 @@ fn entry<T>() -> usize {
     2 * size_of::<T>()
 }
 
+/// An event that merges with the others of its identity. The merge is commutative, associative and idempotent, so that
+/// neither order nor repetition has an effect.
+pub(crate) trait Mergeable: Clone + PartialEq + Send + Sync {
+    /// What distinguishes the event from others of its kind. Lists of raw rows have its order.
+    type Identity<'a>: Ord
+    where
+        Self: 'a;
+
+    /// The id, which events of other identities may have too.
+    fn id(&self) -> Uuid;
+
+    /// The identity.
+    fn identity(&self) -> Self::Identity<'_>;
+
+    /// The time at which it counts, and by which it belongs to a month.
+    fn time(&self) -> Time;
+
+    /// Merges two events of one identity.
+    #[must_use]
+    fn merge(self, other: Self) -> Self;
+}
+
+/// Merges the events of each identity, and sorts them by it.
+pub(crate) fn merged<T: Mergeable>(mut events: Vec<T>) -> Vec<T> {
+    events.sort_by(|one, other| one.identity().cmp(&other.identity()));
+    let mut merged = Vec::<T>::with_capacity(events.len());
+    for event in events {
+        let event = match merged.pop_if(|last| last.identity() == event.identity()) {
+            Some(last) => last.merge(event),
+            None => event,
+        };
+        merged.push(event);
+    }
+    merged
+}
+
 /// An event of a visitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -95,6 +131,32 @@ impl PageViewEvent {
         let optional: usize = optional.map(|label| text(label.as_str())).sum();
         let props = self.props.as_ref().map_or(0, |props| text(props.as_json()));
         entry::<Self>() + self.actor.texts() + text(self.path.as_str()) + optional + props
+    }
+
+    /// All fields besides the identity, in the order by which one of two page views is the smaller record.
+    fn fields(&self) -> impl Ord + '_ {
+        (self.at, &self.path, &self.title, &self.referrer, &self.props, self.actor.is_bot)
+    }
+}
+
+impl Mergeable for PageViewEvent {
+    type Identity<'a> = (Uuid, &'a VisitorId, &'a RoomId);
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn identity(&self) -> Self::Identity<'_> {
+        (self.id, &self.actor.visitor, &self.actor.room)
+    }
+
+    fn time(&self) -> Time {
+        self.at
+    }
+
+    /// The earlier one remains; of two at the same time, the smaller record.
+    fn merge(self, other: Self) -> Self {
+        if other.fields() < self.fields() { other } else { self }
     }
 }
 
@@ -170,43 +232,9 @@ impl WatchEvent {
         entry::<Self>() + self.actor.texts() + text(self.content.as_str()) + props
     }
 
-    /// Merges two states of one session, field by field: a join of semilattices. Of two messages with the same `at` the
-    /// larger values win, so the order has no effect.
-    pub(crate) fn merge(self, other: Self) -> Self {
-        let rank = |event: &Self| {
-            (event.at, event.actor.room.clone(), event.actor.visitor.clone(), event.content.clone())
-        };
-        let state = match (self.state, other.state) {
-            (WatchState::Ended, _) | (_, WatchState::Ended) => WatchState::Ended,
-            _ if (other.at, other.state) > (self.at, self.state) => other.state,
-            _ => self.state,
-        };
-        let is_bot = self.actor.is_bot || other.actor.is_bot;
-        let at = self.at.max(other.at);
-        let (newer, older) = if rank(&other) > rank(&self) { (other, self) } else { (self, other) };
-        Self {
-            actor: Actor { is_bot, ..newer.actor },
-            id: newer.id,
-            content: newer.content,
-            state,
-            at,
-            watched_ms: newer.watched_ms.max(older.watched_ms),
-            started_at: newer.started_at.min(older.started_at),
-            seen_at: newer.seen_at.max(older.seen_at),
-            position_ms: newer.position_ms.max(older.position_ms),
-            duration_ms: newer.duration_ms.max(older.duration_ms),
-            props: newer.props.max(older.props),
-        }
-    }
-
     /// Time watched in milliseconds, at most the time since the start.
     pub(crate) fn watched(&self) -> u64 {
         self.watched_ms.min(self.seen_at.millis().saturating_sub(self.started_at.millis()))
-    }
-
-    /// The id of the watch session.
-    pub(crate) fn id(&self) -> Uuid {
-        self.id
     }
 
     /// The state and its time, which decide between two messages.
@@ -215,12 +243,55 @@ impl WatchEvent {
     }
 }
 
+impl Mergeable for WatchEvent {
+    type Identity<'a> = (Uuid, &'a VisitorId, &'a RoomId);
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn identity(&self) -> Self::Identity<'_> {
+        (self.id, &self.actor.visitor, &self.actor.room)
+    }
+
+    /// A watch session counts at its start.
+    fn time(&self) -> Time {
+        self.started_at
+    }
+
+    /// Merges two states of one session, field by field: a join of semilattices. Of two messages with the same `at` the
+    /// larger values win, so the order has no effect.
+    fn merge(self, other: Self) -> Self {
+        let state = match (self.state, other.state) {
+            (WatchState::Ended, _) | (_, WatchState::Ended) => WatchState::Ended,
+            _ if (other.at, other.state) > (self.at, self.state) => other.state,
+            _ => self.state,
+        };
+        let is_bot = self.actor.is_bot || other.actor.is_bot;
+        let is_newer = (other.at, &other.content) > (self.at, &self.content);
+        let (newer, older) = if is_newer { (other, self) } else { (self, other) };
+        Self {
+            actor: Actor { is_bot, ..newer.actor },
+            id: newer.id,
+            content: newer.content,
+            state,
+            at: newer.at,
+            watched_ms: newer.watched_ms.max(older.watched_ms),
+            started_at: newer.started_at.min(older.started_at),
+            seen_at: newer.seen_at.max(older.seen_at),
+            position_ms: newer.position_ms.max(older.position_ms),
+            duration_ms: newer.duration_ms.max(older.duration_ms),
+            props: newer.props.max(older.props),
+        }
+    }
+}
+
 /// Presence over at most one minute, in the whole hub and in each room that was not empty.
 ///
 /// A hub that starts or stops within a minute takes two samples of it; they add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TotalSample {
-    /// Unique id, for deduplication.
+    /// The id, which is made from the start and the node.
     pub id: Uuid,
     /// Start of the sample.
     pub at: Time,
@@ -234,6 +305,32 @@ impl TotalSample {
     fn bytes(&self) -> usize {
         let rooms: usize = self.rooms.keys().map(|room| SAMPLE_BYTES + text(room.as_str())).sum();
         entry::<Self>() + SAMPLE_BYTES + rooms
+    }
+}
+
+impl Mergeable for TotalSample {
+    /// The start too: two samples of different times never merge, so that a stored peak never falls.
+    type Identity<'a> = (Uuid, Time);
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn identity(&self) -> Self::Identity<'_> {
+        (self.id, self.at)
+    }
+
+    fn time(&self) -> Time {
+        self.at
+    }
+
+    /// Keeps the maximum of each number.
+    fn merge(mut self, other: Self) -> Self {
+        self.hub.merge(other.hub);
+        for (room, sample) in other.rooms {
+            self.rooms.entry(room).or_default().merge(sample);
+        }
+        self
     }
 }
 
@@ -251,6 +348,18 @@ pub struct RoomSample {
     /// Sum of the visitors' presence times by mood, in milliseconds.
     #[serde(deserialize_with = "integers")]
     pub moods_ms: BTreeMap<String, u64>,
+}
+
+impl RoomSample {
+    fn merge(&mut self, other: Self) {
+        self.present_ms = self.present_ms.max(other.present_ms);
+        self.peak = self.peak.max(other.peak);
+        self.joins = self.joins.max(other.joins);
+        for (mood, present_ms) in other.moods_ms {
+            let mine = self.moods_ms.entry(mood).or_default();
+            *mine = present_ms.max(*mine);
+        }
+    }
 }
 
 // Numbers from files have the same bounds as numbers from the network.
@@ -338,9 +447,9 @@ impl Batch {
     /// The months of the partitions that the events belong to.
     #[must_use]
     pub fn months(&self) -> BTreeSet<Month> {
-        let views = self.page_views.iter().map(|view| view.at);
-        let watches = self.watches.iter().map(|watch| watch.started_at);
-        views.chain(watches).chain(self.samples.iter().map(|total| total.at)).map(Month::of).collect()
+        let views = self.page_views.iter().map(Mergeable::time);
+        let watches = self.watches.iter().map(Mergeable::time);
+        views.chain(watches).chain(self.samples.iter().map(Mergeable::time)).map(Month::of).collect()
     }
 
     /// Appends an event.

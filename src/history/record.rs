@@ -20,7 +20,7 @@ pub enum Record {
     /// A page view.
     #[serde(rename_all = "camelCase")]
     PageView {
-        /// Unique id, for deduplication.
+        /// The id. With visitor and room it identifies the page view.
         id: Uuid,
         /// The room.
         room: RoomId,
@@ -47,7 +47,7 @@ pub enum Record {
     /// The merged state of a watch session.
     #[serde(rename_all = "camelCase")]
     Watch {
-        /// The watch session's id.
+        /// The id. With visitor and room it identifies the watch session.
         id: Uuid,
         /// The room.
         room: RoomId,
@@ -87,7 +87,7 @@ pub enum Record {
     },
     /// A presence sample of at most one minute.
     Census {
-        /// Unique id, for deduplication.
+        /// The id. With the start it identifies the sample.
         id: Uuid,
         /// Start of the sample.
         at: Time,

@@ -35,7 +35,7 @@ use crate::http::state::{
 };
 use crate::presence::{Feed, Registry};
 use crate::quota::{Quota, Sharing};
-use crate::session::{SessionContext, WatchClocks};
+use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
 use crate::transport::accept::AcceptConfig;
 use crate::transport::metrics::TransportMetrics;
@@ -80,6 +80,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         registry: Arc::clone(&registry),
         journal: history.journal,
         clocks: Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone())),
+        sample_ids: SampleIds::new(session.node),
         live_state: Arc::new(Quota::new(session.live_state, sharing)),
         clock: clock.clone(),
         tokens: tokens.clone(),

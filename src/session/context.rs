@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sample_ids::SampleIds;
 use super::watch_clock::WatchClocks;
 use crate::auth::Tokens;
 use crate::history::Journal;
@@ -23,6 +24,8 @@ pub(crate) struct SessionContext {
     pub journal: Journal,
     /// The playing time of all watch sessions.
     pub clocks: Arc<WatchClocks>,
+    /// The ids of this node's presence samples.
+    pub sample_ids: SampleIds,
     /// Bytes of live state of all sockets: pages and watch sessions, for the live activity and the watch clocks.
     pub live_state: Arc<Quota>,
     /// Wall and monotonic time.

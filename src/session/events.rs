@@ -11,9 +11,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::context::SessionContext;
+use super::watch_clock::ClockKey;
 use crate::address::Address;
 use crate::history::Epoch;
-use crate::history::event::{Actor, Event, PageViewEvent, WatchEvent, ahead_ms};
+use crate::history::event::{Actor, Event, Mergeable, PageViewEvent, WatchEvent, ahead_ms};
 use crate::presence::VisitorActivity;
 use crate::protocol::{ErrorCode, MessageError, PageView, Ref, SessionId, Time, Watch, WatchState};
 use crate::quota::Permit;
@@ -45,6 +46,7 @@ pub(crate) struct Events {
 struct PlayingSession {
     /// The newest event, without the fields that only its own message sets.
     event: WatchEvent,
+    clock: ClockKey,
     /// When the event arrived, by the monotonic clock.
     since: Duration,
     /// The quota that this takes of the live state.
@@ -117,33 +119,34 @@ impl Events {
         self.last_watch = self.context.clock.wall().max(self.last_watch.plus(1));
         let now = self.context.clock.elapsed();
         let is_ahead = ahead_ms(watch.at, self.last_watch) > 0;
+        let clock = ClockKey::new(id, &self.actor);
         let event = WatchEvent::new(self.actor.clone(), watch, self.last_watch)
             .map_err(|error| reject(error.code, error.message, reference))?
-            .measured(self.context.clocks.total(id, now), Duration::ZERO);
+            .measured(self.context.clocks.total(clock, now), Duration::ZERO);
         self.append(reference, Event::Watch(event.clone()), is_ahead)?;
         self.playing.retain(|playing| playing.event.id() != id);
         if let Some(activity) = &mut self.activity {
             activity.stop_watching(id);
         }
         let socket = (self.address, self.session);
-        if self.context.clocks.update(socket, id, event.state_at(), now) {
-            self.play(event.measurable(), &content, now);
+        if self.context.clocks.update(socket, clock, event.state_at(), now) {
+            self.play(event.measurable(), clock, &content, now);
         }
         Ok(())
     }
 
     /// Lists and measures a watch session that plays on this socket. Where the quota of live state is used up, the hub
     /// uses the time that the client reports instead.
-    fn play(&mut self, event: WatchEvent, content: &Arc<str>, now: Duration) {
+    fn play(&mut self, event: WatchEvent, clock: ClockKey, content: &Arc<str>, now: Duration) {
         let id = event.id();
         // The event and the list may each have their own copy of the text.
         let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::entry_bytes(content);
         let Ok(permit) = self.context.live_state.try_acquire(self.address, bytes as u64) else {
             self.context.rejections.limited(Limit::LiveState);
-            self.context.clocks.disconnect(self.session, id, now);
+            self.context.clocks.disconnect(self.session, clock, now);
             return;
         };
-        self.playing.push(PlayingSession { event, since: now, _permit: permit });
+        self.playing.push(PlayingSession { event, clock, since: now, _permit: permit });
         if let Some(activity) = &mut self.activity {
             activity.start_watching(id, content);
         }
@@ -198,8 +201,8 @@ impl Drop for Events {
     /// Stops the watch sessions that play on the socket, and appends their measured time.
     fn drop(&mut self) {
         let now = self.context.clock.elapsed();
-        for PlayingSession { event, since, .. } in self.playing.drain(..) {
-            if let Some(total) = self.context.clocks.disconnect(self.session, event.id(), now) {
+        for PlayingSession { event, clock, since, .. } in self.playing.drain(..) {
+            if let Some(total) = self.context.clocks.disconnect(self.session, clock, now) {
                 let event = event.measured(total, now.saturating_sub(since));
                 self.context.journal.append_measured(Event::Watch(event));
             }

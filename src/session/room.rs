@@ -234,7 +234,7 @@ mod tests {
     use crate::protocol::{RoomId, VisitorId};
     use crate::quota::{Quota, Sharing};
     use crate::rejections::Rejections;
-    use crate::session::WatchClocks;
+    use crate::session::{SampleIds, WatchClocks};
     use crate::time::Clock;
     use crate::transport::metrics::TransportMetrics;
     use crate::transport::{Config, Sockets};
@@ -293,6 +293,7 @@ mod tests {
             registry,
             journal,
             clocks,
+            sample_ids: SampleIds::new("test".to_owned()),
             live_state,
             clock,
             tokens: None,

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use tracing::warn;
-use uuid::Uuid;
 
 use super::context::SessionContext;
 use crate::history::event::{self, Batch};
@@ -26,14 +25,14 @@ pub(crate) async fn run(context: &SessionContext) {
 /// Appends the presence since the last sample to the journal.
 pub(crate) fn take(context: &SessionContext) {
     let Samples { period, total, rooms, dropped } = context.registry.take_samples();
-    let at = context.clock.wall().minus(millis(period));
     let vocabulary = context.registry.vocabulary();
     let present = rooms.into_iter().filter(|(_, sample)| !sample.is_empty());
     let rooms: BTreeMap<_, _> = present.map(|(room, sample)| (room, to_event(vocabulary, &sample))).collect();
     if rooms.is_empty() && total.is_empty() && dropped == 0 {
         return;
     }
-    let sample = event::TotalSample { id: Uuid::now_v7(), at, hub: to_event(vocabulary, &total), rooms };
+    let (at, id) = context.sample_ids.next(context.clock.wall().minus(millis(period)));
+    let sample = event::TotalSample { id, at, hub: to_event(vocabulary, &total), rooms };
     let batch = Batch { samples: vec![sample], ..Batch::default() };
     let count = batch.sample_count();
     let appended = context.journal.append_all(None, batch);

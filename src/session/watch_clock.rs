@@ -1,8 +1,8 @@
 //! Watch clocks: how long each watch session has played, as the hub itself measures it.
 //!
-//! A clock runs while a socket is open and the newest reported state is `playing`. It belongs to the watch session and
-//! not to the socket: a client that reconnects continues the same clock, and two sockets that play the same session count
-//! once. The number of clocks has a limit, at which the address with the most clocks loses one. Pure, except for the lock
+//! A clock runs while a socket is open and the newest reported state is `playing`. It belongs to the watch session of a
+//! visitor in a room and not to the socket: a client that reconnects continues the same clock, two sockets that play the
+//! same session count once, and another visitor who reports its id has another clock. The number of clocks has a limit, at which the address with the most clocks loses one. Pure, except for the lock
 //! around the table.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,10 +10,12 @@ use std::ops::Bound;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
 use uuid::Uuid;
 
 use crate::address::Address;
+use crate::history::event::Actor;
 use crate::protocol::{SessionId, Time, WatchState};
 use crate::rejections::{Limit, Rejections};
 use crate::sync::lock;
@@ -23,6 +25,23 @@ const IDLE_LIMIT: Duration = Duration::from_hours(1);
 
 /// Clocks that one critical section checks when idle ones are removed: some 50 µs.
 const CHUNK: usize = 1_024;
+
+/// What identifies a clock: a hash of the watch session's id, visitor and room, which has a fixed size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClockKey([u8; 16]);
+
+impl ClockKey {
+    /// The key that sorts before all others.
+    const FIRST: Self = Self([0; 16]);
+
+    /// The key of the watch session `id` of this visitor in this room.
+    pub(crate) fn new(id: Uuid, actor: &Actor) -> Self {
+        let hash = Sha256::new().chain_update(id.as_bytes()).chain_update(actor.visitor.as_str());
+        // Names have no white space, so that no other two join to the same text.
+        let hash = hash.chain_update(" ").chain_update(actor.room.as_str()).finalize();
+        Self(hash.first_chunk().copied().unwrap_or_default())
+    }
+}
 
 /// The clocks of all recent watch sessions. A clock has a fixed size, 160 bytes with its entry in the eviction order, and
 /// takes at most twice that in the maps: 100,000 of them take about 22 MB, and at most 32 MB.
@@ -37,7 +56,7 @@ pub(crate) struct WatchClocks {
 /// The clocks. Ordered maps, since a hash map that grows moves all entries at once, under the lock.
 #[derive(Debug, Default)]
 struct ClockTable {
-    clocks: BTreeMap<Uuid, WatchClock>,
+    clocks: BTreeMap<ClockKey, WatchClock>,
     /// The clocks by address, in the order in which an address loses them.
     eviction_order: BTreeSet<EvictionKey>,
     /// The number of clocks of each address that has any.
@@ -49,7 +68,7 @@ struct ClockTable {
 }
 
 /// The eviction order of an address: stopped clocks before running ones, and the least recently updated first.
-type EvictionKey = (Address, bool, Duration, Uuid);
+type EvictionKey = (Address, bool, Duration, ClockKey);
 
 #[derive(Debug)]
 struct WatchClock {
@@ -92,8 +111,8 @@ impl WatchClock {
         self.playing = None;
     }
 
-    fn eviction_key(&self, id: Uuid) -> EvictionKey {
-        (self.address, self.playing.is_some(), self.updated, id)
+    fn eviction_key(&self, key: ClockKey) -> EvictionKey {
+        (self.address, self.playing.is_some(), self.updated, key)
     }
 
     fn is_expired(&self, now: Duration) -> bool {
@@ -117,15 +136,15 @@ impl ClockTable {
         }
     }
 
-    fn insert(&mut self, id: Uuid, clock: WatchClock) {
-        self.eviction_order.insert(clock.eviction_key(id));
+    fn insert(&mut self, key: ClockKey, clock: WatchClock) {
+        self.eviction_order.insert(clock.eviction_key(key));
         self.set_count(clock.address, self.count_of(clock.address) + 1);
-        self.clocks.insert(id, clock);
+        self.clocks.insert(key, clock);
     }
 
-    fn remove(&mut self, id: Uuid) -> Option<WatchClock> {
-        let clock = self.clocks.remove(&id)?;
-        self.eviction_order.remove(&clock.eviction_key(id));
+    fn remove(&mut self, key: ClockKey) -> Option<WatchClock> {
+        let clock = self.clocks.remove(&key)?;
+        self.eviction_order.remove(&clock.eviction_key(key));
         self.set_count(clock.address, self.count_of(clock.address).saturating_sub(1));
         Some(clock)
     }
@@ -135,11 +154,12 @@ impl ClockTable {
     fn evict_for(&mut self, address: Address) {
         let Some((most, largest)) = self.by_count.last().copied() else { return };
         let loser = if self.count_of(address) + 1 >= most { address } else { largest };
-        let first = self.eviction_order.range((loser, false, Duration::ZERO, Uuid::nil())..).next().copied();
-        if let Some((owner, _, _, id)) = first
+        let first =
+            self.eviction_order.range((loser, false, Duration::ZERO, ClockKey::FIRST)..).next().copied();
+        if let Some((owner, _, _, key)) = first
             && owner == loser
         {
-            self.remove(id);
+            self.remove(key);
             self.evicted += 1;
         }
     }
@@ -151,12 +171,12 @@ impl WatchClocks {
         Self { limit, rejections, table: Mutex::default() }
     }
 
-    /// Returns how long `id` has played until `now`, by the monotonic clock.
-    pub(crate) fn total(&self, id: Uuid, now: Duration) -> Duration {
-        lock(&self.table).clocks.get(&id).map_or(Duration::ZERO, |clock| clock.total(now))
+    /// Returns how long the watch session has played until `now`, by the monotonic clock.
+    pub(crate) fn total(&self, key: ClockKey, now: Duration) -> Duration {
+        lock(&self.table).clocks.get(&key).map_or(Duration::ZERO, |clock| clock.total(now))
     }
 
-    /// Applies a state that `session`, a socket of `address`, reported: `id` was in `state` from `at` on, by the client's
+    /// Applies a state that `session`, a socket of `address`, reported: the watch session was in `state` from `at` on, by the client's
     /// clock. Returns whether it plays on this socket now. At the limit, the address with the most clocks loses the first
     /// one of its eviction order; the history then has only the time that the client of that one measured.
     ///
@@ -165,12 +185,12 @@ impl WatchClocks {
     pub(crate) fn update(
         &self,
         (address, session): (Address, SessionId),
-        id: Uuid,
+        key: ClockKey,
         (state, at): (WatchState, Time),
         now: Duration,
     ) -> bool {
         let mut table = lock(&self.table);
-        let known = table.remove(id);
+        let known = table.remove(key);
         if known.is_none() && table.clocks.len() >= self.limit {
             self.rejections.limited(Limit::WatchClocks);
             table.evict_for(address);
@@ -182,20 +202,20 @@ impl WatchClocks {
         clock.address = address;
         clock.update(session, state, at, now);
         let plays = clock.playing.is_some_and(|(playing_on, _)| playing_on == session);
-        table.insert(id, clock);
+        table.insert(key, clock);
         plays
     }
 
-    /// Stops the clock of `id` if it plays on the socket of `session`, which has ended, and returns how long it has
+    /// Stops the clock if it plays on the socket of `session`, which has ended, and returns how long it has
     /// played. Returns none if it plays on another socket, or not at all.
-    pub(crate) fn disconnect(&self, session: SessionId, id: Uuid, now: Duration) -> Option<Duration> {
+    pub(crate) fn disconnect(&self, session: SessionId, key: ClockKey, now: Duration) -> Option<Duration> {
         let mut table = lock(&self.table);
-        table.clocks.get(&id)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
-        let mut clock = table.remove(id)?;
+        table.clocks.get(&key)?.playing.filter(|(playing_on, _)| *playing_on == session)?;
+        let mut clock = table.remove(key)?;
         clock.stop(now);
         clock.updated = now;
         let banked = clock.banked;
-        table.insert(id, clock);
+        table.insert(key, clock);
         Some(banked)
     }
 
@@ -208,21 +228,21 @@ impl WatchClocks {
         }
     }
 
-    /// Checks one chunk, and returns the id of its last clock.
-    fn remove_idle_chunk(&self, from: Bound<Uuid>, now: Duration) -> Option<Uuid> {
+    /// Checks one chunk, and returns the key of its last clock.
+    fn remove_idle_chunk(&self, from: Bound<ClockKey>, now: Duration) -> Option<ClockKey> {
         let mut table = lock(&self.table);
         let chunk: Vec<_> = table
             .clocks
             .range((from, Bound::Unbounded))
             .take(CHUNK)
-            .map(|(id, clock)| (*id, clock.is_expired(now)))
+            .map(|(key, clock)| (*key, clock.is_expired(now)))
             .collect();
-        for (id, is_expired) in &chunk {
+        for (key, is_expired) in &chunk {
             if *is_expired {
-                table.remove(*id);
+                table.remove(*key);
             }
         }
-        chunk.last().map(|(id, _)| *id)
+        chunk.last().map(|(key, _)| *key)
     }
 
     /// Returns the number of evicted clocks since the last call.
@@ -258,6 +278,10 @@ mod tests {
         WatchClocks::new(limit, Rejections::register())
     }
 
+    fn random_key() -> ClockKey {
+        ClockKey(Uuid::new_v4().into_bytes())
+    }
+
     fn address(last: u8) -> Address {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
@@ -269,7 +293,7 @@ mod tests {
 
     #[test]
     fn paused_time_does_not_count() {
-        let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
+        let (clocks, id, session) = (clocks(10), random_key(), SessionId::new());
         clocks.update(on(session), id, state_at(Playing, 0), at(0));
         clocks.update(on(session), id, state_at(Paused, 10), at(10));
         clocks.update(on(session), id, state_at(Playing, 15), at(15));
@@ -280,8 +304,23 @@ mod tests {
     }
 
     #[test]
+    fn visitors_and_rooms_have_clocks_of_their_own() {
+        let (clocks, session, id) = (clocks(10), SessionId::new(), Uuid::new_v4());
+        let key = |room: &str, visitor: &str| {
+            let (room, visitor) = (room.try_into().unwrap(), visitor.try_into().unwrap());
+            ClockKey::new(id, &Actor { room, visitor, is_bot: false })
+        };
+        clocks.update(on(session), key("lobby", "ann"), state_at(Playing, 0), at(0));
+        for other in [key("lobby", "bob"), key("garden", "ann")] {
+            clocks.update(on(SessionId::new()), other, state_at(Ended, 5), at(5));
+            assert_eq!(clocks.total(other, at(9)), at(0));
+        }
+        assert_eq!(clocks.total(key("lobby", "ann"), at(9)), at(9));
+    }
+
+    #[test]
     fn lost_socket_stops_the_clock_and_another_socket_continues_it() {
-        let (clocks, id) = (clocks(10), Uuid::new_v4());
+        let (clocks, id) = (clocks(10), random_key());
         let (first, second) = (SessionId::new(), SessionId::new());
         clocks.update(on(first), id, state_at(Playing, 0), at(0));
         assert_eq!(clocks.disconnect(first, id, at(10)), Some(at(10)));
@@ -292,7 +331,7 @@ mod tests {
 
     #[test]
     fn two_sockets_that_play_the_same_session_count_once() {
-        let (clocks, id) = (clocks(10), Uuid::new_v4());
+        let (clocks, id) = (clocks(10), random_key());
         let (first, second) = (SessionId::new(), SessionId::new());
         clocks.update(on(first), id, state_at(Playing, 0), at(0));
         clocks.update(on(second), id, state_at(Playing, 5), at(5)); // the first one is half-open
@@ -302,7 +341,7 @@ mod tests {
 
     #[test]
     fn older_state_has_no_effect() {
-        let (clocks, id, session) = (clocks(10), Uuid::new_v4(), SessionId::new());
+        let (clocks, id, session) = (clocks(10), random_key(), SessionId::new());
         clocks.update(on(session), id, state_at(Playing, 0), at(0));
         clocks.update(on(session), id, state_at(Paused, 10), at(10));
         assert!(!clocks.update(on(session), id, state_at(Playing, 0), at(11))); // sent again
@@ -312,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn idle_clocks_are_removed_and_running_ones_stay() {
         let (clocks, session) = (clocks(10), SessionId::new());
-        let (playing, paused) = (Uuid::new_v4(), Uuid::new_v4());
+        let (playing, paused) = (random_key(), random_key());
         clocks.update(on(session), playing, state_at(Playing, 0), at(0));
         clocks.update(on(session), paused, state_at(Paused, 0), at(0));
         clocks.remove_idle(at(3_599)).await;
@@ -326,7 +365,7 @@ mod tests {
         let (clocks, session) = (clocks(10_000), SessionId::new());
         for n in 0..3 * CHUNK {
             let state = if n % 2 == 0 { Paused } else { Playing };
-            clocks.update(on(session), Uuid::new_v4(), state_at(state, 0), at(0));
+            clocks.update(on(session), random_key(), state_at(state, 0), at(0));
         }
         clocks.remove_idle(at(3_600)).await;
         assert_eq!(clocks.len(), 3 * CHUNK / 2);
@@ -335,12 +374,12 @@ mod tests {
     #[test]
     fn flood_of_new_ids_evicts_only_clocks_of_its_own_address() {
         let (clocks, session) = (clocks(100), SessionId::new());
-        let honest: Vec<_> = (0..10).map(|_| Uuid::new_v4()).collect();
+        let honest: Vec<_> = (0..10).map(|_| random_key()).collect();
         for id in &honest {
             clocks.update((address(1), session), *id, state_at(Playing, 0), at(0));
         }
         for second in 1..1_000 {
-            clocks.update((address(2), session), Uuid::new_v4(), state_at(Paused, second), at(second));
+            clocks.update((address(2), session), random_key(), state_at(Paused, second), at(second));
         }
         assert_eq!(clocks.len(), 100);
         assert!(honest.iter().all(|id| clocks.total(*id, at(7)) == at(7)));
@@ -348,7 +387,7 @@ mod tests {
         assert_eq!(clocks.take_evicted(), 0);
         // A new address gets a clock, and so does an address that had some before.
         for (address, second) in [(address(3), 2_000), (address(1), 2_001)] {
-            let id = Uuid::new_v4();
+            let id = random_key();
             assert!(clocks.update((address, session), id, state_at(Playing, second), at(second)));
             assert_eq!(clocks.total(id, at(second + 9)), at(9));
         }
@@ -358,7 +397,7 @@ mod tests {
     #[test]
     fn address_loses_the_longest_stopped_clock_first_and_running_ones_last() {
         let (clocks, session) = (clocks(3), SessionId::new());
-        let ids = [(); 5].map(|()| Uuid::new_v4());
+        let ids = [(); 5].map(|()| random_key());
         for (second, (id, state)) in
             (0..).zip(ids.into_iter().zip([Playing, Paused, Paused, Paused, Playing]))
         {
@@ -371,7 +410,7 @@ mod tests {
     #[test]
     fn new_address_gets_no_clock_when_each_clock_has_its_own_address() {
         let (clocks, session) = (clocks(3), SessionId::new());
-        let ids = [(); 4].map(|()| Uuid::new_v4());
+        let ids = [(); 4].map(|()| random_key());
         for (last, id) in (0..).zip(ids) {
             let plays = clocks.update((address(last), session), id, state_at(Playing, 0), at(0));
             assert!(plays, "it plays, measured or not");
@@ -381,7 +420,7 @@ mod tests {
 
     #[test]
     fn clock_has_a_fixed_size() {
-        assert!(size_of::<(Uuid, WatchClock)>() <= 112, "{}", size_of::<(Uuid, WatchClock)>());
+        assert!(size_of::<(ClockKey, WatchClock)>() <= 112, "{}", size_of::<(ClockKey, WatchClock)>());
         assert!(size_of::<EvictionKey>() <= 48, "{}", size_of::<EvictionKey>());
     }
 
@@ -392,7 +431,7 @@ mod tests {
         ) {
             let (clocks, session) = (clocks(8), SessionId::new());
             for (second, (of, id, step, is_now)) in (0..).zip(steps) {
-                let (id, now) = (Uuid::from_u128(id), at(second));
+                let (id, now) = (ClockKey(id.to_be_bytes()), at(second));
                 let state = [Playing, Paused, Ended].get(usize::from(step)).copied();
                 let at = if is_now { second } else { 0 };
                 match state {

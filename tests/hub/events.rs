@@ -63,7 +63,8 @@ async fn resent_page_views_of_fifty_sockets_are_stored_once() {
     let visitors = (0..50).map(|n| {
         let address = address.clone();
         tokio::spawn(async move {
-            let join = || crate::support::Client::join(&address, "lobby", "");
+            let visitor = format!("visitor=v{n}");
+            let join = || crate::support::Client::join(&address, "lobby", &visitor);
             let ids: Vec<Uuid> = (0..20).map(|_| Uuid::new_v4()).collect();
             let mut first = join().await;
             for (index, id) in ids.iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use breathing_room::config::Clock;
+use breathing_room::config::{Clock, Secret, Time};
+use breathing_room::internals::{Claims, VisitorId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -112,6 +113,59 @@ async fn watch_messages_in_any_order_store_the_same() {
         hub.post("/watch-session?durable=true").json(&event).send().await.expect(200);
     }
     assert_eq!(hub.rows(all).await, [expected]);
+}
+
+fn secret() -> Secret {
+    Secret::from("a secret of more than thirty-two bytes".to_owned())
+}
+
+fn bearer(visitor: &str) -> String {
+    let visitor = VisitorId::try_from(visitor).unwrap();
+    let claims = Claims { visitor, room: None, expires: Time::from_millis(START + 3_600_000) };
+    format!("Bearer {}", claims.sign(&secret(), None).unwrap())
+}
+
+async fn join_with_token(hub: &Hub, visitor: &str) -> Client {
+    Client::join_with_header(("authorization", &bearer(visitor)), &hub.address, "lobby", "").await
+}
+
+#[tokio::test]
+async fn id_of_another_visitor_does_not_change_their_session() {
+    let clock = manual_clock();
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.auth.secret = Some(secret());
+    })
+    .await;
+    let pass = |seconds: u64| clock.advance(Duration::from_secs(seconds));
+    let (id, view) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut ann = join_with_token(&hub, "ann").await;
+    send_watch(&mut ann, id, "playing", 0).await;
+    ann.send_event(json!({ "type": "page-view", "id": view, "path": "/ann" })).await;
+    pass(600);
+    let mut bob = join_with_token(&hub, "bob").await;
+    send_watch(&mut bob, id, "playing", 0).await;
+    bob.send_event(json!({ "type": "page-view", "id": view, "path": "/bob", "at": START - 1000 })).await;
+    pass(60);
+    send_watch(&mut bob, id, "ended", 0).await;
+    for (visitor, status) in [("ann", 401), ("bob", 200)] {
+        let watch = json!({ "id": id, "content": "zen", "state": "ended", "watchedMs": 0, "room": "lobby",
+            "visitor": visitor });
+        let post = hub.post("/watch-session?durable=true").header("authorization", &bearer("bob"));
+        post.json(&watch).send().await.expect(status);
+    }
+    pass(1140);
+    ann.leave().await;
+    hub.expect_debug("sessions", 1).await;
+    hub.flush().await;
+    let sessions =
+        "SELECT json_array(visitor, content, state, watched_ms) FROM watch_sessions ORDER BY visitor";
+    assert_eq!(
+        hub.rows(sessions).await,
+        [json!(["ann", "dawn", "playing", 1_800_000]), json!(["bob", "zen", "ended", 60_000])]
+    );
+    let views = "SELECT json_array(visitor, path) FROM page_views ORDER BY visitor";
+    assert_eq!(hub.rows(views).await, [json!(["ann", "/ann"]), json!(["bob", "/bob"])]);
 }
 
 #[tokio::test]

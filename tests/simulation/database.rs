@@ -69,15 +69,22 @@ impl Database {
 
     /// Returns whether the event is committed.
     pub async fn has(&mut self, event: &Event) -> bool {
-        let id = &event.id.as_bytes()[..];
+        let id = event.id.to_string();
         let query = match event.body {
             Payload::PageView { .. } => {
-                sqlx::query("SELECT count(*) FROM raw_page_views WHERE id = ?1").bind(id)
+                let statement =
+                    "SELECT count(*) FROM page_views WHERE id = ?1 AND visitor = ?2 AND room = ?3";
+                sqlx::query(statement).bind(id).bind(event.member.visitor).bind(event.member.room)
             }
             Payload::Watch { at, watched, .. } => {
-                let statement =
-                    "SELECT count(*) FROM raw_watch_sessions WHERE id = ?1 AND at >= ?2 AND watched_ms >= ?3";
-                sqlx::query(statement).bind(id).bind(number(at)).bind(number(watched))
+                let statement = "
+                    SELECT count(*) FROM raw_watch_sessions
+                    WHERE id = unhex(?1, '-') AND visitor = (SELECT number FROM visitors WHERE text = ?2)
+                          AND room = (SELECT number FROM texts WHERE text = ?3)
+                          AND at >= ?4 AND watched_ms >= ?5";
+                let query =
+                    sqlx::query(statement).bind(id).bind(event.member.visitor).bind(event.member.room);
+                query.bind(number(at)).bind(number(watched))
             }
         };
         query.fetch_one(&mut self.reader).await.expect("a count").get::<i64, _>(0) == 1
@@ -85,13 +92,16 @@ impl Database {
 
     /// Returns all page views in the file, in the form of the event log.
     pub async fn views(&mut self) -> BTreeMap<String, Value> {
-        self.rows("SELECT id, json_array(room, visitor, path, at) FROM page_views").await
+        self.rows(
+            "SELECT id || ' ' || visitor || ' ' || room, json_array(room, visitor, path, at) FROM page_views",
+        )
+        .await
     }
 
     /// Returns all watch sessions in the file, in the form of the event log.
     pub async fn watch_sessions(&mut self) -> BTreeMap<String, Value> {
-        let rows =
-            "SELECT id, json_array(room, visitor, state, watched_ms, position_ms, started_at, updated_at)
+        let rows = "SELECT id || ' ' || visitor || ' ' || room,
+                    json_array(room, visitor, state, watched_ms, position_ms, started_at, updated_at)
             FROM watch_sessions";
         self.rows(rows).await
     }
@@ -101,9 +111,9 @@ impl Database {
         let count = rows.len();
         let row =
             |row: &sqlx::sqlite::SqliteRow| (row.get(0), serde_json::from_str(row.get(1)).expect("JSON"));
-        let by_id: BTreeMap<String, Value> = rows.iter().map(row).collect();
-        assert_eq!(by_id.len(), count, "an id is stored twice");
-        by_id
+        let by_identity: BTreeMap<String, Value> = rows.iter().map(row).collect();
+        assert_eq!(by_identity.len(), count, "an identity is stored twice");
+        by_identity
     }
 
     /// Returns the saved holds.

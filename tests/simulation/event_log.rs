@@ -47,7 +47,9 @@ impl EventLog {
     pub fn view(&mut self, random: &mut Random, member: Member, now: Millis) -> EventIndex {
         let at = random.one_in(2).then(|| START + now - random.below(2 * HOUR));
         let body = Payload::PageView { path: random.one_of(&PATHS), at };
-        self.add(member, random.id(), body)
+        let another = self.id_of_another(random, member, |body| matches!(body, Payload::PageView { .. }));
+        let again = if at.is_some() { self.own_view(random, member) } else { None };
+        self.add(member, again.or(another).unwrap_or_else(|| random.id()), body)
     }
 
     /// Makes a message of a new or a running watch session. Its claimed time is more than the hub can measure and less
@@ -56,7 +58,8 @@ impl EventLog {
         let find_name: Vec<Uuid> =
             self.watches.iter().filter(|watch| watch.0 == member).map(|watch| watch.1).collect();
         let id = if find_name.is_empty() || (find_name.len() < 3 && random.one_in(4)) {
-            random.id()
+            let another = self.id_of_another(random, member, |body| matches!(body, Payload::Watch { .. }));
+            another.unwrap_or_else(|| random.id())
         } else {
             random.one_of(&find_name)
         };
@@ -74,6 +77,28 @@ impl EventLog {
         self.add(member, id, body)
     }
 
+    /// Returns now and then the id of a page view with a time: the same page view, with another path and time.
+    fn own_view(&self, random: &mut Random, member: Member) -> Option<Uuid> {
+        let has_time = |event: &Event| matches!(event.body, Payload::PageView { at: Some(_), .. });
+        let own = self.events.iter().filter(|event| event.member == member && has_time(event));
+        let own: Vec<Uuid> = own.map(|event| event.id).collect();
+        (!own.is_empty() && random.one_in(8)).then(|| random.one_of(&own))
+    }
+
+    /// Returns now and then an id that another visitor uses, or the same one in another room. They do not meet.
+    fn id_of_another(
+        &self,
+        random: &mut Random,
+        member: Member,
+        is_kind: impl Fn(&Payload) -> bool,
+    ) -> Option<Uuid> {
+        let others = self.events.iter().filter(|event| event.member != member && is_kind(&event.body));
+        let mut others: Vec<Uuid> = others.map(|event| event.id).collect();
+        let own = |id: &Uuid| self.events.iter().any(|event| event.member == member && event.id == *id);
+        others.retain(|id| !own(id));
+        (!others.is_empty() && random.one_in(6)).then(|| random.one_of(&others))
+    }
+
     fn add(&mut self, member: Member, id: Uuid, body: Payload) -> EventIndex {
         self.events.push(Event { member, id, body, sent: 0, is_acked: false });
         self.events.len() - 1
@@ -87,6 +112,12 @@ impl EventLog {
 
     pub fn event(&self, number: EventIndex) -> &Event {
         &self.events[number]
+    }
+
+    /// Whether no other event has its identity.
+    pub fn is_alone(&self, event: &Event) -> bool {
+        let same = self.events.iter().filter(|other| (other.id, other.member) == (event.id, event.member));
+        same.count() == 1
     }
 
     pub fn acked(&mut self, number: EventIndex) {
@@ -121,22 +152,26 @@ impl EventLog {
         (self.events.len(), self.events.iter().filter(|event| event.is_acked).count())
     }
 
-    /// Returns the expected page views by id: room, visitor, path, and the time if the client has sent one.
+    /// Returns the expected page views by identity: room, visitor, path, and the time if the client has sent one.
+    /// Of those with one identity the earliest counts, and of these the one with the smallest path.
     pub fn views(&self) -> BTreeMap<String, Value> {
-        let view = |event: &Event| match event.body {
-            Payload::PageView { path, at } => {
-                Some((event.id.to_string(), json!([event.member.room, event.member.visitor, path, at])))
-            }
-            Payload::Watch { .. } => None,
+        let mut earliest = BTreeMap::new();
+        for event in &self.events {
+            let Payload::PageView { path, at } = event.body else { continue };
+            let view = earliest.entry((event.id, event.member)).or_insert((at, path));
+            *view = (at, path).min(*view);
+        }
+        let json = |((id, member), (at, path)): ((Uuid, Member), (Option<Millis>, &str))| {
+            (identity(id, member), json!([member.room, member.visitor, path, at]))
         };
-        self.events.iter().filter_map(view).collect()
+        earliest.into_iter().map(json).collect()
     }
 
-    /// Returns the expected watch sessions by id: room, visitor, state, watched time, position, start, and last update.
+    /// Returns the expected watch sessions by identity: room, visitor, state, watched time, position, start, and last update.
     pub fn watch_sessions(&self) -> BTreeMap<String, Value> {
         let session = |(member, id): &(Member, Uuid)| {
-            let of_it = self.events.iter().filter(|event| event.id == *id).map(|event| event.body);
-            (id.to_string(), merged(*member, &of_it.collect::<Vec<_>>()))
+            let of_it = self.events.iter().filter(|event| event.id == *id && event.member == *member);
+            (identity(*id, *member), merged(*member, &of_it.map(|event| event.body).collect::<Vec<_>>()))
         };
         self.watches.iter().map(session).collect()
     }
@@ -163,6 +198,11 @@ impl Event {
             Payload::Watch { .. } => ("watch", "/watch-session"),
         }
     }
+}
+
+/// What a page view or a watch session is known by, as the database's rows have it.
+pub fn identity(id: Uuid, member: Member) -> String {
+    format!("{id} {} {}", member.visitor, member.room)
 }
 
 fn merged(member: Member, updates: &[Payload]) -> Value {

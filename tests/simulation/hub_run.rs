@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{Client, Received};
 use super::database::Database;
-use super::event_log::{EventIndex, Payload};
+use super::event_log::EventIndex;
 use super::hub::{Hub, Response};
 use super::model::{Millis, SavedHold, State, Totals};
 use super::scenario::Scenario;
@@ -323,8 +323,8 @@ impl<'w> HubRun<'w> {
                 self.round_trip(index).await;
                 for number in self.clients[index].unacked() {
                     let event = self.scenario.event_log.event(number);
-                    // Another message may have stored the same watch session before this one is committed.
-                    let is_alone = event.sent == 1 && matches!(event.body, Payload::PageView { .. });
+                    // Another message may have stored the same row before this one is committed.
+                    let is_alone = event.sent == 1 && self.scenario.event_log.is_alone(event);
                     let is_late = is_alone && self.database.has(event).await;
                     assert!(!is_late, "event {number} is in the database, but its client got no ack");
                 }

@@ -4,15 +4,14 @@
 //! archive was begun; their rows are deleted in slices afterwards. So a month's rows are always in its tables, in an archive with the right checksum, or in both. A
 //! restore counts its progress in each transaction, so that an interrupted one continues.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sqlx::SqliteConnection;
-use uuid::Uuid;
 
-use super::commit::{self, Identified};
+use super::commit::{Merge, OldKey};
 use super::months::{self, Archive, MonthState};
-use super::partition::{Partitions, RowKind};
+use super::partition::Partitions;
 use super::read::Pages;
 use super::{LifecycleError, Store, dictionary, roll_up};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source, Written, checksum, parse_line};
@@ -133,50 +132,59 @@ impl Store {
         expected: &Archive,
         events: &Batch,
     ) -> Result<(), LifecycleError> {
+        while let Err(OldKey(months)) = self.try_restore_slice(month, expected, events).await? {
+            self.convert(&months).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_restore_slice(
+        &self,
+        month: Month,
+        expected: &Archive,
+        events: &Batch,
+    ) -> Result<Result<(), OldKey>, LifecycleError> {
         let mut transaction = self.begin().await?;
         let state = months::one(&mut transaction, month).await?;
         if state.and_then(|state| state.archive).as_ref() != Some(expected) {
             return Err(LifecycleError::Changed(month));
         }
+        let mut restored = Ok(());
         if events.is_empty() {
             Partitions::read(&mut transaction).await?.change(&mut transaction, month).await?;
             months::set_archive(&mut transaction, month, None).await?;
         } else {
-            restore_rows(&mut transaction, events).await?;
-            months::add_restored(&mut transaction, month, events.len() as u64).await?;
+            restored = restore_rows(&mut transaction, events.clone()).await?;
+            if restored.is_ok() {
+                months::add_restored(&mut transaction, month, events.len() as u64).await?;
+            }
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(restored)
     }
 }
 
-/// Inserts events that rollups count already. Those that are in the tables too were counted duplicates.
-async fn restore_rows(connection: &mut SqliteConnection, events: &Batch) -> Result<(), sqlx::Error> {
+/// Restores events that rollups count already. Those that are in the tables too were counted twice.
+async fn restore_rows(
+    connection: &mut SqliteConnection,
+    events: Batch,
+) -> Result<Result<(), OldKey>, sqlx::Error> {
     let mut partitions = Partitions::read(connection).await?;
-    let restored = Batch {
-        page_views: commit::only_new(connection, &partitions, RowKind::PageViews, &events.page_views).await?,
-        watches: commit::only_new(connection, &partitions, RowKind::WatchSessions, &events.watches).await?,
-        samples: commit::only_new(connection, &partitions, RowKind::Presence, &events.samples).await?,
-    };
-    let duplicates = Batch {
-        page_views: without(&events.page_views, &restored.page_views),
-        watches: without(&events.watches, &restored.watches),
-        samples: without(&events.samples, &restored.samples),
-    };
-    let ids = dictionary::intern(connection, &[events]).await?;
-    commit::insert_all(connection, &mut partitions, &restored, &ids).await?;
+    let merge = Merge::find(connection, &partitions, events).await?;
+    if let Some(old_key) = merge.old_key(&partitions) {
+        return Ok(Err(old_key));
+    }
+    let Merge { new, known, taken, merged, .. } = &merge;
+    let ids = dictionary::intern(connection, &[new, known, taken, merged]).await?;
+    merge.write(connection, &mut partitions, &ids).await?;
     let mut delta = RollupDelta::default();
-    delta.subtract(&duplicates, &ids);
+    delta.subtract(known, &ids);
+    delta.subtract(taken, &ids);
+    delta.add(merged, &ids);
     // A subtracted event may be the last appearance of a visitor whose rows are restored only now.
-    delta.add_visitors(&restored, &ids);
+    delta.add_visitors(new, &ids);
     roll_up::apply(connection, &partitions, &delta).await?;
-    // The archived and the stored state of a watch session merge.
-    commit::store(connection, &Batch { watches: duplicates.watches, ..Batch::default() }).await?;
-    Ok(())
-}
-
-fn without<T: Identified>(all: &[T], some: &[T]) -> Vec<T> {
-    let some: HashSet<Uuid> = some.iter().map(Identified::id).collect();
-    all.iter().filter(|event| !some.contains(&event.id())).cloned().collect()
+    Ok(Ok(()))
 }
 
 /// Whether all rows of a month are in its tables, and no rollups are rebuilt from them.

@@ -75,6 +75,8 @@ impl Store {
         self.versions.change_all();
         let delete_holds = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
         delete_holds.execute(&mut *self.connection().await?).await?;
+        // The tables that were converted or rewritten still have the visitor's rows.
+        self.drop_retired().await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
         Ok(erased)
@@ -202,6 +204,7 @@ impl<'a> Eraser<'a> {
 
     /// Deletes the visitor's rows of a month, in several transactions.
     async fn erase_month(&mut self, month: Month) -> Result<(), LifecycleError> {
+        self.store.convert(&BTreeSet::from([month])).await?;
         let state = months::one(&mut *self.store.read().await?, month).await?;
         self.clean.extend(state.map(|state| (month, state.changes)));
         let mut pages = Pages::of_visitor(month, ROWS_PER_SLICE, self.number);
@@ -213,28 +216,25 @@ impl<'a> Eraser<'a> {
         Ok(())
     }
 
-    /// Deletes those of the rows that still exist and still belong to the visitor.
+    /// Deletes those of the rows that still exist, as they are now.
     async fn delete(
         &mut self,
         connection: &mut SqliteConnection,
         month: Month,
         found: Batch,
     ) -> Result<(), sqlx::Error> {
-        let views: Vec<_> = found.page_views.iter().map(|view| view.id).collect();
-        let there = read::known(connection, RowKind::PageViews, month, &views).await?;
-        let watches: Vec<_> = found.watches.iter().map(|watch| watch.id).collect();
-        let watches = read::watches_by_id(connection, month, &watches).await?;
         let rows = Batch {
-            page_views: there.into_iter().filter_map(|index| found.page_views.get(index).cloned()).collect(),
-            watches: watches.into_iter().filter(|watch| watch.actor.visitor == *self.visitor).collect(),
+            page_views: read::same(connection, month, found.page_views).await?,
+            watches: read::same(connection, month, found.watches).await?,
             samples: Vec::new(),
         };
+        let ids = dictionary::find(connection, &[&rows]).await?;
         let before = months::one(connection, month).await?.map(|state| state.changes);
         let mut partitions = Partitions::read(connection).await?;
         partitions.change(connection, month).await?;
-        let views: Vec<_> = rows.page_views.iter().map(|view| view.id).collect();
+        let views = read::keys(&rows.page_views, &ids);
         self.erased.page_views += insert::delete(connection, RowKind::PageViews, month, &views).await?;
-        let watches: Vec<_> = rows.watches.iter().map(|watch| watch.id).collect();
+        let watches = read::keys(&rows.watches, &ids);
         self.erased.watch_sessions +=
             insert::delete(connection, RowKind::WatchSessions, month, &watches).await?;
         // No other commit changed the month: this change is the only one.

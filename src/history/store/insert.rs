@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, SqliteConnection};
-use uuid::Uuid;
 
 use super::codec::{json, millis, signed, to_json};
 use super::partition::RowKind;
@@ -71,16 +70,16 @@ pub(super) struct EventRow<'a, T>(pub(super) &'a T, pub(super) &'a DictionaryIds
 
 impl Row for EventRow<'_, PageViewEvent> {
     const COLUMNS: &'static [&'static str] =
-        &["id", "at", "room", "visitor", "path", "title", "referrer", "props", "is_bot"];
-    const KEY: usize = 1;
+        &["id", "visitor", "room", "at", "path", "title", "referrer", "props", "is_bot"];
+    const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(event, ids) = self;
         statement
             .bind(event.id.as_bytes().to_vec())
-            .bind(millis(event.at))
-            .bind(ids.room(&event.actor.room))
             .bind(ids.visitor(&event.actor.visitor))
+            .bind(ids.room(&event.actor.room))
+            .bind(millis(event.at))
             .bind(ids.text(event.path.as_str()))
             .bind(event.title.as_ref().map(|title| ids.text(title.as_str())))
             .bind(event.referrer.as_ref().map(|referrer| ids.text(referrer.as_str())))
@@ -92,8 +91,8 @@ impl Row for EventRow<'_, PageViewEvent> {
 impl Row for EventRow<'_, WatchEvent> {
     const COLUMNS: &'static [&'static str] = &[
         "id",
-        "room",
         "visitor",
+        "room",
         "content",
         "state",
         "at",
@@ -107,7 +106,7 @@ impl Row for EventRow<'_, WatchEvent> {
         "props_at",
         "is_bot",
     ];
-    const KEY: usize = 1;
+    const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(event, ids) = self;
@@ -118,8 +117,8 @@ impl Row for EventRow<'_, WatchEvent> {
         };
         statement
             .bind(event.id.as_bytes().to_vec())
-            .bind(ids.room(&event.actor.room))
             .bind(ids.visitor(&event.actor.visitor))
+            .bind(ids.room(&event.actor.room))
             .bind(ids.text(event.content.as_str()))
             .bind(state)
             .bind(millis(event.at))
@@ -137,7 +136,7 @@ impl Row for EventRow<'_, WatchEvent> {
 
 impl Row for EventRow<'_, TotalSample> {
     const COLUMNS: &'static [&'static str] = &["id", "at", "samples"];
-    const KEY: usize = 1;
+    const KEY: usize = 2;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(total, ids) = self;
@@ -188,15 +187,28 @@ impl From<StoredSample> for RoomSample {
     }
 }
 
-/// Deletes rows by id.
+/// The values of a row's primary key: the id in hexadecimal, and then dictionary ids or a time.
+pub(super) type Key = (String, u64, Option<u64>);
+
+/// The condition that a row of `table` has the [`Key`] in `asked`.
+pub(super) fn has_key(kind: RowKind, table: &str) -> String {
+    let rest = kind.key().iter().enumerate().skip(1);
+    let rest = rest.map(|(index, column)| format!("{table}.{column} = asked.value ->> {index}"));
+    format!("{table}.id = unhex(asked.value ->> 0) AND {}", rest.collect::<Vec<_>>().join(" AND "))
+}
+
+/// Deletes rows by key.
 pub(super) async fn delete(
     connection: &mut SqliteConnection,
     kind: RowKind,
     month: Month,
-    ids: &[Uuid],
+    keys: &[Key],
 ) -> Result<u64, sqlx::Error> {
-    let table = kind.table(month);
-    let statement = format!("DELETE FROM {table} WHERE id IN (SELECT unhex(value) FROM json_each(?1))");
-    let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
-    Ok(sqlx::query(AssertSqlSafe(statement)).bind(json(&ids)?).execute(connection).await?.rows_affected())
+    let (table, key) = (kind.table(month), kind.key().join(", "));
+    let rest = (1..kind.key().len()).map(|index| format!("value ->> {index}"));
+    let rest = rest.collect::<Vec<_>>().join(", ");
+    let statement = format!(
+        "DELETE FROM {table} WHERE ({key}) IN (SELECT unhex(value ->> 0), {rest} FROM json_each(?1))"
+    );
+    Ok(sqlx::query(AssertSqlSafe(statement)).bind(json(keys)?).execute(connection).await?.rows_affected())
 }

@@ -8,6 +8,7 @@ mod backfill;
 pub(crate) mod backup;
 pub(in crate::history) mod codec;
 pub(crate) mod commit;
+mod convert;
 mod database_file;
 pub(super) mod dictionary;
 pub(in crate::history) mod dimensions;
@@ -65,6 +66,7 @@ pub(crate) use saved_holds::SavedHold;
 pub(crate) use status::DatabaseStatus;
 pub(crate) use visitor_data::PersonalData;
 
+use commit::OldKey;
 pub(crate) use database_file::CheckFirst;
 use database_file::{APPLICATION_ID, BUSY_TIMEOUT, DatabaseFile, FileId};
 use readers::{ACQUIRE_TIMEOUT, READERS, ReadConnection, Readers};
@@ -118,6 +120,8 @@ pub struct Store {
     prop_counts: Arc<Semaphore>,
     wal: WriteAheadLog,
     status: DatabaseStatus,
+    /// One permit, which is taken while the tables of a month are converted.
+    conversion: Arc<Semaphore>,
 }
 
 impl Store {
@@ -171,8 +175,8 @@ impl Store {
     fn of(writer: SqlitePool, readers: Readers, file: DatabaseFile, path: &Path, wal_limit: u64) -> Self {
         let status = DatabaseStatus::new(wal_limit.saturating_mul(LARGE_WAL));
         let wal = WriteAheadLog::new(path, wal_limit, status.clone());
-        let prop_counts = Arc::new(Semaphore::new(1));
-        Self { writer, readers, versions: Arc::default(), file, prop_counts, wal, status }
+        let (prop_counts, conversion) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        Self { writer, readers, versions: Arc::default(), file, prop_counts, conversion, wal, status }
     }
 
     /// The state of the database file.
@@ -206,13 +210,20 @@ impl Store {
     }
 
     async fn try_commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
-        let mut transaction = self.begin().await?;
-        let changes = commit::store(&mut transaction, batch).await?;
-        transaction.commit().await?;
-        if !changes.is_empty() {
-            self.versions.change(&changes.rooms, &changes.days);
+        loop {
+            let mut transaction = self.begin().await?;
+            let stored = commit::store(&mut transaction, batch).await?;
+            transaction.commit().await?;
+            match stored {
+                Ok(changes) => {
+                    if !changes.is_empty() {
+                        self.versions.change(&changes.rooms, &changes.days);
+                    }
+                    return Ok(changes);
+                }
+                Err(OldKey(months)) => self.convert(&months).await?,
+            }
         }
-        Ok(changes)
     }
 
     /// Returns the version of all figures. It rises with each change.

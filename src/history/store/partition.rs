@@ -31,12 +31,12 @@ impl RowKind {
     fn columns(self) -> &'static str {
         match self {
             Self::PageViews => {
-                "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, room INTEGER NOT NULL,
+                "id BLOB NOT NULL, at INTEGER NOT NULL, room INTEGER NOT NULL,
                  visitor INTEGER NOT NULL, path INTEGER NOT NULL, title INTEGER, referrer INTEGER, props TEXT,
                  is_bot INTEGER NOT NULL"
             }
             Self::WatchSessions => {
-                "id BLOB NOT NULL PRIMARY KEY, room INTEGER NOT NULL, visitor INTEGER NOT NULL,
+                "id BLOB NOT NULL, room INTEGER NOT NULL, visitor INTEGER NOT NULL,
                  content INTEGER NOT NULL, state TEXT NOT NULL, at INTEGER NOT NULL,
                  watched_ms INTEGER NOT NULL, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
                  position_ms INTEGER, position_at INTEGER, duration_ms INTEGER, props TEXT, props_at INTEGER,
@@ -45,8 +45,26 @@ impl RowKind {
             Self::Presence => {
                 // [[room, present ms, peak, joins, {"mood": ms}], …]; room 0 is the whole hub; trailing fields without
                 // joins or moods are left out
-                "id BLOB NOT NULL PRIMARY KEY, at INTEGER NOT NULL, samples TEXT NOT NULL"
+                "id BLOB NOT NULL, at INTEGER NOT NULL, samples TEXT NOT NULL"
             }
+        }
+    }
+
+    /// The columns of the primary key.
+    pub(super) fn key(self) -> &'static [&'static str] {
+        match self {
+            Self::PageViews | Self::WatchSessions => &["id", "visitor", "room"],
+            Self::Presence => &["id", "at"],
+        }
+    }
+
+    /// The keys. A constraint is the index by visitor, because SQLite renames its index with the table.
+    fn constraints(self) -> &'static str {
+        match self {
+            Self::PageViews | Self::WatchSessions => {
+                "PRIMARY KEY (id, visitor, room), UNIQUE (visitor, id, room)"
+            }
+            Self::Presence => "PRIMARY KEY (id, at)",
         }
     }
 
@@ -64,10 +82,25 @@ impl RowKind {
         format!("{}_{}", self.name(), month.suffix())
     }
 
+    /// The name of the table to which the rows of `month` are copied.
+    pub(super) fn copy(self, month: Month) -> String {
+        format!("{}_new", self.table(month))
+    }
+
+    /// The statement that creates a table, unless it exists.
+    pub(super) fn create(self, table: &str) -> String {
+        let (columns, constraints, options) = (self.columns(), self.constraints(), self.options());
+        format!("CREATE TABLE IF NOT EXISTS {table} ({columns}, {constraints}) {options}")
+    }
+
+    /// The names of the columns.
+    pub(super) fn names(self) -> Vec<&'static str> {
+        self.columns().split(',').filter_map(|column| column.split_whitespace().next()).collect()
+    }
+
     /// The view over all months. Without months it has the columns and no rows.
     fn view(self, months: &BTreeSet<Month>) -> String {
-        let names = self.columns().split(',').filter_map(|column| column.split_whitespace().next());
-        let names: Vec<&str> = names.collect();
+        let names = self.names();
         let tables =
             months.iter().map(|month| format!("SELECT {} FROM {}", names.join(", "), self.table(*month)));
         let tables: Vec<String> = tables.collect();
@@ -86,18 +119,21 @@ pub(super) struct Partitions {
     pub(super) live: BTreeSet<Month>,
     /// Months with month rollups, complete or in progress. Commits change these too.
     summed: BTreeSet<Month>,
+    /// Live months whose tables have the key of an older version. They are [converted](super::convert) before a change.
+    pub(super) old_key: BTreeSet<Month>,
 }
 
 impl Partitions {
     /// Reads the partitions.
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
-        const MONTHS: &str = "SELECT month, is_live, summed <> 'no' FROM months";
-        let rows: Vec<(String, bool, bool)> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
+        const MONTHS: &str = "SELECT month, is_live, summed <> 'no', is_live AND row_key = 0 FROM months";
+        let rows: Vec<(String, bool, bool, bool)> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
         let mut partitions = Self::default();
-        for (month, is_live, is_summed) in rows {
+        for (month, is_live, is_summed, has_old_key) in rows {
             let month: Month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
             partitions.live.extend(is_live.then_some(month));
             partitions.summed.extend(is_summed.then_some(month));
+            partitions.old_key.extend(has_old_key.then_some(month));
         }
         Ok(partitions)
     }
@@ -114,14 +150,13 @@ impl Partitions {
         month: Month,
     ) -> Result<(), sqlx::Error> {
         const COUNT: &str = "
-            INSERT INTO months (month, changes) VALUES (?1, 1)
-            ON CONFLICT DO UPDATE SET is_live = 1, changes = changes + 1";
+            INSERT INTO months (month, changes, row_key) VALUES (?1, 1, 1)
+            ON CONFLICT DO UPDATE SET is_live = 1, changes = changes + 1,
+                                      row_key = CASE WHEN is_live THEN row_key ELSE 1 END";
         sqlx::query(COUNT).bind(month.to_string()).execute(&mut *connection).await?;
         if self.live.insert(month) {
             for kind in RowKind::VARIANTS {
-                let table =
-                    format!("CREATE TABLE {} ({}) {}", kind.table(month), kind.columns(), kind.options());
-                sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
+                sqlx::query(AssertSqlSafe(kind.create(&kind.table(month)))).execute(&mut *connection).await?;
             }
             self.make_views(connection).await?;
         }
@@ -139,6 +174,8 @@ impl Partitions {
             self.make_views(connection).await?;
             for kind in RowKind::VARIANTS {
                 slices::retire(connection, &kind.table(month)).await?;
+                // A conversion may have begun.
+                slices::retire(connection, &kind.copy(month)).await?;
             }
         }
         sqlx::query(DROPPED).bind(month.to_string()).execute(connection).await?;
@@ -152,16 +189,29 @@ impl Partitions {
         connection: &mut SqliteConnection,
         month: Month,
     ) -> Result<(), sqlx::Error> {
+        for kind in RowKind::VARIANTS {
+            let (table, copy) = (kind.table(month), kind.copy(month));
+            let key = kind.key().join(", ");
+            let all = format!("INSERT INTO {copy} SELECT * FROM {table} ORDER BY {key}");
+            for statement in [kind.create(&copy), all] {
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+            }
+        }
+        self.replace(connection, month).await
+    }
+
+    /// Replaces the tables of `month` with their copies.
+    pub(super) async fn replace(
+        &self,
+        connection: &mut SqliteConnection,
+        month: Month,
+    ) -> Result<(), sqlx::Error> {
         // SQLite renames no table while a view refers to a missing one.
         Self::default().make_views(connection).await?;
         for kind in RowKind::VARIANTS {
-            let table = kind.table(month);
-            for statement in [
-                format!("CREATE TABLE {table}_new ({}) {}", kind.columns(), kind.options()),
-                format!("INSERT INTO {table}_new SELECT * FROM {table} ORDER BY id"),
-                format!("DROP TABLE {table}"),
-                format!("ALTER TABLE {table}_new RENAME TO {table}"),
-            ] {
+            let (table, copy) = (kind.table(month), kind.copy(month));
+            for statement in [format!("DROP TABLE {table}"), format!("ALTER TABLE {copy} RENAME TO {table}")]
+            {
                 sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
             }
         }

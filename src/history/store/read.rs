@@ -1,6 +1,7 @@
 //! Reads raw rows as events.
 //!
-//! Rows are read by id, in pages, so that no read transaction is long.
+//! Rows are read in pages, so that no read transaction is long. Their order is that of identities, in which texts count
+//! and not their dictionary ids: it is the same in each database with these events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +12,12 @@ use uuid::Uuid;
 
 use super::codec::{decode_error, from_json, json};
 use super::dictionary;
-use super::insert::StoredSample;
+use super::insert::{Key, StoredSample, has_key};
 use super::partition::{Partitions, RowKind};
 use super::{ReadError, Store};
 use crate::history::calendar::Month;
-use crate::history::event::{Actor, Batch, PageViewEvent, RoomSample, TotalSample, WatchEvent};
-use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId};
+use crate::history::event::{Actor, Batch, Mergeable, PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId, DictionaryIds};
 use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
 
 /// Returns the indexes of those `ids` that have a row in this month. `ids` are sorted.
@@ -48,15 +49,200 @@ pub(super) async fn known(
     Ok(found.into_iter().map(|index| index + start).collect())
 }
 
+/// An event that is stored as a row, with what a statement needs to read it.
+pub(super) trait StoredEvent: Mergeable {
+    /// The kind of its rows.
+    const KIND: RowKind;
+    /// The columns of [`decode`](Self::decode), of a table `raw` and of what is joined.
+    const COLUMNS: &'static str;
+    /// The joins of texts.
+    const JOINS: &'static str;
+    /// The order of identities with the same id: two texts.
+    const ORDER: [&'static str; 2];
+
+    /// Decodes a row.
+    fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error>;
+
+    /// The values of [`ORDER`](Self::ORDER).
+    fn order(&self) -> [String; 2];
+
+    /// The row's key. `ids` must have the texts of the identity.
+    fn key(&self, ids: &DictionaryIds) -> Key;
+
+    /// The events of this kind in a batch.
+    fn of(batch: &Batch) -> &[Self];
+
+    /// A batch of these events.
+    fn batch(events: Vec<Self>) -> Batch;
+}
+
+impl StoredEvent for PageViewEvent {
+    const KIND: RowKind = RowKind::PageViews;
+    const COLUMNS: &'static str = "raw.id, room.text, visitor.text, path.text, title.text, referrer.text, raw.at, raw.props, raw.is_bot";
+    const JOINS: &'static str = "
+         JOIN texts AS room ON room.number = raw.room
+         JOIN visitors AS visitor ON visitor.number = raw.visitor
+         JOIN texts AS path ON path.number = raw.path
+         LEFT JOIN texts AS title ON title.number = raw.title
+         LEFT JOIN texts AS referrer ON referrer.number = raw.referrer";
+    const ORDER: [&'static str; 2] = ["visitor.text", "room.text"];
+
+    fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        page_view(row)
+    }
+
+    fn order(&self) -> [String; 2] {
+        self.actor.order()
+    }
+
+    fn key(&self, ids: &DictionaryIds) -> Key {
+        self.actor.key(self.id, ids)
+    }
+
+    fn of(batch: &Batch) -> &[Self] {
+        &batch.page_views
+    }
+
+    fn batch(page_views: Vec<Self>) -> Batch {
+        Batch { page_views, ..Batch::default() }
+    }
+}
+
+impl StoredEvent for WatchEvent {
+    const KIND: RowKind = RowKind::WatchSessions;
+    const COLUMNS: &'static str =
+        "raw.id, room.text, visitor.text, content.text, raw.state, raw.at, raw.watched_ms, raw.started_at,
+         raw.seen_at, raw.position_ms, raw.position_at, raw.duration_ms, raw.props, raw.props_at, raw.is_bot";
+    const JOINS: &'static str = "
+         JOIN texts AS room ON room.number = raw.room
+         JOIN visitors AS visitor ON visitor.number = raw.visitor
+         JOIN texts AS content ON content.number = raw.content";
+    const ORDER: [&'static str; 2] = ["visitor.text", "room.text"];
+
+    fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        watch(row)
+    }
+
+    fn order(&self) -> [String; 2] {
+        self.actor.order()
+    }
+
+    fn key(&self, ids: &DictionaryIds) -> Key {
+        self.actor.key(self.id, ids)
+    }
+
+    fn of(batch: &Batch) -> &[Self] {
+        &batch.watches
+    }
+
+    fn batch(watches: Vec<Self>) -> Batch {
+        Batch { watches, ..Batch::default() }
+    }
+}
+
+impl StoredEvent for TotalSample {
+    const KIND: RowKind = RowKind::Presence;
+    const COLUMNS: &'static str = "
+        raw.id, raw.at, raw.samples,
+        (SELECT json_group_object(number, text) FROM texts
+         WHERE number IN (SELECT value ->> 0 FROM json_each(raw.samples)))";
+    const JOINS: &'static str = "";
+    const ORDER: [&'static str; 2] = ["format('%015d', raw.at)", "''"];
+
+    fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        sample(row)
+    }
+
+    fn order(&self) -> [String; 2] {
+        [format!("{:015}", self.at.millis()), String::new()]
+    }
+
+    fn key(&self, _: &DictionaryIds) -> Key {
+        (self.id.simple().to_string(), self.at.millis(), None)
+    }
+
+    fn of(batch: &Batch) -> &[Self] {
+        &batch.samples
+    }
+
+    fn batch(samples: Vec<Self>) -> Batch {
+        Batch { samples, ..Batch::default() }
+    }
+}
+
+impl Actor {
+    fn order(&self) -> [String; 2] {
+        [self.visitor.as_str().to_owned(), self.room.as_str().to_owned()]
+    }
+
+    fn key(&self, id: Uuid, ids: &DictionaryIds) -> Key {
+        (id.simple().to_string(), ids.visitor(&self.visitor).into(), Some(ids.room(&self.room).into()))
+    }
+}
+
+/// Returns the keys of events. No row has that of an event whose visitor or room has no dictionary id.
+pub(super) fn keys<T: StoredEvent>(events: &[T], ids: &DictionaryIds) -> Vec<Key> {
+    events.iter().map(|event| event.key(ids)).collect()
+}
+
+/// Reads the rows of a month that have the identity of one of the events.
+pub(super) async fn same<T: StoredEvent>(
+    connection: &mut SqliteConnection,
+    month: Month,
+    events: Vec<T>,
+) -> Result<Vec<T>, sqlx::Error> {
+    let (table, has_key) = (T::KIND.table(month), has_key(T::KIND, "raw"));
+    let statement = format!(
+        "SELECT {} FROM json_each(?1) AS asked CROSS JOIN {table} AS raw ON {has_key} {}",
+        T::COLUMNS,
+        T::JOINS
+    );
+    let batch = T::batch(events);
+    let keys = keys(T::of(&batch), &dictionary::find(connection, &[&batch]).await?);
+    let rows = sqlx::query(AssertSqlSafe(statement)).bind(json(&keys)?).fetch_all(connection).await?;
+    rows.iter().map(T::decode).collect()
+}
+
+/// The position behind the last row of a page: its id, and the texts of its [order](StoredEvent::order).
+type Cursor = (Uuid, [String; 2]);
+
 /// A page: up to `limit` rows behind `after`, optionally of one visitor.
 #[derive(Debug, Clone, Default)]
 struct Page {
-    /// The id of the previous page's last row.
-    after: Option<Uuid>,
+    /// The end of the previous page.
+    after: Option<Cursor>,
     /// Maximum number of rows.
     limit: u32,
     /// The visitor's dictionary id.
     visitor: Option<DictionaryId>,
+}
+
+impl Page {
+    fn statement<T: StoredEvent>(&self, month: Month) -> String {
+        let [first, second] = T::ORDER;
+        let visitor = if self.visitor.is_some() { "AND raw.visitor = ?5" } else { "" };
+        format!(
+            "SELECT {} FROM {} AS raw {}
+             WHERE raw.id >= ?1 AND (raw.id > ?1 OR ({first}, {second}) > (?2, ?3)) {visitor}
+             ORDER BY raw.id, {first}, {second} LIMIT ?4",
+            T::COLUMNS,
+            T::KIND.table(month),
+            T::JOINS
+        )
+    }
+
+    /// Reads the page of a month.
+    async fn read<T: StoredEvent>(
+        &self,
+        connection: &mut SqliteConnection,
+        month: Month,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let (id, order) = self.after.clone().unzip();
+        let (first, second) = order.map(<(String, String)>::from).unzip();
+        let query = sqlx::query(AssertSqlSafe(self.statement::<T>(month))).bind(blob(id));
+        let query = query.bind(first).bind(second).bind(self.limit).bind(self.visitor);
+        query.fetch_all(connection).await?.iter().map(T::decode).collect()
+    }
 }
 
 /// Reads all rows of a month in pages: page views, then watch sessions, then presence samples.
@@ -95,18 +281,12 @@ impl Pages {
         connection: &mut SqliteConnection,
     ) -> Result<Option<Batch>, sqlx::Error> {
         while let Some(kind) = self.kinds.last() {
-            let mut batch = Batch::default();
-            match kind {
-                RowKind::PageViews => {
-                    batch.page_views = page_views(connection, self.month, &self.page).await?;
-                }
-                RowKind::WatchSessions => batch.watches = watches(connection, self.month, &self.page).await?,
-                RowKind::Presence => batch.samples = samples(connection, self.month, &self.page).await?,
-            }
+            let batch = match kind {
+                RowKind::PageViews => self.page_of::<PageViewEvent>(connection).await?,
+                RowKind::WatchSessions => self.page_of::<WatchEvent>(connection).await?,
+                RowKind::Presence => self.page_of::<TotalSample>(connection).await?,
+            };
             if !batch.is_empty() {
-                let last = batch.page_views.last().map(|view| view.id);
-                let last = last.or(batch.watches.last().map(|watch| watch.id));
-                self.page.after = last.or(batch.samples.last().map(|total| total.id));
                 return Ok(Some(batch));
             }
             self.kinds.pop();
@@ -114,136 +294,55 @@ impl Pages {
         }
         Ok(None)
     }
+
+    async fn page_of<T: StoredEvent>(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Batch, sqlx::Error> {
+        let events = self.page.read::<T>(connection, self.month).await?;
+        if let Some(last) = events.last() {
+            self.page.after = Some((last.id(), last.order()));
+        }
+        Ok(T::batch(events))
+    }
 }
 
-/// Reads about `limit` rows from an id on, all of each id, and the id of the next row, or `None` at the end.
+/// Reads about `limit` rows from an id on, all of each id, and the id of the next row, or `None` at the end. Samples are
+/// not read.
 pub(super) async fn from_id(
     connection: &mut SqliteConnection,
     month: Month,
     kind: RowKind,
     from: Uuid,
+    limit: u32,
+) -> Result<(Batch, Option<Uuid>), sqlx::Error> {
+    match kind {
+        RowKind::PageViews => whole_ids::<PageViewEvent>(connection, month, from, limit).await,
+        RowKind::WatchSessions => whole_ids::<WatchEvent>(connection, month, from, limit).await,
+        RowKind::Presence => Ok((Batch::default(), None)),
+    }
+}
+
+async fn whole_ids<T: StoredEvent>(
+    connection: &mut SqliteConnection,
+    month: Month,
+    from: Uuid,
     mut limit: u32,
 ) -> Result<(Batch, Option<Uuid>), sqlx::Error> {
-    let after = from.as_u128().checked_sub(1).map(Uuid::from_u128);
     loop {
-        let page = Page { after, limit, visitor: None };
-        let mut batch = Batch::default();
-        match kind {
-            RowKind::PageViews => batch.page_views = page_views(connection, month, &page).await?,
-            RowKind::WatchSessions => batch.watches = watches(connection, month, &page).await?,
-            RowKind::Presence => {}
+        // No text is smaller than an empty one.
+        let page = Page { after: Some((from, Default::default())), limit, visitor: None };
+        let mut events = page.read::<T>(connection, month).await?;
+        let last = events.last().map(T::id);
+        if events.len() < limit as usize {
+            return Ok((T::batch(events), None));
         }
-        if batch.len() < limit as usize {
-            return Ok((batch, None));
-        }
-        let last = batch.page_views.last().map(|view| view.id);
-        let last = last.or(batch.watches.last().map(|watch| watch.id));
-        batch.page_views.retain(|view| Some(view.id) != last);
-        batch.watches.retain(|watch| Some(watch.id) != last);
-        if !batch.is_empty() {
-            return Ok((batch, last));
+        events.retain(|event| Some(event.id()) != last);
+        if !events.is_empty() {
+            return Ok((T::batch(events), last));
         }
         limit *= 2;
     }
-}
-
-/// Reads page views by id.
-async fn page_views(
-    connection: &mut SqliteConnection,
-    month: Month,
-    page: &Page,
-) -> Result<Vec<PageViewEvent>, sqlx::Error> {
-    let statement = format!(
-        "SELECT id, room.text, visitor.text, path.text, title.text, referrer.text, at, props, is_bot
-         FROM {} AS raw
-         JOIN texts AS room ON room.number = raw.room
-         JOIN visitors AS visitor ON visitor.number = raw.visitor
-         JOIN texts AS path ON path.number = raw.path
-         LEFT JOIN texts AS title ON title.number = raw.title
-         LEFT JOIN texts AS referrer ON referrer.number = raw.referrer
-         WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
-         ORDER BY raw.id LIMIT ?2",
-        RowKind::PageViews.table(month)
-    );
-    fetch(connection, &statement, page).await?.iter().map(page_view).collect()
-}
-
-/// Reads watch sessions by id.
-async fn watches(
-    connection: &mut SqliteConnection,
-    month: Month,
-    page: &Page,
-) -> Result<Vec<WatchEvent>, sqlx::Error> {
-    let statement = format!(
-        "SELECT id, room.text, visitor.text, content.text, state, at, watched_ms, started_at, seen_at,
-                position_ms, position_at, duration_ms, props, props_at, is_bot
-         FROM {} AS raw
-         JOIN texts AS room ON room.number = raw.room
-         JOIN visitors AS visitor ON visitor.number = raw.visitor
-         JOIN texts AS content ON content.number = raw.content
-         WHERE raw.id > ?1 AND (?3 IS NULL OR raw.visitor = ?3)
-         ORDER BY raw.id LIMIT ?2",
-        RowKind::WatchSessions.table(month)
-    );
-    fetch(connection, &statement, page).await?.iter().map(watch).collect()
-}
-
-/// Reads the watch sessions with these ids.
-pub(super) async fn watches_by_id(
-    connection: &mut SqliteConnection,
-    month: Month,
-    ids: &[Uuid],
-) -> Result<Vec<WatchEvent>, sqlx::Error> {
-    let statement = format!(
-        "SELECT raw.id, room.text, visitor.text, content.text, state, at, watched_ms, started_at,
-                seen_at, position_ms, position_at, duration_ms, props, props_at, is_bot
-         FROM json_each(?1) AS asked
-         JOIN {} AS raw ON raw.id = unhex(asked.value)
-         JOIN texts AS room ON room.number = raw.room
-         JOIN visitors AS visitor ON visitor.number = raw.visitor
-         JOIN texts AS content ON content.number = raw.content",
-        RowKind::WatchSessions.table(month)
-    );
-    let ids: Vec<_> = ids.iter().map(|id| id.simple()).collect();
-    let rows = sqlx::query(AssertSqlSafe(statement)).bind(json(&ids)?).fetch_all(connection).await?;
-    rows.iter().map(watch).collect()
-}
-
-/// Reads presence samples by id.
-async fn samples(
-    connection: &mut SqliteConnection,
-    month: Month,
-    page: &Page,
-) -> Result<Vec<TotalSample>, sqlx::Error> {
-    let statement = format!(
-        "SELECT id, at, samples FROM {} AS raw WHERE raw.id > ?1 AND ?3 IS NULL ORDER BY raw.id LIMIT ?2",
-        RowKind::Presence.table(month)
-    );
-    let rows = fetch(connection, &statement, page).await?;
-    let mut names = BTreeMap::<DictionaryId, RoomId>::new();
-    let mut totals = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let samples: Vec<StoredSample> = from_json(row, 2)?;
-        let (mut hub, mut rooms) = (RoomSample::default(), BTreeMap::new());
-        for sample in samples {
-            if sample.room == ALL_ROOMS {
-                hub = sample.into();
-                continue;
-            }
-            let room = match names.get(&sample.room) {
-                Some(room) => room.clone(),
-                None => names.entry(sample.room).or_insert(room(connection, sample.room).await?).clone(),
-            };
-            rooms.insert(room, sample.into());
-        }
-        totals.push(TotalSample { id: id(row)?, at: time(row, 1)?, hub, rooms });
-    }
-    Ok(totals)
-}
-
-async fn room(connection: &mut SqliteConnection, number: DictionaryId) -> Result<RoomId, sqlx::Error> {
-    let name = dictionary::text(connection, number).await?;
-    name.unwrap_or_default().try_into().map_err(decode_error)
 }
 
 /// Returns the visitors' appearances in this month.
@@ -266,22 +365,12 @@ pub(super) async fn appearances(
     Ok(rows.into_iter().map(appearance).collect())
 }
 
-async fn fetch(
-    connection: &mut SqliteConnection,
-    statement: &str,
-    page: &Page,
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    let query =
-        sqlx::query(AssertSqlSafe(statement)).bind(blob(page.after)).bind(page.limit).bind(page.visitor);
-    query.fetch_all(connection).await
-}
-
 /// Encodes an id. `None` sorts before all ids.
 pub(super) fn blob(id: Option<Uuid>) -> Vec<u8> {
     id.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
 }
 
-/// Decodes a row with the columns of [`page_views`].
+/// Decodes a row with the columns of a page view.
 pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewEvent, sqlx::Error> {
     Ok(PageViewEvent {
         id: id(row)?,
@@ -294,7 +383,7 @@ pub(super) fn page_view(row: &SqliteRow) -> Result<PageViewEvent, sqlx::Error> {
     })
 }
 
-/// Decodes a row with the columns of [`watches`].
+/// Decodes a row with the columns of a watch session.
 pub(super) fn watch(row: &SqliteRow) -> Result<WatchEvent, sqlx::Error> {
     let state = match row.try_get(4)? {
         "playing" => WatchState::Playing,
@@ -323,6 +412,22 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchEvent, sqlx::Error> {
         duration_ms,
         props: props_at.map(Time::from_millis).zip(props(row, 12)?),
     })
+}
+
+fn sample(row: &SqliteRow) -> Result<TotalSample, sqlx::Error> {
+    let (samples, names): (Vec<StoredSample>, BTreeMap<DictionaryId, RoomId>) =
+        (from_json(row, 2)?, from_json(row, 3)?);
+    let (mut hub, mut rooms) = (RoomSample::default(), BTreeMap::new());
+    for sample in samples {
+        if sample.room == ALL_ROOMS {
+            hub = sample.into();
+        } else if let Some(room) = names.get(&sample.room) {
+            rooms.insert(room.clone(), sample.into());
+        } else {
+            return Err(sqlx::Error::Decode("a sample of a room without a name".into()));
+        }
+    }
+    Ok(TotalSample { id: id(row)?, at: time(row, 1)?, hub, rooms })
 }
 
 fn id(row: &SqliteRow) -> Result<Uuid, sqlx::Error> {
@@ -390,5 +495,32 @@ impl Store {
     /// Reads the events of a month that has tables.
     pub(crate) fn events(&self, month: Month) -> EventReader {
         EventReader { store: self.clone(), pages: Pages::new(month, ROWS_PER_PAGE) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pages_use_the_keys_of_their_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let mut writer = store.begin().await.unwrap();
+        let month: Month = "2024-02".parse().unwrap();
+        Partitions::read(&mut writer).await.unwrap().change(&mut writer, month).await.unwrap();
+        for (visitor, expected) in [(None, "PRIMARY KEY (id>?)"), (Some(7), "(visitor=? AND id>?)")] {
+            let page = Page { visitor, ..Page::default() };
+            for statement in [page.statement::<PageViewEvent>(month), page.statement::<WatchEvent>(month)] {
+                let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+                let plan: Vec<String> =
+                    plan.fetch_all(&mut *writer).await.unwrap().iter().map(|row| row.get(3)).collect();
+                let raw: Vec<&String> = plan.iter().filter(|step| step.contains(" raw ")).collect();
+                assert!(raw.len() == 1 && raw[0].contains(expected), "{plan:#?}");
+                // Only rows with one id are sorted.
+                let sort = plan.iter().find(|step| step.starts_with("USE TEMP B-TREE"));
+                assert!(sort.unwrap().starts_with("USE TEMP B-TREE FOR LAST "), "{plan:#?}");
+            }
+        }
     }
 }

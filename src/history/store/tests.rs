@@ -18,6 +18,7 @@ use crate::protocol::{RoomId, Time, VisitorId};
 mod archiving;
 mod dimensions;
 mod erasure;
+mod identity;
 mod support;
 
 /// A store on its own file.
@@ -105,39 +106,43 @@ fn referrer(name: &str) -> String {
     format!("https://www.{name}.example/x")
 }
 
-/// A page view is a function of its id, since two with one id must be equal.
+/// A page view, with few ids, so that some have one identity and different records.
 fn page_view() -> impl Strategy<Value = PageViewEvent> {
-    (0..12_u128, time_near_leap_day()).prop_map(|(id, _)| {
-        let name = ["a", "b", "c"][usize::try_from(id).unwrap() % 3];
+    (0..12_u128, 0..3_usize, 0..4_u64).prop_map(|(id, visitor, variant)| {
+        let name = ["a", "b", "c"][visitor];
         let seen = at("2024-02-29T23:20:00Z").plus(u64::try_from(id).unwrap() * 10 * 60_000);
+        // Of the others, two are at the same time, and one is of another month.
+        let seen = seen.minus([0, 0, DAY_MS, 40 * DAY_MS][usize::try_from(variant).unwrap()]);
         let message = serde_json::json!({
             "id": Uuid::from_u128(id << 90 | id), "at": seen,
             // Some paths are whole URLs that are also referrers.
-            "path": if id % 4 == 1 { referrer(name) } else { format!("/{name}") },
+            "path": if id % 4 == 1 { referrer(name) } else { format!("/{name}{variant}") },
             "referrer": (id % 2 == 0).then(|| referrer(name)),
-            "title": (id % 5 == 0).then_some("Title"),
-            "props": (id % 3 == 0).then(|| serde_json::json!({ "plan": name, "n": id % 4, "yes": true })),
+            "title": (id % 5 == 0).then(|| format!("Title {variant}")),
+            "props": (id % 3 == 0).then(|| serde_json::json!({ "plan": name, "n": variant, "yes": true })),
         });
         let message = serde_json::from_value(message).unwrap();
         PageViewEvent::new(actor(name, id % 7 == 3), message, seen).unwrap()
     })
 }
 
+/// A sample, with few ids, so that some come again with other numbers.
 fn total_sample() -> impl Strategy<Value = TotalSample> {
-    (0..10_u128).prop_map(|id| {
+    (0..10_u128, 0..3_u32).prop_map(|(id, variant)| {
         let sample = |people: u32| RoomSample {
             present_ms: 60_000 * u64::from(people),
-            peak: people,
-            joins: 1,
+            peak: people + variant,
+            joins: 3 - variant,
             moods_ms: [("calm".to_owned(), 1_000)].into_iter().filter(|_| id % 2 == 0).collect(),
         };
         let people = u32::try_from(id).unwrap();
         let room = |name: &str| (RoomId::try_from(name).unwrap(), sample(people));
+        let first = usize::from((id + u128::from(variant)) % 3 == 1);
         TotalSample {
             id: Uuid::from_u128(id),
             at: at("2024-02-29T23:50:00Z").plus(u64::from(people) * 3 * 60_000),
             hub: sample(2 * people),
-            rooms: ["a", "b"][usize::from(id % 3 == 1)..].iter().map(|name| room(name)).collect(),
+            rooms: ["a", "b"][first..].iter().map(|name| room(name)).collect(),
         }
     })
 }

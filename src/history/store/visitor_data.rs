@@ -2,20 +2,18 @@
 //!
 //! The tables and the list of archives are read in one snapshot.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use sqlx::Connection;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::dictionary::{self, Dictionary};
 use super::read::Pages;
 use super::{LifecycleError, Store, months};
 use crate::history::archive::{ArchiveError, Archives, LINES, Source, parse_line};
 use crate::history::calendar::Month;
-use crate::history::event::{Batch, PageViewEvent, WatchEvent};
+use crate::history::event::{Batch, Mergeable, merged};
 use crate::history::record::Record;
 use crate::protocol::VisitorId;
 
@@ -34,37 +32,15 @@ pub(crate) struct PersonalData {
     pub archives: Vec<Month>,
 }
 
-/// The events found so far, by id: a row may be both in the tables and in an archive.
-#[derive(Debug, Default)]
-struct Found {
-    views: BTreeMap<Uuid, PageViewEvent>,
-    watches: BTreeMap<Uuid, WatchEvent>,
-}
-
-impl Found {
-    fn add(&mut self, events: Batch) {
-        for view in events.page_views {
-            self.views.entry(view.id).or_insert(view);
-        }
-        for watch in events.watches {
-            let merged = match self.watches.remove(&watch.id) {
-                Some(other) => other.merge(watch),
-                None => watch,
-            };
-            self.watches.insert(merged.id, merged);
-        }
-    }
-
-    fn into_data(self, archives: Vec<Month>) -> PersonalData {
-        let mut views: Vec<PageViewEvent> = self.views.into_values().collect();
-        views.sort_by_key(|view| view.at);
-        let mut watches: Vec<WatchEvent> = self.watches.into_values().collect();
-        watches.sort_by_key(|watch| watch.started_at);
-        PersonalData {
-            page_views: views.iter().map(Record::from).collect(),
-            watch_sessions: watches.iter().map(Record::from).collect(),
-            archives,
-        }
+/// Returns the events as the answer has them. A row may be both in the tables and in an archive.
+fn into_data(events: Batch, archives: Vec<Month>) -> PersonalData {
+    let (mut views, mut watches) = (merged(events.page_views), merged(events.watches));
+    views.sort_by_key(Mergeable::time);
+    watches.sort_by_key(Mergeable::time);
+    PersonalData {
+        page_views: views.iter().map(Record::from).collect(),
+        watch_sessions: watches.iter().map(Record::from).collect(),
+        archives,
     }
 }
 
@@ -81,12 +57,12 @@ impl Store {
         let mut snapshot = connection.begin().await?;
         let number = dictionary::number(&mut snapshot, Dictionary::Visitors, visitor.as_str()).await?;
         let Some(number) = number else { return Ok(PersonalData::default()) };
-        let mut found = Found::default();
+        let mut found = Batch::default();
         let months = months::all(&mut snapshot).await?;
         for state in months.iter().filter(|state| state.is_live) {
             let mut pages = Pages::of_visitor(state.month, ROWS_PER_PAGE, number);
             while let Some(events) = pages.next(&mut snapshot).await? {
-                found.add(events);
+                found.append(events);
             }
         }
         snapshot.rollback().await?;
@@ -97,10 +73,10 @@ impl Store {
             let (rows, _) = visitor_rows(archives.path(&archive.name), visitor).await?;
             if !rows.is_empty() {
                 found_in.push(state.month);
-                found.add(rows);
+                found.append(rows);
             }
         }
-        Ok(found.into_data(found_in))
+        Ok(into_data(found, found_in))
     }
 }
 

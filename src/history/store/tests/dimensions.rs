@@ -9,7 +9,6 @@ use super::*;
 use crate::history::calendar::{Level, Month, QUARTER_MS};
 use crate::history::normalize::{properties, referrer_host};
 use crate::history::store::dimensions::{self, VALUES_LIMIT};
-use crate::history::store::read::Pages;
 
 /// Level, start in quarter hours, room, dimension and value, by name.
 type Key = (i64, u64, String, String, String);
@@ -38,17 +37,6 @@ impl File {
             ((level, u64::try_from(at).unwrap(), room, dimension, value), (count, ms))
         };
         rows.into_iter().map(row).collect()
-    }
-
-    async fn events(&self) -> Batch {
-        let mut all = Batch::default();
-        for month in self.store.live_months().await.unwrap() {
-            let (mut reader, mut pages) = (self.store.read().await.unwrap(), Pages::new(month, 100));
-            while let Some(page) = pages.next(&mut reader).await.unwrap() {
-                all.append(page);
-            }
-        }
-        all
     }
 }
 

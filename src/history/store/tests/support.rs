@@ -63,6 +63,18 @@ pub(super) fn views(views: impl IntoIterator<Item = PageViewEvent>) -> Batch {
 }
 
 impl File {
+    /// All events of all months, in the order of an export.
+    pub(super) async fn events(&self) -> Batch {
+        let mut all = Batch::default();
+        for month in self.store.live_months().await.unwrap() {
+            let mut pages = Pages::new(month, 3);
+            while let Some(events) = pages.read(&self.store).await.unwrap() {
+                all.append(events);
+            }
+        }
+        all
+    }
+
     pub(super) fn archives(&self) -> Archives {
         archives(&self.folder)
     }

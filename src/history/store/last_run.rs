@@ -67,8 +67,7 @@ mod tests {
     async fn only_an_unclean_end_before_another_boot_is_a_crash_of_the_machine() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        let has_crashed =
-            async || machine_has_crashed(&mut *store.connection().await.unwrap()).await.unwrap();
+        let has_crashed = async || machine_has_crashed(&mut store.connection().await.unwrap()).await.unwrap();
         let on_boot = async |id: Option<&str>| {
             let set = sqlx::query("UPDATE last_run SET boot_id = ?1").bind(id);
             set.execute(&mut *store.connection().await.unwrap()).await.unwrap();

@@ -92,7 +92,7 @@ proptest! {
                 plain.store.commit(batch).await.unwrap();
             }
             let run = async { drop(maintain(store, &archives, "2024-06-10T00:00:00Z").await) };
-            run_during(waits, run, async { store.commit(&late).await.unwrap() }).await;
+            Box::pin(run_during(waits, run, async { store.commit(&late).await.unwrap() })).await;
             plain.store.commit(&late).await.unwrap();
             file.expect_correct_rollups().await;
             assert_eq!(file.everything().await, plain.rows().await);
@@ -273,9 +273,9 @@ async fn archived_month_is_deleted_in_many_transactions_and_after_a_crash() {
     let (store, archives) = (&file.store, file.archives());
     let march = month("2024-03");
     for waits in (0..).step_by(9) {
-        let archived = crash_after(waits, store.archive(march, &archives)).await;
+        let finished = crash_after(waits, store.archive(march, &archives)).await;
         assert_eq!(file.everything().await.len(), 530);
-        if archived.is_some() {
+        if finished.is_some() {
             break;
         }
         let is_live = store.live_months().await.unwrap().contains(&march);

@@ -39,7 +39,7 @@ use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
 use crate::transport::accept::AcceptConfig;
 use crate::transport::metrics::TransportMetrics;
-use crate::transport::{Descriptors, Sockets, stall_limit};
+use crate::transport::{self, Descriptors, Sockets, stall_limit};
 
 /// The age of the oldest pending event, beyond two flush intervals, from which on `/health` reports `overdue`.
 const OVERDUE_MARGIN: Duration = Duration::from_secs(10);
@@ -54,11 +54,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let tokens = auth.open()?;
     pages::warn_if_missing();
     let metrics = Metrics::register();
-    if let Some(descriptors) = transport.descriptors {
-        let (sockets, files) = (descriptors.sockets(), descriptors.files());
-        transport.max_connections = transport.max_connections.min(sockets);
-        info!(sockets = transport.max_connections, files, "the limit of open files allows this many sockets");
-    }
+    limit_sockets(&mut transport);
     let sharing = if transport.limits.is_some() { Sharing::Fair } else { Sharing::FirstCome };
     let flush_interval = history.flush_interval;
     // A property that everyone may ask for has rollups, so that the cost of an answer is bounded.
@@ -151,6 +147,15 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let mount = Mount::new(router(app.clone()));
     let History { flush, maintenance, stats_refresh, lock, .. } = history;
     Ok(Server { app, accept, mount, holds, flush, maintenance, background, stats_refresh, lock })
+}
+
+/// Lowers the limit of sockets to what the limit of open files allows.
+fn limit_sockets(transport: &mut transport::Config) {
+    if let Some(descriptors) = transport.descriptors {
+        let (sockets, files) = (descriptors.sockets(), descriptors.files());
+        transport.max_connections = transport.max_connections.min(sockets);
+        info!(sockets = transport.max_connections, files, "the limit of open files allows this many sockets");
+    }
 }
 
 /// The parts of the history, with their tasks.

@@ -143,7 +143,7 @@ async fn disk_that_becomes_read_only_degrades_health_and_recovers() {
 
 #[tokio::test]
 async fn disk_remounted_read_only_degrades_health_and_fails_startup() {
-    let Some(volume) = Volume::mount("4m") else { return };
+    let Some(volume) = Volume::mount("32m") else { return };
     volume.run("mkdir data");
     let url = format!("sqlite://{}/data/hub.db", volume.path().display());
     let settings = [OFTEN, SMALL_QUEUE, ("DATABASE_URL", &url)];

@@ -71,3 +71,35 @@ ALTER TABLE seats ADD COLUMN stopped_at INTEGER;
 
 -- The latest deadline, however often the hub is started. Rows of an older version have none: held_until is final.
 ALTER TABLE seats ADD COLUMN latest INTEGER;
+
+-- Whether rows with properties were erased, so that the month's tables are rewritten: a page that was reorganized may
+-- have copies of deleted rows.
+ALTER TABLE months ADD COLUMN rewrite INTEGER NOT NULL DEFAULT 0;
+
+-- Whether the month's rollups may count rows that an erasure has deleted from its archive: the database was restored
+-- from an older backup.
+ALTER TABLE months ADD COLUMN recount INTEGER NOT NULL DEFAULT 0;
+
+-- The visitors in the month's archive: a Roaring bitmap of their numbers. NULL: unknown.
+ALTER TABLE months ADD COLUMN archived_visitors BLOB;
+
+-- Erasures that have begun. The visitor's id is here until all of their rows are gone.
+CREATE TABLE erasures (
+    number  INTEGER PRIMARY KEY, -- the visitor's
+    id      TEXT NOT NULL,       -- the erasure's in the ledger, which is beside the archives
+    visitor TEXT NOT NULL
+) STRICT;
+
+-- The erasures of the ledger that this database has applied.
+CREATE TABLE applied_erasures (id TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
+
+-- Whether some texts may be unused. An older version left those that only erased or archived rows had.
+CREATE TABLE text_sweep (
+    only_row INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    state    TEXT    NOT NULL CHECK (state IN ('due', 'running', 'done'))
+) STRICT;
+
+INSERT INTO text_sweep VALUES (1, 'due');
+
+-- The texts that commits have used since the sweep began to run.
+CREATE TABLE used_texts (number INTEGER PRIMARY KEY) STRICT;

@@ -31,6 +31,12 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)
 }
 
+/// Opens a file for appending, and creates it if it is missing.
+/// Errors: the system cannot open or create it.
+pub(crate) fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(FILE).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -45,10 +51,11 @@ mod tests {
         let inner = folder.path().join("outer/inner");
         create_folder(&inner).unwrap();
         assert_eq!([mode(&inner), mode(inner.parent().unwrap())], [0o700; 2]);
-        let [first, second] = ["first", "second"].map(|name| inner.join(name));
+        let [first, second, third] = ["first", "second", "third"].map(|name| inner.join(name));
         create(&first).unwrap();
         create_new(&second).unwrap();
-        assert_eq!([mode(&first), mode(&second)], [0o600; 2]);
+        append(&third).unwrap();
+        assert_eq!([mode(&first), mode(&second), mode(&third)], [0o600; 3]);
         fs::set_permissions(&first, PermissionsExt::from_mode(0o640)).unwrap();
         create(&first).unwrap();
         assert_eq!(mode(&first), 0o640);

@@ -127,6 +127,11 @@ impl Archives {
         self.folder.join(name)
     }
 
+    /// The path of the ledger of erasures.
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.path("erasures.jsonl")
+    }
+
     fn draft(&self, month: Month) -> PathBuf {
         self.path(&format!("{}{DRAFT}", Self::name(month)))
     }
@@ -214,7 +219,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Runs blocking file access on a blocking thread.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     path: PathBuf,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T, ArchiveError> {

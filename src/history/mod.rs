@@ -10,6 +10,7 @@ pub(crate) mod capacity;
 pub(crate) mod event;
 pub(crate) mod flush;
 pub(crate) mod journal;
+pub(crate) mod ledger;
 pub(crate) mod lifecycle;
 pub(crate) mod metrics;
 pub(crate) mod normalize;

@@ -3,16 +3,17 @@
 //! Such a request may take long. The others wait in a bounded line with a quota per address, so that the dashboard keeps its
 //! database readers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::ApiError;
 use crate::address::Address;
 use crate::quota::{Permit, Quota, Sharing};
+use crate::sync::lock;
 
 /// The most requests that run, wait, or have an answer that is still being sent. One address has at most three of them.
 const LINE: u64 = 8;
@@ -20,17 +21,32 @@ const LINE: u64 = 8;
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time between two flushes for such requests.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The gate that requests for personal data pass one by one.
 #[derive(Debug)]
 pub(crate) struct PersonalDataGate {
     line: Arc<Quota>,
     turn: Semaphore,
+    /// The time of the last flush. Held for one comparison.
+    flushed: Mutex<Option<Instant>>,
 }
 
 impl PersonalDataGate {
     /// An open gate.
     pub(crate) fn new(sharing: Sharing) -> Self {
-        Self { line: Arc::new(Quota::new(LINE, sharing)), turn: Semaphore::new(1) }
+        Self { line: Arc::new(Quota::new(LINE, sharing)), turn: Semaphore::new(1), flushed: Mutex::default() }
+    }
+
+    /// Whether a request may flush: the last one that did is some seconds ago. Counts as a flush.
+    pub(crate) fn may_flush(&self) -> bool {
+        let (mut flushed, now) = (lock(&self.flushed), Instant::now());
+        let may_flush = flushed.is_none_or(|flushed| now >= flushed + FLUSH_INTERVAL);
+        if may_flush {
+            *flushed = Some(now);
+        }
+        may_flush
     }
 
     /// Waits for the turn of a request from this address. Returns its place in the line, and the turn.
@@ -70,6 +86,14 @@ mod tests {
 
     fn address(last: u8) -> Address {
         Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_flush_at_most_once_in_five_seconds() {
+        let gate = PersonalDataGate::new(Sharing::Fair);
+        assert!(gate.may_flush() && !gate.may_flush());
+        advance(FLUSH_INTERVAL).await;
+        assert!(gate.may_flush() && !gate.may_flush());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Personal data: gives out and erases all that is stored of one visitor.
 //!
-//! Both flush first, so that pending events are part of the answer. Both may take long: see [`super::gate`].
+//! Both flush first, so that pending events are part of the answer; the first page of data at most once in some seconds.
+//! Both may take long: see [`super::gate`].
 
 use std::sync::Arc;
 
@@ -9,31 +10,31 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::access::{AccessControl, PRIVATE};
 use super::error::ApiError;
 use super::gate;
-use super::params::VisitorPath;
+use super::params::{Params, VisitorPath};
 use super::state::PersonalDataState;
 use crate::address::Address;
 use crate::history::lifecycle::MaintenanceError;
-use crate::history::store::{Erased, PersonalData};
+use crate::history::store::{DataCursor, Erased, PersonalData};
 use crate::protocol::VisitorId;
 use crate::protocol::frame::to_json;
 use crate::quota::Permit;
 use crate::rejections::Limit;
 
-/// All data that is stored of a visitor.
+/// A page of the data that is stored of a visitor.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = VisitorData)]
 pub(crate) struct Data {
     visitor: VisitorId,
     #[serde(flatten)]
     stored: PersonalData,
-    /// Events that arrived since the flush.
+    /// Events that are not committed yet.
     pending: usize,
 }
 
@@ -56,17 +57,31 @@ pub(crate) struct Erasure {
     wal_truncated: Option<bool>,
 }
 
-/// `GET /visitors/{visitor}/data`: all data of the visitor, archives included.
+/// The parameters of `GET /visitors/{visitor}/data`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DataParams {
+    /// The `next` of an earlier page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<DataCursor>,
+}
+
+/// `GET /visitors/{visitor}/data`: a page of the visitor's data, archives included.
 pub(crate) async fn data(
     State(state): State<Arc<PersonalDataState>>,
     State(access): State<Arc<AccessControl>>,
     address: Address,
     path: Result<VisitorPath, ApiError>,
+    params: Result<Params<DataParams>, ApiError>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (visitor, place, turn) = admit(&state, &access, address, path, &headers).await?;
-    state.context.journal.flush().await?;
-    let stored = state.store.visitor_data(&visitor, &state.archives).await.map_err(MaintenanceError::from)?;
+    let Params(DataParams { cursor }) = params?;
+    if cursor.is_none() && state.gate.may_flush() {
+        state.context.journal.flush().await?;
+    }
+    let stored = state.store.visitor_data(&visitor, &state.archives, cursor).await;
+    let stored = stored.map_err(MaintenanceError::from)?;
     let pending = state.context.journal.pending_events(&visitor);
     drop(turn);
     let body = gate::body(to_json(&Data { visitor, stored, pending }), place);

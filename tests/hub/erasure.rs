@@ -163,3 +163,139 @@ async fn erasure_is_logged_only_when_it_erased_something() {
     let log = fs::read_to_string(log).unwrap();
     assert_eq!(log.lines().filter(|line| line.contains("erased")).count(), 1, "{log}");
 }
+
+#[tokio::test]
+async fn texts_of_an_erased_visitor_are_gone_from_all_files() {
+    let clock = Clock::manual(Time::from_millis(1_706_600_000_000));
+    let hub = Hub::with(|config| config.clock = clock.clone()).await;
+    let view = |visitor: &str, word: &str| {
+        json!({
+            "id": Uuid::new_v4(), "path": format!("/{word}-path"), "title": format!("Diary of {word}@title"),
+            "visitor": visitor, "room": format!("{word}-room"), "props": { "mail": format!("{word}@prop") },
+            "referrer": format!("https://{word}-host.example/{word}-referrer"),
+        })
+    };
+    let post = async |visitor: &str, word: &str| {
+        hub.post("/page-view?durable=true").json(&view(visitor, word)).send().await.expect(200);
+    };
+    let secrets = ["path", "host", "referrer", "room"].map(|kind| format!("jane-{kind}"));
+    let secrets = || secrets.iter().cloned().chain(["jane@title".to_owned(), "jane@prop".to_owned()]);
+    for _ in 0..2 {
+        for (visitor, word) in [(ZOE, "jane"), (ZOE, "all"), ("ann", "all")] {
+            post(visitor, word).await;
+        }
+        // January is archived.
+        clock.advance(Duration::from_hours(500 * 24));
+        hub.run_maintenance().await;
+    }
+    for secret in secrets() {
+        assert!(!files_with(hub.file().parent().unwrap(), &secret).is_empty(), "{secret}");
+    }
+    hub.delete(DATA).admin().send().await.expect(200);
+    for secret in secrets() {
+        assert_eq!(files_with(hub.file().parent().unwrap(), &secret), Vec::<PathBuf>::new(), "{secret}");
+    }
+    let titles = "SELECT title FROM page_views";
+    assert!(hub.rows(titles).await.iter().all(|title| title == "Diary of all@title"));
+}
+
+#[tokio::test]
+async fn visitor_data_comes_in_pages_and_flushes_at_most_once_in_five_seconds() {
+    let hub = Hub::with(|config| config.history.flush_interval = Duration::from_hours(1)).await;
+    let view = |n: u64| {
+        let props = json!({ "text": "x".repeat(900), "n": n });
+        json!({ "id": Uuid::new_v4(), "path": "/", "visitor": ZOE, "room": "lobby", "props": props })
+    };
+    for slice in 0..60 {
+        let views: Vec<Value> = (0..50).map(|n| view(slice * 50 + n)).collect();
+        hub.post("/page-view?durable=true").json(&json!(views)).send().await.expect(200);
+    }
+    let (mut cursor, mut pages, mut found) = (String::new(), 0, Vec::new());
+    loop {
+        let response = hub.get(&format!("{DATA}{cursor}")).admin().send().await;
+        let page = response.expect(200);
+        assert!(page.to_string().len() < 1_100_000, "a page is bounded");
+        found.extend(
+            page["pageViews"].as_array().unwrap().iter().map(|view| view["props"]["n"].as_u64().unwrap()),
+        );
+        pages += 1;
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("?cursor={next}"),
+            None => break,
+        }
+    }
+    found.sort_unstable();
+    assert!(pages > 2 && found == (0..3_000).collect::<Vec<_>>(), "{pages} pages, {} views", found.len());
+    let bad = hub.get(&format!("{DATA}?cursor=x")).admin().send().await.expect_error(400, "bad-parameter");
+    assert!(bad.contains("cursor"), "{bad}");
+
+    // The first request has flushed just now.
+    hub.post("/page-view").json(&view(0)).send().await.expect(202);
+    let last = hub.get(&format!("{DATA}{cursor}")).admin().send().await.expect(200);
+    let first = hub.get(DATA).admin().send().await.expect(200);
+    assert_eq!((&last["pending"], &first["pending"]), (&json!(1), &json!(1)));
+}
+
+/// A page view of January 2024, as `import` reads it.
+fn old_view(visitor: &str, path: &str) -> String {
+    let view = json!({
+        "type": "page-view", "id": Uuid::new_v4(), "room": "lobby", "visitor": visitor, "path": path,
+        "at": 1_706_600_000_000_u64,
+    });
+    format!("{view}\n")
+}
+
+#[tokio::test]
+async fn hub_of_an_older_backup_erases_again_without_a_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let url = format!("sqlite://{}", at("hub.db"));
+    let run = async |arguments: &[&str]| {
+        let output = Program::run(arguments, &[("DATABASE_URL", &url)]).await;
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        output
+    };
+    fs::write(
+        at("old.jsonl"),
+        [old_view(ZOE, "/secret"), old_view("ann", "/"), old_view("ben", "/")].concat(),
+    )
+    .unwrap();
+    run(&["import", &at("old.jsonl")]).await;
+    fs::remove_file(at("old.jsonl")).unwrap();
+    let hub = Program::start(folder.path(), &[]).await;
+    let view = json!({ "id": Uuid::new_v4(), "path": "/secret", "visitor": ZOE, "room": "lobby" });
+    hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    let report = hub.post("/maintain").admin().send().await.expect(200);
+    assert_eq!(report["archived"], json!([{ "month": "2024-01", "rows": 3 }]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup = elsewhere.path().join("backup.db").display().to_string();
+    run(&["backup", &backup]).await;
+    Request::new(&hub.address, "DELETE", DATA).admin().send().await.expect(200);
+    hub.signal("TERM").await;
+    assert!(hub.wait().await.success());
+    run(&["restore", &backup]).await;
+    for name in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        if name.display().to_string().contains(".replaced-") {
+            fs::remove_file(name).unwrap();
+        }
+    }
+    assert!(!files_with(folder.path(), ZOE).is_empty());
+
+    let hub = Program::start(folder.path(), &[]).await;
+    let report = hub.post("/maintain").admin().send().await.expect(200);
+    let steps = report["steps"].as_object().unwrap();
+    assert!(steps.values().all(|step| step["failures"] == json!([])), "{report}");
+    let data = hub.get(DATA).admin().send().await.expect(200);
+    assert_eq!((&data["pageViews"], &data["archives"]), (&json!([]), &json!([])));
+    for text in [ZOE, "/secret"] {
+        assert_eq!(files_with(folder.path(), text), Vec::<PathBuf>::new(), "{text}");
+    }
+    // Erasing others and importing into that month work.
+    let path = "/visitors/ann/data";
+    let erased = Request::new(&hub.address, "DELETE", path).admin().send().await.expect(200);
+    assert_eq!(erased["erased"]["archives"], json!([{ "month": "2024-01", "rows": 1 }]));
+    let file = elsewhere.path().join("late.jsonl").display().to_string();
+    fs::write(&file, old_view("cleo", "/")).unwrap();
+    run(&["import", &file]).await;
+    run(&["check"]).await;
+}

@@ -126,6 +126,7 @@ pub(crate) async fn run(commands: Commands, worker: MaintenanceWorker) {
 }
 
 async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
+    worker.continue_erasures().await;
     let mut due = Instant::now() + FIRST_RUN;
     loop {
         // A failed send means that the requester has left.
@@ -159,7 +160,7 @@ impl Commands {
 
 impl MaintenanceWorker {
     async fn erase(&self, visitor: &VisitorId) -> Result<Erased, LifecycleError> {
-        let erased = self.store.erase(visitor, &self.archives).await;
+        let erased = self.store.erase(visitor, &self.archives, self.clock.wall()).await;
         match &erased {
             // Debug level, so that erasures of unknown ids do not fill the log.
             Ok(erased) if erased.is_nothing() => debug!("erased a visitor without stored data"),
@@ -169,12 +170,26 @@ impl MaintenanceWorker {
         erased
     }
 
+    /// Continues the erasures that a stop interrupted, or that a database restored from a backup does not have.
+    async fn continue_erasures(&self) {
+        match self.store.continue_erasures(&self.archives, self.clock.wall()).await {
+            Ok(0) => {}
+            Ok(visitors) => {
+                info!(visitors, "finished the erasures of visitors: maintenance overwrites the rest");
+            }
+            Err(error) => warn!(%error, "cannot finish the erasures of visitors: maintenance tries it again"),
+        }
+    }
+
     /// Executes a run: all steps that are due. A step that fails does not stop the others.
     pub(in crate::history) async fn maintain(&self) -> MaintenanceReport {
         use MaintenanceStep as Step;
         let (store, archives, now) = (&self.store, &self.archives, self.clock.wall());
         let report = MaintenanceReport::default();
         let mut run = Run { metrics: &self.metrics, started: Instant::now(), report };
+        if let Some(visitors) = run.step(Step::Erase, store.continue_erasures(archives, now)).await {
+            run.count(Step::Erase, visitors);
+        }
         if let Some(days) = run.step(Step::Quarters, store.drop_quarters(quarters_from(now))).await {
             run.count(Step::Quarters, days);
         }
@@ -185,7 +200,6 @@ impl MaintenanceWorker {
                 run.count(Step::Months, 1);
             }
         }
-        run.step(Step::Restore, store.recover_archives(archives)).await;
         for month in plan.restore {
             if run.step(Step::Restore, store.restore_from(month, archives)).await.is_some() {
                 run.count(Step::Restore, 1);
@@ -205,14 +219,17 @@ impl MaintenanceWorker {
                 run.count(Step::Settle, rows);
             }
         }
-        // What a stop left half deleted.
-        run.step(Step::Archive, store.drop_retired()).await;
-        for month in plan.archive {
+        // An archive would have the rows of visitors who are half erased.
+        let may_archive = run.step(Step::Archive, store.has_pending_erasures()).await == Some(false);
+        for month in plan.archive.into_iter().filter(|_| may_archive) {
             let written = run.step(Step::Archive, store.archive(month, archives)).await.flatten();
             if let Some(written) = written.filter(|written| written.rows > 0) {
                 run.count(Step::Archive, 1);
                 run.report.archived.push(MonthRows { month, rows: written.rows });
             }
+        }
+        if let Some(count) = run.step(Step::Sweep, store.remove_leftovers()).await {
+            run.count(Step::Sweep, count);
         }
         if let Some(freed) = run.step(Step::Vacuum, store.vacuum()).await {
             run.count(Step::Vacuum, freed.pages);

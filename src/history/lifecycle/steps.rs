@@ -17,6 +17,8 @@ use crate::history::store::MonthRows;
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub(crate) enum MaintenanceStep {
+    /// Continues interrupted erasures, and repeats those that a restored database lacks; counts visitors.
+    Erase,
     /// Prunes old rollups of quarter hours; counts days.
     Quarters,
     /// Makes the rollups of months that are over; counts months.
@@ -27,6 +29,8 @@ pub(crate) enum MaintenanceStep {
     Settle,
     /// Archives months after their retention; counts months.
     Archive,
+    /// Deletes what erasures and archives have left; counts tables and texts.
+    Sweep,
     /// Returns free pages to the disk; counts pages.
     Vacuum,
     /// Updates SQLite's table statistics.

@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sqlx::SqliteConnection;
+use tracing::info;
 
 use super::commit::{Merge, OldKey};
 use super::months::{self, Archive, MonthState};
 use super::partition::Partitions;
 use super::read::Pages;
-use super::{LifecycleError, Store, dictionary, roll_up};
+use super::{LifecycleError, Store, dictionary, read, roll_up, used_texts};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source, Written, checksum, parse_line};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
+use crate::history::ledger::Ledger;
 use crate::history::rollup::RollupDelta;
 
 /// Rows per page. Few in tests, so that there are many pages.
@@ -39,6 +41,7 @@ impl Store {
             draft = draft.add(events).await?;
         }
         let written = draft.finish().await?;
+        let visitors = read::visitors(&mut *self.read().await?, month).await?;
 
         let mut transaction = self.begin().await?;
         let now = months::one(&mut transaction, month).await?.filter(is_whole);
@@ -53,8 +56,10 @@ impl Store {
             archives.publish(month, &written.checksum).await?;
             let archive = (Archives::name(month), written.checksum.as_str());
             months::set_archive(&mut transaction, month, Some((&archive.0, archive.1))).await?;
+            months::set_archived_visitors(&mut transaction, month, &visitors).await?;
         }
         Partitions::read(&mut transaction).await?.retire_tables(&mut transaction, month).await?;
+        used_texts::set_sweep_due(&mut transaction).await?;
         transaction.commit().await?;
         self.drop_retired().await?;
         Ok(Some(written))
@@ -63,6 +68,7 @@ impl Store {
     /// Completes or deletes what a crash left in the folder of archives.
     /// Errors: the database or a file operation failed.
     pub(crate) async fn recover_archives(&self, archives: &Archives) -> Result<(), LifecycleError> {
+        self.accept_rewritten(archives).await?;
         let known = self.months().await?.into_iter();
         let known: BTreeMap<Month, _> =
             known.filter_map(|state| Some((state.month, state.archive?.checksum))).collect();
@@ -77,6 +83,31 @@ impl Store {
 }
 
 impl Store {
+    /// Accepts archives with another checksum than recorded, if the ledger says that erasures rewrote them: the database
+    /// was restored from an older backup.
+    async fn accept_rewritten(&self, archives: &Archives) -> Result<(), LifecycleError> {
+        const ACCEPT: &str =
+            "UPDATE months SET checksum = ?3, restored = 0, recount = 1 WHERE month = ?1 AND checksum = ?2";
+        let ledger = Ledger::read(archives).await?;
+        for state in self.months().await? {
+            let Some(archive) = state.archive else { continue };
+            if !ledger.has_rewritten(state.month, &archive.checksum) {
+                continue;
+            }
+            match checksum(archives.path(&archive.name)).await {
+                Ok(found) if ledger.explains(state.month, &archive.checksum, &found) => {
+                    let accept = sqlx::query(ACCEPT).bind(state.month.to_string());
+                    let accept = accept.bind(archive.checksum).bind(&found);
+                    accept.execute(&mut *self.connection().await?).await?;
+                    info!(month = %state.month, "accepted an archive that an erasure has rewritten");
+                }
+                Ok(_) | Err(ArchiveError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Restores the rows of an archived month from `file`, which is not deleted. Rollups count archived rows already. A
     /// row that arrived again since then was counted duplicates, so one count is subtracted.
     /// Errors: the month is not archived, the file is not its archive, or a commit failed. The month stays archived
@@ -117,6 +148,7 @@ impl Store {
     /// Restores a month from the folder of archives, if it is archived.
     /// Errors: its archive is missing or cannot be restored.
     pub(crate) async fn restore_from(&self, month: Month, archives: &Archives) -> Result<(), LifecycleError> {
+        self.accept_rewritten(archives).await?;
         let state = months::one(&mut *self.read().await?, month).await?;
         let Some(archive) = state.and_then(|state| state.archive) else { return Ok(()) };
         archives.finish(month, &archive.checksum).await?;

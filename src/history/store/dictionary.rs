@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::codec::json;
-use super::dimensions;
+use super::{dimensions, used_texts};
 use crate::history::event::Batch;
 use crate::history::normalize::referrer_host;
 use crate::history::rollup::{DictionaryId, DictionaryIds, DimensionRules};
@@ -33,7 +33,8 @@ impl Dictionary {
             }
             Self::Visitors => {
                 "SELECT json_group_array(ifnull((SELECT number FROM visitors
-                                                 WHERE hash = value ->> 0 AND text = value ->> 1), 0))
+                                                 WHERE hash = value ->> 0
+                                                   AND ifnull(text, 'erased-' || hash) = value ->> 1), 0))
                  FROM json_each(?1)"
             }
         }
@@ -56,7 +57,13 @@ impl Dictionary {
 struct Hashed<'a>(i64, &'a str);
 
 impl<'a> Hashed<'a> {
-    fn new(text: &'a str) -> Self {
+    /// An erasure hides a visitor's entry: it has no text, and a random number in place of the hash. Until its rows are
+    /// gone, they are of a visitor with the name `erased-` and this number.
+    fn new(dictionary: Dictionary, text: &'a str) -> Self {
+        let hidden = text.strip_prefix("erased-").and_then(|hash| hash.parse().ok());
+        if let (Dictionary::Visitors, Some(hash)) = (dictionary, hidden) {
+            return Self(hash, text);
+        }
         let digest = Sha256::digest(text.as_bytes());
         let first = digest.first_chunk().copied().unwrap_or_default();
         Self(i64::from_be_bytes(first), text)
@@ -137,6 +144,9 @@ async fn ids(
     texts.extend(hosts.values().map(String::as_str));
     texts.extend(values.iter().map(String::as_str));
     let texts = resolve(connection, Dictionary::Texts, texts, may_add).await?;
+    if may_add {
+        used_texts::record(connection, texts.values().copied()).await?;
+    }
     let visitors = resolve(connection, Dictionary::Visitors, visitors, may_add).await?;
     let host = |(referrer, host): (&str, String)| Some((referrer.into(), *texts.get(host.as_str())?));
     let hosts = hosts.into_iter().filter_map(host).collect();
@@ -149,7 +159,7 @@ async fn resolve(
     texts: HashSet<&str>,
     may_add: bool,
 ) -> Result<HashMap<Box<str>, DictionaryId>, sqlx::Error> {
-    let all: Vec<Hashed> = texts.into_iter().map(Hashed::new).collect();
+    let all: Vec<Hashed> = texts.into_iter().map(|text| Hashed::new(dictionary, text)).collect();
     let mut ids = look_up(connection, dictionary, &all).await?;
     let new: Vec<Hashed> = all.into_iter().filter(|text| !ids.contains_key(text.1)).collect();
     if may_add && !new.is_empty() {
@@ -181,7 +191,7 @@ pub(in crate::history) async fn number(
     dictionary: Dictionary,
     text: &str,
 ) -> Result<Option<DictionaryId>, sqlx::Error> {
-    let found = look_up(connection, dictionary, &[Hashed::new(text)]).await?;
+    let found = look_up(connection, dictionary, &[Hashed::new(dictionary, text)]).await?;
     Ok(found.get(text).copied())
 }
 
@@ -191,7 +201,7 @@ pub(in crate::history) async fn numbers(
     dictionary: Dictionary,
     texts: &[String],
 ) -> Result<Vec<DictionaryId>, sqlx::Error> {
-    let texts: Vec<Hashed> = texts.iter().map(|text| Hashed::new(text)).collect();
+    let texts: Vec<Hashed> = texts.iter().map(|text| Hashed::new(dictionary, text)).collect();
     Ok(look_up(connection, dictionary, &texts).await?.into_values().collect())
 }
 
@@ -202,23 +212,6 @@ pub(in crate::history) async fn text(
 ) -> Result<Option<String>, sqlx::Error> {
     let text = sqlx::query_scalar("SELECT text FROM texts WHERE number = ?1").bind(number);
     Ok(text.fetch_optional(connection).await?.flatten())
-}
-
-/// Overwrites texts in place. Their rows stay, so that SQLite never reuses their ids.
-pub(super) async fn overwrite(
-    connection: &mut SqliteConnection,
-    dictionary: Dictionary,
-    ids: &[DictionaryId],
-) -> Result<(), sqlx::Error> {
-    let table = match dictionary {
-        Dictionary::Texts => "texts",
-        Dictionary::Visitors => "visitors",
-    };
-    let statement = format!(
-        "UPDATE {table} SET hash = NULL, text = NULL WHERE number IN (SELECT value FROM json_each(?1))"
-    );
-    sqlx::query(AssertSqlSafe(statement)).bind(json(ids)?).execute(connection).await?;
-    Ok(())
 }
 
 /// The lookup statement, for the test of query plans.

@@ -3,14 +3,14 @@
 //! A commit adds to the rows of its own values, so its cost does not depend on how many others the period has. The key
 //! begins with the period: new rows go to the end, and the rows of a period are deleted together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use super::codec::{decode_error, json, millis};
 use super::insert::{self, Statement};
-use crate::history::calendar::{Level, Month, QUARTER_MS};
+use crate::history::calendar::{Level, QUARTER_MS};
 use crate::history::rollup::{
     Count, Counted, DictionaryId, Dimension, DimensionKey, DimensionRules, OTHER, RollupProp,
 };
@@ -60,14 +60,10 @@ const HAS_ROW: &str = "
             = (asked.value ->> 0, asked.value ->> 1, asked.value ->> 2, asked.value ->> 3, asked.value ->> 4)))
     FROM json_each(?1) AS asked";
 
-const USED: &str = "
-    SELECT DISTINCT value FROM dimension_rollups
-    WHERE level IN (0, 1, 2) AND at >= ?1 AND at < ?2 AND value <> 0";
-
 /// The statements of commits, erasures and maintenance, for the test of query plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<String> {
-    vec![delete_statement(TABLE), DELETE_BETWEEN.to_owned(), HAS_ROW.to_owned(), USED.to_owned()]
+    vec![delete_statement(TABLE), DELETE_BETWEEN.to_owned(), HAS_ROW.to_owned()]
 }
 
 /// A room, period and dimension.
@@ -157,18 +153,6 @@ pub(super) async fn delete_between(
     let query =
         sqlx::query(DELETE_BETWEEN).bind(number(level)).bind(quarters(from)).bind(quarters(to)).bind(limit);
     Ok(query.execute(connection).await?.rows_affected())
-}
-
-/// Returns the texts that the rollups of a month use: paths, contents, hosts and values of properties.
-pub(super) async fn texts(
-    connection: &mut SqliteConnection,
-    month: Month,
-) -> Result<BTreeSet<DictionaryId>, sqlx::Error> {
-    // In a folded month each room and level has its own values.
-    let (from, to) = (month.start(), month.next().start());
-    let used: Vec<DictionaryId> =
-        sqlx::query_scalar(USED).bind(quarters(from)).bind(quarters(to)).fetch_all(connection).await?;
-    Ok(used.into_iter().collect())
 }
 
 /// Returns the buckets of `table` with more than the allowed values that begin in a range of time.

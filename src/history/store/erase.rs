@@ -1,36 +1,41 @@
 //! Erases a visitor from raw rows, rollups, archives and the dictionary.
 //!
-//! Rows refer to a visitor by dictionary id, so the visitor's id is stored in one place, which is overwritten last.
-//! Until then an interrupted erasure can be continued by a retry. At the end, free pages and the write-ahead log, which
-//! may have copies, are returned to the disk.
+//! After the archives, the visitor's dictionary entry is hidden: later events are those of a new visitor, so that the rows
+//! to delete are a closed set. The table of erasures has the visitor's id until they are gone, so that a retry or
+//! maintenance continues; the ledger beside the archives has its hash, for a database restored from a backup. At the end,
+//! tables that may have copies of deleted properties are rewritten, texts that nothing uses are overwritten, and free
+//! pages and the write-ahead log, which may have copies, are returned to the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
+use super::codec::json;
 use super::dictionary::{self, Dictionary};
 use super::months::{self, Archive, MonthRows, MonthState};
 use super::partition::{Partitions, RowKind};
-use super::read::{self, Pages};
-use super::references::{self, References};
+use super::read::Pages;
+use super::slices::SliceSize;
 use super::visitor_data::{visitor_event, visitor_rows};
-use super::{LifecycleError, Store, insert, roll_up};
+use super::{LifecycleError, Store, roll_up, used_texts};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
 use crate::history::calendar::Month;
-use crate::history::event::Batch;
-use crate::history::rollup::{DictionaryId, RollupKey};
-use crate::protocol::VisitorId;
-
-/// Rows per transaction. Few in tests, so that there are many transactions.
-const ROWS_PER_SLICE: u32 = if cfg!(test) { 3 } else { 2_000 };
+use crate::history::event::{Actor, Batch};
+use crate::history::ledger::Ledger;
+use crate::history::rollup::{DictionaryId, DictionaryIds, RollupKey};
+use crate::protocol::{Time, VisitorId};
 
 /// How long an erasure waits for readers of the write-ahead log.
 const READERS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Visitors per page of a search by hash.
+const VISITORS_PER_PAGE: u32 = 2_000;
 
 /// The result of an erasure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -56,29 +61,158 @@ impl Erased {
     }
 }
 
+/// An erasure that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pending {
+    /// The visitor's dictionary id.
+    number: DictionaryId,
+    /// The erasure's id in the ledger.
+    id: Uuid,
+    visitor: VisitorId,
+}
+
 impl Store {
-    /// Erases a visitor. Does nothing for an unknown visitor.
+    /// Erases a visitor at the time `at`. Does nothing for an unknown visitor.
     /// Errors: the database or a file operation failed, or an archive is missing. A retry continues.
     pub(crate) async fn erase(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
+        at: Time,
     ) -> Result<Erased, LifecycleError> {
         self.recover_archives(archives).await?;
-        let mut reader = self.read().await?;
-        let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
-        drop(reader);
-        let mut erased = match number {
-            Some(number) => Eraser::new(self, archives, visitor, number).run().await?,
-            None => Erased::default(),
-        };
-        self.versions.change_all();
-        let delete_holds = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
-        delete_holds.execute(&mut *self.connection().await?).await?;
-        // The tables that were converted or rewritten still have the visitor's rows.
-        self.drop_retired().await?;
+        self.begin_erasure(visitor, archives, at).await?;
+        let mut pending = self.pending_erasures().await?;
+        pending.retain(|pending| pending.visitor == *visitor);
+        let mut erased = self.erase_pending(pending, archives, at).await?;
+        delete_holds(&mut *self.connection().await?, visitor).await?;
+        self.remove_leftovers().await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
+        Ok(erased)
+    }
+
+    /// Continues interrupted erasures, and repeats those of the ledger that the database does not have. Returns how many
+    /// visitors were erased.
+    /// Errors: those of [`erase`](Self::erase).
+    pub(crate) async fn continue_erasures(
+        &self,
+        archives: &Archives,
+        at: Time,
+    ) -> Result<u64, LifecycleError> {
+        self.recover_archives(archives).await?;
+        self.repeat_erasures(archives).await?;
+        let pending = self.pending_erasures().await?;
+        let count = pending.len() as u64;
+        self.erase_pending(pending, archives, at).await?;
+        self.correct_rollups(archives).await?;
+        Ok(count)
+    }
+
+    /// Whether erasures have begun and not ended.
+    pub(crate) async fn has_pending_erasures(&self) -> Result<bool, LifecycleError> {
+        Ok(!self.pending_erasures().await?.is_empty())
+    }
+
+    /// Deletes what erasures and archiving have left: retired tables, copies of deleted rows, and unused texts. Returns
+    /// how many tables and texts.
+    /// Errors: the database failed. A retry continues.
+    pub(crate) async fn remove_leftovers(&self) -> Result<u64, LifecycleError> {
+        Ok(self.drop_retired().await? + self.rewrite_months().await? + self.sweep_texts().await?)
+    }
+
+    /// Records that the erasure of a known visitor begins, in the ledger and in the database.
+    async fn begin_erasure(
+        &self,
+        visitor: &VisitorId,
+        archives: &Archives,
+        at: Time,
+    ) -> Result<(), LifecycleError> {
+        const HAS_BEGUN: &str = "SELECT count(*) FROM erasures WHERE number = ?1";
+        let mut reader = self.read().await?;
+        let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
+        let Some(number) = number else { return Ok(()) };
+        let has_begun: i64 = sqlx::query_scalar(HAS_BEGUN).bind(number).fetch_one(&mut *reader).await?;
+        let months = months::all(&mut reader).await?;
+        drop(reader);
+        // Checked first: if an archive is missing, nothing is changed.
+        for archive in months.iter().filter_map(|state| state.archive.as_ref()) {
+            Source::open(archives.path(&archive.name)).await?;
+        }
+        if has_begun == 0 {
+            let id = Uuid::new_v4();
+            Ledger::read(archives).await?.add((id, visitor, at), None).await?;
+            let pending = Pending { number, id, visitor: visitor.clone() };
+            let mut transaction = self.begin().await?;
+            add_pending(&mut transaction, &pending).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn pending_erasures(&self) -> Result<Vec<Pending>, LifecycleError> {
+        const PENDING: &str = "SELECT number, id, visitor FROM erasures ORDER BY number";
+        let rows: Vec<(DictionaryId, String, String)> =
+            sqlx::query_as(PENDING).fetch_all(&mut *self.read().await?).await?;
+        let decode = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
+        let pending = rows.into_iter().map(|(number, id, visitor)| {
+            let id = id.parse().map_err(|error| decode(Box::new(error)))?;
+            let visitor = VisitorId::try_from(visitor).map_err(|error| decode(Box::new(error)))?;
+            Ok(Pending { number, id, visitor })
+        });
+        Ok(pending.collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// Begins the erasures of the ledger that this database does not have: it was restored from an older backup.
+    async fn repeat_erasures(&self, archives: &Archives) -> Result<(), LifecycleError> {
+        const KNOWN: &str = "SELECT id FROM applied_erasures UNION SELECT id FROM erasures";
+        const VISITORS: &str = "
+            SELECT number, text FROM visitors WHERE number > ?1 AND text IS NOT NULL ORDER BY number LIMIT ?2";
+        let ledger = Ledger::read(archives).await?;
+        let known: Vec<String> = sqlx::query_scalar(KNOWN).fetch_all(&mut *self.read().await?).await?;
+        let known: BTreeSet<Uuid> = known.iter().filter_map(|id| id.parse().ok()).collect();
+        let mut unknown: BTreeSet<Uuid> = ledger.ids().filter(|id| !known.contains(id)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let page = sqlx::query_as(VISITORS).bind(after).bind(VISITORS_PER_PAGE);
+            let page: Vec<(DictionaryId, String)> = page.fetch_all(&mut *self.read().await?).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (number, text) in page {
+                let id = ledger.erasure_of(&text, |id| unknown.contains(id));
+                if let (Some(id), Ok(visitor)) = (id, VisitorId::try_from(text)) {
+                    found.push(Pending { number, id, visitor });
+                }
+            }
+        }
+        let mut transaction = self.begin().await?;
+        for pending in &found {
+            unknown.remove(&pending.id);
+            add_pending(&mut transaction, pending).await?;
+        }
+        for id in unknown {
+            set_applied(&mut transaction, id).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    async fn erase_pending(
+        &self,
+        pending: Vec<Pending>,
+        archives: &Archives,
+        at: Time,
+    ) -> Result<Erased, LifecycleError> {
+        let mut erased = Erased::default();
+        for pending in pending {
+            let mut run = Eraser { store: self, archives, at, pending, erased, rollups: BTreeSet::new() };
+            run.run().await?;
+            erased = run.erased;
+            erased.rollups += run.rollups.len();
+            self.versions.change_all();
+        }
         Ok(erased)
     }
 
@@ -95,43 +229,59 @@ impl Store {
     }
 }
 
+async fn add_pending(connection: &mut SqliteConnection, pending: &Pending) -> Result<(), sqlx::Error> {
+    const ADD: &str = "INSERT OR IGNORE INTO erasures (number, id, visitor) VALUES (?1, ?2, ?3)";
+    let query = sqlx::query(ADD).bind(pending.number).bind(pending.id.to_string());
+    query.bind(pending.visitor.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+async fn set_applied(connection: &mut SqliteConnection, id: Uuid) -> Result<(), sqlx::Error> {
+    const ADD: &str = "INSERT OR IGNORE INTO applied_erasures (id) VALUES (?1)";
+    sqlx::query(ADD).bind(id.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+async fn delete_holds(connection: &mut SqliteConnection, visitor: &VisitorId) -> Result<(), sqlx::Error> {
+    let delete = sqlx::query("DELETE FROM seats WHERE visitor = ?1").bind(visitor.as_str());
+    delete.execute(connection).await?;
+    Ok(())
+}
+
 /// An erasure in progress.
 struct Eraser<'a> {
     store: &'a Store,
     archives: &'a Archives,
-    visitor: &'a VisitorId,
-    number: DictionaryId,
+    at: Time,
+    pending: Pending,
     erased: Erased,
     /// Changed rollups.
     rollups: BTreeSet<RollupKey>,
-    /// The change counter of each month in which the visitor has no rows left.
-    clean: BTreeMap<Month, i64>,
 }
 
-impl<'a> Eraser<'a> {
-    fn new(store: &'a Store, archives: &'a Archives, visitor: &'a VisitorId, number: DictionaryId) -> Self {
-        let (rollups, clean) = (BTreeSet::new(), BTreeMap::new());
-        Self { store, archives, visitor, number, erased: Erased::default(), rollups, clean }
+impl Eraser<'_> {
+    async fn run(&mut self) -> Result<(), LifecycleError> {
+        // Archives have no lines of a visitor who is hidden.
+        if self.is_visible().await? {
+            let months = self.unsplit_months().await?;
+            for state in &months {
+                if let Some(archive) = &state.archive {
+                    self.erase_archive(state.month, archive).await?;
+                }
+            }
+            self.erase_remaining_files(&months).await?;
+            self.hide().await?;
+        }
+        for month in Partitions::read(&mut *self.store.read().await?).await?.live {
+            self.erase_month(month).await?;
+        }
+        self.end().await
     }
 
-    async fn run(mut self) -> Result<Erased, LifecycleError> {
-        let months = self.unsplit_months().await?;
-        // Checked first: if an archive is missing, nothing is changed.
-        for archive in months.iter().filter_map(|state| state.archive.as_ref()) {
-            Source::open(self.archives.path(&archive.name)).await?;
-        }
-        for state in &months {
-            if let Some(archive) = &state.archive {
-                self.erase_archive(state.month, archive).await?;
-            }
-        }
-        self.erase_remaining_files(&months).await?;
-        for state in months.iter().filter(|state| state.is_live) {
-            self.erase_month(state.month).await?;
-        }
-        self.erase_texts().await?;
-        self.erased.rollups = self.rollups.len();
-        Ok(self.erased)
+    async fn is_visible(&self) -> Result<bool, LifecycleError> {
+        const IS_VISIBLE: &str = "SELECT text IS NOT NULL FROM visitors WHERE number = ?1";
+        let visible = sqlx::query_scalar(IS_VISIBLE).bind(self.pending.number);
+        Ok(visible.fetch_optional(&mut *self.store.read().await?).await?.unwrap_or_default())
     }
 
     /// Returns all months, after restoring those that are both in tables and in an archive.
@@ -143,11 +293,15 @@ impl<'a> Eraser<'a> {
         self.store.months().await
     }
 
-    /// Rewrites an archive without the visitor's lines. The database records the new checksum before the rename, so
-    /// that recovery after a crash can decide by the checksum.
+    /// Rewrites an archive without the visitor's lines. The ledger and then the database record the new checksum before
+    /// the rename, so that recovery after a crash can decide by the checksum.
     async fn erase_archive(&mut self, month: Month, archive: &Archive) -> Result<(), LifecycleError> {
-        let path = self.archives.path(&archive.name);
-        let (rows, found) = visitor_rows(path.clone(), self.visitor).await?;
+        let (path, number) = (self.archives.path(&archive.name), self.pending.number);
+        let visitors = months::archived_visitors(&mut *self.store.read().await?, month).await?;
+        if visitors.as_ref().is_some_and(|visitors| !visitors.contains(number)) {
+            return Ok(());
+        }
+        let (rows, found) = visitor_rows(path.clone(), &self.pending.visitor).await?;
         if found != archive.checksum {
             let expected = archive.checksum.clone();
             return Err(ArchiveError::Checksum { path, expected, found }.into());
@@ -155,7 +309,7 @@ impl<'a> Eraser<'a> {
         if rows.is_empty() {
             return Ok(());
         }
-        let checksum = self.draft_without(month, path).await?;
+        let checksum = self.draft_without(month, path, &found).await?;
         let mut transaction = self.store.begin().await?;
         let now = months::one(&mut transaction, month).await?.and_then(|state| state.archive);
         if now.as_ref() != Some(archive) {
@@ -163,6 +317,11 @@ impl<'a> Eraser<'a> {
         }
         self.subtract(&mut transaction, &rows).await?;
         months::set_archive(&mut transaction, month, Some((&archive.name, &checksum))).await?;
+        if let Some(mut visitors) = visitors {
+            visitors.remove(number);
+            months::set_archived_visitors(&mut transaction, month, &visitors).await?;
+        }
+        used_texts::set_sweep_due(&mut transaction).await?;
         transaction.commit().await?;
         self.archives.publish(month, &checksum).await?;
         self.erased.archives.push(MonthRows { month, rows: rows.len() as u64 });
@@ -176,76 +335,104 @@ impl<'a> Eraser<'a> {
                 continue;
             }
             let path = self.archives.path(&Archives::name(month));
-            let (rows, _) = visitor_rows(path.clone(), self.visitor).await?;
+            let (rows, found) = visitor_rows(path.clone(), &self.pending.visitor).await?;
             if !rows.is_empty() {
-                let checksum = self.draft_without(month, path).await?;
+                let checksum = self.draft_without(month, path, &found).await?;
                 self.archives.publish(month, &checksum).await?;
             }
         }
         Ok(())
     }
 
-    /// Writes the draft of an archive without the visitor's lines, and returns its checksum.
-    async fn draft_without(&self, month: Month, path: PathBuf) -> Result<String, ArchiveError> {
+    /// Writes the draft of an archive without the visitor's lines. Records its checksum in the ledger, and returns it.
+    async fn draft_without(&self, month: Month, path: PathBuf, from: &str) -> Result<String, ArchiveError> {
         let mut source = Source::open(path).await?;
         let mut draft = Draft::start(self.archives, month).await?;
         loop {
-            let visitor = self.visitor.clone();
+            let visitor = self.pending.visitor.clone();
             let read = move |line: &str| Ok((line.to_owned(), visitor_event(line, &visitor)?.is_empty()));
             let (rest, lines) = source.next(LINES, read).await?;
             source = rest;
             if lines.is_empty() {
-                return Ok(draft.finish().await?.checksum);
+                break;
             }
             let others = lines.into_iter().filter(|(_, is_other)| *is_other);
             draft = draft.add_lines(others.map(|(line, _)| line).collect()).await?;
         }
+        let to = draft.finish().await?.checksum;
+        let ledger = Ledger::read(self.archives).await?;
+        ledger.add((self.pending.id, &self.pending.visitor, self.at), Some((month, from, &to))).await?;
+        Ok(to)
     }
 
-    /// Deletes the visitor's rows of a month, in several transactions.
+    /// Hides the visitor's dictionary entry: its text goes, and a random number takes the place of its hash. The row gets
+    /// no longer, so that its page is not reorganized.
+    async fn hide(&self) -> Result<(), LifecycleError> {
+        const HIDE: &str = "UPDATE visitors SET text = NULL, hash = ?2 WHERE number = ?1";
+        let [_, _, bytes @ .., _, _, _, _, _, _, _, _] = Uuid::new_v4().into_bytes();
+        let random = bytes.into_iter().fold(0_i64, |number, byte| number << 8 | i64::from(byte)) >> 1;
+        let mut transaction = self.store.begin().await?;
+        sqlx::query(HIDE).bind(self.pending.number).bind(random).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Deletes the visitor's rows of a month in slices.
     async fn erase_month(&mut self, month: Month) -> Result<(), LifecycleError> {
         self.store.convert(&BTreeSet::from([month])).await?;
-        let state = months::one(&mut *self.store.read().await?, month).await?;
-        self.clean.extend(state.map(|state| (month, state.changes)));
-        let mut pages = Pages::of_visitor(month, ROWS_PER_SLICE, self.number);
-        while let Some(found) = pages.read(self.store).await? {
+        let mut size = SliceSize::rows();
+        loop {
+            let mut page = Pages::of_visitor(month, size.get(), self.pending.number);
+            let Some(rows) = page.read(self.store).await? else { return Ok(()) };
             let mut transaction = self.store.begin().await?;
-            self.delete(&mut transaction, month, found).await?;
-            transaction.commit().await?;
+            let started = Instant::now();
+            if self.delete(&mut transaction, month, &rows).await? {
+                transaction.commit().await?;
+            }
+            size.adapt(started.elapsed());
         }
-        Ok(())
     }
 
-    /// Deletes those of the rows that still exist, as they are now.
+    /// Deletes rows, and subtracts them from the rollups. Returns false if some do not exist any more.
     async fn delete(
         &mut self,
         connection: &mut SqliteConnection,
         month: Month,
-        found: Batch,
-    ) -> Result<(), sqlx::Error> {
-        let rows = Batch {
-            page_views: read::same(connection, month, found.page_views).await?,
-            watches: read::same(connection, month, found.watches).await?,
-            samples: Vec::new(),
-        };
-        let ids = dictionary::find(connection, &[&rows]).await?;
-        let before = months::one(connection, month).await?.map(|state| state.changes);
-        let mut partitions = Partitions::read(connection).await?;
-        partitions.change(connection, month).await?;
-        let views = read::keys(&rows.page_views, &ids);
-        self.erased.page_views += insert::delete(connection, RowKind::PageViews, month, &views).await?;
-        let watches = read::keys(&rows.watches, &ids);
-        self.erased.watch_sessions +=
-            insert::delete(connection, RowKind::WatchSessions, month, &watches).await?;
-        // No other commit changed the month: this change is the only one.
-        if before == self.clean.get(&month).copied() {
-            self.clean.entry(month).and_modify(|changes| *changes += 1);
+        rows: &Batch,
+    ) -> Result<bool, sqlx::Error> {
+        const REWRITE: &str = "UPDATE months SET rewrite = 1 WHERE month = ?1";
+        Partitions::read(connection).await?.change(connection, month).await?;
+        let ids = dictionary::find(connection, &[rows]).await?;
+        let views = rows.page_views.iter().map(|view| key(view.id, &view.actor, &ids)).collect();
+        let views = self.delete_rows(connection, RowKind::PageViews.table(month), views).await?;
+        let watches = rows.watches.iter().map(|watch| key(watch.id, &watch.actor, &ids)).collect();
+        let watches = self.delete_rows(connection, RowKind::WatchSessions.table(month), watches).await?;
+        if views + watches != rows.len() as u64 {
+            return Ok(false);
         }
-        self.subtract(connection, &rows).await?;
-        if references::are_in_rows(&rows, self.visitor) {
-            partitions.rewrite(connection, month).await?;
+        self.subtract(connection, rows).await?;
+        let has_props = rows.page_views.iter().any(|view| view.props.is_some())
+            || rows.watches.iter().any(|watch| watch.props.is_some());
+        if has_props {
+            sqlx::query(REWRITE).bind(month.to_string()).execute(&mut *connection).await?;
         }
-        Ok(())
+        used_texts::set_sweep_due(connection).await?;
+        self.erased.page_views += views;
+        self.erased.watch_sessions += watches;
+        Ok(true)
+    }
+
+    async fn delete_rows(
+        &self,
+        connection: &mut SqliteConnection,
+        table: String,
+        keys: Vec<(String, DictionaryId)>,
+    ) -> Result<u64, sqlx::Error> {
+        let delete = format!(
+            "DELETE FROM {table} WHERE visitor = ?1 AND (id, room) IN
+                 (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?2))"
+        );
+        let query = sqlx::query(AssertSqlSafe(delete)).bind(self.pending.number).bind(json(&keys)?);
+        Ok(query.execute(connection).await?.rows_affected())
     }
 
     /// Subtracts deleted rows from the rollups.
@@ -254,41 +441,21 @@ impl<'a> Eraser<'a> {
         Ok(())
     }
 
-    /// Whether rows were added to the month since its last deletion.
-    fn has_changed(&self, state: &MonthState) -> bool {
-        state.is_live && self.clean.get(&state.month) != Some(&state.changes)
-    }
-
-    /// Overwrites the visitor's id and the texts that no other row uses. Rows that arrived meanwhile are erased first.
-    async fn erase_texts(&mut self) -> Result<(), LifecycleError> {
-        let (mut references, mut looked_at) = (References::default(), BTreeMap::new());
-        references.find(&mut *self.store.read().await?, self.visitor).await?;
-        for state in self.store.months().await? {
-            references.look_in(&mut *self.store.read().await?, state.month).await?;
-            looked_at.insert(state.month, state.changes);
-        }
-        for state in self.store.months().await? {
-            if self.has_changed(&state) {
-                self.erase_month(state.month).await?;
-            }
-        }
+    /// Ends the erasure: no row has the visitor's number any more.
+    async fn end(&self) -> Result<(), LifecycleError> {
+        const UNLINK: &str = "UPDATE visitors SET hash = NULL WHERE number = ?1";
+        const END: &str = "DELETE FROM erasures WHERE number = ?1";
         let mut transaction = self.store.begin().await?;
-        references.find(&mut transaction, self.visitor).await?;
-        for state in months::all(&mut transaction).await? {
-            let has_changed = self.has_changed(&state);
-            if has_changed {
-                let mut pages = Pages::of_visitor(state.month, ROWS_PER_SLICE, self.number);
-                while let Some(found) = pages.next(&mut transaction).await? {
-                    self.delete(&mut transaction, state.month, found).await?;
-                }
-            }
-            if has_changed || looked_at.get(&state.month) != Some(&state.changes) {
-                references.look_in(&mut transaction, state.month).await?;
-            }
+        for statement in [UNLINK, END] {
+            sqlx::query(statement).bind(self.pending.number).execute(&mut *transaction).await?;
         }
-        references.overwrite_unused(&mut transaction).await?;
-        dictionary::overwrite(&mut transaction, Dictionary::Visitors, &[self.number]).await?;
-        transaction.commit().await?;
-        Ok(())
+        set_applied(&mut transaction, self.pending.id).await?;
+        delete_holds(&mut transaction, &self.pending.visitor).await?;
+        Ok(transaction.commit().await?)
     }
+}
+
+/// What identifies a row of the visitor: its id in hexadecimal, and its room.
+fn key(id: Uuid, actor: &Actor, ids: &DictionaryIds) -> (String, DictionaryId) {
+    (id.simple().to_string(), ids.room(&actor.room))
 }

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeSet;
 
+use roaring::RoaringBitmap;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 use utoipa::ToSchema;
 
+use super::codec::{from_visitors, to_visitors};
 use super::{LifecycleError, ReadError, Store, dimensions};
 use crate::history::calendar::Month;
 use crate::history::rollup::Counted;
@@ -135,6 +137,44 @@ pub(super) async fn set_counted(
     let counted = counted.map(dimensions::encode);
     sqlx::query(SET).bind(month.to_string()).bind(counted).execute(connection).await?;
     Ok(())
+}
+
+/// The visitors in a month's archive, or `None` if it was written by an older version.
+pub(super) async fn archived_visitors(
+    connection: &mut SqliteConnection,
+    month: Month,
+) -> Result<Option<RoaringBitmap>, sqlx::Error> {
+    const VISITORS: &str = "SELECT archived_visitors FROM months WHERE month = ?1";
+    let visitors = sqlx::query_scalar(VISITORS).bind(month.to_string());
+    let visitors: Option<Option<Vec<u8>>> = visitors.fetch_optional(connection).await?;
+    visitors.flatten().map(|visitors| to_visitors(&visitors)).transpose()
+}
+
+/// Records the visitors in a month's archive.
+pub(super) async fn set_archived_visitors(
+    connection: &mut SqliteConnection,
+    month: Month,
+    visitors: &RoaringBitmap,
+) -> Result<(), sqlx::Error> {
+    const SET: &str = "UPDATE months SET archived_visitors = ?2 WHERE month = ?1";
+    sqlx::query(SET).bind(month.to_string()).bind(from_visitors(visitors)).execute(connection).await?;
+    Ok(())
+}
+
+/// The months with tables that are to be rewritten after an erasure.
+pub(super) async fn to_rewrite(connection: &mut SqliteConnection) -> Result<Vec<Month>, sqlx::Error> {
+    named(connection, "SELECT month FROM months WHERE is_live AND rewrite ORDER BY month").await
+}
+
+/// The months whose rollups may count rows that an erasure has deleted from the archive.
+pub(super) async fn to_recount(connection: &mut SqliteConnection) -> Result<Vec<Month>, sqlx::Error> {
+    named(connection, "SELECT month FROM months WHERE recount ORDER BY month").await
+}
+
+async fn named(connection: &mut SqliteConnection, query: &'static str) -> Result<Vec<Month>, sqlx::Error> {
+    let months: Vec<String> = sqlx::query_scalar(query).fetch_all(connection).await?;
+    let parse = |month: String| month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)));
+    months.into_iter().map(parse).collect()
 }
 
 /// Adds to the number of restored lines.

@@ -169,7 +169,7 @@ impl Partitions {
         connection: &mut SqliteConnection,
         month: Month,
     ) -> Result<(), sqlx::Error> {
-        const DROPPED: &str = "UPDATE months SET is_live = 0 WHERE month = ?1";
+        const DROPPED: &str = "UPDATE months SET is_live = 0, rewrite = 0 WHERE month = ?1";
         if self.live.remove(&month) {
             self.make_views(connection).await?;
             for kind in RowKind::VARIANTS {
@@ -182,24 +182,6 @@ impl Partitions {
         Ok(())
     }
 
-    /// Rewrites the tables of `month`, so that no deleted data is left in them: a page that SQLite has reused may keep
-    /// pieces of its earlier content.
-    pub(super) async fn rewrite(
-        &self,
-        connection: &mut SqliteConnection,
-        month: Month,
-    ) -> Result<(), sqlx::Error> {
-        for kind in RowKind::VARIANTS {
-            let (table, copy) = (kind.table(month), kind.copy(month));
-            let key = kind.key().join(", ");
-            let all = format!("INSERT INTO {copy} SELECT * FROM {table} ORDER BY {key}");
-            for statement in [kind.create(&copy), all] {
-                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
-            }
-        }
-        self.replace(connection, month).await
-    }
-
     /// Replaces the tables of `month` with their copies.
     pub(super) async fn replace(
         &self,
@@ -210,15 +192,15 @@ impl Partitions {
         Self::default().make_views(connection).await?;
         for kind in RowKind::VARIANTS {
             let (table, copy) = (kind.table(month), kind.copy(month));
-            for statement in [format!("DROP TABLE {table}"), format!("ALTER TABLE {copy} RENAME TO {table}")]
-            {
-                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
-            }
+            slices::retire(connection, &table).await?;
+            let rename = format!("ALTER TABLE {copy} RENAME TO {table}");
+            sqlx::query(AssertSqlSafe(rename)).execute(&mut *connection).await?;
         }
         self.make_views(connection).await
     }
 
-    async fn make_views(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Replaces the views by those over these months.
+    pub(super) async fn make_views(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         for kind in RowKind::VARIANTS {
             for statement in [
                 format!("DROP VIEW IF EXISTS raw_{}", kind.name()),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use roaring::RoaringBitmap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use strum::VariantArray;
@@ -18,7 +19,7 @@ use super::{ReadError, Store};
 use crate::history::calendar::Month;
 use crate::history::event::{Actor, Batch, Mergeable, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::history::rollup::{ALL_ROOMS, Appearance, DictionaryId, DictionaryIds};
-use crate::protocol::{Props, RoomId, SafeInteger, Time, WatchState};
+use crate::protocol::{Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
 /// Returns the indexes of those `ids` that have a row in this month. `ids` are sorted.
 ///
@@ -78,14 +79,14 @@ pub(super) trait StoredEvent: Mergeable {
 
 impl StoredEvent for PageViewEvent {
     const KIND: RowKind = RowKind::PageViews;
-    const COLUMNS: &'static str = "raw.id, room.text, visitor.text, path.text, title.text, referrer.text, raw.at, raw.props, raw.is_bot";
+    const COLUMNS: &'static str = "raw.id, room.text, ifnull(visitor.text, 'erased-' || visitor.hash), path.text, title.text, referrer.text, raw.at, raw.props, raw.is_bot";
     const JOINS: &'static str = "
          JOIN texts AS room ON room.number = raw.room
          JOIN visitors AS visitor ON visitor.number = raw.visitor
          JOIN texts AS path ON path.number = raw.path
          LEFT JOIN texts AS title ON title.number = raw.title
          LEFT JOIN texts AS referrer ON referrer.number = raw.referrer";
-    const ORDER: [&'static str; 2] = ["visitor.text", "room.text"];
+    const ORDER: [&'static str; 2] = ["ifnull(visitor.text, 'erased-' || visitor.hash)", "room.text"];
 
     fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         page_view(row)
@@ -111,13 +112,13 @@ impl StoredEvent for PageViewEvent {
 impl StoredEvent for WatchEvent {
     const KIND: RowKind = RowKind::WatchSessions;
     const COLUMNS: &'static str =
-        "raw.id, room.text, visitor.text, content.text, raw.state, raw.at, raw.watched_ms, raw.started_at,
+        "raw.id, room.text, ifnull(visitor.text, 'erased-' || visitor.hash), content.text, raw.state, raw.at, raw.watched_ms, raw.started_at,
          raw.seen_at, raw.position_ms, raw.position_at, raw.duration_ms, raw.props, raw.props_at, raw.is_bot";
     const JOINS: &'static str = "
          JOIN texts AS room ON room.number = raw.room
          JOIN visitors AS visitor ON visitor.number = raw.visitor
          JOIN texts AS content ON content.number = raw.content";
-    const ORDER: [&'static str; 2] = ["visitor.text", "room.text"];
+    const ORDER: [&'static str; 2] = ["ifnull(visitor.text, 'erased-' || visitor.hash)", "room.text"];
 
     fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         watch(row)
@@ -363,6 +364,40 @@ pub(super) async fn appearances(
         sqlx::query_as(AssertSqlSafe(statement)).bind(json(visitors)?).fetch_all(connection).await?;
     let appearance = |(visitor, room, at)| Appearance { visitor, room, at: Time::from_millis(at) };
     Ok(rows.into_iter().map(appearance).collect())
+}
+
+/// Reads the next rows of a visitor, of one kind.
+pub(super) async fn of_visitor(
+    connection: &mut SqliteConnection,
+    month: Month,
+    kind: RowKind,
+    number: DictionaryId,
+    after: Option<(Uuid, VisitorId, RoomId)>,
+    limit: u32,
+) -> Result<Batch, sqlx::Error> {
+    let order = |visitor: VisitorId, room: RoomId| [visitor.as_str().to_owned(), room.as_str().to_owned()];
+    let after = after.map(|(id, visitor, room)| (id, order(visitor, room)));
+    let page = Page { after, limit, visitor: Some(number) };
+    Ok(match kind {
+        RowKind::PageViews => PageViewEvent::batch(page.read(connection, month).await?),
+        RowKind::WatchSessions => WatchEvent::batch(page.read(connection, month).await?),
+        RowKind::Presence => Batch::default(),
+    })
+}
+
+/// Returns the visitors with rows in a month.
+pub(super) async fn visitors(
+    connection: &mut SqliteConnection,
+    month: Month,
+) -> Result<RoaringBitmap, sqlx::Error> {
+    let statement = format!(
+        "SELECT json_group_array(visitor) FROM (SELECT visitor FROM {} UNION SELECT visitor FROM {})",
+        RowKind::PageViews.table(month),
+        RowKind::WatchSessions.table(month)
+    );
+    let visitors: String = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(connection).await?;
+    let visitors: Vec<DictionaryId> = serde_json::from_str(&visitors).map_err(decode_error)?;
+    Ok(visitors.into_iter().collect())
 }
 
 /// Encodes an id. `None` sorts before all ids.

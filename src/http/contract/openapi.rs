@@ -19,7 +19,7 @@ use crate::history::stats::{StatsResponse, Zone};
 use crate::history::store::Migrated;
 use crate::http::events::{Committed, EVENTS_LIMIT, PostParams, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
-use crate::http::personal_data::{Data, Erasure};
+use crate::http::personal_data::{Data, DataParams, Erasure};
 use crate::http::rooms::RoomBody;
 use crate::http::stats::StatsParams;
 use crate::http::websocket::JoinParams;
@@ -146,7 +146,9 @@ fn history() -> Vec<Endpoint> {
             .schema::<StatsResponse>()
             .response_with_etag("The statistics.", &[JSON], reference(&StatsResponse::name())),
         Endpoint::get("/visitors/{visitor}/data", "visitorData", "Everything that is stored about a visitor")
+            .description("In pages of about 1 MiB: `next` is the `cursor` of the next page. A page may be empty and have a `next`.")
             .path_param::<VisitorId>("visitor")
+            .query::<DataParams>()
             .security(Security::VisitorOrAdmin)
             .response_with_cache_control::<Data>(
                 200,

@@ -56,9 +56,9 @@ async fn rows_with_one_id_are_separate_by_visitor_and_room() {
     file.expect_correct_rollups().await;
 
     let ann = VisitorId::try_from("ann").unwrap();
-    let data = file.store.visitor_data(&ann, &file.archives()).await.unwrap();
+    let data = file.store.visitor_data(&ann, &file.archives(), None).await.unwrap();
     assert_eq!((data.page_views.len(), data.watch_sessions.len()), (2, 2));
-    let erased = file.store.erase(&ann, &file.archives()).await.unwrap();
+    let erased = file.store.erase(&ann, &file.archives(), at("2024-06-10T00:00:00Z")).await.unwrap();
     assert_eq!((erased.page_views, erased.watch_sessions), (2, 2));
     assert_eq!(paths(&file).await, ["bob/"]);
     file.expect_correct_rollups().await;
@@ -194,7 +194,7 @@ impl File {
         }
         for name in ["a", "b", "c"] {
             let visitor = VisitorId::try_from(name).unwrap();
-            let data = self.store.visitor_data(&visitor, &self.archives()).await.unwrap();
+            let data = self.visitor_data(visitor.as_str()).await;
             answers.push(serde_json::to_string(&data).unwrap());
         }
         let export = self.events().await;
@@ -347,7 +347,7 @@ async fn erasure_in_a_month_with_the_old_key_keeps_others() {
     file.make_old_keys().await;
     let ann = VisitorId::try_from("ann").unwrap();
     let others = file.rows().await.into_iter().filter(|row| !row.contains("\"ann\"")).collect::<Vec<_>>();
-    let erased = file.store.erase(&ann, &file.archives()).await.unwrap();
+    let erased = file.store.erase(&ann, &file.archives(), at("2024-06-10T00:00:00Z")).await.unwrap();
     assert_eq!((erased.page_views, erased.watch_sessions), (8, 8));
     assert_eq!((file.rows().await, file.keys().await), (others, vec![1, 1]));
     file.expect_correct_rollups().await;

@@ -104,6 +104,12 @@ impl Quota {
         Ok(())
     }
 
+    /// Whether an address holds at most the guaranteed part.
+    pub(crate) fn holds_little(&self, address: Address) -> bool {
+        let held = lock(&self.usage).by_address.get(&address).copied().unwrap_or_default();
+        held <= (self.limit / GUARANTEED).max(1)
+    }
+
     /// Takes `amount` for the hub itself, even beyond the limit.
     pub(crate) fn take_over_limit(&self, amount: u64) {
         let mut usage = lock(&self.usage);

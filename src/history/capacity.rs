@@ -128,6 +128,11 @@ impl Capacity {
         Ok(())
     }
 
+    /// Whether an address holds no more than every address may hold, whatever the others do.
+    pub(super) fn holds_little(&self, address: Address) -> bool {
+        self.events.holds_little(address) && self.bytes.holds_little(address)
+    }
+
     /// Reserves `size` for a measure of the hub itself, up to twice the limits.
     /// Errors: twice the limit is used.
     pub(super) fn reserve_measured(

@@ -1,8 +1,8 @@
 //! The flush task: commits the journal to the store.
 //!
-//! It wakes at each interval, when the journal is a quarter full, and on request. It closes the open epoch and commits
-//! it in one transaction, or in several if it is large. A batch that fails stays in front of newer ones and is retried
-//! with exponential backoff. When all senders are dropped, it commits the rest and ends.
+//! It wakes at each interval, when the journal is a quarter full, and on request. It commits each epoch in one transaction,
+//! or in several if it is large; urgent events are in the next transaction. A batch that fails stays in front of newer
+//! ones and is retried with exponential backoff. When all senders are dropped, it commits the rest and ends.
 
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Maximum delay of a retry.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// Bytes of events per transaction. It bounds the memory that a commit copies; most flushes are one transaction.
-const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of events per transaction. It bounds the memory that a commit copies, and how long urgent events wait; most
+/// flushes are one transaction.
+const TRANSACTION_BYTES: usize = 1024 * 1024;
 
 /// Why the task woke up.
 enum Wake {
@@ -35,7 +36,8 @@ enum Wake {
 
 /// Commits the journal to the store until all senders are dropped and all events are committed.
 pub(crate) async fn run(receiver: JournalReceiver, store: Store, interval: Duration) {
-    Flusher { receiver, store, uncommitted: None, failures: 0, waiting: Vec::new() }.run(interval).await;
+    let (waiting, urgent) = (Vec::new(), Vec::new());
+    Flusher { receiver, store, uncommitted: None, failures: 0, waiting, urgent }.run(interval).await;
 }
 
 struct Flusher {
@@ -48,6 +50,8 @@ struct Flusher {
     /// Requests that wait for the next flush. Bounded: each comes from an append or from a rate-limited read of
     /// personal data.
     waiting: Vec<Reply>,
+    /// Requests that wait for the next transaction. Bounded as `waiting`.
+    urgent: Vec<Reply>,
 }
 
 /// An epoch to commit: the events of the next transaction, and the rest.
@@ -124,10 +128,31 @@ impl Flusher {
         if let Some(pending) = self.uncommitted.take() {
             total += self.commit(pending).await?;
         }
-        if let Some((epoch, rest)) = self.receiver.take() {
+        let last = self.receiver.open_epoch();
+        self.read_urgent();
+        while let Some((epoch, rest)) = self.receiver.take() {
             total += self.commit(PendingEpoch { epoch, slice: Batch::default(), rest }).await?;
+            if epoch >= last {
+                return Ok(total);
+            }
         }
+        // Nothing is pending, so another flush has committed what they wait for.
+        self.answer_urgent(&Ok(Flushed::default()));
         Ok(total)
+    }
+
+    /// Reads the urgent requests. The events that they wait for are taken or committed afterwards.
+    fn read_urgent(&mut self) {
+        while let Some(reply) = self.receiver.try_urgent() {
+            self.urgent.push(reply);
+        }
+    }
+
+    fn answer_urgent(&mut self, result: &Result<Flushed, FlushError>) {
+        for reply in self.urgent.drain(..) {
+            // A failed send means that the requester has left.
+            let _ = reply.send(result.clone());
+        }
     }
 
     /// Commits an epoch in slices, one transaction for each.
@@ -137,13 +162,17 @@ impl Flusher {
         self.receiver.committing();
         loop {
             if pending.slice.is_empty() {
-                pending.slice = pending.rest.split_front(TRANSACTION_BYTES);
+                self.read_urgent();
+                pending.slice = self.receiver.take_urgent();
+                pending.slice.append(pending.rest.split_front(TRANSACTION_BYTES));
             }
             if let Err(error) = self.store.commit(&pending.slice).await {
                 self.failures += 1;
                 let (events, tries) = (pending.len(), self.failures);
                 warn!(%error, fault = ?error.fault(), events, tries, "cannot commit a batch: it stays queued and is retried");
                 self.receiver.failed(error.fault(), error.to_string());
+                self.read_urgent();
+                self.answer_urgent(&Err(FlushError::NotCommitted(error.to_string())));
                 self.uncommitted = Some(pending);
                 return Err(error);
             }
@@ -155,7 +184,9 @@ impl Flusher {
                 );
             }
             self.failures = 0;
-            flushed += self.receiver.committed_part(&std::mem::take(&mut pending.slice));
+            let part = self.receiver.committed_part(&std::mem::take(&mut pending.slice));
+            self.answer_urgent(&Ok(part));
+            flushed += part;
             if pending.rest.is_empty() {
                 break;
             }
@@ -167,5 +198,79 @@ impl Flusher {
     fn wait_after_failure(&self) -> Option<Duration> {
         let doublings = self.failures.checked_sub(1)?;
         Some(RETRY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RETRY_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::address::Address;
+    use crate::history::capacity::JournalLimits;
+    use crate::history::event::{Actor, PageViewEvent};
+    use crate::history::journal::{self, Urgency};
+    use crate::history::metrics::HistoryMetrics;
+    use crate::panics::Panics;
+    use crate::protocol::Time;
+    use crate::quota::Sharing;
+    use crate::time::Clock;
+
+    /// Page views of about a kilobyte each.
+    fn views(count: usize) -> Batch {
+        let actor = Actor { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false };
+        let view = |_| PageViewEvent {
+            actor: actor.clone(),
+            id: Uuid::now_v7(),
+            path: "x".repeat(500).try_into().unwrap(),
+            title: None,
+            referrer: None,
+            at: Time::from_millis(1_700_000_000_000),
+            props: None,
+        };
+        Batch { page_views: (0..count).map(view).collect(), ..Batch::default() }
+    }
+
+    fn address(last: u8) -> Address {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    #[tokio::test]
+    async fn urgent_events_are_committed_before_large_epochs_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
+        let metrics = HistoryMetrics::register(&Panics::register());
+        let (journal, receiver) = journal::open(limits, Clock::system(), metrics);
+        // Several epochs, each of several transactions.
+        let mut large = Vec::new();
+        for _ in 0..120 {
+            large.push(journal.append_all(address(1), views(100)).unwrap());
+        }
+        let (first, last) = (large[0], large[119]);
+        assert!(last > first.next());
+        assert_eq!(journal.append_urgent(address(1), views(1)), Ok(Urgency::Normal), "it holds much already");
+        assert_eq!(journal.append_urgent(address(2), views(1)), Ok(Urgency::Urgent));
+        assert_eq!(journal.status().pending(), 12_002);
+
+        let committed = journal.committed();
+        let flushing = tokio::spawn(run(receiver, store.clone(), Duration::from_hours(1)));
+        let part = journal.flush_by(Urgency::Urgent).await.unwrap();
+        assert!(part.page_views > 1 && part.page_views < 12_000, "{part:?}");
+        assert!(*committed.borrow() < first, "the first epoch is not committed yet");
+        journal.flush().await.unwrap();
+        assert!(*committed.borrow() >= last);
+        assert_eq!(
+            journal.append_urgent(address(1), views(1)),
+            Ok(Urgency::Urgent),
+            "it holds nothing any more"
+        );
+        journal.flush_by(Urgency::Urgent).await.unwrap();
+        assert_eq!((journal.status().pending(), journal.status().pending_bytes), (0, 0));
+        drop(journal);
+        flushing.await.unwrap();
+        assert_eq!(store.live_months().await.unwrap().len(), 1);
     }
 }

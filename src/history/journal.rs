@@ -1,9 +1,11 @@
 //! The journal: pending events, grouped in epochs.
 //!
-//! An event belongs to the epoch that is open when it arrives. A flush closes the epoch and commits it as a whole, so
-//! one number acknowledges all its events. The journal is bounded in events and bytes, with a quota of both for each
-//! address, and rejects events beyond them.
+//! An event belongs to the epoch that is open when it arrives. An epoch closes when it is large or when a flush takes it,
+//! and is committed as a whole, so one number acknowledges all its events. Urgent events are in no epoch: they go into
+//! the next transaction, so that a client who waits for the commit does not wait for the events of others. The journal is
+//! bounded in events and bytes, with a quota of both for each address, and rejects events beyond them.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +21,9 @@ use crate::address::Address;
 use crate::protocol::{Time, VisitorId};
 use crate::sync::lock;
 use crate::time::{Clock, millis};
+
+/// An epoch closes at this many bytes of events, so that a flush and the acks do not wait for a full journal.
+const EPOCH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Limit of flush requests that the flush task has not read yet.
 const REQUESTS: usize = 64;
@@ -46,6 +51,7 @@ pub(crate) enum FlushError {
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     requests: mpsc::Sender<FlushRequest>,
+    urgent: mpsc::Sender<Reply>,
 }
 
 /// Reads the journal's state without keeping it open. From `Journal::monitor`.
@@ -57,12 +63,13 @@ pub struct JournalMonitor(Arc<Shared>);
 pub(crate) struct JournalReceiver {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<FlushRequest>,
+    urgent: mpsc::Receiver<Reply>,
 }
 
 /// Wakes the flush task before its interval is over.
 #[derive(Debug)]
 pub(crate) enum FlushRequest {
-    /// The journal is a quarter full.
+    /// An epoch is closed, the journal is a quarter full, or there are urgent events.
     Soon,
     /// A client waits for all events that are pending now. After a failed commit, it waits for the next retry.
     Join(Reply),
@@ -83,8 +90,30 @@ struct Shared {
     committed: watch::Sender<Epoch>,
 }
 
+/// Which events a client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Urgent ones.
+    Urgent,
+    /// All that are pending.
+    Normal,
+}
+
+/// An epoch that takes no more events.
+#[derive(Debug)]
+struct ClosedEpoch {
+    epoch: Epoch,
+    events: Batch,
+    reservations: Reservations,
+    since: Option<Duration>,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
+    /// In the order of their numbers.
+    closed: VecDeque<ClosedEpoch>,
+    /// Urgent events. Their reservations are those of the open epoch.
+    urgent: Batch,
     epoch: Epoch,
     open: Batch,
     /// What the events of the open epoch reserve of the capacity, including discarded events.
@@ -100,6 +129,26 @@ struct Queue {
     failing: Option<(Fault, String)>,
 }
 
+impl Queue {
+    /// All batches that the flush task has not taken.
+    fn waiting(&mut self) -> impl Iterator<Item = &mut Batch> {
+        let closed = self.closed.iter_mut().map(|closed| &mut closed.events);
+        closed.chain([&mut self.open, &mut self.urgent])
+    }
+
+    /// Closes the open epoch.
+    fn close(&mut self) {
+        let epoch = self.epoch;
+        self.epoch = epoch.next();
+        self.closed.push_back(ClosedEpoch {
+            epoch,
+            events: std::mem::take(&mut self.open),
+            reservations: std::mem::take(&mut self.open_reservations),
+            since: self.open_since.take(),
+        });
+    }
+}
+
 /// Opens a journal with these limits, and returns its two ends.
 pub(crate) fn open(
     limits: JournalLimits,
@@ -107,6 +156,7 @@ pub(crate) fn open(
     metrics: HistoryMetrics,
 ) -> (Journal, JournalReceiver) {
     let (requests, receiver) = mpsc::channel(REQUESTS);
+    let (urgent, urgent_receiver) = mpsc::channel(REQUESTS);
     // Epoch 0 is before the first event, and committed.
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
     let (committed, _) = watch::channel(Epoch::default());
@@ -117,7 +167,8 @@ pub(crate) fn open(
         queue: Mutex::new(queue),
         committed,
     });
-    (Journal { shared: Arc::clone(&shared), requests }, JournalReceiver { shared, requests: receiver })
+    let journal = Journal { shared: Arc::clone(&shared), requests, urgent };
+    (journal, JournalReceiver { shared, requests: receiver, urgent: urgent_receiver })
 }
 
 impl Journal {
@@ -145,17 +196,42 @@ impl Journal {
         batch: Batch,
     ) -> Result<Epoch, JournalFull> {
         let (capacity, size) = (&self.shared.capacity, BatchSize::of(&batch));
-        let (epoch, pending) = {
+        let (epoch, is_due) = {
             let mut queue = lock(&self.shared.queue);
             capacity.reserve(&mut queue.open_reservations, from.into(), size)?;
-            self.push(&mut queue, batch);
-            (queue.epoch, queue.open_reservations.total())
+            self.count(&mut queue, &batch);
+            queue.open.append(batch);
+            let (epoch, pending) = (queue.epoch, queue.open_reservations.total());
+            let is_large = pending.bytes >= EPOCH_BYTES;
+            if is_large {
+                queue.close();
+            }
+            (epoch, is_large || capacity.is_flush_due(pending))
         };
-        if capacity.is_flush_due(pending) {
-            // If the channel is full, the flush task wakes up anyway.
-            let _ = self.requests.try_send(FlushRequest::Soon);
+        if is_due {
+            self.wake();
         }
         Ok(epoch)
+    }
+
+    /// Appends events whose client waits for their commit. They are urgent if their address holds little besides.
+    /// Errors: the journal or the address's quota has no room for all of them; nothing was appended.
+    pub(crate) fn append_urgent(&self, from: Address, batch: Batch) -> Result<Urgency, JournalFull> {
+        if !self.shared.capacity.holds_little(from) {
+            return self.append_all(from, batch).map(|_| Urgency::Normal);
+        }
+        let size = BatchSize::of(&batch);
+        let mut queue = lock(&self.shared.queue);
+        self.shared.capacity.reserve(&mut queue.open_reservations, from.into(), size)?;
+        self.count(&mut queue, &batch);
+        queue.urgent.append(batch);
+        Ok(Urgency::Urgent)
+    }
+
+    /// Wakes the flush task.
+    fn wake(&self) {
+        // If the channel is full, the flush task wakes up anyway.
+        let _ = self.requests.try_send(FlushRequest::Soon);
     }
 
     /// Appends a measure of the hub itself, up to twice the limits, since many sockets may close at once. Beyond that
@@ -164,12 +240,16 @@ impl Journal {
         let batch = Batch::from_iter([event]);
         let mut queue = lock(&self.shared.queue);
         match self.shared.capacity.reserve_measured(&mut queue.open_reservations, BatchSize::of(&batch)) {
-            Ok(()) => self.push(&mut queue, batch),
+            Ok(()) => {
+                self.count(&mut queue, &batch);
+                queue.open.append(batch);
+            }
             Err(_) => self.shared.metrics.measures_lost.increment(1),
         }
     }
 
-    fn push(&self, queue: &mut Queue, batch: Batch) {
+    /// Counts a batch that is appended.
+    fn count(&self, queue: &mut Queue, batch: &Batch) {
         if batch.is_empty() {
             return;
         }
@@ -180,31 +260,53 @@ impl Journal {
         let senders = views.chain(batch.watches.iter().map(|watch| &watch.actor));
         metrics.bot_events.increment(senders.filter(|sender| sender.is_bot).count() as u64);
         queue.open_since.get_or_insert_with(|| self.shared.clock.elapsed());
-        queue.open.append(batch);
     }
 
     /// Removes a visitor's pending events that are not being committed, and returns how many. Their acks follow with
     /// those of the epoch.
     pub(crate) fn discard(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
-        let before = queue.open.len();
-        queue.open.page_views.retain(|view| view.actor.visitor != *visitor);
-        queue.open.watches.retain(|watch| watch.actor.visitor != *visitor);
-        before - queue.open.len()
+        let mut discarded = 0;
+        for batch in queue.waiting() {
+            let before = batch.len();
+            batch.page_views.retain(|view| view.actor.visitor != *visitor);
+            batch.watches.retain(|watch| watch.actor.visitor != *visitor);
+            discarded += before - batch.len();
+        }
+        discarded
     }
 
     /// Returns how many events of a visitor are pending and not being committed.
     pub(crate) fn pending_events(&self, visitor: &VisitorId) -> usize {
-        let queue = lock(&self.shared.queue);
-        let views = queue.open.page_views.iter().filter(|view| view.actor.visitor == *visitor);
-        views.count() + queue.open.watches.iter().filter(|watch| watch.actor.visitor == *visitor).count()
+        let mut queue = lock(&self.shared.queue);
+        let pending = |batch: &mut Batch| {
+            let views = batch.page_views.iter().filter(|view| view.actor.visitor == *visitor);
+            views.count() + batch.watches.iter().filter(|watch| watch.actor.visitor == *visitor).count()
+        };
+        queue.waiting().map(pending).sum()
     }
 
     /// Flushes all pending events, together with concurrent requests. After a failed commit it waits for the next
     /// retry, in all for at most 10 s.
     /// Errors: the commit failed or took longer. The events stay queued, and the flush task retries.
     pub(crate) async fn flush(&self) -> Result<Flushed, FlushError> {
-        match timeout(FLUSH_TIMEOUT, self.request(FlushRequest::Join)).await {
+        self.flush_by(Urgency::Normal).await
+    }
+
+    /// As [`flush`](Self::flush). For urgent events, it waits for the next transaction only.
+    pub(crate) async fn flush_by(&self, urgency: Urgency) -> Result<Flushed, FlushError> {
+        let flushed = async {
+            match urgency {
+                Urgency::Normal => self.request(FlushRequest::Join).await,
+                Urgency::Urgent => {
+                    let (reply, answer) = oneshot::channel();
+                    self.urgent.send(reply).await.map_err(|_| FlushError::Stopped)?;
+                    self.wake();
+                    answer.await.map_err(|_| FlushError::Stopped)?
+                }
+            }
+        };
+        match timeout(FLUSH_TIMEOUT, flushed).await {
             Err(_) | Ok(Err(FlushError::NotCommitted(_))) => Err(FlushError::Pending),
             Ok(result) => result,
         }
@@ -248,13 +350,16 @@ impl JournalMonitor {
 
 impl Shared {
     fn status(&self) -> JournalStatus {
-        let queue = lock(&self.queue);
-        let oldest = queue.taken_since.or(queue.open_since);
+        let mut queue = lock(&self.queue);
+        let mut pending = queue.taken;
+        queue.waiting().for_each(|batch| pending += Flushed::of(batch));
+        let closed_since = queue.closed.iter().find_map(|closed| closed.since);
+        let oldest = queue.taken_since.or(closed_since).or(queue.open_since);
         let age = |since| millis(self.clock.elapsed().saturating_sub(since));
         JournalStatus {
-            pending_page_views: queue.open.page_views.len() + queue.taken.page_views,
-            pending_watch_sessions: queue.open.watches.len() + queue.taken.watch_sessions,
-            pending_presence: queue.open.sample_count() + queue.taken.presence,
+            pending_page_views: pending.page_views,
+            pending_watch_sessions: pending.watch_sessions,
+            pending_presence: pending.presence,
             limit: self.capacity.limits().events,
             pending_bytes: self.capacity.bytes(),
             limit_bytes: self.capacity.limits().bytes,
@@ -280,20 +385,40 @@ impl JournalReceiver {
         self.requests.try_recv().ok()
     }
 
-    /// Closes the open epoch and takes its events, if it has any. They stay pending until
-    /// [`committed`](Self::committed).
+    /// An urgent request that is already queued. The events that it waits for are pending, or committed.
+    pub(crate) fn try_urgent(&mut self) -> Option<Reply> {
+        self.urgent.try_recv().ok()
+    }
+
+    /// The open epoch.
+    pub(crate) fn open_epoch(&self) -> Epoch {
+        lock(&self.shared.queue).epoch
+    }
+
+    /// Takes the events of the oldest epoch, and closes it if it is open. They stay pending until
+    /// [`committed`](Self::committed). Returns `None` if nothing is pending.
     pub(crate) fn take(&self) -> Option<(Epoch, Batch)> {
         let mut queue = lock(&self.shared.queue);
-        // Sessions also wait for an epoch of which all events were discarded.
-        if queue.open.is_empty() && queue.open_since.is_none() {
-            return None;
+        if queue.closed.is_empty() {
+            // Sessions also wait for an epoch of which all events were discarded.
+            if queue.open.is_empty() && queue.urgent.is_empty() && queue.open_since.is_none() {
+                return None;
+            }
+            queue.close();
         }
-        let (epoch, batch) = (queue.epoch, std::mem::take(&mut queue.open));
-        queue.epoch = epoch.next();
-        queue.taken = Flushed::of(&batch);
-        queue.taken_reservations = std::mem::take(&mut queue.open_reservations);
-        queue.taken_since = queue.open_since.take();
-        Some((epoch, batch))
+        let ClosedEpoch { epoch, events, reservations, since } = queue.closed.pop_front()?;
+        queue.taken = Flushed::of(&events);
+        queue.taken_reservations = reservations;
+        queue.taken_since = since;
+        Some((epoch, events))
+    }
+
+    /// Takes the urgent events, to be committed together with the taken ones.
+    pub(crate) fn take_urgent(&self) -> Batch {
+        let mut queue = lock(&self.shared.queue);
+        let urgent = std::mem::take(&mut queue.urgent);
+        queue.taken += Flushed::of(&urgent);
+        urgent
     }
 
     /// A commit of the taken batch begins.

@@ -147,14 +147,19 @@ pub(crate) async fn post<T: Report>(
             state.context.rejections.refused(error.code);
         }
     })?;
-    let count = batch.len();
-    state.context.journal.append_all(address, batch).inspect_err(|full| {
+    let (count, journal) = (batch.len(), &state.context.journal);
+    let appended = if durable && count > 0 {
+        journal.append_urgent(address, batch).map(Some)
+    } else {
+        journal.append_all(address, batch).map(|_| None)
+    };
+    let urgency = appended.inspect_err(|full| {
         state.context.rejections.refused(ErrorCode::Overloaded);
         state.context.rejections.limited((*full).into());
     })?;
-    state.context.journal.count_ahead(ahead.get());
-    if durable && count > 0 {
-        state.context.journal.flush().await?;
+    journal.count_ahead(ahead.get());
+    if let Some(urgency) = urgency {
+        journal.flush_by(urgency).await?;
         return Ok(Json(Committed { committed: count, bot: is_bot }).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count, bot: is_bot })).into_response())

@@ -149,7 +149,8 @@ async fn disk_remounted_read_only_degrades_health_and_fails_startup() {
     let settings = [OFTEN, SMALL_QUEUE, ("DATABASE_URL", &url)];
     let hub = volume.start(&settings).await;
     let mut ann = ann(&hub).await;
-    volume.run("cp -r data copy && mount --bind copy data && mount -o remount,bind,ro $PWD/data");
+    // The copy is read-only before it is in place: a mount with files open for writing cannot become read-only.
+    volume.run("cp -r data copy && mount --bind copy copy && mount -o remount,bind,ro $PWD/copy && mount --bind copy data");
     ann.view_page(Uuid::new_v4(), "/meanwhile").await;
     expect_health(&hub, "read-only").await;
     // A reader that opens the file now opens it read-only for all connections of the process.

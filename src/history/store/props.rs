@@ -26,9 +26,10 @@ impl Store {
             INSERT INTO rollup_props (name, from_at)
             SELECT DISTINCT value, iif(EXISTS (SELECT 1 FROM months), ?2, 0) FROM json_each(?1)
             WHERE value NOT IN (SELECT name FROM rollup_props WHERE is_listed)";
-        let mut reader = self.read().await.map_err(OpenError::Write)?;
-        let listed = dimensions::rules(&mut reader).await.map_err(OpenError::Write)?.props;
-        drop(reader);
+        // The writer has no limit of time, so that a slow disk does not stop the start.
+        let mut writer = self.writer.acquire().await.map_err(OpenError::Write)?;
+        let listed = dimensions::rules(&mut writer).await.map_err(OpenError::Write)?.props;
+        drop(writer);
         // Mostly nothing changes; then no write lock is needed.
         let has = |name: &String| listed.iter().any(|prop| prop.name == *name);
         if names.iter().all(has) && listed.iter().all(|prop| names.contains(&prop.name)) {

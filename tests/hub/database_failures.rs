@@ -129,7 +129,7 @@ async fn disk_that_becomes_read_only_degrades_health_and_recovers() {
     let hub = volume.start(&[&faults.settings()[..], &[OFTEN, SMALL_QUEUE]].concat()).await;
     let mut ann = ann(&hub).await;
     let fail = || {
-        volume.run("mount --bind . . && mount -o remount,bind,ro $PWD");
+        volume.run("mkdir -p view && mount --bind . view && mount -o remount,bind,ro $PWD/view && mount --bind view .");
         faults.set("read-only");
     };
     let repair = || {

@@ -46,7 +46,7 @@ pub(crate) struct Generator {
 impl Generator {
     /// Creates a generator for a history up to `now`.
     pub(crate) fn new(settings: &Settings, now: Time) -> Self {
-        let hours = settings.months * 365 * 24 / 12;
+        let hours = if settings.day_of_paths.is_some() { 24 } else { settings.months * 365 * 24 / 12 };
         let names = ["morning-sit", "lobby", "evening", "sangha", "garden", "silence", "mountain", "river"];
         let name = |n: u32| match n / 8 {
             0 => names[n as usize % 8].to_owned(),
@@ -91,6 +91,23 @@ impl Generator {
             self.presence(start, views, &mut batch);
         }
         Ok(Some(batch))
+    }
+
+    /// Returns page view `n` of the `page_views` of the last day.
+    pub(crate) fn view_of_day(
+        &mut self,
+        n: u64,
+        page_views: u64,
+        paths: u32,
+    ) -> Result<Batch, Box<dyn Error>> {
+        let at = self.start.plus(n * DAY_MS / page_views.max(1));
+        let path = n % u64::from(paths.max(1));
+        let message = json!({
+            "id": self.id(at), "path": format!("/practice/{path}"), "title": "Practice", "at": at,
+        });
+        let view =
+            PageViewEvent::new(self.random_actor()?, serde_json::from_value::<PageView>(message)?, at)?;
+        Ok([Event::PageView(view)].into_iter().collect())
     }
 
     fn page_view(&mut self, at: Time) -> Result<PageViewEvent, Box<dyn Error>> {

@@ -4,6 +4,8 @@
 //! cargo run --release --example years -- --page-views 1000000
 //! ```
 //!
+//! With `--day-of-paths 1000000` it commits one day with that many distinct paths, and prints what the last part costs.
+//!
 //! It writes to `DATABASE_URL` with the real store, in batches of 10,000 page views and the other events of the same time,
 //! and prints the time that it took. The same seed gives the same history. `random.rs` has the random numbers,
 //! `generator.rs` the rooms, pages and visitors, and their events of each hour.
@@ -51,6 +53,9 @@ struct Settings {
     /// No watch sessions and no presence, to measure the cost of page views
     #[arg(long)]
     only_page_views: bool,
+    /// Instead of months, one day of page views with this many distinct paths
+    #[arg(long, value_name = "NUMBER", conflicts_with = "months")]
+    day_of_paths: Option<u32>,
     /// Page views per transaction
     #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     batch: u64,
@@ -64,12 +69,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
     store.begin_quarters(quarters_from(now)).await?;
     let mut writer = Writer { store, size: settings.batch, waiting: Batch::default(), cost: Cost::default() };
     let mut generator = Generator::new(&settings, now);
-    while let Some(hour) = generator.next_hour()? {
-        writer.add(hour).await?;
+    match settings.day_of_paths {
+        Some(paths) => day_of_paths(&mut writer, &mut generator, paths, settings.page_views).await?,
+        None => {
+            while let Some(hour) = generator.next_hour()? {
+                writer.add(hour).await?;
+            }
+        }
     }
     writer.commit().await?;
     writer.store.close().await;
     writeln!(std::io::stdout(), "{}", writer.cost)?;
+    Ok(())
+}
+
+/// Commits a day of page views whose paths repeat after `paths`, and prints the cost of the last tenth.
+async fn day_of_paths(
+    writer: &mut Writer,
+    generator: &mut Generator,
+    paths: u32,
+    page_views: u64,
+) -> Result<(), Box<dyn Error>> {
+    let mut before = Cost::default();
+    for n in 0..page_views {
+        if n == page_views - page_views / 10 {
+            before = writer.cost.clone();
+        }
+        writer.add(generator.view_of_day(n, page_views, paths)?).await?;
+    }
+    writer.commit().await?;
+    let last = (writer.cost.cpu - before.cpu).as_secs_f64() * 1e6;
+    let views = writer.cost.page_views - before.page_views;
+    writeln!(std::io::stdout(), "the last {views} page views: {:.2} µs of CPU each", last / views as f64)?;
     Ok(())
 }
 
@@ -100,7 +131,7 @@ impl Writer {
 }
 
 /// The cost of all commits, with everything that the store does.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Cost {
     batches: u64,
     page_views: u64,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use breathing_room::config::{Clock, Time};
+use breathing_room::config::{AllowedOrigins, Clock, PropNames, PublicUrl, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -212,6 +212,109 @@ async fn stats_break_down_page_views_by_property() {
     assert_eq!(stats(&hub, "prop=long").await["prop"]["values"], long);
     assert_eq!(stats(&hub, "prop=unheard-of").await["prop"]["values"], json!([]));
     assert!(stats(&hub, "").await.get("prop").is_none());
+}
+
+#[tokio::test]
+async fn lists_order_by_count_then_text_and_name_the_rest_as_other() {
+    let hub = Hub::with_clock(&manual_clock()).await;
+    let mut views = Vec::new();
+    for n in (0..14).rev() {
+        for _ in 0..=u32::from(n == 13) {
+            views.push(
+                json!({ "id": Uuid::now_v7(), "path": format!("/{n:02}"), "visitor": "ann", "room": "lobby",
+                "referrer": format!("https://{n:02}.example/"), "at": START }),
+            );
+        }
+        let watched = 1_000 + n;
+        let watch = json!({ "id": Uuid::now_v7(), "content": format!("c{n:02}"), "state": "ended", "watchedMs": watched,
+            "startedAt": START - 5000, "at": START, "visitor": "ann", "room": "lobby" });
+        hub.post("/watch-session?durable=true").json(&watch).send().await.expect(200);
+    }
+    for view in &views {
+        hub.post("/page-view?durable=true").json(view).send().await.expect(200);
+    }
+    let day = stats(&hub, "").await;
+    let texts = |list: &str, field: &str| -> Vec<String> {
+        day[list].as_array().unwrap().iter().map(|row| row[field].as_str().unwrap().to_owned()).collect()
+    };
+    let expected: Vec<String> = [13].into_iter().chain(0..9).map(|n| format!("/{n:02}")).collect();
+    assert_eq!(texts("topPages", "path"), expected);
+    let hosts: Vec<String> = expected.iter().map(|path| format!("{}.example", &path[1..])).collect();
+    assert_eq!(texts("topReferrers", "referrer"), hosts);
+    let contents: Vec<String> = (4..14).rev().map(|n| format!("c{n:02}")).collect();
+    assert_eq!(texts("topContent", "content"), contents);
+    let other = json!({ "pages": { "pageViews": 4 }, "content": { "watchSessions": 4, "watchedMs": 4_006 },
+        "referrers": { "pageViews": 4 } });
+    assert_eq!(day["other"], other);
+}
+
+#[tokio::test]
+async fn own_origins_are_no_referrers() {
+    let hub = Hub::with(|config| {
+        config.http.allowed_origins = AllowedOrigins::parse("self,https://www.own.example").unwrap();
+        config.http.public_url = Some(PublicUrl::parse("https://hub.example").unwrap());
+    })
+    .await;
+    for (n, host) in ["own.example", "WWW.own.example.", "hub.example", "other.example"].iter().enumerate() {
+        let view = json!({ "id": Uuid::now_v7(), "path": format!("/{n}"), "visitor": "ann", "room": "lobby",
+            "referrer": format!("https://{host}/x") });
+        hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    }
+    let day = stats(&hub, "").await;
+    assert_eq!(day["topReferrers"], json!([{ "referrer": "other.example", "pageViews": 1 }]));
+    assert_eq!(day["other"]["referrers"], json!({ "pageViews": 0 }));
+    assert_eq!(day["totals"]["pageViews"], 4);
+}
+
+#[tokio::test]
+async fn listed_property_is_answered_from_rollups_and_others_from_raw_rows() {
+    let clock = manual_clock();
+    let hub = Hub::with(|config| {
+        config.clock = clock.clone();
+        config.history.rollup_props = PropNames::parse("plan").unwrap();
+        config.history.retention = "1month".parse().unwrap();
+    })
+    .await;
+    for n in 0..24 {
+        let view = json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "ann", "room": "lobby",
+            "props": { "plan": format!("p{:02}", n % 12), "other": format!("p{:02}", n % 12), "n": 1.0 } });
+        hub.post("/page-view?durable=true").json(&view).send().await.expect(200);
+    }
+    let listed = stats(&hub, "prop=plan").await["prop"].clone();
+    let raw = stats(&hub, "prop=other").await["prop"].clone();
+    assert_eq!((&listed["values"], &listed["other"]), (&raw["values"], &json!({ "pageViews": 4 })));
+    assert_eq!((raw["values"].as_array().unwrap().len(), &raw["other"]), (10, &listed["other"]));
+    assert_eq!(stats(&hub, "prop=n").await["prop"]["values"], json!([{ "value": "1", "pageViews": 24 }]));
+    assert_eq!(stats(&hub, "prop=other&room=unheard-of").await["prop"]["values"], json!([]));
+
+    clock.advance(Duration::from_hours(24 * 80));
+    hub.run_maintenance().await;
+    let year = "range=12mo&prop=";
+    assert_eq!(stats(&hub, &format!("{year}plan")).await["prop"]["values"], listed["values"]);
+    let archived = hub.get(&format!("/unified-stats?{year}other")).admin().send().await;
+    assert!(archived.expect_error(400, "bad-parameter").contains("from that day on"), "{}", archived.text);
+    hub.get("/unified-stats?range=24h&prop=other").admin().send().await.expect(200);
+}
+
+#[tokio::test]
+async fn answer_of_a_past_range_is_kept_for_an_hour_until_a_commit_changes_it() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    post_view(&hub, "ann", "lobby", "/", START - 26 * HOUR).await;
+    let past = format!("from={}&to={}", START - 27 * HOUR, START - 25 * HOUR);
+    assert_eq!(stats(&hub, &past).await["cached"], false);
+    let generated = stats(&hub, &past).await["generatedAt"].clone();
+    clock.advance(Duration::from_mins(59));
+    // A commit of another day.
+    post_view(&hub, "ann", "lobby", "/", START + 30 * MINUTE).await;
+    let kept = stats(&hub, &past).await;
+    assert_eq!((&kept["cached"], &kept["generatedAt"]), (&json!(true), &generated));
+    assert_eq!(stats(&hub, "").await["totals"]["pageViews"], 1);
+    post_view(&hub, "ben", "lobby", "/", START - 26 * HOUR).await;
+    assert_eq!(stats(&hub, &past).await["totals"]["pageViews"], 2);
+    let generated = stats(&hub, &past).await["generatedAt"].clone();
+    clock.advance(Duration::from_mins(62));
+    eventually(async || stats(&hub, &past).await["generatedAt"] != generated, "a newer answer").await;
 }
 
 #[tokio::test]

@@ -43,11 +43,20 @@ impl Dictionary {
     fn add(self) -> &'static str {
         match self {
             Self::Texts => {
-                "INSERT INTO texts (hash, text) SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+                "INSERT INTO texts (number, hash, text)
+                 SELECT ?2 + key, value ->> 0, value ->> 1 FROM json_each(?1)"
             }
             Self::Visitors => {
-                "INSERT INTO visitors (hash, text) SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+                "INSERT INTO visitors (number, hash, text)
+                 SELECT ?2 + key, value ->> 0, value ->> 1 FROM json_each(?1)"
             }
+        }
+    }
+
+    fn next(self) -> &'static str {
+        match self {
+            Self::Texts => "SELECT ifnull(max(number), 0) + 1 FROM texts",
+            Self::Visitors => "SELECT ifnull(max(number), 0) + 1 FROM visitors",
         }
     }
 }
@@ -159,12 +168,15 @@ async fn resolve(
     texts: HashSet<&str>,
     may_add: bool,
 ) -> Result<HashMap<Box<str>, DictionaryId>, sqlx::Error> {
-    let all: Vec<Hashed> = texts.into_iter().map(|text| Hashed::new(dictionary, text)).collect();
+    let mut all: Vec<Hashed> = texts.into_iter().map(|text| Hashed::new(dictionary, text)).collect();
+    // In the order of the index, so that each of its pages is read once.
+    all.sort_unstable_by_key(|text| text.0);
     let mut ids = look_up(connection, dictionary, &all).await?;
     let new: Vec<Hashed> = all.into_iter().filter(|text| !ids.contains_key(text.1)).collect();
     if may_add && !new.is_empty() {
-        sqlx::query(dictionary.add()).bind(json(&new)?).execute(&mut *connection).await?;
-        ids.extend(look_up(connection, dictionary, &new).await?);
+        let next: DictionaryId = sqlx::query_scalar(dictionary.next()).fetch_one(&mut *connection).await?;
+        sqlx::query(dictionary.add()).bind(json(&new)?).bind(next).execute(connection).await?;
+        ids.extend((next..).zip(&new).map(|(number, text)| (text.1.into(), number)));
     }
     Ok(ids)
 }

@@ -103,6 +103,10 @@ impl Default for StoreOptions {
     }
 }
 
+/// Limit of the writer's page cache, in KiB as SQLite has it: 32 MiB. A commit of many new texts changes pages of large
+/// indexes; with SQLite's default of 2 MiB it writes and reads them several times.
+const WRITER_CACHE: &str = "-32768";
+
 /// The migrations that a call applied, and the schema's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Migrated {
@@ -151,6 +155,7 @@ impl Store {
             .pragma("journal_size_limit", with.wal_limit.to_string())
             // Deleted and overwritten data leaves no copy in the page.
             .pragma("secure_delete", "FAST")
+            .pragma("cache_size", WRITER_CACHE)
             .busy_timeout(BUSY_TIMEOUT);
         // A later reconnect must not create a new file.
         let reopen = writer.clone().create_if_missing(false);

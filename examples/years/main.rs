@@ -98,7 +98,7 @@ async fn day_of_paths(
         writer.add(generator.view_of_day(n, page_views, paths)?).await?;
     }
     writer.commit().await?;
-    let last = (writer.cost.cpu - before.cpu).as_secs_f64() * 1e6;
+    let last = writer.cost.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
     let views = writer.cost.page_views - before.page_views;
     writeln!(std::io::stdout(), "the last {views} page views: {:.2} µs of CPU each", last / views as f64)?;
     Ok(())

@@ -183,3 +183,39 @@ async fn pruned_range_says_the_step_and_bounds_of_its_figures() {
     assert_eq!((stats.totals.page_views, stats.series.len()), (views, 1));
     assert_eq!((stats.series[0].at, stats.series[0].totals.page_views), (day, views));
 }
+
+/// Lists of many values, of which few or many are candidates.
+#[tokio::test]
+async fn lists_of_many_values_equal_a_naive_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+    let view = |n: u64, path: u64, ago: u64| {
+        let view = serde_json::json!({ "id": Uuid::from_u128(u128::from(n)), "path": format!("/{path}") });
+        let actor = Actor { is_bot: false, ..actor(n) };
+        PageViewEvent::new(actor, serde_json::from_value(view).unwrap(), now().minus(ago)).unwrap()
+    };
+    // Path k has about 1,000 / k views, over 40 days; and one day has 300 paths with one view each.
+    let mut page_views = Vec::new();
+    for path in 1..200 {
+        for _ in 0..1_000 / path {
+            let n = page_views.len() as u64;
+            page_views.push(view(n, path, n * 7_919 % 40 * DAY_MS));
+        }
+    }
+    let all = Batch { page_views, ..Batch::default() };
+    store.commit(&all).await.unwrap();
+    let flat = (0..300).map(|n| view(10_000 + n, 1_000 + n, 60 * DAY_MS));
+    let flat = Batch { page_views: flat.collect(), ..Batch::default() };
+    store.commit(&flat).await.unwrap();
+    let metrics = HistoryMetrics::register(&Panics::register());
+    let all: Batch = [all, flat].into_iter().collect();
+    let old = Range::between(now().minus(61 * DAY_MS), now().minus(59 * DAY_MS)).unwrap();
+    for range in Range::NAMED.into_iter().chain([old]) {
+        let query = StatsQuery::new(range);
+        let result = store.stats(&query, now(), &[], &metrics).await.unwrap();
+        let expected = pages(&all, &query, result.from, result.to);
+        assert_eq!(result.top_pages, expected, "{range:?}");
+        let listed: i64 = expected.iter().map(|page| page.page_views).sum();
+        assert_eq!(result.other.pages.page_views, result.totals.page_views - listed);
+    }
+}

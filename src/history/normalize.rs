@@ -22,8 +22,9 @@ pub(crate) fn referrer_host(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     // The URL parser leaves the hosts of schemes other than http as they are.
     let host = Host::parse(url.host_str()?).ok()?.to_string();
-    let host = host.trim_end_matches('.');
-    let host = host.strip_prefix("www.").filter(|rest| rest.contains('.')).unwrap_or(host);
+    // Without its final dots it may be another kind of host, such as an address.
+    let host = Host::parse(host.trim_end_matches('.')).ok()?.to_string();
+    let host = host.strip_prefix("www.").filter(|rest| rest.contains('.')).unwrap_or(&host);
     (!host.is_empty()).then(|| host.to_owned())
 }
 
@@ -120,6 +121,12 @@ mod tests {
             values(&json!({ "a": u64::MAX, "b": 1e300, "c": true })),
             ["18446744073709551615", "1e+300", "true"]
         );
+    }
+
+    #[test]
+    fn final_dots_are_removed_before_the_host_is_read() {
+        let found = ["http://0../", "app://a.b%2E", "http://a.b./", "http://./"].map(referrer_host);
+        assert_eq!(found.map(|host| host.unwrap_or_default()), ["0.0.0.0", "a.b", "a.b", ""]);
     }
 
     #[test]

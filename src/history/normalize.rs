@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn final_dots_are_removed_before_the_host_is_read() {
         let found = ["http://0../", "app://a.b%2E", "http://a.b./", "http://./"].map(referrer_host);
-        assert_eq!(found.map(|host| host.unwrap_or_default()), ["0.0.0.0", "a.b", "a.b", ""]);
+        assert_eq!(found.map(Option::unwrap_or_default), ["0.0.0.0", "a.b", "a.b", ""]);
     }
 
     #[test]

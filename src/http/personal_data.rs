@@ -62,7 +62,7 @@ pub(crate) struct Erasure {
 #[into_params(parameter_in = Query)]
 pub(crate) struct DataParams {
     /// The `next` of an earlier page.
-    #[param(value_type = Option<String>)]
+    #[param(inline, required = false)]
     cursor: Option<DataCursor>,
 }
 

@@ -26,7 +26,7 @@ macro_rules! name {
             pub(super) const DESCRIPTION: &str = $text;
 
             /// The regular expression that a whole name matches.
-            pub(super) const RULE: &str = $rule;
+            pub(crate) const RULE: &str = $rule;
 
             /// The name.
             #[must_use]

@@ -22,6 +22,7 @@ use crate::history::calendar::Month;
 use crate::history::event::{Batch, Event, Mergeable, merged};
 use crate::history::record::Record;
 use crate::history::rollup::DictionaryId;
+use crate::protocol::schema::{schema, text_like};
 use crate::protocol::{RoomId, VisitorId};
 
 /// Rows per read. Few in tests, so that there are many.
@@ -55,6 +56,11 @@ pub(crate) struct DataCursor {
     month: Month,
     part: Part,
 }
+
+schema!(DataCursor, {
+    let rows = format!("[pw](\\.[0-9a-f]{{32}}\\.{})?", RoomId::RULE);
+    text_like(&format!("[0-9]{{4}}-(0[1-9]|1[0-2])\\.(a\\.[0-9]{{1,15}}|{rows})"))
+});
 
 /// A position within a month.
 #[derive(Debug, Clone, PartialEq, Eq)]

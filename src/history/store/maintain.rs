@@ -26,9 +26,6 @@ const MOST_PAGES: u32 = 4096;
 /// After a slice longer than this, the next one is smaller. The writer must not be blocked for 50 ms.
 const LONG: Duration = Duration::from_millis(20);
 
-/// After a slice shorter than this, the next one is larger.
-const SHORT: Duration = Duration::from_millis(8);
-
 /// The result of a vacuum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Freed {
@@ -141,7 +138,7 @@ impl Store {
     /// Returns all free pages to the disk, in slices.
     /// Errors: the database failed.
     pub(crate) async fn vacuum(&self) -> Result<Freed, LifecycleError> {
-        let (mut freed, mut pages) = (Freed::default(), FIRST_PAGES);
+        let (mut freed, mut pages) = (Freed::default(), vacuum_slices());
         loop {
             let mut writer = self.connection().await?;
             let started = Instant::now();
@@ -149,7 +146,7 @@ impl Store {
             if before == 0 {
                 return Ok(freed);
             }
-            let vacuum = format!("PRAGMA incremental_vacuum({pages})");
+            let vacuum = format!("PRAGMA incremental_vacuum({})", pages.get());
             sqlx::query(AssertSqlSafe(vacuum)).fetch_all(&mut *writer).await?;
             let after = free_pages(&mut writer).await?;
             drop(writer);
@@ -158,19 +155,15 @@ impl Store {
                 return Ok(freed);
             }
             freed = Freed { pages: freed.pages + u64::from(before - after), slices: freed.slices + 1 };
-            pages = next_slice(pages, started.elapsed());
+            pages.adapt(started.elapsed());
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Returns the pages of the next slice, after one of `pages` that took `took`.
-fn next_slice(pages: u32, took: Duration) -> u32 {
-    match took {
-        took if took > LONG => (pages / 2).max(1),
-        took if took < SHORT => (pages * 2).min(MOST_PAGES),
-        _ => pages,
-    }
+/// The pages of a slice.
+fn vacuum_slices() -> SliceSize {
+    SliceSize::new(FIRST_PAGES, MOST_PAGES, LONG)
 }
 
 async fn free_pages(connection: &mut SqliteConnection) -> Result<u32, sqlx::Error> {
@@ -257,8 +250,14 @@ mod tests {
 
     #[test]
     fn vacuum_slices_adapt_to_their_duration() {
-        let after = |pages, took| next_slice(pages, Duration::from_millis(took));
-        assert_eq!((after(32, 1), after(32, 10), after(32, 21)), (64, 32, 16));
-        assert_eq!((after(MOST_PAGES, 1), after(1, 900)), (MOST_PAGES, 1));
+        let mut pages = vacuum_slices();
+        for (took, expected) in [(10, 32), (1, 64), (21, 32), (900, 4)] {
+            pages.adapt(Duration::from_millis(took));
+            assert_eq!(pages.get(), expected, "after {took} ms");
+        }
+        (0..20).for_each(|_| pages.adapt(Duration::ZERO));
+        assert_eq!(pages.get(), MOST_PAGES);
+        (0..20).for_each(|_| pages.adapt(Duration::from_millis(900)));
+        assert_eq!(pages.get(), 1);
     }
 }

@@ -22,19 +22,9 @@ web/app/dist/index.html: web/node_modules/.package-lock.json $(shell find web/ap
 web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci
 
-# Formatting, types, lints, all tests, and the documentation, each without a warning. The hub's tests mostly wait: eight
-# at once take less than half of the time.
-test: web
-	cd web && npm run check
-	cd web && npm test
-	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- --deny warnings
-	RUST_TEST_THREADS=8 cargo test --locked --lib --bins --examples --test hub
-	cargo test --locked --doc
-	$(MAKE) simulation
-	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
-	$(MAKE) contract-test
-	$(MAKE) browser-test
+# Formatting, types, lints, all tests, and the documentation, each without a warning; prints how long each stage took.
+test:
+	tests/run
 
 # Thousands of random simulations of the whole hub, within a minute. They are optimized, which makes them twice as fast.
 # For more: make simulation SEEDS=100000

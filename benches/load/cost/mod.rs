@@ -12,7 +12,7 @@ use crate::process::Subject;
 use crate::{Outcome, print_error};
 use day::{Day, VISITORS};
 
-/// Prices of Fly.io in dollars, November 2026.
+/// Prices of Fly.io in dollars, November 2026, in its cheapest regions.
 mod price {
     /// shared-cpu-1x with 256 MB, a month.
     pub(super) const MACHINE: f64 = 2.02;
@@ -22,7 +22,18 @@ mod price {
     pub(super) const VOLUME: f64 = 0.15;
     /// A GB of egress, in North America and Europe.
     pub(super) const EGRESS: f64 = 0.02;
+    /// A GB of volume snapshots, a month, beyond the free ones.
+    pub(super) const SNAPSHOT: f64 = 0.08;
+    /// GB of volume snapshots that are free.
+    pub(super) const FREE_SNAPSHOTS: f64 = 10.0;
 }
+
+/// Memory of the machine that `fly.toml` deploys, in MB.
+const DEPLOYED_MB: u32 = 512;
+/// Days that `fly.toml` keeps snapshots.
+const SNAPSHOT_DAYS: f64 = 14.0;
+/// Months of raw rows that the hub keeps by default, beyond the current one.
+const RETENTION: f64 = 13.0;
 
 /// The old design, per visitor: a heartbeat every 10 s, each with a read, a write and a request.
 mod old {
@@ -56,6 +67,10 @@ struct Bill {
     egress: f64,
     volume_gb: f64,
     volume: f64,
+    /// GB of the volume and of its snapshots after the whole retention, and dollars.
+    full_gb: f64,
+    snapshots_gb: f64,
+    deployed: f64,
     old: f64,
 }
 
@@ -66,18 +81,27 @@ impl Bill {
         let sizes = [256_u32, 512, 1_024, 2_048];
         let fits = |size: &u32| needed <= f64::from(*size) * MIB * FULL;
         let machine_mb = sizes.into_iter().find(fits).unwrap_or(2_048);
-        let machine = price::MACHINE + f64::from(machine_mb - 256) / 1_024.0 * price::MEMORY;
+        let machine = machine_price(machine_mb);
         let egress_gb = (day.bytes_out + day.messages_out * AROUND_A_FRAME) * DAYS / GB;
         // A month of history; the smallest volume has 1 GB.
         let volume_gb = (day.database * DAYS / GB).max(1.0);
+        let egress = egress_gb * price::EGRESS;
+        let full_gb = (day.database * DAYS * (RETENTION + 1.0) / GB).max(1.0);
+        // Snapshots are incremental: the first has all, each later one a day of changes.
+        let snapshots_gb = full_gb + day.database * (SNAPSHOT_DAYS - 1.0) / GB;
+        let snapshots = (snapshots_gb - price::FREE_SNAPSHOTS).max(0.0) * price::SNAPSHOT;
+        let deployed = machine_price(DEPLOYED_MB) + egress + full_gb * price::VOLUME + snapshots;
         Self {
             needed,
             machine_mb,
             machine,
             egress_gb,
-            egress: egress_gb * price::EGRESS,
+            egress,
             volume_gb,
             volume: volume_gb * price::VOLUME,
+            full_gb,
+            snapshots_gb,
+            deployed,
             old: visitors * old::HEARTBEATS * DAYS * old::MILLION / 1e6,
             day,
         }
@@ -86,6 +110,11 @@ impl Bill {
     fn total(&self) -> f64 {
         self.machine + self.egress + self.volume
     }
+}
+
+/// Dollars a month for a shared-cpu-1x machine with this much memory, in MB.
+fn machine_price(mb: u32) -> f64 {
+    price::MACHINE + f64::from(mb - 256) / 1_024.0 * price::MEMORY
 }
 
 /// Measures a day for each number of visitors, and prints the page.

@@ -18,6 +18,7 @@ pub(super) fn print(bills: &[Bill]) {
     ));
     print_measured(bills);
     print_computed(bills);
+    print_deployed(bills);
     print_old(bills);
     print_notes();
 }
@@ -58,6 +59,20 @@ fn print_computed(bills: &[Bill]) {
     );
 }
 
+fn print_deployed(bills: &[Bill]) {
+    print_line("## Computed: what `fly.toml` deploys, per month, when 13 months of history are there\n");
+    table(
+        bills,
+        &[
+            ("volume, GB", &|it| format!("{:.1}", it.full_gb)),
+            ("14 daily snapshots, GB", &|it| format!("{:.1}", it.snapshots_gb)),
+            ("**512 MB machine, egress, volume and snapshots**", &|it| {
+                format!("**{}**", dollars(it.deployed))
+            }),
+        ],
+    );
+}
+
 fn print_old(bills: &[Bill]) {
     print_line("## Compared with the old design\n");
     table(
@@ -86,11 +101,15 @@ fn print_notes() {
     ));
     print_line(format_args!(
         "- Prices: shared-cpu-1x with 256 MB {}, {} for each additional GB of memory, {} for a GB of volume, {} for a \
-         GB of\n  egress (North America, Europe). More than a month of history needs a larger volume.",
+         GB of\n  egress (North America, Europe), {} for a GB of snapshots beyond {:.0} GB. Fly's prices of machines \
+         depend on the region;\n  these are of its cheapest ones, and Frankfurt (`fra` in `fly.toml`) costs more. \
+         Snapshots are computed as incremental.",
         dollars(price::MACHINE),
         dollars(price::MEMORY),
         dollars(price::VOLUME),
-        dollars(price::EGRESS)
+        dollars(price::EGRESS),
+        dollars(price::SNAPSHOT),
+        price::FREE_SNAPSHOTS
     ));
     print_line(format_args!(
         "- The old design is not measured here. It has {} heartbeats per visitor and day, each with a key-value read \

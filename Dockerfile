@@ -1,4 +1,7 @@
 # syntax=docker/dockerfile:1
+#
+# To pin the images, add the digests that `docker buildx imagetools inspect` prints. For both architectures:
+# docker buildx build --platform linux/amd64,linux/arm64 .
 
 # The pages and the client library. npm's packages are in a separate layer, which is reused until the lock file changes.
 FROM node:24-trixie-slim AS web
@@ -14,18 +17,24 @@ RUN npm run build
 FROM rust:1.95-slim-trixie AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
+# jemalloc compiles in the size of a page of memory. Kernels of arm64 have pages of 4 to 64 KiB; this works on all of them.
+ARG TARGETARCH
 COPY . .
 COPY --from=web /build/web/app/dist web/app/dist
 # Compiled dependencies stay in the cache. The package itself is rebuilt each time, because cargo compares the times of
 # files, and a checkout may be older than the cache.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
-    cargo clean --release --locked --package breathing-room \
+    if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo clean --release --locked --package breathing-room \
     && cargo build --release --locked --features jemalloc --bin breathing-room \
     && install target/release/breathing-room /usr/local/bin/breathing-room
 
 # The same Debian as above, for its libc. It needs no other packages: the hub opens no outgoing connections.
 FROM debian:trixie-slim
+LABEL org.opencontainers.image.title="breathing-room" \
+    org.opencontainers.image.description="A self-hosted, real-time presence hub." \
+    org.opencontainers.image.licenses="MIT OR Apache-2.0"
 RUN groupadd --gid 10001 breathing-room \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin breathing-room \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data
@@ -37,4 +46,6 @@ ENV LISTEN=0.0.0.0:8080 \
     DATABASE_URL=sqlite:///data/breathing-room.db
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# For Docker and Compose. A degraded hub is unhealthy, but do not restart it for that: its presence works.
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["/usr/local/bin/breathing-room", "health"]
 ENTRYPOINT ["/usr/local/bin/breathing-room"]

@@ -1,4 +1,4 @@
-//! The commands of the program: `serve`, `check`, `backup`, `restore`, `export`, `import` and `token`.
+//! The commands of the program: `serve`, `health`, `check`, `backup`, `restore`, `export`, `import` and `token`.
 //!
 //! Each command is a function from its settings to an [`Outcome`]. The store does the work on the database; this module
 //! reads and writes files.
@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod columns;
 mod export;
+mod health;
 mod import;
 mod output;
 mod protected;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 use backup::{BackupSettings, RestoreSettings};
 use check::CheckSettings;
 use export::ExportSettings;
+use health::{HealthError, HealthSettings};
 use import::ImportSettings;
 use serve::ServeSettings;
 use token::TokenSettings;
@@ -55,6 +57,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the hub (the default)
     Serve(Box<ServeSettings>),
+    /// Ask a running hub for its health, for health checks of containers
+    Health(HealthSettings),
     /// Recount the history and print each figure that is wrong
     Check(CheckSettings),
     /// Copy the database to a new file, also while the hub runs
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("error: {error}"), 1),
         },
+        Command::Health(settings) => finish(ready(health::health(&settings))),
         Command::Check(settings) => finish(check::check(settings)),
         Command::Backup(settings) => finish(backup::backup(settings)),
         Command::Restore(settings) => finish(backup::restore(settings, &Clock::system())),
@@ -192,6 +197,9 @@ pub enum CommandError {
         /// The file.
         path: PathBuf,
     },
+    /// A hub does not say how it is.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The token's secret is unusable.
     #[error(transparent)]
     Token(#[from] BadKeys),

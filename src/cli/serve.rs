@@ -145,6 +145,9 @@ pub struct ServeSettings {
     /// Access to /metrics
     #[arg(long, env, value_name = "ACCESS", default_value = "public")]
     pub metrics: Access,
+    /// A private address and port for /metrics and /health, without a token; /metrics is then only there
+    #[arg(long, env, value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Sites that may show the room page in a frame: 'none', *, or 'self' and origins, separated by spaces
     #[arg(long, env, value_name = "LIST", default_value = "'self'", value_parser = FrameAncestors::parse)]
     pub frame_ancestors: FrameAncestors,
@@ -183,6 +186,7 @@ impl From<ServeSettings> for Config {
                 dashboard: settings.dashboard,
                 public_props: settings.public_props,
                 metrics: settings.metrics,
+                metrics_listen: settings.metrics_listen,
                 allowed_origins: settings.allowed_origins,
                 public_url: settings.public_url,
                 frame_ancestors: settings.frame_ancestors,

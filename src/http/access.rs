@@ -37,8 +37,8 @@ const HEALTH: &str = "/health";
 pub(crate) struct AccessControl {
     /// Who may see the dashboard and what it shows.
     pub dashboard: Access,
-    /// Who may see `/metrics`.
-    pub metrics: Access,
+    /// Who may see `/metrics`; none where it is at the private address only.
+    pub metrics: Option<Access>,
     /// The header with the client's address, where a proxy is in front.
     client_ip_header: Option<HeaderName>,
     /// Limits the log lines about a proxy that sends no such header.
@@ -62,7 +62,8 @@ impl AccessControl {
     ) -> Self {
         let client_ip_header = config.client_ip_header.clone();
         let missing_address = LogThrottle::default();
-        let (dashboard, metrics) = (config.dashboard, config.metrics);
+        let metrics = config.metrics_listen.is_none().then_some(config.metrics);
+        let dashboard = config.dashboard;
         Self { dashboard, metrics, client_ip_header, missing_address, admin_token, tokens, sockets, clock }
     }
 

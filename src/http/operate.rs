@@ -134,10 +134,19 @@ pub(crate) async fn metrics(
     address: Address,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    access.admit(access.metrics, &headers, address)?;
-    let cache = if access.metrics == Access::Admin { PRIVATE } else { "no-store" };
+    let allowed = access.metrics.ok_or(ApiError::NotFound)?;
+    access.admit(allowed, &headers, address)?;
+    Ok(rendered(&state, if allowed == Access::Admin { PRIVATE } else { "no-store" }))
+}
+
+/// `GET /metrics` at the private address.
+pub(crate) async fn private_metrics(State(state): State<Arc<OperateState>>) -> Response {
+    rendered(&state, "no-store")
+}
+
+fn rendered(state: &OperateState, cache: &'static str) -> Response {
     let headers = [(CACHE_CONTROL, cache), (CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((headers, state.metrics.render(&readings(&state))).into_response())
+    (headers, state.metrics.render(&readings(state))).into_response()
 }
 
 /// All gauges, read now.

@@ -66,6 +66,17 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// The routes of the private address: for machines of the operator, without a token or a rate.
+pub(crate) fn private_router(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(operate::private_metrics))
+        .route("/health", get(operate::health))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(from_fn_with_state(app.clone(), answer_file))
+        .with_state(app)
+}
+
 /// Answers a request that is for no file. Pages of allowed origins may read the answer, whatever it is.
 async fn answer(State(group): State<Group>, request: Request, next: Next) -> Response {
     body::drain(request, async |request: Request| {

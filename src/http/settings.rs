@@ -2,6 +2,8 @@
 //!
 //! Plain values; the handlers' state has what each group of routes needs of them.
 
+use std::net::SocketAddr;
+
 use axum::http::HeaderName;
 
 use crate::auth::{Access, AllowedOrigins, PublicUrl};
@@ -19,6 +21,8 @@ pub struct Config {
     pub public_props: PropNames,
     /// Access to `/metrics`.
     pub metrics: Access,
+    /// A private address for `/metrics` and `/health`, without a token. `/metrics` is only there then.
+    pub metrics_listen: Option<SocketAddr>,
     /// The origins whose pages may connect.
     pub allowed_origins: AllowedOrigins,
     /// The hub's own origin as browsers see it; without it, the request's `Host` counts.

@@ -10,6 +10,7 @@ mod open;
 mod shutdown;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::auth::{BadKeys, ShortToken};
 use crate::config::Config;
 use crate::history::store::{DatabaseLock, OpenError};
-use crate::http::routes::router;
+use crate::http::routes::{private_router, router};
 use crate::http::state::App;
 use crate::transport::accept::{AcceptConfig, Acceptor};
 use holds::HoldStore;
@@ -43,6 +44,9 @@ pub enum ServeError {
     /// The listener has no address, or does not accept its socket options.
     #[error("cannot use the listening socket: {0}")]
     Listener(io::Error),
+    /// The private address for metrics cannot be used.
+    #[error("cannot listen on METRICS_LISTEN {0}: {1}")]
+    Metrics(SocketAddr, io::Error),
     /// A task that the hub needs panicked, so the hub shut down. What was acknowledged is committed.
     #[error("a task of the hub panicked and the hub shut down (its log has the reason): start it again")]
     Panicked,
@@ -60,6 +64,8 @@ pub struct Server {
     app: App,
     accept: AcceptConfig,
     mount: Mount,
+    /// At the private address for metrics, if there is one.
+    metrics: Option<TcpListener>,
     holds: Arc<HoldStore>,
     flush: JoinHandle<()>,
     maintenance: JoinHandle<()>,
@@ -102,7 +108,7 @@ impl Server {
         let service = TowerToHyperService::new(router(self.app.clone()));
         let acceptor =
             Acceptor::start(listener, service, self.accept.clone()).map_err(ServeError::Listener)?;
-        self.run_until(shutdown, Some(acceptor)).await
+        self.run_until(shutdown, vec![acceptor]).await
     }
 
     /// The routes of the hub, for the server of another program: `app.nest("/hub", server.router())`.
@@ -125,20 +131,25 @@ impl Server {
     /// # Errors
     /// As [`serve`](Self::serve).
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        self.run_until(shutdown, None).await
+        self.run_until(shutdown, Vec::new()).await
     }
 
     async fn run_until(
-        self,
+        mut self,
         shutdown: impl Future<Output = ()>,
-        acceptor: Option<Acceptor>,
+        mut acceptors: Vec<Acceptor>,
     ) -> Result<(), ServeError> {
+        if let Some(listener) = self.metrics.take() {
+            let service = TowerToHyperService::new(private_router(self.app.clone()));
+            let acceptor = Acceptor::start(listener, service, self.accept.clone());
+            acceptors.push(acceptor.map_err(ServeError::Listener)?);
+        }
         let panics = self.accept.metrics.panics.clone();
         let has_panicked = tokio::select! {
             () = shutdown => false,
             () = panics.task_panicked() => true,
         };
-        shutdown::shut_down(self, acceptor).await?;
+        shutdown::shut_down(self, acceptors).await?;
         if has_panicked { Err(ServeError::Panicked) } else { Ok(()) }
     }
 

@@ -3,9 +3,11 @@
 //! The one place that knows all parts. What it builds is passed on; nothing here runs later.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
@@ -37,7 +39,7 @@ use crate::presence::{Feed, Registry};
 use crate::quota::{Quota, Sharing};
 use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
-use crate::transport::accept::AcceptConfig;
+use crate::transport::accept::{AcceptConfig, listen};
 use crate::transport::metrics::TransportMetrics;
 use crate::transport::{self, Descriptors, Sockets, stall_limit};
 
@@ -52,6 +54,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let Config { http, presence, history, session, mut transport, auth, clock } = config;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
     let tokens = auth.open()?;
+    let private = http.metrics_listen.map(listen_privately).transpose()?;
     pages::warn_if_missing();
     let metrics = Metrics::register();
     limit_sockets(&mut transport);
@@ -146,7 +149,27 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     };
     let mount = Mount::new(router(app.clone()));
     let History { flush, maintenance, stats_refresh, lock, .. } = history;
-    Ok(Server { app, accept, mount, holds, flush, maintenance, background, stats_refresh, lock })
+    Ok(Server {
+        app,
+        accept,
+        mount,
+        metrics: private,
+        holds,
+        flush,
+        maintenance,
+        background,
+        stats_refresh,
+        lock,
+    })
+}
+
+/// Listens at the private address for metrics.
+fn listen_privately(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |error| ServeError::Metrics(address, error);
+    let listener = listen(address).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    info!(%address, "METRICS_LISTEN: /metrics and /health are at this address without a token");
+    Ok(listener)
 }
 
 /// Lowers the limit of sockets to what the limit of open files allows.

@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_millis(9_500);
 
 /// Ends the hub in order, and its connections, where they are its own.
 /// Errors: the last flush did not succeed in time.
-pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Result<(), ServeError> {
+pub(super) async fn shut_down(server: Server, acceptors: Vec<Acceptor>) -> Result<(), ServeError> {
     let Server { app, mount, holds, flush, maintenance, background, stats_refresh, lock: _lock, .. } = server;
     let signalled = Instant::now();
     let live = &app.live;
@@ -38,7 +38,7 @@ pub(super) async fn shut_down(server: Server, acceptor: Option<Acceptor>) -> Res
     info!(sockets = live.sockets.len(), "shutting down");
     // The hub still accepts connections, and answers a request for a socket with 503 and Retry-After.
     end_sessions(live, signalled + SESSIONS_DEADLINE).await;
-    if let Some(acceptor) = acceptor {
+    for acceptor in acceptors {
         acceptor.drain().await;
     }
     mount.close();

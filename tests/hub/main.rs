@@ -36,6 +36,7 @@ mod lifecycle;
 mod limits;
 mod origins;
 mod presence_samples;
+mod private_port;
 mod process;
 mod quotas;
 mod request_bodies;

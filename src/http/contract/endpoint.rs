@@ -247,7 +247,7 @@ fn describe_error(status: u16) -> &'static str {
         400 => "A parameter or field breaks a rule: the message names both.",
         401 => "The token is missing, or not valid for this request.",
         403 => "The origin of the page is not allowed.",
-        404 => "No file has this name.",
+        404 => "There is nothing at this address.",
         408 => "The body took longer than 10 s to arrive.",
         410 => "There are no heartbeats any more: presence is the open socket.",
         413 => "The body is over 64 KiB.",

@@ -172,7 +172,9 @@ fn operation() -> Vec<Endpoint> {
             .response_or_error::<Health>(503, "The hub is degraded, or full."),
         Endpoint::get("/metrics", "metrics", "All metrics, for Prometheus")
             .security(Security::ConfiguredAdmin)
-            .text_response(200, "Prometheus' text format.", &["text/plain"]),
+            .description("404 where the hub has a private address for them (`METRICS_LISTEN`).")
+            .text_response(200, "Prometheus' text format.", &["text/plain"])
+            .errors(&[404]),
         Endpoint::post("/flush", "flush", "Writes all pending events to the database now")
             .security(Security::Admin)
             .response::<FlushReport>(200, "The events are committed."),

@@ -5,6 +5,7 @@
 pub use crate::auth::admin::Access;
 pub use crate::auth::keys::{Config as AuthConfig, Secret};
 pub use crate::auth::origins::{AllowedOrigins, PublicUrl};
+pub use crate::cluster::Config as ClusterConfig;
 pub use crate::history::Config as HistoryConfig;
 pub use crate::history::lifecycle::plan::Retention;
 pub use crate::history::prop_names::PropNames;
@@ -18,7 +19,7 @@ pub use crate::time::Clock;
 pub use crate::transport::Config as TransportConfig;
 pub use crate::transport::descriptors::Descriptors;
 pub use crate::transport::limits::Limits;
-use crate::{auth, history, http, presence, session, transport};
+use crate::{auth, cluster, history, http, presence, session, transport};
 
 /// The configuration of a hub. Every section has defaults.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub transport: transport::Config,
     /// Visitor tokens.
     pub auth: auth::Config,
+    /// The other nodes.
+    pub cluster: cluster::Config,
     /// The wall clock and the monotonic clock. Tests set both.
     pub clock: Clock,
 }

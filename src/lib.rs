@@ -48,6 +48,8 @@ mod address;
 mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[allow(dead_code, unused_imports, reason = "the node task is not there yet")]
+mod cluster;
 pub mod config;
 mod history;
 mod http;

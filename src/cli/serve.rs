@@ -30,7 +30,7 @@ use crate::server::Server;
 use crate::time::Clock;
 use crate::transport::accept::listen;
 use crate::transport::{Descriptors, Limits};
-use crate::{auth, history, http, panics, presence, session, transport};
+use crate::{auth, cluster, history, http, panics, presence, session, transport};
 
 /// The settings. Each is a flag and an environment variable of the same name. Durations are like 30s or 5m.
 #[derive(Debug, Args)]
@@ -230,6 +230,7 @@ impl From<ServeSettings> for Config {
                 jwks: settings.token_jwks,
                 audience: settings.token_audience,
             },
+            cluster: cluster::Config::default(),
             clock: Clock::system(),
         }
     }

@@ -51,7 +51,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens a hub with this configuration.
 pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
-    let Config { http, presence, history, session, mut transport, auth, clock } = config;
+    let Config { http, presence, history, session, mut transport, auth, cluster: _, clock } = config;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
     let tokens = auth.open()?;
     let private = http.metrics_listen.map(listen_privately).transpose()?;
@@ -86,6 +86,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         rejections,
         panics: panics.clone(),
         leave_grace: presence.leave_grace,
+        cluster: None,
     });
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let background = Background {

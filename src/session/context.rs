@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::sample_ids::SampleIds;
 use super::watch_clock::WatchClocks;
 use crate::auth::Tokens;
+use crate::cluster::Cluster;
 use crate::history::Journal;
 use crate::panics::Panics;
 use crate::presence::Registry;
@@ -38,4 +39,6 @@ pub(crate) struct SessionContext {
     pub panics: Panics,
     /// How long a visitor whose socket was lost stays present.
     pub leave_grace: Duration,
+    /// This node's part in the cluster; none where the hub is alone.
+    pub cluster: Option<Cluster>,
 }

@@ -300,6 +300,7 @@ mod tests {
             rejections,
             panics,
             leave_grace,
+            cluster: None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use syn::{Attribute, Item, Meta, UseTree};
 
 /// Each part of `src/`, and the parts that it may import. A part stands below all that import it.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("sync", &[]),
     ("private", &[]),
     ("panics", &[]),
@@ -21,11 +21,13 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("auth", &["protocol", "time", "transport"]),
     ("presence", &["panics", "protocol", "sync", "time", "transport"]),
     ("history", &["address", "panics", "private", "protocol", "quota", "rejections", "sync", "time"]),
+    ("cluster", &["panics", "presence", "protocol", "sync", "time"]),
     (
         "session",
         &[
             "address",
             "auth",
+            "cluster",
             "history",
             "panics",
             "presence",
@@ -256,6 +258,14 @@ fn sql_is_in_the_store_and_the_stats_only() {
     for Source { path, text } in sources() {
         let allowed = ["history/store", "history/stats"].iter().any(|part| path.starts_with(part));
         assert!(allowed || !text.contains("sqlx::"), "{} uses sqlx", path.display());
+    }
+}
+
+#[test]
+fn one_file_names_the_client_of_nats() {
+    for Source { path, text } in sources() {
+        let allowed = path == Path::new("cluster/nats.rs");
+        assert!(allowed || !text.contains("async_nats"), "{} names async_nats", path.display());
     }
 }
 

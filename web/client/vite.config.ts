@@ -18,7 +18,12 @@ export default defineConfig(({ mode }) => ({
     rolldownOptions: {
       // The React entry imports the library by its package name, so that both share one copy.
       external: ["@breathing-room/client", "react", "react/jsx-runtime"],
-      output: { minify: true, generatedCode: { symbols: false } },
+      output: {
+        minify: true,
+        generatedCode: { symbols: false },
+        // Frameworks with server components read it. The bundler removes directives of modules.
+        postBanner: ({ name }) => (name === "react" ? '"use client";' : ""),
+      },
     },
   },
 }));

@@ -4,20 +4,18 @@ const INITIAL = 500; // ms
 const MAX = 30_000; // ms
 
 /**
- * Returns the milliseconds to wait before the next attempt, or undefined if the client must not reconnect.
+ * Returns the milliseconds to wait before the next attempt.
  *
  * Full jitter: the delay is random, from 0 to a limit that doubles with each failed attempt. Clients that lost the
  * hub at the same time therefore do not reconnect at the same time.
  */
-export function delay(code: number, attempts: number, random = Math.random): number | undefined {
-  switch (code) {
-    case 1008: // policy violation: the hub rejects this client
-      return undefined;
-    case 1012: // the hub restarts
-      return random() * 5_000;
-    case 1013: // the hub is overloaded
-      return MAX + random() * MAX;
-    default:
-      return random() * Math.min(MAX, INITIAL * 2 ** attempts);
-  }
+export function delay(attempts: number, random = Math.random): number {
+  return random() * Math.min(MAX, INITIAL * 2 ** attempts);
+}
+
+/** Returns the milliseconds for which the hub asks with this close code not to reconnect to it. */
+export function requestedWait(code: number, random = Math.random): number {
+  if (code === 1012) return random() * 5_000; // the hub restarts
+  if (code === 1013) return MAX + random() * MAX; // the hub is overloaded
+  return 0;
 }

@@ -12,20 +12,23 @@ export interface Batch<E> {
   events: E[];
 }
 
+/** Events of one kind, room and visitor share a body: the hub rejects a body whole, and a token may be for one room. */
 export function toBatches<E extends { text: string }>(events: E[]): Batch<E>[] {
   const batches: Batch<E>[] = [];
-  for (const path of ["page-view", "watch-session"]) {
-    let space = 0;
-    for (const event of events) {
-      const { text } = event;
-      if (text.startsWith('{"type":"watch"') !== (path === "watch-session")) continue;
-      if (text.length > space) {
-        batches.push({ path, events: [] });
-        space = MAX_CHARS;
-      }
-      batches.at(-1)!.events.push(event);
-      space -= text.length;
+  const open = new Map<string, { batch: Batch<E>; space: number }>();
+  for (const event of events) {
+    const { length } = event.text;
+    const { type, room, visitor } = JSON.parse(event.text) as Record<string, string>;
+    const path = type === "watch" ? "watch-session" : "page-view";
+    const key = `${path} ${room} ${visitor}`;
+    let current = open.get(key);
+    if (!current || length > current.space) {
+      current = { batch: { path, events: [] }, space: MAX_CHARS };
+      open.set(key, current);
+      batches.push(current.batch);
     }
+    current.batch.events.push(event);
+    current.space -= length;
   }
   return batches;
 }

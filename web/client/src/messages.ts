@@ -1,16 +1,23 @@
 /** Types of the hub's messages, as far as this library reads them. */
 
-export type HubMessage = Welcome | Presence | Ack | ErrorMessage;
+export type HubMessage = Welcome | Presence | Ack | Pong | SitMessage | OwnMood | ErrorMessage;
 
 interface Counts {
   present: number;
   moods: Record<string, number>;
 }
 
-interface Welcome extends Counts {
+export interface Welcome extends Counts {
   type: "welcome";
   visitor: string;
   vocabulary: string[];
+  serverTime: number;
+  /** Missing at hubs that know neither pings nor sits. */
+  pingAfterMs?: number;
+  /** The end of the visitor's running sit. */
+  sit?: number;
+  /** Missing at hubs without `own-mood`. */
+  mood?: string | null;
 }
 
 interface Presence extends Counts {
@@ -20,6 +27,21 @@ interface Presence extends Counts {
 interface Ack {
   type: "ack";
   upTo: number;
+}
+
+interface Pong {
+  type: "pong";
+  serverTime: number;
+}
+
+interface SitMessage {
+  type: "sit";
+  until: number | null;
+}
+
+interface OwnMood {
+  type: "own-mood";
+  mood: string | null;
 }
 
 export interface ErrorMessage {

@@ -23,6 +23,8 @@ export interface StoredEvent {
 interface Entry extends StoredEvent {
   /** Its `ref` on the current socket; 0 while it is unsent. */
   ref: number;
+  /** Whether the socket can send it: it is of this room and visitor. */
+  isOwn: boolean;
 }
 
 export class Outbox {
@@ -40,8 +42,18 @@ export class Outbox {
     this.owner = this.#prefix + owner;
   }
 
-  /** All events without an ack. */
-  get all(): Entry[] {
+  /** All events without an ack that the socket can send. */
+  get own(): Entry[] {
+    return this.#all.filter(({ isOwn }) => isOwn);
+  }
+
+  /** All events that are not in flight, oldest first. */
+  get unsent(): Entry[] {
+    const id = ({ key }: StoredEvent) => key.slice(-SUFFIX_LENGTH);
+    return this.#all.filter(({ ref }) => !ref).sort((a, b) => (id(a) < id(b) ? -1 : 1));
+  }
+
+  get #all(): Entry[] {
     return [...this.#entries.values()];
   }
 
@@ -49,17 +61,15 @@ export class Outbox {
   put(id: string, text: string): Entry | undefined {
     const key = `${this.owner}:${id}`;
     const isNew = !this.#entries.has(key);
-    if (isNew && this.#entries.size >= LIMIT) return undefined;
+    if (isNew && this.own.length >= LIMIT) return undefined;
     if (!isNew || this.#stored().length < LIMIT) this.#store.set(key, text);
     return this.#add(key, text);
   }
 
   /** Returns the unsent events to send now, oldest first, so that at most `window` events are in flight. */
   next(window: number): Entry[] {
-    const { all } = this;
-    const id = ({ key }: StoredEvent) => key.slice(-SUFFIX_LENGTH);
-    const unsent = all.filter(({ ref }) => !ref).sort((a, b) => (id(a) < id(b) ? -1 : 1));
-    return unsent.slice(0, Math.max(0, window - (all.length - unsent.length)));
+    const inFlight = this.#all.filter(({ ref }) => ref).length;
+    return this.unsent.filter(({ isOwn }) => isOwn).slice(0, Math.max(0, window - inFlight));
   }
 
   /** Assigns the next `ref` and returns the message to send. */
@@ -70,12 +80,12 @@ export class Outbox {
 
   /** Removes all events up to this `ref`: the hub has committed them. */
   ack(upTo: number): void {
-    for (const entry of this.all) if (entry.ref && entry.ref <= upTo) this.remove(entry);
+    for (const entry of this.#all) if (entry.ref && entry.ref <= upTo) this.remove(entry);
   }
 
   /** Handles a rejected event: marks it as unsent, or removes it. */
   reject(ref: number, retry: boolean): void {
-    const entry = this.all.find((entry) => entry.ref === ref);
+    const entry = this.#all.find((entry) => entry.ref === ref);
     if (!entry) return;
     if (retry) entry.ref = 0;
     else this.remove(entry);
@@ -84,7 +94,7 @@ export class Outbox {
   /** Marks all events as unsent, after the socket closed. */
   reset(): void {
     this.#lastRef = 0;
-    for (const entry of this.all) entry.ref = 0;
+    for (const entry of this.#all) entry.ref = 0;
   }
 
   /** Removes an event, unless a later state has replaced it. */
@@ -93,12 +103,21 @@ export class Outbox {
     if (this.#store.get(key) === text) this.#store.remove(key);
   }
 
-  /**
-   * Recovers the events of owners whose tabs are gone. Adds those of this visitor in this room, which the socket can
-   * send. Returns the others.
-   */
-  recover(owners: ReadonlySet<string | undefined>, room: string, visitor: string): StoredEvent[] {
-    const others: StoredEvent[] = [];
+  /** Corrects the times of events that were recorded by the device's clock, which is wrong by `wrongBy` ms. */
+  correct(wrongBy: number): void {
+    for (const entry of this.#all) {
+      const event = parse(entry.text);
+      if (!event?.clock) continue;
+      delete event.clock;
+      event.at = Math.round(event.at + wrongBy);
+      if (event.startedAt) event.startedAt = Math.round(event.startedAt + wrongBy);
+      entry.text = JSON.stringify(event);
+      if (this.#store.get(entry.key)) this.#store.set(entry.key, entry.text);
+    }
+  }
+
+  /** Recovers the events of owners whose tabs are gone. The socket can send those of this visitor in this room. */
+  recover(owners: ReadonlySet<string | undefined>, room: string, visitor: string): void {
     for (const key of this.#stored()) {
       if (this.#entries.has(key) || owners.has(key.slice(0, -SUFFIX_LENGTH))) continue;
       const event = parse(this.#store.get(key));
@@ -110,14 +129,12 @@ export class Outbox {
       if (event.state === "playing") Object.assign(event, { state: "paused", at: event.at + 1 });
       const text = JSON.stringify(event);
       this.#store.set(key, text);
-      if (event.room === room && event.visitor === visitor) this.#add(key, text);
-      else others.push({ key, text });
+      this.#add(key, text, event.room === room && event.visitor === visitor);
     }
-    return others;
   }
 
-  #add(key: string, text: string): Entry {
-    const entry = { key, text, ref: 0 };
+  #add(key: string, text: string, isOwn = true): Entry {
+    const entry = { key, text, ref: 0, isOwn };
     this.#entries.set(key, entry);
     return entry;
   }
@@ -131,7 +148,10 @@ interface EventFields {
   room: string;
   visitor: string;
   at: number;
+  startedAt?: number;
   state?: string;
+  /** "device" if the times are by the device's clock, because the hub's was not known. */
+  clock?: "device";
 }
 
 function parse(text: string | null | undefined): EventFields | undefined {

@@ -15,20 +15,46 @@ const { dataset } = script;
 export const room: Room | undefined =
   dataset.room === undefined
     ? undefined
-    : // The hub serves this script at client/breathing-room.js.
-      joinRoom({ hub: new URL("..", script.src).href, ...dataset, room: dataset.room });
+    : joinRoom({
+        ...dataset,
+        room: dataset.room,
+        // The hub serves this script at client/breathing-room.js. Several addresses are separated by spaces.
+        hub: dataset.hub?.trim().split(/\s+/) ?? new URL("..", script.src).href,
+        idleAfter: dataset.idleAfter === undefined ? undefined : Number(dataset.idleAfter),
+      });
+
+/**
+ * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language,
+ * with the count for each `#`. Without them the count alone.
+ */
+function pluralText(element: HTMLElement, count: number): string {
+  const { dataset } = element;
+  const text = dataset[pluralOf(element.closest<HTMLElement>("[lang]")?.lang, count)] ?? dataset.other ?? "#";
+  return text.replaceAll("#", String(count));
+}
+
+function pluralOf(language: string | undefined, count: number): Intl.LDMLPluralRule {
+  try {
+    return new Intl.PluralRules(language || undefined).select(count);
+  } catch {
+    return "other"; // not a language
+  }
+}
 
 if (room) {
   const render = (): void => {
     const { present, state } = room;
-    const texts: Record<string, unknown> = { present: state === "open" ? present : "", state };
+    const isJoined = state === "open" || state === "checking";
     for (const element of document.querySelectorAll<HTMLElement>("[data-breathing-room]")) {
-      element.textContent = texts[element.dataset.breathingRoom!] as string;
+      const { dataset } = element;
+      // For styles: `[data-state=checking]` may be old.
+      dataset.state = state;
+      element.textContent =
+        dataset.breathingRoom === "state" ? state : isJoined ? pluralText(element, present) : dataset.placeholder ?? "";
     }
   };
   room.addEventListener("presence", render);
   room.addEventListener("state", render);
   addEventListener("DOMContentLoaded", render);
-  // `document` has the fields `title` and `referrer` of the options.
-  if (dataset.pageView !== undefined) room.pageView(undefined, document);
+  if (dataset.pageView !== undefined) room.pageView(undefined, { title: document.title });
 }

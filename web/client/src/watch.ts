@@ -6,6 +6,8 @@ import { WatchClock } from "./watch-clock.js";
 
 /** What a watch session needs of its room. */
 export interface Reporter {
+  /** The wall clock, the hub's if it is known, minus the monotonic clock. */
+  offset(): number;
   report(id: string, fields: object): void;
   /** Sessions that play, or that play again when the page is resumed. */
   readonly playing: Set<WatchSession>;
@@ -24,6 +26,7 @@ export class WatchSession implements Watch {
   /** Undefined until the first play. */
   #state: "playing" | "paused" | "ended" | undefined;
   #clock = new WatchClock();
+  /** By the monotonic clock, so that a correction of the wall clock moves both times alike. */
   #startedAt = 0;
   #reportedAt = 0;
   #positionMs: number | undefined;
@@ -60,6 +63,7 @@ export class WatchSession implements Watch {
   }
 
   attach(media: HTMLMediaElement): () => void {
+    if (!media) throw new TypeError("attach: there is no media element");
     const play = (): void => this.play();
     const pause = (): void => {
       if (!media.ended) this.pause(); // otherwise `ended` follows
@@ -102,7 +106,7 @@ export class WatchSession implements Watch {
   #begin(): void {
     this.#id = uuid();
     this.#clock = new WatchClock();
-    this.#startedAt = Date.now();
+    this.#startedAt = performance.now();
   }
 
   #stop(state: "paused" | "ended", positionMs?: number): void {
@@ -117,14 +121,15 @@ export class WatchSession implements Watch {
   ): void {
     this.#state = state;
     this.#positionMs = positionMs ?? this.#positionMs;
-    // The hub keeps the state with the later `at`, so `at` must differ between states.
-    this.#reportedAt = Math.max(Date.now(), this.#reportedAt + 1);
+    // The hub keeps the state with the later `at`, so `at` must differ between states, also rounded and corrected.
+    this.#reportedAt = Math.max(performance.now(), this.#reportedAt + 2);
+    const offset = this.#reporter.offset();
     this.#reporter.report(this.#id, {
       content: this.#content,
       state,
       watchedMs: this.watchedMs,
-      startedAt: this.#startedAt,
-      at: this.#reportedAt,
+      startedAt: toInteger(offset + this.#startedAt),
+      at: toInteger(offset + this.#reportedAt),
       positionMs: toInteger(this.#positionMs),
       durationMs: toInteger(this.#options.durationMs ?? (this.#media && this.#media.duration * 1000)),
       props: this.#options.props,

@@ -5,7 +5,7 @@ import { uuid } from "../src/id.js";
 const event = (type: string, more = "") => ({ text: JSON.stringify({ type, id: "x", more }) });
 
 test("each kind of event has its own path and one JSON array", () => {
-  const all = toBatches([event("watch"), event("page-view"), event("watch")]);
+  const all = toBatches([event("page-view"), event("watch"), event("watch")]);
   expect(all.map(({ path, events }) => [path, events.length])).toEqual([
     ["page-view", 1],
     ["watch-session", 2],
@@ -14,6 +14,12 @@ test("each kind of event has its own path and one JSON array", () => {
     { type: "watch", id: "x", more: "" },
     { type: "watch", id: "x", more: "" },
   ]);
+});
+
+test("events of different rooms or visitors have different bodies: the hub refuses a body whole", () => {
+  const of = (room: string, visitor: string) => ({ text: JSON.stringify({ type: "page-view", room, visitor }) });
+  const all = toBatches([of("a", "ann"), of("b", "ann"), of("a", "ben"), of("a", "ann")]);
+  expect(all.map(({ events }) => events.length)).toEqual([2, 1, 1]);
 });
 
 test("the contents of an event do not change its kind", () => {

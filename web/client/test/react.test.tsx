@@ -73,7 +73,7 @@ test("room change opens a new socket and clears the counts", async () => {
   render(<Counts />, "garden");
   expect(document.body.textContent).toBe("connecting 0");
   expect(await session.closed).toBe(1000);
-  expect((await hub.session(2)).path).toBe("/rooms/garden/socket");
+  expect((await hub.session(2)).path).toBe("/rooms/garden/socket?features=own-mood");
 });
 
 let watch: MediaWatch;
@@ -82,13 +82,13 @@ function Player() {
   return <audio ref={watch.ref} />;
 }
 
-test("watch session ends when its component unmounts", async () => {
+test("watch session pauses when its component unmounts: the content has not ended", async () => {
   render(<Player />);
   const session = await hub.session(1);
   session.welcome();
   await act(() => vi.waitFor(() => (watch.play(0), expect(session.received).toHaveLength(1))));
   render(null);
-  expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "ended"]);
+  expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "paused"]);
 });
 
 test("watch session follows its media element", async () => {

@@ -66,6 +66,22 @@ function jwt(seconds: number, id = 0): string {
   return `h.${btoa(claims).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}.s`;
 }
 
+/** Replaces timers of at least `from` ms, which do not fire by themselves. */
+function captureTimers(from: number) {
+  const all: { fire: () => void; wait: number }[] = [];
+  const real = globalThis.setTimeout;
+  vi.spyOn(globalThis, "setTimeout").mockImplementation(((what: () => void, wait = 0) => {
+    if (wait < from || wait === 20_000) return real(what, wait);
+    all.push({ fire: what, wait });
+    return undefined;
+  }) as typeof setTimeout);
+  return {
+    get last() {
+      return all.at(-1)!;
+    },
+  };
+}
+
 const pageEvent = (type: string, persisted: boolean): Event => Object.assign(new Event(type), { persisted });
 
 describe("joining a room", () => {
@@ -73,7 +89,7 @@ describe("joining a room", () => {
     const room = join();
     expect([room.state, room.present]).toEqual(["connecting", 0]);
     const session = await hub.session(1);
-    expect(session.path).toBe("/rooms/lobby/socket");
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood");
     expect(session.protocols).toEqual(["breathing-room.v1", "visitor.ann"]);
     session.welcome();
     await next(room, "presence");
@@ -183,41 +199,33 @@ describe("a token", () => {
   });
 
   test("is renewed before its expiry, on the same socket", async () => {
-    const tokens = [jwt(65.05, 1), jwt(65.05, 2), jwt(3_600, 3)];
+    const tokens = [jwt(65, 1), jwt(65, 2), jwt(3_600, 3)];
     let asked = 0;
-    let tick!: () => void;
-    const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation((what, wait) => {
-      if (wait! > 4_000) [tick, lastWait] = [what as () => void, wait!];
-      else queueMicrotask(what as () => void);
-      return 0 as never;
-    });
-    let lastWait = 0;
+    const timers = captureTimers(20_001);
     const [, session] = await enter({ token: () => tokens[asked++]! });
     for (const token of tokens.slice(1)) {
-      expect(lastWait).toBeLessThan(6_000);
-      tick();
+      expect(timers.last.wait).toBeLessThan(33_000);
+      timers.last.fire();
       expect((await session.receive(asked - 1)).at(-1)).toEqual({ type: "token", token });
     }
-    expect(lastWait).toBeGreaterThan(3_500_000);
-    timers.mockRestore();
+    expect(timers.last.wait).toBeGreaterThan(3_500_000);
     expect(hub.sessions).toHaveLength(1);
   });
 
-  test("renewal that fails reconnects", async () => {
+  test("renewal that fails is repeated, on the same socket", async () => {
+    const timers = captureTimers(2_400);
     let asked = 0;
-    let tick!: () => void;
-    const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation((what) => {
-      tick = what as () => void;
-      return 0 as never;
+    const [room, session] = await enter({
+      token: () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65, asked)),
     });
-    const token = () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65));
-    const [room, session] = await enter({ token });
-    timers.mockRestore();
-    const waits = waitForState(room, "waiting");
-    tick();
-    expect(await session.closed).toBe(4000);
-    await waits;
-    expect((await hub.session(2)).protocols).toContain(`bearer.${jwt(65)}`);
+    const failed = nextError(room);
+    timers.last.fire();
+    expect(await failed).toEqual({ code: "token", message: "Error: no session" });
+    await vi.waitFor(() => expect(timers.last.wait).toBeLessThan(5_001));
+    timers.last.fire();
+    expect(await session.receive(1)).toMatchObject([{ type: "token" }]);
+    expect(room.state).toBe("open");
+    expect(hub.sessions).toHaveLength(1);
   });
 
   test("given as a string is not renewed", async () => {
@@ -251,12 +259,12 @@ describe("a mood", () => {
     const back = await hub.session(2);
     back.welcome();
     expect(await back.receive(1)).toEqual([{ type: "mood", mood: "calm" }]);
-    expect(back.path).toBe("/rooms/lobby/socket");
+    expect(back.path).toBe("/rooms/lobby/socket?features=own-mood");
   });
 
   test("given to joinRoom is sent after the welcome", async () => {
     const [, session] = await enter({ mood: "joy" });
-    expect(session.path).toBe("/rooms/lobby/socket");
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood");
     expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
   });
 
@@ -388,14 +396,15 @@ describe("an event", () => {
     ]);
   });
 
-  test("over 4 KiB is rejected by the library", async () => {
+  test("with texts over the limits is cut at a character boundary", async () => {
     const [room, session] = await enter();
-    const rejected = nextError(room);
-    room.pageView("/a", { title: "é".repeat(2_000) });
-    expect((await rejected).code).toBe("too-large");
-    room.pageView("/b");
-    expect((await session.receive(1))[0]!.path).toBe("/b");
-    expect(stored()).toHaveLength(1);
+    const long = "あ".repeat(2_000);
+    room.pageView(`/${long}`, { title: `${"x".repeat(1_022)}😀`, referrer: `https://example.org/${long}` });
+    const [{ path, title, referrer }] = (await session.receive(1)) as any;
+    expect(path).toBe(`/${"あ".repeat(170)}`);
+    expect(title).toBe("x".repeat(1_022));
+    expect(Buffer.byteLength(referrer)).toBeLessThanOrEqual(1_024);
+    expect(referrer).toMatch(/^https:\/\/example.org\/あ+$/);
   });
 
   test("is not recorded with Do Not Track; presence works", async () => {
@@ -444,7 +453,7 @@ describe("a playing watch session", () => {
       durationMs: 60_000,
     });
     expect(again!.watchedMs).toBeGreaterThanOrEqual(first!.watchedMs as number);
-    expect(again!.startedAt).toBe(first!.startedAt);
+    expect(Math.abs((again!.startedAt as number) - (first!.startedAt as number))).toBeLessThanOrEqual(50);
     expect(again!.at).toBeGreaterThan(first!.at as number);
   });
 

@@ -20,7 +20,12 @@ export interface ClientMessage {
 
 /** The hub's end of one socket. */
 export class HubSession {
+  /** All messages but pings. */
   readonly received: ClientMessage[] = [];
+  /** Number of pings. */
+  pings = 0;
+  /** How it answers pings; undefined: not at all. */
+  answer: (() => object) | undefined = () => ({ type: "pong", serverTime: Date.now() });
   readonly closed: Promise<number>;
   #notify: () => void = () => {};
 
@@ -31,7 +36,13 @@ export class HubSession {
     readonly protocols: string[],
   ) {
     socket.on("message", (data) => {
-      this.received.push(JSON.parse(String(data)));
+      const message = JSON.parse(String(data)) as ClientMessage;
+      if (message.type === "ping") {
+        this.pings++;
+        if (this.answer) this.send(this.answer());
+      } else {
+        this.received.push(message);
+      }
       this.#notify();
     });
     this.closed = new Promise((resolve) => socket.on("close", resolve));
@@ -46,16 +57,31 @@ export class HubSession {
     this.socket.send(JSON.stringify(message));
   }
 
+  /** Sends the welcome of a hub of today. */
   welcome(more: object = {}): void {
+    this.oldWelcome({ pingAfterMs: 60_000, mood: null, ...more });
+  }
+
+  /** Sends the welcome of a hub that knows neither pings nor sits nor own moods. */
+  oldWelcome(more: object = {}): void {
     const { visitor } = this;
-    const moods = { calm: 1 };
-    this.send({ type: "welcome", visitor, present: 3, moods, vocabulary: ["calm", "joy"], ...more });
+    const counts = { present: 3, moods: { calm: 1 }, vocabulary: ["calm", "joy"] };
+    this.send({ type: "welcome", visitor, serverTime: Date.now(), ...counts, ...more });
   }
 
   /** Waits until at least `count` messages have arrived, and returns all. */
   async receive(count: number): Promise<ClientMessage[]> {
-    while (this.received.length < count) await new Promise<void>((resolve) => (this.#notify = resolve));
+    await this.#until(() => this.received.length >= count);
     return this.received;
+  }
+
+  /** Waits for the ping number `count`. */
+  async ping(count: number): Promise<void> {
+    await this.#until(() => this.pings >= count);
+  }
+
+  async #until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => (this.#notify = resolve));
   }
 }
 
@@ -65,9 +91,23 @@ export interface PostRequest {
   body: any[];
 }
 
+/** A response to an upgrade, a plain GET of a socket or a post. */
+export interface Answer {
+  status: number;
+  code?: string;
+  message?: string;
+  headers?: Record<string, string>;
+}
+
 export class TestHub {
   readonly sessions: HubSession[] = [];
   readonly posts: PostRequest[] = [];
+  /** Requests for a socket, upgrades and plain, with their headers. */
+  readonly requests: IncomingHttpHeaders[] = [];
+  /** Refuses a socket; undefined accepts it. */
+  refuse: (headers: IncomingHttpHeaders) => Answer | undefined = () => undefined;
+  /** Refuses a post; undefined accepts it. */
+  refusePost: (events: any[], headers: IncomingHttpHeaders) => Answer | undefined = () => undefined;
   #server: Server;
   #notify: () => void = () => {};
 
@@ -75,6 +115,9 @@ export class TestHub {
     this.#server = server;
     const sockets = new WebSocketServer({ noServer: true });
     server.on("upgrade", (request, stream, head) => {
+      this.requests.push(request.headers);
+      const refusal = this.refuse(request.headers);
+      if (refusal) return stream.end(`HTTP/1.1 ${refusal.status} Refused\r\nConnection: close\r\n\r\n`);
       sockets.handleUpgrade(request, stream, head, (socket) => {
         const offered = request.headers["sec-websocket-protocol"]?.split(",").map((item) => item.trim());
         this.sessions.push(new HubSession(socket, request.url!, offered ?? []));
@@ -82,10 +125,25 @@ export class TestHub {
       });
     });
     server.on("request", async (request, response) => {
+      const { method, url, headers } = request;
       const text = (await request.toArray()).join("");
-      response.setHeader("access-control-allow-origin", "*").end("{}");
-      if (request.method !== "POST") return; // happy-dom sends a preflight here, browsers do not
-      this.posts.push({ path: request.url!, headers: request.headers, body: JSON.parse(text) });
+      const answer = ({ status, code = "refused", message = "", headers }: Answer): void => {
+        for (const [name, value] of Object.entries(headers ?? {})) response.setHeader(name, value);
+        response.writeHead(status).end(JSON.stringify({ error: { code, message } }));
+      };
+      response.setHeader("access-control-allow-origin", "*");
+      response.setHeader("access-control-allow-headers", "authorization");
+      response.setHeader("access-control-expose-headers", "retry-after");
+      if (method === "OPTIONS") return response.end();
+      if (method === "GET") {
+        this.requests.push(headers);
+        return answer(this.refuse(headers) ?? { status: 426, code: "upgrade-required" });
+      }
+      const body = JSON.parse(text);
+      const refusal = this.refusePost(body, headers);
+      if (refusal) answer(refusal);
+      else response.end("{}");
+      this.posts.push({ path: url!, headers, body });
       this.#notify();
     });
   }

@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { renewalDelay } from "../src/token.js";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { renewalDelay, TokenSource } from "../src/token.js";
 
 const NOW = 1_800_000_000_000;
 
@@ -7,22 +7,110 @@ function tokenUntil(exp: number): string {
   return `header.${Buffer.from(JSON.stringify({ sub: "ä???>>>", exp })).toString("base64url")}.signature`;
 }
 
-const inSeconds = (seconds: number): number => renewalDelay(tokenUntil(NOW / 1_000 + seconds), NOW);
+const inSeconds = (seconds: number): string => tokenUntil(NOW / 1_000 + seconds);
+const delayOf = (seconds: number): number | undefined => renewalDelay(inSeconds(seconds), NOW);
 
-test("token is renewed 60 s before its expiry", () => {
-  expect(inSeconds(3_600)).toBe(3_540_000);
-  expect(inSeconds(90.5)).toBe(30_500);
+describe("the time until a renewal", () => {
+  test("is until 60 s before the expiry", () => {
+    expect(delayOf(3_600)).toBe(3_540_000);
+  });
+
+  test("is half of the lifetime of a short-lived token, and at least 5 s", () => {
+    expect(delayOf(90)).toBe(45_000);
+    expect(delayOf(20)).toBe(10_000);
+    for (const seconds of [9, 0, -3_600]) expect(delayOf(seconds)).toBe(5_000);
+  });
+
+  test("of a long-lived token is below the timer limit", () => {
+    for (const days of [25, 30, 365, 3_650]) expect(delayOf(days * 86_400)).toBe(2 ** 31 - 1);
+  });
+
+  test("is unknown without an expiry", () => {
+    for (const token of ["", "opaque", "a.b.c", `a.${btoa("{}")}.c`]) expect(renewalDelay(token, NOW)).toBeUndefined();
+  });
 });
 
-test("short-lived token is renewed at most every 5 s", () => {
-  for (const seconds of [65, 60, 30, 0, -3_600]) expect(inSeconds(seconds)).toBe(5_000);
-});
+describe("a token function", () => {
+  const used: string[] = [];
+  const errors: string[] = [];
+  beforeEach(() => {
+    vi.useFakeTimers({ now: NOW });
+    vi.spyOn(Math, "random").mockReturnValue(1);
+    used.length = errors.length = 0;
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.restoreAllMocks();
+  });
+  const source = (get: () => string | null | Promise<string | null>): TokenSource =>
+    new TokenSource(get, (reason) => errors.push(String(reason)));
+  const use = (token: string): void => void used.push(token);
 
-test("delay of a long-lived token stays below the timer limit", () => {
-  for (const days of [24, 25, 30, 365, 3_650]) {
-    const wait = inSeconds(days * 86_400);
-    expect(wait).toBeGreaterThanOrEqual(5_000);
-    expect(wait).toBeLessThan(2 ** 31);
-    expect(wait).toBeLessThan(days * 86_400_000);
-  }
+  test("that returns nothing, an old token, or fails is asked again with backoff", async () => {
+    const answers = [inSeconds(3_600), null, inSeconds(3_600), "fail", inSeconds(7_200)];
+    let asked = 0;
+    const tokens = source(async () => {
+      const answer = answers[asked++]!;
+      if (answer === "fail") throw new Error("offline");
+      return answer;
+    });
+    await tokens.get();
+    tokens.renew(use, Date.now);
+    await vi.advanceTimersByTimeAsync(3_540_000);
+    for (const [wait, calls] of [[5_000, 3], [10_000, 4], [20_000, 5]] as const) {
+      expect([asked, used]).toEqual([calls - 1, []]);
+      await vi.advanceTimersByTimeAsync(wait);
+      expect(asked).toBe(calls);
+    }
+    expect(used).toEqual([answers[4]]);
+    expect(errors).toEqual(["Error: offline"]);
+    await vi.advanceTimersByTimeAsync(3_000_000);
+    expect(asked).toBe(5);
+  });
+
+  test("that never returns a new token is asked less than 6 times in the first minute", async () => {
+    let asked = 0;
+    const tokens = source(() => (asked++, inSeconds(-60)));
+    await tokens.get();
+    tokens.renew(use, Date.now);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(asked).toBeLessThan(6);
+  });
+
+  test("result is ignored if a new connection has asked since", async () => {
+    const resolve: ((token: string) => void)[] = [];
+    const tokens = source(() => new Promise((done) => resolve.push(done)));
+    const first = tokens.get();
+    resolve[0]!(inSeconds(60));
+    await first;
+    tokens.renew(use, Date.now);
+    await vi.advanceTimersByTimeAsync(30_000);
+    const second = tokens.get(); // the socket was lost
+    resolve[2]!(inSeconds(3_600));
+    expect(await second).toBe(inSeconds(3_600));
+    resolve[1]!(inSeconds(120));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(used).toEqual([]);
+    expect(tokens.current).toBe(inSeconds(3_600));
+  });
+
+  test("is asked by the hub's clock, not the device's", async () => {
+    let asked = 0;
+    const tokens = source(() => tokenUntil(NOW / 1_000 + 3_600 + asked++));
+    await tokens.get();
+    vi.setSystemTime(NOW + 3_600_000); // one hour fast
+    const started = performance.now();
+    tokens.renew(use, () => NOW + performance.now() - started);
+    await vi.advanceTimersByTimeAsync(3_539_000);
+    expect(asked).toBe(1);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(asked).toBe(2);
+  });
+
+  test("given as a string is not renewed", async () => {
+    const tokens = new TokenSource(inSeconds(20), () => {});
+    await tokens.get();
+    tokens.renew(use, Date.now);
+    expect(vi.getTimerCount()).toBe(0);
+  });
 });

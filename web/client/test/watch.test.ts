@@ -8,7 +8,7 @@ function session() {
   const watch = new WatchSession(
     "sunrise",
     {},
-    { playing, report: (id, fields) => reports.push({ id, ...fields }) },
+    { offset: () => performance.timeOrigin, playing, report: (id, fields) => reports.push({ id, ...fields }) },
   );
   return { watch, reports, playing };
 }

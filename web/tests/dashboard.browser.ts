@@ -63,7 +63,7 @@ describe("now", () => {
     await expect.poll(() => rows(page, "Moods")).toEqual([["hope", "1"]]);
     await expect.poll(() => rows(page, "Pages")).toEqual([["/room/garden", "1"], ["/somewhere", "1"]]);
     await expect.poll(() => rows(page, "Being watched")).toEqual([["tone", "1"]]);
-    expect(await page.getByRole("link", { name: "garden" }).getAttribute("href")).toBe("/room/garden");
+    expect(await page.getByRole("link", { name: "garden" }).getAttribute("href")).toBe(`${hub.url}/room/garden`);
 
     await hub.kill();
     await page.getByText("Not connected to the hub. Reconnecting…").waitFor();

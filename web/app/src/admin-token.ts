@@ -1,20 +1,22 @@
 // The admin token: stored for the tab, and sent with requests if the hub has DASHBOARD=admin.
 
+import { hub, isElsewhere } from "./hub";
 import { load, save } from "./storage";
 
-const KEY = "breathing-room:admin-token";
+/** A token is for one hub: a static host may have the dashboards of several. */
+const key = (): string => `breathing-room:admin-token${isElsewhere() ? `:${hub()}` : ""}`;
 
 /** The token in memory, for browsers without storage. */
 let current: string | null = null;
 
 export function adminToken(): string | null {
-  return current ?? load("sessionStorage", KEY);
+  return current ?? load("sessionStorage", key());
 }
 
 /** Stores the token; null removes it. */
 export function saveAdminToken(token: string | null): void {
   current = token;
-  save("sessionStorage", KEY, token);
+  save("sessionStorage", key(), token);
 }
 
 /** Returns the headers of a request. */

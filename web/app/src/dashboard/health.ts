@@ -1,6 +1,7 @@
 // The hub's health, polled while the page is visible.
 
 import { element, setText } from "../dom";
+import { hub } from "../hub";
 import { age, plural } from "./format";
 import { pollWhileVisible } from "./poll";
 
@@ -30,7 +31,7 @@ export function healthText(health: Health): string {
 export async function refreshHealth(): Promise<void> {
   try {
     // A degraded hub responds with 503 and the same body.
-    const health = (await (await fetch("/health")).json()) as Health;
+    const health = (await (await fetch(`${hub()}/health`)).json()) as Health;
     show(health.status, healthText(health));
   } catch {
     show("unreachable", "The hub does not respond.");

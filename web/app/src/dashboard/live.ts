@@ -1,6 +1,7 @@
 // The live activity over a WebSocket with automatic reconnect.
 
 import { subprotocols } from "../admin-token";
+import { hub } from "../hub";
 
 export interface Activity {
   liveUsers: number;
@@ -22,7 +23,7 @@ export function subscribeActivity(onActivity: (activity: Activity | null) => voi
 
   function connect(): void {
     clearTimeout(timer);
-    const opened = new WebSocket(new URL("/live", location.href.replace(/^http/, "ws")), subprotocols());
+    const opened = new WebSocket(`${hub().replace(/^http/, "ws")}/live`, subprotocols());
     socket = opened;
     opened.onmessage = ({ data }) => {
       failures = 0;

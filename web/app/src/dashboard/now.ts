@@ -1,6 +1,7 @@
 // The current activity. Without a connection it shows no data.
 
 import { element, h, setText } from "../dom";
+import { hub } from "../hub";
 import { byCount, moodColour } from "../moods";
 import { count, plural } from "./format";
 import type { Activity } from "./live";
@@ -41,7 +42,7 @@ export class Now {
     this.#rooms.show(
       rooms.map(({ room, present }) => ({
         name: room,
-        href: `/room/${room}`,
+        href: `${hub()}/room/${room}`,
         size: present,
         values: [count(present)],
       })),

@@ -1,6 +1,7 @@
 // Types and requests of `GET /unified-stats`.
 
 import { authHeaders } from "../admin-token";
+import { hub, isElsewhere } from "../hub";
 
 export const RANGES = {
   "24h": "24 hours",
@@ -67,11 +68,13 @@ export function statsPath({ range, room }: StatsQuery, timeZone: string): string
 export async function fetchStats(query: StatsQuery, signal: AbortSignal): Promise<Stats> {
   const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
   const path = statsPath(query, timeZone || "UTC");
-  const response = await fetch(path, { signal, headers: authHeaders() }).catch((error: unknown) => {
+  const response = await fetch(hub() + path, { signal, headers: authHeaders() }).catch((error: unknown) => {
     throw signal.aborted ? error : new Error("The hub does not respond.");
   });
   const body: unknown = await response.json().catch(() => null);
   if (response.ok && body !== null) return body as Stats;
+  // The hub itself answers with the form; a static host cannot.
+  if (response.status === 401 && isElsewhere()) location.assign(`token.html${location.search}`);
   const message = (body as { error?: { message?: string } } | null)?.error?.message;
   throw new Error(message ? `The hub reports: ${message}.` : `The hub responded with ${response.status}.`);
 }

@@ -2,11 +2,13 @@
 
 import { adminToken, authHeaders, saveAdminToken } from "../admin-token";
 import { element, setText } from "../dom";
+import { hub, isElsewhere } from "../hub";
 
 async function open(token: string): Promise<void> {
   let response: Response;
   try {
-    response = await fetch("/", { headers: authHeaders(token) });
+    // Only pages of the hub itself may read the hub's own page.
+    response = await fetch(hub() + (isElsewhere() ? "/live-activity" : "/"), { headers: authHeaders(token) });
   } catch {
     // The hub is unreachable, or the token has characters that a header must not contain.
     return showProblem("The hub does not respond, or this is not a token.");
@@ -17,6 +19,7 @@ async function open(token: string): Promise<void> {
   }
   if (!response.ok) return showProblem(`The hub responded with ${response.status}.`);
   saveAdminToken(token);
+  if (isElsewhere()) return location.assign(`./${location.search}`);
   const page = await response.text();
   document.open();
   document.write(page);

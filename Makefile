@@ -1,6 +1,6 @@
 # The commands of the README and .ci/run. Everything else is plain cargo and npm.
 
-.PHONY: run release test browser-test contract-test test-deploy simulation program web bench cost audit autobahn fuzz format
+.PHONY: run release test browser-test contract-test test-deploy test-readme simulation program web bench cost audit autobahn fuzz format
 
 # Builds the hub, starts it on http://127.0.0.1:8080/ with its database in data/, and prints the address. The build is
 # hardly optimized, so it is faster; use `make release` to deploy.
@@ -51,6 +51,11 @@ contract-test: web program
 # fetches what is missing.
 test-deploy: web program
 	tests/deploy/run
+
+# Follows README.md word by word in a clone of the last commit: its commands, and its snippets in Chromium. COLD=1 starts
+# with nothing built or downloaded, and so measures the first `make run`.
+test-readme:
+	node tests/readme/run.mjs
 
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
 # Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.

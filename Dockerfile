@@ -27,14 +27,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
     && cargo clean --release --locked --package breathing-room \
-    && cargo build --release --locked --features jemalloc --bin breathing-room \
+    && cargo build --release --locked --features cluster,jemalloc --bin breathing-room \
     && install target/release/breathing-room /usr/local/bin/breathing-room
 
-# The same Debian as above, for its libc. It needs no other packages: the hub opens no outgoing connections.
+# The same Debian as above, for its libc. The hub's only outgoing connection is that to NATS, whose certificate may be of a
+# public authority.
 FROM debian:trixie-slim
 LABEL org.opencontainers.image.title="breathing-room" \
     org.opencontainers.image.description="A self-hosted, real-time presence hub." \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 breathing-room \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin breathing-room \
     && install --directory --owner=10001 --group=10001 --mode=0750 /data

@@ -1,15 +1,22 @@
 # The commands of the README and .ci/run. Everything else is plain cargo and npm.
 
-.PHONY: run release test browser-test contract-test test-deploy test-readme simulation program web bench cost audit autobahn fuzz format
+.PHONY: run cluster release test browser-test contract-test test-deploy test-readme simulation program web bench cost \
+	audit autobahn fuzz format
 
 # Builds the hub, starts it on http://127.0.0.1:8080/ with its database in data/, and prints the address. The build is
 # hardly optimized, so it is faster; use `make release` to deploy.
 run: web
 	cargo run --locked
 
-# The program to deploy: optimized, with the pages and jemalloc, at target/release/breathing-room.
+# Three NATS servers and three hubs on this machine, until Ctrl-C: prints three addresses that have the same rooms.
+cluster: web
+	cargo build --locked --features cluster
+	examples/cluster/run
+
+# The program to deploy: optimized, with the pages, presence over several nodes and jemalloc, at
+# target/release/breathing-room.
 release: web
-	cargo build --release --locked --features jemalloc
+	cargo build --release --locked --features cluster,jemalloc
 
 # The pages and the client library, which the hub embeds. They are built only if something has changed, because the hub
 # is then rebuilt too.

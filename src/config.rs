@@ -5,7 +5,7 @@
 pub use crate::auth::admin::Access;
 pub use crate::auth::keys::{Config as AuthConfig, Secret};
 pub use crate::auth::origins::{AllowedOrigins, PublicUrl};
-pub use crate::cluster::Config as ClusterConfig;
+pub use crate::cluster::{BadCluster, Config as ClusterConfig};
 pub use crate::history::Config as HistoryConfig;
 pub use crate::history::lifecycle::plan::Retention;
 pub use crate::history::prop_names::PropNames;

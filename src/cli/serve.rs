@@ -20,6 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::args::{at_least_one, duration, interval, node};
 use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
+use crate::cluster::config::CLUSTER;
 use crate::config::Config;
 use crate::history::{PropNames, Retention};
 use crate::http::FrameAncestors;
@@ -59,10 +60,20 @@ pub struct ServeSettings {
     /// Folder for archives of older months; by default `archive` beside the database
     #[arg(long, env, value_name = "FOLDER")]
     pub archive_dir: Option<PathBuf>,
-    /// The name of this hub among those that write one history, which presence samples are known by; by default the
-    /// host's name
+    /// The name of this hub among the nodes of its cluster, which presence samples are known by; by default the host's
+    /// name
     #[arg(long, env, value_name = "NAME", default_value_t = session::host_name(), hide_default_value = true, value_parser = node)]
     pub node: String,
+    /// NATS servers that connect this hub with the other nodes of its cluster, separated by commas, the nearest one first;
+    /// without them, it is a hub of its own
+    #[arg(long, env, value_name = "URLS", value_delimiter = ',', hide_env_values = true)]
+    pub nats_url: Vec<String>,
+    /// File with the credentials for NATS (a user's JWT and seed)
+    #[arg(long, env, value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+    /// The name of the cluster: nodes with the same name and the same NATS servers have the same rooms
+    #[arg(long, env, value_name = "NAME", default_value = CLUSTER)]
+    pub cluster: String,
     /// How long a visitor stays present after the connection broke
     #[arg(long, env, value_name = "DURATION", default_value_t = presence::Config::default().leave_grace.into(), value_parser = duration)]
     pub leave_grace: Span,
@@ -230,7 +241,12 @@ impl From<ServeSettings> for Config {
                 jwks: settings.token_jwks,
                 audience: settings.token_audience,
             },
-            cluster: cluster::Config::default(),
+            cluster: cluster::Config {
+                urls: settings.nats_url,
+                credentials: settings.nats_creds,
+                name: settings.cluster,
+                ..cluster::Config::default()
+            },
             clock: Clock::system(),
         }
     }
@@ -265,7 +281,7 @@ fn start_logging(settings: &ServeSettings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log_filter)
         .map_err(|error| format!("invalid value for RUST_LOG: {error}"))?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let log = tracing_subscriber::registry().with(filter).with(filter_fn(has_no_secrets));
+    let log = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));
     match settings.log_format {
         LogFormat::Text => log.with(lines).init(),
         LogFormat::Json => log.with(lines.json()).init(),
@@ -273,10 +289,12 @@ fn start_logging(settings: &ServeSettings) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns whether a target may be logged at its level, for any `RUST_LOG`: below info, tungstenite logs whole messages,
-/// with the tokens in them.
-fn has_no_secrets(metadata: &Metadata<'_>) -> bool {
-    !metadata.target().starts_with("tungstenite") || *metadata.level() <= Level::INFO
+/// Returns whether a target may be logged at its level, for any `RUST_LOG`. Below info, tungstenite logs whole messages, with
+/// the tokens in them. At info, the client of NATS logs each failed try, and the hub has lines of its own for that.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let (target, level) = (metadata.target(), *metadata.level());
+    (!target.starts_with("tungstenite") || level <= Level::INFO)
+        && (!target.starts_with("async_nats") || level != Level::INFO)
 }
 
 /// SIGTERM and SIGINT.

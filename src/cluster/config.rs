@@ -2,7 +2,10 @@
 //!
 //! The name of the node itself is `session::Config::node`: its presence samples have it without a cluster too.
 
+use std::io;
 use std::path::PathBuf;
+
+use url::Url;
 
 use super::transport::Connect;
 
@@ -29,12 +32,72 @@ impl Config {
     pub fn is_on(&self) -> bool {
         self.connect.is_some() || !self.urls.is_empty()
     }
+
+    /// Checks the settings of a node of this name.
+    pub(crate) fn check(&self, node: &str, has_admin_token: bool) -> Result<(), BadCluster> {
+        if !self.is_on() {
+            return if self.credentials.is_some() { Err(BadCluster::NoUrl) } else { Ok(()) };
+        }
+        if !self.urls.iter().all(|url| is_url(url)) {
+            return Err(BadCluster::Url);
+        }
+        if !is_name(&self.name) {
+            return Err(BadCluster::Name);
+        }
+        if !is_name(node) {
+            return Err(BadCluster::Node);
+        }
+        if has_admin_token { Ok(()) } else { Err(BadCluster::NoAdminToken) }
+    }
+}
+
+/// Whether this is the address of a NATS server.
+fn is_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "nats" | "tls") && url.has_host())
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self { urls: Vec::new(), credentials: None, name: CLUSTER.to_owned(), connect: None }
     }
+}
+
+/// The settings of the cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadCluster {
+    /// An address is not that of a NATS server. It is not shown, since it may have a password.
+    #[error("NATS_URL: must be addresses such as nats://host:4222 or tls://host:4222, separated by commas")]
+    Url,
+    /// The program cannot connect to NATS.
+    #[error("NATS_URL: this program was built without the feature cluster: build it with --features cluster")]
+    NoFeature,
+    /// The hub would make an admin token of its own.
+    #[error("NATS_URL: needs ADMIN_TOKEN, which must be the same on all nodes")]
+    NoAdminToken,
+    /// Credentials without an address.
+    #[error("NATS_CREDS: needs NATS_URL")]
+    NoUrl,
+    /// The file of the credentials cannot be read.
+    #[error("NATS_CREDS: cannot read {}: {source}", path.display())]
+    NoCredentials {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file has no credentials.
+    #[error("NATS_CREDS: {} has no user JWT and no seed", path.display())]
+    BadCredentials {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The cluster's name cannot be a part of a subject.
+    #[error("CLUSTER: must be 1 to 64 of A-Z, a-z, 0-9, _, - and single dots between them")]
+    Name,
+    /// The node's name cannot be a part of a subject.
+    #[error("NODE: must be 1 to 64 of A-Z, a-z, 0-9, _, - and single dots between them, with NATS_URL")]
+    Node,
 }
 
 /// Whether this can be the name of a node or of a cluster: 1 to 64 of `[A-Za-z0-9_-]` and dots. It is a part of NATS
@@ -49,6 +112,28 @@ pub(crate) fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_a_cluster_are_checked() {
+        let on = |url: &str| Config { urls: vec![url.to_owned()], ..Config::default() };
+        let text = |config: &Config, node, has_token| {
+            config.check(node, has_token).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for good in ["nats://localhost:4222", "tls://user:secret@nats.example.org", "nats://[::1]"] {
+            assert_eq!(text(&on(good), "a", true), "");
+        }
+        for bad in ["", "localhost:4222", "nats://", "http://localhost", "nats://user:secret@"] {
+            let error = text(&on(bad), "a", true);
+            assert!(error.starts_with("NATS_URL: must be") && !error.contains("secret"), "{bad}: {error}");
+        }
+        let good = on("nats://a");
+        assert!(text(&good, "a", false).starts_with("NATS_URL: needs ADMIN_TOKEN"));
+        assert!(text(&good, "a b", true).starts_with("NODE: "));
+        assert!(text(&Config { name: "a.*".to_owned(), ..good }, "a", true).starts_with("CLUSTER: "));
+        let alone = Config { credentials: Some("file".into()), ..Config::default() };
+        assert_eq!(text(&alone, "a b", false), "NATS_CREDS: needs NATS_URL");
+        assert_eq!(text(&Config::default(), "a b", false), "");
+    }
 
     #[test]
     fn names_are_1_to_64_characters_that_a_nats_subject_may_have() {

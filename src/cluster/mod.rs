@@ -5,17 +5,56 @@
 //! and nothing of this runs.
 
 pub(crate) mod config;
+#[cfg(feature = "cluster")]
+mod nats;
 pub(crate) mod status;
 pub(crate) mod transport;
 pub(crate) mod visitors;
 
-pub use config::Config;
+pub use config::{BadCluster, Config};
 pub(crate) use status::{ClusterStatus, NodeState, NodeStatus, OwnState};
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::mpsc;
+
+use crate::panics::Panics;
 use crate::sync::lock;
-use transport::Transport;
+use transport::{Incoming, Transport};
+
+/// Opens the transport that the configuration names. Does not wait for the network.
+/// Errors: the settings of NATS cannot be used, or the program cannot connect to NATS.
+pub(crate) async fn connect(
+    config: &Config,
+    node: &str,
+    incoming: mpsc::Sender<Incoming>,
+    panics: &Panics,
+) -> Result<Arc<dyn Transport>, BadCluster> {
+    match &config.connect {
+        Some(connect) => Ok(connect.0(node, incoming)),
+        None => connect_to_nats(config, node, incoming, panics).await,
+    }
+}
+
+#[cfg(feature = "cluster")]
+async fn connect_to_nats(
+    config: &Config,
+    node: &str,
+    incoming: mpsc::Sender<Incoming>,
+    panics: &Panics,
+) -> Result<Arc<dyn Transport>, BadCluster> {
+    Ok(nats::Nats::open(config, node, incoming, panics).await?)
+}
+
+#[cfg(not(feature = "cluster"))]
+async fn connect_to_nats(
+    _: &Config,
+    _: &str,
+    _: mpsc::Sender<Incoming>,
+    _: &Panics,
+) -> Result<Arc<dyn Transport>, BadCluster> {
+    std::future::ready(Err(BadCluster::NoFeature)).await
+}
 
 /// A handle of this node's part in the cluster. Clones share it. HTTP has `Option<Cluster>`: none without a cluster.
 #[derive(Debug, Clone)]

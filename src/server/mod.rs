@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::auth::{BadKeys, ShortToken};
+use crate::cluster::BadCluster;
 use crate::config::Config;
 use crate::history::store::{DatabaseLock, OpenError};
 use crate::http::routes::{private_router, router};
@@ -41,6 +42,9 @@ pub enum ServeError {
     /// The keys of visitor tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] BadKeys),
+    /// The settings of the cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] BadCluster),
     /// The listener has no address, or does not accept its socket options.
     #[error("cannot use the listening socket: {0}")]
     Listener(io::Error),

@@ -51,7 +51,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens a hub with this configuration.
 pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
-    let Config { http, presence, history, session, mut transport, auth, cluster: _, clock } = config;
+    let Config { http, presence, history, session, mut transport, auth, cluster, clock } = config;
+    cluster.check(&session.node, http.admin_token.is_some())?;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
     let tokens = auth.open()?;
     let private = http.metrics_listen.map(listen_privately).transpose()?;

@@ -19,7 +19,10 @@ pub fn check(bytes: &[u8]) {
         }
         Err(rejection) => {
             assert!(
-                !matches!(rejection.code, ErrorCode::UnknownMood | ErrorCode::Overloaded),
+                !matches!(
+                    rejection.code,
+                    ErrorCode::UnknownMood | ErrorCode::Overloaded | ErrorCode::SitRefused
+                ),
                 "{rejection:?}"
             );
             assert!(rejection.message.len() <= ERROR_LIMIT, "{} bytes: {rejection}", rejection.message.len());
@@ -39,6 +42,8 @@ fn serialize(message: &ClientMessage) -> Value {
     match message {
         ClientMessage::Mood(mood) => json!({ "type": "mood", "mood": mood }),
         ClientMessage::Token(token) => json!({ "type": "token", "token": token }),
+        ClientMessage::Sit(length) => json!({ "type": "sit", "forMs": length }),
+        ClientMessage::Ping => json!({ "type": "ping" }),
         ClientMessage::PageView(reference, view) => {
             let PageView { id, path, title, referrer, at, props } = view;
             check_length(Some(path.as_str()), 1..=512);

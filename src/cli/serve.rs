@@ -77,6 +77,9 @@ pub struct ServeSettings {
     /// How long a visitor stays present after the connection broke
     #[arg(long, env, value_name = "DURATION", default_value_t = presence::Config::default().leave_grace.into(), value_parser = duration)]
     pub leave_grace: Span,
+    /// Longest sit, over which a visitor without a connection stays present; 0s turns sits off
+    #[arg(long, env, value_name = "DURATION", default_value_t = presence::Config::default().sit_limit.into(), value_parser = duration)]
+    pub sit_limit: Span,
     /// How long visitors stay present over a restart of the hub; 0s turns this off
     #[arg(long, env, value_name = "DURATION", default_value_t = presence::Config::default().seat_hold.into(), value_parser = duration)]
     pub seat_hold: Span,
@@ -208,6 +211,7 @@ impl From<ServeSettings> for Config {
                 max_rooms: settings.max_rooms,
                 max_rooms_per_visitor: is_limited.then_some(settings.visitor_rooms.get()),
                 leave_grace: settings.leave_grace.into(),
+                sit_limit: settings.sit_limit.into(),
                 seat_hold: settings.seat_hold.into(),
             },
             history: history::Config {

@@ -24,6 +24,7 @@ use crate::history::status::{Flushed, JournalStatus};
 use crate::history::store::{DatabaseStatus, Fault, Migrated};
 use crate::presence::Snapshot;
 use crate::presence::room::Room;
+use crate::presence::visitor::VisitorState;
 use crate::protocol::mood::NamedMoods;
 use crate::protocol::{RoomId, Time, VisitorId, Vocabulary};
 use crate::session::samples;
@@ -327,7 +328,9 @@ pub(crate) async fn debug(_: Admin, State(state): State<Arc<OperateState>>) -> R
 }
 
 fn room_memory<'a>(room: &'a Room, counts: &'a Snapshot, vocabulary: &'a Vocabulary) -> RoomMemory<'a> {
-    let visitors = room.visitors(DEBUG_LIMIT, |_| true).into_iter();
+    let memory = |visitor: &VisitorId, of: &VisitorState| {
+        Some(VisitorMemory { visitor: visitor.clone(), sessions: of.sessions })
+    };
     RoomMemory {
         room: room.id(),
         seq: counts.seq,
@@ -335,6 +338,6 @@ fn room_memory<'a>(room: &'a Room, counts: &'a Snapshot, vocabulary: &'a Vocabul
         held: counts.held,
         moods: vocabulary.named(&counts.moods),
         sockets: room.socket_count(),
-        visitors: visitors.map(|(visitor, of)| VisitorMemory { visitor, sessions: of.sessions }).collect(),
+        visitors: room.visitors(DEBUG_LIMIT, memory),
     }
 }

@@ -22,7 +22,7 @@ use crate::history::event::Actor;
 use crate::presence::JoinError;
 use crate::protocol::mood::MOOD_RULE;
 use crate::protocol::schema::text_like;
-use crate::protocol::{Mood, VisitorId, Vocabulary};
+use crate::protocol::{Mood, OWN_MOOD_FEATURE, VisitorId, Vocabulary};
 use crate::rejections::Limit;
 use crate::session::feed_session;
 use crate::session::room::RoomSession;
@@ -36,6 +36,10 @@ pub struct JoinParams {
     visitor: Option<String>,
     #[param(schema_with = mood_name)]
     mood: Option<String>,
+    /// Messages that the client understands besides those of every client, separated by commas: `own-mood`. The hub
+    /// ignores unknown ones.
+    #[param(required = false)]
+    features: Option<String>,
 }
 
 fn mood_name() -> ObjectBuilder {
@@ -60,6 +64,12 @@ impl JoinParams {
         let find = |name: &str| vocabulary.find(name).ok_or(ApiError::UnknownMood);
         self.mood.as_deref().map(find).transpose()
     }
+
+    /// Whether the client asks for this feature.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        self.features.iter().flat_map(|list| list.split(',')).any(|feature| feature.trim() == name)
+    }
 }
 
 /// `GET /rooms/{room}/socket`: joins the room for as long as the socket is open.
@@ -81,6 +91,7 @@ pub(crate) async fn room(
     };
     let end = claims.map(Claims::expires_with_leeway);
     let mood = params.mood(live.context.registry.vocabulary())?;
+    let own_mood = params.has_feature(OWN_MOOD_FEATURE);
     live.context.registry.check_join(&room, &visitor).inspect_err(|rejected| {
         live.context.rejections.limited(match rejected {
             JoinError::RoomsFull => Limit::Rooms,
@@ -95,7 +106,7 @@ pub(crate) async fn room(
         if let Some(end) = end {
             socket.set_expiry(end);
         }
-        RoomSession::join(context, socket, &actor, mood)
+        RoomSession::join(context, socket, &actor, mood, own_mood)
     }))
 }
 

@@ -35,10 +35,11 @@ impl Difference {
         (stored != recounted).then(|| Self { kind, stored: text(stored), recounted: text(recounted) })
     }
 
-    fn of_room((stored, recounted): &(Snapshot, Snapshot)) -> [Option<Self>; 3] {
+    fn of_room((stored, recounted): &(Snapshot, Snapshot)) -> [Option<Self>; 4] {
         [
             Self::between(AuditedCount::Present, &stored.present, &recounted.present),
             Self::between(AuditedCount::Held, &stored.held, &recounted.held),
+            Self::between(AuditedCount::Sitting, &stored.sitting, &recounted.sitting),
             Self::between(AuditedCount::Moods, &stored.moods, &recounted.moods),
         ]
     }
@@ -125,7 +126,7 @@ mod tests {
         for (room, visitor, mood) in
             [(lobby(), "ann", calm), (lobby(), "bob", None), (lobby(), "carol", None), (garden, "ann", None)]
         {
-            registry.add_held(&room, &id(visitor), mood, hold).unwrap();
+            registry.add_held(&room, &id(visitor), mood, hold, None).unwrap();
         }
         registry
     }
@@ -157,7 +158,7 @@ mod tests {
         room(&registry).update(registry.now(), |state| {
             let mut wrong = RoomState::new(wrong_zero);
             for (name, mood) in [("ann", calm), ("bob", None), ("carol", None)] {
-                wrong.add_held(&id(name), mood, state.hold_of(&id(name)).unwrap());
+                wrong.add_held(&id(name), mood, state.hold_of(&id(name)).unwrap(), None);
             }
             *state = wrong;
         });
@@ -175,7 +176,10 @@ mod tests {
         assert_eq!((registry.snapshot(&lobby()).present, registry.totals().visitors), (2, 3));
         assert_eq!(kinds(&registry).await, [AuditedCount::Visitors, AuditedCount::Holds]);
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (2, 2));
-        assert_eq!(registry.hold_counts(), [(HoldReason::Grace, 3), (HoldReason::Restart, 0)]);
+        assert_eq!(
+            registry.hold_counts(),
+            [(HoldReason::Grace, 3), (HoldReason::Restart, 0), (HoldReason::Sit, 0)]
+        );
         while registry.expire_next(Instant::now() + HOUR).is_continue() {}
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));
         assert_eq!(audit(&registry).await, []);

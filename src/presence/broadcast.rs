@@ -52,6 +52,12 @@ impl Subscribers {
         lock(&self.0).try_remove(id.0);
     }
 
+    /// The sockets of these subscribers.
+    pub(super) fn writers(&self, ids: &[SubscriberId]) -> Vec<Arc<SocketWriter>> {
+        let writers = lock(&self.0);
+        ids.iter().filter_map(|id| writers.get(id.0).cloned()).collect()
+    }
+
     /// The number of subscribers.
     pub(crate) fn len(&self) -> usize {
         lock(&self.0).len()

@@ -1,7 +1,7 @@
-//! Holds: visitors who count as present without a socket, for a reason and until a deadline.
+//! Holds and sits: visitors who count as present without a socket, for a reason and until a deadline.
 //!
-//! Plain data. A room's state has the holds of its visitors, and the [`HoldIndex`] has all holds by deadline, so that
-//! one task of the hub can end them. A visitor who joins again or leaves has no hold any more.
+//! Plain data. A room's state has the holds and sits of its visitors, and the [`HoldIndex`] has all visitors by their
+//! next deadline, so that one task of the hub can end them. A visitor who joins again or leaves has no hold any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::protocol::{RoomId, VisitorId};
+use crate::protocol::{RoomId, Time, VisitorId};
 
 /// The length of a hold whose deadline the clock cannot represent: 30 years.
 pub(super) const FAR: Duration = Duration::from_hours(24 * 365 * 30);
@@ -37,6 +37,8 @@ pub enum HoldReason {
     Grace,
     /// The hub stopped. A restart does not change the counts either.
     Restart,
+    /// The visitor sits, and the screen is locked: see [`Sit`].
+    Sit,
 }
 
 /// Why, and until when, a visitor without a socket counts as present.
@@ -65,19 +67,56 @@ impl Hold {
     }
 }
 
-/// All holds of a hub by deadline.
+/// A sit: a time over which a visitor stays present in a room if the socket is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sit {
+    /// The sit is complete from this moment on.
+    pub deadline: Instant,
+    /// The deadline by the wall clock, as clients know it.
+    pub until: Time,
+    /// The latest `until` over all restarts of the hub. None before the first restart.
+    pub latest: Option<Time>,
+}
+
+impl From<Sit> for Hold {
+    fn from(sit: Sit) -> Self {
+        Self { reason: HoldReason::Sit, deadline: sit.deadline }
+    }
+}
+
+/// What becomes of a visitor's sit when the last session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SitOutcome {
+    /// The visitor is held until its deadline.
+    Holds,
+    /// It goes on if the visitor joins again before the hold of the session ends.
+    Waits,
+    /// It ends.
+    Ends,
+}
+
+/// The next deadline of a visitor in a room: of a hold or a sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// Why the visitor is held. None for a visitor with a socket.
+    pub held: Option<HoldReason>,
+}
+
+/// All visitors of a hub who are held or sit, by their next deadline.
 #[derive(Debug, Default)]
 pub(super) struct HoldIndex {
-    by_deadline: BTreeMap<(Instant, RoomId, VisitorId), HoldReason>,
+    by_deadline: BTreeMap<(Instant, RoomId, VisitorId), Option<HoldReason>>,
     counts: [usize; HoldReason::COUNT],
     /// Rises with every change.
     version: u64,
-    /// Notified when a new hold ends before all others.
+    /// Notified when a new deadline is before all others.
     earlier: Arc<Notify>,
 }
 
 impl HoldIndex {
-    /// The number of holds.
+    /// The number of visitors who are held or sit, once for each room.
     pub(super) fn len(&self) -> usize {
         self.by_deadline.len()
     }
@@ -97,24 +136,24 @@ impl HoldIndex {
         Arc::clone(&self.earlier)
     }
 
-    /// Replaces a visitor's hold in a room.
+    /// Replaces a visitor's next deadline in a room.
     pub(super) fn replace(
         &mut self,
         room: &RoomId,
         visitor: &VisitorId,
-        old: Option<Hold>,
-        new: Option<Hold>,
+        old: Option<Deadline>,
+        new: Option<Deadline>,
     ) {
-        let key = |hold: Hold| (hold.deadline, room.clone(), visitor.clone());
-        if let Some(hold) = old {
-            let removed = self.by_deadline.remove(&key(hold));
-            self.count(removed, |count| *count -= 1);
+        let key = |deadline: Deadline| (deadline.at, room.clone(), visitor.clone());
+        if let Some(deadline) = old {
+            let removed = self.by_deadline.remove(&key(deadline));
+            self.count(removed.flatten(), |count| *count -= 1);
         }
-        if let Some(hold) = new {
-            let is_first = self.next_deadline().is_none_or(|first| hold.deadline < first);
-            let replaced = self.by_deadline.insert(key(hold), hold.reason);
-            self.count(replaced, |count| *count -= 1);
-            self.count(Some(hold.reason), |count| *count += 1);
+        if let Some(deadline) = new {
+            let is_first = self.next_deadline().is_none_or(|first| deadline.at < first);
+            let replaced = self.by_deadline.insert(key(deadline), deadline.held);
+            self.count(replaced.flatten(), |count| *count -= 1);
+            self.count(deadline.held, |count| *count += 1);
             if is_first {
                 self.earlier.notify_one();
             }
@@ -122,11 +161,16 @@ impl HoldIndex {
         self.version += 1;
     }
 
-    /// Removes and returns the hold with the first deadline, if that has passed.
+    /// Notes that something else has changed that is saved with the holds.
+    pub(super) fn touch(&mut self) {
+        self.version += 1;
+    }
+
+    /// Removes and returns the visitor with the first deadline, if that has passed.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(RoomId, VisitorId)> {
         self.next_deadline().filter(|deadline| *deadline <= now)?;
         let ((_, room, visitor), reason) = self.by_deadline.pop_first()?;
-        self.count(Some(reason), |count| *count -= 1);
+        self.count(reason, |count| *count -= 1);
         self.version += 1;
         Some((room, visitor))
     }
@@ -136,19 +180,19 @@ impl HoldIndex {
         self.by_deadline.keys().next().map(|(deadline, ..)| *deadline)
     }
 
-    /// Whether the index has this hold.
-    pub(super) fn contains(&self, room: &RoomId, visitor: &VisitorId, hold: Hold) -> bool {
-        let key = (hold.deadline, room.clone(), visitor.clone());
-        self.by_deadline.get(&key) == Some(&hold.reason)
+    /// Whether the index has this deadline.
+    pub(super) fn contains(&self, room: &RoomId, visitor: &VisitorId, deadline: Deadline) -> bool {
+        let key = (deadline.at, room.clone(), visitor.clone());
+        self.by_deadline.get(&key) == Some(&deadline.held)
     }
 
-    /// The rooms in which this visitor has a hold.
+    /// The rooms in which this visitor is held or sits.
     pub(super) fn rooms_of(&self, visitor: &VisitorId) -> Vec<RoomId> {
         let theirs = self.by_deadline.keys().filter(|(_, _, held)| held == visitor);
         theirs.map(|(_, room, _)| room.clone()).collect()
     }
 
-    /// Removes all holds, before the audit adds the right ones.
+    /// Removes all deadlines, before the audit adds the right ones.
     pub(super) fn clear(&mut self) {
         self.by_deadline.clear();
         self.counts = Default::default();

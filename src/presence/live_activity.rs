@@ -273,7 +273,7 @@ mod tests {
             let room = RoomId::try_from(format!("{n:064}")).unwrap();
             let visitor = |mood| VisitorId::try_from(format!("{n}-{mood}")).unwrap();
             for (number, mood) in all.iter().enumerate().take(64) {
-                registry.add_held(&room, &visitor(number), *mood, hold()).unwrap();
+                registry.add_held(&room, &visitor(number), *mood, hold(), None).unwrap();
             }
         }
         let cache = LiveActivityCache::new(registry, Clock::system());
@@ -293,7 +293,7 @@ mod tests {
         for n in 0..1_500 {
             let room = RoomId::try_from(format!("r{n}")).unwrap();
             for of_three in 0..=n % 3 {
-                registry.add_held(&room, &visitor(3 * n + of_three), calm, hold()).unwrap();
+                registry.add_held(&room, &visitor(3 * n + of_three), calm, hold(), None).unwrap();
             }
         }
         let collected = CollectedActivity::collect(&registry).await;

@@ -20,6 +20,8 @@ pub enum AuditedCount {
     Present,
     /// The visitors of a room without a session.
     Held,
+    /// The visitors of a room who sit.
+    Sitting,
     /// The visitors of a room by mood.
     Moods,
     /// The number of rooms of each visitor.

@@ -1,7 +1,7 @@
 //! Presence: which visitors are in which rooms now. In memory only.
 //!
 //! A session's [`Membership`] changes the [`state`] of its room, and the [`room`] publishes it to its subscribers by
-//! [`broadcast`]. The [`registry`] has all rooms and all [`hold`]s. [`accounting`] measures presence for the history, and
+//! [`broadcast`]. The [`registry`] has all rooms, and all [`hold`]s and sits. [`accounting`] measures presence for the history, and
 //! an [`audit`] recounts everything once a minute. [`activity`], [`live_activity`] and [`feed`] report the pages and
 //! contents of visitors. This module imports neither history nor HTTP.
 
@@ -19,12 +19,13 @@ pub(crate) mod room;
 mod room_map;
 pub(crate) mod state;
 mod table;
+pub(crate) mod visitor;
 
 pub(crate) use accounting::{Sample, Samples};
 pub(crate) use activity::VisitorActivity;
 pub(crate) use feed::Feed;
-pub(crate) use hold::{Hold, HoldReason};
-pub(crate) use registry::{JoinError, Membership, Occupant, Registry};
+pub(crate) use hold::{Hold, HoldReason, Sit, SitOutcome};
+pub(crate) use registry::{JoinError, Joined, Membership, Occupant, Registry};
 pub(crate) use state::Snapshot;
 
 use std::num::NonZeroU32;
@@ -44,6 +45,8 @@ pub struct Config {
     pub max_rooms_per_visitor: Option<u32>,
     /// How long a visitor stays present after the last socket was lost.
     pub leave_grace: Duration,
+    /// The longest sit; zero turns sits off.
+    pub sit_limit: Duration,
     /// How long after a stop of the hub its visitors stay present at the next start.
     pub seat_hold: Duration,
 }
@@ -60,6 +63,7 @@ impl Default for Config {
             max_rooms: 10_000,
             max_rooms_per_visitor: Some(Self::ROOMS_PER_VISITOR.get()),
             leave_grace: Duration::from_secs(3),
+            sit_limit: Duration::from_mins(90),
             seat_hold: Duration::from_secs(15),
         }
     }

@@ -16,14 +16,15 @@ use super::Config;
 use super::accounting::Samples;
 use super::activity::{ActivityIndex, VisitorActivity};
 use super::broadcast::SubscriberId;
-use super::hold::{Hold, HoldReason};
+use super::hold::{Hold, HoldReason, Sit, SitOutcome};
 use super::metrics::PresenceMetrics;
 use super::room::Room;
-use super::state::{OccupancyChange, RoomState, Snapshot, VisitorState};
+use super::state::{OccupancyChange, RoomState, Snapshot};
 use super::table::{Table, TableCounts};
-use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
+use super::visitor::VisitorState;
+use crate::protocol::{Mood, RoomId, Time, VisitorId, Vocabulary};
 use crate::sync::lock;
-use crate::time::Clock;
+use crate::time::{Clock, millis};
 use crate::transport::writer::SocketWriter;
 
 /// All presence of a hub. Sessions and HTTP share it.
@@ -52,6 +53,17 @@ pub(crate) enum JoinError {
     TooManyRooms,
 }
 
+/// A visitor cannot sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SitRefused {
+    /// The visitor is a bot.
+    #[error("a bot has no sit")]
+    Bot,
+    /// The limit of sits is zero.
+    #[error("this hub has no sits: SIT_LIMIT is 0s")]
+    Off,
+}
+
 /// A visitor in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Occupant {
@@ -61,8 +73,27 @@ pub(crate) struct Occupant {
     pub visitor: VisitorId,
     /// The mood in this room.
     pub mood: Option<Mood>,
-    /// The hold of a visitor without a socket.
+    /// Whether the visitor has a socket.
+    pub has_socket: bool,
+    /// The hold that the last socket has left, apart from the sit.
     pub hold: Option<Hold>,
+    /// The visitor's sit.
+    pub sit: Option<Sit>,
+    /// Whether the sit holds a visitor who has no socket, now or after the hub was away.
+    pub sit_holds: bool,
+}
+
+/// A session that has joined: what its welcome has.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// The session in the room.
+    pub membership: Membership,
+    /// The room's state.
+    pub snapshot: Snapshot,
+    /// The visitor's mood.
+    pub mood: Option<Mood>,
+    /// The end of the visitor's sit.
+    pub sit: Option<Time>,
 }
 
 /// Counts over all rooms.
@@ -121,18 +152,25 @@ impl Registry {
         visitor: &VisitorId,
         mood: Option<Mood>,
         writer: Arc<SocketWriter>,
-    ) -> Result<(Membership, Snapshot), JoinError> {
+    ) -> Result<Joined, JoinError> {
         let mut table = lock(&self.table);
         self.check_limits(&table, room, visitor)?;
         // Read under the lock, so that time does not go back.
         let now = self.clock.elapsed();
         let room = table.open_room(room, || self.new_room(room, now));
         let subscriber = room.subscribe(writer);
-        let snapshot = table.update_room(&room, visitor, now, |state| state.join(visitor, mood));
+        let mut own = (None, None);
+        let snapshot = table.update_room(&room, visitor, now, |state| {
+            let change = state.join(visitor, mood);
+            own = (state.mood_of(visitor), state.sit_of(visitor));
+            change
+        });
         table.sessions += 1;
         drop(table);
         self.metrics.joins.increment(1);
-        Ok((self.membership(room, visitor, subscriber, false), snapshot))
+        let (mood, sit) = own;
+        let sit = sit.filter(|sit| sit.deadline > Instant::now()).map(|sit| sit.until);
+        Ok(Joined { membership: self.membership(room, visitor, subscriber, false), snapshot, mood, sit })
     }
 
     /// Adds a bot's session to `room`. It is in no count. `writer` gets every state that is newer than the returned one.
@@ -141,28 +179,35 @@ impl Registry {
         room: &RoomId,
         visitor: &VisitorId,
         writer: Arc<SocketWriter>,
-    ) -> (Membership, Snapshot) {
+    ) -> Joined {
         let mut table = lock(&self.table);
         let room = table.open_room_for_bot(room, || self.new_room(room, self.clock.elapsed()));
         let subscriber = room.subscribe(writer);
         drop(table);
         let snapshot = room.snapshot();
-        (self.membership(room, visitor, subscriber, true), snapshot)
+        Joined {
+            membership: self.membership(room, visitor, subscriber, true),
+            snapshot,
+            mood: None,
+            sit: None,
+        }
     }
 
-    /// Adds a visitor without a session, from before this start of the hub. Does nothing if the visitor is in the room.
+    /// Adds a visitor without a session, from before this start of the hub. A hold with the reason `sit` is the sit
+    /// itself. Does nothing if the visitor is in the room.
     pub(crate) fn add_held(
         &self,
         room: &RoomId,
         visitor: &VisitorId,
         mood: Option<Mood>,
         hold: Hold,
+        sit: Option<Sit>,
     ) -> Result<(), JoinError> {
         let mut table = lock(&self.table);
         self.check_limits(&table, room, visitor)?;
         let now = self.now();
         let room = table.open_room(room, || self.new_room(room, now));
-        table.update_room(&room, visitor, now, |state| state.add_held(visitor, mood, hold));
+        table.update_room(&room, visitor, now, |state| state.add_held(visitor, mood, hold, sit));
         Ok(())
     }
 
@@ -171,7 +216,7 @@ impl Registry {
         self.is_restarting.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the holds of a visitor in all rooms, as a leave would.
+    /// Ends the holds and sits of a visitor in all rooms, as a leave would.
     pub(crate) fn release(&self, visitor: &VisitorId) {
         let mut table = lock(&self.table);
         for room in table.holds.rooms_of(visitor) {
@@ -180,7 +225,7 @@ impl Registry {
         }
     }
 
-    /// Ends the hold with the first deadline if that has passed, and returns the next deadline otherwise.
+    /// Ends the hold or sit with the first deadline if that has passed, and returns the next deadline otherwise.
     pub(super) fn expire_next(&self, now: Instant) -> ControlFlow<Option<Instant>> {
         let mut table = lock(&self.table);
         let Some((room, visitor)) = table.holds.pop_expired(now) else {
@@ -202,7 +247,7 @@ impl Registry {
         }
     }
 
-    /// Notified when a new hold ends before all others.
+    /// Notified when a new deadline is before all others.
     pub(super) fn earlier_deadline(&self) -> Arc<Notify> {
         lock(&self.table).holds.earlier()
     }
@@ -212,7 +257,7 @@ impl Registry {
         lock(&self.table).holds.counts().collect()
     }
 
-    /// A number that rises with every change of the holds.
+    /// A number that rises with every change of the holds and sits.
     pub(crate) fn holds_version(&self) -> u64 {
         lock(&self.table).holds.version()
     }
@@ -222,21 +267,25 @@ impl Registry {
         self.occupants_where(|_| true)
     }
 
-    /// All visitors in rooms without a socket, in no order.
-    pub(crate) fn held_occupants(&self) -> Vec<Occupant> {
-        self.occupants_where(|visitor| visitor.hold().is_some())
+    /// All visitors in rooms who have no socket or sit, in no order.
+    pub(crate) fn lasting_occupants(&self) -> Vec<Occupant> {
+        self.occupants_where(|visitor| visitor.next_deadline().is_some())
     }
 
     fn occupants_where(&self, filter: impl Fn(&VisitorState) -> bool) -> Vec<Occupant> {
         let mut occupants = Vec::new();
         let chunks = (0..).map_while(|chunk| self.room_chunk(chunk));
         for room in chunks.flatten() {
-            let found = room.visitors(usize::MAX, &filter).into_iter();
-            occupants.extend(found.map(|(id, visitor)| Occupant {
-                room: room.id().clone(),
-                visitor: id,
-                mood: visitor.mood,
-                hold: visitor.hold(),
+            occupants.extend(room.visitors(usize::MAX, |id, visitor| {
+                filter(visitor).then(|| Occupant {
+                    room: room.id().clone(),
+                    visitor: id.clone(),
+                    mood: visitor.mood,
+                    has_socket: visitor.sessions > 0,
+                    hold: visitor.session_hold(),
+                    sit: visitor.sit(),
+                    sit_holds: visitor.sit_holds(),
+                })
             }));
         }
         occupants
@@ -254,7 +303,7 @@ impl Registry {
         is_bot: bool,
     ) -> Membership {
         let (registry, visitor) = (Arc::clone(self), visitor.clone());
-        Membership { registry, room, visitor, subscriber, is_bot, has_ended: false }
+        Membership { registry, room, visitor, subscriber, is_bot, follows_mood: false, has_ended: false }
     }
 
     /// Returns all samples until now, and starts the next ones.
@@ -268,7 +317,7 @@ impl Registry {
     pub fn snapshot(&self, room: &RoomId) -> Snapshot {
         let found = lock(&self.table).rooms.get(room).cloned();
         found.map_or_else(
-            || Snapshot { seq: 0, present: 0, held: 0, moods: self.config.moods.zero() },
+            || Snapshot { seq: 0, present: 0, held: 0, sitting: 0, moods: self.config.moods.zero() },
             |room| room.snapshot(),
         )
     }
@@ -328,6 +377,7 @@ pub(crate) struct Membership {
     visitor: VisitorId,
     subscriber: SubscriberId,
     is_bot: bool,
+    follows_mood: bool,
     has_ended: bool,
 }
 
@@ -349,24 +399,69 @@ impl Membership {
 
     /// Sets or clears the visitor's mood in this room. Bots have no mood.
     pub(crate) fn set_mood(&self, mood: Option<Mood>) {
-        if !self.is_bot {
-            self.room.update(self.registry.clock.elapsed(), |state| state.set_mood(&self.visitor, mood));
+        if self.is_bot {
+            return;
+        }
+        let now = self.registry.clock.elapsed();
+        let (sits, _) = self.room.update(now, |state| {
+            state.set_mood(&self.visitor, mood);
+            state.sit_of(&self.visitor).is_some()
+        });
+        if sits {
+            lock(&self.registry.table).holds.touch(); // the mood is saved with the sit
         }
     }
 
-    /// Ends the session, which was lost, with a hold of this length. During a shutdown the hold lasts until the restart.
-    pub(crate) fn leave_with_hold(mut self, reason: HoldReason, length: Duration) {
+    /// Sends the visitor's own mood to this session's socket whenever it is set, from the welcome on, which had this
+    /// mood.
+    pub(crate) fn follow_mood(&mut self, known: Option<Mood>) {
+        if !self.is_bot {
+            self.follows_mood = true;
+            let now = self.registry.clock.elapsed();
+            self.room.follow_mood(now, &self.visitor, self.subscriber, known);
+        }
+    }
+
+    /// Begins a sit of this length, or sets another end of the one that runs, and returns its end. The length is cut to
+    /// the limit. Ends the sit if it is zero.
+    /// Errors: bots have no sits, and the hub may have none.
+    pub(crate) fn sit(&self, length: Duration) -> Result<Option<Time>, SitRefused> {
+        let limit = self.registry.config.sit_limit;
+        if self.is_bot {
+            return Err(SitRefused::Bot);
+        }
+        if limit.is_zero() && !length.is_zero() {
+            return Err(SitRefused::Off);
+        }
+        let (now, length) = (Instant::now(), length.min(limit));
+        let sit = (!length.is_zero()).then(|| Sit {
+            deadline: now + length,
+            until: self.registry.clock.wall().plus(millis(length)),
+            latest: None,
+        });
+        let mut table = lock(&self.registry.table);
+        let elapsed = self.registry.clock.elapsed();
+        table.update_room(&self.room, &self.visitor, elapsed, |state| state.set_sit(&self.visitor, sit, now));
+        Ok(sit.map(|sit| sit.until))
+    }
+
+    /// Ends the session with a hold of this length; `sit` is what becomes of the visitor's sit if it was the last session.
+    /// During a shutdown the hold lasts until the restart.
+    pub(crate) fn leave_with_hold(mut self, reason: HoldReason, length: Duration, sit: SitOutcome) {
         let now = Instant::now();
         let is_restarting = self.registry.is_restarting.load(Ordering::Relaxed);
         let (reason, length) =
             if is_restarting { (HoldReason::Restart, Duration::MAX) } else { (reason, length) };
         let hold = Hold::new(reason, now, length);
-        self.end(|state, visitor| state.leave_with_hold(visitor, hold, now));
+        self.end(|state, visitor| state.leave_with_hold(visitor, hold, sit, now));
     }
 
     fn end(&mut self, leave: impl FnOnce(&mut RoomState, &VisitorId) -> OccupancyChange) {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
+        }
+        if self.follows_mood {
+            self.room.unfollow_mood(&self.visitor, self.subscriber);
         }
         self.room.unsubscribe(self.subscriber);
         if self.is_bot {

@@ -8,20 +8,25 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::accounting::{Accounting, Sample};
 use super::broadcast::{SubscriberId, Subscribers};
 use super::metrics::PresenceMetrics;
-use super::state::{RoomState, Snapshot, VisitorState};
+use super::state::{RoomState, Snapshot};
+use super::visitor::VisitorState;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
-use crate::protocol::{RoomId, VisitorId, Vocabulary};
+use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::transport::writer::SocketWriter;
 
 /// A room without a change for this long is quiet.
 const QUIET: Duration = Duration::from_millis(50);
+
+/// Messages with an own mood between two yields.
+const OWN_MOODS_CHUNK: usize = 128;
 
 /// A room that has visitors or bots.
 #[derive(Debug)]
@@ -83,15 +88,14 @@ impl Room {
         lock(&self.inner).state.contains(visitor)
     }
 
-    /// Up to `limit` visitors for which `filter` is true.
-    pub(crate) fn visitors(
+    /// What `choose` returns for each visitor, up to `limit`.
+    pub(crate) fn visitors<T>(
         &self,
         limit: usize,
-        filter: impl Fn(&VisitorState) -> bool,
-    ) -> Vec<(VisitorId, VisitorState)> {
+        choose: impl Fn(&VisitorId, &VisitorState) -> Option<T>,
+    ) -> Vec<T> {
         let inner = lock(&self.inner);
-        let found = inner.state.visitors().filter(|(_, visitor)| filter(visitor)).take(limit);
-        found.map(|(id, visitor)| (id.clone(), *visitor)).collect()
+        inner.state.visitors().filter_map(|(id, visitor)| choose(id, visitor)).take(limit).collect()
     }
 
     /// The number of subscribed sockets, those of bots included.
@@ -109,6 +113,22 @@ impl Room {
     /// Ends a subscription.
     pub(crate) fn unsubscribe(&self, id: SubscriberId) {
         self.subscribers.unsubscribe(id);
+    }
+
+    /// Sends the visitor's own mood to the subscriber whenever it is set. The subscriber knows the mood `known` already.
+    pub(crate) fn follow_mood(
+        self: &Arc<Self>,
+        now: Duration,
+        visitor: &VisitorId,
+        subscriber: SubscriberId,
+        known: Option<Mood>,
+    ) {
+        self.update(now, |state| state.follow_mood(visitor, subscriber, known));
+    }
+
+    /// Ends that, before the subscription ends: another subscriber may get the same id afterwards.
+    pub(crate) fn unfollow_mood(&self, visitor: &VisitorId, subscriber: SubscriberId) {
+        lock(&self.inner).state.unfollow_mood(visitor, subscriber);
     }
 
     /// Whether any socket is subscribed. In a room without visitors these are sockets of bots.
@@ -130,15 +150,15 @@ impl Room {
         if inner.state.seq() > before {
             let after = inner.state.present();
             inner.accounting.record_change(present, after);
+            inner.changed = Instant::now();
+        }
+        if !inner.is_publishing && inner.has_changes() {
+            inner.is_publishing = true;
             let now = Instant::now();
-            inner.changed = now;
-            if !inner.is_publishing {
-                inner.is_publishing = true;
-                if inner.window.opens <= now {
-                    inner.window = PublishWindow::open(now);
-                }
-                drop(self.metrics.panics.spawn(Arc::clone(self).publish_changes()));
+            if inner.window.opens <= now {
+                inner.window = PublishWindow::open(now);
             }
+            drop(self.metrics.panics.spawn(Arc::clone(self).publish_changes()));
         }
         (result, inner.state.snapshot())
     }
@@ -165,7 +185,9 @@ impl Room {
             while let Some(moment) = self.wait_until() {
                 sleep_until(moment).await;
             }
-            let newest = self.begin_publish();
+            let (newest, own_moods) = self.begin_publish();
+            self.send_own_moods(own_moods).await;
+            let Some(newest) = newest else { continue };
             let frame = Frame::json(&ServerMessage::Presence {
                 seq: newest.seq,
                 present: newest.present,
@@ -177,10 +199,26 @@ impl Room {
         }
     }
 
-    /// Whether there is a newer state than the published one. If not, the publishing task ends.
+    /// Sends visitors' own moods to the sockets that follow them.
+    async fn send_own_moods(&self, own_moods: Vec<OwnMoodWriters>) {
+        let mut sent = 0_usize;
+        for (mood, writers) in own_moods {
+            let mood = mood.and_then(|mood| self.vocabulary.name(mood));
+            let frame = Frame::json(&ServerMessage::OwnMood { mood });
+            for writer in writers {
+                writer.send(&frame);
+                sent += 1;
+                if sent.is_multiple_of(OWN_MOODS_CHUNK) {
+                    yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Whether there is something to publish. If not, the publishing task ends.
     fn has_changes(&self) -> bool {
         let mut inner = lock(&self.inner);
-        inner.is_publishing = inner.state.seq() > inner.published;
+        inner.is_publishing = inner.has_changes();
         inner.is_publishing
     }
 
@@ -194,17 +232,30 @@ impl Room {
         (moment > now).then_some(moment)
     }
 
-    /// Takes the newest state for publishing, and sets the next window.
-    fn begin_publish(&self) -> Snapshot {
+    /// Takes the newest state for publishing, if it is not published, and the own moods that were set. Sets the next
+    /// window.
+    fn begin_publish(&self) -> (Option<Snapshot>, Vec<OwnMoodWriters>) {
         let subscribers = self.subscribers.len();
         let mut inner = lock(&self.inner);
+        let is_newer = inner.state.seq() > inner.published;
         inner.published = inner.state.seq();
         inner.window = PublishWindow::after(Instant::now(), subscribers);
-        inner.state.snapshot()
+        // Under the lock, so that no id belongs to another subscriber yet.
+        let own_moods = inner.state.take_own_moods().into_iter();
+        let own_moods = own_moods.map(|(mood, followers)| (mood, self.subscribers.writers(&followers)));
+        (is_newer.then(|| inner.state.snapshot()), own_moods.collect())
     }
 }
 
+/// A visitor's mood, and the sockets that get it.
+type OwnMoodWriters = (Option<Mood>, Vec<Arc<SocketWriter>>);
+
 impl Inner {
+    /// Whether there is a newer state than the published one, or an own mood that was set.
+    fn has_changes(&self) -> bool {
+        self.state.seq() > self.published || self.state.has_own_moods()
+    }
+
     fn advance(&mut self, now: Duration) {
         self.accounting.advance(now, self.state.present(), self.state.moods().iter());
     }

@@ -1,14 +1,16 @@
-//! The state of one room: its visitors, their sessions, holds and moods.
+//! The state of one room: its visitors, their sessions, holds, sits and moods.
 //!
 //! Pure: no clock, no sockets, no locks. Visitors are counted, not sessions. A visitor without a session counts until
 //! the deadline of their hold. A property test compares the state with a naive model.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::hold::Hold;
+use super::broadcast::SubscriberId;
+use super::hold::{Deadline, Hold, Sit, SitOutcome};
+use super::visitor::VisitorState;
 use crate::protocol::{Mood, MoodCounts, VisitorId};
 
 /// The visitors of one room.
@@ -18,30 +20,25 @@ pub(crate) struct RoomState {
     moods: MoodCounts,
     /// Visitors without a session.
     held: u32,
+    /// Visitors who sit.
+    sitting: u32,
+    sits: SitCounts,
+    /// Visitors with followers whose mood was set, and whose followers do not know it yet.
+    moods_set: HashSet<VisitorId>,
     seq: u64,
 }
 
-/// One visitor in one room.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct VisitorState {
-    /// Open sessions.
-    pub sessions: u32,
-    /// The mood in this room.
-    pub mood: Option<Mood>,
-    /// Applies after the last session has ended.
-    hold: Option<Hold>,
+/// How many sits there were in a room. Both only rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SitCounts {
+    /// Sits that began. To set another end of a sit begins none.
+    pub begun: u64,
+    /// Sits that reached their end.
+    pub completed: u64,
 }
 
-impl VisitorState {
-    /// The hold of a visitor without a session.
-    pub(crate) fn hold(&self) -> Option<Hold> {
-        self.hold.filter(|_| self.sessions == 0)
-    }
-
-    fn is_gone(&self) -> bool {
-        self.sessions == 0 && self.hold.is_none()
-    }
-}
+/// A visitor's mood, and the sockets that get it.
+pub(crate) type OwnMood = (Option<Mood>, Vec<SubscriberId>);
 
 /// What an update did to the set of visitors in the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +60,8 @@ pub struct Snapshot {
     pub present: u32,
     /// Visitors without a session. It may change while `seq` does not.
     pub held: u32,
+    /// Visitors who sit. It may change while `seq` does not.
+    pub sitting: u32,
     /// Visitors by mood.
     pub moods: MoodCounts,
 }
@@ -70,7 +69,15 @@ pub struct Snapshot {
 impl RoomState {
     /// An empty room. `moods` are the zero counts of the vocabulary.
     pub(crate) fn new(moods: MoodCounts) -> Self {
-        Self { visitors: HashMap::new(), moods, held: 0, seq: 0 }
+        Self {
+            visitors: HashMap::new(),
+            moods,
+            held: 0,
+            sitting: 0,
+            sits: SitCounts::default(),
+            moods_set: HashSet::new(),
+            seq: 0,
+        }
     }
 
     /// Rises by one with every change of `present` or `moods`.
@@ -90,7 +97,14 @@ impl RoomState {
 
     /// All counts, with their `seq`.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { seq: self.seq, present: self.present(), held: self.held, moods: self.moods.clone() }
+        let Self { seq, held, sitting, .. } = *self;
+        Snapshot { seq, present: self.present(), held, sitting, moods: self.moods.clone() }
+    }
+
+    /// How many sits there were.
+    #[allow(dead_code)]
+    pub(crate) fn sits(&self) -> SitCounts {
+        self.sits
     }
 
     /// Whether the room has no visitors, held ones included.
@@ -104,8 +118,24 @@ impl RoomState {
     }
 
     /// The hold of this visitor, if they are in the room without a session.
+    #[cfg(test)]
     pub(crate) fn hold_of(&self, id: &VisitorId) -> Option<Hold> {
         self.visitors.get(id)?.hold()
+    }
+
+    /// The sit of this visitor.
+    pub(crate) fn sit_of(&self, id: &VisitorId) -> Option<Sit> {
+        self.visitors.get(id)?.sit()
+    }
+
+    /// The mood of this visitor.
+    pub(crate) fn mood_of(&self, id: &VisitorId) -> Option<Mood> {
+        self.visitors.get(id)?.mood
+    }
+
+    /// When a hold or a sit of this visitor ends next.
+    pub(crate) fn deadline_of(&self, id: &VisitorId) -> Option<Deadline> {
+        self.visitors.get(id)?.next_deadline()
     }
 
     /// All visitors, in no order.
@@ -120,9 +150,11 @@ impl RoomState {
             Entry::Vacant(entry) => (OccupancyChange::Entered, entry.insert(VisitorState::default())),
         };
         self.held -= u32::from(visitor.hold().is_some());
-        visitor.sessions += 1;
-        visitor.hold = None;
+        visitor.begin_session();
         let has_moved = mood.is_some() && change_mood(&mut self.moods, visitor, mood);
+        if has_moved && !visitor.followers().is_empty() {
+            self.moods_set.insert(id.clone());
+        }
         // Entering with a mood is one change.
         self.seq += u64::from(has_moved || change == OccupancyChange::Entered);
         change
@@ -132,42 +164,98 @@ impl RoomState {
     pub(crate) fn set_mood(&mut self, id: &VisitorId, mood: Option<Mood>) {
         if let Some(visitor) = self.visitors.get_mut(id) {
             self.seq += u64::from(change_mood(&mut self.moods, visitor, mood));
+            if !visitor.followers().is_empty() {
+                self.moods_set.insert(id.clone());
+            }
         }
     }
 
-    /// Ends a session without a hold. A hold that another session has left stays until its deadline.
+    /// From now on the socket gets the visitor's own mood whenever it is set. It knows this mood already.
+    pub(crate) fn follow_mood(&mut self, id: &VisitorId, socket: SubscriberId, known: Option<Mood>) {
+        if let Some(visitor) = self.visitors.get_mut(id) {
+            visitor.follow(socket);
+            if visitor.mood != known {
+                self.moods_set.insert(id.clone());
+            }
+        }
+    }
+
+    /// The socket does not get the visitor's own mood any more.
+    pub(crate) fn unfollow_mood(&mut self, id: &VisitorId, socket: SubscriberId) {
+        if let Some(visitor) = self.visitors.get_mut(id) {
+            visitor.unfollow(socket);
+        }
+    }
+
+    /// Whether followers of a mood do not know yet that it was set.
+    pub(crate) fn has_own_moods(&self) -> bool {
+        !self.moods_set.is_empty()
+    }
+
+    /// Takes the moods that were set, with the sockets that follow them.
+    pub(crate) fn take_own_moods(&mut self) -> Vec<OwnMood> {
+        let set = std::mem::take(&mut self.moods_set);
+        let found = set.iter().filter_map(|id| self.visitors.get(id));
+        found.map(|visitor| (visitor.mood, visitor.followers().to_vec())).collect()
+    }
+
+    /// Sets the sit of a visitor in the room, or ends it with `None`. The last one that is set applies.
+    pub(crate) fn set_sit(&mut self, id: &VisitorId, sit: Option<Sit>, now: Instant) -> OccupancyChange {
+        let mut begins = false;
+        let change = self.update(id, now, |visitor| {
+            begins = visitor.sit().is_none() && sit.is_some();
+            visitor.set_sit(sit);
+        });
+        self.sits.begun += u64::from(begins);
+        change
+    }
+
+    /// Ends a session without a hold. A hold that another session has left stays until its deadline. The visitor's sit
+    /// ends with the last session.
     pub(crate) fn leave(&mut self, id: &VisitorId, now: Instant) -> OccupancyChange {
-        self.update(id, now, |visitor| visitor.sessions = visitor.sessions.saturating_sub(1))
+        self.update(id, now, |visitor| visitor.end_session(None, SitOutcome::Ends))
     }
 
-    /// Ends a session that was lost, and leaves this hold. Of two holds of a visitor the later one applies.
-    pub(crate) fn leave_with_hold(&mut self, id: &VisitorId, hold: Hold, now: Instant) -> OccupancyChange {
-        self.update(id, now, |visitor| {
-            visitor.sessions = visitor.sessions.saturating_sub(1);
-            visitor.hold = Some(hold.or_later(visitor.hold));
-        })
+    /// Ends a session that leaves this hold. Of two holds of a visitor the later one applies. `sit` is what becomes of
+    /// the visitor's sit if it was the last session.
+    pub(crate) fn leave_with_hold(
+        &mut self,
+        id: &VisitorId,
+        hold: Hold,
+        sit: SitOutcome,
+        now: Instant,
+    ) -> OccupancyChange {
+        self.update(id, now, |visitor| visitor.end_session(Some(hold), sit))
     }
 
-    /// Adds a visitor who has no session, with this mood. Does nothing if the visitor is in the room.
-    pub(crate) fn add_held(&mut self, id: &VisitorId, mood: Option<Mood>, hold: Hold) -> OccupancyChange {
+    /// Adds a visitor who has no session, with this mood and sit. A hold with the reason `sit` is the sit itself. Does
+    /// nothing if the visitor is in the room.
+    pub(crate) fn add_held(
+        &mut self,
+        id: &VisitorId,
+        mood: Option<Mood>,
+        hold: Hold,
+        sit: Option<Sit>,
+    ) -> OccupancyChange {
         let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return OccupancyChange::Unchanged };
-        entry.insert(VisitorState { sessions: 0, mood, hold: Some(hold) });
+        entry.insert(VisitorState::held(mood, hold, sit));
         if let Some(mood) = mood {
             self.moods.add(mood);
         }
         self.held += 1;
+        self.sitting += u32::from(sit.is_some());
         self.seq += 1;
         OccupancyChange::Entered
     }
 
-    /// Ends the visitor's hold if its deadline has passed.
+    /// Ends the visitor's hold and sit if their deadlines have passed.
     pub(crate) fn expire(&mut self, id: &VisitorId, now: Instant) -> OccupancyChange {
         self.update(id, now, |_| ())
     }
 
-    /// Ends the visitor's hold before its deadline.
+    /// Ends the visitor's hold and sit before their deadlines.
     pub(crate) fn release(&mut self, id: &VisitorId, now: Instant) -> OccupancyChange {
-        self.update(id, now, |visitor| visitor.hold = None)
+        self.update(id, now, VisitorState::release)
     }
 
     /// Recounts everything from the visitors, removes those who have neither a session nor a hold, and corrects the
@@ -179,6 +267,8 @@ impl RoomState {
         self.visitors.values().filter_map(|visitor| visitor.mood).for_each(|mood| self.moods.add(mood));
         let held = self.visitors.values().filter(|visitor| visitor.hold().is_some()).count();
         self.held = u32::try_from(held).unwrap_or(u32::MAX);
+        let sitting = self.visitors.values().filter(|visitor| visitor.sit().is_some()).count();
+        self.sitting = u32::try_from(sitting).unwrap_or(u32::MAX);
         self.seq += u64::from((self.present(), &self.moods) != (stored.present, &stored.moods));
         (stored, self.snapshot())
     }
@@ -191,11 +281,14 @@ impl RoomState {
         change: impl FnOnce(&mut VisitorState),
     ) -> OccupancyChange {
         let Some(visitor) = self.visitors.get_mut(id) else { return OccupancyChange::Unchanged };
-        let was_held = visitor.hold().is_some();
+        let (was_held, was_sitting) = (visitor.hold().is_some(), visitor.sit().is_some());
+        self.sits.completed += u64::from(visitor.complete_sit(now));
         change(visitor);
-        visitor.hold.take_if(|hold| hold.has_expired(now));
-        let (is_held, is_gone) = (visitor.hold().is_some(), visitor.is_gone());
+        visitor.expire_hold(now);
+        let is_gone = visitor.is_gone();
+        let (is_held, is_sitting) = (visitor.hold().is_some(), visitor.sit().is_some() && !is_gone);
         self.held = self.held + u32::from(is_held) - u32::from(was_held);
+        self.sitting = self.sitting + u32::from(is_sitting) - u32::from(was_sitting);
         if !is_gone {
             return OccupancyChange::Unchanged;
         }
@@ -236,7 +329,7 @@ mod tests {
     use super::super::registry::Registry;
     use super::*;
     use crate::panics::Panics;
-    use crate::protocol::{RoomId, Vocabulary};
+    use crate::protocol::{RoomId, Time, Vocabulary};
     use crate::time::Clock;
 
     /// A naive room: a list of sessions and holds, recounted from scratch each time.
@@ -244,6 +337,9 @@ mod tests {
     struct Model {
         entries: Vec<ModelEntry>,
         moods: Vec<(VisitorId, Mood)>,
+        /// With whether the sit holds the visitor without a session.
+        sits: Vec<(VisitorId, Sit, bool)>,
+        counts: SitCounts,
     }
 
     #[derive(Clone, PartialEq)]
@@ -254,9 +350,42 @@ mod tests {
     }
 
     impl Model {
-        fn forget_absent_moods(&mut self) {
-            let entries = &self.entries;
-            self.moods.retain(|(id, _)| entries.iter().any(|entry| entry.visitor == *id));
+        /// Ends what is over, and forgets what absent visitors had.
+        fn pass(&mut self, now: Instant) {
+            self.counts.completed +=
+                self.sits.extract_if(.., |(_, sit, _)| sit.deadline <= now).count() as u64;
+            self.entries.retain(|entry| entry.hold.is_none_or(|hold| hold.deadline > now));
+            let present = self.present();
+            self.moods.retain(|(id, _)| present.contains(id));
+            self.sits.retain(|(id, ..)| present.contains(id));
+        }
+
+        fn sit_of(&self, id: &VisitorId) -> Option<Sit> {
+            self.sits.iter().find(|(other, ..)| other == id).map(|(_, sit, _)| *sit)
+        }
+
+        fn set_sit(&mut self, id: &VisitorId, sit: Option<Sit>) {
+            let had = self.sits.extract_if(.., |(other, ..)| other == id).count();
+            self.counts.begun += u64::from(had == 0 && sit.is_some());
+            self.sits.extend(sit.map(|sit| (id.clone(), sit, false)));
+        }
+
+        /// After a session has ended.
+        fn end_sit(&mut self, id: &VisitorId, outcome: SitOutcome) {
+            if self.sessions(id) == 0 {
+                self.sits.retain(|(other, ..)| other != id || outcome != SitOutcome::Ends);
+                let theirs = self.sits.iter_mut().filter(|(other, ..)| other == id);
+                theirs.for_each(|(.., holds)| *holds = outcome == SitOutcome::Holds);
+            }
+        }
+
+        fn present(&self) -> Vec<VisitorId> {
+            let by_entry = self.entries.iter().map(|entry| &entry.visitor);
+            let by_sit = self.sits.iter().filter(|(id, _, holds)| *holds && self.sessions(id) == 0);
+            let mut ids: Vec<_> = by_entry.chain(by_sit.map(|(id, ..)| id)).cloned().collect();
+            ids.sort();
+            ids.dedup();
+            ids
         }
 
         fn set_mood(&mut self, id: &VisitorId, mood: Option<Mood>) {
@@ -268,7 +397,7 @@ mod tests {
         }
 
         fn contains(&self, id: &VisitorId) -> bool {
-            self.entries.iter().any(|entry| entry.visitor == *id)
+            self.present().contains(id)
         }
 
         fn sessions(&self, id: &VisitorId) -> usize {
@@ -280,22 +409,21 @@ mod tests {
             found.map(|index| self.entries.remove(index)).is_some()
         }
 
-        /// Of a visitor without a session, the hold with the latest deadline: of those, the newest.
+        /// Of a visitor without a session, the hold with the latest deadline: of those, the newest. A sit is the oldest.
         fn hold_of(&self, id: &VisitorId) -> Option<Hold> {
+            let sit = self.sits.iter().find(|(other, _, holds)| other == id && *holds);
             let theirs = self.entries.iter().filter(|entry| entry.visitor == *id);
-            let hold = theirs.filter_map(|entry| entry.hold).max_by_key(|hold| hold.deadline);
-            hold.filter(|_| self.sessions(id) == 0)
+            let holds = theirs.filter_map(|entry| entry.hold);
+            let hold = sit.map(|(_, sit, _)| Hold::from(*sit)).into_iter().chain(holds);
+            hold.max_by_key(|hold| hold.deadline).filter(|_| self.sessions(id) == 0)
         }
 
         fn counts(&self, vocabulary: &Vocabulary) -> (u32, MoodCounts) {
-            let mut ids: Vec<_> = self.entries.iter().map(|entry| &entry.visitor).collect();
-            ids.sort();
-            ids.dedup();
             let mut moods = vocabulary.zero();
             for (_, mood) in &self.moods {
                 moods.add(*mood);
             }
-            (u32::try_from(ids.len()).unwrap(), moods)
+            (u32::try_from(self.present().len()).unwrap(), moods)
         }
     }
 
@@ -304,8 +432,9 @@ mod tests {
         Join(u8, Option<u8>),
         SetMood(u8, Option<u8>),
         Leave(u8),
-        LeaveWithHold(u8, usize, u8),
+        LeaveWithHold(u8, usize, u8, SitOutcome),
         AddHeld(u8, Option<u8>, usize, u8),
+        SetSit(u8, u8),
         Wait(u8),
         Release(u8),
     }
@@ -316,14 +445,16 @@ mod tests {
         let reason = 0..HoldReason::VARIANTS.len();
         // Some holds have expired when they begin.
         let length = 0..10_u8;
+        let outcome = prop_oneof![Just(SitOutcome::Holds), Just(SitOutcome::Waits), Just(SitOutcome::Ends)];
         prop_oneof![
             3 => (visitor.clone(), mood.clone()).prop_map(|(visitor, mood)| Step::Join(visitor, mood)),
             1 => (visitor.clone(), mood.clone(), reason.clone(), 1..10_u8)
                 .prop_map(|(visitor, mood, reason, length)| Step::AddHeld(visitor, mood, reason, length)),
             2 => (visitor.clone(), mood).prop_map(|(visitor, mood)| Step::SetMood(visitor, mood)),
             2 => visitor.clone().prop_map(Step::Leave),
-            2 => (visitor.clone(), reason, length)
-                .prop_map(|(visitor, reason, length)| Step::LeaveWithHold(visitor, reason, length)),
+            3 => (visitor.clone(), reason, length.clone(), outcome)
+                .prop_map(|(visitor, reason, length, sit)| Step::LeaveWithHold(visitor, reason, length, sit)),
+            2 => (visitor.clone(), length).prop_map(|(visitor, length)| Step::SetSit(visitor, length)),
             2 => (1..6_u8).prop_map(Step::Wait),
             1 => visitor.prop_map(Step::Release),
         ]
@@ -340,6 +471,11 @@ mod tests {
             let mut now = Instant::now();
             let hold = |now, reason: usize, length: u8| {
                 Hold::new(HoldReason::VARIANTS[reason], now, Duration::from_secs(length.into()))
+            };
+            let sit = |now, length: u8| Sit {
+                deadline: now + Duration::from_secs(length.into()),
+                until: Time::from_millis(length.into()),
+                latest: None,
             };
             let mut state = RoomState::new(vocabulary.zero());
             let mut model = Model::default();
@@ -358,12 +494,18 @@ mod tests {
                         state.join(&id, with)
                     }
                     Step::AddHeld(visitor, with, reason, length) => {
-                        let (id, with, hold) = (id(visitor), with.map(mood), hold(now, reason, length));
+                        let (id, with, mut hold) = (id(visitor), with.map(mood), hold(now, reason, length));
+                        let sit = (hold.reason == HoldReason::Sit).then(|| sit(now, length));
                         if !model.contains(&id) {
-                            model.entries.push(ModelEntry { visitor: id.clone(), hold: Some(hold) });
+                            if let Some(sit) = sit {
+                                hold = sit.into();
+                                model.sits.push((id.clone(), sit, true));
+                            } else {
+                                model.entries.push(ModelEntry { visitor: id.clone(), hold: Some(hold) });
+                            }
                             model.set_mood(&id, with);
                         }
-                        state.add_held(&id, with, hold)
+                        state.add_held(&id, with, hold, sit)
                     }
                     Step::SetMood(visitor, to) => {
                         model.set_mood(&id(visitor), to.map(mood));
@@ -374,15 +516,25 @@ mod tests {
                         if !model.take_session(&id(visitor)) {
                             continue; // only an open session can leave
                         }
+                        model.end_sit(&id(visitor), SitOutcome::Ends);
                         state.leave(&id(visitor), now)
                     }
-                    Step::LeaveWithHold(visitor, reason, length) => {
+                    Step::SetSit(visitor, length) => {
+                        let (id, sit) = (id(visitor), Some(sit(now, length)).filter(|_| length > 0));
+                        if model.sessions(&id) == 0 {
+                            continue; // only a session can sit
+                        }
+                        model.set_sit(&id, sit);
+                        state.set_sit(&id, sit, now)
+                    }
+                    Step::LeaveWithHold(visitor, reason, length, sit) => {
                         let (id, hold) = (id(visitor), hold(now, reason, length));
                         if !model.take_session(&id) {
                             continue;
                         }
                         model.entries.push(ModelEntry { visitor: id.clone(), hold: Some(hold) });
-                        state.leave_with_hold(&id, hold, now)
+                        model.end_sit(&id, sit);
+                        state.leave_with_hold(&id, hold, sit, now)
                     }
                     Step::Wait(seconds) => {
                         now += Duration::from_secs(seconds.into());
@@ -392,11 +544,11 @@ mod tests {
                     }
                     Step::Release(visitor) => {
                         model.entries.retain(|entry| entry.visitor != id(visitor) || entry.hold.is_none());
+                        model.sits.retain(|(other, ..)| *other != id(visitor));
                         state.release(&id(visitor), now)
                     }
                 };
-                model.entries.retain(|entry| entry.hold.is_none_or(|hold| hold.deadline > now));
-                model.forget_absent_moods();
+                model.pass(now);
 
                 let after = model.counts(&vocabulary);
                 prop_assert_eq!((state.present(), state.moods().clone()), after.clone());
@@ -415,8 +567,14 @@ mod tests {
                     let hold = model.hold_of(&id);
                     held += u32::from(hold.is_some());
                     prop_assert_eq!(state.hold_of(&id), hold);
+                    prop_assert_eq!(state.sit_of(&id), model.sit_of(&id));
+                    let next = [hold.map(|hold| hold.deadline), model.sit_of(&id).map(|sit| sit.deadline)];
+                    let expected = next.into_iter().flatten().min();
+                    prop_assert_eq!(state.deadline_of(&id).map(|deadline| deadline.at), expected);
                 }
-                prop_assert_eq!(state.snapshot().held, held);
+                let sitting = u32::try_from(model.sits.len()).unwrap();
+                prop_assert_eq!((state.snapshot().held, state.snapshot().sitting), (held, sitting));
+                prop_assert_eq!(state.sits(), model.counts);
                 let (stored, recounted) = state.recount(vocabulary.zero());
                 prop_assert_eq!(stored, recounted);
             }
@@ -434,7 +592,7 @@ mod tests {
         let [ann, bob] = ["ann", "bob"].map(|name| VisitorId::try_from(name).unwrap());
         let mut state = RoomState::new(vocabulary.zero());
         state.join(&ann, Some(calm));
-        state.add_held(&bob, None, hold());
+        state.add_held(&bob, None, hold(), None);
         let right = state.snapshot();
         assert_eq!(state.recount(vocabulary.zero()), (right.clone(), right.clone()));
 
@@ -465,10 +623,10 @@ mod tests {
         let [ann, bob] = ["ann", "bob"].map(|name| VisitorId::try_from(name).unwrap());
         let corrupt = |id: &VisitorId| {
             let [room] = &registry.rooms(2)[..] else { panic!("one room") };
-            room.update(registry.now(), |state| state.visitors.get_mut(id).unwrap().hold = None);
+            room.update(registry.now(), |state| state.visitors.get_mut(id).unwrap().release());
         };
         for id in [&ann, &bob] {
-            registry.add_held(&lobby, id, None, hold()).unwrap();
+            registry.add_held(&lobby, id, None, hold(), None).unwrap();
         }
         let kinds = async || -> Vec<&str> {
             audit(&registry).await.iter().map(|found| <&str>::from(found.kind)).collect()

@@ -25,7 +25,7 @@ pub(super) struct Table {
     bot_rooms: HashMap<RoomId, Arc<Room>>,
     /// The number of rooms of each visitor.
     visitors: HashMap<VisitorId, u32>,
-    /// All holds by deadline.
+    /// All visitors who are held or sit, by their next deadline.
     pub holds: HoldIndex,
     /// Open room sockets of visitors.
     pub sessions: usize,
@@ -49,7 +49,7 @@ pub(super) struct TableCounts {
     /// A sum of hashes: it is equal where the same visitors are in the same number of rooms, in any order.
     pub visitors: u64,
     pub sessions: usize,
-    /// Holds, and how many of them the rooms have too.
+    /// Deadlines of holds and sits, and how many of them the rooms have too.
     pub holds: (usize, usize),
 }
 
@@ -108,9 +108,9 @@ impl Table {
         update: impl FnOnce(&mut RoomState) -> OccupancyChange,
     ) -> Snapshot {
         let ((before, change, after), snapshot) = room.update(now, |state| {
-            let before = state.hold_of(visitor);
+            let before = state.deadline_of(visitor);
             let change = update(state);
-            (before, change, state.hold_of(visitor))
+            (before, change, state.deadline_of(visitor))
         });
         if before != after {
             self.holds.replace(room.id(), visitor, before, after);
@@ -199,11 +199,11 @@ impl Table {
             room.for_each_visitor(|(visitor, state)| {
                 visitors = visitors.wrapping_add(hash(visitor));
                 sessions += state.sessions as usize;
-                held.extend(state.hold().map(|hold| (room.id(), visitor.clone(), hold)));
+                held.extend(state.next_deadline().map(|deadline| (room.id(), visitor.clone(), deadline)));
             });
         }
         let hashes = self.visitors.iter().map(|(visitor, rooms)| hash(visitor).wrapping_mul((*rooms).into()));
-        let known = held.iter().filter(|(room, visitor, hold)| self.holds.contains(room, visitor, *hold));
+        let known = held.iter().filter(|(room, visitor, at)| self.holds.contains(room, visitor, *at));
         let stored = TableCounts {
             rooms,
             visitors: hashes.fold(0, u64::wrapping_add),
@@ -215,8 +215,8 @@ impl Table {
 
         if stored.holds != recounted.holds {
             self.holds.clear();
-            for (room, visitor, hold) in held {
-                self.holds.replace(room, &visitor, None, Some(hold));
+            for (room, visitor, deadline) in held {
+                self.holds.replace(room, &visitor, None, Some(deadline));
             }
         }
         if stored.visitors != recounted.visitors {
@@ -263,7 +263,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::Instant;
 
-    use super::super::hold::{Hold, HoldReason};
+    use super::super::hold::{Deadline, Hold, HoldReason};
     use super::super::metrics::PresenceMetrics;
     use super::*;
     use crate::panics::Panics;
@@ -352,7 +352,7 @@ mod tests {
         join(&mut table, "garden", &ann);
         let lobby = join(&mut table, "lobby", &ann);
         let hold = Hold::new(HoldReason::Grace, Instant::now(), Duration::from_hours(1));
-        table.update_room(&lobby, &bob, NOW, |state| state.add_held(&bob, None, hold));
+        table.update_room(&lobby, &bob, NOW, |state| state.add_held(&bob, None, hold, None));
         let (stored, right) = table.recount(NOW);
         assert_eq!(stored, right);
 
@@ -365,7 +365,8 @@ mod tests {
         assert_ne!(stored.visitors, right.visitors);
         assert_eq!((stored.sessions, stored.holds), (right.sessions + 1, (0, 0)));
         assert_eq!((table.rooms_of(&ann), table.rooms_of(&bob), table.visitor_count()), (2, 1, 2));
-        assert!(table.holds.contains(lobby.id(), &bob, hold));
+        let deadline = Deadline { at: hold.deadline, held: Some(hold.reason) };
+        assert!(table.holds.contains(lobby.id(), &bob, deadline));
 
         // Changes of a room that the table does not see.
         for visitor in [&ann, &bob] {

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     TooFast,
     /// The event queue is full. The message had no effect; send it again later.
     Overloaded,
+    /// A limit of sits is reached, or a bot sent the message. It had no effect.
+    SitRefused,
 }
 
 impl ErrorCode {
@@ -61,6 +63,14 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Whether a visitor whose socket the hub closes with this code counts as lost, so that a sit goes on.
+    pub(crate) fn is_loss(self) -> bool {
+        match self {
+            Self::TokenEnded | Self::Internal | Self::Restarting | Self::Overloaded => true,
+            Self::Protocol | Self::Unsupported | Self::NotUtf8 | Self::Policy | Self::TooBig => false,
+        }
+    }
+
     /// The number on the wire.
     pub(crate) fn number(self) -> u16 {
         match self {

@@ -36,6 +36,10 @@ pub enum ClientMessage {
     Watch(Ref, Watch),
     /// A token that replaces the token of this socket. It is not checked yet.
     Token(String),
+    /// Begins a sit of this many milliseconds in this room, or ends it with 0.
+    Sit(SafeInteger),
+    /// Asks whether the path to the hub works.
+    Ping,
 }
 
 /// A page view. It is idempotent: the hub counts an id once.
@@ -131,9 +135,14 @@ impl ClientMessage {
                 let body: TokenBody = parse::object(text).map_err(reject)?;
                 Ok(Self::Token(body.token))
             }
+            "sit" => {
+                let body: SitBody = parse::object(text).map_err(reject)?;
+                Ok(Self::Sit(body.for_ms))
+            }
+            "ping" => Ok(Self::Ping),
             _ => Err(MessageError {
                 code: ErrorCode::UnknownType,
-                message: "type: must be mood, page-view, watch or token".to_owned(),
+                message: "type: must be mood, page-view, watch, sit, ping or token".to_owned(),
                 reference: reference.ok(),
             }),
         }
@@ -198,6 +207,12 @@ struct TokenBody {
     token: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SitBody {
+    for_ms: SafeInteger,
+}
+
 /// A message of the hub on a room socket.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -223,6 +238,15 @@ pub enum ServerMessage<'a> {
         vocabulary: &'a Vocabulary,
         /// The hub's wall clock.
         server_time: Time,
+        /// How long a client waits for any message of the hub before it sends a `ping`, in milliseconds.
+        ping_after_ms: u64,
+        /// The end of the visitor's sit in this room. Only while there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sit: Option<Time>,
+        /// The visitor's mood in this room. Only with the feature `own-mood`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(required = false)]
+        mood: Option<Option<&'a str>>,
     },
     /// The room's state has changed.
     Presence {
@@ -238,6 +262,22 @@ pub enum ServerMessage<'a> {
     Ack {
         /// The highest such `ref`.
         up_to: Ref,
+    },
+    /// The answer to a `ping`.
+    #[serde(rename_all = "camelCase")]
+    Pong {
+        /// The hub's wall clock.
+        server_time: Time,
+    },
+    /// The answer to a `sit`.
+    Sit {
+        /// The end of the visitor's sit in this room; null if there is none.
+        until: Option<Time>,
+    },
+    /// The visitor's mood in this room was set on one of their sockets. Only with the feature `own-mood`.
+    OwnMood {
+        /// The mood; null if it was cleared.
+        mood: Option<&'a str>,
     },
     /// A message was rejected.
     Error {
@@ -279,6 +319,11 @@ mod tests {
             ClientMessage::parse(r#"{"type":"token","token":"a.b.c"}"#),
             Ok(ClientMessage::Token("a.b.c".into()))
         );
+        assert_eq!(ClientMessage::parse(r#"{"type":"ping","at":1}"#), Ok(ClientMessage::Ping));
+        assert!(matches!(
+            ClientMessage::parse(r#"{"type":"sit","forMs":5000.0}"#),
+            Ok(ClientMessage::Sit(length)) if length.get() == 5_000
+        ));
         let view = format!(r#"{{"type":"page-view","ref":7,"id":"{ID}","path":"/a","title":""}}"#);
         assert!(
             matches!(ClientMessage::parse(&view), Ok(ClientMessage::PageView(Ref(7), view)) if view.path.to_string() == "/a")
@@ -309,6 +354,8 @@ mod tests {
             (r#"{"type":5,"ref":3}"#.to_owned(), "type: invalid type", Some(3)),
             (r#"{"type":"mood"}"#.to_owned(), "missing field `mood`", None),
             (r#"{"type":"mood","mood":5}"#.to_owned(), "mood: invalid type", None),
+            (r#"{"type":"sit"}"#.to_owned(), "missing field `forMs`", None),
+            (r#"{"type":"sit","forMs":-1}"#.to_owned(), "forMs: ", None),
             (with(r#""path":"/a""#), "missing field `id`", Some(3)),
             (with(r#""id":"x","path":"/a""#), "id: ", Some(3)),
             (with(&format!(r#""id":"{ID}","path":"""#)), "path: must not be empty", Some(3)),

@@ -30,5 +30,11 @@ pub(crate) const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// The prefix of an offered subprotocol that is a visitor's id, so that URLs do not contain ids.
 pub(crate) const VISITOR_SUBPROTOCOL: &str = "visitor.";
 
+/// How long a client waits for any message of the hub before it sends a `ping`, in milliseconds. It is in `welcome`.
+pub(crate) const PING_AFTER_MS: u64 = 60_000;
+
+/// The feature of a socket that gets every change of the visitor's own mood.
+pub(crate) const OWN_MOOD_FEATURE: &str = "own-mood";
+
 /// The most bytes of a message from a client.
 pub(crate) const MESSAGE_LIMIT: usize = 4096;

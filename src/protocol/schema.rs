@@ -121,6 +121,7 @@ schema!(ClientMessage, {
     let mood = SchemaType::from_iter([Type::String, Type::Null]);
     let mood = text_like(MOOD_RULE).schema_type(mood);
     let token = ObjectBuilder::new().schema_type(Type::String).description(Some("A JWT."));
+    let length = reference(&SafeInteger::name());
     let event = |kind, fields: Cow<str>| {
         let head = of_type(kind).property("ref", reference(&Ref::name())).required("ref");
         AllOfBuilder::new().item(head).item(reference(&fields))
@@ -130,6 +131,8 @@ schema!(ClientMessage, {
         .item(event("page-view", PageView::name()))
         .item(event("watch", Watch::name()))
         .item(of_type("token").property("token", token).required("token"))
+        .item(of_type("sit").property("forMs", length).required("forMs"))
+        .item(of_type("ping"))
 });
 
 fn of_type(kind: &str) -> ObjectBuilder {

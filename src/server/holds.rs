@@ -1,4 +1,4 @@
-//! Saving and restoring holds, so that a restart of the hub does not change the counts.
+//! Saving and restoring holds and sits, so that a restart of the hub does not change the counts.
 //!
 //! Holds are saved with the flush and at shutdown. At the next start, visitors who were present are held until they are
 //! back or their deadline passes. The time between a stop in order and the next start does not count, up to a limit.
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::history::Store;
 use crate::history::store::SavedHold;
-use crate::presence::{Hold, HoldReason, Occupant, Registry, expiry};
+use crate::presence::{Hold, HoldReason, Occupant, Registry, Sit, expiry};
 use crate::protocol::Time;
 use crate::sync::lock;
 use crate::time::{Clock, millis};
@@ -33,6 +33,8 @@ pub(crate) struct HoldStore {
     pub seat_hold: Duration,
     /// How long visitors are held after their connection was lost.
     pub leave_grace: Duration,
+    /// The longest sit.
+    pub sit_limit: Duration,
     /// The latest deadlines of the restored holds, by their deadlines. Held for short scans.
     pub latest: Mutex<BTreeMap<Instant, Time>>,
 }
@@ -49,28 +51,38 @@ impl HoldStore {
             }
         };
         let (now, wall) = (Instant::now(), self.clock.wall());
-        let restored = saved.iter().flatten().filter(|saved| {
-            let Ok(reason) = saved.reason.parse::<HoldReason>() else { return false };
-            let until =
-                |time: Time, from: Time| Duration::from_millis(time.millis().saturating_sub(from.millis()));
-            let left = until(saved.held_until, saved.stopped_at.unwrap_or(wall));
-            let left = left.min(until(saved.latest, wall));
-            let mood = saved.mood.as_ref().and_then(|name| self.registry.vocabulary().find(name));
-            // If the wall clock was set back, the saved deadline is too late.
-            let left = left.min(self.max_length(reason));
-            let hold = Hold::new(reason, now, left);
-            lock(&self.latest)
-                .entry(hold.deadline)
-                .and_modify(|latest| *latest = saved.latest.min(*latest))
-                .or_insert(saved.latest);
-            !left.is_zero() && self.registry.add_held(&saved.room, &saved.visitor, mood, hold).is_ok()
-        });
+        let restored = saved.iter().flatten().filter(|saved| self.restore_one(saved, now, wall));
         let restored = restored.count();
         if restored > 0 {
             info!(holds = restored, "restored holds: visitors of the last run count as present");
         }
         // From now on the time counts.
         saved.is_empty().then(|| self.registry.holds_version())
+    }
+
+    /// Restores a visitor with the time that is left. Returns false if there is none, or no room for the visitor.
+    fn restore_one(&self, saved: &SavedHold, now: Instant, wall: Time) -> bool {
+        let Ok(reason) = saved.reason.parse::<HoldReason>() else { return false };
+        // If the wall clock was set back, the saved deadline is too late.
+        let left = |until: Time, latest: Time, reason| {
+            let stopped = saved.stopped_at.unwrap_or(wall);
+            between(stopped, until).min(between(wall, latest)).min(self.max_length(reason))
+        };
+        let sit = saved.sit_until.map(|until| {
+            let latest = saved.sit_latest.unwrap_or(until);
+            let left = left(until, latest, HoldReason::Sit);
+            Sit { deadline: now + left, until: wall.plus(millis(left)), latest: Some(latest) }
+        });
+        let sit = sit.filter(|sit| sit.deadline > now);
+        let hold = Hold::new(reason, now, left(saved.held_until, saved.latest, reason));
+        if reason != HoldReason::Sit {
+            lock(&self.latest)
+                .entry(hold.deadline)
+                .and_modify(|latest| *latest = saved.latest.min(*latest))
+                .or_insert(saved.latest);
+        }
+        let mood = saved.mood.as_ref().and_then(|name| self.registry.vocabulary().find(name));
+        !hold.has_expired(now) && self.registry.add_held(&saved.room, &saved.visitor, mood, hold, sit).is_ok()
     }
 
     /// Ends expired holds and saves the others, now and at each interval, if they have changed since version `saved`. Runs
@@ -94,7 +106,7 @@ impl HoldStore {
         }
         let now = Instant::now();
         lock(&self.latest).retain(|deadline, _| *deadline > now);
-        match self.store.save_holds(|| self.to_saved(self.registry.held_occupants(), None)).await {
+        match self.store.save_holds(|| self.to_saved(self.registry.lasting_occupants(), None)).await {
             Ok(()) => Some(version),
             Err(error) => {
                 warn!(%error, "cannot save holds: the next try is after the flush interval");
@@ -125,20 +137,40 @@ impl HoldStore {
         }
         let (now, wall) = (Instant::now(), stopped_at.unwrap_or_else(|| self.clock.wall()));
         let restored = lock(&self.latest).clone();
-        let to_saved = |Occupant { room, visitor, mood, hold }| {
+        let to_saved = |occupant: Occupant| {
+            let Occupant { room, visitor, mood, has_socket, hold, sit, sit_holds } = occupant;
             let mood = mood.and_then(|mood| self.registry.vocabulary().name(mood)).map(str::to_owned);
-            // A visitor with a socket gets the whole seat hold.
-            let (reason, left) = match hold {
-                None => (HoldReason::Restart, Duration::MAX),
-                Some(Hold { reason, deadline }) => (reason, deadline.saturating_duration_since(now)),
-            };
-            let held_until = wall.plus(millis(left.min(self.max_length(reason))));
             let first_stop = hold.and_then(|hold| restored.get(&hold.deadline).copied());
-            let latest = first_stop.unwrap_or_else(|| held_until.plus(millis(AWAY_LIMIT)));
-            let reason = <&str>::from(reason).to_owned();
-            SavedHold { room, visitor, mood, reason, held_until, stopped_at, latest }
+            // A visitor with a socket gets the whole seat hold when the hub stops. After a crash, only a sit holds them.
+            let at_stop = Hold::new(HoldReason::Restart, now, Duration::MAX);
+            let hold = hold.or_else(|| stopped_at.filter(|_| has_socket).map(|_| at_stop));
+            let until = |hold: Hold| {
+                let left = hold.deadline.saturating_duration_since(now);
+                wall.plus(millis(left.min(self.max_length(hold.reason))))
+            };
+            let away = |until: Time| until.plus(millis(AWAY_LIMIT));
+            let sit_until = sit.map(|sit| until(sit.into()));
+            let sit_latest = sit.and_then(|sit| sit.latest).or(sit_until.map(away));
+            let by_hold = hold.map(|hold| (until(hold), hold.reason, first_stop));
+            let by_sit = sit_until.filter(|_| sit_holds).map(|until| (until, HoldReason::Sit, sit_latest));
+            // Of two the later one applies.
+            let (held_until, reason, latest) =
+                by_sit.into_iter().chain(by_hold).max_by_key(|(until, ..)| *until)?;
+            let (latest, reason) =
+                (latest.unwrap_or_else(|| away(held_until)), <&str>::from(reason).to_owned());
+            Some(SavedHold {
+                room,
+                visitor,
+                mood,
+                reason,
+                held_until,
+                stopped_at,
+                latest,
+                sit_until,
+                sit_latest,
+            })
         };
-        occupants.into_iter().map(to_saved).collect()
+        occupants.into_iter().filter_map(to_saved).collect()
     }
 
     /// Returns the maximum length of a hold.
@@ -149,8 +181,14 @@ impl HoldStore {
         match reason {
             HoldReason::Grace => self.leave_grace,
             HoldReason::Restart => self.seat_hold,
+            HoldReason::Sit => self.sit_limit,
         }
     }
+}
+
+/// The time from one moment to another; zero if the other is not later.
+fn between(from: Time, to: Time) -> Duration {
+    Duration::from_millis(to.millis().saturating_sub(from.millis()))
 }
 
 #[cfg(test)]
@@ -171,9 +209,15 @@ mod tests {
         let metrics = presence::metrics::PresenceMetrics::register(&Panics::register());
         let registry = Registry::new(presence::Config::default(), clock.clone(), metrics);
         let (seat_hold, leave_grace) = (Duration::from_mins(1), Duration::from_mins(1));
-        let latest = Mutex::default();
-        let holds =
-            HoldStore { registry: Arc::clone(&registry), store, clock, seat_hold, leave_grace, latest };
+        let holds = HoldStore {
+            registry: Arc::clone(&registry),
+            store,
+            clock,
+            seat_hold,
+            leave_grace,
+            sit_limit: Duration::ZERO,
+            latest: Mutex::default(),
+        };
         // Every commit appends to the write-ahead log.
         let log = || fs::read(folder.path().join("hub.db-wal")).unwrap();
         let (room, ann) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from("ann").unwrap());
@@ -183,12 +227,12 @@ mod tests {
         let mut saved = holds.restore().await;
         saved = holds.save_changes(saved).await;
         // A hold that ends before it is saved is not written.
-        registry.add_held(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
+        registry.add_held(&room, &ann, None, hold(HoldReason::Grace), None).unwrap();
         registry.release(&ann);
         saved = holds.save_changes(saved).await;
         assert!(log() == before);
 
-        registry.add_held(&room, &ann, None, hold(HoldReason::Grace)).unwrap();
+        registry.add_held(&room, &ann, None, hold(HoldReason::Grace), None).unwrap();
         saved = holds.save_changes(saved).await;
         let with_ann = log();
         assert!(with_ann != before);

@@ -72,6 +72,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         clock: clock.clone(),
         seat_hold: presence.seat_hold,
         leave_grace: presence.leave_grace,
+        sit_limit: presence.sit_limit,
         latest: Mutex::default(),
     });
     let saved_holds = holds.restore().await;

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
+use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -17,12 +18,12 @@ use crate::auth::BadToken;
 use crate::history::Epoch;
 use crate::history::event::Actor;
 use crate::panics::Scope;
-use crate::presence::{HoldReason, Membership};
+use crate::presence::{HoldReason, Joined, Membership, SitOutcome};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::parse::ParseError;
 use crate::protocol::{
-    ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PROTOCOL_VERSION, SessionId, Time,
+    ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PING_AFTER_MS, PROTOCOL_VERSION, SessionId, Time,
 };
 use crate::transport::socket::{Incoming, Socket, SocketEnd};
 
@@ -61,13 +62,15 @@ impl Future for RoomSession {
 }
 
 impl RoomSession {
-    /// Joins the room, or subscribes to it as a bot, and sends the welcome. Closes the socket with 1013 where a limit of
+    /// Joins the room, or subscribes to it as a bot, and sends the welcome. With `own_mood`, the socket gets the
+    /// visitor's own mood whenever it is set. Closes the socket with 1013 where a limit of
     /// rooms was reached since the request was checked.
     pub(crate) fn join(
         context: Arc<SessionContext>,
         socket: Socket,
         actor: &Actor,
         mood: Option<Mood>,
+        own_mood: bool,
     ) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if actor.is_bot {
@@ -75,7 +78,8 @@ impl RoomSession {
         } else {
             context.registry.join(&actor.room, &actor.visitor, mood, Arc::clone(writer))
         };
-        let membership = joined.map(|(membership, counts)| {
+        let membership = joined.map(|Joined { mut membership, snapshot: counts, mood, sit }| {
+            let vocabulary = context.registry.vocabulary();
             let welcome = ServerMessage::Welcome {
                 protocol: PROTOCOL_VERSION,
                 session: id,
@@ -83,11 +87,17 @@ impl RoomSession {
                 room: &actor.room,
                 seq: counts.seq,
                 present: counts.present,
-                moods: context.registry.vocabulary().named(&counts.moods),
-                vocabulary: context.registry.vocabulary(),
+                moods: vocabulary.named(&counts.moods),
+                vocabulary,
                 server_time: context.clock.wall(),
+                ping_after_ms: PING_AFTER_MS,
+                sit,
+                mood: own_mood.then(|| mood.and_then(|mood| vocabulary.name(mood))),
             };
             writer.open(counts.seq, &Frame::json(&welcome));
+            if own_mood {
+                membership.follow_mood(mood);
+            }
             membership
         });
         let membership = membership.inspect_err(|_| writer.close(CloseCode::Overloaded)).ok();
@@ -141,7 +151,11 @@ impl RoomSession {
 
     fn reject(&self, error: &MessageError) {
         self.context.rejections.refused(error.code);
-        self.socket.writer().send(&Frame::json(&ServerMessage::from(error)));
+        self.send(&ServerMessage::from(error));
+    }
+
+    fn send(&self, message: &ServerMessage) {
+        self.socket.writer().send(&Frame::json(message));
     }
 
     fn apply(&mut self, message: ClientMessage) -> Result<(), MessageError> {
@@ -168,13 +182,23 @@ impl RoomSession {
                     return Err(bad_token(&BadToken::EndsSooner));
                 }
             }
+            ClientMessage::Sit(length) => {
+                let until =
+                    membership.sit(Duration::from_millis(length.get())).map_err(|refused| MessageError {
+                        code: ErrorCode::SitRefused,
+                        message: refused.to_string(),
+                        reference: None,
+                    })?;
+                self.send(&ServerMessage::Sit { until });
+            }
+            ClientMessage::Ping => self.send(&ServerMessage::Pong { server_time: self.context.clock.wall() }),
         }
         Ok(())
     }
 
     fn ack(&mut self, committed: Epoch) {
         if let Some(up_to) = self.events.as_mut().and_then(|events| events.committed(committed)) {
-            self.socket.writer().send(&Frame::json(&ServerMessage::Ack { up_to }));
+            self.send(&ServerMessage::Ack { up_to });
         }
     }
 
@@ -185,13 +209,17 @@ impl RoomSession {
         Ok(claims.for_visitor(membership.visitor())?.for_room(membership.room())?.expires_with_leeway())
     }
 
-    /// Ends the session: its events at once, its membership after the leave grace if the socket was lost.
+    /// Ends the session: its events at once, its membership after the leave grace unless the visitor left.
     fn leave(&mut self, end: SocketEnd) {
         self.events = None;
         let Some(membership) = self.membership.take() else { return };
-        if end == SocketEnd::Lost {
-            membership.leave_with_hold(HoldReason::Grace, self.context.leave_grace);
-        }
+        let sit = match end {
+            SocketEnd::Left => return drop(membership),
+            SocketEnd::Lost => SitOutcome::Holds,
+            SocketEnd::Closed => SitOutcome::Waits,
+            SocketEnd::Rejected => SitOutcome::Ends,
+        };
+        membership.leave_with_hold(HoldReason::Grace, self.context.leave_grace, sit);
     }
 }
 
@@ -217,7 +245,6 @@ fn unknown_mood() -> MessageError {
 mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     use futures_util::{SinkExt, StreamExt};
     use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
@@ -316,7 +343,7 @@ mod tests {
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
         let actor = Actor { room, visitor, is_bot: false };
         let socket = Socket::new(stream.into(), permit);
-        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &actor, None));
+        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &actor, None, false));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
         assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
         peer

@@ -78,13 +78,37 @@ pub enum Incoming {
     Ended(SocketEnd),
 }
 
-/// How a socket ended. It decides whether the visitor leaves at once or after the leave grace.
+/// How a socket ended. It decides how long the visitor stays present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketEnd {
-    /// The peer closed it with 1000.
+    /// The peer closed it with 1000: the visitor leaves.
     Left,
-    /// Any other end.
+    /// The peer closed it with another code, such as 1001: the page is closed or loads again.
+    Closed,
+    /// It was lost, by no decision of the visitor: it broke, the hub restarts or is full, the token expired, or the peer
+    /// closed it with 4000, which says so.
     Lost,
+    /// The hub closed it because the peer broke a rule.
+    Rejected,
+}
+
+/// The code of a peer that gives up its socket on purpose, while its visitor stays: a phone that locks.
+const LOST_ON_PURPOSE: u16 = 4000;
+
+impl SocketEnd {
+    fn of_hub(code: CloseCode) -> Self {
+        if code.is_loss() { Self::Lost } else { Self::Rejected }
+    }
+
+    fn of_peer(code: Option<PeerCode>) -> Self {
+        match code {
+            Some(PeerCode::Normal) => Self::Left,
+            Some(
+                PeerCode::Error | PeerCode::Restart | PeerCode::Again | PeerCode::Library(LOST_ON_PURPOSE),
+            ) => Self::Lost,
+            _ => Self::Closed,
+        }
+    }
 }
 
 impl Socket {
@@ -153,7 +177,8 @@ impl Socket {
                     if let Some(code) = code {
                         self.writer.close(code);
                     }
-                    return Poll::Ready(Incoming::Ended(SocketEnd::Lost));
+                    let code = self.writer.closed_with().or(code);
+                    return Poll::Ready(Incoming::Ended(code.map_or(SocketEnd::Lost, SocketEnd::of_hub)));
                 }
             };
             // Control frames inside a fragmented message do not count as activity: a message has to end.
@@ -162,17 +187,18 @@ impl Socket {
             }
             if let Message::Close(frame) = message {
                 self.state = SocketState::ClosedByPeer;
-                // An answer to the hub's own close does not mean that the visitor leaves.
-                let left =
-                    !self.writer.has_closed() && frame.is_some_and(|frame| frame.code == PeerCode::Normal);
-                return Poll::Ready(Incoming::Ended(if left { SocketEnd::Left } else { SocketEnd::Lost }));
+                // An answer to the hub's own close says nothing about the visitor.
+                let of_peer = || SocketEnd::of_peer(frame.map(|frame| frame.code));
+                let end = self.writer.closed_with().map_or_else(of_peer, SocketEnd::of_hub);
+                return Poll::Ready(Incoming::Ended(end));
             }
             // Pings and pongs count for the rate limit too.
             let decision = self.permit.check_message(&mut self.rate);
             match (message, decision) {
                 (_, Decision::Close) => {
                     self.writer.close(CloseCode::Policy);
-                    return Poll::Ready(Incoming::Ended(SocketEnd::Lost));
+                    let code = self.writer.closed_with().unwrap_or(CloseCode::Policy);
+                    return Poll::Ready(Incoming::Ended(SocketEnd::of_hub(code)));
                 }
                 (Message::Text(_) | Message::Binary(_), _) if self.writer.has_closed() => {}
                 (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),

@@ -57,12 +57,15 @@ enum Phase {
     /// Before the welcome: states wait.
     Corked,
     Open,
-    /// The hub has sent its close frame, this many sweeps ago. No frame may follow it.
-    Closing(u16),
+    /// The hub has sent a close frame with this code. No frame may follow it.
+    Closing {
+        code: CloseCode,
+        sweeps: u16,
+    },
     /// The socket is shut down, after a failed write or an abort.
     Broken {
-        /// Whether the hub had sent its close frame.
-        after_close: bool,
+        /// The code of the close frame that the hub had sent.
+        after: Option<CloseCode>,
     },
 }
 
@@ -120,7 +123,7 @@ impl SocketWriter {
             Phase::Open | Phase::Corked => {
                 writes.backlog.get_or_insert_default().newest = Some((seq, state.clone()));
             }
-            Phase::Closing(_) | Phase::Broken { .. } => return false,
+            Phase::Closing { .. } | Phase::Broken { .. } => return false,
         }
         true
     }
@@ -145,7 +148,7 @@ impl SocketWriter {
             writes.drop_state(u64::MAX);
             writes.write(&self.stream, Frame::close(code).bytes());
             if !matches!(writes.phase, Phase::Broken { .. }) {
-                writes.phase = Phase::Closing(0);
+                writes.phase = Phase::Closing { code, sweeps: 0 };
             }
         }
     }
@@ -161,10 +164,19 @@ impl SocketWriter {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
     }
 
-    /// Whether the hub has sent its close frame. A failed write is no close: messages that the peer sent before it are
-    /// still valid.
+    /// The code of the close frame that the hub has sent. A failed write is no close: messages that the peer sent before
+    /// it are still valid.
+    pub(crate) fn closed_with(&self) -> Option<CloseCode> {
+        match lock(&self.state).phase {
+            Phase::Closing { code, .. } => Some(code),
+            Phase::Broken { after } => after,
+            Phase::Corked | Phase::Open => None,
+        }
+    }
+
+    /// Whether the hub has sent its close frame.
     pub(crate) fn has_closed(&self) -> bool {
-        matches!(lock(&self.state).phase, Phase::Closing(_) | Phase::Broken { after_close: true })
+        self.closed_with().is_some()
     }
 
     /// Whether the unsent bytes have reached the high-water mark, at which the session stops reading.
@@ -203,7 +215,7 @@ impl SocketWriter {
             stalled = backlog.stalled;
         }
         let closing = match &mut writes.phase {
-            Phase::Closing(sweeps) => {
+            Phase::Closing { sweeps, .. } => {
                 *sweeps = sweeps.saturating_add(1);
                 u32::from(*sweeps)
             }
@@ -288,12 +300,12 @@ impl WriteState {
     /// was shut down already.
     fn shut_down(&mut self, stream: &TcpStream) -> bool {
         self.backlog = None;
-        let after_close = match self.phase {
+        let after = match self.phase {
             Phase::Broken { .. } => return false,
-            Phase::Closing(_) => true,
-            Phase::Corked | Phase::Open => false,
+            Phase::Closing { code, .. } => Some(code),
+            Phase::Corked | Phase::Open => None,
         };
-        self.phase = Phase::Broken { after_close };
+        self.phase = Phase::Broken { after };
         // An error means that the peer has ended the connection before.
         let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         true

@@ -41,6 +41,7 @@ mod process;
 mod quotas;
 mod request_bodies;
 mod rooms;
+mod sits;
 mod stats;
 mod support;
 mod threats;

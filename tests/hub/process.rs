@@ -26,6 +26,7 @@ async fn help_lists_settings_and_defaults() {
         "[default: 1000]",
         "MESSAGE_RATE",
         "SEAT_HOLD",
+        "SIT_LIMIT",
         "RUST_LOG",
         "[default: 30s]",
     ] {

@@ -26,6 +26,10 @@ pub(crate) struct SavedHold {
     pub stopped_at: Option<Time>,
     /// The latest deadline, over all restarts.
     pub latest: Time,
+    /// The end of the visitor's sit, if the hub does not stop.
+    pub sit_until: Option<Time>,
+    /// The latest end of the sit, over all restarts.
+    pub sit_latest: Option<Time>,
 }
 
 impl Store {
@@ -33,9 +37,10 @@ impl Store {
     /// not included. Writes nothing if there are no holds before and after.
     /// Errors: the database is locked, full, gone or damaged. It is unchanged.
     pub(crate) async fn save_holds(&self, holds: impl FnOnce() -> Vec<SavedHold>) -> Result<(), CommitError> {
-        const INSERT: &str = "INSERT INTO seats (room, visitor, mood, reason, held_until, stopped_at, latest)
+        const INSERT: &str = "INSERT INTO seats
+                (room, visitor, mood, reason, held_until, stopped_at, latest, sit_until, sit_latest)
             SELECT value ->> 'room', value ->> 'visitor', value ->> 'mood', value ->> 'reason', value ->> 'held_until',
-                   value ->> 'stopped_at', value ->> 'latest'
+                   value ->> 'stopped_at', value ->> 'latest', value ->> 'sit_until', value ->> 'sit_latest'
             FROM json_each(?1)";
         const IS_EMPTY: &str = "SELECT NOT EXISTS (SELECT 1 FROM seats)";
         let mut transaction = self.begin().await?;
@@ -53,7 +58,9 @@ impl Store {
     /// Errors: as above.
     pub(crate) async fn saved_holds(&self) -> Result<Vec<Option<SavedHold>>, CommitError> {
         const ALL: &str = "
-            SELECT room, visitor, mood, reason, held_until, stopped_at, coalesce(latest, held_until) FROM seats";
+            SELECT room, visitor, mood, reason, held_until, stopped_at, coalesce(latest, held_until), sit_until,
+                   sit_latest
+            FROM seats";
         let rows = sqlx::query(ALL).fetch_all(&mut *self.connection().await?).await?;
         Ok(rows.iter().map(decode).collect())
     }
@@ -68,6 +75,8 @@ fn decode(row: &SqliteRow) -> Option<SavedHold> {
         held_until: time(row.get(4))?,
         stopped_at: row.get::<Option<i64>, _>(5).and_then(time),
         latest: time(row.get(6))?,
+        sit_until: row.get::<Option<i64>, _>(7).and_then(time),
+        sit_latest: row.get::<Option<i64>, _>(8).and_then(time),
     })
 }
 
@@ -88,6 +97,8 @@ mod tests {
             held_until: Time::from_millis(1_800_000_000_000),
             stopped_at: None,
             latest: Time::from_millis(1_800_000_001_000),
+            sit_until: None,
+            sit_latest: None,
         }
     }
 
@@ -99,7 +110,9 @@ mod tests {
         store.save_holds(|| vec![hold("old", None)]).await.unwrap();
         let stopped_at = Some(Time::from_millis(1_700_000_000_000));
         let grace = SavedHold { reason: "grace".to_owned(), stopped_at, ..hold("bob", None) };
-        let holds = [hold("ann", Some("calm")), grace];
+        let (sit_until, sit_latest) = (stopped_at, stopped_at);
+        let sit = SavedHold { reason: "sit".to_owned(), sit_until, sit_latest, ..hold("eve", None) };
+        let holds = [hold("ann", Some("calm")), grace, sit];
         store.save_holds(|| holds.to_vec()).await.unwrap();
         for _ in 0..2 {
             assert_eq!(store.saved_holds().await.unwrap(), holds.clone().map(Some));

@@ -256,6 +256,8 @@ async fn dropped_transaction_does_not_block_the_next() {
         held_until: at("2030-01-01T00:00:00Z"),
         stopped_at: None,
         latest: at("2030-01-01T00:00:00Z"),
+        sit_until: None,
+        sit_latest: None,
     };
     for waits in 0.. {
         let is_over = crash_after(waits, file.store.save_holds(|| vec![hold("ann")])).await.is_some();

@@ -17,7 +17,7 @@ use crate::protocol::message::ServerMessage;
 use crate::protocol::schema::reference;
 use crate::protocol::{
     BEARER_SUBPROTOCOL, ClientMessage, CloseCode, MESSAGE_LIMIT, PageView, Ref, RoomId, SUBPROTOCOL,
-    VISITOR_SUBPROTOCOL, VisitorId, Watch,
+    SafeInteger, VISITOR_SUBPROTOCOL, VisitorId, Watch,
 };
 
 /// The version of the WebSocket bindings.
@@ -25,8 +25,16 @@ const BINDING: &str = "0.1.0";
 
 /// Builds the document.
 pub(super) fn document() -> Value {
-    let from_hub = messages(&json(&ServerMessage::schema()), "From the hub");
-    let from_client = messages(&json(&ClientMessage::schema()), "From the client");
+    let from_hub = messages(&json(&ServerMessage::schema()), "From the hub", |_| None);
+    // A request and its answer may have one type: then the request has another name in this document.
+    let from_client = messages(&json(&ClientMessage::schema()), "From the client", example);
+    let from_client: Map<_, _> = from_client
+        .into_iter()
+        .map(|(name, message)| {
+            let name = if from_hub.contains_key(&name) { format!("{name}-request") } else { name };
+            (name, message)
+        })
+        .collect();
     let activity = live_activity();
     let (sent, received) = (names(&from_hub), names(&from_client));
     let live = ["live-activity".to_owned(), "error".to_owned()];
@@ -63,8 +71,8 @@ fn room_channel(messages: &[String]) -> Value {
     json!({
         "address": "/rooms/{room}/socket",
         "title": "One visitor's socket in one room",
-        "description": format!("Presence is the open socket: there is no join message and no heartbeat. Messages of \
-            clients are text of at most {MESSAGE_LIMIT} bytes."),
+        "description": format!("Presence is the open socket: there is no join message, and presence needs no heartbeat. \
+            Messages of clients are text of at most {MESSAGE_LIMIT} bytes."),
         "parameters": { "room": { "description": "The name of the room: see the schema RoomId." } },
         "messages": references(messages),
         "bindings": { "ws": {
@@ -114,7 +122,7 @@ fn close_codes() -> Map<String, Value> {
 }
 
 /// The messages of a tagged enum, by their `type`.
-fn messages(variants: &Value, summary: &str) -> Map<String, Value> {
+fn messages(variants: &Value, summary: &str, example: impl Fn(&str) -> Option<Value>) -> Map<String, Value> {
     let variants = variants["oneOf"].as_array().into_iter().flatten();
     let message = |payload: &Value| {
         let name = type_of(payload)?;
@@ -150,6 +158,8 @@ fn example(kind: &str) -> Option<Value> {
         "watch" => Some(json!({
             "type": kind, "ref": 2, "id": ID, "content": "morning-sit", "state": "playing", "watchedMs": 0,
         })),
+        "sit" => Some(json!({ "type": kind, "forMs": 1_200_000 })),
+        "ping" => Some(json!({ "type": kind })),
         _ => None,
     }
 }
@@ -183,6 +193,7 @@ fn schemas() -> Value {
     collect::<PageView>(&mut schemas);
     collect::<Watch>(&mut schemas);
     collect::<Ref>(&mut schemas);
+    collect::<SafeInteger>(&mut schemas);
     collect::<RoomId>(&mut schemas);
     collect::<VisitorId>(&mut schemas);
     collect::<ClientMessage>(&mut schemas);

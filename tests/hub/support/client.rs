@@ -150,6 +150,11 @@ impl Client {
         }
     }
 
+    /// Whether a message of this type has arrived that no `expect` has taken.
+    pub fn has_received(&self, kind: &str) -> bool {
+        self.inbox.iter().any(|message| message["type"] == kind)
+    }
+
     /// Reads acks until this `ref` is covered.
     pub async fn expect_ack(&mut self, reference: u64) {
         while self.expect("ack").await["upTo"].as_u64().unwrap() < reference {}

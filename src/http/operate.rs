@@ -162,6 +162,11 @@ fn readings(state: &OperateState) -> Vec<Reading> {
     });
     let oldest = journal.oldest_ms.unwrap_or_default() as f64 / 1000.0;
     let others = [
+        gauge(
+            "process_start_time_seconds",
+            "When the hub was started, in seconds since the Unix epoch",
+            state.started.millis() as f64 / 1000.0,
+        ),
         gauge("breathing_room_connections", "Open sockets of all kinds", state.sockets.len() as f64),
         gauge(
             "breathing_room_connections_limit",

@@ -18,6 +18,7 @@ use crate::history::archive::Archives;
 use crate::history::stats::StatsCache;
 use crate::history::{Lifecycle, Store};
 use crate::presence::Feed;
+use crate::protocol::Time;
 use crate::session::SessionContext;
 use crate::time::Clock;
 use crate::transport::Sockets;
@@ -89,6 +90,8 @@ pub(crate) struct OperateState {
     pub metrics: HttpMetrics,
     /// The age of the oldest pending event, in milliseconds, from which on `/health` reports `overdue`.
     pub overdue_ms: u64,
+    /// When the hub was opened.
+    pub started: Time,
 }
 
 /// Of the pages.

@@ -55,6 +55,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     cluster.check(&session.node, http.admin_token.is_some())?;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
     let tokens = auth.open()?;
+    let started = clock.wall();
     let private = http.metrics_listen.map(listen_privately).transpose()?;
     pages::warn_if_missing();
     let metrics = Metrics::register();
@@ -147,6 +148,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             lifecycle: history.lifecycle,
             metrics: metrics.http,
             overdue_ms: millis(flush_interval * 2 + OVERDUE_MARGIN),
+            started,
         }),
         pages: Arc::new(PagesState { frame_ancestors: http.frame_ancestors }),
     };

@@ -9,11 +9,12 @@ use std::time::Duration;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, UPGRADE, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, REFERER, UPGRADE, VARY,
 };
 use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
+use url::Url;
 
 use super::Config;
 use super::error::ApiError;
@@ -60,7 +61,10 @@ impl CorsPolicy {
     ) -> OriginCheck {
         let headers = request.headers();
         let mut origins = headers.get_all(ORIGIN).iter();
-        let origin = origins.next().cloned();
+        // A page's plain GET at its own host has no `Origin`. It asks why an upgrade is rejected, which would have one.
+        let asks_why = opens_socket && !headers.contains_key(UPGRADE);
+        let origin =
+            origins.next().cloned().or_else(|| asks_why.then(|| referring_origin(headers)).flatten());
         // No browser sends two.
         let is_allowed =
             origin.as_ref().map(|origin| origins.next().is_none() && self.allow(headers, origin));
@@ -90,6 +94,12 @@ impl CorsPolicy {
             warn!("many origins are rejected: no further ones are logged for an hour");
         }
     }
+}
+
+/// The origin of the page that `Referer` names.
+fn referring_origin(headers: &HeaderMap) -> Option<HeaderValue> {
+    let page = Url::parse(headers.get(REFERER)?.to_str().ok()?).ok()?;
+    HeaderValue::try_from(page.origin().ascii_serialization()).ok()
 }
 
 /// What a request may do by its `Origin`.

@@ -65,6 +65,23 @@ async fn socket_from_a_foreign_origin_is_rejected() {
 }
 
 #[tokio::test]
+async fn plain_get_of_a_socket_from_a_page_of_the_hubs_own_host_says_whether_its_origin_is_allowed() {
+    let hub = hub_for(APP).await;
+    // A browser sends no `Origin` with a GET at the page's own host.
+    let from_page = |hub: &Hub, page: &str| {
+        let referer = format!("{page}/room/lobby?a=b");
+        hub.get("/rooms/lobby/socket").header("referer", &referer).send()
+    };
+    let own = format!("http://{}", hub.address);
+    from_page(&hub, &own).await.expect_error(403, "forbidden-origin");
+    from_page(&hub, APP).await.expect_error(426, "upgrade-required");
+    hub.get("/rooms/lobby").header("referer", &own).send().await.expect(200);
+    let hub = Hub::start().await;
+    let own = format!("http://{}", hub.address);
+    from_page(&hub, &own).await.expect_error(426, "upgrade-required");
+}
+
+#[tokio::test]
 async fn beacon_from_a_foreign_origin_is_rejected() {
     let hub = hub_for(&format!("self,{APP}")).await;
     let view = page_view("ann", "lobby").to_string();

@@ -4,6 +4,7 @@ import { moodsData, presentData, viewsData, watchedData } from "../src/dashboard
 import { Dates, age, average, change, count, duration, plural } from "../src/dashboard/format";
 import { type Health, healthText } from "../src/dashboard/health";
 import { parseQuery } from "../src/dashboard/history";
+import { presentText } from "../src/dashboard/now";
 import { withOther } from "../src/dashboard/ranking";
 import { type Bucket, type Stats, type Totals, statsPath } from "../src/dashboard/stats";
 import { byCount } from "../src/moods";
@@ -19,6 +20,7 @@ const totals: Totals = {
   joins: 6,
   peakPresent: 4,
   averagePresent: 1.25,
+  sits: { begun: 3, completed: 2, minutes: 40 },
 };
 
 function bucket(hour: number, part: Partial<Bucket>): Bucket {
@@ -143,6 +145,11 @@ test("page URL is parsed into a stats query, with defaults for invalid parts", (
   expect(statsPath({ range: "30d", room: "garden" }, "Europe/Berlin")).toBe(
     "/unified-stats?range=30d&tz=Europe%2FBerlin&room=garden",
   );
+});
+
+test("held visitors are named beside the present ones", () => {
+  expect(presentText(1200, 0)).toBe("1,200");
+  expect(presentText(12, 2)).toBe("12, 2 held");
 });
 
 test("health is formatted in one line", () => {

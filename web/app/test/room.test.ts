@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { moodColour } from "../src/moods";
 import { Announcer } from "../src/room/announcer";
+import { driftOf } from "../src/room/breath";
 import { MAX_LIGHTS, lightsOf } from "../src/room/lights";
+import { tokenOf } from "../src/room/link-token";
 import { RHYTHMS, cycleMs, keyframes, momentAt, rhythmOf } from "../src/room/rhythm";
-import { presentText, roomSentence, stateText } from "../src/room/texts";
+import { type Connection, lockText, presentText, refusalText, remainingText, roomSentence, stateText } from "../src/room/texts";
 
 describe("a rhythm", () => {
   const labels = (id: string): string[] => {
@@ -84,34 +86,104 @@ describe("texts", () => {
     expect(roomSentence(4, { joy: 1, calm: 2 })).toBe("4 people breathe here: 2 calm, 1 joy.");
   });
 
+  const text = (part: Partial<Connection>): string => stateText({ state: "waiting", online: true, wasOpen: true, ...part });
+
   test("show the connection state, and one text during a reconnect", () => {
-    expect(stateText("connecting", true, false)).toBe("Joining…");
-    expect(stateText("open", true, true)).toBe("You are here.");
-    const lost = stateText("waiting", true, true);
+    expect(text({ state: "connecting", wasOpen: false })).toBe("Joining…");
+    expect(text({ state: "open" })).toBe("You are here.");
+    const lost = text({});
     expect(lost).toContain("Reconnecting");
-    expect(stateText("connecting", true, true)).toBe(lost);
-    expect(stateText("waiting", false, true)).toContain("offline");
-    expect(stateText("closed", false, true)).toContain("Reload");
+    expect(text({ state: "connecting" })).toBe(lost);
+    expect(text({ online: false })).toContain("offline");
+    expect(text({ state: "closed", online: false })).toContain("Reload");
+  });
+
+  test("show the age of counts while the connection is checked", () => {
+    expect(text({ state: "checking", age: 63_400 })).toBe("Checking the connection. These numbers are 63 seconds old.");
+    expect(text({ state: "checking", age: 180_000 })).toContain("3 minutes old");
+  });
+
+  test("show why the hub refused, and who can help", () => {
+    expect(text({ state: "closed", refusal: "unauthorized" })).toContain("personal link");
+    expect(text({ state: "closed", refusal: "unauthorized", hasToken: true })).toContain("does not accept your link");
+    expect(text({ state: "closed", refusal: "token-expired" })).toContain("has ended");
+    expect(text({ state: "closed", refusal: "forbidden-origin" })).toContain("ALLOWED_ORIGINS");
+    expect(text({ refusal: "too-many", wasOpen: false })).toContain("your network");
+    expect(text({ refusal: "full", state: "connecting", wasOpen: false })).toContain("The hub is full");
+    expect(text({ refusal: "full", state: "open" })).toBe("You are here.");
+    expect(refusalText("bad-field", false)).toBeUndefined();
+  });
+
+  test("show the remaining time of a sit in minutes, and what a locked phone does", () => {
+    expect([600_000, 540_001, 60_000, 1].map(remainingText)).toEqual([
+      "Sitting, 10 minutes left",
+      "Sitting, 10 minutes left",
+      "Sitting, the last minute",
+      "Sitting, the last minute",
+    ]);
+    expect(lockText({ sitting: false, awake: false, bell: true })).toContain("you stay in the room until the sit ends");
+    expect(lockText({ sitting: true, awake: true, bell: true })).toMatch(/^The screen stays on.*bell may be silent\.$/);
+    expect(lockText({ sitting: true, awake: false, bell: false })).not.toMatch(/screen stays|bell/);
   });
 });
 
+test("token is read from the fragment of a personal link", () => {
+  expect(tokenOf("#token=a.b-c_d")).toBe("a.b-c_d");
+  expect(["", "#", "#token=", "#other=1"].map(tokenOf)).toEqual([null, null, null, null]);
+});
+
+test("drift of the breath is the shorter way around the cycle", () => {
+  expect(driftOf(1_000, 1_030, 19_000)).toBe(30);
+  expect(driftOf(19_000 * 7 + 10, 19_000 * 3 - 10, 19_000)).toBe(-20);
+  expect(driftOf(18_990, 19_000 * 3 + 15, 19_000)).toBe(25);
+});
+
 describe("the announcer", () => {
-  beforeEach(() => void vi.useFakeTimers());
+  let announced: string[];
+  let announcer: Announcer;
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    announced = [];
+    announcer = new Announcer((text) => announced.push(text), true);
+    announcer.own("You are here. 8 people.", 8);
+  });
   afterEach(() => void vi.useRealTimers());
 
-  test("announces at once, then at most every 5 s, newest only", () => {
-    const announced: string[] = [];
-    const announcer = new Announcer((text) => announced.push(text));
-    announcer.announce("one");
-    announcer.announce("two");
-    announcer.announce("three");
-    expect(announced).toEqual(["one"]);
-    vi.advanceTimersByTime(4_999);
-    expect(announced).toEqual(["one"]);
+  test("announces own changes at once", () => {
+    announcer.own("Your mood is calm.");
+    announcer.own("Your mood is joy.");
+    expect(announced.slice(1)).toEqual(["Your mood is calm.", "Your mood is joy."]);
+  });
+
+  test("announces large changes of the room, at most once a minute, newest only", () => {
+    announcer.room(12, "12 people");
+    announcer.room(11, "11 people");
+    vi.advanceTimersByTime(59_999);
+    expect(announced).toHaveLength(1);
     vi.advanceTimersByTime(1);
-    expect(announced).toEqual(["one", "three"]);
+    expect(announced.slice(1)).toEqual(["11 people"]);
+    announcer.room(20, "20 people");
     vi.advanceTimersByTime(60_000);
-    announcer.announce("four");
-    expect(announced).toEqual(["one", "three", "four"]);
+    expect(announced.slice(2)).toEqual(["20 people"]);
+  });
+
+  test("announces no small changes until they add up", () => {
+    vi.advanceTimersByTime(60_000);
+    announcer.room(9, "9 people");
+    vi.advanceTimersByTime(60_000);
+    expect(announced).toHaveLength(1);
+    announcer.room(10, "10 people");
+    expect(announced.slice(1)).toEqual(["10 people"]);
+  });
+
+  test("announces only own changes while others are switched off", () => {
+    announcer.setOthers(false);
+    vi.advanceTimersByTime(60_000);
+    announcer.room(80, "80 people");
+    announcer.own("Your mood is calm.");
+    expect(announced.slice(1)).toEqual(["Your mood is calm."]);
+    announcer.setOthers(true);
+    expect(announced.slice(2)).toEqual(["80 people"]);
   });
 });

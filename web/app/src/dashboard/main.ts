@@ -7,9 +7,9 @@ import { subscribeActivity } from "./live";
 import { Now } from "./now";
 
 const now = new Now();
-subscribeActivity((activity) => {
-  now.show(activity);
-  if (!activity) void refreshHealth();
+subscribeActivity((live) => {
+  now.show(live);
+  if (live.state === "lost") void refreshHealth();
 });
 pollHealth();
 new History();

@@ -1,10 +1,10 @@
-// The current activity. Without a connection it shows no data.
+// The current activity. While the path is in doubt it is dimmed with its age; without a connection it shows no data.
 
 import { element, h, setText } from "../dom";
 import { hub } from "../hub";
 import { byCount, moodColour } from "../moods";
-import { count, plural } from "./format";
-import type { Activity } from "./live";
+import { age, count, plural } from "./format";
+import type { Activity, Live } from "./live";
 import { Ranking } from "./ranking";
 
 const MAX_ROWS = 5;
@@ -15,6 +15,7 @@ export class Now {
   readonly #moods: Ranking;
   readonly #watching: Ranking;
   readonly #pages: Ranking;
+  #age: ReturnType<typeof setInterval> | undefined;
 
   constructor() {
     const container = element("now");
@@ -26,25 +27,42 @@ export class Now {
     this.#pages = ranking("Pages", ["Page", "People"], "No pages are open.");
   }
 
-  /** Shows the activity; null clears the old one. */
-  show(activity: Activity | null): void {
-    element("live-indicator").className = `indicator ${activity ? "open" : "waiting"}`;
-    setText(element("live-state"), activity ? "Live" : "Not connected to the hub. Reconnecting…");
-    if (!activity) {
-      setText(element("live-users"), "–");
-      setText(element("live-text"), "people here now");
-      for (const list of [this.#rooms, this.#moods, this.#watching, this.#pages]) list.showMessage(UNKNOWN);
-      return;
+  show(live: Live): void {
+    clearInterval(this.#age);
+    element("live").classList.toggle("stale", live.state === "checking");
+    element("live-indicator").className = `indicator ${live.state === "open" ? "open" : "waiting"}`;
+    switch (live.state) {
+      case "open":
+        setText(element("live-state"), "Live");
+        return this.#showActivity(live.activity);
+      case "checking":
+        this.#age = setInterval(() => this.#showAge(live.heardAt), 1_000);
+        return this.#showAge(live.heardAt);
+      case "lost":
+        setText(element("live-state"), "Not connected to the hub. Reconnecting…");
+        return this.#clear();
     }
-    const { liveUsers, rooms, moods, watching, pages } = activity;
+  }
+
+  #showAge(heardAt: number): void {
+    setText(element("live-state"), `Checking the connection. These numbers are ${age(Date.now() - heardAt)} old.`);
+  }
+
+  #clear(): void {
+    setText(element("live-users"), "–");
+    setText(element("live-text"), "people here now");
+    for (const list of [this.#rooms, this.#moods, this.#watching, this.#pages]) list.showMessage(UNKNOWN);
+  }
+
+  #showActivity({ liveUsers, rooms, moods, watching, pages }: Activity): void {
     setText(element("live-users"), count(liveUsers));
     setText(element("live-text"), liveText(liveUsers, rooms.length));
     this.#rooms.show(
-      rooms.map(({ room, present }) => ({
+      rooms.map(({ room, present, held }) => ({
         name: room,
         href: `${hub()}/room/${room}`,
         size: present,
-        values: [count(present)],
+        values: [presentText(present, held)],
       })),
     );
     this.#moods.show(
@@ -59,6 +77,11 @@ export class Now {
     this.#pages.show(pages.map((row) => ({ name: row.path, size: row.count, values: [count(row.count)] })));
     element("rooms").replaceChildren(...rooms.map(({ room }) => h("option", { value: room })));
   }
+}
+
+/** The visitors of a room, with those who have no connection now: they sit with a locked phone, or will be back. */
+export function presentText(present: number, held: number): string {
+  return held > 0 ? `${count(present)}, ${count(held)} held` : count(present);
 }
 
 function liveText(people: number, rooms: number): string {

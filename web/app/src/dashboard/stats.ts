@@ -21,6 +21,15 @@ export interface Totals {
   joins: number;
   peakPresent: number;
   averagePresent: number;
+  /** Missing from hubs before sits. */
+  sits?: Sits;
+}
+
+/** Sits of a period: those that began in it, those that came to their end, and their minutes. */
+export interface Sits {
+  begun: number;
+  completed: number;
+  minutes: number;
 }
 
 /** One bucket of the series; `at` is its start. `moods` are person-milliseconds. */

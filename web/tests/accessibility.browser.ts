@@ -50,6 +50,10 @@ describe.each(["light", "dark"] as const)("in %s", (colorScheme) => {
     await annPage.expectMood("calm", 1);
     await expectNoAxeViolations(annPage.page);
     await expectNoHorizontalScroll(annPage.page);
+    await annPage.sit(10);
+    await annPage.page.getByRole("checkbox", { name: "Announce other people" }).focus();
+    await expectNoAxeViolations(annPage.page);
+    await expectNoHorizontalScroll(annPage.page);
     await Promise.all([ann.close(), bob.close()]);
   });
 

@@ -152,17 +152,21 @@ describe("history", () => {
   /** Waits for the history of the last query, and checks it against the hub's response. */
   async function expectHistory(range: Range, room: string): Promise<Stats> {
     const stats = await hub.get<Stats>(statsPath({ range, room }, ZONE));
-    const totals: [keyof Stats["totals"], (value: number) => string][] = [
-      ["averagePresent", average],
-      ["peakPresent", count],
-      ["visitors", count],
-      ["joins", count],
-      ["pageViews", count],
-      ["watchedMs", duration],
-    ];
-    for (const [key, format] of totals) {
+    const { totals } = stats;
+    const { begun, completed, minutes } = totals.sits ?? { begun: 0, completed: 0, minutes: 0 };
+    const texts = {
+      averagePresent: average(totals.averagePresent),
+      peakPresent: count(totals.peakPresent),
+      visitors: count(totals.visitors),
+      joins: count(totals.joins),
+      sits: `${count(completed)} of ${count(begun)}`,
+      sitMinutes: duration(minutes * MINUTE),
+      pageViews: count(totals.pageViews),
+      watchedMs: duration(totals.watchedMs),
+    };
+    for (const [key, text] of Object.entries(texts)) {
       const value = page.locator(`[data-total=${key}] .value`);
-      await expect.poll(() => value.textContent(), { message: `${range}: ${key}` }).toBe(format(stats.totals[key]));
+      await expect.poll(() => value.textContent(), { message: `${range}: ${key}` }).toBe(text);
     }
     await page.locator('#history[aria-busy="false"]').waitFor();
     expect(await rows(page, "Top pages")).toEqual(

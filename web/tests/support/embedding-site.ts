@@ -1,16 +1,17 @@
-// A site on another origin than the hub, which embeds a room with the script tag.
+// A site on another origin than the hub, which embeds a room with the script tag, and signs tokens for its visitors.
 
 import { once } from "node:events";
 import { type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Page } from "playwright-core";
+import { tokenFor } from "./token";
 import type { User } from "./user";
 
 interface Watch {
   attach(media: HTMLMediaElement): () => void;
 }
 
-interface Room {
+interface Room extends EventTarget {
   state: string;
   present: number;
   pageView(path: string): void;
@@ -19,7 +20,10 @@ interface Room {
 
 declare global {
   /** The global of the script-tag build. */
-  const BreathingRoom: { room: Room };
+  const BreathingRoom: {
+    room: Room;
+    joinRoom(options: { hub: string; room: string; visitor?: string; token?: () => Promise<string | null> }): Room;
+  };
 }
 
 /** Returns a quiet tone as a WAV file: 8 kHz, 8 bit, mono. */
@@ -50,13 +54,21 @@ export class EmbeddingSite {
       <script src="${hub}/client/breathing-room.js" data-room="lobby"></script>
       <p><span data-breathing-room="present"></span> people, <span data-breathing-room="state"></span></p>
       <audio src="/tone.wav" preload="auto"></audio>`;
+    // A page that joins no room by itself.
+    const plain = `<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,">
+      <script src="${hub}/client/breathing-room.js"></script>`;
     const elsewhere = `<!doctype html><html lang="en"><title>Elsewhere</title><link rel="icon" href="data:,"><p>Elsewhere`;
     this.#server = createServer((request, response) => {
       if (request.url === "/tone.wav") {
         response.writeHead(200, { "content-type": "audio/wav" }).end(tone(3));
+      } else if (request.url?.startsWith("/token?")) {
+        const params = new URL(request.url, "http://site").searchParams;
+        const [seconds, age] = [Number(params.get("seconds")), Number(params.get("age"))];
+        response.end(tokenFor(params.get("visitor")!, seconds, age));
       } else {
+        const pages: Record<string, string> = { "/elsewhere": elsewhere, "/plain": plain };
         response.writeHead(200, { "content-type": "text/html" });
-        response.end(request.url === "/elsewhere" ? elsewhere : embedding);
+        response.end(pages[request.url ?? ""] ?? embedding);
       }
     });
   }

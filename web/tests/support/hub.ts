@@ -44,7 +44,9 @@ export class Hub {
       stdio: ["ignore", "pipe", "inherit"],
     });
     this.#process = child;
-    process.once("exit", () => child.kill("SIGKILL"));
+    const kill = (): void => void child.kill("SIGKILL");
+    process.once("exit", kill);
+    child.once("exit", () => process.off("exit", kill));
     const exited = once(child, "exit").then(() => {
       throw new Error(`the hub did not start; is ${BINARY} built? (cargo build)`);
     });
@@ -64,6 +66,16 @@ export class Hub {
   /** Kills the process with SIGKILL: no graceful shutdown, no last flush. */
   async kill(): Promise<void> {
     await this.#stop("SIGKILL");
+  }
+
+  /** Stops the process without ending it: its sockets stay open, and nothing answers. */
+  pause(): void {
+    this.#process?.kill("SIGSTOP");
+  }
+
+  /** Continues a paused process. */
+  resume(): void {
+    this.#process?.kill("SIGCONT");
   }
 
   /** Kills the process and deletes its database. */

@@ -21,12 +21,17 @@ export class RoomPage {
   }
 
   static async open(user: User, hub: string, room = "lobby"): Promise<RoomPage> {
-    const page = await user.tab();
-    await page.addInitScript(observe);
-    await page.goto(`${hub}/room/${room}`);
-    const opened = new RoomPage(page);
+    const opened = await RoomPage.visit(user, `${hub}/room/${room}`);
     await opened.expectState("You are here.");
     return opened;
+  }
+
+  /** Opens this address of a room page, whether the visitor can join or not. */
+  static async visit(user: User, url: string): Promise<RoomPage> {
+    const page = await user.tab();
+    await page.addInitScript(observe);
+    await page.goto(url);
+    return new RoomPage(page);
   }
 
   async expectPresent(people: number | "–"): Promise<void> {
@@ -35,6 +40,20 @@ export class RoomPage {
 
   async expectState(text: string): Promise<void> {
     await this.page.locator("#state-text").filter({ hasText: text }).waitFor();
+  }
+
+  /** Begins a sit of this many minutes; the hub may cut it. */
+  async sit(minutes: number): Promise<void> {
+    await this.page.getByRole("button", { name: `${minutes} minutes`, exact: true }).click();
+    await this.expectSitting();
+  }
+
+  async expectSitting(): Promise<void> {
+    await this.page.locator("#sit-left").filter({ hasText: "Sitting" }).waitFor();
+  }
+
+  async expectNotSitting(): Promise<void> {
+    await this.page.locator("#sit-offer").waitFor();
   }
 
   async pick(mood: string): Promise<void> {

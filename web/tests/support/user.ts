@@ -4,7 +4,7 @@ import { type Browser, type BrowserContext, type BrowserContextOptions, type Pag
 import { expect, inject } from "vitest";
 import { TIMEOUT } from "./eventually";
 
-const FLAGS = [
+export const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
   "--disable-quic",
@@ -38,7 +38,11 @@ export class User {
   }
 
   static async create(browser: Browser, options: BrowserContextOptions = {}): Promise<User> {
-    const context = await browser.newContext(options);
+    return await User.of(await browser.newContext(options));
+  }
+
+  /** Returns the user of a context. */
+  static async of(context: BrowserContext): Promise<User> {
     context.setDefaultTimeout(TIMEOUT);
     await context.addInitScript(() => {
       addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective}`));

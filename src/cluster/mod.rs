@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 use crate::panics::Panics;
+use crate::presence::{Coverage, NodeCounts};
 use crate::sync::lock;
 use transport::{Incoming, Transport};
 
@@ -73,6 +74,18 @@ impl Cluster {
     /// The newest status, at most a second old.
     pub(crate) fn status(&self) -> ClusterStatus {
         lock(&self.status).clone()
+    }
+
+    /// Which nodes the counts are of.
+    pub(crate) fn coverage(&self) -> Coverage {
+        let status = lock(&self.status);
+        let others = status.nodes.iter().filter(|node| !node.is_self && node.state.is_heard());
+        let sockets: u64 = others.map(|node| node.sockets).sum();
+        Coverage {
+            node: status.node.clone(),
+            nodes: NodeCounts::new(status.live(), status.silent()),
+            sessions_elsewhere: usize::try_from(sockets).unwrap_or(usize::MAX),
+        }
     }
 
     /// What carries messages to the other nodes.

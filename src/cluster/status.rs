@@ -89,6 +89,13 @@ pub(crate) struct NodeStatus {
     pub state: NodeState,
 }
 
+impl NodeState {
+    /// Whether the node was heard lately.
+    pub(crate) fn is_heard(self) -> bool {
+        matches!(self, Self::Live | Self::Syncing)
+    }
+}
+
 impl ClusterStatus {
     /// Nodes that are missing in the counts, or may be soon: not heard, and without a goodbye.
     pub(crate) fn silent(&self) -> usize {
@@ -98,6 +105,6 @@ impl ClusterStatus {
 
     /// Nodes that count, this one included.
     pub(crate) fn live(&self) -> usize {
-        self.nodes.iter().filter(|node| matches!(node.state, NodeState::Live | NodeState::Syncing)).count()
+        self.nodes.iter().filter(|node| node.state.is_heard()).count()
     }
 }

@@ -1,13 +1,154 @@
 //! Who is in a room, asked of each node: shares have keyed hashes of visitors and no ids.
 //!
-//! A question is the room's name, and an answer is JSON. Only the node that has the visitors knows their ids.
+//! A question and its answer are JSON. Only the node that has the visitors knows their ids.
+
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 
+use super::Cluster;
+use super::status::NodeState;
 use crate::presence::Registry;
+use crate::protocol::frame::to_json;
+use crate::protocol::{RoomId, Time, VisitorId};
+
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most visitors of an answer.
+pub(crate) const MOST: usize = 1_000;
+
+/// A page of the visitors of a room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Question {
+    /// The room.
+    pub room: RoomId,
+    /// The last visitor of the page before.
+    pub after: Option<VisitorId>,
+    /// The most visitors, at most [`MOST`].
+    pub limit: usize,
+}
+
+/// A visitor in a room of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomVisitor {
+    /// The visitor.
+    pub visitor: VisitorId,
+    /// The mood that was set on this node, by its name.
+    pub mood: Option<String>,
+    /// When the visitor entered the room on this node.
+    pub since: Option<Time>,
+    /// Why the visitor counts without a socket; none with a socket.
+    pub held: Option<String>,
+}
+
+/// Visitors of all nodes that answered, by visitor and node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Each visitor with the node. A visitor on two nodes is here twice.
+    pub visitors: Vec<(String, RoomVisitor)>,
+    /// Whether there are more after these.
+    pub has_more: bool,
+    /// The nodes that did not answer.
+    pub missing: Vec<String>,
+}
 
 /// Answers the question of another node, from memory. A question that cannot be read has no answer.
 pub(crate) fn answer(registry: &Registry, question: &[u8]) -> Option<Bytes> {
-    let _ = (registry, question);
-    None
+    let question: Question = serde_json::from_slice(question).ok()?;
+    Some(to_json(&own(registry, &question)).into())
+}
+
+/// The visitors of this node, by their ids.
+pub(crate) fn own(registry: &Registry, Question { room, after, limit }: &Question) -> Vec<RoomVisitor> {
+    let vocabulary = registry.vocabulary();
+    let found = registry.visitors_of(room, after.as_ref(), (*limit).min(MOST)).into_iter();
+    found
+        .map(|occupant| RoomVisitor {
+            visitor: occupant.visitor,
+            mood: occupant.mood.and_then(|mood| vocabulary.name(mood)).map(str::to_owned),
+            since: None,
+            held: occupant.hold.map(|hold| <&str>::from(hold.reason).to_owned()),
+        })
+        .collect()
+}
+
+/// Asks all other nodes, and adds what this node knows. Takes at most a second.
+pub(crate) async fn find(cluster: &Cluster, registry: &Registry, question: &Question) -> Found {
+    let status = cluster.status();
+    let message: Bytes = to_json(question).into();
+    let others = status.nodes.iter().filter(|node| !node.is_self && node.state != NodeState::Left);
+    let answers = others.map(async |node| {
+        let answer = cluster.transport().request(&node.name, message.clone(), TIMEOUT).await;
+        let visitors = answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
+        (node.name.clone(), visitors)
+    });
+    let mut answers = join_all(answers).await;
+    answers.push((status.node.clone(), Some(own(registry, question))));
+    merge(answers, question.limit)
+}
+
+/// Merges the answers of nodes, of which each has its first visitors up to the limit.
+pub(crate) fn merge(answers: Vec<(String, Option<Vec<RoomVisitor>>)>, limit: usize) -> Found {
+    let mut found = Found::default();
+    for (node, answer) in answers {
+        match answer {
+            Some(visitors) => found.visitors.extend(visitors.into_iter().map(|it| (node.clone(), it))),
+            None => found.missing.push(node),
+        }
+    }
+    found.missing.sort_unstable();
+    found.visitors.sort_unstable_by(|(a, one), (b, two)| (&one.visitor, a).cmp(&(&two.visitor, b)));
+    // Up to the limit of distinct visitors, so that no visitor is on two pages.
+    let mut distinct = 0;
+    let mut last = None;
+    let end = found.visitors.iter().position(|(_, it)| {
+        if last.replace(&it.visitor) != Some(&it.visitor) {
+            distinct += 1;
+        }
+        distinct > limit
+    });
+    found.has_more = end.is_some() || distinct == limit;
+    found.visitors.truncate(end.unwrap_or(usize::MAX));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visitors(names: &[&str]) -> Option<Vec<RoomVisitor>> {
+        let visitor = |name: &&str| RoomVisitor {
+            visitor: VisitorId::try_from(*name).unwrap(),
+            mood: None,
+            since: None,
+            held: None,
+        };
+        Some(names.iter().map(visitor).collect())
+    }
+
+    fn names(found: &Found) -> Vec<String> {
+        found.visitors.iter().map(|(node, it)| format!("{}@{node}", it.visitor)).collect()
+    }
+
+    #[test]
+    fn visitors_of_nodes_are_merged_by_id_and_a_page_has_whole_visitors() {
+        let answers = || {
+            vec![
+                ("z".to_owned(), visitors(&["ann", "bob", "cid"])),
+                ("a".to_owned(), visitors(&["ann", "dan"])),
+                ("m".to_owned(), None),
+            ]
+        };
+        let found = merge(answers(), 10);
+        assert_eq!(names(&found), ["ann@a", "ann@z", "bob@z", "cid@z", "dan@a"]);
+        assert_eq!((found.has_more, found.missing), (false, vec!["m".to_owned()]));
+        let page = merge(answers(), 1);
+        assert_eq!((names(&page), page.has_more), (vec!["ann@a".to_owned(), "ann@z".to_owned()], true));
+        assert_eq!(names(&merge(answers(), 3)), ["ann@a", "ann@z", "bob@z", "cid@z"]);
+        assert!(merge(answers(), 4).has_more, "a node may have more than it was asked for");
+        assert_eq!(merge(Vec::new(), 4), Found::default());
+    }
 }

@@ -41,8 +41,8 @@ pub(crate) struct Reading {
     pub name: &'static str,
     /// The metric's help text.
     pub help: &'static str,
-    /// The value of the label `reason`, where the metric has it.
-    pub reason: Option<&'static str>,
+    /// The name and the value of the metric's label, where it has one.
+    pub label: Option<(&'static str, &'static str)>,
     /// The value now.
     pub value: f64,
 }
@@ -113,10 +113,10 @@ impl HttpMetrics {
     /// All metrics in Prometheus' text format, version 0.0.4, with gauges as they were read.
     pub(crate) fn render(&self, readings: &[Reading]) -> String {
         with_local_recorder(&*self.recorder, || {
-            for Reading { name, help, reason, value } in readings {
+            for Reading { name, help, label, value } in readings {
                 describe_gauge!(*name, *help);
-                match reason {
-                    Some(reason) => gauge!(*name, "reason" => *reason).set(*value),
+                match label {
+                    Some((label, of)) => gauge!(*name, *label => *of).set(*value),
                     None => gauge!(*name).set(*value),
                 }
             }

@@ -1,7 +1,7 @@
 //! HTTP: the routes and their handlers.
 //!
-//! [`routes`] is the table of all routes, [`state`] what their handlers have. Handlers are grouped by what they read: [`rooms`]
-//! and [`websocket`] presence, [`events`] the journal, [`stats`] the database, [`personal_data`] all that is stored of one
+//! [`routes`] is the table of all routes, [`state`] what their handlers have. Handlers are grouped by what they read: [`rooms`],
+//! [`websocket`] and [`cluster`] presence, [`events`] the journal, [`stats`] the database, [`personal_data`] all that is stored of one
 //! visitor, [`operate`] the state of the hub, [`pages`], [`assets`] and [`contract`] files. [`access`] and [`cors`] decide who
 //! may do what.
 
@@ -9,6 +9,7 @@ pub(crate) mod access;
 pub(crate) mod assets;
 pub(crate) mod body;
 pub(crate) mod bots;
+pub(crate) mod cluster;
 pub(crate) mod contract;
 pub(crate) mod cors;
 pub(crate) mod error;

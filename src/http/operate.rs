@@ -11,6 +11,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use strum::VariantArray;
 use utoipa::ToSchema;
 
 use super::access::{AccessControl, Admin, PRIVATE};
@@ -19,6 +20,7 @@ use super::metrics::Reading;
 use super::state::OperateState;
 use crate::address::Address;
 use crate::auth::Access;
+use crate::cluster::{Cluster, ClusterStatus, NodeState, OwnState};
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::status::{Flushed, JournalStatus};
 use crate::history::store::{DatabaseStatus, Fault, Migrated};
@@ -65,15 +67,19 @@ pub(crate) struct Health {
 enum HealthStatus {
     /// It does.
     Ok,
-    /// The last commit failed, the database is damaged, the event queue is full, events wait too long, or the write-ahead
-    /// log is too large.
+    /// The last commit failed, the database is damaged, the event queue is full, events wait too long, the write-ahead
+    /// log is too large, or nodes of the cluster are not heard.
     Degraded,
 }
 
 /// `GET /health`: from memory only, so that it answers when the database does not.
 pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
     let journal = state.context.journal.status();
-    let reason = degraded_reason(&journal, state.store.status(), state.overdue_ms);
+    let own = degraded_reason(&journal, state.store.status(), state.overdue_ms);
+    // Elsewhere, visitors would not find more than here.
+    let code = if own.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let cluster = state.context.cluster.as_ref();
+    let reason = own.or_else(|| cluster_reason(&cluster?.status()).map(DegradedReason::Cluster));
     let is_degraded = reason.is_some();
     let body = Health {
         status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
@@ -86,7 +92,6 @@ pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
         last_flush: journal.last_flush,
         timestamp: state.context.clock.wall(),
     };
-    let code = if is_degraded { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
@@ -98,6 +103,25 @@ enum DegradedReason {
     Fault(Fault),
     /// The database has no fault.
     Overload(Overload),
+    /// The database has no fault and no overload.
+    Cluster(ClusterReason),
+}
+
+/// What is wrong with the cluster. The hub works, and its counts may be too small.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum ClusterReason {
+    /// This node does not hear its own messages: NATS cannot be reached, or does not pass them on.
+    Alone,
+    /// Another node was not heard for 3 s, without a goodbye.
+    PeerLost,
+}
+
+fn cluster_reason(status: &ClusterStatus) -> Option<ClusterReason> {
+    match status.own {
+        OwnState::Alone => Some(ClusterReason::Alone),
+        OwnState::Ok => (status.silent() > 0).then_some(ClusterReason::PeerLost),
+    }
 }
 
 /// What is wrong although the database has no fault.
@@ -153,19 +177,38 @@ fn rendered(state: &OperateState, cache: &'static str) -> Response {
 /// All gauges, read now.
 fn readings(state: &OperateState) -> Vec<Reading> {
     let (totals, journal) = (state.context.registry.totals(), state.context.journal.status());
-    let gauge = |name, help, value| Reading { name, help, reason: None, value };
+    let gauge = |name, help, value| Reading { name, help, label: None, value };
     let holds = state.context.registry.hold_counts().into_iter().map(|(reason, held)| Reading {
         name: "breathing_room_held",
         help: "Visitors who count as present without a socket, once for each room, by reason",
-        reason: Some(reason.into()),
+        label: Some(("reason", reason.into())),
         value: held as f64,
     });
+    let status = state.context.cluster.as_ref().map(Cluster::status);
+    let nodes = status.as_ref().map_or(&[][..], |status| &status.nodes);
+    let of_cluster = NodeState::VARIANTS.iter().map(|node_state| Reading {
+        name: "breathing_room_cluster_nodes",
+        help: "Nodes of the cluster as this one sees them, itself included, by state",
+        label: Some(("state", node_state.into())),
+        value: nodes.iter().filter(|node| node.state == *node_state).count() as f64,
+    });
+    let skew = nodes.iter().filter(|node| !node.is_self).map(|node| node.skew_ms.unsigned_abs()).max();
     let oldest = journal.oldest_ms.unwrap_or_default() as f64 / 1000.0;
     let others = [
         gauge(
             "process_start_time_seconds",
             "When the hub was started, in seconds since the Unix epoch",
             state.started.millis() as f64 / 1000.0,
+        ),
+        gauge(
+            "breathing_room_cluster_clock_skew_seconds",
+            "The largest difference between the wall clocks of another node and this one, as far as it can be seen",
+            skew.unwrap_or_default() as f64 / 1000.0,
+        ),
+        gauge(
+            "breathing_room_cluster_alone",
+            "1 if this node does not hear its own messages from NATS",
+            f64::from(u8::from(status.as_ref().is_some_and(|status| status.own == OwnState::Alone))),
         ),
         gauge("breathing_room_connections", "Open sockets of all kinds", state.sockets.len() as f64),
         gauge(
@@ -220,7 +263,7 @@ fn readings(state: &OperateState) -> Vec<Reading> {
             f64::from(u8::from(state.store.status().is_damaged())),
         ),
     ];
-    holds.chain(others).collect()
+    holds.chain(of_cluster).chain(others).collect()
 }
 
 /// The result of a flush.

@@ -18,6 +18,8 @@ use super::params::RoomPath;
 use super::state::LiveState;
 use crate::address::Address;
 use crate::auth::Access;
+use crate::cluster::Cluster;
+use crate::presence::NodeCounts;
 use crate::protocol::RoomId;
 use crate::protocol::mood::NamedMoods;
 
@@ -26,6 +28,14 @@ use crate::protocol::mood::NamedMoods;
 #[schema(as = Room)]
 pub(crate) struct RoomBody<'a> {
     room: &'a RoomId,
+    /// The node that answers, whose numbers of states are its own. Only in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    node: Option<String>,
+    /// The nodes that the counts are of. Only in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = NodeCounts, required = false)]
+    cluster: Option<NodeCounts>,
     /// The number of this state.
     seq: u64,
     /// Distinct visitors in the room.
@@ -40,7 +50,17 @@ pub(crate) struct RoomBody<'a> {
 pub(crate) async fn room(State(live): State<Arc<LiveState>>, RoomPath(room): RoomPath) -> Response {
     let counts = live.context.registry.snapshot(&room);
     let moods = live.context.registry.vocabulary().named(&counts.moods);
-    let body = RoomBody { room: &room, seq: counts.seq, present: counts.present, held: counts.held, moods };
+    let coverage = live.context.cluster.as_ref().map(Cluster::coverage);
+    let (node, cluster) = coverage.map(|coverage| (coverage.node, coverage.nodes)).unzip();
+    let body = RoomBody {
+        room: &room,
+        node,
+        cluster,
+        seq: counts.seq,
+        present: counts.present,
+        held: counts.held,
+        moods,
+    };
     ([(CACHE_CONTROL, "public, max-age=5")], Json(body)).into_response()
 }
 

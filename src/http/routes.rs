@@ -15,7 +15,9 @@ use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::state::{App, MiddlewareState};
-use super::{assets, body, contract, events, operate, pages, personal_data, rooms, stats, websocket};
+use super::{
+    assets, body, cluster, contract, events, operate, pages, personal_data, rooms, stats, websocket,
+};
 use crate::panics::{Panics, Scope};
 use crate::protocol::{PageView, Watch};
 
@@ -46,6 +48,8 @@ pub(crate) fn router(app: App) -> Router {
         .layer(checked(true));
     Router::new()
         .route("/rooms/{room}", get(rooms::room))
+        .route("/rooms/{room}/visitors", get(cluster::room_visitors))
+        .route("/cluster", get(cluster::cluster))
         .route("/live-activity", get(rooms::live_activity))
         .route("/unified-stats", get(stats::unified_stats))
         .route("/page-view", post(events::post::<PageView>))

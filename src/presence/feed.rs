@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::broadcast::{SubscriberId, Subscribers};
+use super::coverage::CoverageSource;
 use super::live_activity::{CachedActivity, LiveActivityCache};
 use super::registry::Registry;
 use crate::panics::Panics;
@@ -41,9 +42,9 @@ pub(crate) struct FeedSubscription {
 
 impl Feed {
     /// A feed without subscribers.
-    pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(registry: Arc<Registry>, coverage: CoverageSource, clock: Clock) -> Arc<Self> {
         let panics = registry.metrics().panics.clone();
-        let cache = LiveActivityCache::new(registry, clock);
+        let cache = LiveActivityCache::new(registry, coverage, clock);
         Arc::new(Self { cache, panics, subscribers: Subscribers::default(), is_running: Mutex::default() })
     }
 

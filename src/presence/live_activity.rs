@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::activity::{LIST_LIMIT, RankedText};
+use super::coverage::{Coverage, CoverageSource, NodeCounts};
 use super::registry::{PresenceTotals, Registry};
 use super::room::Room;
 use crate::protocol::frame::{Frame, to_json};
@@ -33,6 +34,7 @@ const LIST_BYTES: usize = 9 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct CollectedActivity {
     vocabulary: Vocabulary,
+    coverage: Option<Coverage>,
     totals: PresenceTotals,
     rooms: Vec<RankedRoom>,
     moods: MoodCounts,
@@ -45,8 +47,8 @@ type RankedRoom = (RoomId, (u32, u32), MoodCounts);
 
 impl CollectedActivity {
     /// Reads all rooms in chunks, with a yield after each.
-    async fn collect(registry: &Registry) -> Self {
-        let vocabulary = registry.vocabulary().clone();
+    async fn collect(registry: &Registry, coverage: &CoverageSource) -> Self {
+        let (vocabulary, coverage) = (registry.vocabulary().clone(), coverage.read());
         let (totals, mut moods, mut rooms) = (registry.totals(), vocabulary.zero(), Vec::new());
         let mut chunk = 0;
         while let Some(found) = registry.room_chunk(chunk) {
@@ -58,7 +60,7 @@ impl CollectedActivity {
         }
         let watching = registry.activity().top_watched();
         let pages = registry.activity().top_pages();
-        let mut collected = Self { vocabulary, totals, rooms, moods, watching, pages };
+        let mut collected = Self { vocabulary, coverage, totals, rooms, moods, watching, pages };
         collected.truncate();
         collected
     }
@@ -81,8 +83,11 @@ impl CollectedActivity {
     fn message(&self, kind: Option<LiveActivityType>, timestamp: Time) -> LiveActivity<'_> {
         LiveActivity {
             kind,
+            node: self.coverage.as_ref().map(|coverage| coverage.node.as_str()),
+            cluster: self.coverage.as_ref().map(|coverage| coverage.nodes),
             live_users: self.totals.visitors,
-            sessions: self.totals.sessions,
+            sessions: self.totals.sessions
+                + self.coverage.as_ref().map_or(0, |coverage| coverage.sessions_elsewhere),
             rooms: self.rooms.iter().map(|room| RoomActivity::new(room, &self.vocabulary)).collect(),
             moods: self.vocabulary.named(&self.moods),
             watching: self.watching.iter().map(ContentActivity::new).collect(),
@@ -119,6 +124,7 @@ pub(crate) struct CachedActivity {
 #[derive(Debug)]
 pub(crate) struct LiveActivityCache {
     registry: Arc<Registry>,
+    coverage: CoverageSource,
     clock: Clock,
     /// Serializes collecting: one at a time.
     turn: Semaphore,
@@ -128,8 +134,8 @@ pub(crate) struct LiveActivityCache {
 
 impl LiveActivityCache {
     /// An empty cache.
-    pub(crate) fn new(registry: Arc<Registry>, clock: Clock) -> Self {
-        Self { registry, clock, turn: Semaphore::new(1), newest: Mutex::default() }
+    pub(crate) fn new(registry: Arc<Registry>, coverage: CoverageSource, clock: Clock) -> Self {
+        Self { registry, coverage, clock, turn: Semaphore::new(1), newest: Mutex::default() }
     }
 
     /// Returns an entry that is at most 100 ms old.
@@ -152,7 +158,7 @@ impl LiveActivityCache {
     async fn collect(&self) -> Arc<CachedActivity> {
         // An entry is as old as its oldest part.
         let (created, now) = (Instant::now(), self.clock.wall());
-        let collected = CollectedActivity::collect(&self.registry).await;
+        let collected = CollectedActivity::collect(&self.registry, &self.coverage).await;
         let json = to_json(&collected.message(None, now)).into();
         let frame = Frame::json(&collected.message(Some(LiveActivityType::LiveActivity), now));
         let mut newest = lock(&self.newest);
@@ -171,17 +177,25 @@ pub(crate) struct LiveActivity<'a> {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = LiveActivityType, required = false)]
     kind: Option<LiveActivityType>,
+    /// The node that answers. Only in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    node: Option<&'a str>,
+    /// The nodes that the counts are of. Only in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = NodeCounts, required = false)]
+    cluster: Option<NodeCounts>,
     /// Distinct visitors over all rooms.
     live_users: usize,
-    /// Open room sockets of visitors.
+    /// Open room sockets of visitors, on all nodes.
     sessions: usize,
     /// The rooms with the most visitors first, at most 100 rooms and 9 KiB; the same holds for the lists below.
     rooms: Vec<RoomActivity<'a>>,
     /// Visitors by mood, over all rooms.
     moods: NamedMoods<'a>,
-    /// The contents that visitors watch now.
+    /// The contents that visitors of this node watch now.
     watching: Vec<ContentActivity<'a>>,
-    /// The pages that visitors are on.
+    /// The pages that visitors of this node are on.
     pages: Vec<PageActivity<'a>>,
     /// The hub's wall clock when this was collected.
     timestamp: Time,
@@ -276,7 +290,7 @@ mod tests {
                 registry.add_held(&room, &visitor(number), *mood, hold(), None).unwrap();
             }
         }
-        let cache = LiveActivityCache::new(registry, Clock::system());
+        let cache = LiveActivityCache::new(registry, CoverageSource::default(), Clock::system());
         let newest = cache.newest().await;
         let length = newest.frame.bytes().len();
         assert!((16 * 1024..32 * 1024).contains(&length), "{length}");
@@ -296,7 +310,7 @@ mod tests {
                 registry.add_held(&room, &visitor(3 * n + of_three), calm, hold(), None).unwrap();
             }
         }
-        let collected = CollectedActivity::collect(&registry).await;
+        let collected = CollectedActivity::collect(&registry, &CoverageSource::default()).await;
         assert_eq!((collected.totals.visitors, collected.totals.rooms), (3_000, 1_500));
         assert_eq!(collected.moods.iter().sum::<u32>(), 3_000);
         assert_eq!(collected.rooms.len(), LIST_LIMIT);
@@ -306,7 +320,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_cache_entry_serves_all_requests_of_its_lifetime() {
         let registry = registry(Config::default());
-        let cache = LiveActivityCache::new(Arc::clone(&registry), Clock::system());
+        let cache = LiveActivityCache::new(Arc::clone(&registry), CoverageSource::default(), Clock::system());
         let (first, second) = tokio::join!(cache.newest(), cache.newest());
         assert!(Arc::ptr_eq(&first, &second), "a single flight");
         let session = activity(&registry, 1, "/a");

@@ -9,6 +9,7 @@ pub(crate) mod accounting;
 pub(crate) mod activity;
 pub(crate) mod audit;
 pub(crate) mod broadcast;
+pub(crate) mod coverage;
 pub(crate) mod expiry;
 pub(crate) mod feed;
 pub(crate) mod hold;
@@ -23,6 +24,7 @@ pub(crate) mod visitor;
 
 pub(crate) use accounting::{Sample, Samples};
 pub(crate) use activity::VisitorActivity;
+pub(crate) use coverage::{Coverage, CoverageSource, NodeCounts};
 pub(crate) use feed::Feed;
 pub(crate) use hold::{Hold, HoldReason, Sit, SitOutcome};
 pub(crate) use registry::{JoinError, Joined, Membership, Occupant, Registry};

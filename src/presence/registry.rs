@@ -322,6 +322,18 @@ impl Registry {
         )
     }
 
+    /// Up to `limit` visitors of this node in a room, by their ids, after this one.
+    pub(crate) fn visitors_of(
+        &self,
+        room: &RoomId,
+        after: Option<&VisitorId>,
+        limit: usize,
+    ) -> Vec<Occupant> {
+        let Some(room) = lock(&self.table).rooms.get(room).cloned() else { return Vec::new() };
+        let found = room.visitors_after(after, limit).into_iter();
+        found.map(|(visitor, mood, hold)| Occupant { room: room.id().clone(), visitor, mood, hold }).collect()
+    }
+
     /// Counts over all rooms.
     #[must_use]
     pub fn totals(&self) -> PresenceTotals {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accounting::{Accounting, Sample};
 use super::broadcast::{SubscriberId, Subscribers};
+use super::hold::Hold;
 use super::metrics::PresenceMetrics;
 use super::state::{RoomState, Snapshot};
 use super::visitor::VisitorState;
@@ -96,6 +97,24 @@ impl Room {
     ) -> Vec<T> {
         let inner = lock(&self.inner);
         inner.state.visitors().filter_map(|(id, visitor)| choose(id, visitor)).take(limit).collect()
+    }
+
+    /// Up to `limit` visitors by their ids, after this one.
+    pub(crate) fn visitors_after(
+        &self,
+        after: Option<&VisitorId>,
+        limit: usize,
+    ) -> Vec<(VisitorId, Option<Mood>, Option<Hold>)> {
+        let inner = lock(&self.inner);
+        let mut found: Vec<_> =
+            inner.state.visitors().filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
+        // Linear in the room, which may be large; only the page is sorted.
+        if found.len() > limit {
+            found.select_nth_unstable_by_key(limit, |(id, _)| *id);
+            found.truncate(limit);
+        }
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.into_iter().map(|(id, visitor)| (id.clone(), visitor.mood, visitor.hold())).collect()
     }
 
     /// The number of subscribed sockets, those of bots included.

@@ -17,6 +17,7 @@ use super::holds::HoldStore;
 use super::mount::Mount;
 use super::{ServeError, Server};
 use crate::auth::{AdminToken, PublicUrl};
+use crate::cluster::Cluster;
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
@@ -35,7 +36,7 @@ use crate::http::routes::router;
 use crate::http::state::{
     App, EventsState, LiveState, MiddlewareState, OperateState, PagesState, PersonalDataState, StatsState,
 };
-use crate::presence::{Feed, Registry};
+use crate::presence::{CoverageSource, Feed, Registry};
 use crate::quota::{Quota, Sharing};
 use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
@@ -124,7 +125,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         }),
         live: Arc::new(LiveState {
             context: Arc::clone(&context),
-            feed: Feed::new(registry, clock),
+            feed: Feed::new(registry, coverage(context.cluster.clone()), clock),
             sockets: Arc::clone(&sockets),
             sessions: TaskTracker::new(),
         }),
@@ -175,6 +176,11 @@ fn listen_privately(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let address = listener.local_addr().map_err(failed)?;
     info!(%address, "METRICS_LISTEN: /metrics and /health are at this address without a token");
     Ok(listener)
+}
+
+/// Reads which nodes the counts are of.
+fn coverage(cluster: Option<Cluster>) -> CoverageSource {
+    cluster.map_or_else(CoverageSource::default, |cluster| CoverageSource::new(move || cluster.coverage()))
 }
 
 /// Lowers the limit of sockets to what the limit of open files allows.

@@ -29,6 +29,11 @@ impl SampleIds {
         Self { node, last: Mutex::new(Time::from_millis(0)) }
     }
 
+    /// The name of this node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// The start of a new sample, and its id: version 5 of start and node.
     pub(super) fn next(&self, start: Time) -> (Time, Uuid) {
         let mut last = lock(&self.last);

@@ -55,6 +55,8 @@ async fn every_health_reason_is_documented() {
         "queue-full",
         "overdue",
         "wal-large",
+        "alone",
+        "peer-lost",
     ] {
         assert!(operations().contains(&format!("| `{reason}` |")), "{reason}");
     }

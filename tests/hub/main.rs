@@ -14,6 +14,7 @@ mod audit;
 mod backpressure;
 mod backup;
 mod bots;
+mod cluster;
 mod contract;
 mod crash;
 mod database_failures;

@@ -17,6 +17,7 @@ use super::endpoint::{ADMIN, Endpoint, JSON, Schemas, Security, VISITOR, merge};
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::stats::{StatsResponse, Zone};
 use crate::history::store::Migrated;
+use crate::http::cluster::{ClusterBody, VisitorsBody, VisitorsParams};
 use crate::http::events::{Committed, EVENTS_LIMIT, PostParams, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
 use crate::http::personal_data::{Data, DataParams, Erasure};
@@ -85,6 +86,13 @@ fn live() -> Vec<Endpoint> {
             .description("For an empty room, all counts are 0.")
             .path_param::<RoomId>("room")
             .response_with_cache_control::<RoomBody>(200, "The number of visitors, and of visitors in each mood."),
+        Endpoint::get("/rooms/{room}/visitors", "roomVisitors", "The visitors of a room, and the nodes they are on")
+            .description("Each node is asked, for at most a second.")
+            .path_param::<RoomId>("room")
+            .query::<VisitorsParams>()
+            .schema::<VisitorId>()
+            .security(Security::Admin)
+            .response_with_cache_control::<VisitorsBody>(200, "A page of visitors, by id. Empty for an empty room."),
         Endpoint::get("/rooms/{room}/socket", "roomSocket", "Joins a room for as long as the socket is open")
             .description(
                 "A browser offers its token as the subprotocol `bearer.{token}`, together with `breathing-room.v1`. The \
@@ -168,13 +176,19 @@ fn history() -> Vec<Endpoint> {
 fn operation() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/health", "health", "The health of the hub, from memory only")
-            .response_with_cache_control::<Health>(200, "The hub is healthy.")
+            .response_with_cache_control::<Health>(
+                200,
+                "The hub is healthy, or has lost other nodes of its cluster, which is no reason to send visitors elsewhere.",
+            )
             .response_or_error::<Health>(503, "The hub is degraded, or full."),
         Endpoint::get("/metrics", "metrics", "All metrics, for Prometheus")
             .security(Security::ConfiguredAdmin)
             .description("404 where the hub has a private address for them (`METRICS_LISTEN`).")
             .text_response(200, "Prometheus' text format.", &["text/plain"])
             .errors(&[404]),
+        Endpoint::get("/cluster", "cluster", "The nodes of the cluster")
+            .security(Security::Admin)
+            .response_with_cache_control::<ClusterBody>(200, "As this node sees them, at most a second ago."),
         Endpoint::post("/flush", "flush", "Writes all pending events to the database now")
             .security(Security::Admin)
             .response::<FlushReport>(200, "The events are committed."),

@@ -39,7 +39,7 @@ pub(crate) struct RoomVisitor {
     /// The mood that was set on this node, by its name.
     pub mood: Option<String>,
     /// When the visitor entered the room on this node.
-    pub since: Option<Time>,
+    pub since: Time,
     /// Why the visitor counts without a socket; none with a socket.
     pub held: Option<String>,
 }
@@ -66,11 +66,11 @@ pub(crate) fn own(registry: &Registry, Question { room, after, limit }: &Questio
     let vocabulary = registry.vocabulary();
     let found = registry.visitors_of(room, after.as_ref(), (*limit).min(MOST)).into_iter();
     found
-        .map(|occupant| RoomVisitor {
-            visitor: occupant.visitor,
-            mood: occupant.mood.and_then(|mood| vocabulary.name(mood)).map(str::to_owned),
-            since: None,
-            held: occupant.hold.map(|hold| <&str>::from(hold.reason).to_owned()),
+        .map(|(listed, since)| RoomVisitor {
+            visitor: listed.visitor,
+            mood: listed.mood.and_then(|mood| vocabulary.name(mood)).map(str::to_owned),
+            since,
+            held: listed.held.map(|reason| <&str>::from(reason).to_owned()),
         })
         .collect()
 }
@@ -123,7 +123,7 @@ mod tests {
         let visitor = |name: &&str| RoomVisitor {
             visitor: VisitorId::try_from(*name).unwrap(),
             mood: None,
-            since: None,
+            since: Time::from_millis(0),
             held: None,
         };
         Some(names.iter().map(visitor).collect())

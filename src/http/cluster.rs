@@ -151,8 +151,7 @@ struct VisitorBody {
     /// The node that the visitor is on.
     node: String,
     /// When the visitor entered the room there.
-    #[schema(required)]
-    since: Option<Time>,
+    since: Time,
     /// Why the visitor counts as present without a socket; none with a socket.
     #[schema(required)]
     held: Option<String>,

@@ -18,7 +18,7 @@ use super::activity::{ActivityIndex, VisitorActivity};
 use super::broadcast::SubscriberId;
 use super::hold::{Hold, HoldReason, Sit, SitOutcome};
 use super::metrics::PresenceMetrics;
-use super::room::Room;
+use super::room::{ListedVisitor, Room};
 use super::state::{OccupancyChange, RoomState, Snapshot};
 use super::table::{Table, TableCounts};
 use super::visitor::VisitorState;
@@ -322,16 +322,22 @@ impl Registry {
         )
     }
 
-    /// Up to `limit` visitors of this node in a room, by their ids, after this one.
+    /// Up to `limit` visitors of this node in a room, by their ids, after this one, each with when they entered.
     pub(crate) fn visitors_of(
         &self,
         room: &RoomId,
         after: Option<&VisitorId>,
         limit: usize,
-    ) -> Vec<Occupant> {
+    ) -> Vec<(ListedVisitor, Time)> {
         let Some(room) = lock(&self.table).rooms.get(room).cloned() else { return Vec::new() };
-        let found = room.visitors_after(after, limit).into_iter();
-        found.map(|(visitor, mood, hold)| Occupant { room: room.id().clone(), visitor, mood, hold }).collect()
+        let (wall, now) = (self.clock.wall(), millis(self.clock.elapsed()));
+        let listed = room.visitors_after(after, limit).into_iter();
+        listed
+            .map(|visitor| {
+                let entered = wall.minus(now.saturating_sub(visitor.entered_ms));
+                (visitor, entered)
+            })
+            .collect()
     }
 
     /// Counts over all rooms.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accounting::{Accounting, Sample};
 use super::broadcast::{SubscriberId, Subscribers};
-use super::hold::Hold;
+use super::hold::HoldReason;
 use super::metrics::PresenceMetrics;
 use super::state::{RoomState, Snapshot};
 use super::visitor::VisitorState;
@@ -38,6 +38,19 @@ pub struct Room {
     subscribers: Subscribers,
     /// Every update is O(1), or one pass over the moods.
     inner: Mutex<Inner>,
+}
+
+/// A visitor of a room, for a list of them.
+#[derive(Debug)]
+pub(crate) struct ListedVisitor {
+    /// The visitor.
+    pub visitor: VisitorId,
+    /// The mood in this room.
+    pub mood: Option<Mood>,
+    /// Why the visitor counts without a socket; none with a socket.
+    pub held: Option<HoldReason>,
+    /// When the visitor entered, in milliseconds of the monotonic clock.
+    pub entered_ms: u64,
 }
 
 #[derive(Debug)]
@@ -100,11 +113,7 @@ impl Room {
     }
 
     /// Up to `limit` visitors by their ids, after this one.
-    pub(crate) fn visitors_after(
-        &self,
-        after: Option<&VisitorId>,
-        limit: usize,
-    ) -> Vec<(VisitorId, Option<Mood>, Option<Hold>)> {
+    pub(crate) fn visitors_after(&self, after: Option<&VisitorId>, limit: usize) -> Vec<ListedVisitor> {
         let inner = lock(&self.inner);
         let mut found: Vec<_> =
             inner.state.visitors().filter(|(id, _)| after.is_none_or(|after| *id > after)).collect();
@@ -114,7 +123,13 @@ impl Room {
             found.truncate(limit);
         }
         found.sort_unstable_by_key(|(id, _)| *id);
-        found.into_iter().map(|(id, visitor)| (id.clone(), visitor.mood, visitor.hold())).collect()
+        let listed = found.into_iter().map(|(id, visitor)| ListedVisitor {
+            visitor: id.clone(),
+            mood: visitor.mood,
+            held: visitor.hold().map(|hold| hold.reason),
+            entered_ms: visitor.entered_ms,
+        });
+        listed.collect()
     }
 
     /// The number of subscribed sockets, those of bots included.
@@ -165,6 +180,7 @@ impl Room {
         let mut inner = lock(&self.inner);
         let (before, present) = (inner.state.seq(), inner.state.present());
         inner.advance(now);
+        inner.state.set_time(now);
         let result = update(&mut inner.state);
         if inner.state.seq() > before {
             let after = inner.state.present();

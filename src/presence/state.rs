@@ -5,6 +5,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use super::broadcast::SubscriberId;
 use super::hold::{Deadline, Hold, Sit, SitOutcome};
 use super::visitor::VisitorState;
 use crate::protocol::{Mood, MoodCounts, VisitorId};
+use crate::time::millis;
 
 /// The visitors of one room.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct RoomState {
     /// Visitors with followers whose mood was set, and whose followers do not know it yet.
     moods_set: HashSet<VisitorId>,
     seq: u64,
+    /// The time of the next update, in milliseconds of the monotonic clock.
+    now_ms: u64,
 }
 
 /// How many sits there were in a room. Both only rise.
@@ -77,7 +81,13 @@ impl RoomState {
             sits: SitCounts::default(),
             moods_set: HashSet::new(),
             seq: 0,
+            now_ms: 0,
         }
+    }
+
+    /// Sets the time of the next update.
+    pub(super) fn set_time(&mut self, now: Duration) {
+        self.now_ms = millis(now);
     }
 
     /// Rises by one with every change of `present` or `moods`.
@@ -147,7 +157,9 @@ impl RoomState {
     pub(crate) fn join(&mut self, id: &VisitorId, mood: Option<Mood>) -> OccupancyChange {
         let (change, visitor) = match self.visitors.entry(id.clone()) {
             Entry::Occupied(entry) => (OccupancyChange::Unchanged, entry.into_mut()),
-            Entry::Vacant(entry) => (OccupancyChange::Entered, entry.insert(VisitorState::default())),
+            Entry::Vacant(entry) => {
+                (OccupancyChange::Entered, entry.insert(VisitorState::default().entered_at(self.now_ms)))
+            }
         };
         self.held -= u32::from(visitor.hold().is_some());
         visitor.begin_session();
@@ -238,7 +250,7 @@ impl RoomState {
         sit: Option<Sit>,
     ) -> OccupancyChange {
         let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return OccupancyChange::Unchanged };
-        entry.insert(VisitorState::held(mood, hold, sit));
+        entry.insert(VisitorState::held(mood, hold, sit).entered_at(self.now_ms));
         if let Some(mood) = mood {
             self.moods.add(mood);
         }

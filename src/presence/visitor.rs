@@ -15,6 +15,8 @@ pub(crate) struct VisitorState {
     pub sessions: u32,
     /// The mood in this room.
     pub mood: Option<Mood>,
+    /// When the visitor entered, in milliseconds of the monotonic clock.
+    pub entered_ms: u64,
     followers: Followers,
     /// None for most visitors.
     lasting: Option<Box<Lasting>>,
@@ -45,7 +47,18 @@ impl VisitorState {
     pub(super) fn held(mood: Option<Mood>, hold: Hold, sit: Option<Sit>) -> Self {
         let sit_holds = sit.is_some() && hold.reason == HoldReason::Sit;
         let lasting = Lasting { hold: Some(hold).filter(|_| !sit_holds), sit, sit_holds };
-        Self { sessions: 0, mood, followers: Followers::None, lasting: Some(Box::new(lasting)) }
+        Self {
+            sessions: 0,
+            mood,
+            entered_ms: 0,
+            followers: Followers::None,
+            lasting: Some(Box::new(lasting)),
+        }
+    }
+
+    /// The same visitor, who entered at this time.
+    pub(super) fn entered_at(self, entered_ms: u64) -> Self {
+        Self { entered_ms, ..self }
     }
 
     /// The hold of a visitor without a session. Of a hold and a sit the later one applies.
@@ -172,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_visitor_takes_32_bytes() {
-        assert!(size_of::<VisitorState>() <= 32, "{} bytes", size_of::<VisitorState>());
+    fn idle_visitor_takes_40_bytes() {
+        assert!(size_of::<VisitorState>() <= 40, "{} bytes", size_of::<VisitorState>());
     }
 }

@@ -42,7 +42,8 @@ use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
 use crate::transport::accept::{AcceptConfig, listen};
 use crate::transport::metrics::TransportMetrics;
-use crate::transport::{self, Descriptors, Sockets, stall_limit};
+use crate::transport::{Descriptors, Sockets, stall_limit};
+use crate::{presence, transport};
 
 /// The age of the oldest pending event, beyond two flush intervals, from which on `/health` reports `overdue`.
 const OVERDUE_MARGIN: Duration = Duration::from_secs(10);
@@ -67,16 +68,8 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let props = http.public_props.and(&history.rollup_props);
     let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
 
-    let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence);
-    let holds = Arc::new(HoldStore {
-        registry: Arc::clone(&registry),
-        store: history.store.clone(),
-        clock: clock.clone(),
-        seat_hold: presence.seat_hold,
-        leave_grace: presence.leave_grace,
-        sit_limit: presence.sit_limit,
-        latest: Mutex::default(),
-    });
+    let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence.clone());
+    let holds = hold_store(&registry, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
     let context = Arc::new(SessionContext {
@@ -105,15 +98,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
 
-    let accept = AcceptConfig {
-        limit: transport.descriptors.map_or(usize::MAX, Descriptors::connections),
-        has_proxy: http.client_ip_header.is_some(),
-        stall_limit: stall_limit(transport.ping_interval),
-        sockets: Arc::clone(&sockets),
-        connections: TaskTracker::new(),
-        errors: metrics.http.accept_errors(),
-        metrics: metrics.transport,
-    };
+    let accept = accept_config(&transport, &http, &sockets, &metrics);
     let admin_token = admin_token.unwrap_or_else(make_admin_token);
     let access = AccessControl::new(&http, admin_token, tokens, Arc::clone(&sockets), clock.clone());
     let app = App {
@@ -167,6 +152,40 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         stats_refresh,
         lock,
     })
+}
+
+fn hold_store(
+    registry: &Arc<Registry>,
+    store: &Store,
+    presence: &presence::Config,
+    clock: &Clock,
+) -> Arc<HoldStore> {
+    Arc::new(HoldStore {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        seat_hold: presence.seat_hold,
+        leave_grace: presence.leave_grace,
+        sit_limit: presence.sit_limit,
+        latest: Mutex::default(),
+    })
+}
+
+fn accept_config(
+    transport: &transport::Config,
+    http: &HttpConfig,
+    sockets: &Arc<Sockets>,
+    metrics: &Metrics,
+) -> AcceptConfig {
+    AcceptConfig {
+        limit: transport.descriptors.map_or(usize::MAX, Descriptors::connections),
+        has_proxy: http.client_ip_header.is_some(),
+        stall_limit: stall_limit(transport.ping_interval),
+        sockets: Arc::clone(sockets),
+        connections: TaskTracker::new(),
+        errors: metrics.http.accept_errors(),
+        metrics: metrics.transport.clone(),
+    }
 }
 
 /// Listens at the private address for metrics.

@@ -4,6 +4,7 @@ import { moodsData, presentData, viewsData, watchedData } from "../src/dashboard
 import { Dates, age, average, change, count, duration, plural } from "../src/dashboard/format";
 import { type Health, healthText } from "../src/dashboard/health";
 import { parseQuery } from "../src/dashboard/history";
+import { type ClusterNode, atLeast, nodeCells, silentText } from "../src/dashboard/nodes";
 import { presentText } from "../src/dashboard/now";
 import { withOther } from "../src/dashboard/ranking";
 import { type Bucket, type Stats, type Totals, statsPath } from "../src/dashboard/stats";
@@ -150,6 +151,30 @@ test("page URL is parsed into a stats query, with defaults for invalid parts", (
 test("held visitors are named beside the present ones", () => {
   expect(presentText(1200, 0)).toBe("1,200");
   expect(presentText(12, 2)).toBe("12, 2 held");
+});
+
+test("counts of a cluster are lower bounds while a node is silent", () => {
+  const text = (cluster?: { nodes: number; silent: number }): string => atLeast(812, cluster) + silentText(cluster);
+  expect([text(), text({ nodes: 3, silent: 0 })]).toEqual(["812", "812"]);
+  expect(text({ nodes: 2, silent: 1 })).toBe("at least 812, 1 node silent");
+  expect(text({ nodes: 1, silent: 2 })).toBe("at least 812, 2 nodes silent");
+});
+
+test("node of a cluster is formatted in one row", () => {
+  const node: ClusterNode = {
+    name: "fra-1",
+    isSelf: false,
+    state: "silent",
+    version: "0.1.0",
+    since: START,
+    people: 1_200,
+    sockets: 1_300,
+    heardMs: 4_200,
+    lagMs: 3,
+  };
+  const cells = ["fra-1", "silent", "0.1.0", "3 h", "1,200", "1,300", "4 s ago", "3 ms"];
+  expect(nodeCells(node, START + 3 * HOUR)).toEqual(cells);
+  expect(nodeCells({ ...node, isSelf: true }, START).slice(6)).toEqual(["this node", "–"]);
 });
 
 test("health is formatted in one line", () => {

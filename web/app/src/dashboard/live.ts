@@ -5,8 +5,11 @@
 
 import { subprotocols } from "../admin-token";
 import { hub } from "../hub";
+import type { NodeCounts } from "./nodes";
 
 export interface Activity {
+  /** Only in a cluster. */
+  cluster?: NodeCounts;
   liveUsers: number;
   sessions: number;
   /** `held`: those of `present` without a socket now. */

@@ -5,6 +5,7 @@ import { hub } from "../hub";
 import { byCount, moodColour } from "../moods";
 import { age, count, plural } from "./format";
 import type { Activity, Live } from "./live";
+import { atLeast, showNodes, silentText } from "./nodes";
 import { Ranking } from "./ranking";
 
 const MAX_ROWS = 5;
@@ -54,9 +55,10 @@ export class Now {
     for (const list of [this.#rooms, this.#moods, this.#watching, this.#pages]) list.showMessage(UNKNOWN);
   }
 
-  #showActivity({ liveUsers, rooms, moods, watching, pages }: Activity): void {
-    setText(element("live-users"), count(liveUsers));
-    setText(element("live-text"), liveText(liveUsers, rooms.length));
+  #showActivity({ liveUsers, rooms, moods, watching, pages, cluster }: Activity): void {
+    setText(element("live-users"), atLeast(liveUsers, cluster));
+    setText(element("live-text"), liveText(liveUsers, rooms.length) + silentText(cluster));
+    showNodes(cluster);
     this.#rooms.show(
       rooms.map(({ room, present, held }) => ({
         name: room,

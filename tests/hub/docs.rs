@@ -18,7 +18,9 @@ fn operations() -> String {
 /// The metric names in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
-    let words = text.split(|c| !is_part(c)).filter(|word| word.starts_with("breathing_room_") || word.starts_with("process_"));
+    let words = text
+        .split(|c| !is_part(c))
+        .filter(|word| word.starts_with("breathing_room_") || word.starts_with("process_"));
     words
         .map(|word| {
             ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)

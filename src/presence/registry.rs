@@ -430,6 +430,11 @@ impl Membership {
         }
     }
 
+    /// Whether this session's socket gets the visitor's own mood.
+    pub(crate) fn follows_mood(&self) -> bool {
+        self.follows_mood
+    }
+
     /// Sends the visitor's own mood to this session's socket whenever it is set, from the welcome on, which had this
     /// mood.
     pub(crate) fn follow_mood(&mut self, known: Option<Mood>) {

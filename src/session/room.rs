@@ -165,10 +165,15 @@ impl RoomSession {
             Box::new(Events::new(context, self.id, actor(membership), address))
         };
         match message {
-            ClientMessage::Mood(None) => membership.set_mood(None),
-            ClientMessage::Mood(Some(name)) => {
-                let mood = self.context.registry.vocabulary().find(&name).ok_or_else(unknown_mood)?;
-                membership.set_mood(Some(mood));
+            ClientMessage::Mood(name) => {
+                let vocabulary = self.context.registry.vocabulary();
+                let find = |name: &str| vocabulary.find(name).ok_or_else(unknown_mood);
+                let mood = name.as_deref().map(find).transpose()?;
+                membership.set_mood(mood);
+                // The room coalesces moods of all the visitor's sockets; this one must know that its own was set.
+                if membership.follows_mood() {
+                    self.send(&ServerMessage::OwnMood { mood: name.as_deref() });
+                }
             }
             ClientMessage::PageView(reference, view) => {
                 self.events.get_or_insert_with(new_events).page_view(reference, view)?;

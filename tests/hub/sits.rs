@@ -264,6 +264,24 @@ async fn kill_9_in_the_middle_of_a_sit_keeps_it_with_the_newest_mood() {
 }
 
 #[tokio::test]
+async fn each_mood_is_confirmed_on_its_socket_and_the_newest_comes_last() {
+    let hub = Hub::start().await;
+    let mut one = Client::join(&hub.address, "lobby", "visitor=ann&features=own-mood").await;
+    let mut two = Client::join(&hub.address, "lobby", "visitor=ann&features=own-mood").await;
+    let moods = ["calm", "joy", "hope", "peace", "love"];
+    for mood in moods {
+        one.set_mood(Some(mood)).await;
+    }
+    for mood in moods {
+        while one.expect("own-mood").await["mood"] != mood {}
+    }
+    two.set_mood(Some("sad")).await;
+    for client in [&mut one, &mut two] {
+        while client.expect("own-mood").await["mood"] != "sad" {}
+    }
+}
+
+#[tokio::test]
 async fn own_mood_reaches_the_visitors_sockets_that_asked_for_it() {
     let hub = Hub::start().await;
     let with = |visitor, mood| format!("visitor={visitor}&features=x,own-mood{mood}");

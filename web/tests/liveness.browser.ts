@@ -15,15 +15,15 @@ let phone: Phone;
 let ann: User;
 
 beforeAll(async () => {
-  browser = await launch();
+  [browser, phone] = await Promise.all([launch(), Phone.start()]);
 });
-afterAll(() => browser.close());
+afterAll(() => Promise.all([browser.close(), phone.close()]));
 beforeEach(async () => {
-  [hub, phone, ann] = await Promise.all([Hub.start(), Phone.start(), User.create(browser)]);
+  [hub, ann] = await Promise.all([Hub.start(), User.create(browser)]);
   proxy = await TcpProxy.start(hub.port, shortenPingAfter);
 });
 afterEach(async () => {
-  await Promise.all([phone.close(), ann.close(UNREACHABLE)]);
+  await Promise.all([phone.closePages(), ann.close(UNREACHABLE)]);
   proxy.close();
   await hub.dispose();
 });
@@ -57,8 +57,8 @@ const LOST = "–: Connection lost. Reconnecting…";
 
 test("page that is visible again and a paused hub: the count is dimmed with its age, then gone, then back", async () => {
   const { page } = await RoomPage.open(phone.user, hub.url);
+  await phone.hide(page);
   const shown = await record(page);
-  await phone.hide();
   hub.pause();
   await phone.show(page);
   await expect.poll(shown, { timeout: 20_000 }).toEqual([OPEN, CHECKING, LOST]);
@@ -68,8 +68,8 @@ test("page that is visible again and a paused hub: the count is dimmed with its 
 
 test("page that is visible again and a good path: the count is never gone", async () => {
   const { page } = await RoomPage.open(phone.user, hub.url);
+  await phone.hide(page);
   const shown = await record(page);
-  await phone.hide();
   const bobPage = await RoomPage.open(ann, hub.url);
   await bobPage.expectPresent(2);
   await phone.show(page);
@@ -101,7 +101,7 @@ test("dashboard that is visible again and a dead path: the numbers are dimmed wi
   const page = await phone.user.open(proxy.url);
   const people = page.locator("#live-users");
   await people.filter({ hasText: /^1$/ }).waitFor();
-  await phone.hide();
+  await phone.hide(page);
   proxy.drop();
   const bob = await User.create(browser);
   await RoomPage.open(bob, hub.url);
@@ -113,4 +113,16 @@ test("dashboard that is visible again and a dead path: the numbers are dimmed wi
   await people.filter({ hasText: /^2$/ }).waitFor();
   await page.getByText("Live", { exact: true }).waitFor();
   await bob.close();
+});
+
+test("dashboard of a paused hub: neither its numbers nor its health look alive", async () => {
+  const page = await phone.user.open(hub.url);
+  await page.getByText("The hub is healthy").waitFor();
+  await phone.hide(page);
+  hub.pause();
+  await phone.show(page);
+  await page.getByText("The hub does not respond.", { exact: true }).waitFor();
+  await page.locator("#live-users").filter({ hasText: "–" }).waitFor();
+  hub.resume();
+  await page.getByText("The hub is healthy").waitFor();
 });

@@ -21,14 +21,14 @@ let phone: Phone;
 let ann: User;
 
 beforeAll(async () => {
-  browser = await launch();
+  [browser, phone] = await Promise.all([launch(), Phone.start()]);
 });
-afterAll(() => browser.close());
+afterAll(() => Promise.all([browser.close(), phone.close()]));
 beforeEach(async () => {
-  [phone, ann] = await Promise.all([Phone.start(), User.create(browser)]);
+  ann = await User.create(browser);
 });
 afterEach(async () => {
-  await Promise.all([phone.close(), ann.close(UNREACHABLE)]);
+  await Promise.all([phone.closePages(), ann.close(UNREACHABLE)]);
   proxy.close();
   await hub.dispose();
 });

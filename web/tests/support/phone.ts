@@ -42,14 +42,16 @@ export class Phone {
     return new Phone(await User.of(context), browser, child, profile, context.pages()[0]!);
   }
 
-  /** Opens another app: the page is hidden. */
-  async hide(): Promise<void> {
+  /** Opens another app. Waits until the page knows that it is hidden. */
+  async hide(page: Page): Promise<void> {
     await this.#lockScreen.bringToFront();
+    await page.waitForFunction(() => document.hidden, undefined, { polling: 50 });
   }
 
-  /** Comes back to the page. */
+  /** Comes back to the page. Waits until it knows that it is visible. */
   async show(page: Page): Promise<void> {
     await page.bringToFront();
+    await page.waitForFunction(() => !document.hidden, undefined, { polling: 50 });
   }
 
   /** Locks the screen: the page is hidden and frozen. No script and no timer of it runs, and Chromium ends its sockets. */
@@ -60,8 +62,15 @@ export class Phone {
   /** Unlocks the screen: the page runs again and is visible. */
   async unlock(page: Page): Promise<void> {
     await (await this.#session(page)).send("Page.setWebLifecycleState", { state: "active" });
-    await this.hide();
+    await this.hide(page);
     await this.show(page);
+  }
+
+  /** Closes all pages. */
+  async closePages(): Promise<void> {
+    const pages = this.user.context.pages().filter((page) => page !== this.#lockScreen);
+    await Promise.all(pages.map((page) => page.close()));
+    this.#sessions.clear();
   }
 
   /** Closes the browser and deletes its profile. */

@@ -15,6 +15,7 @@ export interface Health {
 }
 
 const INTERVAL = 15_000; // ms
+const ANSWER_WITHIN = 5_000; // ms; a dead path gives no answer for minutes
 
 /** The health in one line. */
 export function healthText(health: Health): string {
@@ -31,7 +32,7 @@ export function healthText(health: Health): string {
 export async function refreshHealth(): Promise<void> {
   try {
     // A degraded hub responds with 503 and the same body.
-    const health = (await (await fetch(`${hub()}/health`)).json()) as Health;
+    const health = (await (await fetch(`${hub()}/health`, { signal: AbortSignal.timeout(ANSWER_WITHIN) })).json()) as Health;
     show(health.status, healthText(health));
   } catch {
     show("unreachable", "The hub does not respond.");

@@ -73,11 +73,15 @@ export function statsPath({ range, room }: StatsQuery, timeZone: string): string
   return `/unified-stats?${params}`;
 }
 
+/** The longest wait for an answer, in ms: a dead path gives none for minutes. */
+const ANSWER_WITHIN = 30_000;
+
 /** Requests the statistics. Throws an Error whose message can be shown on the page. */
 export async function fetchStats(query: StatsQuery, signal: AbortSignal): Promise<Stats> {
   const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
   const path = statsPath(query, timeZone || "UTC");
-  const response = await fetch(hub() + path, { signal, headers: authHeaders() }).catch((error: unknown) => {
+  const either = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_WITHIN)]);
+  const response = await fetch(hub() + path, { signal: either, headers: authHeaders() }).catch((error: unknown) => {
     throw signal.aborted ? error : new Error("The hub does not respond.");
   });
   const body: unknown = await response.json().catch(() => null);

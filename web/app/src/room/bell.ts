@@ -3,13 +3,17 @@
 const PEAK = 0.12; // of full volume
 const SECONDS = 7;
 
+/** A bell that is later than this, in seconds, would startle. */
+const LATE = 1;
+
 /** Partials of a small bell: the frequency in Hz, and the part of the volume. */
 const PARTIALS = [[523, 1], [1_443, 0.3], [2_825, 0.1]] as const;
 
 export class Bell {
   #context: AudioContext | undefined;
   #remaining: (() => number) | undefined;
-  #ringing: GainNode | undefined;
+  /** The scheduled bell, and when it rings by the audio clock, in seconds. */
+  #ringing: { out: GainNode; at: number } | undefined;
 
   constructor() {
     document.addEventListener("visibilitychange", () => this.#schedule());
@@ -27,18 +31,24 @@ export class Bell {
     this.#schedule();
   }
 
-  /** Forgets the bell. `silent`: before it rings; otherwise it rings to its end. */
+  /** Forgets the bell. `silent`: before it rings; otherwise it rings now, unless it would be late. */
   clear(silent: boolean): void {
-    if (silent) this.#ringing?.disconnect();
+    if (silent || this.#waits(LATE)) this.#ringing?.out.disconnect();
     this.#remaining = this.#ringing = undefined;
   }
 
   #schedule(): void {
     const [context, seconds] = [this.#context, (this.#remaining?.() ?? 0) / 1000];
-    // A bell that is late would startle.
-    if (context?.state !== "running" || seconds <= 0) return;
-    this.#ringing?.disconnect();
-    this.#ringing = ring(context, context.currentTime + seconds);
+    if (context?.state !== "running" || !this.#remaining) return;
+    if (this.#waits(0)) this.#ringing?.out.disconnect();
+    if (seconds <= 0) return;
+    const at = context.currentTime + seconds;
+    this.#ringing = { out: ring(context, at), at };
+  }
+
+  /** Whether the scheduled bell rings later than in this many seconds. */
+  #waits(seconds: number): boolean {
+    return (this.#ringing?.at ?? 0) > (this.#context?.currentTime ?? 0) + seconds;
   }
 }
 

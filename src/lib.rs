@@ -48,7 +48,7 @@ mod address;
 mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
-#[allow(dead_code, unused_imports, reason = "the node task is not there yet")]
+
 mod cluster;
 pub mod config;
 mod history;
@@ -75,6 +75,7 @@ pub use transport::accept::listen;
 pub mod internals {
     pub use crate::auth::keys::TokenKey;
     pub use crate::auth::token::{BadToken, Claims, Tokens};
+    pub use crate::cluster::memory::{Network, Policy};
     pub use crate::history::event::{
         Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent,
     };

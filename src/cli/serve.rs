@@ -213,6 +213,7 @@ impl From<ServeSettings> for Config {
                 leave_grace: settings.leave_grace.into(),
                 sit_limit: settings.sit_limit.into(),
                 seat_hold: settings.seat_hold.into(),
+                ..presence::Config::default()
             },
             history: history::Config {
                 database_url: settings.database_url,

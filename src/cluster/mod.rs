@@ -1,14 +1,22 @@
 //! The cluster: what the nodes publish to each other, so that visitors of all nodes are in the same rooms.
 //!
-//! Presence knows "elsewhere" (`presence::union`), and this part brings it there. [`transport`] is the
-//! interface to what carries messages, [`status`] what HTTP and metrics read. A hub without a transport has no cluster,
-//! and nothing of this runs.
+//! Presence knows "elsewhere" (`presence::union`), and this part brings it there: [`update`] is the bytes, [`outgoing`]
+//! the numbered messages of this node, [`peers`] what is known of the others, [`transport`] the interface to what
+//! carries messages, [`node`] the task that joins them, and [`status`] what HTTP reads. A hub without a transport has no
+//! cluster, and nothing of this runs.
 
 pub(crate) mod config;
+#[cfg(feature = "internals")]
+pub(crate) mod memory;
+pub(crate) mod metrics;
 #[cfg(feature = "cluster")]
 mod nats;
+pub(crate) mod node;
+mod outgoing;
+pub(crate) mod peers;
 pub(crate) mod status;
 pub(crate) mod transport;
+pub(crate) mod update;
 pub(crate) mod visitors;
 
 pub use config::{BadCluster, Config};

@@ -97,6 +97,11 @@ impl NodeState {
 }
 
 impl ClusterStatus {
+    /// The status before the first message.
+    pub(crate) fn at_start(cluster: String, node: String) -> Self {
+        Self { cluster, node, own: OwnState::Alone, nodes: Vec::new(), refused: 0 }
+    }
+
     /// Nodes that are missing in the counts, or may be soon: not heard, and without a goodbye.
     pub(crate) fn silent(&self) -> usize {
         let is_missing = |node: &&NodeStatus| matches!(node.state, NodeState::Silent | NodeState::Lost);

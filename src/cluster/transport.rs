@@ -11,9 +11,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-/// The most bytes of one message: what NATS accepts by default.
-pub(crate) const MAX_MESSAGE: usize = 1024 * 1024;
-
 /// Messages that may wait for the node task. A transport drops further ones and counts them.
 pub(crate) const INCOMING_LIMIT: usize = 4_096;
 

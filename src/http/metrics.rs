@@ -100,6 +100,11 @@ impl HttpMetrics {
         self.accept_errors.clone()
     }
 
+    /// Calls `register` with the recorder of these metrics.
+    pub(crate) fn register_more<T>(&self, register: impl FnOnce() -> T) -> T {
+        with_local_recorder(&*self.recorder, register)
+    }
+
     /// Catches and counts panics.
     pub(crate) fn panics(&self) -> &Panics {
         &self.panics

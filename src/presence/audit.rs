@@ -178,7 +178,12 @@ mod tests {
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (2, 2));
         assert_eq!(
             registry.hold_counts(),
-            [(HoldReason::Grace, 3), (HoldReason::Restart, 0), (HoldReason::Sit, 0)]
+            [
+                (HoldReason::Grace, 3),
+                (HoldReason::Restart, 0),
+                (HoldReason::Sit, 0),
+                (HoldReason::PeerLost, 0)
+            ]
         );
         while registry.expire_next(Instant::now() + HOUR).is_continue() {}
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));

@@ -39,6 +39,8 @@ pub enum HoldReason {
     Restart,
     /// The visitor sits, and the screen is locked: see [`Sit`].
     Sit,
+    /// The node of the visitor's socket is silent.
+    PeerLost,
 }
 
 /// Why, and until when, a visitor without a socket counts as present.
@@ -82,6 +84,15 @@ impl From<Sit> for Hold {
     fn from(sit: Sit) -> Self {
         Self { reason: HoldReason::Sit, deadline: sit.deadline }
     }
+}
+
+/// How many sits there were in a room. Both only rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SitCounts {
+    /// Sits that began. To set another end of a sit begins none.
+    pub begun: u64,
+    /// Sits that reached their end.
+    pub completed: u64,
 }
 
 /// What becomes of a visitor's sit when the last session ends.

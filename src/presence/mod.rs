@@ -9,17 +9,23 @@ pub(crate) mod accounting;
 pub(crate) mod activity;
 pub(crate) mod audit;
 pub(crate) mod broadcast;
+pub(crate) mod clustered;
 pub(crate) mod coverage;
+pub(crate) mod elsewhere;
 pub(crate) mod expiry;
 pub(crate) mod feed;
 pub(crate) mod hold;
 pub(crate) mod live_activity;
 pub(crate) mod metrics;
+mod own_share;
 pub(crate) mod registry;
 pub(crate) mod room;
 mod room_map;
+pub(crate) mod share;
+pub(crate) mod stamp;
 pub(crate) mod state;
 mod table;
+pub(crate) mod union;
 pub(crate) mod visitor;
 
 pub(crate) use accounting::{Sample, Samples};
@@ -51,6 +57,8 @@ pub struct Config {
     pub sit_limit: Duration,
     /// How long after a stop of the hub its visitors stay present at the next start.
     pub seat_hold: Duration,
+    /// The most bytes of what is known of the visitors of other nodes.
+    pub elsewhere_bytes: u64,
 }
 
 impl Config {
@@ -67,6 +75,7 @@ impl Default for Config {
             leave_grace: Duration::from_secs(3),
             sit_limit: Duration::from_mins(90),
             seat_hold: Duration::from_secs(15),
+            elsewhere_bytes: 256 * 1024 * 1024,
         }
     }
 }

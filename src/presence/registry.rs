@@ -16,9 +16,11 @@ use super::Config;
 use super::accounting::Samples;
 use super::activity::{ActivityIndex, VisitorActivity};
 use super::broadcast::SubscriberId;
+use super::clustered::Clustered;
 use super::hold::{Hold, HoldReason, Sit, SitOutcome};
 use super::metrics::PresenceMetrics;
 use super::room::{ListedVisitor, Room};
+use super::share::ClusterKey;
 use super::state::{OccupancyChange, RoomState, Snapshot};
 use super::table::{Table, TableCounts};
 use super::visitor::VisitorState;
@@ -34,12 +36,14 @@ pub struct Registry {
     metrics: PresenceMetrics,
     clock: Clock,
     activity: Arc<ActivityIndex>,
+    /// Whether the hub is one of several nodes.
+    is_clustered: bool,
     /// The hub shuts down: sessions that are lost from now on are held for the next start.
     is_restarting: AtomicBool,
     /// Joins and leaves change rooms and visitors together. A critical section is O(1), or one chunk of rooms. Samples
     /// take one short pass over all rooms, and an audit one over all visitors: about 1 ms for 15,000 of them. Broadcasts
     /// and changes of mood do not need it. Taken before a room's own lock, never after it.
-    table: Mutex<Table>,
+    pub(super) table: Mutex<Table>,
 }
 
 /// A visitor cannot join a room.
@@ -108,13 +112,27 @@ pub struct PresenceTotals {
 }
 
 impl Registry {
-    /// A registry without rooms.
+    /// A registry without rooms and without a cluster.
+    #[cfg(test)]
     pub(crate) fn new(config: Config, clock: Clock, metrics: PresenceMetrics) -> Arc<Self> {
-        let table = Table::new(clock.elapsed(), config.moods.names().count(), config.max_rooms);
+        Self::open(config, clock, metrics, None)
+    }
+
+    /// A registry without rooms. With a key, the hub is one of several nodes that have this key.
+    pub(crate) fn open(
+        config: Config,
+        clock: Clock,
+        metrics: PresenceMetrics,
+        key: Option<ClusterKey>,
+    ) -> Arc<Self> {
+        let mut table = Table::new(clock.elapsed(), config.moods.names().count(), config.max_rooms);
+        let is_clustered = key.is_some();
+        table.clustered = key.map(|key| Box::new(Clustered::new(key, clock.clone(), config.elsewhere_bytes)));
         Arc::new(Self {
             config,
             metrics,
             clock,
+            is_clustered,
             activity: Arc::default(),
             is_restarting: AtomicBool::new(false),
             table: Mutex::new(table),
@@ -133,8 +151,8 @@ impl Registry {
     }
 
     fn check_limits(&self, table: &Table, room: &RoomId, visitor: &VisitorId) -> Result<(), JoinError> {
-        let found = table.rooms.get(room);
-        if found.is_none() && table.rooms.len() >= self.config.max_rooms {
+        let found = table.rooms.get(room).filter(|room| table.is_own_room(room));
+        if found.is_none() && table.own_room_count() >= self.config.max_rooms {
             return Err(JoinError::RoomsFull);
         }
         let is_in_room = || found.is_some_and(|room| room.contains(visitor));
@@ -165,6 +183,9 @@ impl Registry {
             own = (state.mood_of(visitor), state.sit_of(visitor));
             change
         });
+        if table.clustered.is_some() {
+            own = room.own_of(visitor); // what was set on another node holds here too
+        }
         table.sessions += 1;
         drop(table);
         self.metrics.joins.increment(1);
@@ -193,8 +214,8 @@ impl Registry {
         }
     }
 
-    /// Adds a visitor without a session, from before this start of the hub. A hold with the reason `sit` is the sit
-    /// itself. Does nothing if the visitor is in the room.
+    /// Adds a visitor without a session.
+    #[cfg(test)]
     pub(crate) fn add_held(
         &self,
         room: &RoomId,
@@ -203,11 +224,25 @@ impl Registry {
         hold: Hold,
         sit: Option<Sit>,
     ) -> Result<(), JoinError> {
+        self.restore(room, visitor, mood, (hold, sit), None)
+    }
+
+    /// Adds a visitor without a session, from before this start of the hub, held since this moment. A hold with the
+    /// reason `sit` is the sit itself. Does nothing if the visitor is in the room.
+    pub(crate) fn restore(
+        &self,
+        room: &RoomId,
+        visitor: &VisitorId,
+        mood: Option<Mood>,
+        (hold, sit): (Hold, Option<Sit>),
+        since: Option<Time>,
+    ) -> Result<(), JoinError> {
         let mut table = lock(&self.table);
         self.check_limits(&table, room, visitor)?;
         let now = self.now();
         let room = table.open_room(room, || self.new_room(room, now));
-        table.update_room(&room, visitor, now, |state| state.add_held(visitor, mood, hold, sit));
+        let since = table.clustered.as_ref().zip(since).map(|(clustered, since)| clustered.since(since));
+        table.update_room_since(&room, visitor, now, since, |state| state.add_held(visitor, mood, hold, sit));
         Ok(())
     }
 
@@ -291,8 +326,9 @@ impl Registry {
         occupants
     }
 
-    fn new_room(&self, id: &RoomId, now: Duration) -> Room {
-        Room::new(id.clone(), self.config.moods.clone(), self.metrics.clone(), now)
+    pub(super) fn new_room(&self, id: &RoomId, now: Duration) -> Room {
+        let room = Room::new(id.clone(), self.config.moods.clone(), self.metrics.clone(), now);
+        if self.is_clustered { room.in_cluster() } else { room }
     }
 
     fn membership(
@@ -363,6 +399,11 @@ impl Registry {
         lock(&self.table).rooms.chunk(chunk)
     }
 
+    /// Whether the hub is one of several nodes.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.is_clustered
+    }
+
     /// Recounts the table from the rooms, and corrects wrong counts. Returns the counts before and after.
     pub(super) fn recount(&self) -> (TableCounts, TableCounts) {
         let mut table = lock(&self.table);
@@ -421,6 +462,15 @@ impl Membership {
             return;
         }
         let now = self.registry.clock.elapsed();
+        if self.registry.is_clustered {
+            let mut table = lock(&self.registry.table);
+            table.holds.touch();
+            table.update_room(&self.room, &self.visitor, now, |state| {
+                state.set_mood(&self.visitor, mood);
+                OccupancyChange::Unchanged
+            });
+            return;
+        }
         let (sits, _) = self.room.update(now, |state| {
             state.set_mood(&self.visitor, mood);
             state.sit_of(&self.visitor).is_some()

@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accounting::{Accounting, Sample};
 use super::broadcast::{SubscriberId, Subscribers};
-use super::hold::HoldReason;
+use super::hold::{HoldReason, Sit};
 use super::metrics::PresenceMetrics;
+use super::share::{Entry, PersonKey, Slot, room_hash};
 use super::state::{RoomState, Snapshot};
+use super::union::RoomUnion;
 use super::visitor::VisitorState;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
@@ -80,6 +82,14 @@ impl Room {
             is_publishing: false,
         };
         Self { id, vocabulary, metrics, subscribers: Subscribers::default(), inner: Mutex::new(inner) }
+    }
+
+    /// The room of a hub that is one of several nodes.
+    pub(super) fn in_cluster(self) -> Self {
+        let union = RoomUnion::new(room_hash(&self.id), self.vocabulary.zero());
+        let state = RoomState::new(self.vocabulary.zero()).in_cluster(union);
+        lock(&self.inner).state = state;
+        self
     }
 
     /// The room's name.
@@ -178,13 +188,34 @@ impl Room {
         update: impl FnOnce(&mut RoomState) -> T,
     ) -> (T, Snapshot) {
         let mut inner = lock(&self.inner);
+        let result = self.change(&mut inner, now, true, update);
+        (result, inner.state.snapshot())
+    }
+
+    /// Updates what is known of other nodes. With `is_replay` visitors who enter were present before.
+    pub(super) fn update_elsewhere<T>(
+        self: &Arc<Self>,
+        now: Duration,
+        is_replay: bool,
+        update: impl FnOnce(&mut RoomState) -> T,
+    ) -> T {
+        self.change(&mut lock(&self.inner), now, !is_replay, update)
+    }
+
+    fn change<T>(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        now: Duration,
+        counts_joins: bool,
+        update: impl FnOnce(&mut RoomState) -> T,
+    ) -> T {
         let (before, present) = (inner.state.seq(), inner.state.present());
         inner.advance(now);
         inner.state.set_time(now);
         let result = update(&mut inner.state);
         if inner.state.seq() > before {
             let after = inner.state.present();
-            inner.accounting.record_change(present, after);
+            inner.accounting.record_change(if counts_joins { present } else { after }, after);
             inner.changed = Instant::now();
         }
         if !inner.is_publishing && inner.has_changes() {
@@ -195,7 +226,36 @@ impl Room {
             }
             drop(self.metrics.panics.spawn(Arc::clone(self).publish_changes()));
         }
-        (result, inner.state.snapshot())
+        result
+    }
+
+    /// The mood and the sit of a visitor of this node.
+    pub(super) fn own_of(&self, visitor: &VisitorId) -> (Option<Mood>, Option<Sit>) {
+        let inner = lock(&self.inner);
+        (inner.state.mood_of(visitor), inner.state.sit_of(visitor))
+    }
+
+    /// This node's share of the room.
+    pub(super) fn own_entries(&self) -> Vec<(PersonKey, Entry)> {
+        let inner = lock(&self.inner);
+        let entries = inner.state.union.iter().flat_map(|union| union.own_entries());
+        entries.map(|(person, entry)| (person, entry.clone())).collect()
+    }
+
+    /// The persons of this share in the room.
+    pub(super) fn persons_of(&self, slot: Slot) -> Vec<PersonKey> {
+        let inner = lock(&self.inner);
+        inner.state.union.as_ref().map(|union| union.persons_of(slot)).unwrap_or_default()
+    }
+
+    /// Whether any node has an entry in the room, that of a visitor who is gone included.
+    pub(super) fn has_entries(&self) -> bool {
+        lock(&self.inner).state.union.as_ref().is_some_and(|union| !union.is_empty())
+    }
+
+    /// Whether visitors of this node are in the room.
+    pub(super) fn has_own(&self) -> bool {
+        !lock(&self.inner).state.visitors.is_empty()
     }
 
     /// Recounts the room, and corrects and publishes wrong counts. Returns the counts before and after.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::broadcast::SubscriberId;
-use super::hold::{Deadline, Hold, Sit, SitOutcome};
+use super::hold::{Deadline, Hold, Sit, SitCounts, SitOutcome};
+use super::union::RoomUnion;
 use super::visitor::VisitorState;
 use crate::protocol::{Mood, MoodCounts, VisitorId};
 use crate::time::millis;
@@ -18,7 +19,7 @@ use crate::time::millis;
 /// The visitors of one room.
 #[derive(Debug)]
 pub(crate) struct RoomState {
-    visitors: HashMap<VisitorId, VisitorState>,
+    pub(super) visitors: HashMap<VisitorId, VisitorState>,
     moods: MoodCounts,
     /// Visitors without a session.
     held: u32,
@@ -30,15 +31,8 @@ pub(crate) struct RoomState {
     seq: u64,
     /// The time of the next update, in milliseconds of the monotonic clock.
     now_ms: u64,
-}
-
-/// How many sits there were in a room. Both only rise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct SitCounts {
-    /// Sits that began. To set another end of a sit begins none.
-    pub begun: u64,
-    /// Sits that reached their end.
-    pub completed: u64,
+    /// The visitors of all nodes, where the hub is one of several; what the room counts is theirs then.
+    pub(super) union: Option<Box<RoomUnion>>,
 }
 
 /// A visitor's mood, and the sockets that get it.
@@ -82,6 +76,7 @@ impl RoomState {
             moods_set: HashSet::new(),
             seq: 0,
             now_ms: 0,
+            union: None,
         }
     }
 
@@ -90,36 +85,44 @@ impl RoomState {
         self.now_ms = millis(now);
     }
 
+    /// The room counts the visitors of all nodes.
+    pub(crate) fn in_cluster(self, union: RoomUnion) -> Self {
+        Self { union: Some(Box::new(union)), ..self }
+    }
+
     /// Rises by one with every change of `present` or `moods`.
     pub(crate) fn seq(&self) -> u64 {
-        self.seq
+        self.union.as_ref().map_or(self.seq, |union| union.seq())
     }
 
     /// Distinct visitors in the room.
     pub(crate) fn present(&self) -> u32 {
-        u32::try_from(self.visitors.len()).unwrap_or(u32::MAX)
+        let own = || u32::try_from(self.visitors.len()).unwrap_or(u32::MAX);
+        self.union.as_ref().map_or_else(own, |union| union.counts().present)
     }
 
     /// Visitors by mood.
     pub(crate) fn moods(&self) -> &MoodCounts {
-        &self.moods
+        self.union.as_ref().map_or(&self.moods, |union| &union.counts().moods)
     }
 
     /// All counts, with their `seq`.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let Self { seq, held, sitting, .. } = *self;
-        Snapshot { seq, present: self.present(), held, sitting, moods: self.moods.clone() }
+        let own = (self.held, self.sitting);
+        let counts = self.union.as_ref().map(|union| union.counts());
+        let (held, sitting) = counts.map_or(own, |counts| (counts.held, counts.sitting));
+        Snapshot { seq: self.seq(), present: self.present(), held, sitting, moods: self.moods().clone() }
     }
 
     /// How many sits there were.
     #[allow(dead_code)]
     pub(crate) fn sits(&self) -> SitCounts {
-        self.sits
+        self.union.as_ref().map_or(self.sits, |union| union.sits())
     }
 
     /// Whether the room has no visitors, held ones included.
     pub(crate) fn is_empty(&self) -> bool {
-        self.visitors.is_empty()
+        self.visitors.is_empty() && self.present() == 0
     }
 
     /// Whether this visitor is in the room.
@@ -163,6 +166,9 @@ impl RoomState {
         };
         self.held -= u32::from(visitor.hold().is_some());
         visitor.begin_session();
+        if let Some(union) = &mut self.union {
+            (union.hints.joined, union.hints.mood) = (true, mood.is_some());
+        }
         let has_moved = mood.is_some() && change_mood(&mut self.moods, visitor, mood);
         if has_moved && !visitor.followers().is_empty() {
             self.moods_set.insert(id.clone());
@@ -175,6 +181,9 @@ impl RoomState {
     /// Sets or clears the mood of a visitor in the room. It is one change, never a leave and a join.
     pub(crate) fn set_mood(&mut self, id: &VisitorId, mood: Option<Mood>) {
         if let Some(visitor) = self.visitors.get_mut(id) {
+            if let Some(union) = &mut self.union {
+                union.hints.mood = true;
+            }
             self.seq += u64::from(change_mood(&mut self.moods, visitor, mood));
             if !visitor.followers().is_empty() {
                 self.moods_set.insert(id.clone());
@@ -275,12 +284,15 @@ impl RoomState {
     pub(crate) fn recount(&mut self, zero: MoodCounts) -> (Snapshot, Snapshot) {
         let stored = self.snapshot();
         self.visitors.retain(|_, visitor| !visitor.is_gone());
-        self.moods = zero;
+        self.moods = zero.clone();
         self.visitors.values().filter_map(|visitor| visitor.mood).for_each(|mood| self.moods.add(mood));
         let held = self.visitors.values().filter(|visitor| visitor.hold().is_some()).count();
         self.held = u32::try_from(held).unwrap_or(u32::MAX);
         let sitting = self.visitors.values().filter(|visitor| visitor.sit().is_some()).count();
         self.sitting = u32::try_from(sitting).unwrap_or(u32::MAX);
+        if let Some(union) = &mut self.union {
+            union.recount(zero);
+        }
         self.seq += u64::from((self.present(), &self.moods) != (stored.present, &stored.moods));
         (stored, self.snapshot())
     }

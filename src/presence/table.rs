@@ -10,18 +10,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounting::{Accounting, Sample, Samples};
+use super::clustered::Clustered;
 use super::hold::HoldIndex;
 use super::room::Room;
 use super::room_map::RoomMap;
+use super::share::{Change, HeldSince, PersonKey, Slot};
+use super::stamp::Stamp;
 use super::state::{OccupancyChange, RoomState, Snapshot};
+use super::union::{RoomUnion, Step};
 use crate::protocol::{RoomId, VisitorId};
+use crate::time::millis;
+
+/// Visitors who are forgotten under one lock of the registry.
+const FORGET_CHUNK: usize = 256;
 
 /// All rooms and all visitors.
 #[derive(Debug)]
 pub(super) struct Table {
     /// Rooms with visitors.
     pub rooms: RoomMap,
-    /// Rooms with bots only.
+    /// Rooms without visitors: those of bots, and in a cluster those with visitors who are gone.
     bot_rooms: HashMap<RoomId, Arc<Room>>,
     /// The number of rooms of each visitor.
     visitors: HashMap<VisitorId, u32>,
@@ -40,6 +48,8 @@ pub(super) struct Table {
     closed_limit: usize,
     /// Samples of closed rooms beyond that.
     dropped: usize,
+    /// The visitors of all nodes, where the hub is one of several.
+    pub clustered: Option<Box<Clustered>>,
 }
 
 /// The counts that the table stores, for a recount.
@@ -69,12 +79,28 @@ impl Table {
             closed: HashMap::new(),
             closed_limit,
             dropped: 0,
+            clustered: None,
         }
     }
 
     /// Distinct visitors.
     pub(super) fn visitor_count(&self) -> usize {
+        self.clustered.as_ref().map_or(self.visitors.len(), |clustered| clustered.people())
+    }
+
+    /// Distinct visitors of this node.
+    pub(super) fn own_visitor_count(&self) -> usize {
         self.visitors.len()
+    }
+
+    /// Rooms that are limited: those with visitors of this node.
+    pub(super) fn own_room_count(&self) -> usize {
+        self.clustered.as_ref().map_or(self.rooms.len(), |clustered| clustered.own_rooms)
+    }
+
+    /// Whether visitors of this node are in this room.
+    pub(super) fn is_own_room(&self, room: &Room) -> bool {
+        self.clustered.is_none() || room.has_own()
     }
 
     /// The number of rooms of a visitor.
@@ -107,9 +133,26 @@ impl Table {
         now: Duration,
         update: impl FnOnce(&mut RoomState) -> OccupancyChange,
     ) -> Snapshot {
+        self.update_room_since(room, visitor, now, None, update)
+    }
+
+    /// The same for a visitor who is held since `since`, as other nodes know it, and not since now.
+    pub(super) fn update_room_since(
+        &mut self,
+        room: &Arc<Room>,
+        visitor: &VisitorId,
+        now: Duration,
+        since: Option<Stamp>,
+        update: impl FnOnce(&mut RoomState) -> OccupancyChange,
+    ) -> Snapshot {
+        let clustered = self.clustered.as_deref_mut();
+        let mut person = None;
         let ((before, change, after), snapshot) = room.update(now, |state| {
             let before = state.deadline_of(visitor);
-            let change = update(state);
+            let mut change = update(state);
+            if let Some(clustered) = clustered {
+                (change, person) = clustered.follow(state, room.id(), visitor, since, (change, now));
+            }
             (before, change, state.deadline_of(visitor))
         });
         if before != after {
@@ -119,6 +162,9 @@ impl Table {
             OccupancyChange::Unchanged => {}
             OccupancyChange::Entered => self.add_visitor(visitor, now),
             OccupancyChange::Left => self.remove_visitor(visitor, room, now),
+        }
+        if let Some((person, step)) = person {
+            self.count_person(person, &step, false, now);
         }
         snapshot
     }
@@ -147,7 +193,7 @@ impl Table {
     fn close_room(&mut self, room: &Arc<Room>, now: Duration) {
         self.rooms.remove(room.id());
         self.store_closed(room.id(), room.take_sample(now));
-        if room.has_subscribers() {
+        if room.has_subscribers() || room.has_entries() {
             self.bot_rooms.insert(room.id().clone(), Arc::clone(room));
         }
     }
@@ -159,6 +205,7 @@ impl Table {
             // Another bot may have left before, and a new room may have this name.
             && Arc::ptr_eq(entry.get(), room)
             && !room.has_subscribers()
+            && !room.has_entries()
         {
             entry.remove();
         }
@@ -166,7 +213,7 @@ impl Table {
 
     /// Returns all samples until `now`, and starts the next ones.
     pub(super) fn take_samples(&mut self, now: Duration) -> Samples {
-        let mut total = self.accounting.take_sample(now, count(&self.visitors), []);
+        let mut total = self.accounting.take_sample(now, self.count(), []);
         let mut closed = std::mem::take(&mut self.closed);
         let mut rooms = Vec::with_capacity(self.rooms.len() + closed.len());
         for room in self.rooms.iter() {
@@ -236,10 +283,14 @@ impl Table {
     }
 
     fn change_visitors(&mut self, now: Duration, change: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
-        let before = count(&self.visitors);
+        let before = self.count();
         self.accounting.advance(now, before, []);
         change(&mut self.visitors);
-        self.accounting.record_change(before, count(&self.visitors));
+        self.accounting.record_change(before, self.count());
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.visitor_count()).unwrap_or(u32::MAX)
     }
 
     /// Stores the sample of a closed room for the next samples.
@@ -254,8 +305,154 @@ impl Table {
     }
 }
 
-fn count(visitors: &HashMap<VisitorId, u32>) -> u32 {
-    u32::try_from(visitors.len()).unwrap_or(u32::MAX)
+/// What other nodes do. Without a cluster nothing of this is called.
+impl Table {
+    /// Applies a change of another node's share. With `is_replay` it is a part of a whole share: a person who enters was
+    /// present before, and has not joined. `create` creates a room.
+    pub(super) fn apply(
+        &mut self,
+        slot: Slot,
+        change: Change,
+        is_replay: bool,
+        now: Duration,
+        create: impl FnOnce(&RoomId) -> Room,
+    ) {
+        let Change { room: id, person, entry } = change;
+        let found = self.rooms.get(&id).or_else(|| self.bot_rooms.get(&id)).cloned();
+        let room = match (found, &entry) {
+            (Some(room), _) => room,
+            (None, None) => return,
+            (None, Some(_)) => {
+                let room = Arc::new(create(&id));
+                self.bot_rooms.insert(id, Arc::clone(&room));
+                room
+            }
+        };
+        let is_admitted =
+            entry.is_none() || self.clustered.as_mut().is_some_and(|clustered| clustered.admit(slot));
+        if is_admitted {
+            self.update_person(&room, slot, person, is_replay, now, |union| match entry {
+                Some(mut entry) => {
+                    entry.slot = slot;
+                    union.put(person, entry, is_replay)
+                }
+                None => union.remove(person, slot),
+            });
+        }
+        self.settle(&room, now);
+    }
+
+    /// Holds a person of a share whose node is not heard any more.
+    pub(super) fn lose(
+        &mut self,
+        room: &Arc<Room>,
+        slot: Slot,
+        person: PersonKey,
+        lost: HeldSince,
+        now: Duration,
+    ) {
+        self.update_person(room, slot, person, false, now, |union| union.lose(person, slot, lost));
+    }
+
+    /// Ends a person of such a share, if their hold has ended. Returns when it ends otherwise.
+    pub(super) fn sweep(
+        &mut self,
+        room: &Arc<Room>,
+        slot: Slot,
+        person: PersonKey,
+        now: Duration,
+    ) -> Option<u64> {
+        let mut next = None;
+        self.update_person(room, slot, person, false, now, |union| {
+            let (step, until) = union.sweep(person, slot, millis(now));
+            next = until;
+            step
+        });
+        self.settle(room, now);
+        next
+    }
+
+    /// Removes a person of a share that is not needed any more.
+    pub(super) fn drop_person(&mut self, room: &Arc<Room>, slot: Slot, person: PersonKey, now: Duration) {
+        self.update_person(room, slot, person, true, now, |union| union.remove(person, slot));
+        self.settle(room, now);
+    }
+
+    /// Forgets the visitors who are gone for long enough. While a peer is missing, it is not known what it has seen.
+    pub(super) fn forget_gone(&mut self, has_missing: bool, now: Duration) {
+        for _ in 0..FORGET_CHUNK {
+            let Some(clustered) = self.clustered.as_deref_mut() else { return };
+            let may_forget = !has_missing || clustered.remembers_too_many();
+            let Some((room, visitor)) = clustered.pop_gone(now) else { return };
+            let Some(room) = self.rooms.get(&room).or_else(|| self.bot_rooms.get(&room)).cloned() else {
+                continue;
+            };
+            room.update_elsewhere(now, false, |state| {
+                clustered.forget(state, room.id(), &visitor, may_forget, now);
+            });
+            self.settle(&room, now);
+        }
+    }
+
+    /// All rooms, those without visitors included, in no order.
+    pub(super) fn all_rooms(&self) -> Vec<Arc<Room>> {
+        self.rooms.iter().chain(self.bot_rooms.values()).cloned().collect()
+    }
+
+    /// Applies a change of a person in a share. A visitor of this node takes over what follows from it.
+    fn update_person(
+        &mut self,
+        room: &Arc<Room>,
+        slot: Slot,
+        person: PersonKey,
+        is_replay: bool,
+        now: Duration,
+        update: impl FnOnce(&mut RoomUnion) -> Step,
+    ) {
+        let (step, own) = room.update_elsewhere(now, is_replay, |state| {
+            let Some(union) = state.union.as_deref_mut() else { return (Step::default(), None) };
+            let step = update(union);
+            let own = union.own(person).filter(|own| own.entry.gone().is_none());
+            (step, own.map(|own| own.visitor.clone()))
+        });
+        if let Some(clustered) = &mut self.clustered {
+            clustered.applied(slot, &step);
+        }
+        self.count_person(person, &step, is_replay, now);
+        if let Some(visitor) = own {
+            self.update_room(room, &visitor, now, |_| OccupancyChange::Unchanged);
+        }
+    }
+
+    /// Counts a person who has entered or left a room.
+    fn count_person(&mut self, person: PersonKey, step: &Step, is_replay: bool, now: Duration) {
+        if step.before.counts == step.after.counts {
+            return;
+        }
+        let before = self.count();
+        self.accounting.advance(now, before, []);
+        if let Some(clustered) = &mut self.clustered {
+            clustered.count(person, step);
+        }
+        let after = self.count();
+        self.accounting.record_change(if is_replay { after } else { before }, after);
+    }
+
+    /// Puts a room where it belongs: among those with visitors, or those without, or nowhere.
+    fn settle(&mut self, room: &Arc<Room>, now: Duration) {
+        let is_open = self.rooms.get(room.id()).is_some();
+        match (is_open, room.is_empty()) {
+            (true, true) => self.close_room(room, now),
+            (false, false) => {
+                self.bot_rooms.remove(room.id());
+                self.rooms.get_or_insert_with(room.id(), || Arc::clone(room));
+            }
+            (false, true) if !room.has_subscribers() && !room.has_entries() => {
+                self.bot_rooms.remove(room.id());
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ impl HoldStore {
         let Ok(reason) = saved.reason.parse::<HoldReason>() else { return false };
         // If the wall clock was set back, the saved deadline is too late.
         let left = |until: Time, latest: Time, reason| {
-            let stopped = saved.stopped_at.unwrap_or(wall);
+            // In a cluster the time counts: other nodes have ended these holds when it was over.
+            let stopped = saved.stopped_at.filter(|_| !self.registry.is_clustered()).unwrap_or(wall);
             between(stopped, until).min(between(wall, latest)).min(self.max_length(reason))
         };
         let sit = saved.sit_until.map(|until| {
@@ -82,7 +83,11 @@ impl HoldStore {
                 .or_insert(saved.latest);
         }
         let mood = saved.mood.as_ref().and_then(|name| self.registry.vocabulary().find(name));
-        !hold.has_expired(now) && self.registry.add_held(&saved.room, &saved.visitor, mood, hold, sit).is_ok()
+        // A join on another node since then has ended the hold. After a crash the earliest moment is taken.
+        let begun = || saved.held_until.minus(millis(self.max_length(reason)));
+        let since = Some(saved.stopped_at.unwrap_or_else(begun));
+        let restore = || self.registry.restore(&saved.room, &saved.visitor, mood, (hold, sit), since);
+        !hold.has_expired(now) && restore().is_ok()
     }
 
     /// Ends expired holds and saves the others, now and at each interval, if they have changed since version `saved`. Runs
@@ -182,6 +187,7 @@ impl HoldStore {
             HoldReason::Grace => self.leave_grace,
             HoldReason::Restart => self.seat_hold,
             HoldReason::Sit => self.sit_limit,
+            HoldReason::PeerLost => Duration::ZERO, // only of visitors of other nodes, which are not saved
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::auth::{BadKeys, ShortToken};
 use crate::cluster::BadCluster;
+use crate::cluster::node::Running;
 use crate::config::Config;
 use crate::history::store::{DatabaseLock, OpenError};
 use crate::http::routes::{private_router, router};
@@ -71,6 +72,7 @@ pub struct Server {
     /// At the private address for metrics, if there is one.
     metrics: Option<TcpListener>,
     holds: Arc<HoldStore>,
+    node: Option<Running>,
     flush: JoinHandle<()>,
     maintenance: JoinHandle<()>,
     background: AbortOnDropHandle<()>,

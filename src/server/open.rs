@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
@@ -17,7 +18,9 @@ use super::holds::HoldStore;
 use super::mount::Mount;
 use super::{ServeError, Server};
 use crate::auth::{AdminToken, PublicUrl};
-use crate::cluster::Cluster;
+use crate::cluster::metrics::ClusterMetrics;
+use crate::cluster::transport::INCOMING_LIMIT;
+use crate::cluster::{self, Cluster, ClusterStatus, node};
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
@@ -36,6 +39,7 @@ use crate::http::routes::router;
 use crate::http::state::{
     App, EventsState, LiveState, MiddlewareState, OperateState, PagesState, PersonalDataState, StatsState,
 };
+use crate::presence::share::ClusterKey;
 use crate::presence::{CoverageSource, Feed, Registry};
 use crate::quota::{Quota, Sharing};
 use crate::session::{SampleIds, SessionContext, WatchClocks};
@@ -68,10 +72,22 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let props = http.public_props.and(&history.rollup_props);
     let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
 
-    let registry = Registry::new(presence.clone(), clock.clone(), metrics.presence.clone());
+    let key = http.admin_token.as_ref().filter(|_| cluster.is_on());
+    let key = key.map(|token| ClusterKey::derive(token, &cluster.name));
+    let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let holds = hold_store(&registry, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
+    let node = session.node.clone();
+    let (incoming, received) = mpsc::channel(INCOMING_LIMIT);
+    let cluster_name = cluster.name.clone();
+    let cluster = match cluster.is_on() {
+        true => {
+            let transport = cluster::connect(&cluster, &node, incoming, &panics).await?;
+            Some(Cluster::new(transport, ClusterStatus::at_start(cluster_name, node.clone())))
+        }
+        false => None,
+    };
     let context = Arc::new(SessionContext {
         registry: Arc::clone(&registry),
         journal: history.journal,
@@ -83,7 +99,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         rejections,
         panics: panics.clone(),
         leave_grace: presence.leave_grace,
-        cluster: None,
+        cluster: cluster.clone(),
     });
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let background = Background {
@@ -97,6 +113,18 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         flush_interval,
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
+    let node = cluster.map(|cluster| {
+        let parts = node::Parts {
+            cluster,
+            node,
+            registry: Arc::clone(&registry),
+            clock: clock.clone(),
+            incoming: received,
+            metrics: metrics.http.register_more(ClusterMetrics::register),
+            seat_hold: presence.seat_hold,
+        };
+        node::start(&panics, parts)
+    });
 
     let accept = accept_config(&transport, &http, &sockets, &metrics);
     let admin_token = admin_token.unwrap_or_else(make_admin_token);
@@ -141,6 +169,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let mount = Mount::new(router(app.clone()));
     let History { flush, maintenance, stats_refresh, lock, .. } = history;
     Ok(Server {
+        node,
         app,
         accept,
         mount,

@@ -29,7 +29,9 @@ const DEADLINE: Duration = Duration::from_millis(9_500);
 /// Ends the hub in order, and its connections, where they are its own.
 /// Errors: the last flush did not succeed in time.
 pub(super) async fn shut_down(server: Server, acceptors: Vec<Acceptor>) -> Result<(), ServeError> {
-    let Server { app, mount, holds, flush, maintenance, background, stats_refresh, lock: _lock, .. } = server;
+    let Server {
+        app, mount, holds, node, flush, maintenance, background, stats_refresh, lock: _lock, ..
+    } = server;
     let signalled = Instant::now();
     let live = &app.live;
     if !holds.seat_hold.is_zero() {
@@ -49,6 +51,9 @@ pub(super) async fn shut_down(server: Server, acceptors: Vec<Acceptor>) -> Resul
     drop(stats_refresh);
     samples::take(&live.context);
     let present = holds.at_stop();
+    if let Some(node) = node {
+        node.leave().await;
+    }
 
     // The journal ends with its last handle, and the flush task with the journal. The maintenance task ends with its last
     // handle too, and drops what it does.

@@ -35,6 +35,7 @@ mod layers;
 mod leaving;
 mod lifecycle;
 mod limits;
+mod nodes;
 mod origins;
 mod presence_samples;
 mod private_port;

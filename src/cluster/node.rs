@@ -1,0 +1,345 @@
+//! The node task: publishes this node's share, applies those of the others, and notices who is silent.
+//!
+//! One task for each hub. It never waits for the transport: what cannot be sent is dropped, and the next digest makes the
+//! peers ask for what they miss. Only passes over all rooms let other tasks run in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use super::metrics::ClusterMetrics;
+use super::outgoing::Messages;
+use super::peers::{Action, Moment, Peers, SILENCE_MS};
+use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState};
+use super::transport::{Incoming, Sent, Transport};
+use super::update::{Frame, MOST_CHANGES, Update};
+use super::{Cluster, visitors};
+use crate::panics::Panics;
+use crate::presence::Registry;
+use crate::protocol::Time;
+use crate::time::{Clock, millis};
+
+/// The least time between two deltas.
+const BATCH: Duration = Duration::from_millis(40);
+
+/// The time between two digests.
+const DIGEST: Duration = Duration::from_secs(1);
+
+/// The time between two looks at what has become silent, or has ended.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The least time between two answers with the whole share. One answer serves all nodes that ask.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// How long the goodbye may take to leave this process.
+const BYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The time between two log lines about messages that cannot be read.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What the node task is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The handle that others have.
+    pub cluster: Cluster,
+    /// The name of this node.
+    pub node: String,
+    /// The visitors of this node and of the others.
+    pub registry: Arc<Registry>,
+    /// The clock.
+    pub clock: Clock,
+    /// Messages of all nodes.
+    pub incoming: mpsc::Receiver<Incoming>,
+    /// Counters.
+    pub metrics: ClusterMetrics,
+    /// How long other nodes hold the visitors of this one after its goodbye.
+    pub seat_hold: Duration,
+}
+
+/// The node task, and how to end it. Dropping it ends the node without a goodbye.
+#[derive(Debug)]
+pub(crate) struct Running {
+    bye: oneshot::Sender<oneshot::Sender<()>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    /// Says goodbye, and ends the task.
+    pub(crate) async fn leave(self) {
+        let (done, is_done) = oneshot::channel();
+        if self.bye.send(done).is_ok() {
+            let _ = is_done.await; // no error that matters: the task has ended
+        }
+    }
+}
+
+/// Starts the node task.
+pub(crate) fn start(panics: &Panics, parts: Parts) -> Running {
+    let (bye, said) = oneshot::channel();
+    Running { bye, _task: AbortOnDropHandle::new(panics.spawn(run(parts, said))) }
+}
+
+/// The state of the node task.
+#[derive(Debug)]
+struct Node {
+    cluster: Cluster,
+    node: String,
+    registry: Arc<Registry>,
+    clock: Clock,
+    transport: Arc<dyn Transport>,
+    metrics: ClusterMetrics,
+    peers: Peers,
+    messages: Messages,
+    started: Time,
+    /// When the last delta was published.
+    published: Option<Instant>,
+    /// When the last answer was published, and whether another one is asked for.
+    answered: Option<Instant>,
+    is_asked: bool,
+    /// When the transport was asked to reconnect.
+    reconnected: Option<Instant>,
+    logged: Option<Instant>,
+    gaps: u64,
+    was_alone: bool,
+}
+
+/// Runs the node until its goodbye, which it answers.
+async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
+    let Parts { cluster, node, registry, clock, mut incoming, metrics, seat_hold } = parts;
+    let started = clock.wall();
+    // Runs of a node are ordered by their start.
+    let incarnation = started.millis();
+    let messages = Messages::new(node.clone(), incarnation, started, registry.vocabulary().clone());
+    let peers = Peers::new(node.clone(), incarnation, millis(clock.elapsed()));
+    let transport = Arc::clone(cluster.transport());
+    let changed = registry.share_changed();
+    let mut state = Node {
+        cluster,
+        node,
+        registry,
+        clock,
+        transport,
+        metrics,
+        peers,
+        messages,
+        started,
+        published: None,
+        answered: None,
+        is_asked: false,
+        reconnected: None,
+        logged: None,
+        gaps: 0,
+        was_alone: true,
+    };
+    let (mut ticks, mut digests) = (interval(TICK), interval(DIGEST));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    digests.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut flush_at: Option<Instant> = None;
+    let done = loop {
+        let next = flush_at.unwrap_or_else(Instant::now);
+        tokio::select! {
+            biased;
+            done = &mut bye => match done {
+                Ok(done) => break done,
+                Err(_) => return, // the hub stops at once
+            },
+            () = sleep_until(next), if flush_at.is_some() => {
+                flush_at = None;
+                state.publish_changes();
+            }
+            () = changed.notified(), if flush_at.is_none() => {
+                let earliest = state.published.map_or_else(Instant::now, |published| published + BATCH);
+                flush_at = Some(earliest);
+            }
+            _ = digests.tick() => state.publish_digest(),
+            _ = ticks.tick() => state.tick().await,
+            received = incoming.recv() => match received {
+                Some(received) => state.receive(received).await,
+                None => return, // the transport is closed
+            },
+        }
+    };
+    state.say_bye(seat_hold).await;
+    let _ = done.send(()); // the shutdown may not wait any more
+}
+
+impl Node {
+    fn moment(&self) -> Moment {
+        Moment { now: millis(self.clock.elapsed()), wall: self.clock.wall() }
+    }
+
+    fn publish(&self, message: Bytes) {
+        if self.transport.publish(message) == Sent::Dropped {
+            self.metrics.dropped.increment(1);
+        }
+    }
+
+    /// Publishes the changes of the share, if there are any.
+    fn publish_changes(&mut self) {
+        let Some(outgoing) = self.registry.take_outgoing() else { return };
+        let Moment { now, wall } = self.moment();
+        let messages = self.messages.deltas(outgoing, now, wall);
+        if !messages.is_empty() {
+            self.published = Some(Instant::now());
+        }
+        messages.into_iter().for_each(|message| self.publish(message));
+    }
+
+    fn publish_digest(&mut self) {
+        self.publish_changes();
+        let Moment { now, wall } = self.moment();
+        self.publish(self.messages.digest(self.peers.heard(), now, wall));
+        self.show_status();
+    }
+
+    async fn receive(&mut self, incoming: Incoming) {
+        let bytes = match incoming {
+            Incoming::Published(bytes) => bytes,
+            Incoming::Request(question, answer) => {
+                if let Some(found) = visitors::answer(&self.registry, &question) {
+                    let _ = answer.send(found); // the other node may not wait any more
+                }
+                return;
+            }
+        };
+        let moment = self.moment();
+        let frame = Frame { moods: self.registry.vocabulary(), now: moment.now, wall: moment.wall };
+        let update = match Update::decode(&bytes, frame) {
+            Ok(update) => update,
+            Err(bad) => return self.note_unreadable(&bad.to_string()),
+        };
+        self.registry.observe(update.from.stamp);
+        let node = update.from.node.clone();
+        let registry = Arc::clone(&self.registry);
+        let actions = self.peers.receive(update, moment, |slot| registry.sum_of(slot));
+        let applies = actions.iter().any(|action| matches!(action, Action::Apply { is_replay: false, .. }));
+        self.apply(actions).await;
+        if applies && let Some(lag) = self.peers.lag_of(&node) {
+            let applied = self.moment().now.saturating_sub(moment.now);
+            self.metrics.agreement.record(Duration::from_millis(lag + applied).as_secs_f64());
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = self.moment().now;
+        let actions = self.peers.tick(now);
+        self.apply(actions).await;
+        self.registry.forget_gone(self.peers.has_missing());
+        let may_answer = self.answered.is_none_or(|answered| answered.elapsed() >= ANSWER);
+        if self.is_asked && may_answer {
+            self.publish_share().await;
+        }
+        if self.peers.take_namesake() {
+            error!(
+                node = self.node,
+                "another node has the name of this one: set NODE to another name on one of them"
+            );
+        }
+        self.note_alone(now);
+    }
+
+    async fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Apply { slot, changes, is_replay } => {
+                    self.registry.apply_changes(slot, changes, is_replay).await;
+                }
+                Action::Lose(slot, lost) => self.registry.lose_share(slot, lost).await,
+                Action::Sweep(slot) => {
+                    let next = self.registry.sweep_share(slot).await;
+                    self.peers.swept(slot, next);
+                }
+                Action::Drop(slot) => self.registry.drop_share(slot).await,
+                Action::Ask { node, incarnation } => {
+                    let Moment { now, wall } = self.moment();
+                    self.publish(self.messages.ask(node, incarnation, now, wall));
+                }
+                Action::Answer => self.is_asked = true,
+            }
+        }
+    }
+
+    /// Publishes the whole share. Deltas that come in between are later than it.
+    async fn publish_share(&mut self) {
+        (self.is_asked, self.answered) = (false, Some(Instant::now()));
+        self.publish_changes();
+        let mut parts = Vec::new();
+        // An entry may be newer than the last delta: the next delta has it too.
+        self.registry.publish_share(MOST_CHANGES, |part| parts.push(part)).await;
+        let (count, mut index) = (parts.len(), 0_u32);
+        for part in parts {
+            let Moment { now, wall } = self.moment();
+            let is_last = index as usize + 1 == count;
+            self.publish(self.messages.part(index, is_last, part, now, wall));
+            index += 1;
+        }
+    }
+
+    fn note_unreadable(&mut self, reason: &str) {
+        self.metrics.unreadable.increment(1);
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+            self.logged = Some(Instant::now());
+            warn!(reason, "a message of another node cannot be read: do all nodes have the same version?");
+        }
+    }
+
+    /// Makes another connection where this node does not hear itself.
+    fn note_alone(&mut self, now: u64) {
+        let is_alone = self.peers.is_alone(now);
+        if is_alone != std::mem::replace(&mut self.was_alone, is_alone) {
+            if is_alone {
+                warn!("this node does not hear its own messages: it is alone, and connects again");
+            } else {
+                info!(node = self.node, "connected to the cluster");
+            }
+            self.show_status();
+        }
+        let is_due = self.reconnected.is_none_or(|at| millis(at.elapsed()) >= SILENCE_MS);
+        if is_alone && is_due && self.peers.unheard_ms(now) >= SILENCE_MS {
+            self.reconnected = Some(Instant::now());
+            self.transport.reconnect();
+        }
+    }
+
+    fn show_status(&mut self) {
+        let now = self.moment().now;
+        let (people, sockets) = self.messages.counts();
+        let own = NodeStatus {
+            name: self.node.clone(),
+            is_self: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.started,
+            people,
+            sockets,
+            heard_ms: self.peers.unheard_ms(now),
+            lag_ms: 0,
+            skew_ms: 0,
+            state: NodeState::Live,
+        };
+        let mut nodes: Vec<_> = self.peers.statuses(now).chain([own]).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let status = ClusterStatus {
+            cluster: self.cluster.status().cluster,
+            node: self.node.clone(),
+            own: if self.peers.is_alone(now) { OwnState::Alone } else { OwnState::Ok },
+            nodes,
+            refused: self.registry.refused_entries(),
+        };
+        self.metrics.show(&status);
+        let gaps = self.peers.gaps();
+        self.metrics.gaps.increment(gaps - std::mem::replace(&mut self.gaps, gaps));
+        self.cluster.set_status(status);
+    }
+
+    async fn say_bye(&mut self, seat_hold: Duration) {
+        self.publish_changes();
+        let Moment { now, wall } = self.moment();
+        self.publish(self.messages.bye(millis(seat_hold), now, wall));
+        let _ = timeout(BYE_TIMEOUT, self.transport.flush()).await;
+    }
+}

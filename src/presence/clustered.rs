@@ -1,0 +1,284 @@
+//! What the table has more where the hub is one of several nodes: the persons of all nodes, and the changes of this
+//! node's share that are not published yet.
+//!
+//! The registry's lock guards it. Without a cluster there is none of it.
+
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::own_share::Now;
+use super::share::{Change, ClusterKey, Entry, PersonKey, ShareSum, Slot};
+use super::stamp::{Stamp, StampClock};
+use super::state::{OccupancyChange, RoomState};
+use super::union::Step;
+use crate::protocol::{RoomId, Time, VisitorId};
+use crate::time::{Clock, millis};
+
+/// How long a node remembers at least that a visitor is gone: longer than a message with an earlier hold may take.
+const REMEMBER: Duration = Duration::from_mins(1);
+
+/// The most visitors who are gone that a node remembers beyond that.
+const MOST_REMEMBERED: usize = 131_072;
+
+/// The memory of an entry of another node, in bytes, without that of its room.
+const ENTRY_BYTES: u64 = 120;
+
+/// The table's part of a cluster.
+#[derive(Debug)]
+pub(super) struct Clustered {
+    key: ClusterKey,
+    wall: Clock,
+    stamps: StampClock,
+    /// In how many rooms each person counts.
+    people: HashMap<PersonKey, u32>,
+    /// Rooms with visitors of this node, which are limited.
+    pub own_rooms: usize,
+    /// What this node's share adds up to.
+    own: ShareSum,
+    /// Entries that have changed since they were published last.
+    pending: HashMap<(RoomId, PersonKey), Option<Entry>>,
+    /// Notified when there are some.
+    changed: Arc<Notify>,
+    /// Visitors who are gone, in the order in which they may be forgotten.
+    gone: VecDeque<Gone>,
+    shares: HashMap<Slot, RemoteShare>,
+    /// The most bytes of entries of other nodes.
+    limit: u64,
+    /// Entries of other nodes that were refused because of it.
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Gone {
+    due: Duration,
+    room: RoomId,
+    visitor: VisitorId,
+}
+
+/// The share of another node, as far as it is applied.
+#[derive(Debug, Default)]
+struct RemoteShare {
+    sum: ShareSum,
+    is_incomplete: bool,
+}
+
+/// What a node publishes of its share.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The changes since the last time.
+    pub changes: Vec<Change>,
+    /// What the share adds up to after them.
+    pub sum: ShareSum,
+    /// A stamp later than all of them.
+    pub stamp: Stamp,
+    /// Distinct visitors of this node.
+    pub people: usize,
+    /// Their open room sockets.
+    pub sockets: usize,
+}
+
+impl Clustered {
+    pub(super) fn new(key: ClusterKey, wall: Clock, limit: u64) -> Self {
+        Self {
+            key,
+            wall,
+            stamps: StampClock::default(),
+            people: HashMap::new(),
+            own_rooms: 0,
+            own: ShareSum::default(),
+            pending: HashMap::new(),
+            changed: Arc::default(),
+            gone: VecDeque::new(),
+            shares: HashMap::new(),
+            limit,
+            refused: 0,
+        }
+    }
+
+    /// Distinct persons over all nodes.
+    pub(super) fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Notified when this node's share has changed.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// The key by which other nodes know a visitor.
+    pub(super) fn person(&self, visitor: &VisitorId) -> PersonKey {
+        self.key.person(visitor)
+    }
+
+    /// Makes later stamps later than this one.
+    pub(super) fn observe(&mut self, stamp: Stamp) {
+        self.stamps.observe(stamp, self.wall.wall());
+    }
+
+    /// The clocks of a step at `now`.
+    pub(super) fn now(&mut self, now: Duration) -> Now {
+        let stamp = self.stamps.tick(self.wall.wall());
+        Now { stamp, elapsed: millis(now), instant: Instant::now() }
+    }
+
+    /// The stamp from which on visitors of the run before are held, who were so since this wall time.
+    pub(super) fn since(&self, time: Time) -> Stamp {
+        Stamp::at(time.min(self.wall.wall()))
+    }
+
+    /// Follows a step of a visitor of this node, which was `change` for the visitors of this node. Returns what it is with
+    /// what follows from it, and what it did to the person.
+    pub(super) fn follow(
+        &mut self,
+        state: &mut RoomState,
+        room: &RoomId,
+        visitor: &VisitorId,
+        since: Option<Stamp>,
+        (change, now): (OccupancyChange, Duration),
+    ) -> (OccupancyChange, Option<(PersonKey, Step)>) {
+        let (person, at) = (self.person(visitor), self.now(now));
+        let mut change = change;
+        let mut step = state.sync(visitor, person, since, &at);
+        if state.union.as_ref().is_some_and(|union| union.is_elsewhere(person)) {
+            change = then(change, state.reconcile(visitor, person, &at));
+            let next = state.sync(visitor, person, None, &at);
+            step = match (step, next) {
+                (Some(step), Some(next)) => Some(step.then(next)),
+                (step, next) => next.or(step),
+            };
+        }
+        if step.is_some() {
+            self.publish(state, room, visitor, person, now);
+        }
+        if let Some(step) = &step {
+            self.own.replace(step.old, step.new);
+        }
+        self.own_rooms = match (change, state.visitors.len()) {
+            (OccupancyChange::Entered, 1) => self.own_rooms + 1,
+            (OccupancyChange::Left, 0) => self.own_rooms.saturating_sub(1),
+            _ => self.own_rooms,
+        };
+        (change, step.map(|step| (person, step)))
+    }
+
+    /// Publishes the entry of a visitor of this node.
+    fn publish(
+        &mut self,
+        state: &RoomState,
+        room: &RoomId,
+        visitor: &VisitorId,
+        person: PersonKey,
+        now: Duration,
+    ) {
+        let entry = state.union.as_ref().and_then(|union| union.own(person)).map(|own| own.entry.clone());
+        if entry.as_ref().is_some_and(|entry| entry.gone().is_some()) {
+            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone() });
+        }
+        self.pending.insert((room.clone(), person), entry);
+        self.changed.notify_one();
+    }
+
+    /// Counts the rooms of a person. Returns whether they were in a room before, and are in one after.
+    pub(super) fn count(&mut self, person: PersonKey, step: &Step) {
+        match (step.before.counts, step.after.counts) {
+            (false, true) => *self.people.entry(person).or_default() += 1,
+            (true, false) => {
+                if let MapEntry::Occupied(mut rooms) = self.people.entry(person) {
+                    *rooms.get_mut() -= 1;
+                    if *rooms.get() == 0 {
+                        rooms.remove();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether one more entry of another node may be stored. If not, its share is incomplete.
+    pub(super) fn admit(&mut self, slot: Slot) -> bool {
+        let entries: u64 = self.shares.values().map(|share| share.sum.entries).sum();
+        let is_admitted = entries.saturating_mul(ENTRY_BYTES) < self.limit;
+        if !is_admitted {
+            self.refused += 1;
+            self.shares.entry(slot).or_default().is_incomplete = true;
+        }
+        is_admitted
+    }
+
+    /// Entries of other nodes that were refused.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Counts an entry of another node.
+    pub(super) fn applied(&mut self, slot: Slot, step: &Step) {
+        self.shares.entry(slot).or_default().sum.replace(step.old, step.new);
+    }
+
+    /// What a share adds up to; none where entries of it were refused.
+    pub(super) fn sum(&self, slot: Slot) -> Option<ShareSum> {
+        let share = self.shares.get(&slot);
+        share.map_or(Some(ShareSum::default()), |share| (!share.is_incomplete).then_some(share.sum))
+    }
+
+    /// The share is not needed any more.
+    pub(super) fn drop_share(&mut self, slot: Slot) {
+        self.shares.remove(&slot);
+    }
+
+    /// The changes that are not published yet. The caller publishes them.
+    pub(super) fn take(&mut self, people: usize, sockets: usize) -> Outgoing {
+        let changes = std::mem::take(&mut self.pending).into_iter();
+        let changes = changes.map(|((room, person), entry)| Change { room, person, entry });
+        let stamp = self.stamps.tick(self.wall.wall());
+        Outgoing { changes: changes.collect(), sum: self.own, stamp, people, sockets }
+    }
+
+    /// The next visitor who is gone for long enough.
+    pub(super) fn pop_gone(&mut self, now: Duration) -> Option<(RoomId, VisitorId)> {
+        self.gone.pop_front_if(|gone| gone.due <= now).map(|Gone { room, visitor, .. }| (room, visitor))
+    }
+
+    /// Whether more visitors are remembered than is needed without a missing peer.
+    pub(super) fn remembers_too_many(&self) -> bool {
+        self.gone.len() >= MOST_REMEMBERED
+    }
+
+    /// Forgets a visitor who is gone, if that is allowed, or remembers them for as long again.
+    pub(super) fn forget(
+        &mut self,
+        state: &mut RoomState,
+        room: &RoomId,
+        visitor: &VisitorId,
+        may_forget: bool,
+        now: Duration,
+    ) {
+        let person = self.person(visitor);
+        let Some(union) = state.union.as_deref_mut() else { return };
+        if union.own(person).is_none_or(|own| own.entry.gone().is_none()) {
+            return; // back again
+        }
+        if may_forget && union.may_forget(person) {
+            let step = union.put_own(person, visitor, None);
+            self.own.replace(step.old, step.new);
+            self.pending.insert((room.clone(), person), None);
+            self.changed.notify_one();
+        } else {
+            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone() });
+        }
+    }
+}
+
+/// A step of the visitors of this node, and what followed.
+fn then(first: OccupancyChange, second: OccupancyChange) -> OccupancyChange {
+    match (first, second) {
+        (OccupancyChange::Entered, OccupancyChange::Left) => OccupancyChange::Unchanged,
+        (first, OccupancyChange::Unchanged) => first,
+        (_, second) => second,
+    }
+}

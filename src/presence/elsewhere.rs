@@ -1,0 +1,146 @@
+//! The registry's face for a cluster: what to publish of this node's share, and what other nodes publish of theirs.
+//!
+//! It knows shares and no messages. Passes over all rooms run in chunks, with a yield after each, so that joins and
+//! leaves can run in between. Without a cluster nothing of this is called.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+use super::clustered::Outgoing;
+use super::registry::Registry;
+use super::room::Room;
+use super::share::{Change, HeldSince, PersonKey, ShareSum, Slot};
+use super::stamp::Stamp;
+use super::table::Table;
+use crate::sync::lock;
+
+/// Changes that are applied under one lock of the registry: about half a millisecond.
+const CHUNK: usize = 256;
+
+impl Registry {
+    /// Notified when this node's share has changed.
+    pub(crate) fn share_changed(&self) -> Arc<Notify> {
+        lock(&self.table).clustered.as_ref().map(|clustered| clustered.changed()).unwrap_or_default()
+    }
+
+    /// Takes the changes of this node's share since the last time. The caller publishes them.
+    pub(crate) fn take_outgoing(&self) -> Option<Outgoing> {
+        let mut table = lock(&self.table);
+        let (people, sockets) = (table.own_visitor_count(), table.sessions);
+        table.clustered.as_mut().map(|clustered| clustered.take(people, sockets))
+    }
+
+    /// Calls `publish` for each part of this node's share, with up to `most` entries or those of one room.
+    pub(crate) async fn publish_share(&self, most: usize, mut publish: impl FnMut(Vec<Change>)) {
+        let mut part = Vec::new();
+        let rooms = lock(&self.table).all_rooms();
+        for room in rooms {
+            let entries = room.own_entries().into_iter();
+            part.extend(entries.map(|(person, entry)| Change {
+                room: room.id().clone(),
+                person,
+                entry: Some(entry),
+            }));
+            while part.len() >= most {
+                let rest = part.split_off(most);
+                publish(std::mem::replace(&mut part, rest));
+                yield_now().await;
+            }
+        }
+        publish(part);
+    }
+
+    /// Makes this node's later stamps later than one of another node.
+    pub(crate) fn observe(&self, stamp: Stamp) {
+        if let Some(clustered) = &mut lock(&self.table).clustered {
+            clustered.observe(stamp);
+        }
+    }
+
+    /// What was applied of a share; none where some of it was refused.
+    pub(crate) fn sum_of(&self, slot: Slot) -> Option<ShareSum> {
+        lock(&self.table).clustered.as_ref().and_then(|clustered| clustered.sum(slot))
+    }
+
+    /// Entries of other nodes that were refused, since their memory is limited.
+    pub(crate) fn refused_entries(&self) -> u64 {
+        lock(&self.table).clustered.as_ref().map_or(0, |clustered| clustered.refused())
+    }
+
+    /// Applies changes of another node's share. With `is_replay` they are a part of a whole share.
+    pub(crate) async fn apply_changes(&self, slot: Slot, changes: Vec<Change>, is_replay: bool) {
+        let mut changes = changes.into_iter();
+        loop {
+            self.apply_some(slot, changes.by_ref().take(CHUNK), is_replay);
+            if changes.len() == 0 {
+                return;
+            }
+            yield_now().await;
+        }
+    }
+
+    fn apply_some(&self, slot: Slot, changes: impl Iterator<Item = Change>, is_replay: bool) {
+        let mut table = lock(&self.table);
+        let now = self.now();
+        for change in changes {
+            table.apply(slot, change, is_replay, now, |id| self.new_room(id, now));
+        }
+    }
+
+    /// Holds the visitors of a share whose node is not heard any more.
+    pub(crate) async fn lose_share(&self, slot: Slot, lost: HeldSince) {
+        self.for_share(slot, |table, room, person| table.lose(room, slot, person, lost, self.now())).await;
+    }
+
+    /// Removes the entries of such a share whose hold has ended, and returns when the next one ends.
+    pub(crate) async fn sweep_share(&self, slot: Slot) -> Option<u64> {
+        let mut next: Option<u64> = None;
+        self.for_share(slot, |table, room, person| {
+            let until = table.sweep(room, slot, person, self.now());
+            next = next.into_iter().chain(until).min();
+        })
+        .await;
+        if next.is_none() {
+            self.drop_empty(slot);
+        }
+        next
+    }
+
+    /// Removes a share.
+    pub(crate) async fn drop_share(&self, slot: Slot) {
+        self.for_share(slot, |table, room, person| table.drop_person(room, slot, person, self.now())).await;
+        self.drop_empty(slot);
+    }
+
+    /// Forgets visitors who are gone for long enough. While a peer is missing, it is not known what it has seen of them.
+    pub(crate) fn forget_gone(&self, has_missing: bool) {
+        lock(&self.table).forget_gone(has_missing, self.now());
+    }
+
+    fn drop_empty(&self, slot: Slot) {
+        if let Some(clustered) = &mut lock(&self.table).clustered {
+            clustered.drop_share(slot);
+        }
+    }
+
+    /// Calls `visit` for each person of a share. No changes of the share are applied meanwhile.
+    async fn for_share(&self, slot: Slot, mut visit: impl FnMut(&mut Table, &Arc<Room>, PersonKey)) {
+        let rooms = lock(&self.table).all_rooms();
+        for (number, room) in rooms.iter().enumerate() {
+            for persons in room.persons_of(slot).chunks(CHUNK) {
+                self.for_some(persons, |table, person| visit(table, room, person));
+                yield_now().await;
+            }
+            if number % CHUNK == CHUNK - 1 {
+                yield_now().await;
+            }
+        }
+    }
+
+    fn for_some(&self, persons: &[PersonKey], mut visit: impl FnMut(&mut Table, PersonKey)) {
+        let mut table = lock(&self.table);
+        persons.iter().for_each(|person| visit(&mut table, *person));
+    }
+}

@@ -9,13 +9,13 @@ const MAX = 30_000; // ms
  * Full jitter: the delay is random, from 0 to a limit that doubles with each failed attempt. Clients that lost the
  * hub at the same time therefore do not reconnect at the same time.
  */
-export function delay(attempts: number, random = Math.random): number {
-  return random() * Math.min(MAX, INITIAL * 2 ** attempts);
+export function delay(attempts: number): number {
+  return Math.random() * Math.min(MAX, INITIAL * 2 ** attempts);
 }
 
 /** Returns the milliseconds for which the hub asks with this close code not to reconnect to it. */
-export function requestedWait(code: number, random = Math.random): number {
-  if (code === 1012) return random() * 5_000; // the hub restarts
-  if (code === 1013) return MAX + random() * MAX; // the hub is overloaded
+export function requestedWait(code: number): number {
+  if (code === 1012) return Math.random() * 5_000; // the hub restarts
+  if (code === 1013) return MAX + Math.random() * MAX; // the hub is overloaded
   return 0;
 }

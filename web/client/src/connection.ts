@@ -2,253 +2,297 @@
  * The connection to the hub: one WebSocket at a time, with automatic reconnect, to the first of its addresses that
  * works.
  *
- * The only file that uses WebSocket. It decides when to connect and whether the path still works; its handler reads and
- * writes the messages.
+ * The only file that uses WebSocket. It decides when to connect, with which token, and when to ask whether the path
+ * still works, because a browser does not show a page the pings of the WebSocket protocol. Any message is a sign of
+ * life. Its handler reads and writes the messages.
  */
 
-import type { RoomError, RoomState } from "./api.js";
+import type { RoomError, RoomState, TokenOption } from "./api.js";
 import { delay, requestedWait } from "./backoff.js";
-import { Liveness } from "./liveness.js";
+import type { HubClock } from "./hub-clock.js";
 import type { HubMessage } from "./messages.js";
 import { whyRefused } from "./refusal.js";
+import { createTimer } from "./timer.js";
+import type { TokenSource } from "./token.js";
 
 /** After a connection of this length (ms), the backoff starts again at its shortest delay. */
 const STABLE_AFTER = 10_000;
 
-/** Limit (ms) of an attempt, from the socket to the welcome. */
-const TIMEOUT = 20_000;
+/** Limit (ms) of an attempt, from the token to the welcome. */
+const TIMEOUT = 30_000;
 
-/** A wake replaces an attempt that is older than this (ms). */
-const OLD_ATTEMPT = 10_000;
+/** Silence (ms) after which the client sends a ping to a hub that does not say when. */
+const PING_AFTER = 60_000;
+
+/** Interval (ms) of the checks of the path. */
+const TICK = 1_000;
+
+/** A check that is late by more than this (ms) means that the page or the device slept. */
+const LATE = 5_000;
+
+/** Within this time (ms) the hub must answer a ping. */
+const ANSWER = 3_000;
+
+/** Messages that come sooner (ms) after a wake may have waited in the browser, so only an answer counts. */
+const STALE = 500;
+
+/** The hub's clock is compared at least once in this many ping intervals. */
+const COMPARE_AFTER = 10;
 
 /** Close code of a lost connection. Unlike 1000 it starts the hub's leave grace, and does not end a sit. */
 const LOST = 4000;
 
-export interface Target {
-  url: URL;
-  protocols: string[];
-  token: string | undefined;
-}
-
 export interface Handler {
-  /** Returns what to connect to. Called before each attempt with the address to try. */
-  prepare(address: string): Promise<Target>;
-  onState(state: RoomState): void;
-  /**
-   * Handles a message. The first one of each socket is the welcome; after it the state becomes "open". `sentAt` is when
-   * that was sent which the message answers, by the monotonic clock.
-   */
-  onMessage(message: HubMessage, sentAt: number | undefined): void;
+  /** Returns the subprotocols. Called before each attempt. */
+  prepare(): Promise<string[]>;
+  onState(state: RoomState, isJoined: boolean): void;
+  /** Handles a message. The first one of each socket is the welcome; after it the state becomes "open". */
+  onMessage(message: HubMessage): void;
   onError(error: RoomError): void;
-  /** The page or the device slept. */
-  onLate(): void;
-  /** The hub refused the upgrade: the state is "closed" until `reopen()`. */
-  onRefused(): void;
-  /** Whether a token that has ended can be replaced. */
-  canRenew(): boolean;
 }
 
-export class Connection {
-  /** Finds out whether the path to the hub works. */
-  readonly liveness: Liveness;
+export interface Connection {
+  /** Returns the address in use. */
+  address(): string;
+  /** Returns the milliseconds since the hub's last sign of life. */
+  age(): number;
+  /**
+   * Connects now, unless it is closed or the hub asked to wait. If it is connected, it checks the path, because the page
+   * may have slept; a hidden page does so when it is visible.
+   */
+  wake(): void;
+  send(message: object): void;
+  /** Connects with another token, or sends it. */
+  setToken(option: TokenOption | undefined): void;
+  /** Closes the socket as lost. Reconnects after the backoff delay, or at the next `wake()`. */
+  reset(): void;
+  /** Leaves: until the next `wake()`, or for good. */
+  leave(state: "waiting" | "closed"): void;
+}
 
-  #handler: Handler;
-  #addresses: readonly string[];
+/** `path` is the socket's, below an address. */
+export function createConnection(
+  addresses: readonly string[],
+  path: string,
+  clock: HubClock,
+  token: TokenSource,
+  { prepare, onState, onMessage, onError }: Handler,
+): Connection {
+  let state: RoomState | undefined;
+  /** Whether the state is "open" or "checking". */
+  let isJoined = false;
+  let socket: WebSocket | undefined;
   /** Index of the current address. */
-  #index = 0;
+  let index = 0;
   /** For each address, until when the hub asked not to connect, by the monotonic clock. */
-  #notBefore: number[] = [];
-  #state: RoomState | undefined;
-  #socket: WebSocket | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  const notBefore: number[] = [];
+  const timer = createTimer();
   /** Failed attempts in a row. */
-  #failures = 0;
-  #openedAt = 0;
-  /** When the attempt began, or its socket was created. */
-  #startedAt = 0;
-  /** When the pings were sent that the hub has not answered. */
-  #pings: number[] = [];
-  /** Number of the current attempt. A superseded attempt stops when its `prepare` is done. */
-  #attempt = 0;
+  let failures = 0;
+  /** When the socket was created, or after the welcome, when it came. */
+  let openedAt = 0;
+  /** Number of the current attempt. A superseded attempt stops at its next step. */
+  let attempt = 0;
+  /** When that was sent which the hub has not answered with its time. */
+  let pings: number[] = [];
+  /** When the last ping was sent, until there is a sign of life. */
+  let askedAt: number | undefined;
+  /** Whether it was sent after a wake. */
+  let woke = false;
+  /** Number of checks after which it sends a ping if it has heard nothing. */
+  let patience = 0;
+  /** Number of checks since the last message, and since the last answer. */
+  let quiet = 0;
+  let unanswered = 0;
+  /** When the last message came, and when the last check was, by the device's clock: it goes on in a sleep. */
+  let heardAt: number | undefined;
+  let tickedAt = 0;
+  let interval: ReturnType<typeof setInterval> | undefined;
 
-  constructor(addresses: readonly string[], handler: Handler) {
-    this.#addresses = addresses;
-    this.#handler = handler;
-    this.liveness = new Liveness({
-      ping: () => {
-        this.#pings.push(performance.now());
-        this.send('{"type":"ping"}');
-      },
-      onLate: () => handler.onLate(),
-      onDoubt: () => this.#setState("checking"),
-      onDead: () => this.#connect(),
-    });
-  }
+  const address = (): string => addresses[index]!;
+  const timeToWait = (): number => (notBefore[index] || 0) - performance.now();
+  const sendToken = (token: string): void => send({ type: "token", token });
 
-  /** The address in use. */
-  get address(): string {
-    return this.#addresses[this.#index]!;
-  }
-
-  get #isJoined(): boolean {
-    return this.#state === "open" || this.#state === "checking";
-  }
-
-  /** Connects now, unless it is connected or closed, or the hub asked to wait. */
-  connect(): void {
-    if (this.#isJoined || this.#state === "closed") return;
-    if (this.#state === "connecting" && performance.now() - this.#startedAt < OLD_ATTEMPT) return;
-    if (this.#timeToWait() <= 0) this.#connect();
-  }
-
-  /** Checks the path after a sleep of the page, or connects. */
-  wake(): void {
-    if (this.#isJoined) this.liveness.wake();
-    else this.connect();
-  }
-
-  /** Connects although the hub had refused the last token. */
-  reopen(): void {
-    if (this.#state === "closed") this.#connect();
-  }
-
-  send(text: string): void {
-    this.#socket?.send(text);
-  }
-
-  /** Closes the socket as lost. Reconnects after the backoff delay, or at the next `connect()`. */
-  reset(): void {
-    if (this.#state === "closed") return;
-    this.#discard(LOST);
-    this.#retry();
-  }
-
-  /** Leaves until the next `connect()`. */
-  pause(): void {
-    if (this.#state === "closed") return;
-    this.#discard(1000);
-    this.#setState("waiting");
-  }
-
-  /** Closes the connection for good. */
-  close(): void {
-    this.#discard(1000);
-    this.#setState("closed");
-  }
-
-  #connect(): void {
-    this.#discard(LOST);
-    this.#setState("connecting");
-    this.#startedAt = performance.now();
-    const attempt = this.#attempt;
-    this.#handler
-      .prepare(this.address)
-      .then((target) => {
-        if (attempt === this.#attempt) this.#open(target);
-      })
-      .catch((reason: unknown) => {
-        if (attempt !== this.#attempt) return;
-        this.#handler.onError({ code: "connect", message: String(reason) });
-        this.#retry();
-      });
-  }
-
-  #open(target: Target): void {
-    const socket = new WebSocket(target.url, target.protocols);
-    this.#socket = socket;
-    this.#startedAt = performance.now();
-    this.#pings = [];
-    this.#timer = setTimeout(() => this.#fail(), TIMEOUT);
-    socket.onmessage = ({ data }) => {
-      this.#receive(JSON.parse(data as string));
-    };
-    socket.onclose = ({ code, reason }) => this.#onClose(target, code, reason);
-  }
-
-  #receive(message: HubMessage): void {
-    const isWelcome = !this.#isJoined;
-    if (isWelcome) {
-      clearTimeout(this.#timer);
-      this.liveness.start();
+  function setState(next: RoomState): void {
+    if (state === next) return;
+    const wasJoined = isJoined;
+    state = next;
+    isJoined = state === "open" || state === "checking";
+    if (!isJoined) {
+      clearInterval(interval);
+      token.stop();
+    } else if (!wasJoined) {
+      tickedAt = Date.now();
+      interval = setInterval(tick, TICK);
+      token.keep(sendToken);
     }
-    const isError = message.type === "error" && !message.ref;
-    // An older hub does not know the message `ping`; its error is an answer too.
-    const isPong = message.type === "pong" || (isError && message.code === "unknown-type" && this.#pings.length > 0);
-    const sentAt = isWelcome ? this.#startedAt : isPong ? this.#pings.shift() : undefined;
-    const isAlive = this.liveness.heard(isWelcome || isPong || isError);
-    const socket = this.#socket;
-    if (!isPong || !isError) this.#handler.onMessage(message, sentAt);
-    if (isAlive && socket === this.#socket) this.#setState("open");
+    onState(state, isJoined);
   }
 
-  #onClose(target: Target, code: number, reason: string): void {
-    const wasJoined = this.#isJoined;
-    if (wasJoined && performance.now() - this.#openedAt > STABLE_AFTER) this.#failures = 0;
-    this.#socket = undefined;
-    this.#discard(LOST);
-    const isRenewable = reason === "token-expired" && this.#handler.canRenew();
-    if (code === 1008 && !isRenewable) {
-      return this.#refuse({ code: reason || "closed", message: "the hub closed the connection (1008)" });
+  function discard(code: number): number {
+    timer.clear();
+    if (socket) {
+      // The close handshake may take long; messages that arrive during it are ignored.
+      socket.onmessage = socket.onclose = null;
+      socket.close(code);
+      socket = undefined;
+    }
+    return ++attempt;
+  }
+
+  function send(message: object): void {
+    socket?.send(JSON.stringify(message));
+  }
+
+  async function connectNow(): Promise<void> {
+    const mine = discard(LOST);
+    setState("connecting");
+    timer.set(TIMEOUT, () => fail());
+    try {
+      const bearer = await token.get();
+      const protocols = await prepare();
+      if (bearer) protocols.push(`bearer.${bearer}`);
+      if (mine === attempt) open(address() + path, protocols);
+    } catch (reason) {
+      if (mine !== attempt) return;
+      retry();
+      onError({ code: "connect", message: String(reason) });
+    }
+  }
+
+  function open(url: string, protocols: string[]): void {
+    socket = new WebSocket(url.replace("http", "ws"), protocols);
+    openedAt = performance.now();
+    socket.onmessage = ({ data }) => receive(JSON.parse(data as string) as HubMessage);
+    socket.onclose = ({ code, reason }) => {
+      socket = undefined;
+      onClose(url, code, reason);
+    };
+  }
+
+  function receive(message: HubMessage): void {
+    const { type } = message;
+    const isWelcome = type === "welcome";
+    if (isWelcome) {
+      timer.clear();
+      pings = [openedAt];
+      openedAt = performance.now();
+      patience = (message.pingAfterMs ?? PING_AFTER) / TICK;
+    }
+    const hasTime = isWelcome || type === "pong";
+    const isPrecise = hasTime && clock.sample(message.serverTime, pings.shift()!);
+    // An older hub answers a ping with an error.
+    const isAnswer = hasTime || (type === "error" && !message.ref);
+    const isAlive = isAnswer || !woke || sinceAsked() > STALE;
+    if (isAlive) {
+      heardAt = Date.now();
+      quiet = 0;
+      if (isAnswer) unanswered = 0;
+      askedAt = undefined;
+      woke = false;
+    }
+    onMessage(message);
+    // The page may have left.
+    if (!isAlive || !socket) return;
+    setState("open");
+    if (isWelcome && !isPrecise && !document.hidden) ask();
+  }
+
+  function ask(): void {
+    askedAt = performance.now();
+    pings.push(askedAt);
+    send({ type: "ping" });
+  }
+
+  function sinceAsked(): number {
+    return performance.now() - askedAt!;
+  }
+
+  function tick(): void {
+    const isLate = Date.now() - tickedAt > TICK + LATE;
+    tickedAt = Date.now();
+    // A hidden page asks nothing: it asks when it is visible.
+    if (document.hidden) return;
+    if (isLate) wake();
+    else if (askedAt === undefined) {
+      quiet++;
+      if (++unanswered >= patience * COMPARE_AFTER || quiet >= patience) ask();
+    } else if (sinceAsked() < ANSWER) setState("checking");
+    else void connectNow();
+  }
+
+  function onClose(url: string, code: number, reason: string): void {
+    const wasJoined = isJoined;
+    if (wasJoined && performance.now() - openedAt > STABLE_AFTER) failures = 0;
+    if (code === 1008 && !(reason === "token-expired" && token.isRenewable())) {
+      return refuse({ code: reason || "closed", message: "closed by the hub" });
     }
     const wait = requestedWait(code);
-    this.#wait(wait);
-    if (wasJoined && !wait) this.#retry();
-    else void this.#fail(code === 1006 ? target : undefined);
+    delayAddress(wait);
+    if (wasJoined && !wait) retry();
+    else void fail(code === 1006 ? url : undefined);
   }
 
   /** Handles a failed attempt: asks why if there may be an answer, and goes on with the next address. */
-  async #fail(target?: Target): Promise<void> {
-    this.#discard(LOST);
-    const attempt = this.#attempt;
-    const refusal = target && (await whyRefused(target.url, target.token));
-    if (attempt !== this.#attempt) return;
-    if (refusal) {
-      const { wait, ...error } = refusal;
-      if (error.status === 401 || error.status === 403) return this.#refuse(error);
-      this.#handler.onError(error);
-      if (attempt !== this.#attempt) return;
-      this.#wait(wait * (1 + Math.random() / 2));
+  async function fail(url?: string): Promise<void> {
+    const mine = attempt;
+    const refusal = url ? await whyRefused(url, token.current) : undefined;
+    if (mine !== attempt) return;
+    if (refusal?.wait === Infinity) return refuse(refusal.error);
+    discard(LOST);
+    if (refusal) delayAddress(refusal.wait * (1 + Math.random() / 2));
+    index = (index + 1) % addresses.length;
+    retry();
+    if (refusal) onError(refusal.error);
+  }
+
+  function refuse(error: RoomError): void {
+    discard(LOST);
+    setState("closed");
+    if (error.status) token.retry(connectNow);
+    onError(error);
+  }
+
+  function delayAddress(wait: number): void {
+    notBefore[index] = performance.now() + wait;
+  }
+
+  function retry(): void {
+    timer.set(Math.max(delay(failures++), timeToWait()), connectNow);
+    setState("waiting");
+  }
+
+  function wake(): void {
+    clock.wake();
+    if (!isJoined) {
+      if (state !== "closed" && state !== "connecting" && timeToWait() <= 0) void connectNow();
+    } else if (!document.hidden && !(woke && sinceAsked() < ANSWER)) {
+      woke = true;
+      tickedAt = Date.now();
+      ask();
+      setState("checking");
     }
-    this.#index = (this.#index + 1) % this.#addresses.length;
-    this.#retry();
   }
 
-  #refuse(error: RoomError): void {
-    this.#setState("closed");
-    this.#handler.onError(error);
-    if (error.status) this.#handler.onRefused();
-  }
-
-  #wait(ms: number): void {
-    this.#notBefore[this.#index] = performance.now() + ms;
-  }
-
-  #timeToWait(): number {
-    return (this.#notBefore[this.#index] ?? 0) - performance.now();
-  }
-
-  #retry(): void {
-    const wait = Math.max(delay(this.#failures++), this.#timeToWait());
-    this.#timer = setTimeout(() => this.#connect(), wait);
-    this.#setState("waiting");
-  }
-
-  #discard(code: number): void {
-    this.#attempt++;
-    clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = undefined;
-    if (!socket) return;
-    // The close handshake may take long; messages that arrive during it are ignored.
-    socket.onmessage = socket.onclose = null;
-    socket.close(code);
-  }
-
-  #setState(state: RoomState): void {
-    if (this.#state === state) return;
-    if (state === "open" && !this.#isJoined) this.#openedAt = performance.now();
-    this.#state = state;
-    if (!this.#isJoined) this.liveness.stop();
-    this.#handler.onState(state);
-  }
+  return {
+    address,
+    age: () => (heardAt ? Date.now() - heardAt : 0),
+    wake,
+    send,
+    setToken(option) {
+      token.option = option;
+      if (isJoined) void token.renew(sendToken);
+      else void connectNow();
+    },
+    reset() {
+      if (state === "closed") return;
+      discard(LOST);
+      retry();
+    },
+    leave(next) {
+      discard(1000);
+      token.stop();
+      setState(next);
+    },
+  };
 }

@@ -11,82 +11,74 @@ const SLEW = 0.05;
 /** Assumed drift between the two clocks, per ms, by which a sample gets worse with its age. */
 const DRIFT = 1e-4;
 
-/** Number of samples that count. */
-const SAMPLES = 8;
-
-/** After a sleep, a difference above this (ms) is corrected at once. */
+/** After a sleep, a difference above this (ms) is corrected at once. Smaller ones do not matter for events. */
 const STEP = 1_000;
 
-interface Sample {
-  offset: number;
-  /** Half of the round trip: the true offset is at most this far away. */
-  error: number;
-  at: number;
+/** Half of a round trip (ms) that is short enough. */
+const PRECISE = 25;
+
+export interface HubClock {
+  /** Returns the hub's time; before the first sample, the device's. */
+  now(): number;
+  /**
+   * Returns by how much the device's clock is behind the hub's, in ms. It changes only by more than a second, so that
+   * events keep their order.
+   */
+  deviceIsBehind(): number;
+  /** Takes the hub's answer to what was sent at `sentAt` of the monotonic clock. Returns whether the clock is precise. */
+  sample(serverTime: number, sentAt: number): boolean;
+  /** Notes that the page may have slept: the next sample may step the clock. */
+  wake(): void;
 }
 
-export class HubClock {
-  #samples: Sample[] = [];
-  /** The hub's time minus the monotonic clock, as applied at `#appliedAt`. Undefined before the first sample. */
-  #offset: number | undefined;
-  #appliedAt = 0;
-  #device = 0;
-  #target = 0;
-  #mayStep = false;
+export function createClock(): HubClock {
+  /** The offset in use, and since when. */
+  let used: number | undefined;
+  let usedAt = 0;
+  /** The best sample. */
+  let best = 0;
+  let error = Infinity;
+  let sampledAt = 0;
+  let mayStep = false;
+  let behind = 0;
 
-  get isKnown(): boolean {
-    return this.#offset !== undefined;
-  }
-
-  /** The largest possible error (ms) of the newest sample. */
-  error = Infinity;
-
-  /** Returns the hub's time; before the first sample, the device's. */
-  now(): number {
-    return performance.now() + this.offset;
-  }
-
-  /** The time that `now` returns minus the monotonic clock. */
-  get offset(): number {
-    if (this.#offset === undefined) return this.#deviceOffset();
+  function now(): number {
+    if (used === undefined) return Date.now();
     const now = performance.now();
-    const limit = (now - this.#appliedAt) * SLEW;
-    this.#offset += Math.max(-limit, Math.min(limit, this.#target - this.#offset));
-    this.#appliedAt = now;
-    return this.#offset;
+    const limit = (now - usedAt) * SLEW;
+    usedAt = now;
+    used += Math.max(-limit, Math.min(limit, best - used));
+    return now + used;
   }
 
-  /** How much the device's clock is behind the hub's, in ms. */
-  get deviceIsBehind(): number {
-    return this.offset - this.#deviceOffset();
-  }
-
-  /** The device's time minus the monotonic clock: constant, until the device's clock is set or it sleeps. */
-  #deviceOffset(): number {
-    const offset = Date.now() - performance.now();
-    return Math.abs(offset - this.#device) > 100 ? (this.#device = offset) : this.#device;
-  }
-
-  /** Takes the hub's answer to what was sent at `sentAt` of the monotonic clock. */
-  sample(serverTime: number, sentAt: number): void {
-    const at = performance.now();
-    this.error = (at - sentAt) / 2;
-    const sample = { offset: serverTime - (sentAt + at) / 2, error: this.error, at };
-    // The range in which the true offset is.
-    const radius = (of: Sample): number => of.error + (at - of.at) * DRIFT;
-    // An earlier sample that contradicts this one is of before a sleep, or of another node's clock.
-    const agrees = (of: Sample): boolean => Math.abs(of.offset - sample.offset) <= radius(of) + radius(sample);
-    this.#samples = [sample, ...this.#samples.filter(agrees)].slice(0, SAMPLES);
-    this.#target = this.#samples.reduce((best, of) => (radius(of) < radius(best) ? of : best)).offset;
-    void this.offset; // what has been corrected so far
-    if (this.#offset === undefined || (this.#mayStep && Math.abs(this.#target - this.#offset) > STEP)) {
-      this.#offset = this.#target;
-      this.#appliedAt = at;
-    }
-    this.#mayStep = false;
-  }
-
-  /** Notes that the page may have slept: the next sample may step the clock. */
-  wake(): void {
-    this.#mayStep = true;
-  }
+  return {
+    now,
+    deviceIsBehind() {
+      const exact = Math.round(now() - Date.now());
+      if (Math.abs(exact - behind) > STEP) behind = exact;
+      return behind;
+    },
+    sample(serverTime, sentAt) {
+      const current = now();
+      const at = performance.now();
+      const newError = (at - sentAt) / 2;
+      const sample = serverTime - sentAt - newError;
+      const bestError = error + (at - sampledAt) * DRIFT;
+      // If they contradict, the device slept since, or the hub's clock was set.
+      if (newError <= bestError || Math.abs(sample - best) > newError + bestError) {
+        best = sample;
+        error = newError;
+        sampledAt = at;
+      }
+      if (used === undefined || (mayStep && Math.abs(best + at - current) > STEP)) {
+        used = best;
+        usedAt = at;
+      }
+      mayStep = false;
+      return error < PRECISE;
+    },
+    wake() {
+      mayStep = true;
+    },
+  };
 }

@@ -1,21 +1,18 @@
 /** How the visitor came to this document: the referrer and the `utm_…` parameters of its first page view. */
 
 import type { Props } from "./api.js";
-import { byteLength, MAX_PROPS } from "./text.js";
 
-/** Rooms whose first page view of this document is recorded. */
-const recorded = new Set<string>();
+/** Whether the first page view of this document is recorded. */
+let isRecorded = false;
 
-/** Completes the options of a page view. Later page views of a document come from the page itself. */
-export function landing(room: string, referrer: string | undefined, props: Props | undefined) {
-  if (!recorded.has(room)) {
-    recorded.add(room);
+/** Completes the options of a page view. Later page views of a document come from the document itself. */
+export function landing(referrer: string | undefined, props: Props | undefined) {
+  if (!isRecorded) {
+    isRecorded = true;
     referrer ??= document.referrer;
-    const utm = [...new URLSearchParams(location.search)].filter(([name]) => /^utm_\w+$/.test(name));
-    const all = { ...Object.fromEntries(utm), ...props };
-    if (utm.length && byteLength(JSON.stringify(all)) <= MAX_PROPS) props = all;
+    const utm = [...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("utm_"));
+    if (utm[0]) props = { ...Object.fromEntries(utm), ...props };
   }
   // Another page of the same site is no referrer.
-  const isOwn = !referrer || `${referrer}/`.startsWith(`${location.origin}/`);
-  return { referrer: isOwn ? undefined : referrer, props };
+  return { referrer: referrer && !`${referrer}/`.startsWith(`${location.origin}/`) ? referrer : undefined, props };
 }

@@ -1,458 +1,360 @@
 /** The room handle: connects the socket, the mood, the sit, the events and the page's lifecycle. */
 
-import type {
-  JoinOptions,
-  PageViewOptions,
-  Room,
-  RoomError,
-  RoomEvents,
-  RoomState,
-  Sit,
-  SitEnd,
-  SitOptions,
-  TokenOption,
-  Watch,
-  WatchOptions,
-} from "./api.js";
+import type { JoinOptions, Props, Room, RoomError, RoomState, SitEnd } from "./api.js";
 import { delay } from "./backoff.js";
-import { Connection, type Target } from "./connection.js";
-import { HubClock } from "./hub-clock.js";
-import { uuid } from "./id.js";
+import { createConnection } from "./connection.js";
+import { emit, eventTarget } from "./events.js";
+import { createClock } from "./hub-clock.js";
+import { randomHex, uuid } from "./id.js";
 import { landing } from "./landing.js";
 import type { ErrorMessage, HubMessage, Welcome } from "./messages.js";
-import { Recorder } from "./recorder.js";
-import { SitHandle } from "./sit.js";
-import { TokenSource } from "./token.js";
+import { createOutbox } from "./outbox.js";
+import { liveOwners, lockOwner } from "./owner-lock.js";
+import { createPoster } from "./poster.js";
+import { createSit, type SitHandle } from "./sit.js";
+import { browserStore } from "./store.js";
+import { byteLength, MAX_TEXT, toJson } from "./text.js";
+import { createTimer } from "./timer.js";
+import { createToken } from "./token.js";
 import { isVisitor, storedVisitor } from "./visitor.js";
-import { WatchSession } from "./watch.js";
+import { createWatch, type WatchSession } from "./watch.js";
 
 const PROTOCOL = "breathing-room.v1";
 
 const IDLE_AFTER = 30 * 60_000; // ms
 
-/** setTimeout's limit. */
-const TIMER_LIMIT = 2 ** 31 - 1;
+/** Maximum events in flight while a backlog is sent, to stay below the hub's rate limit. */
+const WINDOW = 8;
 
-/** A welcome more precise than this (ms) needs no ping for the clock. */
-const PRECISE = 25;
-
-export class RoomHandle extends EventTarget implements Room {
-  readonly room: string;
+/** What of the room changes. */
+interface Fields {
   visitor: string;
-  state: RoomState = "connecting";
-  present = 0;
-  moods: Record<string, number> = {};
-  vocabulary: string[] = [];
+  state: RoomState;
+  present: number;
+  moods: Record<string, number>;
+  vocabulary: string[];
   mood: string | null;
-  currentSit: SitHandle | null = null;
+  currentSit: SitHandle | null;
+}
 
-  #clock = new HubClock();
-  #token: TokenSource;
-  #connection: Connection;
-  #recorder: Recorder;
-  #playing = new Set<WatchSession>();
+/** An event without what all events have. */
+interface EventFields {
+  props?: Props | undefined;
+  [field: string]: unknown;
+}
+
+type Members = Fields & Omit<Room, keyof EventTarget>;
+
+export function createRoom(options: JoinOptions): Room {
+  const { room, hub = "/", visitor, mood = null, idleAfter = IDLE_AFTER } = options;
+  if (!/^[a-z\d][a-z\d-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
+  if (visitor !== undefined && !isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
+  const addresses = [hub].flat().map(toAddress);
+
+  /** Whether the hub counts this session: the state is "open" or "checking". */
+  let isJoined = false;
   /** The mood must be sent. */
-  #moodPending: boolean;
-  /** Moods that were sent and that the hub has not confirmed. */
-  #moodsSent: (string | null)[] = [];
-  /** Whether the hub confirms moods, and names the visitor's in its welcome. */
-  #hasOwnMood = false;
-  /** Whether a mood was set here, not only given to joinRoom. */
-  #moodSet = false;
+  let moodPending = mood !== null;
+  /** The mood was given to `joinRoom`, and does not replace the one that the visitor has. */
+  let moodIsInitial = true;
+  /** Moods that were sent and that the hub has not confirmed. An older hub confirms none. */
+  let moodsSent: (string | null)[] = [];
   /** The hub does not know yet that the sit began, or that it ended. */
-  #sitPending = false;
+  let sitPending = false;
   /** Number of messages about the sit that the hub has not answered. */
-  #sitsSent = 0;
-  /** Backoff timer after `overloaded` or `too-fast`. Nothing is sent until it fires. */
-  #pause: ReturnType<typeof setTimeout> | undefined;
-  #pauses = 0;
-  #idleAfter: number;
-  #idleTimer: ReturnType<typeof setTimeout> | undefined;
+  let sitsSent = 0;
+  /** After `overloaded` or `too-fast`, nothing is sent until it fires. */
+  const pause = createTimer();
+  let pauses = 0;
+  const idleTimer = createTimer();
   /** The room was left because the page was hidden for long. */
-  #isIdle = false;
-  #page = new AbortController();
+  let isIdle = false;
+  const page = new AbortController();
+  const playing = new Set<WatchSession>();
+  /** Sessions that play again when the page is back. */
+  let suspended: WatchSession[] = [];
 
-  constructor({ hub = "/", room, visitor, mood = null, token, idleAfter = IDLE_AFTER }: JoinOptions) {
-    super();
-    if (!/^[a-z\d][a-z\d-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
-    if (visitor !== undefined && !isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
-    const addresses = (typeof hub === "string" ? [hub] : hub).map(toAddress);
-    if (!addresses[0]) throw new TypeError("bad hub: no address");
-    this.room = room;
-    this.visitor = visitor ?? storedVisitor();
-    this.mood = mood;
-    this.#moodPending = mood !== null;
-    this.#idleAfter = idleAfter;
-    this.#token = new TokenSource(token, (reason) => this.#fail("token", String(reason)));
-    this.#connection = new Connection(addresses, {
-      prepare: (address) => this.#prepare(address),
-      onState: (state) => this.#onState(state),
-      onMessage: (message, sentAt) => this.#onMessage(message, sentAt),
-      onError: (error) => this.#onError(error),
-      onLate: () => this.#wake(),
-      onRefused: () => this.#token.renew(() => this.#connection.reopen()),
-      canRenew: () => this.#token.isRenewable,
-    });
-    this.#recorder = new Recorder(addresses[0], {
-      clock: this.#clock,
-      address: () => this.#connection.address,
-      token: () => this.#token.current,
-      send: (text) => this.#connection.send(text),
-      canSend: () => this.#canSend,
-      onError: (error) => this.#onError(error),
-    });
-    this.#followPage();
-    this.#connection.connect();
-  }
+  const clock = createClock();
+  const token = createToken(options.token, clock.now, (reason) => fail("token", String(reason)));
+  // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
+  const path = `rooms/${room}/socket?features=own-mood`;
+  const connection = createConnection(addresses, path, clock, token, { prepare, onState, onMessage, onError });
+  const outbox = createOutbox(browserStore, addresses[0]!, randomHex(), clock.deviceIsBehind);
+  const poster = createPoster(outbox, connection, token, onError);
+  let unlock = lockOwner(outbox.owner);
 
-  get countsAge(): number {
-    return this.#connection.liveness.age;
-  }
+  const fields: Fields = {
+    visitor: visitor ?? storedVisitor(),
+    state: "connecting",
+    present: 0,
+    moods: {},
+    vocabulary: [],
+    mood,
+    currentSit: null,
+  };
+  const self = eventTarget({
+    ...fields,
+    room,
+    get countsAge() {
+      return connection.age();
+    },
+    hubNow: clock.now,
+    setMood(mood) {
+      if (mood !== null && self.vocabulary.length && !self.vocabulary.includes(mood)) return fail("unknown-mood", mood);
+      self.mood = mood;
+      moodPending = true;
+      moodIsInitial = false;
+      sendPending();
+      emit(self, "presence");
+    },
+    sit({ minutes }) {
+      if (!(minutes > 0)) throw new TypeError(`bad minutes: ${minutes}`);
+      const before = self.currentSit;
+      const sit = follow(clock.now() + minutes * 60_000);
+      before?.end();
+      sitPending = true;
+      sendPending();
+      return sit;
+    },
+    pageView(path = location.pathname, { title, referrer, props } = {}) {
+      record("page-view", uuid(), { path, at: Date.now(), title, ...landing(referrer, props) });
+    },
+    watch: (content, options = {}) =>
+      createWatch(content, options, {
+        report: (id, fields) => record("watch", id, fields),
+        playing,
+      }),
+    setToken(next) {
+      if (!page.signal.aborted) connection.setToken(next);
+    },
+    leave() {
+      for (const watch of playing) watch.pause();
+      page.abort();
+      idleTimer.clear();
+      self.currentSit?.end();
+      connection.leave("closed");
+      unlock();
+    },
+  } satisfies Members) as unknown as Fields & Room;
 
-  hubNow(): number {
-    return this.#clock.now();
-  }
-
-  setMood(mood: string | null): void {
-    if (mood !== null && this.vocabulary.length && !this.vocabulary.includes(mood)) {
-      return this.#fail("unknown-mood", mood);
-    }
-    this.mood = mood;
-    this.#moodPending = this.#moodSet = true;
-    this.#sendMood();
-    this.#emit("presence");
-  }
-
-  sit({ minutes }: SitOptions): Sit {
-    if (!(minutes > 0)) throw new TypeError(`bad minutes: ${minutes}`);
-    const before = this.currentSit;
-    const sit = this.#follow(this.hubNow() + minutes * 60_000);
-    before?.end();
-    this.#sitPending = true;
-    this.#sendSit();
-    return sit;
-  }
-
-  pageView(path = location.pathname, { title, referrer, props }: PageViewOptions = {}): void {
-    this.#record("page-view", uuid(), {
-      path,
-      at: Math.round(this.hubNow()),
-      title,
-      ...landing(this.#connection.address + this.room, referrer, props),
-    });
-  }
-
-  watch(content: string, options: WatchOptions = {}): Watch {
-    return new WatchSession(content, options, {
-      offset: () => this.#clock.offset,
-      report: (id, fields) => this.#record("watch", id, fields),
-      playing: this.#playing,
-    });
-  }
-
-  setToken(token: TokenOption | undefined): void {
-    if (this.#page.signal.aborted) return;
-    this.#token.set(token);
-    if (this.#isJoined) void this.#token.renewNow(this.#sendToken, this.#now);
-    else if (this.state === "closed") this.#connection.reopen();
-    else this.#connection.connect();
-  }
-
-  leave(): void {
-    for (const watch of this.#playing) watch.pause();
-    this.#page.abort();
-    clearTimeout(this.#idleTimer);
-    this.#token.stop();
-    this.currentSit?.end();
-    this.#connection.close();
-    this.#recorder.close();
-  }
-
-  /** Implements SitOwner. */
-  onSitEnd(sit: SitHandle, reason: SitEnd): void {
-    if (sit !== this.currentSit) return;
-    this.currentSit = null;
-    // The hub ends a completed sit by itself.
-    this.#sitPending = reason === "ended";
-    this.#sendSit();
-    this.#emit("sit");
-  }
+  followPage();
+  wake();
+  return self;
 
   // Connection and page lifecycle
 
-  async #prepare(address: string): Promise<Target> {
-    const token = await this.#token.get();
-    if (!wantsPrivacy()) await this.#recorder.recover(this.room, this.visitor);
-    const url = new URL(`rooms/${this.room}/socket?features=own-mood`, address.replace(/^http/, "ws"));
-    // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
-    const protocols = [PROTOCOL, `visitor.${this.visitor}`];
-    return { url, protocols: token ? [...protocols, `bearer.${token}`] : protocols, token };
+  async function prepare(): Promise<string[]> {
+    if (!wantsPrivacy()) outbox.recover(await liveOwners(), room, self.visitor);
+    return [PROTOCOL, `visitor.${self.visitor}`];
   }
 
-  get #isJoined(): boolean {
-    return this.state === "open" || this.state === "checking";
-  }
-
-  #now = (): number => this.hubNow();
-
-  #sendToken = (token: string): void => this.#send({ type: "token", token });
-
-  #onState(state: RoomState): void {
-    const wasJoined = this.#isJoined;
-    this.state = state;
-    if (!this.#isJoined) {
+  function onState(state: RoomState, isNowJoined: boolean): void {
+    const wasJoined = isJoined;
+    isJoined = isNowJoined;
+    self.state = state;
+    if (!isJoined) {
       // Without a connection the last counts may be wrong.
-      this.present = 0;
-      this.moods = {};
-      this.#recorder.reset();
-      this.#token.stop();
-      clearTimeout(this.#pause);
-      this.#pause = undefined;
-      this.#moodPending ||= this.#hasOwnMood ? this.#moodsSent.length > 0 : this.mood !== null;
-      this.#moodsSent = [];
-      this.#sitPending ||= this.#sitsSent > 0;
-      this.#sitsSent = 0;
+      self.present = 0;
+      self.moods = {};
+      outbox.reset();
+      pause.clear();
+      sendAgain();
     } else if (!wasJoined) {
-      this.#token.renew(this.#sendToken, this.#now);
-      for (const watch of this.#playing) watch.report();
-      this.#sendAll();
-      this.#recorder.post();
-      if (this.#clock.error > PRECISE && !document.hidden) this.#connection.liveness.ask();
+      for (const watch of playing) watch.report();
+      sendPending();
+      void poster.post();
     }
-    this.#emit("state");
-    if (wasJoined !== this.#isJoined) this.#emit("presence");
+    emit(self, "state");
+    if (wasJoined !== isJoined) emit(self, "presence");
   }
 
-  #followPage(): void {
-    const { signal } = this.#page;
-    const on = <K extends keyof WindowEventMap>(type: K, listener: (event: WindowEventMap[K]) => void) =>
-      addEventListener(type, listener, { signal });
-    on("online", () => {
-      this.#wake();
-      if (!this.#isIdle) this.#connection.connect();
+  function followPage(): void {
+    // An AbortController has the option `signal`.
+    const on = (target: EventTarget, type: string, listener: (event: PageTransitionEvent) => void): void =>
+      target.addEventListener(type, listener as (event: Event) => void, page);
+    on(window, "online", wake);
+    on(window, "offline", () => isIdle || connection.reset());
+    on(window, "pagehide", ({ persisted }) => {
+      suspended = [...playing];
+      for (const watch of suspended) watch.pause();
+      poster.beacon();
+      // An open socket or a held lock keeps a page out of the back/forward cache. When the page unloads, the browser
+      // closes both.
+      if (!persisted) return;
+      unlock();
+      connection.reset();
     });
-    on("offline", () => !this.#isIdle && this.#connection.reset());
-    on("pagehide", ({ persisted }) => this.#hide(persisted));
-    on("pageshow", ({ persisted }) => {
-      if (persisted) this.#show();
-      this.#wake();
+    on(window, "pageshow", ({ persisted }) => {
+      if (persisted) {
+        unlock = lockOwner(outbox.owner);
+        for (const watch of suspended) watch.resume();
+      }
+      wake();
     });
-    document.addEventListener("resume", () => this.#wake(), { signal });
-    document.addEventListener("visibilitychange", () => this.#onVisibility(), { signal });
-    this.#onVisibility();
+    on(document, "resume", wake);
+    on(document, "visibilitychange", onVisibility);
+    onVisibility();
   }
 
-  #onVisibility(): void {
-    clearTimeout(this.#idleTimer);
-    if (!document.hidden) return this.#wake();
-    this.#connection.liveness.stop();
-    if (this.#idleAfter > TIMER_LIMIT) return;
-    this.#idleTimer = setTimeout(() => {
+  function onVisibility(): void {
+    idleTimer.clear();
+    if (!document.hidden) return wake();
+    idleTimer.set(idleAfter, () => {
       // Something plays or a sit runs: looks again later.
-      if (this.currentSit || this.#playing.size) return this.#onVisibility();
-      this.#isIdle = true;
-      this.#connection.pause();
-    }, this.#idleAfter);
+      if (self.currentSit || playing.size) return onVisibility();
+      isIdle = true;
+      connection.leave("waiting");
+    });
   }
 
-  /** The page or the device may have slept. A hidden page asks nothing: it asks when it is visible. */
-  #wake(): void {
-    if (document.hidden) return;
-    this.#isIdle = false;
-    this.#clock.wake();
-    this.#connection.wake();
-  }
-
-  #hide(persisted: boolean): void {
-    for (const watch of [...this.#playing]) watch.suspend();
-    this.#recorder.beacon();
-    // An open socket or a held lock keeps a page out of the back/forward cache. When the page unloads, the browser
-    // closes both.
-    if (!persisted) return;
-    this.#recorder.close();
-    this.#connection.reset();
-  }
-
-  #show(): void {
-    this.#recorder.open();
-    for (const watch of [...this.#playing]) watch.resume();
-    if (!this.#isIdle) this.#connection.connect();
+  /** The page or the device may have slept. */
+  function wake(): void {
+    if (!document.hidden) isIdle = false;
+    if (!isIdle) connection.wake();
   }
 
   // Messages
 
-  #onMessage(message: HubMessage, sentAt: number | undefined): void {
+  function onMessage(message: HubMessage): void {
     switch (message.type) {
       case "ack":
-        this.#recorder.ack(message.upTo);
-        this.#pauses = 0;
-        return this.#sendAll();
+        outbox.ack(message.upTo);
+        pauses = 0;
+        return sendPending();
       case "error":
-        return this.#onRejected(message);
-      case "pong":
-        if (sentAt !== undefined) this.#clock.sample(message.serverTime, sentAt);
-        return;
+        return onRejected(message);
       case "own-mood":
-        return this.#onOwnMood(message.mood);
+        return onOwnMood(message.mood);
       case "sit":
-        if (this.#sitsSent > 1) this.#sitsSent--; // a later message counts
-        else this.#onSit(message.until ?? undefined);
+        // Of several, the last answer counts.
+        if (sitsSent < 2) onSit(message.until);
+        else sitsSent--;
         return;
-      default:
-        ({ present: this.present, moods: this.moods } = message);
-        if (message.type === "welcome") this.#onWelcome(message, sentAt!);
-        else this.#emit("presence");
+      case "welcome":
+        onWelcome(message);
     }
+    if (!("present" in message)) return; // a message of a newer hub
+    ({ present: self.present, moods: self.moods } = message);
+    if (message.type === "presence") emit(self, "presence");
   }
 
-  #onWelcome(welcome: Welcome, sentAt: number): void {
-    ({ visitor: this.visitor, vocabulary: this.vocabulary } = welcome);
-    if (welcome.serverTime) {
-      const wasKnown = this.#clock.isKnown;
-      this.#clock.sample(welcome.serverTime, sentAt);
-      const wrongBy = this.#clock.deviceIsBehind;
-      this.#recorder.correct(wrongBy);
-      const { currentSit } = this;
-      if (!wasKnown && currentSit) currentSit.move(currentSit.until + wrongBy);
-    }
-    const { mood } = welcome;
-    this.#hasOwnMood = mood !== undefined;
-    // A mood given to joinRoom does not replace the one that the visitor has.
-    if (mood && !this.#moodSet) this.#moodPending = false;
-    if (mood !== undefined && !this.#moodPending) this.mood = mood;
+  function onWelcome(welcome: Welcome): void {
+    ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
+    if (welcome.mood && moodIsInitial) moodPending = false;
+    if (welcome.mood !== undefined && !moodPending) self.mood = welcome.mood;
 
-    this.#connection.liveness.pingAfter = welcome.pingAfterMs ?? 60_000;
-    if (!this.#sitPending) this.#onSit(welcome.sit);
-    else if (!welcome.pingAfterMs) {
-      this.#sitPending = false;
-      if (this.currentSit) this.#refuseSit("this hub has no sits");
-    }
+    if (!sitPending) onSit(welcome.sit ?? null);
   }
 
-  #onOwnMood(mood: string | null): void {
-    const sent = this.#moodsSent;
-    if (sent[0] === mood) sent.shift();
-    // Else another tab has set it, before this one's mood that is on its way.
-    if (sent.length || this.#moodPending) return;
-    this.mood = mood;
-    this.#emit("presence");
+  function onOwnMood(mood: string | null): void {
+    if (moodsSent[0] === mood) moodsSent.shift();
+    // Else another tab has set it, before the mood that is on its way from here.
+    if (moodsSent.length || moodPending) return;
+    self.mood = mood;
+    emit(self, "presence");
   }
 
   /** Follows the hub: the visitor's sit ends at `until`, or there is none. */
-  #onSit(until: number | undefined): void {
-    this.#sitsSent = 0;
-    this.#sitPending = false;
-    const { currentSit } = this;
-    if (until === undefined) {
+  function onSit(until: number | null): void {
+    sitsSent = 0;
+    const { currentSit } = self;
+    if (until === null) {
       // The timer of a sit that is over fires now.
       currentSit?.finish(currentSit.remaining < 1_000 ? "completed" : "ended");
-      this.#sitPending = false;
+      sitPending = false;
     } else if (currentSit) currentSit.move(until);
-    else this.#follow(until);
+    else follow(until);
   }
 
-  #follow(until: number): SitHandle {
-    const sit = (this.currentSit = new SitHandle(this, until));
-    this.#emit("sit");
+  function follow(until: number): SitHandle {
+    const sit = (self.currentSit = createSit(until, clock.now, onSitEnd));
+    emit(self, "sit");
     return sit;
   }
 
-  #refuseSit(message: string): void {
-    this.currentSit?.finish("refused");
-    this.#fail("sit-refused", message);
+  function onSitEnd(sit: SitHandle, reason: SitEnd): void {
+    if (sit !== self.currentSit) return;
+    self.currentSit = null;
+    // The hub ends a completed sit by itself.
+    sitPending = reason === "ended";
+    sendPending();
+    emit(self, "sit");
   }
 
-  #onRejected({ code, message, ref }: ErrorMessage): void {
-    const retry = code === "overloaded" || code === "too-fast";
-    if (ref) this.#recorder.reject(ref, retry);
-    if (!retry) {
-      if (code === "sit-refused") {
-        this.#sitsSent = 0;
-        this.#sitPending = false;
-        this.currentSit?.finish("refused");
-      } else if (code === "unknown-mood") this.#moodsSent = [];
-      this.#fail(code, message);
-      return this.#sendAll();
+  function onRejected({ code, message, ref }: ErrorMessage): void {
+    const isRetry = code === "overloaded" || code === "too-fast";
+    if (ref) outbox.reject(ref, isRetry);
+    if (!isRetry) {
+      // An older hub knows neither pings nor sits.
+      const isOld = code === "unknown-type";
+      if (code === "unknown-mood") {
+        moodsSent = [];
+        self.mood = null;
+      } else if (code === "sit-refused" || (isOld && sitsSent)) {
+        code = "sit-refused";
+        sitsSent = 0;
+        self.currentSit?.finish("refused");
+      } else if (isOld) return;
+      fail(code, message);
+      return sendPending();
     }
-    if (!ref) {
-      // It is not known which message was rejected.
-      this.#moodPending ||= !this.#hasOwnMood || this.#moodsSent.length > 0;
-      this.#moodsSent = [];
-      this.#sitPending ||= this.#sitsSent > 0;
-      this.#sitsSent = 0;
-    }
-    this.#pause ??= setTimeout(
-      () => {
-        this.#pause = undefined;
-        this.#sendAll();
-      },
-      1_000 + delay(this.#pauses++),
-    );
+    // It is not known which message was rejected.
+    if (!ref) sendAgain();
+    if (!pause.isSet()) pause.set(1_000 + delay(pauses++), sendPending);
   }
 
-  get #canSend(): boolean {
-    return this.#isJoined && !this.#pause;
+  /** Notes that what the hub has not confirmed must be sent again. */
+  function sendAgain(): void {
+    moodPending ||= moodsSent.length > 0;
+    moodsSent = [];
+    sitPending ||= sitsSent > 0;
+    sitsSent = 0;
+  }
+
+  function canSend(): boolean {
+    return isJoined && !pause.isSet();
   }
 
   /** Sends what is pending: mood, sit, and events up to the window. */
-  #sendAll(): void {
-    if (!this.#canSend) return;
-    this.#sendMood();
-    this.#sendSit();
-    this.#recorder.sendNext();
-  }
-
-  #send(message: object): void {
-    this.#connection.send(JSON.stringify(message));
-  }
-
-  #sendMood(): void {
-    if (!this.#canSend || !this.#moodPending) return;
-    this.#moodPending = false;
-    const { mood } = this;
-    if (mood === null || this.vocabulary.includes(mood)) {
-      this.#send({ type: "mood", mood });
-      this.#moodsSent.push(mood);
-    } else {
-      this.#fail("unknown-mood", mood);
-      this.mood = null;
+  function sendPending(): void {
+    if (!canSend()) return;
+    const { mood } = self;
+    if (moodPending) {
+      moodPending = false;
+      moodsSent.push(mood);
+      connection.send({ type: "mood", mood });
     }
-  }
-
-  #sendSit(): void {
-    if (!this.#canSend || !this.#sitPending) return;
-    this.#sitPending = false;
-    this.#sitsSent++;
-    this.#send({ type: "sit", forMs: Math.ceil(this.currentSit?.remaining ?? 0) });
-  }
-
-  #record(type: "page-view" | "watch", id: string, fields: object): void {
-    // Something plays in a hidden page that has left: the visitor is back.
-    if (this.#isIdle && this.#playing.size) {
-      this.#isIdle = false;
-      this.#connection.connect();
-      this.#onVisibility();
+    if (sitPending) {
+      sitPending = false;
+      sitsSent++;
+      connection.send({ type: "sit", forMs: Math.ceil(self.currentSit?.remaining ?? 0) });
     }
-    if (!wantsPrivacy()) this.#recorder.record(type, id, { room: this.room, visitor: this.visitor, ...fields });
+    for (const message of outbox.next(WINDOW)) connection.send(message);
   }
 
-  #fail(code: string, message: string): void {
-    this.#onError({ code, message });
+  function record(type: "page-view" | "watch", id: string, { props, ...fields }: EventFields): void {
+    if (wantsPrivacy()) return;
+    if (props && byteLength(JSON.stringify(props)) > MAX_TEXT) {
+      props = undefined;
+      fail("too-large", "props");
+    }
+    if (outbox.put(toJson({ type, id, room, visitor: self.visitor, ...fields, props }))) sendPending();
+    else fail("outbox-full", type);
   }
 
-  #onError(detail: RoomError): void {
-    this.dispatchEvent(new CustomEvent("error", { detail }));
+  function fail(code: string, message: string): void {
+    onError({ code, message });
   }
 
-  #emit(type: Exclude<keyof RoomEvents, "error">): void {
-    this.dispatchEvent(new Event(type));
+  function onError(error: RoomError): void {
+    emit(self, "error", error);
   }
 }
 
 /** Returns the hub's address with a final slash. */
 function toAddress(hub: string): string {
   // Without a scheme, `hub.example.org` would be a path of the page's own origin.
-  if (!/^((https?|wss?):\/\/|\/)/i.test(hub)) throw new TypeError(`bad hub, without https:// or /: ${hub}`);
+  if (!/^((http|ws)s?:\/)?\//i.test(hub)) throw new TypeError(`bad hub: ${hub}`);
   return new URL(hub.replace(/\/*$/, "/").replace(/^ws/i, "http"), location.href).href;
 }
 

@@ -15,13 +15,8 @@ const { dataset } = script;
 export const room: Room | undefined =
   dataset.room === undefined
     ? undefined
-    : joinRoom({
-        ...dataset,
-        room: dataset.room,
-        // The hub serves this script at client/breathing-room.js. Several addresses are separated by spaces.
-        hub: dataset.hub?.trim().split(/\s+/) ?? new URL("..", script.src).href,
-        idleAfter: dataset.idleAfter === undefined ? undefined : Number(dataset.idleAfter),
-      });
+    : // The hub serves this script at client/breathing-room.js.
+      joinRoom({ hub: new URL("..", script.src).href, ...(dataset as object), room: dataset.room });
 
 /**
  * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language,

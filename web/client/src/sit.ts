@@ -1,57 +1,46 @@
 /** The handle of a sit: counts down to its end by the hub's clock. Knows no socket. */
 
 import type { Sit, SitEnd } from "./api.js";
+import { emit, eventTarget } from "./events.js";
+import { createTimer } from "./timer.js";
 
-/** setTimeout's limit. */
-const TIMER_LIMIT = 2 ** 31 - 1;
-
-export interface SitOwner {
-  hubNow(): number;
-  onSitEnd(sit: SitHandle, reason: SitEnd): void;
+export interface SitHandle extends Sit {
+  until: number;
+  /** Follows the hub's time of its end. */
+  move(until: number): void;
+  finish(reason: SitEnd): void;
 }
 
-export class SitHandle extends EventTarget implements Sit {
-  until: number;
-  #owner: SitOwner;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #isOver = false;
+/** Calls `onEnd` before the event `end`. */
+export function createSit(until: number, now: () => number, onEnd: (sit: SitHandle, reason: SitEnd) => void): SitHandle {
+  const timer = createTimer();
+  let isOver = false;
 
-  constructor(owner: SitOwner, until: number) {
-    super();
-    this.#owner = owner;
-    this.until = until;
-    this.#arm();
+  const sit = eventTarget({
+    until,
+    get remaining() {
+      return isOver ? 0 : Math.max(0, sit.until - now());
+    },
+    end: () => sit.finish("ended"),
+    move(until: number) {
+      if (until === sit.until) return;
+      sit.until = until;
+      check();
+      emit(sit, "change");
+    },
+    finish(reason: SitEnd) {
+      if (isOver) return;
+      isOver = true;
+      timer.clear();
+      onEnd(sit, reason);
+      emit(sit, "end", { reason });
+    },
+  }) as SitHandle;
+
+  function check(): void {
+    timer.set(sit.remaining, () => (sit.remaining ? check() : sit.finish("completed")));
   }
 
-  get remaining(): number {
-    return this.#isOver ? 0 : Math.max(0, this.until - this.#owner.hubNow());
-  }
-
-  end(): void {
-    this.finish("ended");
-  }
-
-  /** Follows the hub's time of its end. */
-  move(until: number): void {
-    if (this.#isOver || until === this.until) return;
-    this.until = until;
-    this.#arm();
-    this.dispatchEvent(new Event("change"));
-  }
-
-  finish(reason: SitEnd): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#owner.onSitEnd(this, reason);
-    this.dispatchEvent(new CustomEvent("end", { detail: { reason } }));
-  }
-
-  #arm(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(
-      () => (this.remaining > 0 ? this.#arm() : this.finish("completed")),
-      Math.min(TIMER_LIMIT, this.remaining),
-    );
-  }
+  check();
+  return sit;
 }

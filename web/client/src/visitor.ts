@@ -11,7 +11,7 @@ let pageVisitor: string | undefined;
 export function storedVisitor(): string {
   const stored = browserStore.get(KEY);
   if (stored && isVisitor(stored)) return stored;
-  pageVisitor ??= randomHex(16);
+  pageVisitor ??= randomHex();
   browserStore.set(KEY, pageVisitor);
   return pageVisitor;
 }

@@ -1,10 +1,18 @@
 // @vitest-environment happy-dom
 
-import { act, type ReactNode, StrictMode } from "react";
+import { act, type ReactNode, StrictMode, useEffect } from "react";
 import { createRoot, type Root } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { type MediaWatch, type Presence, PresenceProvider, usePresence, useWatch } from "../src/react.js";
+import {
+  type MediaWatch,
+  type Presence,
+  PresenceProvider,
+  type RoomActions,
+  usePresence,
+  useRoom,
+  useWatch,
+} from "../src/react.js";
 import { BrowserSocket, TestHub } from "./test-hub.js";
 
 let hub: TestHub;
@@ -89,6 +97,102 @@ test("watch session pauses when its component unmounts: the content has not ende
   await act(() => vi.waitFor(() => (watch.play(0), expect(session.received).toHaveLength(1))));
   render(null);
   expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "paused"]);
+});
+
+test("watch session ends when its media ends, also if the component unmounts then", async () => {
+  render(<Player />);
+  const session = await hub.session(1);
+  session.welcome();
+  const audio = document.querySelector("audio")!;
+  await act(() => vi.waitFor(() => (audio.dispatchEvent(new Event("playing")), expect(session.received).toHaveLength(1))));
+  audio.dispatchEvent(new Event("ended"));
+  render(null);
+  expect((await session.receive(2)).map(({ state }) => state)).toEqual(["playing", "ended"]);
+});
+
+let actions: RoomActions;
+let actionRenders = 0;
+let presentRenders = 0;
+function Buttons() {
+  actions = useRoom();
+  actionRenders++;
+  return null;
+}
+function Present() {
+  presentRenders++;
+  return usePresence((room) => room.present);
+}
+
+test("functions are stable, and a component renders only for what it uses", async () => {
+  render(
+    <>
+      <Buttons />
+      <Present />
+      <Counts />
+    </>,
+  );
+  const session = await hub.session(1);
+  session.welcome();
+  await shows("3open 3");
+  const first = { actions, setMood: presence.setMood, pageView: presence.pageView };
+  const [buttons, present] = [actionRenders, presentRenders];
+  for (let n = 0; n < 5; n++) session.send({ type: "presence", present: 3, moods: { joy: n } });
+  await act(() => vi.waitFor(() => expect(presence.moods).toEqual({ joy: 4 })));
+  expect([actionRenders, presentRenders]).toEqual([buttons, present]);
+  expect({ actions, setMood: presence.setMood, pageView: presence.pageView }).toEqual(first);
+  expect(presence.setMood).toBe(first.setMood);
+  expect(actions).toBe(first.actions);
+});
+
+test("what an effect does before the room is joined is done when it is", async () => {
+  function Page() {
+    const { pageView } = useRoom();
+    useEffect(() => pageView("/about"), [pageView]);
+    return null;
+  }
+  act(() =>
+    root.render(
+      <PresenceProvider hub={hub.address} room="lobby" visitor="ann">
+        <Page />
+      </PresenceProvider>,
+    ),
+  );
+  const session = await hub.session(1);
+  session.welcome();
+  expect(await session.receive(1)).toMatchObject([{ type: "page-view", path: "/about" }]);
+});
+
+test("a sit is in the presence", async () => {
+  render(<Counts />);
+  const session = await hub.session(1);
+  session.welcome();
+  await shows("open 3");
+  act(() => presence.sit({ minutes: 20 }));
+  expect(presence.currentSit!.remaining).toBeGreaterThan(0);
+  expect(await session.receive(1)).toMatchObject([{ type: "sit" }]);
+});
+
+test("a new token text is sent at once", async () => {
+  const show = (token: string) =>
+    act(() =>
+      root.render(
+        <PresenceProvider hub={hub.address} room="lobby" visitor="ann" token={token}>
+          <Counts />
+        </PresenceProvider>,
+      ),
+    );
+  show("first");
+  const session = await hub.session(1);
+  session.welcome();
+  await shows("open 3");
+  show("second");
+  expect(await session.receive(1)).toEqual([{ type: "token", token: "second" }]);
+});
+
+test("outside of a provider, the functions do nothing", () => {
+  act(() => root.render(<Buttons />));
+  actions.setMood("joy");
+  expect(hub.sessions).toHaveLength(0);
 });
 
 test("watch session follows its media element", async () => {

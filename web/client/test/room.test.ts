@@ -1,88 +1,23 @@
 // @vitest-environment happy-dom
 
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { type JoinOptions, joinRoom, type Room, type RoomError } from "../src/index.js";
-import { BrowserSocket, type HubSession, TestHub } from "./test-hub.js";
+import { describe, expect, test, vi } from "vitest";
+import {
+  beacons,
+  captureTimers,
+  enter,
+  hub,
+  join,
+  jwt,
+  next,
+  nextError,
+  pageEvent,
+  reconnect,
+  stored,
+  useHub,
+  waitForState,
+} from "./support.js";
 
-let hub: TestHub;
-const rooms: Room[] = [];
-/** URL and body of each beacon. */
-let beacons: [string, any][] = [];
-
-beforeEach(async () => {
-  beacons = [];
-  vi.spyOn(navigator, "sendBeacon").mockImplementation((url, body) => {
-    beacons.push([String(url), JSON.parse(body as string)]);
-    return true;
-  });
-  vi.stubGlobal("WebSocket", BrowserSocket);
-  localStorage.clear();
-  hub = await TestHub.open();
-});
-
-afterEach(async () => {
-  for (const room of rooms.splice(0)) room.leave();
-  await hub.close();
-  vi.unstubAllGlobals();
-  vi.restoreAllMocks();
-});
-
-function join(options: Partial<JoinOptions> = {}): Room {
-  const room = joinRoom({ hub: hub.address, room: "lobby", visitor: "ann", ...options });
-  rooms.push(room);
-  return room;
-}
-
-/** Joins and receives the welcome. */
-async function enter(options: Partial<JoinOptions> = {}): Promise<[Room, HubSession]> {
-  const room = join(options);
-  const session = await hub.session(hub.sessions.length + 1);
-  session.welcome();
-  await waitForState(room, "open");
-  return [room, session];
-}
-
-function next<E extends Event>(room: Room, type: string): Promise<E> {
-  return new Promise((resolve) =>
-    room.addEventListener(type, (event) => resolve(event as E), { once: true }),
-  );
-}
-
-async function waitForState(room: Room, wanted: Room["state"]): Promise<void> {
-  while (room.state !== wanted) await next(room, "state");
-}
-
-const nextError = async (room: Room): Promise<RoomError> =>
-  (await next<CustomEvent<RoomError>>(room, "error")).detail;
-
-const stored = (): any[] =>
-  Object.entries(localStorage)
-    .filter(([key]) => key.startsWith("breathing-room:event:"))
-    .map(([, text]) => JSON.parse(text));
-
-/** A token that expires in `seconds`. Its base64url has characters that base64 lacks. */
-function jwt(seconds: number, id = 0): string {
-  const claims = JSON.stringify({ sub: "ann??>>", id, exp: Math.round(Date.now() / 1_000) + seconds });
-  return `h.${btoa(claims).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}.s`;
-}
-
-/** Replaces timers of at least `from` ms, which do not fire by themselves. */
-function captureTimers(from: number) {
-  const all: { fire: () => void; wait: number }[] = [];
-  const real = globalThis.setTimeout;
-  vi.spyOn(globalThis, "setTimeout").mockImplementation(((what: () => void, wait = 0) => {
-    if (wait < from || wait === 20_000) return real(what, wait);
-    all.push({ fire: what, wait });
-    return undefined;
-  }) as typeof setTimeout);
-  return {
-    get last() {
-      return all.at(-1)!;
-    },
-  };
-}
-
-const pageEvent = (type: string, persisted: boolean): Event => Object.assign(new Event(type), { persisted });
+useHub();
 
 describe("joining a room", () => {
   test("opens a socket, and the hub's messages set the counts", async () => {
@@ -201,14 +136,14 @@ describe("a token", () => {
   test("is renewed before its expiry, on the same socket", async () => {
     const tokens = [jwt(65, 1), jwt(65, 2), jwt(3_600, 3)];
     let asked = 0;
-    const timers = captureTimers(20_001);
+    const timers = captureTimers(2_400);
     const [, session] = await enter({ token: () => tokens[asked++]! });
     for (const token of tokens.slice(1)) {
-      expect(timers.last.wait).toBeLessThan(33_000);
-      timers.last.fire();
+      expect(timers.last!.wait).toBeLessThan(33_000);
+      timers.last!.fire();
       expect((await session.receive(asked - 1)).at(-1)).toEqual({ type: "token", token });
     }
-    expect(timers.last.wait).toBeGreaterThan(3_500_000);
+    expect(timers.last!.wait).toBeGreaterThan(3_500_000);
     expect(hub.sessions).toHaveLength(1);
   });
 
@@ -219,19 +154,19 @@ describe("a token", () => {
       token: () => (asked++ === 1 ? Promise.reject(new Error("no session")) : jwt(65, asked)),
     });
     const failed = nextError(room);
-    timers.last.fire();
+    timers.last!.fire();
     expect(await failed).toEqual({ code: "token", message: "Error: no session" });
-    await vi.waitFor(() => expect(timers.last.wait).toBeLessThan(5_001));
-    timers.last.fire();
+    await vi.waitFor(() => expect(timers.last!.wait).toBeLessThan(5_001));
+    timers.last!.fire();
     expect(await session.receive(1)).toMatchObject([{ type: "token" }]);
     expect(room.state).toBe("open");
     expect(hub.sessions).toHaveLength(1);
   });
 
   test("given as a string is not renewed", async () => {
-    const timers = vi.spyOn(globalThis, "setTimeout");
+    const timers = captureTimers(2_400);
     const [, session] = await enter({ token: jwt(1) });
-    expect(timers.mock.calls.filter(([what]) => String(what).includes("newToken"))).toEqual([]);
+    expect(timers.last).toBeUndefined();
     expect(session.received).toEqual([]);
   });
 
@@ -268,18 +203,92 @@ describe("a mood", () => {
     expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
   });
 
-  test("outside the vocabulary is rejected by the library", async () => {
-    const room = join({ mood: "grumpy" });
-    const rejected = nextError(room);
-    const session = await hub.session(1);
-    session.welcome();
-    expect((await rejected).code).toBe("unknown-mood");
+  test("outside the vocabulary is an error, and no mood", async () => {
+    const [room, session] = await enter({ mood: "grumpy" });
+    await session.receive(1);
+    session.send({ type: "error", code: "unknown-mood", message: "mood: grumpy" });
+    expect((await nextError(room)).code).toBe("unknown-mood");
     expect(room.mood).toBeNull();
+    room.setMood("joy");
     const again = nextError(room);
     room.setMood("grumpier");
     expect((await again).code).toBe("unknown-mood");
+    expect(room.mood).toBe("joy");
+    expect((await session.receive(2)).at(-1)).toEqual({ type: "mood", mood: "joy" });
+  });
+
+  test("that the hub confirmed is not brought again by a reconnect: another tab may have changed it", async () => {
+    const [room, session] = await enter();
     room.setMood("calm");
-    expect(await session.receive(1)).toEqual([{ type: "mood", mood: "calm" }]);
+    await session.receive(1);
+    session.send({ type: "own-mood", mood: "calm" });
+    await next(room, "presence");
+    const back = await reconnect(room, { mood: "joy" });
+    expect(room.mood).toBe("joy");
+    room.pageView("/a");
+    expect(await back.receive(1)).toMatchObject([{ type: "page-view" }]);
+  });
+
+  test("that another tab has cleared does not come back", async () => {
+    const [room] = await enter({}, { mood: "calm" });
+    expect(room.mood).toBe("calm");
+    const back = await reconnect(room, { mood: null });
+    expect(room.mood).toBeNull();
+    room.pageView("/a");
+    expect(await back.receive(1)).toMatchObject([{ type: "page-view" }]);
+  });
+
+  test("that another tab sets is shown here", async () => {
+    const [room, session] = await enter();
+    session.send({ type: "own-mood", mood: "joy" });
+    await next(room, "presence");
+    expect(room.mood).toBe("joy");
+  });
+
+  test("on its way to the hub is not replaced by an earlier one of another tab", async () => {
+    const [room, session] = await enter();
+    room.setMood("joy");
+    await session.receive(1);
+    session.send({ type: "own-mood", mood: "calm" });
+    session.send({ type: "own-mood", mood: "joy" });
+    await next(room, "presence");
+    expect(room.mood).toBe("joy");
+    session.send({ type: "own-mood", mood: null });
+    await next(room, "presence");
+    expect(room.mood).toBeNull();
+  });
+
+  test("set several times is not replaced by its own earlier ones", async () => {
+    const [room, session] = await enter();
+    for (const mood of ["joy", "calm", "joy"]) room.setMood(mood);
+    await session.receive(3);
+    for (const mood of ["joy", "calm"]) session.send({ type: "own-mood", mood });
+    session.send({ type: "presence", present: 1, moods: {} });
+    await next(room, "presence");
+    expect(room.mood).toBe("joy");
+  });
+
+  test("given to joinRoom does not replace the one that the visitor has", async () => {
+    const [room, session] = await enter({ mood: "calm" }, { mood: "joy" });
+    expect(room.mood).toBe("joy");
+    room.pageView("/a");
+    expect(await session.receive(1)).toMatchObject([{ type: "page-view" }]);
+  });
+
+  test("is asked for by the features of the socket", async () => {
+    const [, session] = await enter();
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood");
+  });
+
+  test("is brought again to a hub that confirms none", async () => {
+    const [room, session] = await enter();
+    room.setMood("joy");
+    await session.receive(1);
+    session.socket.terminate();
+    const back = await hub.session(2);
+    back.oldWelcome();
+    expect(await back.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
+    expect(room.mood).toBe("joy");
   });
 
   test("cleared without a connection is cleared after the reconnect", async () => {
@@ -302,6 +311,71 @@ describe("an event", () => {
     room.pageView("/b", { referrer: "https://app.example.org/" });
     const referrers = (await session.receive(2)).map(({ referrer }) => referrer);
     expect(referrers).toEqual([undefined, "https://app.example.org/"]);
+  });
+
+  test("that is the document's first page view has its referrer and utm parameters", async () => {
+    vi.resetModules();
+    const { joinRoom } = await import("../src/index.js");
+    vi.spyOn(document, "referrer", "get").mockReturnValue("https://search.example/?q=breath");
+    vi.spyOn(location, "search", "get").mockReturnValue("?utm_source=news&utm_campaign=may&id=7");
+    const room = joinRoom({ hub: hub.address, room: "lobby", visitor: "ann" });
+    room.pageView("/a", { props: { n: 1 } });
+    room.pageView("/b");
+    const session = await hub.session(1);
+    session.welcome();
+    const [first, second] = await session.receive(2);
+    expect(first).toMatchObject({
+      referrer: "https://search.example/?q=breath",
+      props: { utm_source: "news", utm_campaign: "may", n: 1 },
+    });
+    expect([second!.referrer, second!.props]).toEqual([undefined, undefined]);
+    room.leave();
+  });
+
+  test.each([
+    ["ten minutes ahead", -600_000],
+    ["eight days behind", 8 * 86_400_000],
+  ])("of a device whose clock is %s has the hub's time, also if it was recorded before the welcome", async (_, by) => {
+    const room = join();
+    room.pageView("/before");
+    const session = await hub.session(1);
+    const serverTime = Date.now() + by;
+    session.welcome({ serverTime });
+    await waitForState(room, "open");
+    room.pageView("/after");
+    room.watch("sunrise").play();
+    for (const { at, startedAt } of await session.receive(3)) {
+      for (const time of [at, startedAt ?? at]) expect(Math.abs((time as number) - serverTime)).toBeLessThan(30_000);
+    }
+    dispatchEvent(pageEvent("pagehide", false));
+    for (const [, events] of beacons) {
+      for (const { at } of events) expect(Math.abs(at - serverTime)).toBeLessThan(30_000);
+    }
+    expect(beacons).toHaveLength(2);
+  });
+
+  test("of a page that is gone is corrected too", async () => {
+    const before = join();
+    before.pageView("/before");
+    before.leave();
+    const serverTime = Date.now() + 8 * 86_400_000;
+    const [, session] = await enter({}, { serverTime });
+    expect(Math.abs(((await session.receive(1))[0]!.at as number) - serverTime)).toBeLessThan(30_000);
+  });
+
+  test("with properties over the limit is sent without them, with an error", async () => {
+    const [room, session] = await enter();
+    const failed = nextError(room);
+    room.pageView("/a", { props: { long: "x".repeat(1_100) } });
+    expect(await failed).toEqual({ code: "too-large", message: "props" });
+    const [event] = await session.receive(1);
+    expect([event!.path, event!.props]).toEqual(["/a", undefined]);
+  });
+
+  test("of a watch session with a long name is cut", async () => {
+    const [room, session] = await enter();
+    room.watch("あ".repeat(400)).play();
+    expect((await session.receive(1))[0]!.content).toBe("あ".repeat(170));
   });
 
   test("is sent at once, with its time, and stored until the ack", async () => {

@@ -1,14 +1,14 @@
-import { expect, test } from "vitest";
-import { WatchSession } from "../src/watch.js";
+import { expect, test, vi } from "vitest";
+import { createWatch, type WatchSession } from "../src/watch.js";
 
 /** A watch session and its reported events. */
 function session() {
   const reports: any[] = [];
   const playing = new Set<WatchSession>();
-  const watch = new WatchSession(
+  const watch = createWatch(
     "sunrise",
     {},
-    { offset: () => performance.timeOrigin, playing, report: (id, fields) => reports.push({ id, ...fields }) },
+    { playing, report: (id, fields) => reports.push({ id, ...fields }) },
   );
   return { watch, reports, playing };
 }
@@ -78,18 +78,34 @@ test("play after end starts a new watch session", () => {
   expect(reports[2].watchedMs).toBe(0);
 });
 
-test("suspended session resumes, paused session does not", async () => {
+test("paused session resumes with the page, unless its media does not play", () => {
   const { watch, reports, playing } = session();
+  const media = Object.assign(new EventTarget(), { paused: true, readyState: 0, HAVE_FUTURE_DATA: 3, currentTime: 7 });
   watch.play();
-  watch.suspend();
-  const { watchedMs } = watch;
-  await sleep(20);
-  expect(watch.watchedMs).toBe(watchedMs);
-  expect(playing.size).toBe(1);
-  watch.resume();
   watch.pause();
+  watch.resume();
+  expect(playing.size).toBe(1);
+  watch.pause();
+  watch.attach(media as HTMLMediaElement);
+  watch.resume();
   expect(playing.size).toBe(0);
   expect(reports.map(({ state }) => state)).toEqual(["playing", "paused", "playing", "paused"]);
+});
+
+test("attach without a media element is a clear error", () => {
+  expect(() => session().watch.attach(null as never)).toThrow("attach: no media element");
+});
+
+test("watched time does not follow changes of the device's clock", () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  try {
+    const { watch } = session();
+    watch.play();
+    vi.setSystemTime(Date.now() + 3_600_000);
+    expect(watch.watchedMs).toBeLessThan(60_000);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("position that is not a number is omitted", () => {

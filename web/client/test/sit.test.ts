@@ -1,0 +1,170 @@
+// @vitest-environment happy-dom
+
+import { expect, test, vi } from "vitest";
+import type { Sit } from "../src/index.js";
+import { enter, errorsOf, hub, join, next, reconnect, useHub, waitForState } from "./support.js";
+
+useHub();
+
+const MINUTE = 60_000;
+
+/** Waits for the end of a sit, and returns why. */
+async function reasonOf(sit: Sit): Promise<string> {
+  return (await next<CustomEvent<{ reason: string }>>(sit, "end")).detail.reason;
+}
+
+test("a sit is sent, and follows the hub's end", async () => {
+  const [room, session] = await enter();
+  const changed = next(room, "sit");
+  const sit = room.sit({ minutes: 20 });
+  await changed;
+  expect(room.currentSit).toBe(sit);
+  expect(Math.abs(sit.remaining - 20 * MINUTE)).toBeLessThan(MINUTE);
+  const [message] = await session.receive(1);
+  expect(message!.type).toBe("sit");
+  expect(Math.abs((message!.forMs as number) - 20 * MINUTE)).toBeLessThan(MINUTE);
+  const until = Date.now() + 10 * MINUTE; // the hub's limit
+  session.send({ type: "sit", until });
+  await next(sit, "change");
+  expect(sit.until).toBe(until);
+  expect(sit.remaining).toBeLessThanOrEqual(10 * MINUTE);
+});
+
+test("end() ends it at the hub too", async () => {
+  const [room, session] = await enter();
+  const sit = room.sit({ minutes: 20 });
+  const reason = reasonOf(sit);
+  sit.end();
+  sit.end();
+  expect(await reason).toBe("ended");
+  expect([sit.remaining, room.currentSit]).toEqual([0, null]);
+  expect((await session.receive(2))[1]).toEqual({ type: "sit", forMs: 0 });
+  expect(session.received).toHaveLength(2);
+});
+
+test("a sit completes at its end by the hub's clock", async () => {
+  const [room, session] = await enter();
+  const sit = room.sit({ minutes: 20 });
+  await session.receive(1);
+  session.send({ type: "sit", until: Date.now() + 50 });
+  expect(await reasonOf(sit)).toBe("completed");
+  expect(room.currentSit).toBeNull();
+  expect(session.received).toHaveLength(1);
+});
+
+test("a sit that began before a reload is in the welcome", async () => {
+  const until = Date.now() + 7 * MINUTE;
+  const [room, session] = await enter({}, { sit: until });
+  expect(room.currentSit!.until).toBe(until);
+  room.currentSit!.end();
+  expect(await session.receive(1)).toEqual([{ type: "sit", forMs: 0 }]);
+});
+
+test("a confirmed sit goes on after a reconnect, with the same handle, and is not sent again", async () => {
+  const [room, session] = await enter();
+  const sit = room.sit({ minutes: 20 });
+  await session.receive(1);
+  session.send({ type: "sit", until: Date.now() + 20 * MINUTE });
+  await next(sit, "change");
+  const until = Date.now() + 15 * MINUTE; // another tab has set it
+  const back = await reconnect(room, { sit: until });
+  expect(room.currentSit).toBe(sit);
+  expect(sit.until).toBe(until);
+  room.setMood("joy");
+  expect(await back.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
+});
+
+test("a sit that the hub did not confirm is sent again", async () => {
+  const [room, session] = await enter();
+  const sit = room.sit({ minutes: 20 });
+  await session.receive(1);
+  const back = await reconnect(room);
+  expect(await back.receive(1)).toMatchObject([{ type: "sit" }]);
+  expect(room.currentSit).toBe(sit);
+});
+
+test("a sit that begins or ends without a connection is sent after the welcome", async () => {
+  const room = join();
+  const sit = room.sit({ minutes: 20 });
+  const session = await hub.session(1);
+  session.welcome();
+  expect((await session.receive(1))[0]).toMatchObject({ type: "sit" });
+  session.send({ type: "sit", until: sit.until });
+  session.socket.terminate();
+  await waitForState(room, "waiting");
+  sit.end();
+  const back = await hub.session(2);
+  back.welcome({ sit: sit.until });
+  expect(await back.receive(1)).toEqual([{ type: "sit", forMs: 0 }]);
+  expect(room.currentSit).toBeNull();
+});
+
+test("a sit that another tab has ended is ended after a reconnect", async () => {
+  const [room] = await enter({}, { sit: Date.now() + 20 * MINUTE });
+  const reason = reasonOf(room.currentSit!);
+  await reconnect(room);
+  expect(await reason).toBe("ended");
+});
+
+test("a new sit replaces the running one, and only the last answer counts", async () => {
+  const [room, session] = await enter();
+  const first = room.sit({ minutes: 20 });
+  const reason = reasonOf(first);
+  const second = room.sit({ minutes: 5 });
+  expect(await reason).toBe("ended");
+  await session.receive(2);
+  session.send({ type: "sit", until: Date.now() + 20 * MINUTE });
+  session.send({ type: "sit", until: Date.now() + 3 * MINUTE });
+  await next(second, "change");
+  expect(room.currentSit).toBe(second);
+  expect(second.remaining).toBeLessThan(4 * MINUTE);
+});
+
+test("a sit that the hub refuses ends, with an error", async () => {
+  const [room, session] = await enter();
+  const errors = errorsOf(room);
+  const sit = room.sit({ minutes: 20 });
+  const reason = reasonOf(sit);
+  await session.receive(1);
+  session.send({ type: "error", code: "sit-refused", message: "the room is full" });
+  expect(await reason).toBe("refused");
+  expect(errors).toEqual([{ code: "sit-refused", message: "the room is full" }]);
+  expect(room.currentSit).toBeNull();
+  room.setMood("joy");
+  expect((await session.receive(2))[1]).toMatchObject({ type: "mood" });
+});
+
+test("a hub without sits refuses them", async () => {
+  const room = join();
+  const errors = errorsOf(room);
+  const session = await hub.session(1);
+  session.oldWelcome();
+  await waitForState(room, "open");
+  const sit = room.sit({ minutes: 20 });
+  const reason = reasonOf(sit);
+  await session.receive(1);
+  session.send({ type: "error", code: "unknown-type", message: "type: sit" });
+  expect(await reason).toBe("refused");
+  expect(errors).toMatchObject([{ code: "sit-refused" }]);
+});
+
+test("a sit that came too fast is sent again after a pause", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(0);
+  const [room, session] = await enter();
+  room.sit({ minutes: 20 });
+  await session.receive(1);
+  session.send({ type: "error", code: "too-fast", message: "" });
+  expect((await session.receive(2))[1]).toMatchObject({ type: "sit" });
+});
+
+test("leave() ends the sit", async () => {
+  const [room] = await enter();
+  const reason = reasonOf(room.sit({ minutes: 20 }));
+  room.leave();
+  expect(await reason).toBe("ended");
+});
+
+test("minutes that are no time are a clear error", async () => {
+  const [room] = await enter();
+  for (const minutes of [0, -1, Number.NaN]) expect(() => room.sit({ minutes })).toThrow("bad minutes");
+});

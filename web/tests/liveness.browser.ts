@@ -3,6 +3,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { UNREACHABLE, User, launch } from "./support/user";
+import { EmbeddingSite } from "./support/embedding-site";
 import { Hub } from "./support/hub";
 import { Phone } from "./support/phone";
 import { RoomPage } from "./support/room-page";
@@ -94,6 +95,22 @@ test("quiet room and a good path: checks leave no trace", async () => {
   const shown = await record(annPage.page);
   await expect.poll(() => sent.filter((text) => text.includes('"ping"')).length, { timeout: 20_000 }).toBeGreaterThan(1);
   expect((await shown()).filter((text) => text !== OPEN && text !== CHECKING)).toEqual([]);
+});
+
+test("page that was hidden for long leaves the room, and is back when it is visible", async () => {
+  const site = await EmbeddingSite.start(hub.url);
+  try {
+    const page = await phone.user.open(`${site.url}/plain`);
+    await page.evaluate((hub) => void BreathingRoom.joinRoom({ hub, room: "lobby", idleAfter: 500 }), hub.url);
+    const present = (): Promise<unknown> => hub.get("/rooms/lobby");
+    await expect.poll(present, { timeout: 20_000 }).toMatchObject({ present: 1 });
+    await phone.hide(page);
+    await expect.poll(present, { timeout: 20_000 }).toMatchObject({ present: 0 });
+    await phone.show(page);
+    await expect.poll(present, { timeout: 20_000 }).toMatchObject({ present: 1 });
+  } finally {
+    site.close();
+  }
 });
 
 test("dashboard that is visible again and a dead path: the numbers are dimmed with their age, then new", async () => {

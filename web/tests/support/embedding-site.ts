@@ -22,7 +22,13 @@ declare global {
   /** The global of the script-tag build. */
   const BreathingRoom: {
     room: Room;
-    joinRoom(options: { hub: string; room: string; visitor?: string; token?: () => Promise<string | null> }): Room;
+    joinRoom(options: {
+      hub: string;
+      room: string;
+      visitor?: string;
+      token?: () => Promise<string | null>;
+      idleAfter?: number;
+    }): Room;
   };
 }
 

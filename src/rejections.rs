@@ -24,6 +24,10 @@ pub enum Limit {
     AddressSockets,
     /// Open connections of one address that are not sockets.
     AddressConnections,
+    /// Sits of the hub.
+    Sits,
+    /// Sits of one address.
+    AddressSits,
     /// New sockets a second of one address.
     AddressSocketRate,
     /// Open sockets of one address for the live activity.

@@ -162,9 +162,16 @@ impl Generator {
                 sample.hub.peak += present;
                 sample.hub.joins += present / 8;
                 sample.hub.present_ms += present_ms;
-                sample
-                    .rooms
-                    .insert(room, RoomSample { present_ms, peak: present, joins: present / 8, moods_ms });
+                sample.rooms.insert(
+                    room,
+                    RoomSample {
+                        present_ms,
+                        peak: present,
+                        joins: present / 8,
+                        moods_ms,
+                        ..RoomSample::default()
+                    },
+                );
             }
             if sample.hub.peak > 0 {
                 batch.samples.push(sample);

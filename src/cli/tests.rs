@@ -94,9 +94,14 @@ fn watch() -> impl Strategy<Value = Record> {
 
 fn sample() -> impl Strategy<Value = RoomSample> {
     let moods_ms = proptest::collection::btree_map(".{0,6}", integer().prop_map(SafeInteger::get), 0..4);
-    (integer(), any::<u32>(), any::<u32>(), moods_ms).prop_map(|(present, peak, joins, moods_ms)| {
-        RoomSample { present_ms: present.get(), peak, joins, moods_ms }
-    })
+    let sits = proptest::array::uniform4(integer().prop_map(SafeInteger::get));
+    (integer(), any::<u32>(), any::<u32>(), moods_ms, sits).prop_map(
+        |(present, peak, joins, moods_ms, sits)| {
+            let [held_ms, sits_begun, sits_completed, sat_ms] = sits;
+            let present_ms = present.get();
+            RoomSample { present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms }
+        },
+    )
 }
 
 fn presence_sample() -> impl Strategy<Value = Record> {

@@ -348,6 +348,19 @@ pub struct RoomSample {
     /// Sum of the visitors' presence times by mood, in milliseconds.
     #[serde(deserialize_with = "integers")]
     pub moods_ms: BTreeMap<String, u64>,
+    // Older versions do not write the next ones.
+    /// Sum of the times that visitors were present without a socket, in milliseconds.
+    #[serde(default, deserialize_with = "integer", skip_serializing_if = "is_zero")]
+    pub held_ms: u64,
+    /// How many sits began.
+    #[serde(default, deserialize_with = "integer", skip_serializing_if = "is_zero")]
+    pub sits_begun: u64,
+    /// How many sits reached their end.
+    #[serde(default, deserialize_with = "integer", skip_serializing_if = "is_zero")]
+    pub sits_completed: u64,
+    /// Sum of the times that visitors sat, in milliseconds.
+    #[serde(default, deserialize_with = "integer", skip_serializing_if = "is_zero")]
+    pub sat_ms: u64,
 }
 
 impl RoomSample {
@@ -359,7 +372,16 @@ impl RoomSample {
             let mine = self.moods_ms.entry(mood).or_default();
             *mine = present_ms.max(*mine);
         }
+        self.held_ms = self.held_ms.max(other.held_ms);
+        self.sits_begun = self.sits_begun.max(other.sits_begun);
+        self.sits_completed = self.sits_completed.max(other.sits_completed);
+        self.sat_ms = self.sat_ms.max(other.sat_ms);
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 // Numbers from files have the same bounds as numbers from the network.

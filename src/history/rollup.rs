@@ -185,6 +185,14 @@ pub(crate) struct PresenceRollup {
     pub present_ms: i64,
     /// Sum of the visitors' presence times by mood.
     pub moods_ms: BTreeMap<String, i64>,
+    /// Sum of the times that visitors were present without a socket.
+    pub held_ms: i64,
+    /// How many sits began.
+    pub sits_begun: i64,
+    /// How many sits reached their end.
+    pub sits_completed: i64,
+    /// Sum of the times that visitors sat.
+    pub sat_ms: i64,
 }
 
 impl ActivityRollup {
@@ -214,6 +222,10 @@ impl PresenceRollup {
                 None => drop(self.moods_ms.insert(mood.clone(), *present_ms)),
             }
         }
+        self.held_ms += other.held_ms;
+        self.sits_begun += other.sits_begun;
+        self.sits_completed += other.sits_completed;
+        self.sat_ms += other.sat_ms;
     }
 
     fn sample(&mut self, sample: &RoomSample, sign: i64) {
@@ -223,6 +235,10 @@ impl PresenceRollup {
             peak: sample.peak,
             present_ms: signed(sample.present_ms),
             moods_ms: sample.moods_ms.iter().map(|(mood, ms)| (mood.clone(), signed(*ms))).collect(),
+            held_ms: signed(sample.held_ms),
+            sits_begun: signed(sample.sits_begun),
+            sits_completed: signed(sample.sits_completed),
+            sat_ms: signed(sample.sat_ms),
         });
     }
 }

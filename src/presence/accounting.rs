@@ -1,10 +1,11 @@
-//! Presence accounting: person-milliseconds, peaks and joins since the last sample.
+//! Presence accounting: person-milliseconds, peaks, joins and sits since the last sample.
 //!
 //! Pure: the time comes with each call. Before the visitors change, the time that has passed is added with the visitors
 //! of that time, so that the sums are exact. Accounting takes O(1) memory, and allocates only for a sample.
 
 use std::time::Duration;
 
+use super::hold::SitCounts;
 use crate::protocol::RoomId;
 
 /// What was measured in one room, or in all rooms together.
@@ -16,8 +17,25 @@ pub(crate) struct Sample {
     pub peak: u32,
     /// Visitors that entered.
     pub joins: u32,
+    /// The time that each visitor was present without a session, added up.
+    pub held: Duration,
+    /// The time that each visitor sat, added up.
+    pub sat: Duration,
+    /// Sits that began, and sits that reached their end.
+    pub sits: SitCounts,
     /// The time that each visitor was in each mood, added up, in the order of the vocabulary.
     pub moods: Box<[Duration]>,
+}
+
+/// How many visitors there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Present {
+    /// All.
+    pub all: u32,
+    /// Those without a session.
+    pub held: u32,
+    /// Those who sit.
+    pub sitting: u32,
 }
 
 /// What was measured over all rooms since the last samples were taken.
@@ -25,7 +43,7 @@ pub(crate) struct Sample {
 pub(crate) struct Samples {
     /// The time that the samples cover.
     pub period: Duration,
-    /// All rooms together. A visitor in two rooms counts once, except in the moods.
+    /// All rooms together. A visitor in two rooms counts once in `present`, `peak` and `joins`; the rest are sums.
     pub total: Sample,
     /// Each room that had a visitor.
     pub rooms: Vec<(RoomId, Sample)>,
@@ -44,11 +62,15 @@ impl Sample {
         self.present += other.present;
         self.peak = self.peak.max(other.peak);
         self.joins += other.joins;
-        self.add_moods(other);
+        self.add_sums(other);
     }
 
-    /// Adds the moods of another room.
-    pub(super) fn add_moods(&mut self, other: &Self) {
+    /// Adds what all rooms have together by adding the rooms.
+    pub(super) fn add_sums(&mut self, other: &Self) {
+        self.held += other.held;
+        self.sat += other.sat;
+        self.sits.begun += other.sits.begun;
+        self.sits.completed += other.sits.completed;
         for (mine, theirs) in self.moods.iter_mut().zip(&other.moods) {
             *mine += *theirs;
         }
@@ -71,13 +93,15 @@ impl Accounting {
     }
 
     /// Adds the time until `now`, with the visitors and moods of that time. A time that was added before adds nothing.
-    pub(super) fn advance(&mut self, now: Duration, present: u32, moods: impl IntoIterator<Item = u32>) {
+    pub(super) fn advance(&mut self, now: Duration, present: Present, moods: impl IntoIterator<Item = u32>) {
         let passed = now.saturating_sub(self.until);
         if passed.is_zero() {
             return;
         }
         self.until = now;
-        self.sample.present += passed * present;
+        self.sample.present += passed * present.all;
+        self.sample.held += passed * present.held;
+        self.sample.sat += passed * present.sitting;
         for (time, count) in self.sample.moods.iter_mut().zip(moods) {
             *time += passed * count;
         }
@@ -89,16 +113,22 @@ impl Accounting {
         self.sample.peak = self.sample.peak.max(after);
     }
 
+    /// Records sits that began or reached their end: two counts that only rise, before and after.
+    pub(super) fn record_sits(&mut self, before: SitCounts, after: SitCounts) {
+        self.sample.sits.begun += after.begun.saturating_sub(before.begun);
+        self.sample.sits.completed += after.completed.saturating_sub(before.completed);
+    }
+
     /// Returns the sample until `now`, and starts the next one with the visitors who are present.
     pub(super) fn take_sample(
         &mut self,
         now: Duration,
-        present: u32,
+        present: Present,
         moods: impl IntoIterator<Item = u32>,
     ) -> Sample {
         self.advance(now, present, moods);
         let zero = vec![Duration::ZERO; self.sample.moods.len()].into();
-        std::mem::replace(&mut self.sample, Sample { peak: present, moods: zero, ..Sample::default() })
+        std::mem::replace(&mut self.sample, Sample { peak: present.all, moods: zero, ..Sample::default() })
     }
 }
 
@@ -115,6 +145,8 @@ mod tests {
         Enter(Option<usize>),
         Leave(usize),
         SetMood(usize, Option<usize>),
+        SetHeld(usize, bool, bool),
+        Sits(u64, u64),
         TakeSample,
     }
 
@@ -124,31 +156,51 @@ mod tests {
             3 => mood().prop_map(Step::Enter),
             2 => (0..9_usize).prop_map(Step::Leave),
             2 => (0..9_usize, mood()).prop_map(|(visitor, mood)| Step::SetMood(visitor, mood)),
+            2 => (0..9_usize, any::<bool>(), any::<bool>())
+                .prop_map(|(visitor, held, sits)| Step::SetHeld(visitor, held, sits)),
+            1 => (0..4_u64, 0..4_u64).prop_map(|(begun, completed)| Step::Sits(begun, completed)),
             1 => Just(Step::TakeSample),
         ]
     }
 
-    fn counts(visitors: &[Option<usize>]) -> (u32, [u32; MOODS]) {
+    #[derive(Default)]
+    struct Visitor {
+        mood: Option<usize>,
+        is_held: bool,
+        sits: bool,
+    }
+
+    fn counts(visitors: &[Visitor]) -> (Present, [u32; MOODS]) {
         let mut moods = [0; MOODS];
-        visitors.iter().flatten().for_each(|mood| moods[*mood] += 1);
-        (u32::try_from(visitors.len()).unwrap(), moods)
+        visitors.iter().filter_map(|visitor| visitor.mood).for_each(|mood| moods[mood] += 1);
+        let count = |is: fn(&&Visitor) -> bool| u32::try_from(visitors.iter().filter(is).count()).unwrap();
+        let present =
+            Present { all: count(|_| true), held: count(|one| one.is_held), sitting: count(|one| one.sits) };
+        (present, moods)
     }
 
     /// Naive accounting: counts every visitor in every millisecond.
     #[derive(Default)]
     struct Model {
         present_ms: u64,
+        held_ms: u64,
+        sat_ms: u64,
+        sits: SitCounts,
         moods_ms: [u64; MOODS],
         peak: usize,
         joins: u32,
     }
 
     impl Model {
-        fn advance(&mut self, visitors: &[Option<usize>], millis: u64) {
+        fn advance(&mut self, visitors: &[Visitor], millis: u64) {
             for _ in 0..millis {
-                self.present_ms += visitors.len() as u64;
-                for mood in visitors.iter().flatten() {
-                    self.moods_ms[*mood] += 1;
+                for visitor in visitors {
+                    self.present_ms += 1;
+                    self.held_ms += u64::from(visitor.is_held);
+                    self.sat_ms += u64::from(visitor.sits);
+                    if let Some(mood) = visitor.mood {
+                        self.moods_ms[mood] += 1;
+                    }
                 }
             }
         }
@@ -158,6 +210,9 @@ mod tests {
                 present: Duration::from_millis(self.present_ms),
                 peak: u32::try_from(self.peak).unwrap(),
                 joins: self.joins,
+                held: Duration::from_millis(self.held_ms),
+                sat: Duration::from_millis(self.sat_ms),
+                sits: self.sits,
                 moods: self.moods_ms.map(Duration::from_millis).into(),
             }
         }
@@ -171,7 +226,8 @@ mod tests {
             steps in proptest::collection::vec((0..40_u64, step()), 1..60),
         ) {
             let mut now = Duration::from_millis(7);
-            let mut visitors: Vec<Option<usize>> = Vec::new();
+            let mut visitors: Vec<Visitor> = Vec::new();
+            let mut sits = SitCounts::default();
             let (mut accounting, mut model) = (Accounting::new(now, MOODS), Model::default());
             for (millis, step) in steps.into_iter().chain([(5, Step::TakeSample)]) {
                 now += Duration::from_millis(millis);
@@ -180,12 +236,22 @@ mod tests {
                 accounting.advance(now, before, moods);
                 match step {
                     Step::Enter(mood) => {
-                        visitors.push(mood);
+                        visitors.push(Visitor { mood, ..Visitor::default() });
                         model.joins += 1;
                     }
                     Step::Leave(index) if index < visitors.len() => drop(visitors.swap_remove(index)),
-                    Step::SetMood(index, mood) if index < visitors.len() => visitors[index] = mood,
-                    Step::Leave(_) | Step::SetMood(..) => {}
+                    Step::SetMood(index, mood) if index < visitors.len() => visitors[index].mood = mood,
+                    Step::SetHeld(index, is_held, sits) if index < visitors.len() => {
+                        (visitors[index].is_held, visitors[index].sits) = (is_held, sits);
+                    }
+                    Step::Sits(begun, completed) => {
+                        let before = sits;
+                        sits = SitCounts { begun: sits.begun + begun, completed: sits.completed + completed };
+                        accounting.record_sits(before, sits);
+                        model.sits.begun += begun;
+                        model.sits.completed += completed;
+                    }
+                    Step::Leave(_) | Step::SetMood(..) | Step::SetHeld(..) => {}
                     Step::TakeSample => {
                         let sample = accounting.take_sample(now, before, moods);
                         prop_assert_eq!(&sample, &model.sample());
@@ -193,7 +259,7 @@ mod tests {
                         model = Model { peak: visitors.len(), ..Model::default() };
                     }
                 }
-                accounting.record_change(before, counts(&visitors).0);
+                accounting.record_change(before.all, counts(&visitors).0.all);
                 model.peak = model.peak.max(visitors.len());
             }
         }
@@ -204,10 +270,11 @@ mod tests {
         let at = Duration::from_millis;
         let mut accounting = Accounting::new(at(0), 1);
         accounting.record_change(0, 1);
-        accounting.advance(at(10), 1, [1]);
-        accounting.advance(at(4), 1, [1]);
-        accounting.advance(at(12), 1, [0]);
-        let sample = accounting.take_sample(at(12), 1, [0]);
+        let one = Present { all: 1, ..Present::default() };
+        accounting.advance(at(10), one, [1]);
+        accounting.advance(at(4), one, [1]);
+        accounting.advance(at(12), one, [0]);
+        let sample = accounting.take_sample(at(12), one, [0]);
         assert_eq!((sample.present, &*sample.moods), (at(12), &[at(10)][..]));
     }
 
@@ -217,6 +284,9 @@ mod tests {
             present: Duration::from_millis(millis),
             peak,
             joins,
+            held: Duration::from_millis(millis / 4),
+            sat: Duration::from_millis(millis / 5),
+            sits: SitCounts { begun: millis, completed: millis / 10 },
             moods: [Duration::from_millis(millis / 2)].into(),
         };
         let mut first = sample(100, 3, 4);

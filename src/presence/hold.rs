@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::protocol::{RoomId, Time, VisitorId};
+use crate::transport::SitPermit;
 
 /// The length of a hold whose deadline the clock cannot represent: 30 years.
 pub(super) const FAR: Duration = Duration::from_hours(24 * 365 * 30);
@@ -78,6 +79,15 @@ pub(crate) struct Sit {
     pub until: Time,
     /// The latest `until` over all restarts of the hub. None before the first restart.
     pub latest: Option<Time>,
+}
+
+/// A sit with its permit, which counts it against the limits of sits.
+#[derive(Debug)]
+pub(crate) struct PermittedSit {
+    /// The sit.
+    pub sit: Sit,
+    /// Released at the end of the sit. With none, a new end of a sit keeps the permit that it has.
+    pub permit: Option<SitPermit>,
 }
 
 impl From<Sit> for Hold {

@@ -32,7 +32,7 @@ pub(crate) use accounting::{Sample, Samples};
 pub(crate) use activity::VisitorActivity;
 pub(crate) use coverage::{Coverage, CoverageSource, NodeCounts};
 pub(crate) use feed::Feed;
-pub(crate) use hold::{Hold, HoldReason, Sit, SitOutcome};
+pub(crate) use hold::{Hold, HoldReason, PermittedSit, Sit, SitOutcome};
 pub(crate) use registry::{JoinError, Joined, Membership, Occupant, Registry};
 pub(crate) use state::Snapshot;
 

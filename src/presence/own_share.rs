@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::hold::Sit;
+use super::hold::{PermittedSit, Sit};
 use super::share::{Away, Entry, HeldSince, PersonKey, SitRegister, SitState};
 use super::stamp::Stamp;
 use super::state::{OccupancyChange, RoomState};
@@ -133,6 +133,8 @@ impl RoomState {
                 }
                 SitState::Completed | SitState::Ended => None,
             };
+            // The node of the visitor's socket counts the sit.
+            let sit = sit.map(|sit| PermittedSit { sit, permit: None });
             change = self.set_sit(id, sit, now.instant);
         }
         if is_overridden && change == OccupancyChange::Unchanged {

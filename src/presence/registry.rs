@@ -17,7 +17,7 @@ use super::accounting::Samples;
 use super::activity::{ActivityIndex, VisitorActivity};
 use super::broadcast::SubscriberId;
 use super::clustered::Clustered;
-use super::hold::{Hold, HoldReason, Sit, SitOutcome};
+use super::hold::{Hold, HoldReason, PermittedSit, Sit, SitOutcome};
 use super::metrics::PresenceMetrics;
 use super::room::{ListedVisitor, Room};
 use super::share::ClusterKey;
@@ -28,6 +28,7 @@ use crate::protocol::{Mood, RoomId, Time, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::time::{Clock, millis};
 use crate::transport::writer::SocketWriter;
+use crate::transport::{SitLimit, SitPermit};
 
 /// All presence of a hub. Sessions and HTTP share it.
 #[derive(Debug)]
@@ -63,9 +64,12 @@ pub(crate) enum SitRefused {
     /// The visitor is a bot.
     #[error("a bot has no sit")]
     Bot,
-    /// The limit of sits is zero.
+    /// The longest sit has a length of zero.
     #[error("this hub has no sits: SIT_LIMIT is 0s")]
     Off,
+    /// A limit of sits is reached.
+    #[error(transparent)]
+    Limit(#[from] SitLimit),
 }
 
 /// A visitor in a room.
@@ -222,7 +226,7 @@ impl Registry {
         visitor: &VisitorId,
         mood: Option<Mood>,
         hold: Hold,
-        sit: Option<Sit>,
+        sit: Option<PermittedSit>,
     ) -> Result<(), JoinError> {
         self.restore(room, visitor, mood, (hold, sit), None)
     }
@@ -234,7 +238,7 @@ impl Registry {
         room: &RoomId,
         visitor: &VisitorId,
         mood: Option<Mood>,
-        (hold, sit): (Hold, Option<Sit>),
+        (hold, sit): (Hold, Option<PermittedSit>),
         since: Option<Time>,
     ) -> Result<(), JoinError> {
         let mut table = lock(&self.table);
@@ -496,9 +500,14 @@ impl Membership {
     }
 
     /// Begins a sit of this length, or sets another end of the one that runs, and returns its end. The length is cut to
-    /// the limit. Ends the sit if it is zero.
-    /// Errors: bots have no sits, and the hub may have none.
-    pub(crate) fn sit(&self, length: Duration) -> Result<Option<Time>, SitRefused> {
+    /// the limit. Ends the sit if it is zero. `admit` takes the permit of the sit that runs, and returns
+    /// another one if that does not count for the socket's address.
+    /// Errors: bots have no sits, the hub may have none, and a limit may be reached. A sit that runs does not change.
+    pub(crate) fn sit(
+        &self,
+        length: Duration,
+        admit: impl FnOnce(Option<&SitPermit>) -> Result<Option<SitPermit>, SitLimit>,
+    ) -> Result<Option<Time>, SitRefused> {
         let limit = self.registry.config.sit_limit;
         if self.is_bot {
             return Err(SitRefused::Bot);
@@ -513,9 +522,18 @@ impl Membership {
             latest: None,
         });
         let mut table = lock(&self.registry.table);
-        let elapsed = self.registry.clock.elapsed();
-        table.update_room(&self.room, &self.visitor, elapsed, |state| state.set_sit(&self.visitor, sit, now));
-        Ok(sit.map(|sit| sit.until))
+        let (elapsed, mut refused) = (self.registry.clock.elapsed(), None);
+        table.update_room(&self.room, &self.visitor, elapsed, |state| {
+            let permit = sit.map_or(Ok(None), |_| admit(state.sit_permit_of(&self.visitor)));
+            match permit {
+                Ok(permit) => state.set_sit(&self.visitor, sit.map(|sit| PermittedSit { sit, permit }), now),
+                Err(limit) => {
+                    refused = Some(limit);
+                    OccupancyChange::Unchanged
+                }
+            }
+        });
+        refused.map_or(Ok(sit.map(|sit| sit.until)), |limit| Err(limit.into()))
     }
 
     /// Ends the session with a hold of this length; `sit` is what becomes of the visitor's sit if it was the last session.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::accounting::{Accounting, Sample};
+use super::accounting::{Accounting, Present, Sample};
 use super::broadcast::{SubscriberId, Subscribers};
 use super::hold::{HoldReason, Sit};
 use super::metrics::PresenceMetrics;
@@ -209,10 +209,12 @@ impl Room {
         counts_joins: bool,
         update: impl FnOnce(&mut RoomState) -> T,
     ) -> T {
-        let (before, present) = (inner.state.seq(), inner.state.present());
+        let (before, present, sits) = (inner.state.seq(), inner.state.present(), inner.state.sits());
         inner.advance(now);
         inner.state.set_time(now);
         let result = update(&mut inner.state);
+        let sits_after = inner.state.sits();
+        inner.accounting.record_sits(sits, sits_after);
         if inner.state.seq() > before {
             let after = inner.state.present();
             inner.accounting.record_change(if counts_joins { present } else { after }, after);
@@ -272,7 +274,7 @@ impl Room {
     /// Returns the room's sample until `now`, and starts the next one.
     pub(super) fn take_sample(&self, now: Duration) -> Sample {
         let Inner { state, accounting, .. } = &mut *lock(&self.inner);
-        accounting.take_sample(now, state.present(), state.moods().iter())
+        accounting.take_sample(now, counts(state), state.moods().iter())
     }
 
     async fn publish_changes(self: Arc<Self>) {
@@ -352,8 +354,13 @@ impl Inner {
     }
 
     fn advance(&mut self, now: Duration) {
-        self.accounting.advance(now, self.state.present(), self.state.moods().iter());
+        self.accounting.advance(now, counts(&self.state), self.state.moods().iter());
     }
+}
+
+fn counts(state: &RoomState) -> Present {
+    let (held, sitting) = state.held_and_sitting();
+    Present { all: state.present(), held, sitting }
 }
 
 /// When the next state may be published, and when it must be.

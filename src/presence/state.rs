@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::broadcast::SubscriberId;
-use super::hold::{Deadline, Hold, Sit, SitCounts, SitOutcome};
+use super::hold::{Deadline, Hold, PermittedSit, Sit, SitCounts, SitOutcome};
 use super::union::RoomUnion;
 use super::visitor::VisitorState;
 use crate::protocol::{Mood, MoodCounts, VisitorId};
 use crate::time::millis;
+use crate::transport::SitPermit;
 
 /// The visitors of one room.
 #[derive(Debug)]
@@ -108,14 +109,17 @@ impl RoomState {
 
     /// All counts, with their `seq`.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let own = (self.held, self.sitting);
-        let counts = self.union.as_ref().map(|union| union.counts());
-        let (held, sitting) = counts.map_or(own, |counts| (counts.held, counts.sitting));
+        let (held, sitting) = self.held_and_sitting();
         Snapshot { seq: self.seq(), present: self.present(), held, sitting, moods: self.moods().clone() }
     }
 
+    /// Visitors without a session, and visitors who sit.
+    pub(super) fn held_and_sitting(&self) -> (u32, u32) {
+        let counts = self.union.as_ref().map(|union| union.counts());
+        counts.map_or((self.held, self.sitting), |counts| (counts.held, counts.sitting))
+    }
+
     /// How many sits there were.
-    #[allow(dead_code)]
     pub(crate) fn sits(&self) -> SitCounts {
         self.union.as_ref().map_or(self.sits, |union| union.sits())
     }
@@ -220,8 +224,18 @@ impl RoomState {
         found.map(|visitor| (visitor.mood, visitor.followers().to_vec())).collect()
     }
 
+    /// The permit of this visitor's sit.
+    pub(crate) fn sit_permit_of(&self, id: &VisitorId) -> Option<&SitPermit> {
+        self.visitors.get(id)?.sit_permit()
+    }
+
     /// Sets the sit of a visitor in the room, or ends it with `None`. The last one that is set applies.
-    pub(crate) fn set_sit(&mut self, id: &VisitorId, sit: Option<Sit>, now: Instant) -> OccupancyChange {
+    pub(crate) fn set_sit(
+        &mut self,
+        id: &VisitorId,
+        sit: Option<PermittedSit>,
+        now: Instant,
+    ) -> OccupancyChange {
         let mut begins = false;
         let change = self.update(id, now, |visitor| {
             begins = visitor.sit().is_none() && sit.is_some();
@@ -256,15 +270,15 @@ impl RoomState {
         id: &VisitorId,
         mood: Option<Mood>,
         hold: Hold,
-        sit: Option<Sit>,
+        sit: Option<PermittedSit>,
     ) -> OccupancyChange {
         let Entry::Vacant(entry) = self.visitors.entry(id.clone()) else { return OccupancyChange::Unchanged };
+        self.sitting += u32::from(sit.is_some());
         entry.insert(VisitorState::held(mood, hold, sit).entered_at(self.now_ms));
         if let Some(mood) = mood {
             self.moods.add(mood);
         }
         self.held += 1;
-        self.sitting += u32::from(sit.is_some());
         self.seq += 1;
         OccupancyChange::Entered
     }
@@ -501,6 +515,7 @@ mod tests {
                 until: Time::from_millis(length.into()),
                 latest: None,
             };
+            let permitted = |sit| PermittedSit { sit, permit: None };
             let mut state = RoomState::new(vocabulary.zero());
             let mut model = Model::default();
 
@@ -529,7 +544,7 @@ mod tests {
                             }
                             model.set_mood(&id, with);
                         }
-                        state.add_held(&id, with, hold, sit)
+                        state.add_held(&id, with, hold, sit.map(permitted))
                     }
                     Step::SetMood(visitor, to) => {
                         model.set_mood(&id(visitor), to.map(mood));
@@ -549,7 +564,7 @@ mod tests {
                             continue; // only a session can sit
                         }
                         model.set_sit(&id, sit);
-                        state.set_sit(&id, sit, now)
+                        state.set_sit(&id, sit.map(permitted), now)
                     }
                     Step::LeaveWithHold(visitor, reason, length, sit) => {
                         let (id, hold) = (id(visitor), hold(now, reason, length));

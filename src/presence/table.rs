@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::accounting::{Accounting, Sample, Samples};
+use super::accounting::{Accounting, Present, Sample, Samples};
 use super::clustered::Clustered;
 use super::hold::HoldIndex;
 use super::room::Room;
@@ -41,7 +41,7 @@ pub(super) struct Table {
     pub bot_sessions: usize,
     /// When samples were last taken.
     sampled: Duration,
-    /// Measures all rooms together since then, except for the moods, which the rooms measure.
+    /// Measures all rooms together since then, except for the moods and sits, which the rooms measure.
     accounting: Accounting,
     /// Samples of rooms that have closed since then. At most `closed_limit`.
     closed: HashMap<RoomId, Sample>,
@@ -213,7 +213,7 @@ impl Table {
 
     /// Returns all samples until `now`, and starts the next ones.
     pub(super) fn take_samples(&mut self, now: Duration) -> Samples {
-        let mut total = self.accounting.take_sample(now, self.count(), []);
+        let mut total = self.accounting.take_sample(now, self.present(), []);
         let mut closed = std::mem::take(&mut self.closed);
         let mut rooms = Vec::with_capacity(self.rooms.len() + closed.len());
         for room in self.rooms.iter() {
@@ -225,7 +225,7 @@ impl Table {
         }
         rooms.extend(closed);
         for (_, sample) in &rooms {
-            total.add_moods(sample);
+            total.add_sums(sample);
         }
         let period = now.saturating_sub(std::mem::replace(&mut self.sampled, now));
         Samples { period, total, rooms, dropped: std::mem::take(&mut self.dropped) }
@@ -283,14 +283,15 @@ impl Table {
     }
 
     fn change_visitors(&mut self, now: Duration, change: impl FnOnce(&mut HashMap<VisitorId, u32>)) {
-        let before = self.count();
+        let before = self.present();
         self.accounting.advance(now, before, []);
         change(&mut self.visitors);
-        self.accounting.record_change(before, self.count());
+        self.accounting.record_change(before.all, self.present().all);
     }
 
-    fn count(&self) -> u32 {
-        u32::try_from(self.visitor_count()).unwrap_or(u32::MAX)
+    /// All visitors. How many of them are held or sit is measured by room.
+    fn present(&self) -> Present {
+        Present { all: u32::try_from(self.visitor_count()).unwrap_or(u32::MAX), ..Present::default() }
     }
 
     /// Stores the sample of a closed room for the next samples.
@@ -429,13 +430,13 @@ impl Table {
         if step.before.counts == step.after.counts {
             return;
         }
-        let before = self.count();
+        let before = self.present();
         self.accounting.advance(now, before, []);
         if let Some(clustered) = &mut self.clustered {
             clustered.count(person, step);
         }
-        let after = self.count();
-        self.accounting.record_change(if is_replay { after } else { before }, after);
+        let after = self.present().all;
+        self.accounting.record_change(if is_replay { after } else { before.all }, after);
     }
 
     /// Puts a room where it belongs: among those with visitors, or those without, or nowhere.

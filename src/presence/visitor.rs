@@ -5,8 +5,9 @@
 use tokio::time::Instant;
 
 use super::broadcast::SubscriberId;
-use super::hold::{Deadline, Hold, HoldReason, Sit, SitOutcome};
+use super::hold::{Deadline, Hold, HoldReason, PermittedSit, Sit, SitOutcome};
 use crate::protocol::Mood;
+use crate::transport::SitPermit;
 
 /// One visitor in one room.
 #[derive(Debug, Default)]
@@ -23,11 +24,11 @@ pub(crate) struct VisitorState {
 }
 
 /// What may last longer than the last session.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Lasting {
     /// Applies after the last session has ended.
     hold: Option<Hold>,
-    sit: Option<Sit>,
+    sit: Option<PermittedSit>,
     /// Whether the sit applies after the last session has ended.
     sit_holds: bool,
 }
@@ -44,7 +45,7 @@ enum Followers {
 
 impl VisitorState {
     /// A visitor without a session. `hold` is why they are present: a hold for a sit is the sit itself.
-    pub(super) fn held(mood: Option<Mood>, hold: Hold, sit: Option<Sit>) -> Self {
+    pub(super) fn held(mood: Option<Mood>, hold: Hold, sit: Option<PermittedSit>) -> Self {
         let sit_holds = sit.is_some() && hold.reason == HoldReason::Sit;
         let lasting = Lasting { hold: Some(hold).filter(|_| !sit_holds), sit, sit_holds };
         Self {
@@ -63,8 +64,8 @@ impl VisitorState {
 
     /// The hold of a visitor without a session. Of a hold and a sit the later one applies.
     pub(crate) fn hold(&self) -> Option<Hold> {
-        let Lasting { hold, sit, sit_holds } = self.lasting.as_deref().copied().unwrap_or_default();
-        let sit = sit.filter(|_| sit_holds).map(Hold::from);
+        let Lasting { hold, sit, sit_holds } = self.lasting.as_deref()?;
+        let sit = sit.as_ref().filter(|_| *sit_holds).map(|sit| Hold::from(sit.sit));
         let hold = hold.map_or(sit, |hold| Some(hold.or_later(sit)));
         hold.filter(|_| self.sessions == 0)
     }
@@ -81,7 +82,16 @@ impl VisitorState {
 
     /// The visitor's sit.
     pub(crate) fn sit(&self) -> Option<Sit> {
-        self.lasting.as_ref()?.sit
+        self.permitted_sit().map(|permitted| permitted.sit)
+    }
+
+    /// The permit of the visitor's sit.
+    pub(super) fn sit_permit(&self) -> Option<&SitPermit> {
+        self.permitted_sit()?.permit.as_ref()
+    }
+
+    fn permitted_sit(&self) -> Option<&PermittedSit> {
+        self.lasting.as_ref()?.sit.as_ref()
     }
 
     /// When something of the visitor ends next, without a change before.
@@ -97,7 +107,9 @@ impl VisitorState {
 
     pub(super) fn begin_session(&mut self) {
         self.sessions += 1;
-        self.change_lasting(|lasting| lasting.hold = None);
+        if self.lasting.is_some() {
+            self.change_lasting(|lasting| lasting.hold = None);
+        }
     }
 
     /// Ends a session, which may leave a hold. Of two holds the later one applies. If it was the last session, this is
@@ -113,8 +125,12 @@ impl VisitorState {
     }
 
     /// Sets the sit, or ends it. The last one that is set applies.
-    pub(super) fn set_sit(&mut self, sit: Option<Sit>) {
-        self.change_lasting(|lasting| lasting.sit = sit);
+    pub(super) fn set_sit(&mut self, sit: Option<PermittedSit>) {
+        self.change_lasting(|lasting| {
+            let old = lasting.sit.take().and_then(|old| old.permit);
+            lasting.sit =
+                sit.map(|PermittedSit { sit, permit }| PermittedSit { sit, permit: permit.or(old) });
+        });
     }
 
     /// Ends the hold and the sit.
@@ -124,7 +140,9 @@ impl VisitorState {
 
     /// Ends the hold if its deadline has passed.
     pub(super) fn expire_hold(&mut self, now: Instant) {
-        self.change_lasting(|lasting| _ = lasting.hold.take_if(|hold| hold.has_expired(now)));
+        if self.lasting.is_some() {
+            self.change_lasting(|lasting| _ = lasting.hold.take_if(|hold| hold.has_expired(now)));
+        }
     }
 
     /// Ends the sit if its deadline has passed. Returns whether it has.
@@ -138,15 +156,9 @@ impl VisitorState {
 
     /// Changes what may last, which takes memory only while there is something.
     fn change_lasting(&mut self, change: impl FnOnce(&mut Lasting)) {
-        let mut lasting = self.lasting.as_deref().copied().unwrap_or_default();
+        let mut lasting = self.lasting.take().unwrap_or_default();
         change(&mut lasting);
-        if lasting.hold.is_none() && lasting.sit.is_none() {
-            self.lasting = None;
-        } else if let Some(stored) = &mut self.lasting {
-            **stored = lasting;
-        } else {
-            self.lasting = Some(Box::new(lasting));
-        }
+        self.lasting = Some(lasting).filter(|lasting| lasting.hold.is_some() || lasting.sit.is_some());
     }
 
     /// Adds a socket that gets the visitor's own mood.

@@ -12,10 +12,11 @@ use tracing::{info, warn};
 
 use crate::history::Store;
 use crate::history::store::SavedHold;
-use crate::presence::{Hold, HoldReason, Occupant, Registry, Sit, expiry};
+use crate::presence::{Hold, HoldReason, Occupant, PermittedSit, Registry, Sit, expiry};
 use crate::protocol::Time;
 use crate::sync::lock;
 use crate::time::{Clock, millis};
+use crate::transport::Sockets;
 
 /// How much later than by its first deadline a hold may end because the hub was away, over all restarts.
 const AWAY_LIMIT: Duration = Duration::from_mins(5);
@@ -25,6 +26,8 @@ const AWAY_LIMIT: Duration = Duration::from_mins(5);
 pub(crate) struct HoldStore {
     /// The registry with the holds.
     pub registry: Arc<Registry>,
+    /// The limits of sits.
+    pub sockets: Arc<Sockets>,
     /// The database.
     pub store: Store,
     /// The clock: saved deadlines are wall time.
@@ -74,8 +77,13 @@ impl HoldStore {
             let left = left(until, latest, HoldReason::Sit);
             Sit { deadline: now + left, until: wall.plus(millis(left)), latest: Some(latest) }
         });
-        let sit = sit.filter(|sit| sit.deadline > now);
+        // Its address is not known any more.
+        let permitted = |sit| Some(PermittedSit { sit, permit: Some(self.sockets.admit_sit(None).ok()?) });
+        let sit = sit.filter(|sit| sit.deadline > now).and_then(permitted);
         let hold = Hold::new(reason, now, left(saved.held_until, saved.latest, reason));
+        if reason == HoldReason::Sit && sit.is_none() {
+            return false;
+        }
         if reason != HoldReason::Sit {
             lock(&self.latest)
                 .entry(hold.deadline)
@@ -203,8 +211,10 @@ mod tests {
 
     use super::*;
     use crate::panics::Panics;
-    use crate::presence;
     use crate::protocol::{RoomId, VisitorId};
+    use crate::rejections::Rejections;
+    use crate::transport::metrics::TransportMetrics;
+    use crate::{presence, transport};
 
     #[tokio::test]
     async fn unchanged_holds_are_not_written() {
@@ -214,9 +224,12 @@ mod tests {
         let clock = Clock::system();
         let metrics = presence::metrics::PresenceMetrics::register(&Panics::register());
         let registry = Registry::new(presence::Config::default(), clock.clone(), metrics);
+        let metrics = TransportMetrics::register(Rejections::register(), Panics::register());
+        let sockets = Sockets::new(&transport::Config::default(), clock.clone(), metrics);
         let (seat_hold, leave_grace) = (Duration::from_mins(1), Duration::from_mins(1));
         let holds = HoldStore {
             registry: Arc::clone(&registry),
+            sockets,
             store,
             clock,
             seat_hold,

@@ -75,7 +75,8 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let key = http.admin_token.as_ref().filter(|_| cluster.is_on());
     let key = key.map(|token| ClusterKey::derive(token, &cluster.name));
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
-    let holds = hold_store(&registry, &history.store, &presence, &clock);
+    let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
+    let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
     let node = session.node.clone();
@@ -101,7 +102,6 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         leave_grace: presence.leave_grace,
         cluster: cluster.clone(),
     });
-    let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let background = Background {
         store: history.store.clone(),
         sockets: Arc::clone(&sockets),
@@ -185,12 +185,14 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
 
 fn hold_store(
     registry: &Arc<Registry>,
+    sockets: &Arc<Sockets>,
     store: &Store,
     presence: &presence::Config,
     clock: &Clock,
 ) -> Arc<HoldStore> {
     Arc::new(HoldStore {
         registry: Arc::clone(registry),
+        sockets: Arc::clone(sockets),
         store: store.clone(),
         clock: clock.clone(),
         seat_hold: presence.seat_hold,

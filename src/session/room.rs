@@ -169,11 +169,12 @@ impl RoomSession {
                 let vocabulary = self.context.registry.vocabulary();
                 let find = |name: &str| vocabulary.find(name).ok_or_else(unknown_mood);
                 let mood = name.as_deref().map(find).transpose()?;
-                membership.set_mood(mood);
-                // The room coalesces moods of all the visitor's sockets; this one must know that its own was set.
+                // The room coalesces moods of all the visitor's sockets; this one must know that its own was set. The
+                // room's message comes after this one and has the newest.
                 if membership.follows_mood() {
                     self.send(&ServerMessage::OwnMood { mood: name.as_deref() });
                 }
+                membership.set_mood(mood);
             }
             ClientMessage::PageView(reference, view) => {
                 self.events.get_or_insert_with(new_events).page_view(reference, view)?;
@@ -188,12 +189,13 @@ impl RoomSession {
                 }
             }
             ClientMessage::Sit(length) => {
-                let until =
-                    membership.sit(Duration::from_millis(length.get())).map_err(|refused| MessageError {
-                        code: ErrorCode::SitRefused,
-                        message: refused.to_string(),
-                        reference: None,
-                    })?;
+                let length = Duration::from_millis(length.get());
+                let until = membership.sit(length, |current| self.socket.admit_sit(current));
+                let until = until.map_err(|refused| MessageError {
+                    code: ErrorCode::SitRefused,
+                    message: refused.to_string(),
+                    reference: None,
+                })?;
                 self.send(&ServerMessage::Sit { until });
             }
             ClientMessage::Ping => self.send(&ServerMessage::Pong { server_time: self.context.clock.wall() }),

@@ -60,5 +60,9 @@ fn to_event(vocabulary: &Vocabulary, sample: &Sample) -> event::RoomSample {
         peak: sample.peak,
         joins: sample.joins,
         moods_ms: moods,
+        held_ms: millis(sample.held),
+        sits_begun: sample.sits.begun,
+        sits_completed: sample.sits.completed,
+        sat_ms: millis(sample.sat),
     }
 }

@@ -96,6 +96,8 @@ impl From<LimitExceeded> for Limit {
 #[derive(Debug)]
 pub(crate) struct AddressLimiter {
     pub(super) sockets: OpenCounts,
+    /// Sits of visitors, as many as sockets.
+    pub(super) sits: OpenCounts,
     pub(super) live_sockets: OpenCounts,
     pub(super) connections: OpenCounts,
     pub(super) socket_requests: Rates,
@@ -110,6 +112,7 @@ impl AddressLimiter {
         let rates = |rate, exceeded| Rates::new(rate, clock, exceeded);
         Self {
             sockets: OpenCounts::new(limits.sockets, LimitExceeded::OpenSockets),
+            sits: OpenCounts::new(limits.sockets, LimitExceeded::OpenSockets),
             live_sockets: OpenCounts::new(limits.live, LimitExceeded::LiveSockets),
             connections: OpenCounts::new(limits.sockets, LimitExceeded::OpenConnections),
             socket_requests: rates(limits.opened, LimitExceeded::SocketRate),
@@ -131,7 +134,7 @@ impl AddressLimiter {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let open =
-            [&self.sockets, &self.live_sockets, &self.connections].map(|open| lock(&open.counts).len());
+            [&self.sockets, &self.sits, &self.live_sockets, &self.connections].map(OpenCounts::addresses);
         let rates = [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures];
         open.into_iter().chain(rates.map(|rates| rates.limiter.len())).max().unwrap_or_default()
     }
@@ -166,6 +169,12 @@ impl OpenCounts {
         }
         *count += 1;
         Ok(())
+    }
+
+    /// The number of addresses that have any.
+    #[cfg(test)]
+    pub(crate) fn addresses(&self) -> usize {
+        lock(&self.counts).len()
     }
 
     /// Counts the end of one.

@@ -25,7 +25,7 @@ pub(crate) use accept::Peer;
 pub(crate) use descriptors::Descriptors;
 pub(crate) use limits::{LimitExceeded, Limits};
 pub(crate) use socket::Socket;
-pub(crate) use sockets::{AdmitError, FeedPermit, Sockets};
+pub(crate) use sockets::{AdmitError, FeedPermit, SitLimit, SitPermit, Sockets};
 pub(crate) use sweep::stall_limit;
 pub(crate) use upgrade::{Handshake, UpgradeError, offered_token, offered_visitor};
 

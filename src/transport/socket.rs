@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::frame_tracker::FrameTracker;
 use super::rate::{Decision, RateLimiter, ReadSize};
-use super::sockets::SocketPermit;
+use super::sockets::{SitLimit, SitPermit, SocketPermit};
 use super::upgrade::{Handshake, Upgraded};
 use super::writer::SocketWriter;
 use crate::address::Address;
@@ -165,6 +165,11 @@ impl Socket {
     /// The peer's address.
     pub(crate) fn address(&self) -> Address {
         self.permit.address()
+    }
+
+    /// Admits a sit of the visitor, who may sit with this permit. Returns none if that is enough.
+    pub(crate) fn admit_sit(&self, current: Option<&SitPermit>) -> Result<Option<SitPermit>, SitLimit> {
+        self.permit.admit_sit(current)
     }
 
     /// Returns the next message, and drains the writer meanwhile. Backpressure: above the writer's high-water mark it

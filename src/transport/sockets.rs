@@ -45,11 +45,24 @@ pub enum AdmitError {
     LimitExceeded(#[from] LimitExceeded),
 }
 
+/// Why a visitor cannot sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SitLimit {
+    /// As many visitors sit as the hub may have sockets.
+    #[error("too many visitors of this hub sit: try again later")]
+    Hub,
+    /// As many visitors sit from this address as it may have sockets.
+    #[error("too many visitors sit from your address")]
+    Address,
+}
+
 /// All open sockets.
 #[derive(Debug)]
 pub struct Sockets {
     /// One permit for each socket; closed at the shutdown.
     permits: Semaphore,
+    /// One permit for each sit.
+    sits: Semaphore,
     limit: usize,
     message_limit: usize,
     /// None if rate limits are off, like `rate_limit`.
@@ -88,6 +101,14 @@ pub(crate) struct FeedPermit {
     address: Address,
 }
 
+/// The permit of one visitor's sit in one room, whose socket may be lost. Dropping it releases the permit.
+#[derive(Debug)]
+pub(crate) struct SitPermit {
+    sockets: Arc<Sockets>,
+    /// None for a sit of before the hub's start.
+    address: Option<Address>,
+}
+
 /// The permit of one socket. Dropping it releases the permit.
 #[derive(Debug)]
 pub struct SocketPermit {
@@ -103,6 +124,7 @@ impl Sockets {
         let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             permits: Semaphore::new(limit),
+            sits: Semaphore::new(limit),
             limit,
             message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| AddressLimiter::new(limits, &clock)),
@@ -163,6 +185,27 @@ impl Sockets {
     pub(crate) fn admit_feed(self: &Arc<Self>, address: Address) -> Result<FeedPermit, LimitExceeded> {
         self.check(|addresses| addresses.live_sockets.add(address))?;
         Ok(FeedPermit { sockets: Arc::clone(self), address })
+    }
+
+    /// Admits a sit of a visitor at this address. Sits have limits of their own, as large as those of sockets, so that a
+    /// visitor who is held never takes the place of a socket. The address of a sit of before the hub's start is not
+    /// known.
+    pub(crate) fn admit_sit(self: &Arc<Self>, address: Option<Address>) -> Result<SitPermit, SitLimit> {
+        let permit = self.sits.try_acquire().map_err(|_| SitLimit::Hub);
+        let admitted = permit.and_then(|permit| {
+            if let (Some(addresses), Some(address)) = (&self.addresses, address) {
+                addresses.sits.add(address).map_err(|_| SitLimit::Address)?;
+            }
+            permit.forget(); // released when the `SitPermit` is dropped
+            Ok(())
+        });
+        admitted.inspect_err(|limit| {
+            self.metrics.rejections.limited(match limit {
+                SitLimit::Hub => Limit::Sits,
+                SitLimit::Address => Limit::AddressSits,
+            });
+        })?;
+        Ok(SitPermit { sockets: Arc::clone(self), address })
     }
 
     /// Counts a request from this address that needs the admin token and lacks a valid one.
@@ -311,6 +354,13 @@ impl SocketPermit {
         self.address
     }
 
+    /// Admits a sit of the socket's visitor, who may sit with this permit. Returns none if that is enough.
+    pub(crate) fn admit_sit(&self, current: Option<&SitPermit>) -> Result<Option<SitPermit>, SitLimit> {
+        let address = Some(self.address);
+        let is_enough = current.is_some_and(|current| current.address == address);
+        (!is_enough).then(|| self.sockets.admit_sit(address)).transpose()
+    }
+
     /// The counters of panics.
     pub(crate) fn panics(&self) -> &Panics {
         &self.sockets.metrics.panics
@@ -365,6 +415,15 @@ impl Drop for FeedPermit {
     }
 }
 
+impl Drop for SitPermit {
+    fn drop(&mut self) {
+        if let (Some(addresses), Some(address)) = (&self.sockets.addresses, self.address) {
+            addresses.sits.remove(address);
+        }
+        self.sockets.sits.add_permits(1);
+    }
+}
+
 impl Drop for SocketPermit {
     fn drop(&mut self) {
         let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
@@ -379,9 +438,32 @@ impl Drop for SocketPermit {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::num::NonZeroU32;
 
+    use super::super::limits::Limits;
     use super::*;
     use crate::rejections::Rejections;
+
+    #[tokio::test]
+    async fn sits_have_limits_of_their_own_and_release_their_permits() {
+        let limits = Limits { sockets: NonZeroU32::new(2).unwrap(), ..Limits::DEFAULT };
+        let config = Config { max_connections: 3, limits: Some(limits), ..Config::default() };
+        let metrics = TransportMetrics::register(Rejections::register(), Panics::register());
+        let sockets = Sockets::new(&config, Clock::system(), metrics);
+        let [one, two] = [1, 2].map(|last| Some(Ipv4Addr::new(192, 0, 2, last).into()));
+        let sit = |address| sockets.admit_sit(address);
+        let (first, second) = (sit(one).unwrap(), sit(one).unwrap());
+        assert_eq!(sit(one).unwrap_err(), SitLimit::Address);
+        assert!(sockets.admit(one.unwrap()).is_ok(), "a socket of the address is not rejected for it");
+        let third = sit(None).unwrap();
+        assert_eq!(sit(two).unwrap_err(), SitLimit::Hub);
+        drop((first, third));
+        let again = (sit(one).unwrap(), sit(two).unwrap());
+        drop((again, second));
+        assert_eq!(sockets.sits.available_permits(), 3);
+        let addresses = sockets.addresses.as_ref().unwrap();
+        assert_eq!((addresses.sits.addresses(), addresses.sockets.addresses()), (0, 0));
+    }
 
     #[tokio::test]
     async fn sockets_are_admitted_up_to_the_limit_and_not_after_the_shutdown() {

@@ -37,8 +37,15 @@ impl Workspace {
             lines.push(json!({ "type": "watch", "id": id, "room": room, "visitor": visitor, "content": "sunrise",
                 "state": "ended", "at": at + 90_000, "startedAt": at, "seenAt": at + 90_000, "watchedMs": 60_000 + n,
                 "positionMs": 5, "positionAt": at, "durationMs": 90_000, "props": { "q": true }, "propsAt": at }));
-            let sample =
+            let mut sample =
                 json!({ "presentMs": 60_000, "peak": n % 4, "joins": 1, "moodsMs": { "calm": 1_000 } });
+            if n % 4 == 0 {
+                // Older versions did not count sits.
+                let sits = [("heldMs", 9_000), ("sitsBegun", 2), ("sitsCompleted", 1), ("satMs", 30_000)];
+                for (key, value) in sits {
+                    sample[key] = value.into();
+                }
+            }
             lines.push(
                 json!({ "type": "census", "id": id, "at": at, "hub": sample, "rooms": { room: sample } }),
             );

@@ -1,5 +1,6 @@
 //! Sits: a visitor who set one stays present until its end when the socket is lost, and not when the visitor leaves.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breathing_room::Config;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::Disconnect;
-use crate::support::{Client, Hub, Program, eventually, open_database, rows};
+use crate::support::{Client, Hub, Program, eventually, manual_clock, open_database, rows};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -77,16 +78,16 @@ async fn lost_socket_with_a_sit_keeps_the_visitor_until_the_end_of_the_sit() {
 async fn sits_of_two_visitors_end_at_their_deadlines() {
     let hub = Hub::start().await;
     let mut bob = hub.join("lobby", "bob").await;
-    for (visitor, length) in [("ann", 400), ("eve", 900)] {
-        let mut client = hub.join("lobby", visitor).await;
-        sit(&mut client, length).await;
-        client.disconnect();
-    }
-    bob.expect_present(3).await.expect_present(2).await;
+    let (mut ann, mut eve) = (hub.join("lobby", "ann").await, hub.join("lobby", "eve").await);
+    bob.expect_present(3).await;
+    sit(&mut ann, 300).await;
+    sit(&mut eve, 600).await;
+    ann.disconnect();
+    eve.disconnect();
+    bob.expect_present(1).await;
     let ann = hub.join("lobby", "ann").await;
     assert!(ann.welcome.get("sit").is_none(), "it is over");
     ann.leave().await;
-    bob.expect_present(1).await;
     expect_held(&hub, "sit", 0).await;
 }
 
@@ -95,6 +96,7 @@ async fn close_1000_on_the_last_socket_ends_the_sit() {
     let hub = Hub::start().await;
     let mut bob = hub.join("lobby", "bob").await;
     let (mut one, mut two) = (hub.join("lobby", "ann").await, hub.join("lobby", "ann").await);
+    bob.expect_present(2).await;
     sit(&mut one, HOUR_MS).await;
     one.leave().await;
     two.round_trip().await;
@@ -105,22 +107,39 @@ async fn close_1000_on_the_last_socket_ends_the_sit() {
     one.disconnect();
     hub.expect_debug("sessions", 2).await;
     two.leave().await;
-    bob.expect_present(2).await.expect_present(1).await;
+    bob.expect_present(1).await;
     assert!(hub.join("lobby", "ann").await.welcome.get("sit").is_none());
 }
 
 #[tokio::test]
 async fn close_1001_ends_the_sit_after_the_leave_grace() {
-    let hub = Hub::with(|config| config.presence.leave_grace = Duration::from_millis(300)).await;
-    let mut bob = hub.join("lobby", "bob").await;
+    let hub = Hub::with(|config| config.presence.leave_grace = Duration::from_hours(1)).await;
     let mut ann = hub.join("lobby", "ann").await;
-    let until = sit(&mut ann, HOUR_MS).await;
+    let until = sit(&mut ann, 2 * HOUR_MS / 3).await;
     ann.close(1001).await;
-    let ann = hub.join("lobby", "ann").await;
-    assert_eq!(ann.welcome["sit"], until, "a reload goes on with it");
-    ann.close(1001).await;
-    bob.expect_present(2).await.expect_present(1).await;
-    assert!(hub.join("lobby", "ann").await.welcome.get("sit").is_none(), "a closed tab is no phantom");
+    expect_held(&hub, "grace", 1).await;
+    assert_eq!(hub.join("lobby", "ann").await.welcome["sit"], until, "a reload goes on with it");
+
+    let hub = Hub::start().await; // without a leave grace
+    let mut bob = hub.join("lobby", "bob").await;
+    for code in [1001, 1005, 3000] {
+        let mut ann = hub.join("lobby", "ann").await;
+        bob.expect_present(2).await;
+        sit(&mut ann, HOUR_MS).await;
+        match code {
+            1005 => {
+                ann.send(Message::Close(None)).await;
+                ann.expect_disconnect().await;
+            }
+            code => _ = ann.close(code).await,
+        }
+        bob.expect_present(1).await;
+        let ann = hub.join("lobby", "ann").await;
+        assert!(ann.welcome.get("sit").is_none(), "{code}: a closed tab is no phantom");
+        bob.expect_present(2).await;
+        ann.leave().await;
+        bob.expect_present(1).await;
+    }
 }
 
 #[tokio::test]
@@ -326,4 +345,92 @@ async fn lost_visitor_who_sits_is_held_in_responses() {
     assert_eq!((&lobby["present"], &lobby["held"]), (&json!(1), &json!(1)));
     let listed = json!([{ "room": "lobby", "present": 1, "held": 1, "moods": {} }]);
     hub.expect_live_activity("rooms", listed).await;
+}
+
+#[tokio::test]
+async fn sits_beyond_the_limit_of_an_address_are_refused_and_the_grace_holds() {
+    let hub = Hub::with(|config| {
+        let limits = config.transport.limits.as_mut().unwrap();
+        limits.sockets = NonZeroU32::new(2).unwrap();
+    })
+    .await;
+    for visitor in ["ann", "bob"] {
+        let mut client = hub.join("lobby", visitor).await;
+        sit(&mut client, HOUR_MS).await;
+        sit(&mut client, HOUR_MS).await; // again is no second sit
+        client.disconnect();
+        hub.expect_debug("sessions", 0).await;
+    }
+    expect_held(&hub, "sit", 2).await;
+    // A held visitor takes no socket's place, so that those who come back are not rejected.
+    let (mut eve, ann) = (hub.join("lobby", "eve").await, hub.join("lobby", "ann").await);
+    eve.send_json(json!({ "type": "sit", "forMs": HOUR_MS })).await;
+    let error = eve.expect_error("sit-refused").await;
+    assert!(error["message"].as_str().unwrap().contains("from your address"), "{error}");
+    eve.disconnect();
+    eventually(async || present(&hub).await == 2, "Eve has the grace only, which is zero here").await;
+    let page = hub.get("/metrics").admin().send().await.text;
+    assert!(page.contains("breathing_room_limited_total{reason=\"address-sits\"} 1"), "{page}");
+    ann.leave().await;
+    let mut eve = hub.join("lobby", "eve").await;
+    assert!(sit(&mut eve, HOUR_MS).await.is_u64(), "Ann's place is free again");
+}
+
+#[tokio::test]
+async fn sits_of_the_last_run_count_against_the_hub_only() {
+    let few = |config: &mut Config| {
+        config.transport.max_connections = 2;
+        config.transport.limits.as_mut().unwrap().sockets = NonZeroU32::new(1).unwrap();
+    };
+    let hub = Hub::with(few).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    sit(&mut ann, HOUR_MS).await;
+    ann.disconnect();
+    expect_held(&hub, "sit", 1).await;
+    let hub = Hub::in_folder(hub.stop().await, few).await;
+    expect_held(&hub, "sit", 1).await;
+    let mut bob = hub.join("lobby", "bob").await;
+    sit(&mut bob, HOUR_MS).await;
+    bob.disconnect();
+    expect_held(&hub, "sit", 2).await;
+    let mut eve = hub.join("lobby", "eve").await;
+    eve.send_json(json!({ "type": "sit", "forMs": 1 })).await;
+    let error = eve.expect_error("sit-refused").await;
+    assert!(error["message"].as_str().unwrap().contains("of this hub"), "{error}");
+}
+
+#[tokio::test]
+async fn presence_history_has_held_time_and_sits() {
+    let clock = manual_clock();
+    let hub = Hub::with_clock(&clock).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    sit(&mut ann, HOUR_MS).await;
+    sit(&mut ann, HOUR_MS / 2).await; // another end of the same sit
+    clock.advance(Duration::from_secs(10));
+    ann.disconnect();
+    expect_held(&hub, "sit", 1).await;
+    clock.advance(Duration::from_secs(20));
+    let (mut bob, mut eve) = (hub.join("garden", "bob").await, hub.join("garden", "eve").await);
+    sit(&mut eve, HOUR_MS).await;
+    eve.leave().await; // begun, and not completed
+    sit(&mut bob, 50).await;
+    let ended = async || hub.join("garden", "bob").await.welcome.get("sit").is_none();
+    eventually(ended, "Bob's sit is over, with a socket").await;
+    hub.flush().await;
+    let rows = hub
+        .rows("SELECT json_array(room, present_ms, held_ms, sits_begun, sits_completed, sat_ms) FROM presence ORDER BY 1")
+        .await;
+    let expected = [
+        json!([null, 30_000, 20_000, 3, 1, 30_000]),
+        json!(["garden", 0, 0, 2, 1, 0]),
+        json!(["lobby", 30_000, 20_000, 1, 0, 30_000]),
+    ];
+    for row in &expected {
+        assert!(rows.contains(row), "{row} is not in {rows:?}");
+    }
+    let totals = hub.get("/unified-stats?range=24h").send().await.expect(200)["totals"].clone();
+    assert_eq!(totals["sits"], json!({ "begun": 3, "completed": 1, "minutes": 0.5 }));
+    assert!(totals["averageHeld"].is_number());
+    let garden = hub.get("/unified-stats?range=24h&room=garden").send().await.expect(200);
+    assert_eq!(garden["series"][24]["sits"], json!({ "begun": 2, "completed": 1, "minutes": 0.0 }));
 }

@@ -54,7 +54,8 @@ async fn stats_include_all_events_of_the_range() {
 
     let day = stats(&hub, "range=24h").await;
     let totals = json!({ "pageViews": 4, "visitors": 2, "watchSessions": 1, "watchedMs": 1234, "joins": 2,
-        "peakPresent": 2, "averagePresent": 0.0 });
+        "peakPresent": 2, "averagePresent": 0.0, "averageHeld": 0.0,
+        "sits": { "begun": 0, "completed": 0, "minutes": 0.0 } });
     assert_eq!(day["totals"], totals);
     assert_eq!((&day["range"], &day["tz"], &day["step"]), (&json!("24h"), &json!("UTC"), &json!("hour")));
     assert_eq!((&day["from"], &day["to"]), (&json!(START - DAY), &json!(START + 15 * MINUTE)));

@@ -94,6 +94,21 @@ pub(crate) struct Totals {
     pub peak_present: u32,
     /// Average of visitors present, to two decimal places.
     pub average_present: f64,
+    /// Average of visitors present without a socket, once for each room, to two decimal places.
+    pub average_held: f64,
+    /// Sits.
+    pub sits: Sits,
+}
+
+/// Figures of sits in one period. A sit begins in one period and may end in another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+pub(crate) struct Sits {
+    /// How many began.
+    pub begun: i64,
+    /// How many reached their end.
+    pub completed: i64,
+    /// Sum of the minutes that visitors sat, to two decimal places.
+    pub minutes: f64,
 }
 
 /// One bucket of the series.

@@ -14,17 +14,21 @@ use super::cover::{AvailableRollups, cover};
 use super::lists::{List, ListPeriods};
 use super::window::{Bucket, Period, Window};
 use super::{
-    Breakdown, Other, OtherContent, OtherViews, Point, Previous, PropValue, StatsQuery, StatsResult,
+    Breakdown, Other, OtherContent, OtherViews, Point, Previous, PropValue, Sits, StatsQuery, StatsResult,
     TopContent, TopPage, TopReferrer, Totals,
 };
 use crate::history::calendar::Month;
 use crate::history::metrics::HistoryMetrics;
 use crate::history::rollup::{ALL_ROOMS, DictionaryId, Dimension, PresenceRollup};
-use crate::history::store::codec::{from_json, json, to_visitors};
+use crate::history::store::codec::{json, to_visitors};
 use crate::history::store::dictionary::{self, Dictionary};
 use crate::history::store::prop_values::PropQuery;
+use crate::history::store::rollups::presence_from;
 use crate::history::store::{ReadError, Store, props};
 use crate::protocol::Time;
+
+/// A minute, in milliseconds.
+const MINUTE_MS: f64 = 60_000.0;
 
 const HORIZON: &str = "SELECT quarters_from FROM horizon WHERE only_row = 1";
 
@@ -37,7 +41,7 @@ const ACTIVITY: &str = "
        AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
 
 const PRESENCE: &str = "
-    SELECT span.value ->> 0, joins, peak, present_ms, moods_ms
+    SELECT span.value ->> 0, joins, peak, present_ms, moods_ms, held_ms, sits_begun, sits_completed, sat_ms
     FROM json_each(?1) AS span CROSS JOIN presence_rollups AS rollup
     ON rollup.level = span.value ->> 1 AND rollup.room = ?2
        AND rollup.at >= span.value ->> 2 AND rollup.at < span.value ->> 3";
@@ -291,12 +295,7 @@ impl Sum {
     }
 
     fn add_presence(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        self.presence.merge(&PresenceRollup {
-            joins: row.try_get(1)?,
-            peak: row.try_get(2)?,
-            present_ms: row.try_get(3)?,
-            moods_ms: from_json(row, 4)?,
-        });
+        self.presence.merge(&presence_from(row, 1)?);
         Ok(())
     }
 
@@ -310,7 +309,7 @@ impl Sum {
 
     /// Returns the figures of a period of which `passed_ms` have passed.
     fn totals(&self, passed_ms: u64) -> Totals {
-        let average = self.presence.present_ms as f64 / passed_ms.max(1) as f64;
+        let average = |sum: i64| rounded(sum as f64 / passed_ms.max(1) as f64);
         Totals {
             page_views: self.page_views,
             visitors: self.visitors.len(),
@@ -318,9 +317,20 @@ impl Sum {
             watched_ms: self.watched_ms,
             joins: self.presence.joins,
             peak_present: self.presence.peak,
-            average_present: (average * 100.0).round() / 100.0,
+            average_present: average(self.presence.present_ms),
+            average_held: average(self.presence.held_ms),
+            sits: Sits {
+                begun: self.presence.sits_begun,
+                completed: self.presence.sits_completed,
+                minutes: rounded(self.presence.sat_ms as f64 / MINUTE_MS),
+            },
         }
     }
+}
+
+/// The number, to two decimal places.
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 #[cfg(test)]

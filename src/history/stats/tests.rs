@@ -135,7 +135,8 @@ async fn average_divides_by_the_time_that_has_passed() {
     let minutes = (now().millis() - from.millis()) / 60_000;
     let sample = |minute: u64| {
         let calm = BTreeMap::from([("calm".to_owned(), 60_000)]);
-        let one = RoomSample { present_ms: 60_000, peak: 1, joins: 0, moods_ms: calm };
+        let one =
+            RoomSample { present_ms: 60_000, peak: 1, joins: 0, moods_ms: calm, ..RoomSample::default() };
         let (id, at) = (Uuid::from_u128(u128::from(minute)), from.plus(minute * 60_000));
         TotalSample { id, at, hub: one.clone(), rooms: BTreeMap::from([("lobby".try_into().unwrap(), one)]) }
     };

@@ -146,7 +146,7 @@ impl Row for EventRow<'_, TotalSample> {
 }
 
 /// A room sample as it is stored, with its room's dictionary id. There is one for each minute and room, so the JSON is
-/// short: trailing fields without joins or moods are left out.
+/// short: trailing fields of zero are left out.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct StoredSample {
     pub(super) room: DictionaryId,
@@ -156,19 +156,33 @@ pub(super) struct StoredSample {
     joins: u32,
     #[serde(default)]
     moods_ms: BTreeMap<String, u64>,
+    #[serde(default)]
+    held_ms: u64,
+    #[serde(default)]
+    sits_begun: u64,
+    #[serde(default)]
+    sits_completed: u64,
+    #[serde(default)]
+    sat_ms: u64,
 }
 
 impl Serialize for StoredSample {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let last = [self.held_ms, self.sits_begun, self.sits_completed, self.sat_ms];
+        let last_used = last.iter().rposition(|number| *number > 0).map_or(0, |index| index + 1);
+        let has_moods = !self.moods_ms.is_empty() || last_used > 0;
         let mut fields = serializer.serialize_seq(None)?;
         fields.serialize_element(&self.room)?;
         fields.serialize_element(&self.present_ms)?;
         fields.serialize_element(&self.peak)?;
-        if self.joins > 0 || !self.moods_ms.is_empty() {
+        if self.joins > 0 || has_moods {
             fields.serialize_element(&self.joins)?;
         }
-        if !self.moods_ms.is_empty() {
+        if has_moods {
             fields.serialize_element(&self.moods_ms)?;
+        }
+        for number in last.iter().take(last_used) {
+            fields.serialize_element(number)?;
         }
         fields.end()
     }
@@ -176,14 +190,17 @@ impl Serialize for StoredSample {
 
 impl StoredSample {
     fn new((room, sample): (DictionaryId, &RoomSample)) -> Self {
-        let RoomSample { present_ms, peak, joins, moods_ms } = sample.clone();
-        Self { room, present_ms, peak, joins, moods_ms }
+        let RoomSample { present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms } =
+            sample.clone();
+        Self { room, present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms }
     }
 }
 
 impl From<StoredSample> for RoomSample {
-    fn from(StoredSample { present_ms, peak, joins, moods_ms, .. }: StoredSample) -> Self {
-        Self { present_ms, peak, joins, moods_ms }
+    fn from(stored: StoredSample) -> Self {
+        let StoredSample { present_ms, peak, joins, moods_ms, .. } = stored;
+        let StoredSample { held_ms, sits_begun, sits_completed, sat_ms, .. } = stored;
+        Self { present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms }
     }
 }
 

@@ -77,7 +77,8 @@ pub(super) async fn presence(
     keys: &[RollupKey],
 ) -> Result<BTreeMap<RollupKey, PresenceRollup>, sqlx::Error> {
     const FIND: &str = "
-        SELECT rollup.level, room, at, joins, peak, present_ms, moods_ms
+        SELECT rollup.level, room, at, joins, peak, present_ms, moods_ms, held_ms, sits_begun,
+               sits_completed, sat_ms
         FROM json_each(?1) AS asked CROSS JOIN presence_rollups AS rollup
         ON rollup.level = value ->> 0 AND room = value ->> 1 AND at = value ->> 2";
     let rows = sqlx::query(FIND).bind(json(&triples(keys))?).fetch_all(connection).await?;
@@ -108,7 +109,8 @@ pub(super) async fn presence_between(
     to: Time,
 ) -> Result<BTreeMap<RollupKey, PresenceRollup>, sqlx::Error> {
     const BETWEEN: &str = "
-        SELECT level, room, at, joins, peak, present_ms, moods_ms
+        SELECT level, room, at, joins, peak, present_ms, moods_ms, held_ms, sits_begun,
+               sits_completed, sat_ms
         FROM presence_rollups WHERE level = ?1 AND room = ?2 AND at >= ?3 AND at < ?4";
     let query = sqlx::query(BETWEEN).bind(level.name()).bind(room).bind(millis(from)).bind(millis(to));
     query.fetch_all(connection).await?.iter().map(|row| Ok((key(row)?, to_presence(row)?))).collect()
@@ -173,8 +175,19 @@ impl insert::Row for (&RollupKey, &ActivityRollup) {
 }
 
 impl insert::Row for (&RollupKey, &PresenceRollup) {
-    const COLUMNS: &'static [&'static str] =
-        &["level", "room", "at", "joins", "peak", "present_ms", "moods_ms"];
+    const COLUMNS: &'static [&'static str] = &[
+        "level",
+        "room",
+        "at",
+        "joins",
+        "peak",
+        "present_ms",
+        "moods_ms",
+        "held_ms",
+        "sits_begun",
+        "sits_completed",
+        "sat_ms",
+    ];
     const KEY: usize = 3;
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
@@ -187,6 +200,10 @@ impl insert::Row for (&RollupKey, &PresenceRollup) {
             .bind(rollup.peak)
             .bind(rollup.present_ms)
             .bind(to_json(&rollup.moods_ms))
+            .bind(rollup.held_ms)
+            .bind(rollup.sits_begun)
+            .bind(rollup.sits_completed)
+            .bind(rollup.sat_ms)
     }
 }
 
@@ -213,10 +230,22 @@ fn to_activity(row: &SqliteRow) -> Result<ActivityRollup, sqlx::Error> {
 }
 
 fn to_presence(row: &SqliteRow) -> Result<PresenceRollup, sqlx::Error> {
+    presence_from(row, 3)
+}
+
+/// Reads the figures of presence from this column on, in the order of the table.
+pub(in crate::history) fn presence_from(
+    row: &SqliteRow,
+    column: usize,
+) -> Result<PresenceRollup, sqlx::Error> {
     Ok(PresenceRollup {
-        joins: row.try_get(3)?,
-        peak: row.try_get(4)?,
-        present_ms: row.try_get(5)?,
-        moods_ms: from_json(row, 6)?,
+        joins: row.try_get(column)?,
+        peak: row.try_get(column + 1)?,
+        present_ms: row.try_get(column + 2)?,
+        moods_ms: from_json(row, column + 3)?,
+        held_ms: row.try_get(column + 4)?,
+        sits_begun: row.try_get(column + 5)?,
+        sits_completed: row.try_get(column + 6)?,
+        sat_ms: row.try_get(column + 7)?,
     })
 }

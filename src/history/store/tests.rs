@@ -47,7 +47,8 @@ impl File {
             UNION ALL
             SELECT json_array(id, room, visitor, path, title, referrer, at, props, is_bot) FROM page_views
             UNION ALL
-            SELECT json_array(at, room, present_ms, peak, joins, moods_ms) FROM presence
+            SELECT json_array(at, room, present_ms, peak, joins, moods_ms, held_ms, sits_begun,
+                              sits_completed, sat_ms) FROM presence
             ORDER BY 1";
         let rows = sqlx::query(EVERYTHING).fetch_all(&mut *self.store.read().await.unwrap()).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
@@ -134,6 +135,10 @@ fn total_sample() -> impl Strategy<Value = TotalSample> {
             peak: people + variant,
             joins: 3 - variant,
             moods_ms: [("calm".to_owned(), 1_000)].into_iter().filter(|_| id % 2 == 0).collect(),
+            held_ms: 900 * u64::from(variant),
+            sits_begun: u64::from(people),
+            sits_completed: u64::from(2 - variant),
+            sat_ms: 30_000 * u64::from(variant % 2),
         };
         let people = u32::try_from(id).unwrap();
         let room = |name: &str| (RoomId::try_from(name).unwrap(), sample(people));

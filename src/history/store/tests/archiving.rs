@@ -156,7 +156,16 @@ fn february() -> Batch {
     let watches = [(1, "2024-02-29T23:59:00Z"), (2, "2024-03-01T00:00:00Z"), (3, "2024-02-11T00:00:00Z")];
     let total = |id: u128, room: Option<&str>, seen: &str| {
         let moods_ms = [("calm".to_owned(), 30_000)].into();
-        let sample = RoomSample { present_ms: 90_000, peak: 3, joins: 2, moods_ms };
+        let sample = RoomSample {
+            present_ms: 90_000,
+            peak: 3,
+            joins: 2,
+            moods_ms,
+            held_ms: 5_000,
+            sits_begun: 2,
+            sits_completed: 1,
+            sat_ms: 40_000,
+        };
         let rooms = room.map(|room| (RoomId::try_from(room).unwrap(), sample.clone()));
         TotalSample { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
     };

@@ -120,6 +120,10 @@ async fn sample_stored_again_merges() {
             peak: people,
             joins: 4 - people,
             moods_ms: [(mood.to_owned(), 1_000)].into(),
+            held_ms: 10 * u64::from(people),
+            sits_begun: u64::from(people),
+            sits_completed: u64::from(4 - people),
+            sat_ms: 7_000,
         },
         rooms: [(RoomId::try_from(mood).unwrap(), RoomSample { peak: people, ..RoomSample::default() })]
             .into(),
@@ -136,6 +140,7 @@ async fn sample_stored_again_merges() {
     assert_eq!(merged.len(), 1);
     let hub = &merged[0].hub;
     assert_eq!((hub.present_ms, hub.peak, hub.joins, hub.moods_ms.len()), (180_000, 3, 3, 2));
+    assert_eq!((hub.held_ms, hub.sits_begun, hub.sits_completed, hub.sat_ms), (30, 3, 3, 7_000));
     assert_eq!(merged[0].rooms.len(), 2);
     assert_eq!(other.events().await.samples, merged);
     // The same id with another start is another sample.

@@ -103,7 +103,9 @@ impl File {
             UNION ALL
             SELECT json_array(level, at, room, dimension, value, count, watched_ms) FROM dimension_rollups
             UNION ALL
-            SELECT json_array(level, room, at, joins, peak, present_ms, moods_ms) FROM presence_rollups
+            SELECT json_array(level, room, at, joins, peak, present_ms, moods_ms, held_ms, sits_begun, sits_completed,
+                              sat_ms)
+            FROM presence_rollups
             ORDER BY 1";
         sqlx::query_scalar(EVERYTHING).fetch_all(&mut *self.store.read().await.unwrap()).await.unwrap()
     }

@@ -225,7 +225,7 @@ export function createConnection(
     const wasJoined = isJoined;
     if (wasJoined && performance.now() - openedAt > STABLE_AFTER) failures = 0;
     if (code === 1008 && !(reason === "token-expired" && token.isRenewable())) {
-      return refuse({ code: reason || "closed", message: "closed by the hub" });
+      return refuse({ code: reason || "closed", message: `closed: ${reason}` });
     }
     const wait = requestedWait(code);
     delayAddress(wait);
@@ -240,7 +240,7 @@ export function createConnection(
     if (mine !== attempt) return;
     if (refusal?.wait === Infinity) return refuse(refusal.error);
     discard(LOST);
-    if (refusal) delayAddress(refusal.wait * (1 + Math.random() / 2));
+    if (refusal) delayAddress(refusal.wait);
     index = (index + 1) % addresses.length;
     retry();
     if (refusal) onError(refusal.error);

@@ -3,7 +3,7 @@
 import type { RoomError } from "./api.js";
 import type { Connection } from "./connection.js";
 import type { Entry, Outbox } from "./outbox.js";
-import { refusalOf } from "./refusal.js";
+import { bearer, refusalOf } from "./refusal.js";
 import { createTimer } from "./timer.js";
 import type { TokenSource } from "./token.js";
 
@@ -42,7 +42,7 @@ export function createPoster(
   async function postBatch(batch: Entry[]): Promise<void> {
     const response = await fetch(`${urlOf(batch)}?durable=true`, {
       method: "POST",
-      headers: token.current ? { authorization: `Bearer ${token.current}` } : {},
+      headers: bearer(token.current),
       body: outbox.toBody(batch),
     }).catch(() => {});
     if (response?.ok) return batch.forEach(outbox.remove);
@@ -57,7 +57,7 @@ export function createPoster(
         outbox.remove(batch[0]!);
         onError(error);
       }
-    } else if (wait < Infinity) timer.set((wait || AGAIN) * (1 + Math.random()), post);
+    } else if (wait < Infinity) timer.set(wait || AGAIN, post);
   }
 
   async function post(): Promise<void> {

@@ -4,7 +4,7 @@ import type { RoomError } from "./api.js";
 
 export interface Refusal {
   error: RoomError;
-  /** For how long (ms) the hub asks not to try again; Infinity if it refuses this token or page. */
+  /** When to try again, in ms; Infinity if the hub refuses this token or page, 0 if it does not say. */
   wait: number;
 }
 
@@ -14,7 +14,8 @@ export async function refusalOf(response: Response): Promise<Refusal> {
   const body = (await response.json().catch(() => {})) as { error?: RoomError } | undefined;
   return {
     error: { code: "connect", message: `HTTP ${status}`, ...body?.error, status },
-    wait: status === 401 || status === 403 ? Infinity : Number(headers.get("retry-after")) * 1_000,
+    // Clients that were refused together do not come back together.
+    wait: status === 401 || status === 403 ? Infinity : Number(headers.get("retry-after")) * 1_000 * (1 + Math.random()),
   };
 }
 
@@ -23,9 +24,12 @@ export async function refusalOf(response: Response): Promise<Refusal> {
  * if the hub would accept the upgrade now.
  */
 export async function whyRefused(url: string, token: string | undefined): Promise<Refusal | undefined> {
-  const ask = (headers: HeadersInit): Promise<Response | void> => fetch(url, { headers }).catch(() => {});
+  const ask = (token?: string): Promise<Response | void> => fetch(url, { headers: bearer(token) }).catch(() => {});
   // Without the token first: the browser sends no request with a token if the hub refuses the origin.
-  let response = await ask({});
-  if (token && response?.status === 401) response = await ask({ authorization: `Bearer ${token}` });
+  let response = await ask();
+  if (token && response?.status === 401) response = await ask(token);
   return response && !response.ok && response.status !== 426 ? refusalOf(response) : undefined;
 }
+
+/** Returns the headers of a request with this token. */
+export const bearer = (token: string | undefined): HeadersInit => (token ? { authorization: `Bearer ${token}` } : {});

@@ -185,10 +185,9 @@ export function createRoom(options: JoinOptions): Room {
       connection.reset();
     });
     on(window, "pageshow", ({ persisted }) => {
-      if (persisted) {
-        unlock = lockOwner(outbox.owner);
-        for (const watch of suspended) watch.resume();
-      }
+      if (!persisted) return; // the page has loaded
+      unlock = lockOwner(outbox.owner);
+      for (const watch of suspended) watch.resume();
       wake();
     });
     on(document, "resume", wake);
@@ -359,9 +358,6 @@ function toAddress(hub: string): string {
 }
 
 /** Do Not Track or Global Privacy Control: the visitor is present, but the library records no events. */
-function wantsPrivacy(): boolean {
-  return (
-    navigator.doNotTrack === "1" ||
-    !!(navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl
-  );
+function wantsPrivacy(): boolean | undefined {
+  return navigator.doNotTrack === "1" || (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
 }

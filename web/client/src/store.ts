@@ -10,15 +10,15 @@ export interface Store {
 }
 
 export const browserStore: Store = {
-  keys: () => attempt(() => Object.keys(localStorage)) ?? [],
-  get: (key) => attempt(() => localStorage.getItem(key)),
-  set: (key, text) => attempt(() => localStorage.setItem(key, text)),
-  remove: (key) => attempt(() => localStorage.removeItem(key)),
+  keys: () => attempt((storage) => Object.keys(storage)) ?? [],
+  get: (key) => attempt((storage) => storage.getItem(key)),
+  set: (key, text) => attempt((storage) => storage.setItem(key, text)),
+  remove: (key) => attempt((storage) => storage.removeItem(key)),
 };
 
-function attempt<T>(action: () => T): T | undefined {
+function attempt<T>(action: (storage: Storage) => T): T | undefined {
   try {
-    return action();
+    return action(localStorage);
   } catch {
     return undefined;
   }

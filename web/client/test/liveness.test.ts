@@ -92,7 +92,7 @@ describe("a wake", () => {
   test.each([
     ["visibilitychange", () => document.dispatchEvent(new Event("visibilitychange"))],
     ["resume", () => document.dispatchEvent(new Event("resume"))],
-    ["pageshow", () => dispatchEvent(pageEvent("pageshow", false))],
+    ["pageshow", () => dispatchEvent(pageEvent("pageshow", true))],
     ["online", () => dispatchEvent(new Event("online"))],
   ])("by %s asks at once, and the state is checking until the answer", async (_, wake) => {
     const [room, session] = await enterWithClock();
@@ -101,6 +101,12 @@ describe("a wake", () => {
     expect(room).toMatchObject({ state: "checking", present: 3 });
     await waitForState(room, "open");
     expect(session.pings).toBe(1);
+  });
+
+  test("is not the end of a page's load", async () => {
+    const [room] = await enterWithClock();
+    dispatchEvent(pageEvent("pageshow", false));
+    expect(room.state).toBe("open");
   });
 
   test("by a late timer asks at once: the device slept", async () => {

@@ -295,11 +295,11 @@ fn start_logging(settings: &ServeSettings) -> Result<(), String> {
 }
 
 /// Returns whether a target may be logged at its level, for any `RUST_LOG`. Below info, tungstenite logs whole messages, with
-/// the tokens in them. At info, the client of NATS logs each failed try, and the hub has lines of its own for that.
+/// the tokens in them. From info on, the client of NATS logs each failed try, and the hub has lines of its own for that.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let (target, level) = (metadata.target(), *metadata.level());
     (!target.starts_with("tungstenite") || level <= Level::INFO)
-        && (!target.starts_with("async_nats") || level != Level::INFO)
+        && (!target.starts_with("async_nats") || level > Level::INFO)
 }
 
 /// SIGTERM and SIGINT.

@@ -23,6 +23,7 @@ use futures_util::{FutureExt, Sink, StreamExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
+use url::{Url, form_urlencoded};
 
 use super::config::{BadCluster, Config};
 use super::transport::{Incoming, NoAnswer, Sent, Transport};
@@ -155,7 +156,14 @@ fn options(config: &Config, node: &str) -> Result<ConnectOptions, BadCluster> {
         let rejected = |_| BadCluster::BadCredentials { path: path.clone() };
         options = options.credentials(&text).map_err(rejected)?;
     }
-    let (log, last) = (Arc::new(Log::default()), Arc::new(Mutex::new(None)));
+    if let Some((user, password)) = config.urls.iter().find_map(|url| user_of(url)) {
+        options = match password {
+            Some(password) => options.user_and_password(user, password),
+            None => options.token(user),
+        };
+    }
+    let (log, last) = (Arc::new(Log::default()), Mutex::new(None));
+    let failures = Arc::clone(&log);
     Ok(options
         .name(format!("breathing-room {node}"))
         .custom_inbox_prefix(format!("{}.answer.{node}", config.name))
@@ -167,7 +175,20 @@ fn options(config: &Config, node: &str) -> Result<ConnectOptions, BadCluster> {
             log.event(&event);
             std::future::ready(())
         })
-        .reconnect_to_server_callback(move |servers, _| std::future::ready(next_server(&servers, &last))))
+        .reconnect_to_server_callback(move |servers, _| {
+            failures.tried(&servers);
+            std::future::ready(next_server(&servers, &last))
+        }))
+}
+
+/// The user and the password in an address. A user alone is a token.
+fn user_of(url: &str) -> Option<(String, Option<String>)> {
+    let decode = |text: &str| {
+        let text = format!("={}", text.replace('+', "%2B"));
+        form_urlencoded::parse(text.as_bytes()).map(|(_, value)| value.into_owned()).collect::<String>()
+    };
+    let url = Url::parse(url).ok().filter(|url| !url.username().is_empty())?;
+    Some((decode(url.username()), url.password().map(decode)))
 }
 
 /// The server to try now: one with the fewest failed tries, in their order, and the last one after those.
@@ -195,14 +216,22 @@ impl Log {
                 info!("connected to NATS");
             }
             Event::Disconnected => warn!("the connection to NATS is lost: connecting again"),
-            Event::ClientError(error) if self.is_due() => {
-                warn!(%error, "cannot connect to NATS: trying again");
-            }
             Event::ServerError(error) if self.is_due() => warn!(%error, "NATS reports an error"),
             Event::SlowConsumer(_) if self.is_due() => {
                 warn!("messages of other nodes are dropped: this node does not keep up");
             }
             _ => {}
+        }
+    }
+
+    /// Logs why a server could not be reached, before the next try.
+    fn tried(&self, servers: &[Server]) {
+        let failed = servers.iter().filter(|server| server.failed_attempts > 0);
+        let Some(server) = failed.max_by_key(|server| server.failed_attempts) else { return };
+        if self.is_due() {
+            let (host, port) = (server.addr.host(), server.addr.port());
+            let error = server.last_error.as_deref().unwrap_or_default();
+            warn!(server = %format_args!("{host}:{port}"), error, "cannot connect to NATS: trying again");
         }
     }
 
@@ -255,6 +284,15 @@ async fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_and_password_are_those_of_the_address() {
+        let parts = |url| user_of(url).map(|(user, password)| (user, password.unwrap_or_default()));
+        let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(parts("nats://ann:a%2Fb+c%40@host:4222"), pair("ann", "a/b+c@"));
+        assert_eq!(parts("nats://token@host"), pair("token", ""));
+        assert_eq!(parts("nats://host"), None);
+    }
 
     #[test]
     fn next_server_is_the_first_one_and_after_a_loss_another_one() {

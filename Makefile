@@ -1,6 +1,6 @@
 # The commands of the README and .ci/run. Everything else is plain cargo and npm.
 
-.PHONY: run cluster release test browser-test contract-test test-deploy test-readme simulation program web bench cost \
+.PHONY: run cluster release test browser-test contract-test cluster-test test-deploy test-readme simulation program web bench cost \
 	audit autobahn fuzz format
 
 # Builds the hub, starts it on http://127.0.0.1:8080/ with its database in data/, and prints the address. The build is
@@ -54,6 +54,11 @@ browser-test: program
 contract-test: web program
 	tests/contract/run $(ARGS)
 
+# The scenarios of a cluster in their long form, with a table of the figures, in about half an hour. The short forms are
+# part of `make test`. Some of the scenarios: make cluster-test ARGS=split,far
+cluster-test: web
+	tests/cluster/run --long $(ARGS)
+
 # Tests the files in deploy/: alerts with promtool, the systemd unit, and nginx and Caddy in front of a hub. On Debian, it
 # fetches what is missing.
 test-deploy: web program
@@ -66,16 +71,17 @@ test-readme:
 
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
 # Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.
+# Three hubs that NATS connects: make bench ARGS=--cluster
 # Beside small hubs on Node.js and on Bun, from npm, in under 15 minutes: make bench ARGS=--peers
 bench: web $(if $(findstring --peers,$(ARGS)),benches/peers/node_modules/.package-lock.json)
-	cargo bench --locked --features jemalloc --bench load -- $(ARGS)
+	cargo bench --locked --features cluster,jemalloc --bench load -- $(ARGS)
 
 benches/peers/node_modules/.package-lock.json: benches/peers/package-lock.json
 	cd benches/peers && npm ci
 
 # Measures the cost of running the hub and writes docs/cost.md, in under five minutes.
 cost: web
-	cargo bench --locked --features jemalloc --bench load -- --cost > docs/cost.md.new
+	cargo bench --locked --features cluster,jemalloc --bench load -- --cost > docs/cost.md.new
 	mv docs/cost.md.new docs/cost.md
 	cat docs/cost.md
 

@@ -1,6 +1,6 @@
-//! Kills the measured server when the load tool ends early: after a signal, or after its time limit.
+//! Kills the tool's processes when the load tool ends early: after a signal, or after its time limit.
 //!
-//! At most one server runs at a time, so its process id is all the state there is.
+//! Few processes run at a time, so a short list of their ids is all the state there is.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
@@ -14,16 +14,22 @@ use crate::{Outcome, print_error};
 /// A run that takes longer hangs.
 const TIME_LIMIT: Duration = Duration::from_mins(45);
 
-/// The id of the running server's process, or 0.
-static SERVER: AtomicI32 = AtomicI32::new(0);
+/// The ids of running processes, or 0. A cluster has the most: servers, hubs and crowds.
+static PROCESSES: [AtomicI32; 16] = [const { AtomicI32::new(0) }; 16];
 
-/// Registers the process that ends with the tool.
+/// Registers a process that ends with the tool.
 pub(crate) fn register(process: u32) {
-    SERVER.store(process.cast_signed(), Ordering::SeqCst);
+    replace(0, process.cast_signed());
 }
 
-pub(crate) fn clear() {
-    SERVER.store(0, Ordering::SeqCst);
+/// Forgets a process that has ended.
+pub(crate) fn clear(process: u32) {
+    replace(process.cast_signed(), 0);
+}
+
+fn replace(old: i32, new: i32) {
+    let order = Ordering::SeqCst;
+    PROCESSES.iter().find(|process| process.compare_exchange(old, new, order, order).is_ok());
 }
 
 /// Starts the thread that waits for a signal or the time limit.
@@ -41,7 +47,7 @@ pub(crate) fn start() -> Outcome {
             }
         });
         print_error(format_args!("The load tool ends early: {reason}."));
-        if let Some(process) = Pid::from_raw(SERVER.load(Ordering::SeqCst)) {
+        for process in PROCESSES.iter().filter_map(|process| Pid::from_raw(process.load(Ordering::SeqCst))) {
             let _ = kill_process(process, Signal::KILL);
         }
         #[expect(

@@ -11,6 +11,7 @@
 )]
 
 mod client;
+mod cluster;
 mod cost;
 mod figure;
 mod floor;
@@ -78,6 +79,9 @@ struct Args {
     /// Print docs/cost.md, and nothing else
     #[arg(long, conflicts_with = "grow")]
     cost: bool,
+    /// Measure presence over three hubs and three NATS servers, and nothing else
+    #[arg(long, conflicts_with_all = ["grow", "cost", "hostile", "peers"])]
+    cluster: bool,
     /// Measure honest members beside hostile peers, and nothing else
     #[arg(long, conflicts_with_all = ["grow", "cost"])]
     hostile: bool,
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         [floor, frame] if floor == "floor" => {
             frame.parse().map_err(Failure::from).and_then(floor::run).map(|()| true)
         }
+        [crowd, arguments @ ..] if crowd == "crowd" => cluster::run_crowd(arguments).map(|()| true),
         // `cargo test --all-targets` runs this program too.
         all if !all.iter().any(|argument| argument == BENCH) => {
             print_line("This is the load tool. Run it with `make bench` or `cargo bench --bench load`.");
@@ -143,6 +148,9 @@ fn measure(args: &Args) -> Outcome<bool> {
     report::print_machine();
     if args.grow {
         return growth::print(&args.hub).map(|()| true);
+    }
+    if args.cluster {
+        return cluster::run(&args.hub);
     }
     if args.hostile {
         let (addresses, only) = (args.addresses.clone(), args.attacks.clone());

@@ -106,7 +106,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        guard::clear();
+        guard::clear(self.child.id());
     }
 }
 

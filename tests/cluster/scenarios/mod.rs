@@ -1,0 +1,31 @@
+//! The scenarios of docs/cluster.md. Each is a function of the scale that returns its figures and panics on a wrong count.
+
+pub mod agree;
+pub mod hubs;
+pub mod links;
+pub mod moves;
+pub mod servers;
+
+use std::pin::Pin;
+
+use crate::figure::{Figure, Scale};
+
+type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
+
+/// All scenarios by name, in the order of the long form.
+pub const ALL: [(&str, Run); 14] = [
+    ("agree", |scale| Box::pin(agree::agree(scale))),
+    ("flood", |scale| Box::pin(agree::flood(scale))),
+    ("two-places", |scale| Box::pin(moves::two_places(scale))),
+    ("hop", |scale| Box::pin(moves::hop(scale))),
+    ("rolling", |scale| Box::pin(moves::rolling(scale))),
+    ("kill-hub", |scale| Box::pin(hubs::kill_hub(scale))),
+    ("stop-hub", |scale| Box::pin(hubs::stop_hub(scale))),
+    ("kill-nats", |scale| Box::pin(servers::kill_nats(scale))),
+    ("stop-nats", |scale| Box::pin(servers::stop_nats(scale))),
+    ("late-nats", |scale| Box::pin(servers::late_nats(scale))),
+    ("split", |scale| Box::pin(links::split(scale))),
+    ("stale-mood", |scale| Box::pin(links::stale_mood(scale))),
+    ("far", |scale| Box::pin(links::far(scale))),
+    ("skew", |scale| Box::pin(links::skew(scale))),
+];

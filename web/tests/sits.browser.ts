@@ -2,6 +2,7 @@
 
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { type Stats, statsPath } from "../app/src/dashboard/stats";
 import { UNREACHABLE, User, launch } from "./support/user";
 import { eventually } from "./support/eventually";
 import { Hub } from "./support/hub";
@@ -109,6 +110,19 @@ test("sits end: one visitor stays and hears the bell, the other's place is free"
   await annPage.page.waitForFunction(() => (window as unknown as { loudness(): number }).loudness() > 0.01);
   await restoreAndUnlock(phonePage.page);
   await Promise.all([phonePage.expectNotSitting(), phonePage.expectPresent(2)]);
+});
+
+test("completed sit is in the history", async () => {
+  await start({ SIT_LIMIT: "1s" });
+  const annPage = await RoomPage.open(ann, hub.url);
+  await annPage.sit(5);
+  await annPage.expectNotSitting();
+  await annPage.page.close();
+  await eventually(async () => {
+    await hub.flush();
+    const { totals } = await hub.get<Stats>(statsPath({ range: "24h", room: "" }, "UTC"));
+    expect(totals.sits).toMatchObject({ begun: 1, completed: 1 });
+  });
 });
 
 test("bell stays silent unless it was chosen", async () => {

@@ -11,7 +11,7 @@ const SLEW = 0.05;
 /** Assumed drift between the two clocks, per ms, by which a sample gets worse with its age. */
 const DRIFT = 1e-4;
 
-/** After a sleep, a difference above this (ms) is corrected at once. Smaller ones do not matter for events. */
+/** After a sleep, a difference above this (ms) is corrected at once. */
 const STEP = 1_000;
 
 /** Half of a round trip (ms) that is short enough. */
@@ -20,11 +20,6 @@ const PRECISE = 25;
 export interface HubClock {
   /** Returns the hub's time; before the first sample, the device's. */
   now(): number;
-  /**
-   * Returns by how much the device's clock is behind the hub's, in ms. It changes only by more than a second, so that
-   * events keep their order.
-   */
-  deviceIsBehind(): number;
   /** Takes the hub's answer to what was sent at `sentAt` of the monotonic clock. Returns whether the clock is precise. */
   sample(serverTime: number, sentAt: number): boolean;
   /** Notes that the page may have slept: the next sample may step the clock. */
@@ -40,7 +35,6 @@ export function createClock(): HubClock {
   let error = Infinity;
   let sampledAt = 0;
   let mayStep = false;
-  let behind = 0;
 
   function now(): number {
     if (used === undefined) return Date.now();
@@ -53,11 +47,6 @@ export function createClock(): HubClock {
 
   return {
     now,
-    deviceIsBehind() {
-      const exact = Math.round(now() - Date.now());
-      if (Math.abs(exact - behind) > STEP) behind = exact;
-      return behind;
-    },
     sample(serverTime, sentAt) {
       const current = now();
       const at = performance.now();

@@ -39,6 +39,8 @@ export interface Entry {
 export interface Outbox {
   /** The owner's lock name. */
   readonly owner: string;
+  /** By how much the device's clock is behind the hub's, in ms: the times of what is sent are corrected. */
+  behind: number;
   /** Returns all events that the socket can send, oldest first. */
   own(): Entry[];
   /** Returns all events that are not in flight, oldest first. */
@@ -61,8 +63,7 @@ export interface Outbox {
   recover(owners: ReadonlySet<string | undefined>, room: string, visitor: string): void;
 }
 
-/** `behind` returns by how much the device's clock is behind the hub's, in ms: the times of what is sent are corrected. */
-export function createOutbox(store: Store, hub: string, id: string, behind: () => number): Outbox {
+export function createOutbox(store: Store, hub: string, id: string): Outbox {
   const prefix = `breathing-room:event:${hub}:`;
   const owner = prefix + id;
   const entries = new Map<string, Entry>();
@@ -75,7 +76,7 @@ export function createOutbox(store: Store, hub: string, id: string, behind: () =
 
   function toHubTime({ event }: Entry): object {
     const { at, startedAt } = event;
-    return { ...event, at: at + behind(), startedAt: startedAt && startedAt + behind() };
+    return { ...event, at: at + outbox.behind, startedAt: startedAt && startedAt + outbox.behind };
   }
 
   function remove({ key, text }: Entry): void {
@@ -83,8 +84,9 @@ export function createOutbox(store: Store, hub: string, id: string, behind: () =
     if (store.get(key) === text) store.remove(key);
   }
 
-  return {
+  const outbox: Outbox = {
     owner,
+    behind: 0,
     own,
     unsent: () => all().filter(({ ref }) => !ref),
     put(text) {
@@ -140,4 +142,5 @@ export function createOutbox(store: Store, hub: string, id: string, behind: () =
       }
     },
   };
+  return outbox;
 }

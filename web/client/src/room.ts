@@ -79,7 +79,7 @@ export function createRoom(options: JoinOptions): Room {
   // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
   const path = `rooms/${room}/socket?features=own-mood`;
   const connection = createConnection(addresses, path, clock, token, { prepare, onState, onMessage, onError });
-  const outbox = createOutbox(browserStore, addresses[0]!, randomHex(), clock.deviceIsBehind);
+  const outbox = createOutbox(browserStore, addresses[0]!, randomHex());
   const poster = createPoster(outbox, connection, token, onError);
   let unlock = lockOwner(outbox.owner);
 
@@ -239,6 +239,8 @@ export function createRoom(options: JoinOptions): Room {
 
   function onWelcome(welcome: Welcome): void {
     ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
+    // Not for each event, so that the states of a watch session keep their order.
+    outbox.behind = Math.round(clock.now() - Date.now());
     if (welcome.mood && moodIsInitial) moodPending = false;
     if (welcome.mood !== undefined && !moodPending) self.mood = welcome.mood;
 

@@ -18,7 +18,7 @@ beforeEach(() => {
   store = new MemoryStore();
 });
 
-const open = (owner: string, hub = HUB): Outbox => createOutbox(store, hub, owner, () => 0);
+const open = (owner: string, hub = HUB): Outbox => createOutbox(store, hub, owner);
 interface Sent {
   ref: number;
   n?: number;
@@ -234,7 +234,8 @@ describe("events of a closed tab", () => {
 });
 
 test("times are stored by the device's clock, and sent by the hub's", () => {
-  const outbox = createOutbox(store, HUB, "a", () => -600_000);
+  const outbox = open("a");
+  outbox.behind = -600_000;
   put(outbox, uuid(), view({ at: 1_000_000, startedAt: 900_000 }));
   expect(JSON.parse([...store.items.values()][0]!)).toMatchObject({ at: 1_000_000, startedAt: 900_000 });
   expect(JSON.parse(outbox.toBody(outbox.unsent()))).toMatchObject([{ at: 400_000, startedAt: 300_000 }]);
@@ -254,7 +255,7 @@ test("event committed over HTTP is removed, unless a later state replaced it", (
 
 test("without a working store, events stay in memory", () => {
   const nothing: Store = { keys: () => [], get: () => null, set: () => {}, remove: () => {} };
-  const outbox = createOutbox(nothing, HUB, "a", () => 0);
+  const outbox = createOutbox(nothing, HUB, "a");
   put(outbox, uuid(), view({ n: 1 }));
   expect(sendAll(outbox)).toMatchObject([{ n: 1 }]);
   outbox.reset();

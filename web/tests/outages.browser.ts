@@ -63,17 +63,15 @@ test("killed and restarted hub: clients reconnect, and each event is stored once
   expect(await hub.get("/live-activity")).toMatchObject({ liveUsers: 2, sessions: 2 });
 });
 
-test("10 s offline: the visitor leaves and rejoins, and each event is stored once", async () => {
+test("offline for longer than the grace: the visitor leaves and rejoins, and each event is stored once", async () => {
   const annPage = await RoomPage.open(ann, hub.url);
   const bobPage = await site.visit(bob);
   await Promise.all([annPage.expectPresent(2), expectPresent(bobPage, 2)]);
   await annPage.shownCounts();
   proxy.cut();
   await bob.context.setOffline(true);
-  const tenSeconds = new Promise((resolve) => setTimeout(resolve, 10_000));
   await pageViews(bobPage, ["/offline/1", "/offline/2"]);
   await annPage.expectPresent(1);
-  await tenSeconds;
   proxy.restore();
   await bob.context.setOffline(false);
   await Promise.all([annPage.expectPresent(2), expectPresent(bobPage, 2)]);

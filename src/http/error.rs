@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::refusal::Refusal;
 use crate::auth::BadToken;
 use crate::history::capacity::JournalFull;
 use crate::history::journal::FlushError;
@@ -248,8 +249,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
-        let body = ErrorBody { error: ErrorDetail { code, message: self.to_string() } };
+        let message = self.to_string();
+        let refusal = Refusal { code, message: message.clone() };
+        let body = ErrorBody { error: ErrorDetail { code, message } };
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(refusal);
         response.headers_mut().extend(Self::headers(status));
         // Only with this 415: without the header, the media type is the reason (RFC 9110, section 12.5.3).
         if code == UNSUPPORTED_ENCODING {

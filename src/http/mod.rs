@@ -22,6 +22,7 @@ pub(crate) mod operate;
 pub(crate) mod pages;
 mod params;
 pub(crate) mod personal_data;
+mod refusal;
 pub(crate) mod rooms;
 pub(crate) mod routes;
 pub(crate) mod settings;

@@ -9,17 +9,18 @@ use axum::extract::State;
 use axum::http::header::{
     AUTHORIZATION, CONTENT_SECURITY_POLICY, IF_NONE_MATCH, REFERRER_POLICY, WWW_AUTHENTICATE,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
 use tracing::warn;
 
 use super::access::AccessControl;
 use super::assets::{CachePolicy, has_pages, serve};
 use super::error::ApiError;
-use super::params::RoomPath;
+use super::params::NamePath;
 use super::state::PagesState;
 use crate::address::Address;
 use crate::auth::Access;
+use crate::protocol::RoomId;
 
 /// The response if the pages were not built before the hub.
 const NOT_BUILT: &str = "The hub is running, but it was built without its pages.
@@ -58,13 +59,40 @@ pub(crate) async fn dashboard(
     Ok(form)
 }
 
-/// `GET /room/{room}`: a page that joins the room.
+/// `GET /room/{room}`: a page that joins the room. Redirects to the room that is meant where the name has capital letters
+/// or spaces.
 pub(crate) async fn room(
     State(state): State<Arc<PagesState>>,
-    _: RoomPath,
+    NamePath(name): NamePath,
+    uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if let Err(bad) = RoomId::try_from(name.as_str()) {
+        let room = meant_room(&name).ok_or(ApiError::BadRoom(bad))?;
+        return Ok(redirect(&format!("/room/{room}"), &uri));
+    }
     Ok(page("room.html", &request, state.frame_ancestors.as_str()))
+}
+
+/// Every path that is not a route. Redirects `/room/{room}/` to the room.
+/// Errors: there is nothing at the path.
+pub(crate) async fn missing(uri: Uri) -> Result<Response, ApiError> {
+    let name = uri.path().strip_prefix("/room/").map(|name| name.trim_end_matches('/'));
+    match name.filter(|name| !name.is_empty() && !name.contains('/')) {
+        Some(name) => Ok(redirect(&format!("/room/{name}"), &uri)),
+        None => Err(ApiError::NotFound),
+    }
+}
+
+/// Returns the room that a name means which a person has typed.
+fn meant_room(name: &str) -> Option<RoomId> {
+    let words: Vec<_> = name.split_whitespace().collect();
+    RoomId::try_from(words.join("-").to_lowercase()).ok()
+}
+
+fn redirect(path: &str, uri: &Uri) -> Response {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("{path}{query}")).into_response()
 }
 
 fn page(file: &str, request: &HeaderMap, frame_ancestors: &str) -> Response {

@@ -2,6 +2,8 @@
 //!
 //! A handler that checks a token first takes a `Result` of them, since extractors run before the handler.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -12,6 +14,10 @@ use crate::protocol::{RoomId, VisitorId};
 /// The room of a path.
 #[derive(Debug)]
 pub(crate) struct RoomPath(pub RoomId);
+
+/// What a path has in the place of a room's name.
+#[derive(Debug)]
+pub(crate) struct NamePath(pub String);
 
 /// The visitor of a path.
 #[derive(Debug)]
@@ -26,6 +32,14 @@ impl<S: Sync> FromRequestParts<S> for RoomPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         RoomId::try_from(segment(parts).await).map(Self).map_err(ApiError::BadRoom)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for NamePath {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(segment(parts).await))
     }
 }
 

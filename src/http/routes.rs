@@ -9,14 +9,14 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Version;
 use axum::http::header::HOST;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::state::{App, MiddlewareState};
 use super::{
-    assets, body, cluster, contract, events, operate, pages, personal_data, rooms, stats, websocket,
+    assets, body, cluster, contract, events, operate, pages, personal_data, refusal, rooms, stats, websocket,
 };
 use crate::panics::{Panics, Scope};
 use crate::protocol::{PageView, Watch};
@@ -62,11 +62,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/maintain", post(operate::maintain))
         .route("/visitors/{visitor}/data", get(personal_data::data).delete(personal_data::erase))
         .route("/debug", get(operate::debug))
-        .fallback(async || ApiError::NotFound)
+        .fallback(pages::missing)
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(checked(false))
         .merge(sockets)
         .merge(files)
+        .layer(from_fn(refusal::as_page))
         .with_state(app)
 }
 

@@ -41,6 +41,7 @@ mod presence_samples;
 mod private_port;
 mod process;
 mod quotas;
+mod refusals;
 mod request_bodies;
 mod rooms;
 mod sits;

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::event_log::{Event, EventIndex};
-use super::model::{Member, State};
+use super::model::{Member, Millis, State};
 
 /// A frame with fewer bytes than its header announces.
 const PARTIAL_FRAME: [u8; 9] = [0x81, 0x80 | 0x28, 1, 2, 3, 4, b'{' ^ 1, b'"' ^ 2, b't' ^ 3];
@@ -32,6 +32,8 @@ pub struct Client {
     seq: u64,
     state: State,
     last_ref: u64,
+    /// The end of the sit, by the welcome or the last answer.
+    sit: Option<u64>,
     /// Events that were sent on this socket and neither acked nor rejected.
     unacked: Vec<(u64, EventIndex)>,
 }
@@ -52,6 +54,8 @@ pub enum Received {
 pub enum Disconnect {
     /// The socket is closed with 1001, as browsers do on navigation.
     GoingAway,
+    /// The socket is closed with 4000: the page gives it up, and the visitor stays.
+    OnPurpose,
     /// The connection is reset.
     Reset,
     /// The connection is reset in the middle of a frame.
@@ -61,7 +65,7 @@ pub enum Disconnect {
 }
 
 impl Disconnect {
-    pub const ALL: [Self; 4] = [Self::GoingAway, Self::Reset, Self::PartialFrame, Self::Eof];
+    pub const ALL: [Self; 5] = [Self::GoingAway, Self::OnPurpose, Self::Reset, Self::PartialFrame, Self::Eof];
 }
 
 /// Connects with a linger of zero, since thousands of scenarios would otherwise use up the ports.
@@ -80,7 +84,17 @@ impl Client {
         let url = format!("ws://hub/rooms/{room}/socket?visitor={visitor}{mood}");
         let (socket, _) = client_async(url, connect(address).await).await.expect("a handshake");
         let state = State::default();
-        Self { member, number, is_reading: false, socket, seq: 0, state, last_ref: 0, unacked: Vec::new() }
+        Self {
+            member,
+            number,
+            is_reading: false,
+            socket,
+            seq: 0,
+            state,
+            last_ref: 0,
+            sit: None,
+            unacked: Vec::new(),
+        }
     }
 
     pub fn state(&self) -> &State {
@@ -94,6 +108,16 @@ impl Client {
 
     pub async fn set_mood(&mut self, mood: Option<&str>) {
         self.send_json(&json!({ "type": "mood", "mood": mood })).await;
+    }
+
+    /// Begins a sit, or ends it with 0.
+    pub async fn sit(&mut self, millis: Millis) {
+        self.send_json(&json!({ "type": "sit", "forMs": millis })).await;
+    }
+
+    /// The end of the sit, by the welcome or the last answer: a moment of the wall clock.
+    pub fn sit_until(&self) -> Option<u64> {
+        self.sit
     }
 
     /// Sends an event, for the first time or again.
@@ -184,6 +208,11 @@ impl Client {
             Some("welcome") => {
                 assert_eq!(self.seq, 0, "client {}: the welcome must come once", self.number);
                 self.note_state(message);
+                self.sit = message["sit"].as_u64();
+                None
+            }
+            Some("sit") => {
+                self.sit = message["until"].as_u64();
                 None
             }
             Some("presence") => {

@@ -118,7 +118,8 @@ impl Database {
 
     /// Returns the saved holds.
     pub async fn holds(&mut self) -> Vec<SavedHold> {
-        let rows = sqlx::query("SELECT room, visitor, mood, reason, held_until, stopped_at FROM seats");
+        let rows =
+            sqlx::query("SELECT room, visitor, mood, reason, held_until, stopped_at, sit_until FROM seats");
         let millis = |time: i64| u64::try_from(time).expect("a time") - START;
         let hold = |row: &sqlx::sqlite::SqliteRow| SavedHold {
             member: Member { room: find_name(&ROOMS, row.get(0)), visitor: find_name(&VISITORS, row.get(1)) },
@@ -126,6 +127,7 @@ impl Database {
             reason: row.get(3),
             until: millis(row.get(4)),
             stopped_at: row.get::<Option<i64>, _>(5).map(millis),
+            sit_until: row.get::<Option<i64>, _>(6).map(millis),
         };
         let rows = rows.fetch_all(&mut self.reader).await.expect("seats");
         let mut holds: Vec<SavedHold> = rows.iter().map(hold).collect();

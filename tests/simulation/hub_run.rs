@@ -157,7 +157,7 @@ impl<'w> HubRun<'w> {
 
     /// The holds that the hub must save.
     fn held(&self) -> Vec<SavedHold> {
-        if self.scenario.settings.seat_hold == 0 { Vec::new() } else { self.scenario.model.held() }
+        if self.scenario.settings.seat_hold == 0 { Vec::new() } else { self.scenario.model.saved() }
     }
 
     fn check_presence(&self) {
@@ -409,6 +409,7 @@ impl<'w> HubRun<'w> {
         let mut left = holds.clone();
         left.retain(|hold| hold.until > now); // those that ended during the stop are not in the model
         for hold in &mut left {
+            hold.sit_until.take_if(|until| *until <= now);
             let stopped_at = hold.stopped_at.take().expect("the time of the stop");
             assert!((began..=now).contains(&stopped_at), "{hold:?}");
         }
@@ -423,9 +424,16 @@ impl<'w> HubRun<'w> {
         for member in connected {
             let found = left.iter().position(|hold| hold.member == member);
             let hold = left.swap_remove(found.unwrap_or_else(|| panic!("{member} has no hold: {holds:?}")));
-            let until = began + seat_hold..=now + seat_hold;
-            assert!(until.contains(&hold.until), "{member} should be held until {until:?}: {holds:?}");
-            assert_eq!((hold.mood, hold.reason.as_str()), (model.mood(member), "restart"), "{member}");
+            let (sit, until) = (model.sit_until(member), began + seat_hold..=now + seat_hold);
+            if hold.reason == "sit" {
+                assert_eq!(Some(hold.until), sit, "{member}");
+                assert!(hold.until > *until.start(), "{member} should be held until {until:?}: {holds:?}");
+            } else {
+                assert!(until.contains(&hold.until), "{member} should be held until {until:?}: {holds:?}");
+                assert_eq!(hold.reason, "restart", "{member}");
+                assert!(sit.is_none_or(|sit| sit <= *until.end()), "the sit of {member} is later: {holds:?}");
+            }
+            assert_eq!((hold.mood, hold.sit_until), (model.mood(member), sit), "{member}");
         }
         assert_eq!(left, [], "holds of absent visitors");
         self.scenario.log_line(&format!("  {} holds are saved", holds.len()));

@@ -1,4 +1,4 @@
-//! The model of the presence: a list of sockets and holds, which each query counts from scratch.
+//! The model of the presence: a list of sockets, holds and sits, which each query counts from scratch.
 //!
 //! It is pure and not optimized. It follows the protocol and shares no code with the hub.
 
@@ -46,6 +46,8 @@ pub struct SavedHold {
     pub mood: Option<String>,
     pub reason: String,
     pub until: Millis,
+    /// The end of the visitor's sit.
+    pub sit_until: Option<Millis>,
     /// When the hub stopped that saved it. None while it runs.
     pub stopped_at: Option<Millis>,
 }
@@ -65,12 +67,21 @@ struct Hold {
     until: Millis,
 }
 
-/// All sockets and holds of all rooms.
+/// A visitor's sit in a room.
+#[derive(Debug, Clone, Copy)]
+struct Sit {
+    until: Millis,
+    /// Whether it holds the visitor without a socket.
+    holds: bool,
+}
+
+/// All sockets, holds and sits of all rooms.
 #[derive(Debug, Default)]
 pub struct Model {
     now: Millis,
     occupants: Vec<Occupant>,
     moods: BTreeMap<Member, String>,
+    sits: BTreeMap<Member, Sit>,
     /// The last change of each room.
     changed: BTreeMap<&'static str, Millis>,
 }
@@ -85,17 +96,32 @@ impl Model {
         });
     }
 
-    /// Closes a socket with 1000.
+    /// Closes a socket with 1000. The visitor's sit ends with the last one.
     pub fn leave(&mut self, member: Member) {
-        self.change(|model| model.close(member));
+        self.change(|model| {
+            model.close(member);
+            if !model.has_socket(member) {
+                model.sits.remove(&member);
+            }
+        });
     }
 
-    /// Loses a socket: the visitor is held until `until`, or longer if an earlier hold lasts longer.
-    pub fn lose(&mut self, member: Member, until: Millis) {
+    /// Loses a socket: the visitor is held until `until`, or longer if an earlier hold or the sit lasts longer. A closed
+    /// page is held by no sit.
+    pub fn lose(&mut self, member: Member, until: Millis, is_closed: bool) {
         self.change(|model| {
             model.close(member);
             model.occupants.push(Occupant { member, hold: Some(Hold { reason: "grace".to_owned(), until }) });
+            if let Some(sit) = model.sits.get_mut(&member) {
+                sit.holds = !is_closed;
+            }
         });
+    }
+
+    /// Begins a sit until this time, or ends the one that runs.
+    pub fn sit(&mut self, member: Member, until: Option<Millis>) {
+        self.sits.remove(&member);
+        self.sits.extend(until.map(|until| (member, Sit { until, holds: false })));
     }
 
     pub fn set_mood(&mut self, member: Member, mood: Option<&str>) {
@@ -111,6 +137,7 @@ impl Model {
         let now = self.now;
         self.change(|model| {
             model.occupants.retain(|occupant| occupant.hold.as_ref().is_none_or(|hold| hold.until > now));
+            model.sits.retain(|_, sit| sit.until > now);
         });
     }
 
@@ -119,12 +146,17 @@ impl Model {
     pub fn restart(&mut self, saved_holds: Vec<SavedHold>, later: Millis) {
         *self = Self { now: self.now + later, ..Self::default() };
         let now = self.now;
-        for SavedHold { member, mood, reason, until, stopped_at } in saved_holds {
-            let until = until + now - stopped_at.unwrap_or(now);
+        for SavedHold { member, mood, reason, until, sit_until, stopped_at } in saved_holds {
+            let away = now - stopped_at.unwrap_or(now);
+            let (until, holds) = (until + away, reason == "sit");
             if until <= now {
                 continue;
             }
-            self.occupants.push(Occupant { member, hold: Some(Hold { reason, until }) });
+            let sit_until = sit_until.map(|until| until + away).filter(|until| *until > now);
+            self.sits.extend(sit_until.map(|until| (member, Sit { until, holds })));
+            if !holds {
+                self.occupants.push(Occupant { member, hold: Some(Hold { reason, until }) });
+            }
             self.moods.extend(mood.map(|mood| (member, mood)));
         }
     }
@@ -160,6 +192,21 @@ impl Model {
         without.filter_map(|member| self.saved_hold(member)).collect()
     }
 
+    /// Returns what a running hub must save: also the sits of visitors with a socket.
+    pub fn saved(&self) -> Vec<SavedHold> {
+        self.present().into_iter().filter_map(|member| self.saved_hold(member)).collect()
+    }
+
+    /// Returns the end of the visitor's sit.
+    pub fn sit_until(&self, member: Member) -> Option<Millis> {
+        self.sits.get(&member).map(|sit| sit.until)
+    }
+
+    /// Returns the last end of all sits.
+    pub fn last_sit(&self) -> Millis {
+        self.sits.values().map(|sit| sit.until).max().unwrap_or_default()
+    }
+
     /// Returns the visitors with a socket.
     pub fn connected(&self) -> Vec<Member> {
         self.present().into_iter().filter(|member| self.has_socket(*member)).collect()
@@ -173,15 +220,20 @@ impl Model {
         self.occupants.iter().any(|occupant| occupant.member == member && occupant.hold.is_none())
     }
 
-    /// Returns the visitor's hold with the latest deadline.
+    /// Returns the visitor's hold with the latest deadline. A sit counts if it holds the visitor, or would after a crash.
     fn saved_hold(&self, member: Member) -> Option<SavedHold> {
         let holds = self
             .occupants
             .iter()
             .filter(|occupant| occupant.member == member)
             .filter_map(|occupant| occupant.hold.clone());
+        let has_socket = self.has_socket(member);
+        let sit = self.sits.get(&member).filter(|sit| sit.holds || has_socket);
+        let sit = sit.map(|sit| Hold { reason: "sit".to_owned(), until: sit.until });
+        let holds = sit.into_iter().chain(holds.filter(|_| !has_socket));
         let Hold { reason, until } = holds.max_by_key(|hold| hold.until)?;
-        Some(SavedHold { member, mood: self.mood(member), reason, until, stopped_at: None })
+        let (mood, sit_until) = (self.mood(member), self.sit_until(member));
+        Some(SavedHold { member, mood, reason, until, sit_until, stopped_at: None })
     }
 
     /// Returns whether the publish window after the room's last change is over.
@@ -190,7 +242,8 @@ impl Model {
     }
 
     fn present(&self) -> BTreeSet<Member> {
-        self.occupants.iter().map(|occupant| occupant.member).collect()
+        let sits = self.sits.iter().filter(|(_, sit)| sit.holds).map(|(member, _)| *member);
+        self.occupants.iter().map(|occupant| occupant.member).chain(sits).collect()
     }
 
     fn close(&mut self, member: Member) {
@@ -206,6 +259,7 @@ impl Model {
         step(self);
         let present = self.present();
         self.moods.retain(|member, _| present.contains(member));
+        self.sits.retain(|member, _| present.contains(member));
         for (room, (before, after)) in super::ROOMS.iter().zip(before.iter().zip(&states(self))) {
             if before != after {
                 self.changed.insert(room, self.now);

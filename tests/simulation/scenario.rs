@@ -174,7 +174,9 @@ impl HubRun<'_> {
             self.leave_client(0).await;
             self.check().await;
         }
-        self.pass(self.scenario.settings.leave_grace.max(self.scenario.settings.seat_hold)).await;
+        let settings = self.scenario.settings;
+        let last_sit = self.scenario.model.last_sit().saturating_sub(self.scenario.model.now());
+        self.pass(settings.leave_grace.max(settings.seat_hold).max(last_sit)).await;
         self.check().await;
         self.flush().await;
         self.check_empty().await;

@@ -13,10 +13,13 @@ use super::hub_run::{HubRun, Outcome, PendingPost};
 use super::model::Member;
 use super::random::Random;
 use super::time::run_until_idle;
-use super::{MOODS, ROOMS, VISITORS};
+use super::{MOODS, ROOMS, START, VISITORS};
 
 /// Maximum number of open sockets.
 const MAX_CLIENTS: usize = 14;
+
+/// The longest sit, in ms.
+const LONGEST_SIT: u64 = 8_000;
 
 /// Maximum time of one hub run, in ms: after five minutes the hub starts maintenance at a random time.
 const MAX_RUN_TIME: u64 = 290_000;
@@ -28,6 +31,7 @@ pub enum Step {
     Leave,
     Disconnect,
     Mood,
+    Sit,
     PageView,
     Watch,
     Resend,
@@ -45,11 +49,12 @@ pub enum Step {
 }
 
 /// The weight of each kind if all occur.
-const WEIGHTS: [(Step, u64); 18] = [
+const WEIGHTS: [(Step, u64); 19] = [
     (Step::Join, 40),
     (Step::Leave, 12),
     (Step::Disconnect, 14),
     (Step::Mood, 20),
+    (Step::Sit, 16),
     (Step::PageView, 30),
     (Step::Watch, 20),
     (Step::Resend, 12),
@@ -86,6 +91,7 @@ impl HubRun<'_> {
             Step::Leave => self.leave().await,
             Step::Disconnect => self.lose().await,
             Step::Mood => self.set_mood().await,
+            Step::Sit => self.sit().await,
             Step::PageView | Step::Watch => self.send_new_event(step).await,
             Step::Resend => self.resend().await,
             Step::Duplicate => self.duplicate().await,
@@ -145,6 +151,7 @@ impl HubRun<'_> {
                 self.scenario.model.state(member.room),
                 "left the welcome, right the model"
             );
+            self.check_sit(index);
         }
     }
 
@@ -174,13 +181,13 @@ impl HubRun<'_> {
         let mut client = self.clients.remove(index);
         let how = self.scenario.random.one_of(&Disconnect::ALL);
         self.scenario.log_line(&format!("client {} of {} is lost: {how:?}", client.number, client.member));
-        self.scenario
-            .model
-            .lose(client.member, self.scenario.model.now() + self.scenario.settings.leave_grace);
+        let until = self.scenario.model.now() + self.scenario.settings.leave_grace;
+        self.scenario.model.lose(client.member, until, how == Disconnect::GoingAway);
         match how {
-            Disconnect::GoingAway => {
+            Disconnect::GoingAway | Disconnect::OnPurpose => {
+                let code = if how == Disconnect::GoingAway { 1001 } else { 4000 };
                 let received =
-                    self.hub.ticker.with_timeout("the response to a close", client.close(1001)).await;
+                    self.hub.ticker.with_timeout("the response to a close", client.close(code)).await;
                 self.record(client.number, received).await;
             }
             Disconnect::Eof => client.end().await,
@@ -206,6 +213,29 @@ impl HubRun<'_> {
         self.scenario.model.set_mood(client.member, mood);
         client.set_mood(mood).await;
         self.round_trip(index).await;
+    }
+
+    /// Begins a sit, or ends the one that runs.
+    async fn sit(&mut self) {
+        let Some(index) = self.random_client(|client| client.is_reading) else { return };
+        let random = &mut self.scenario.random;
+        let longest = random.one_of(&[1_500, LONGEST_SIT]);
+        let millis = if random.one_in(5) { 0 } else { 1 + random.below(longest) };
+        let client = &mut self.clients[index];
+        let (number, member) = (client.number, client.member);
+        self.scenario.log_line(&format!("client {number} of {member} sits for {millis} ms"));
+        let until = (millis > 0).then(|| self.scenario.model.now() + millis);
+        self.scenario.model.sit(member, until);
+        client.sit(millis).await;
+        self.round_trip(index).await;
+        self.check_sit(index);
+    }
+
+    /// Checks the end of the sit that the hub has sent last.
+    fn check_sit(&self, index: usize) {
+        let client = &self.clients[index];
+        let expected = self.scenario.model.sit_until(client.member).map(|until| START + until);
+        assert_eq!(client.sit_until(), expected, "left the sit of client {}, right the model", client.number);
     }
 
     async fn send_new_event(&mut self, step: Step) {

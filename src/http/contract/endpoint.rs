@@ -19,6 +19,9 @@ use crate::protocol::schema::reference;
 /// The content type of everything except files, pages and metrics.
 pub(super) const JSON: &str = "application/json";
 
+/// The content type of an error that a browser shows.
+const HTML: &str = "text/html";
+
 /// Schemas by name.
 pub(super) type Schemas = BTreeMap<String, RefOr<Schema>>;
 
@@ -160,6 +163,11 @@ impl Endpoint {
         self.add_response(status, description, types, ObjectBuilder::new().schema_type(Type::String), &[])
     }
 
+    /// Adds a redirect without a body.
+    pub(super) fn redirect(self, status: u16, description: &str) -> Self {
+        self.add_response(status, description, &[], ObjectBuilder::new(), &["Location"])
+    }
+
     /// Adds a 200 with an entity tag, and the 304 that goes with it.
     pub(super) fn response_with_etag(
         self,
@@ -191,7 +199,7 @@ impl Endpoint {
             let headers = ApiError::headers(code);
             let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
             let (description, schema) = (describe_error(*status), reference(&ErrorBody::name()));
-            self = self.add_response(*status, description, &[JSON], schema, &names);
+            self = self.add_response(*status, description, &[JSON, HTML], schema, &names);
         }
         self.schema::<ErrorBody>()
     }
@@ -213,8 +221,11 @@ impl Endpoint {
         let schema = schema.into();
         let mut response = ResponseBuilder::new().description(description);
         for content_type in types {
-            response =
-                response.content(*content_type, ContentBuilder::new().schema(Some(schema.clone())).build());
+            // A page is text, whatever the JSON is.
+            let is_page = *content_type == HTML && types.contains(&JSON);
+            let text = ObjectBuilder::new().schema_type(Type::String).into();
+            let schema = if is_page { text } else { schema.clone() };
+            response = response.content(*content_type, ContentBuilder::new().schema(Some(schema)).build());
         }
         for header in headers {
             let text = ObjectBuilder::new().schema_type(Type::String);

@@ -221,6 +221,7 @@ fn files() -> Vec<Endpoint> {
             .text_response(401, "A form for the admin token.", &PAGE),
         not_built(Endpoint::get("/room/{room}", "roomPage", "A page that joins the room"))
             .path_param::<RoomId>("room")
+            .redirect(308, "The name has capital letters or spaces: the room that it means.")
             .response_with_etag("The page.", &PAGE, text()),
         Endpoint::get("/assets/{file}", "asset", "A script, style or image of the pages")
             .path_param_of("file", text())

@@ -101,6 +101,23 @@ test("too many attempts from one address: the page says so, and joins afterwards
   });
 });
 
+test("room addresses that mean a room lead to it; others get a page that says what a name may be", async () => {
+  hub = await Hub.start();
+  await withUser(async (ann) => {
+    for (const path of ["/room/Lobby", "/room/lobby/", "/room/LOBBY/?utm_source=x"]) {
+      const annPage = await RoomPage.visit(ann, hub.url + path);
+      await annPage.expectState("You are here.");
+      expect(new URL(annPage.page.url()).pathname).toBe("/room/lobby");
+    }
+    const spaced = await RoomPage.visit(ann, `${hub.url}/room/my room`);
+    await spaced.expectState("You are here.");
+    expect(new URL(spaced.page.url()).pathname).toBe("/room/my-room");
+    const bad = await ann.open(`${hub.url}/room/--`);
+    await bad.getByText("The name of a room has letters from a to z, digits and hyphens.").waitFor();
+    expect(await bad.title()).toBe("This address is not right");
+  });
+});
+
 test("token that ends while the page is frozen: the page is back with a new one", async () => {
   hub = await Hub.start({ TOKEN_SECRET: SECRET, LEAVE_GRACE: "0s" });
   const site = await startSite();

@@ -226,3 +226,28 @@ async fn visitor_token_reads_and_erases_own_data_only() {
     assert_eq!(ask("GET", &ann).await.expect(200)["pageViews"], json!([]));
     assert_eq!(hub.rows("SELECT json_quote(visitor) FROM page_views").await, ["bob"]);
 }
+
+#[tokio::test]
+async fn sit_holds_the_visitor_over_the_end_of_the_token() {
+    let clock = manual_clock();
+    let hub = Hub::with(|config| {
+        require_tokens(config);
+        config.clock = clock.clone();
+        config.transport.ping_interval = Duration::from_millis(250); // which sets the pace of the sweep
+    })
+    .await;
+    let mut ann = join(&hub, &token("ann", None, 60), "lobby", "").await;
+    let mut bob = join(&hub, &token("bob", None, 60), "lobby", "").await;
+    ann.send_json(json!({ "type": "sit", "forMs": 3_600_000 })).await;
+    let until = ann.expect("sit").await["until"].clone();
+    clock.advance(Duration::from_secs(91));
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.expect_close().await, (1008, "token-expired".to_owned()));
+    }
+    drop((ann, bob));
+    hub.expect_debug("sessions", 0).await;
+    let lobby = hub.get("/rooms/lobby").send().await.expect(200);
+    assert_eq!((&lobby["present"], &lobby["held"]), (&json!(1), &json!(1)), "Ann, and not Bob");
+    let ann = join(&hub, &token("ann", None, 600), "lobby", "").await;
+    assert_eq!(ann.welcome["sit"], until);
+}

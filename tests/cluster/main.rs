@@ -102,8 +102,9 @@ async fn long_form() {
     let mut figures: Vec<Figure> = Vec::new();
     for (name, run) in ALL {
         if only.is_empty() || only.split(',').any(|wanted| wanted == name) {
-            println!("{name}");
-            figures.extend(run(Scale::Long).await);
+            let measured = run(Scale::Long).await;
+            println!("{name}: passed\n{}", table(&measured));
+            figures.extend(measured);
         }
     }
     println!("\n{}", table(&figures));

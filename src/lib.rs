@@ -76,6 +76,7 @@ pub mod internals {
     pub use crate::auth::keys::TokenKey;
     pub use crate::auth::token::{BadToken, Claims, Tokens};
     pub use crate::cluster::memory::{Network, Policy};
+    pub use crate::cluster::update::rewrite_update;
     pub use crate::history::event::{
         Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent,
     };

@@ -9,16 +9,18 @@ pub mod message;
 pub mod query;
 pub mod record;
 pub mod token;
+pub mod update;
 
 /// The name of a target, which is also its folder in `seeds/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("body", body::check),
     ("frames", frames::check),
     ("message", message::check),
     ("query", query::check),
     ("record", record::check),
     ("token", token::check),
+    ("update", update::check),
 ];

@@ -14,6 +14,8 @@ mod nats;
 pub(crate) mod node;
 mod outgoing;
 pub(crate) mod peers;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod status;
 pub(crate) mod transport;
 pub(crate) mod update;

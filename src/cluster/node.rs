@@ -249,7 +249,12 @@ impl Node {
                 Action::Apply { slot, changes, is_replay } => {
                     self.registry.apply_changes(slot, changes, is_replay).await;
                 }
-                Action::Lose(slot, lost) => self.registry.lose_share(slot, lost).await,
+                Action::Lose(slot, lost) => {
+                    self.registry.lose_share(slot, lost).await;
+                    // Holds that had begun before end at their own deadlines.
+                    let next = self.registry.sweep_share(slot).await;
+                    self.peers.swept(slot, next);
+                }
                 Action::Sweep(slot) => {
                     let next = self.registry.sweep_share(slot).await;
                     self.peers.swept(slot, next);

@@ -174,6 +174,18 @@ impl Update {
     }
 }
 
+/// Reads a message, and writes it, reads it and writes it again. Both must be equal. None if it cannot be read. For the
+/// fuzz target.
+#[cfg(feature = "internals")]
+#[must_use]
+pub fn rewrite_update(bytes: &[u8]) -> Option<(Bytes, Bytes)> {
+    let moods = Vocabulary::default();
+    let frame = Frame { moods: &moods, now: 1_000, wall: Time::from_millis(1_796_083_200_000) };
+    let once = Update::decode(bytes, frame).ok()?.encode(frame);
+    let twice = Update::decode(&once, frame).ok()?.encode(frame);
+    Some((once, twice))
+}
+
 /// The flags of a change: two bits for where the person is, then whether a mood and a sit were set, then two bits for
 /// the sit.
 mod flag {
@@ -274,6 +286,7 @@ impl Writer<'_> {
         self.fixed(change.person.0);
         self.fixed(entry.changed.bits());
         self.fixed(entry.joined.bits());
+        self.fixed(entry.since.bits());
         match entry.away() {
             None => {}
             Some(Away::Held(held)) => {
@@ -440,7 +453,7 @@ impl Reader<'_> {
             }
             let changed = Stamp::from_bits(reader.fixed()?);
             let mut entry = Entry::joined(reader.stamp()?);
-            entry.changed = changed;
+            (entry.changed, entry.since) = (changed, reader.stamp()?);
             let away = match flags & flag::AWAY {
                 flag::HELD => Some(Away::Held(HeldSince {
                     began: reader.stamp()?,
@@ -514,7 +527,7 @@ mod tests {
         let mood = proptest::option::of((1..1_u64 << 48, proptest::option::of(0..3_usize)));
         (stamp(), stamp(), away, sit, mood).prop_map(|(joined, changed, away, sit, mood)| {
             let mut entry = Entry::joined(Stamp::from_bits(joined));
-            entry.changed = Stamp::from_bits(changed);
+            (entry.changed, entry.since) = (Stamp::from_bits(changed), Stamp::from_bits(joined / 2));
             entry.set_away(away);
             entry.set_sit(sit.map(|(at, sit)| SitRegister { at: Stamp::from_bits(at), sit }));
             if let Some((at, mood)) = mood {

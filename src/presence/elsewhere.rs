@@ -144,3 +144,75 @@ impl Registry {
         persons.iter().for_each(|person| visit(&mut table, *person));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use super::super::Config;
+    use super::super::metrics::PresenceMetrics;
+    use super::super::share::{ClusterKey, Entry};
+    use super::*;
+    use crate::panics::Panics;
+    use crate::protocol::RoomId;
+    use crate::time::Clock;
+
+    fn registry() -> Arc<Registry> {
+        let key = ClusterKey::derive("the-admins-token", "test");
+        let metrics = PresenceMetrics::register(&Panics::register());
+        Registry::open(Config::default(), Clock::system(), metrics, Some(key))
+    }
+
+    fn joined(room: usize, person: u64, at: u64) -> Change {
+        let entry = Some(Entry::joined(Stamp::from_bits(at)));
+        Change { room: RoomId::try_from(format!("room-{room}")).unwrap(), person: PersonKey(person), entry }
+    }
+
+    fn resident_bytes() -> u64 {
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+    }
+
+    #[tokio::test]
+    async fn entries_beyond_the_limit_of_memory_are_refused_and_counted() {
+        let registry = {
+            let mut config = Config::default();
+            config.elsewhere_bytes = 1_200;
+            let metrics = PresenceMetrics::register(&Panics::register());
+            let key = ClusterKey::derive("the-admins-token", "test");
+            Registry::open(config, Clock::system(), metrics, Some(key))
+        };
+        let changes = (0..30).map(|person| joined(1, person, 1)).collect();
+        registry.apply_changes(Slot(1), changes, false).await;
+        assert_eq!((registry.totals().visitors, registry.refused_entries()), (10, 20));
+        assert_eq!(registry.sum_of(Slot(1)), None, "it is not compared with a digest");
+        registry.drop_share(Slot(1)).await;
+        assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));
+    }
+
+    /// `cargo test --release --lib -- --ignored --nocapture remote` prints the figures.
+    #[tokio::test]
+    #[ignore = "a measurement"]
+    async fn memory_and_time_of_remote_visitors() {
+        const PERSONS: u64 = 300_000;
+        let registry = registry();
+        // The rooms first: 1,500 of 200.
+        let rooms: Vec<_> = (0..1_500).map(|room| joined(room, 0, 1)).collect();
+        registry.apply_changes(Slot(1), rooms, false).await;
+        let before = resident_bytes();
+        let mut elapsed = std::time::Duration::ZERO;
+        for first in (1..=PERSONS).step_by(1_000) {
+            let changes: Vec<_> = (first..first + 1_000)
+                .map(|person| joined(usize::try_from(person % 1_500).unwrap(), person, 2))
+                .collect();
+            let began = Instant::now();
+            registry.apply_changes(Slot(1), changes, false).await;
+            elapsed += began.elapsed();
+        }
+        let bytes = (resident_bytes() - before) / PERSONS;
+        let nanos = elapsed.as_nanos() / u128::from(PERSONS);
+        eprintln!("{bytes} B and {nanos} ns for each remote visitor");
+        assert_eq!(registry.totals().visitors as u64, PERSONS + 1);
+    }
+}

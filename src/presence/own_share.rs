@@ -112,26 +112,26 @@ impl RoomState {
             return OccupancyChange::Unchanged;
         };
         let entry = &mut own.entry;
-        let takes_mood = (registers.mood_at, registers.mood) > (entry.mood_at, entry.mood);
+        let takes_mood = (registers.mood_at, registers.mood) != (entry.mood_at, entry.mood);
         if takes_mood {
             (entry.mood, entry.mood_at) = (registers.mood, registers.mood_at);
         }
-        let sit = registers.sit.filter(|sit| entry.sit().is_none_or(|own| own.at < sit.at));
-        if sit.is_some() {
-            entry.set_sit(sit);
+        let takes_sit = registers.sit != entry.sit();
+        if takes_sit {
+            entry.set_sit(registers.sit);
         }
-        union.hints.adopted = takes_mood || sit.is_some();
+        union.hints.adopted = takes_mood || takes_sit;
         let adopted = union.hints;
         if takes_mood {
             self.set_mood(id, registers.mood);
         }
         let mut change = OccupancyChange::Unchanged;
-        if let Some(sit) = sit {
-            let sit = match sit.sit {
-                SitState::Running { until, shown } => {
+        if takes_sit {
+            let sit = match registers.sit.map(|register| register.sit) {
+                Some(SitState::Running { until, shown }) => {
                     Some(Sit { deadline: now.instant_at(until), until: shown, latest: None })
                 }
-                SitState::Completed | SitState::Ended => None,
+                Some(SitState::Completed | SitState::Ended) | None => None,
             };
             // The node of the visitor's socket counts the sit.
             let sit = sit.map(|sit| PermittedSit { sit, permit: None });

@@ -51,8 +51,10 @@ pub(crate) struct Slot(pub u16);
 /// One person in one room on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The last join of a session on the node.
+    /// The last join of a session on the node: it ends earlier holds of other nodes.
     pub joined: Stamp,
+    /// Since when the person is in the room on this node without a break.
+    pub since: Stamp,
     /// When the mood was set; never, where no mood was set since the join.
     pub mood_at: Stamp,
     /// The last change, by the clock of the node: later than all before.
@@ -120,7 +122,15 @@ pub(crate) enum SitState {
 impl Entry {
     /// A person who has just joined.
     pub(crate) fn joined(at: Stamp) -> Self {
-        Self { joined: at, mood_at: Stamp::NEVER, changed: at, more: None, mood: None, slot: Slot::default() }
+        Self {
+            joined: at,
+            since: at,
+            mood_at: Stamp::NEVER,
+            changed: at,
+            more: None,
+            mood: None,
+            slot: Slot::default(),
+        }
     }
 
     /// None for a person with a socket on the node.
@@ -263,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_without_hold_and_sit_takes_40_bytes() {
-        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+    fn entry_without_hold_and_sit_takes_48_bytes() {
+        assert!(size_of::<Entry>() <= 48, "{}", size_of::<Entry>());
     }
 }

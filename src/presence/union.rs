@@ -412,7 +412,7 @@ fn standing<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Standing {
         if counts {
             found.counts = true;
             is_present |= entry.away().is_none();
-            first = Some(first.map_or(entry.joined, |first| first.min(entry.joined)));
+            first = Some(first.map_or(entry.since, |first| first.min(entry.since)));
         }
     }
     let Some(first) = first else { return found };
@@ -430,16 +430,18 @@ fn registers<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Registers 
         Some(Away::Held(held)) => holds(entries.clone(), entry.slot, held),
         Some(Away::Gone(_)) => false,
     });
-    let first = counting.map(|entry| entry.joined).min();
+    let first = counting.map(|entry| entry.since).min();
     first.map_or_else(Registers::default, |first| registers_since(entries.clone(), first))
 }
 
 /// What was set last since `first`. An entry that is gone has a say only if its time overlaps with that: the mood of an
 /// earlier visit is over. Ties go by the value, so that all nodes choose the same.
-fn registers_since<'a>(entries: impl Iterator<Item = &'a Entry>, first: Stamp) -> Registers {
+fn registers_since<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, first: Stamp) -> Registers {
     let mut found = Registers::default();
-    for entry in entries.filter(|entry| entry.gone().is_none_or(|gone| gone > first)) {
-        if (entry.mood_at, entry.mood) > (found.mood_at, found.mood) {
+    for entry in entries.clone().filter(|entry| entry.gone().is_none_or(|gone| gone > first)) {
+        if (entry.mood_at, entry.mood) > (found.mood_at, found.mood)
+            && is_of_this_visit(entry, entries.clone(), |entry| entry.mood_at)
+        {
             (found.mood_at, found.mood) = (entry.mood_at, entry.mood);
         }
         let rank = |sit: &SitRegister| match sit.sit {
@@ -449,11 +451,30 @@ fn registers_since<'a>(entries: impl Iterator<Item = &'a Entry>, first: Stamp) -
         };
         if let Some(sit) = entry.sit()
             && found.sit.as_ref().is_none_or(|known| rank(&sit) > rank(known))
+            && is_of_this_visit(entry, entries.clone(), sit_at)
         {
             found.sit = Some(sit);
         }
     }
     found
+}
+
+fn sit_at(entry: &Entry) -> Stamp {
+    entry.sit().map_or(Stamp::NEVER, |sit| sit.at)
+}
+
+/// Whether what an entry has taken over was set in this visit. A node that takes it over may not know yet that the visit
+/// was over then: the entry where it was set says so later.
+fn is_of_this_visit<'a>(
+    entry: &Entry,
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+    set_at: impl Fn(&Entry) -> Stamp,
+) -> bool {
+    let at = set_at(entry);
+    let mut others =
+        entries.filter(|other| other.slot != entry.slot && at > Stamp::NEVER && set_at(other) == at);
+    let overlaps = |other: &Entry| other.gone().is_none_or(|gone| gone > entry.since);
+    at >= entry.since || others.clone().next().is_none() || others.any(overlaps)
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let mood = proptest::option::of((stamps(), proptest::option::of(0..3_usize)));
     (stamps(), away, sit, mood).prop_map(|(joined, away, sit, mood)| {
         let mut entry = Entry::joined(stamp(joined));
+        entry.since = stamp(joined / 2);
         entry.set_away(away);
         entry.set_sit(sit.map(|(at, sit)| SitRegister { at: stamp(at), sit }));
         if let Some((at, mood)) = mood {
@@ -193,6 +194,16 @@ fn mood_of_an_earlier_visit_does_not_come_back_from_another_node() {
 }
 
 #[test]
+fn mood_that_was_taken_over_after_its_visit_was_over_does_not_count() {
+    let over = with_mood(gone(1, 1, 5), 3, "joy");
+    let taken = with_mood(present(2, 6), 3, "joy");
+    assert_eq!(of_ann([over.clone(), taken.clone()]).mood, None);
+    assert_eq!(of_ann([taken.clone()]).mood, moods().find("joy"), "until it is known");
+    let between = with_mood(present(3, 4), 3, "joy");
+    assert_eq!(of_ann([over, taken, between]).mood, moods().find("joy"), "the visit went on elsewhere");
+}
+
+#[test]
 fn silent_share_is_held_and_keeps_its_sits_and_holds() {
     let lost = HeldSince { began: stamp(9), reason: HoldReason::PeerLost, until: 50 };
     let mut sitting = present(1, 1);
@@ -208,6 +219,6 @@ fn silent_share_is_held_and_keeps_its_sits_and_holds() {
 }
 
 #[test]
-fn person_elsewhere_takes_64_bytes_before_the_tables_own() {
+fn person_elsewhere_takes_56_bytes_in_a_table() {
     assert!(size_of::<(PersonKey, Elsewhere)>() <= 56, "{}", size_of::<(PersonKey, Elsewhere)>());
 }

@@ -68,10 +68,6 @@ impl Network {
                 let _ = incoming.try_send(message); // a full queue loses it
             } else {
                 let incoming = incoming.clone();
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "a message on its way, of which a panic is none"
-                )]
                 tokio::spawn(async move {
                     sleep(delay).await;
                     let _ = incoming.try_send(message);

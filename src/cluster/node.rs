@@ -88,7 +88,7 @@ pub(crate) fn start(panics: &Panics, parts: Parts) -> Running {
 #[derive(Debug)]
 struct Node {
     cluster: Cluster,
-    node: String,
+    name: String,
     registry: Arc<Registry>,
     clock: Clock,
     transport: Arc<dyn Transport>,
@@ -120,7 +120,7 @@ async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
     let changed = registry.share_changed();
     let mut state = Node {
         cluster,
-        node,
+        name: node,
         registry,
         clock,
         transport,
@@ -187,7 +187,9 @@ impl Node {
         if !messages.is_empty() {
             self.published = Some(Instant::now());
         }
-        messages.into_iter().for_each(|message| self.publish(message));
+        for message in messages {
+            self.publish(message);
+        }
     }
 
     fn publish_digest(&mut self) {
@@ -217,11 +219,11 @@ impl Node {
         let node = update.from.node.clone();
         let registry = Arc::clone(&self.registry);
         let actions = self.peers.receive(update, moment, |slot| registry.sum_of(slot));
-        let applies = actions.iter().any(|action| matches!(action, Action::Apply { is_replay: false, .. }));
+        let is_change = actions.iter().any(|action| matches!(action, Action::Apply { is_replay: false, .. }));
         self.apply(actions).await;
-        if applies && let Some(lag) = self.peers.lag_of(&node) {
-            let applied = self.moment().now.saturating_sub(moment.now);
-            self.metrics.agreement.record(Duration::from_millis(lag + applied).as_secs_f64());
+        if is_change && let Some(lag) = self.peers.lag_of(&node) {
+            let took = self.moment().now.saturating_sub(moment.now);
+            self.metrics.agreement.record(Duration::from_millis(lag + took).as_secs_f64());
         }
     }
 
@@ -236,7 +238,7 @@ impl Node {
         }
         if self.peers.take_namesake() {
             error!(
-                node = self.node,
+                node = self.name,
                 "another node has the name of this one: set NODE to another name on one of them"
             );
         }
@@ -300,7 +302,7 @@ impl Node {
             if is_alone {
                 warn!("this node does not hear its own messages: it is alone, and connects again");
             } else {
-                info!(node = self.node, "connected to the cluster");
+                info!(node = self.name, "connected to the cluster");
             }
             self.show_status();
         }
@@ -315,7 +317,7 @@ impl Node {
         let now = self.moment().now;
         let (people, sockets) = self.messages.counts();
         let own = NodeStatus {
-            name: self.node.clone(),
+            name: self.name.clone(),
             is_self: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.started,
@@ -330,7 +332,7 @@ impl Node {
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let status = ClusterStatus {
             cluster: self.cluster.status().cluster,
-            node: self.node.clone(),
+            node: self.name.clone(),
             own: if self.peers.is_alone(now) { OwnState::Alone } else { OwnState::Ok },
             nodes,
             refused: self.registry.refused_entries(),

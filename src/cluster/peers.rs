@@ -77,7 +77,7 @@ pub(crate) struct Peers {
     has_heard_self: bool,
     /// Another node has this one's name.
     has_namesake: bool,
-    peers: BTreeMap<String, Peer>,
+    by_name: BTreeMap<String, Peer>,
     last_slot: Slot,
     gaps: u64,
 }
@@ -160,7 +160,7 @@ impl Peers {
             heard_self: now,
             has_heard_self: false,
             has_namesake: false,
-            peers: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             last_slot: Slot::default(),
             gaps: 0,
         }
@@ -188,12 +188,12 @@ impl Peers {
 
     /// Whether a peer is missing that has not left: what it has seen of this node's visitors is unknown.
     pub(crate) fn has_missing(&self) -> bool {
-        self.peers.values().any(|peer| matches!(peer.run.state, NodeState::Silent | NodeState::Lost))
+        self.by_name.values().any(|peer| matches!(peer.run.state, NodeState::Silent | NodeState::Lost))
     }
 
     /// The peers that are heard, with the last delta of each that was applied.
     pub(crate) fn heard(&self) -> Vec<Heard> {
-        let heard = self.peers.iter().filter(|(_, peer)| peer.run.state.is_heard());
+        let heard = self.by_name.iter().filter(|(_, peer)| peer.run.state.is_heard());
         heard
             .map(|(node, Peer { run, .. })| Heard {
                 node: node.clone(),
@@ -205,12 +205,12 @@ impl Peers {
 
     /// How long the last message of a peer took, beyond the fastest one, in ms.
     pub(crate) fn lag_of(&self, node: &str) -> Option<u64> {
-        self.peers.get(node).map(|peer| peer.run.lag)
+        self.by_name.get(node).map(|peer| peer.run.lag)
     }
 
     /// All peers, for the status.
     pub(crate) fn statuses(&self, now: u64) -> impl Iterator<Item = NodeStatus> {
-        self.peers.iter().map(move |(name, Peer { run, .. })| {
+        self.by_name.iter().map(move |(name, Peer { run, .. })| {
             let digest = run.digest.as_ref();
             NodeStatus {
                 name: name.clone(),
@@ -246,7 +246,7 @@ impl Peers {
             self.hear_self(&from, moment.now);
             return Vec::new();
         }
-        if !self.peers.contains_key(&from.node) && self.peers.len() >= MOST_PEERS {
+        if !self.by_name.contains_key(&from.node) && self.by_name.len() >= MOST_PEERS {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -254,7 +254,7 @@ impl Peers {
             return actions;
         }
         let load_slot = self.load_slot(&from, &body);
-        let Some(Peer { run, .. }) = self.peers.get_mut(&from.node) else { return actions };
+        let Some(Peer { run, .. }) = self.by_name.get_mut(&from.node) else { return actions };
         run.hear(&from, moment);
         match body {
             Body::Delta(changes) => {
@@ -288,7 +288,7 @@ impl Peers {
     /// What follows from the time that has passed. Call it a few times in a second.
     pub(crate) fn tick(&mut self, now: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (node, Peer { run, former }) in &mut self.peers {
+        for (node, Peer { run, former }) in &mut self.by_name {
             let unheard = now.saturating_sub(run.heard);
             if run.state.is_heard() && unheard >= SILENCE_MS {
                 run.fall_silent(&mut actions);
@@ -304,7 +304,7 @@ impl Peers {
             let former = former.iter().filter(|former| former.ends <= now).map(|former| former.slot);
             actions.extend(former.chain(ended).map(Action::Sweep));
         }
-        self.peers.retain(|_, peer| {
+        self.by_name.retain(|_, peer| {
             let is_over = !peer.run.state.is_heard() && peer.run.ends.is_none() && peer.former.is_empty();
             !(is_over && now.saturating_sub(peer.run.heard) >= FORGET_MS)
         });
@@ -313,7 +313,7 @@ impl Peers {
 
     /// Notes when the next entry of a share ends that was swept; none where no entry is left.
     pub(crate) fn swept(&mut self, slot: Slot, next: Option<u64>) {
-        for Peer { run, former } in self.peers.values_mut() {
+        for Peer { run, former } in self.by_name.values_mut() {
             if run.slot == slot && run.ends.is_some() {
                 run.ends = next;
             }
@@ -335,7 +335,7 @@ impl Peers {
     /// Makes the run of the message the newest one of its peer, where it is. Returns whether the message is of the newest
     /// run.
     fn follow_run(&mut self, from: &Header, now: u64, actions: &mut Vec<Action>) -> bool {
-        let slot = match self.peers.get(&from.node) {
+        let slot = match self.by_name.get(&from.node) {
             Some(Peer { run, .. }) if run.incarnation == from.incarnation => {
                 return run.state != NodeState::Left;
             }
@@ -348,9 +348,9 @@ impl Peers {
             _ => self.next_slot(),
         };
         let run = Run::new(from, slot, now);
-        match self.peers.get_mut(&from.node) {
+        match self.by_name.get_mut(&from.node) {
             None => {
-                self.peers.insert(from.node.clone(), Peer { run, former: Vec::new() });
+                self.by_name.insert(from.node.clone(), Peer { run, former: Vec::new() });
             }
             Some(peer) => {
                 let mut before = std::mem::replace(&mut peer.run, run);
@@ -366,14 +366,14 @@ impl Peers {
     /// The slot of a whole share that begins with this message.
     fn load_slot(&mut self, from: &Header, body: &Body) -> Option<Slot> {
         let Body::Part { index: 0, .. } = body else { return None };
-        let run = &self.peers.get(&from.node)?.run;
+        let run = &self.by_name.get(&from.node)?.run;
         let is_known = run.load.as_ref().is_some_and(|load| load.seq == from.seq);
         (!run.is_in_sync && !is_known).then(|| self.next_slot())
     }
 
     fn next_slot(&mut self) -> Slot {
         let used = |slot: Slot| {
-            self.peers.values().any(|Peer { run, former }| {
+            self.by_name.values().any(|Peer { run, former }| {
                 run.slot == slot
                     || run.load.as_ref().is_some_and(|load| load.slot == slot)
                     || former.iter().any(|former| former.slot == slot)

@@ -253,7 +253,9 @@ impl Writer<'_> {
             .collect();
         for names in [&rooms.names, &moods.names] {
             self.number(names.len() as u64);
-            names.iter().for_each(|name| self.text(name));
+            for name in names {
+                self.text(name);
+            }
         }
         self.number(changes.len() as u64);
         for (change, (room, mood)) in changes.iter().zip(indexes) {

@@ -141,7 +141,9 @@ impl Registry {
 
     fn for_some(&self, persons: &[PersonKey], mut visit: impl FnMut(&mut Table, PersonKey)) {
         let mut table = lock(&self.table);
-        persons.iter().for_each(|person| visit(&mut table, *person));
+        for person in persons {
+            visit(&mut table, *person);
+        }
     }
 }
 

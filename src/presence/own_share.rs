@@ -52,9 +52,9 @@ impl RoomState {
     ) -> Option<Step> {
         let hints = std::mem::take(&mut self.union.as_deref_mut()?.hints);
         let old = self.union.as_deref()?.own(person).map(|own| own.entry.clone());
-        let (sessions, hold, sit, mood) =
+        let (sessions, lasting, sit, mood) =
             self.visitors.get(id).map_or((0, None, None, None), |v| (v.sessions, v.hold(), v.sit(), v.mood));
-        let is_here = sessions > 0 || hold.is_some();
+        let is_here = sessions > 0 || lasting.is_some();
         let began = since.unwrap_or(now.stamp);
         let mut entry = match &old {
             Some(old) if old.gone().is_none() || !is_here => old.clone(),
@@ -70,14 +70,14 @@ impl RoomState {
         }
         if sessions > 0 {
             entry.set_away(None);
-        } else if let Some(hold) = hold {
+        } else if let Some(hold) = lasting {
             let (before, until) = (entry.held(), now.elapsed_at(hold.deadline));
             let is_same =
                 |held: &HeldSince| held.reason == hold.reason && held.until.abs_diff(until) <= SAME_MS;
             if !before.as_ref().is_some_and(is_same) {
                 let began = before.map_or(began, |held| held.began);
-                let held = HeldSince { began, reason: hold.reason, until };
-                entry.set_away(Some(Away::Held(held)));
+                let since = HeldSince { began, reason: hold.reason, until };
+                entry.set_away(Some(Away::Held(since)));
             }
         } else if entry.gone().is_none() {
             entry.set_away(Some(Away::Gone(now.stamp)));

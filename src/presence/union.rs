@@ -71,7 +71,7 @@ pub(super) struct Own {
 #[derive(Debug)]
 enum Elsewhere {
     One(Entry),
-    Many(Box<Vec<Entry>>),
+    Many(Vec<Entry>),
 }
 
 impl Elsewhere {
@@ -91,7 +91,7 @@ impl Elsewhere {
 
     fn push(&mut self, entry: Entry) {
         match self {
-            Self::One(first) => *self = Self::Many(Box::new(vec![first.clone(), entry])),
+            Self::One(first) => *self = Self::Many(vec![first.clone(), entry]),
             Self::Many(entries) => entries.push(entry),
         }
     }
@@ -199,7 +199,7 @@ impl RoomUnion {
 
     /// What a person is, over all nodes.
     pub(crate) fn standing(&self, person: PersonKey) -> Standing {
-        standing(self.entries(person))
+        standing(&self.entries(person))
     }
 
     /// All entries of a person.
@@ -229,7 +229,7 @@ impl RoomUnion {
 
     /// What was set last for the person.
     pub(super) fn registers(&self, person: PersonKey) -> Registers {
-        registers(self.entries(person))
+        registers(&self.entries(person))
     }
 
     /// Whether another node knows a later join than the hold of this node's entry.
@@ -367,7 +367,7 @@ impl RoomUnion {
 
     /// Whether the sit that was set last has reached its end.
     fn has_completed(&self, person: PersonKey) -> bool {
-        let sit = registers_since(self.entries(person), Stamp::NEVER).sit;
+        let sit = registers_since(&self.entries(person), Stamp::NEVER).sit;
         sit.is_some_and(|register| register.sit == SitState::Completed)
     }
 
@@ -399,7 +399,7 @@ fn holds<'a>(mut entries: impl Iterator<Item = &'a Entry>, slot: Slot, held: Hel
 }
 
 /// What a person is.
-fn standing<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Standing {
+fn standing<'a>(entries: &(impl Iterator<Item = &'a Entry> + Clone)) -> Standing {
     let mut found = Standing::default();
     let mut is_present = false;
     let mut first: Option<Stamp> = None;
@@ -424,19 +424,19 @@ fn standing<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Standing {
 }
 
 /// What was set last for a person who counts.
-fn registers<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Registers {
+fn registers<'a>(entries: &(impl Iterator<Item = &'a Entry> + Clone)) -> Registers {
     let counting = entries.clone().filter(|entry| match entry.away() {
         None => true,
         Some(Away::Held(held)) => holds(entries.clone(), entry.slot, held),
         Some(Away::Gone(_)) => false,
     });
     let first = counting.map(|entry| entry.since).min();
-    first.map_or_else(Registers::default, |first| registers_since(entries.clone(), first))
+    first.map_or_else(Registers::default, |first| registers_since(entries, first))
 }
 
 /// What was set last since `first`. An entry that is gone has a say only if its time overlaps with that: the mood of an
 /// earlier visit is over. Ties go by the value, so that all nodes choose the same.
-fn registers_since<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, first: Stamp) -> Registers {
+fn registers_since<'a>(entries: &(impl Iterator<Item = &'a Entry> + Clone), first: Stamp) -> Registers {
     let mut found = Registers::default();
     for entry in entries.clone().filter(|entry| entry.gone().is_none_or(|gone| gone > first)) {
         if (entry.mood_at, entry.mood) > (found.mood_at, found.mood)

@@ -19,7 +19,8 @@ use super::mount::Mount;
 use super::{ServeError, Server};
 use crate::auth::{AdminToken, PublicUrl};
 use crate::cluster::metrics::ClusterMetrics;
-use crate::cluster::transport::INCOMING_LIMIT;
+use crate::cluster::node::Running;
+use crate::cluster::transport::{INCOMING_LIMIT, Incoming};
 use crate::cluster::{self, Cluster, ClusterStatus, node};
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
@@ -39,6 +40,7 @@ use crate::http::routes::router;
 use crate::http::state::{
     App, EventsState, LiveState, MiddlewareState, OperateState, PagesState, PersonalDataState, StatsState,
 };
+use crate::panics::Panics;
 use crate::presence::share::ClusterKey;
 use crate::presence::{CoverageSource, Feed, Registry};
 use crate::quota::{Quota, Sharing};
@@ -61,7 +63,6 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     cluster.check(&session.node, http.admin_token.is_some())?;
     let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
     let tokens = auth.open()?;
-    let started = clock.wall();
     let private = http.metrics_listen.map(listen_privately).transpose()?;
     pages::warn_if_missing();
     let metrics = Metrics::register();
@@ -72,23 +73,13 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let props = http.public_props.and(&history.rollup_props);
     let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
 
-    let key = http.admin_token.as_ref().filter(|_| cluster.is_on());
-    let key = key.map(|token| ClusterKey::derive(token, &cluster.name));
+    let key = cluster_key(&http, &cluster);
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
-    let node = session.node.clone();
-    let (incoming, received) = mpsc::channel(INCOMING_LIMIT);
-    let cluster_name = cluster.name.clone();
-    let cluster = match cluster.is_on() {
-        true => {
-            let transport = cluster::connect(&cluster, &node, incoming, &panics).await?;
-            Some(Cluster::new(transport, ClusterStatus::at_start(cluster_name, node.clone())))
-        }
-        false => None,
-    };
+    let (cluster, incoming) = join_cluster(&cluster, &session.node, &panics).await?;
     let context = Arc::new(SessionContext {
         registry: Arc::clone(&registry),
         journal: history.journal,
@@ -100,7 +91,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         rejections,
         panics: panics.clone(),
         leave_grace: presence.leave_grace,
-        cluster: cluster.clone(),
+        cluster,
     });
     let background = Background {
         store: history.store.clone(),
@@ -113,18 +104,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         flush_interval,
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
-    let node = cluster.map(|cluster| {
-        let parts = node::Parts {
-            cluster,
-            node,
-            registry: Arc::clone(&registry),
-            clock: clock.clone(),
-            incoming: received,
-            metrics: metrics.http.register_more(ClusterMetrics::register),
-            seat_hold: presence.seat_hold,
-        };
-        node::start(&panics, parts)
-    });
+    let node = start_node(&context, incoming, &metrics, presence.seat_hold);
 
     let accept = accept_config(&transport, &http, &sockets, &metrics);
     let admin_token = admin_token.unwrap_or_else(make_admin_token);
@@ -155,6 +135,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             lifecycle: history.lifecycle.clone(),
         }),
         operate: Arc::new(OperateState {
+            started: context.clock.wall(),
             context,
             sockets,
             connections: accept.connections.clone(),
@@ -162,17 +143,15 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             lifecycle: history.lifecycle,
             metrics: metrics.http,
             overdue_ms: millis(flush_interval * 2 + OVERDUE_MARGIN),
-            started,
         }),
         pages: Arc::new(PagesState { frame_ancestors: http.frame_ancestors }),
     };
-    let mount = Mount::new(router(app.clone()));
     let History { flush, maintenance, stats_refresh, lock, .. } = history;
     Ok(Server {
         node,
+        mount: Mount::new(router(app.clone())),
         app,
         accept,
-        mount,
         metrics: private,
         holds,
         flush,
@@ -231,6 +210,47 @@ fn listen_privately(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// Reads which nodes the counts are of.
 fn coverage(cluster: Option<Cluster>) -> CoverageSource {
     cluster.map_or_else(CoverageSource::default, |cluster| CoverageSource::new(move || cluster.coverage()))
+}
+
+/// The key of visitors' names between nodes; none without a cluster.
+fn cluster_key(http: &HttpConfig, cluster: &cluster::Config) -> Option<ClusterKey> {
+    let token = http.admin_token.as_ref().filter(|_| cluster.is_on());
+    token.map(|token| ClusterKey::derive(token, &cluster.name))
+}
+
+/// Opens the transport of a node of a cluster, of which there is none without a cluster, and its incoming messages.
+async fn join_cluster(
+    config: &cluster::Config,
+    node: &str,
+    panics: &Panics,
+) -> Result<(Option<Cluster>, mpsc::Receiver<Incoming>), ServeError> {
+    let (sender, incoming) = mpsc::channel(INCOMING_LIMIT);
+    if !config.is_on() {
+        return Ok((None, incoming));
+    }
+    let transport = cluster::connect(config, node, sender, panics).await?;
+    let status = ClusterStatus::at_start(config.name.clone(), node.to_owned());
+    Ok((Some(Cluster::new(transport, status)), incoming))
+}
+
+/// Starts the node task, where there is a cluster.
+fn start_node(
+    context: &SessionContext,
+    incoming: mpsc::Receiver<Incoming>,
+    metrics: &Metrics,
+    seat_hold: Duration,
+) -> Option<Running> {
+    let cluster = context.cluster.clone()?;
+    let parts = node::Parts {
+        node: cluster.status().node,
+        cluster,
+        registry: Arc::clone(&context.registry),
+        clock: context.clock.clone(),
+        incoming,
+        metrics: metrics.http.register_more(ClusterMetrics::register),
+        seat_hold,
+    };
+    Some(node::start(&context.panics, parts))
 }
 
 /// Lowers the limit of sockets to what the limit of open files allows.

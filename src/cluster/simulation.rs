@@ -7,8 +7,6 @@
 //! `CLUSTER_SEEDS=2000` runs more of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,7 +31,7 @@ use crate::presence::{self, Hold, HoldReason, Membership, Registry, SitOutcome, 
 use crate::protocol::frame::Frame;
 use crate::protocol::{RoomId, Time, VisitorId};
 use crate::sync::lock;
-use crate::time::{Clock, millis};
+use crate::time::Clock;
 use crate::transport::writer::SocketWriter;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -47,9 +45,6 @@ const SEAT_HOLD: u64 = 12_000;
 
 /// The time in which all nodes agree after the network is good again.
 const SETTLE: u64 = 5_000;
-
-/// Default number of seeds. `make cluster-test` runs 2,000.
-const SEEDS: u64 = 60;
 
 type Member = (&'static str, &'static str);
 
@@ -536,135 +531,4 @@ fn network(seed: u64, weather: Arc<Mutex<Weather>>) -> Network {
     }))
 }
 
-/// Runs a scenario. Returns its log.
-fn run(seed: u64) -> Vec<String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let mut simulation = Simulation::new(seed).await;
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let guard = PrintOnPanic(seed, Arc::clone(&log));
-        for _ in 0..simulation.random.random_range(5..45) {
-            simulation.step().await;
-            lock(&log).clone_from(&simulation.log);
-        }
-        simulation.finish().await;
-        drop(guard);
-        simulation.log
-    })
-}
-
-/// Prints the log of a scenario that has failed.
-struct PrintOnPanic(u64, Arc<Mutex<Vec<String>>>);
-
-impl Drop for PrintOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}\nCLUSTER_SEED={} repeats it", lock(&self.1).join("\n"), self.0);
-        }
-    }
-}
-
-#[test]
-fn random_runs_of_three_nodes_match_the_model() {
-    let number = |name| env::var(name).ok().map(|value: String| value.parse::<u64>().unwrap());
-    let seeds = match number("CLUSTER_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("CLUSTER_SEEDS").unwrap_or(SEEDS),
-    };
-    let next = AtomicU64::new(seeds.start);
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let seed = next.fetch_add(1, Ordering::Relaxed)
-                    && seeds.contains(&seed)
-                {
-                    run(seed);
-                }
-            });
-        }
-    });
-}
-
-#[test]
-fn same_seed_gives_the_same_run_of_three_nodes() {
-    for seed in 0..3 {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
-    }
-}
-
-/// Three nodes without random steps.
-fn in_simulation<F: Future<Output = ()>>(test: impl FnOnce(Simulation) -> F) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async { test(Simulation::new(0).await).await });
-}
-
-fn joins(node: &SimulatedNode) -> u32 {
-    node.registry.take_samples().total.joins
-}
-
-#[test]
-fn split_that_heals_adds_no_joins_and_says_what_is_missing() {
-    in_simulation(async |mut simulation| {
-        for (number, visitor) in VISITORS.iter().enumerate() {
-            simulation.join(number % 3, ("lobby", visitor), None).await;
-            simulation.pass(10).await;
-        }
-        simulation.settle().await;
-        let registry = |simulation: &Simulation, node: usize| {
-            Arc::clone(&simulation.nodes[node].as_ref().unwrap().registry)
-        };
-        let lobby = RoomId::try_from("lobby").unwrap();
-        for node in simulation.nodes.iter().flatten() {
-            assert_eq!(joins(node), 5);
-        }
-        simulation.set_weather(Weather::Alone(0));
-        simulation.pass(4_000).await;
-        let status =
-            |simulation: &Simulation, node: usize| simulation.nodes[node].as_ref().unwrap().cluster.status();
-        assert_eq!(status(&simulation, 0).own, super::OwnState::Alone);
-        assert_eq!((status(&simulation, 0).silent(), status(&simulation, 1).silent()), (2, 1));
-        assert_eq!(registry(&simulation, 1).snapshot(&lobby).present, 5, "held for 15 s");
-        simulation.pass(12_000).await;
-        assert_eq!(registry(&simulation, 0).snapshot(&lobby).present, 2, "its own");
-        assert_eq!(registry(&simulation, 1).snapshot(&lobby).present, 3);
-        simulation.pass(44_000).await;
-        simulation.settle().await;
-        for node in simulation.nodes.iter().flatten() {
-            assert_eq!(joins(node), 0, "visitors who return with a share have not joined");
-        }
-    });
-}
-
-#[test]
-fn join_flood_over_three_nodes_is_counted_exactly() {
-    in_simulation(async |mut simulation| {
-        simulation.set_weather(Weather::Lossy);
-        let lobby = RoomId::try_from("lobby").unwrap();
-        let mut memberships = Vec::new();
-        for number in 0..3_000_usize {
-            let registry = Arc::clone(&simulation.nodes[number % 3].as_ref().unwrap().registry);
-            let stream = TcpStream::connect(simulation.listener.local_addr().unwrap()).await.unwrap();
-            drop(simulation.listener.accept().await.unwrap());
-            let visitor = VisitorId::try_from(format!("v{}", number % 2_000)).unwrap();
-            let writer = Arc::new(SocketWriter::new(stream));
-            memberships.push(registry.join(&lobby, &visitor, None, writer).unwrap().membership);
-            if number % 500 == 499 {
-                simulation.pass(100).await;
-            }
-        }
-        simulation.set_weather(Weather::Good);
-        simulation.pass(SETTLE).await;
-        for node in simulation.nodes.iter().flatten() {
-            assert_eq!(node.registry.snapshot(&lobby).present, 2_000);
-            assert_eq!(node.registry.totals().visitors, 2_000);
-        }
-        drop(memberships);
-        simulation.pass(SETTLE).await;
-        for node in simulation.nodes.iter().flatten() {
-            assert_eq!(node.registry.totals().visitors, 0);
-        }
-        assert!(millis(simulation.clocks[0].elapsed()) < 60_000);
-    });
-}
+mod scenarios;

@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("auth", &["protocol", "time", "transport"]),
     ("presence", &["panics", "protocol", "sync", "time", "transport"]),
     ("history", &["address", "panics", "private", "protocol", "quota", "rejections", "sync", "time"]),
-    ("cluster", &["panics", "presence", "protocol", "sync", "time"]),
+    ("cluster", &["panics", "presence", "protocol", "sync", "time", "transport"]),
     (
         "session",
         &[

@@ -185,7 +185,7 @@ impl Simulation {
         simulation
     }
 
-    fn say(&mut self, line: String) {
+    fn say(&mut self, line: &str) {
         self.log.push(format!("{:>7} ms  {line}", self.now));
     }
 
@@ -196,8 +196,7 @@ impl Simulation {
     /// Starts a node, with the visitors who were held when it stopped in order.
     fn start(&mut self, node: usize) {
         let panics = Panics::register();
-        let mut config = presence::Config::default();
-        config.max_rooms_per_visitor = None;
+        let config = presence::Config { max_rooms_per_visitor: None, ..presence::Config::default() };
         let key = ClusterKey::derive("the-admins-token", "test");
         let clock = self.clocks[node].clone();
         let metrics = PresenceMetrics::register(&panics);
@@ -286,7 +285,7 @@ impl Simulation {
             seq: snapshot.seq,
             state,
         });
-        self.say(format!("{member:?} joins {} in mood {mood:?}", NODES[node]));
+        self.say(&format!("{member:?} joins {} in mood {mood:?}", NODES[node]));
         let person = self.persons.entry(member).or_default();
         person.sockets.push(node);
         person.holds.clear(); // a join ends each hold
@@ -306,7 +305,7 @@ impl Simulation {
         } else {
             drop(membership);
         }
-        self.say(format!("{member:?} {} {}", if is_lost { "is lost on" } else { "leaves" }, NODES[node]));
+        self.say(&format!("{member:?} {} {}", if is_lost { "is lost on" } else { "leaves" }, NODES[node]));
         let person = self.persons.get_mut(&member).unwrap();
         let index = person.sockets.iter().position(|on| *on == node).unwrap();
         person.sockets.remove(index);
@@ -325,14 +324,14 @@ impl Simulation {
         let registry = &self.nodes[node].as_ref().unwrap().registry;
         let set = mood.and_then(|mood| registry.vocabulary().find(mood));
         socket.membership.as_ref().unwrap().set_mood(set);
-        self.say(format!("{member:?} sets mood {mood:?} on {}", NODES[node]));
+        self.say(&format!("{member:?} sets mood {mood:?} on {}", NODES[node]));
         self.persons.get_mut(&member).unwrap().mood = mood;
     }
 
     /// Stops a node in order: its visitors are held for the seat hold.
     async fn stop(&mut self, node: usize) {
         let Some(SimulatedNode { registry, running, .. }) = self.nodes[node].take() else { return };
-        self.say(format!("{} is stopped", NODES[node]));
+        self.say(&format!("{} is stopped", NODES[node]));
         registry.begin_restart();
         let now = self.now;
         for mut socket in self.take_sockets(node) {
@@ -350,7 +349,7 @@ impl Simulation {
     /// Kills a node: its visitors are held until 15 s after its last message, which is at most a second old.
     fn kill(&mut self, node: usize) {
         let Some(killed) = self.nodes[node].take() else { return };
-        self.say(format!("{} is killed", NODES[node]));
+        self.say(&format!("{} is killed", NODES[node]));
         self.network.remove(NODES[node]);
         drop(killed);
         self.killed.insert(node);
@@ -374,7 +373,7 @@ impl Simulation {
     }
 
     fn set_weather(&mut self, weather: Weather) {
-        self.say(format!("the network is {weather:?}"));
+        self.say(&format!("the network is {weather:?}"));
         *lock(&self.weather) = weather;
     }
 
@@ -401,7 +400,7 @@ impl Simulation {
                 *moods.entry(mood.to_owned()).or_default() += 1;
             }
         }
-        self.say(format!("{room}: {least} to {most} are expected, {moods:?}"));
+        self.say(&format!("{room}: {least} to {most} are expected, {moods:?}"));
         let mut states = BTreeSet::new();
         for (index, (name, node)) in NODES.iter().zip(&self.nodes).enumerate() {
             let Some(node) = node else { continue };
@@ -463,7 +462,7 @@ impl Simulation {
                 if self.random.random() { self.stop(node).await } else { self.kill(node) }
             }
             (78..84, _) if !down.is_empty() => {
-                self.say(format!("{} starts again", NODES[down[0]]));
+                self.say(&format!("{} starts again", NODES[down[0]]));
                 self.start(down[0]);
             }
             (84..88, _) => self.settle().await,

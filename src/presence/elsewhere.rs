@@ -179,8 +179,7 @@ mod tests {
     #[tokio::test]
     async fn entries_beyond_the_limit_of_memory_are_refused_and_counted() {
         let registry = {
-            let mut config = Config::default();
-            config.elsewhere_bytes = 1_200;
+            let config = Config { elsewhere_bytes: 1_200, ..Config::default() };
             let metrics = PresenceMetrics::register(&Panics::register());
             let key = ClusterKey::derive("the-admins-token", "test");
             Registry::open(config, Clock::system(), metrics, Some(key))
@@ -196,6 +195,7 @@ mod tests {
     /// `cargo test --release --lib -- --ignored --nocapture remote` prints the figures.
     #[tokio::test]
     #[ignore = "a measurement"]
+    #[expect(clippy::print_stderr, reason = "it prints the figures")]
     async fn memory_and_time_of_remote_visitors() {
         const PERSONS: u64 = 300_000;
         let registry = registry();

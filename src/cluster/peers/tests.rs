@@ -41,7 +41,9 @@ impl Node {
             match action {
                 Action::Apply { slot, changes, .. } => {
                     let sum = self.sums.entry(*slot).or_default();
-                    changes.iter().for_each(|change| sum.replace(None, Some(change.person.0)));
+                    for change in changes {
+                        sum.replace(None, Some(change.person.0));
+                    }
                 }
                 Action::Drop(slot) => drop(self.sums.remove(slot)),
                 _ => {}

@@ -34,6 +34,7 @@ fn run(seed: u64) -> Vec<String> {
 struct PrintOnPanic(u64, Arc<Mutex<Vec<String>>>);
 
 impl Drop for PrintOnPanic {
+    #[expect(clippy::print_stderr, reason = "a failed scenario prints its log")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}\nCLUSTER_SEED={} repeats it", lock(&self.1).join("\n"), self.0);

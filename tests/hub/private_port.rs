@@ -75,7 +75,8 @@ async fn health_command_says_ok_degraded_or_that_no_hub_answers() {
     assert_eq!((ok.code, ok.stdout.as_str()), (Some(0), "ok\n"), "{ok:?}");
     let mut other = open_database(&folder.path().join("hub.db")).await;
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
-    let view = serde_json::json!({ "id": uuid::Uuid::now_v7(), "visitor": "ann", "room": "lobby", "path": "/" });
+    let view =
+        serde_json::json!({ "id": uuid::Uuid::now_v7(), "visitor": "ann", "room": "lobby", "path": "/" });
     hub.post("/page-view").json(&view).send().await.expect(202);
     eventually(async || health().await.code == Some(1), "the hub is degraded").await;
     assert_eq!(health().await.stdout, "degraded: locked\n");

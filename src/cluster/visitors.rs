@@ -119,14 +119,14 @@ pub(crate) fn merge(answers: Vec<(String, Option<Vec<RoomVisitor>>)>, limit: usi
 mod tests {
     use super::*;
 
-    fn visitors(names: &[&str]) -> Option<Vec<RoomVisitor>> {
+    fn visitors(names: &[&str]) -> Vec<RoomVisitor> {
         let visitor = |name: &&str| RoomVisitor {
             visitor: VisitorId::try_from(*name).unwrap(),
             mood: None,
             since: Time::from_millis(0),
             held: None,
         };
-        Some(names.iter().map(visitor).collect())
+        names.iter().map(visitor).collect()
     }
 
     fn names(found: &Found) -> Vec<String> {
@@ -137,8 +137,8 @@ mod tests {
     fn visitors_of_nodes_are_merged_by_id_and_a_page_has_whole_visitors() {
         let answers = || {
             vec![
-                ("z".to_owned(), visitors(&["ann", "bob", "cid"])),
-                ("a".to_owned(), visitors(&["ann", "dan"])),
+                ("z".to_owned(), Some(visitors(&["ann", "bob", "cid"]))),
+                ("a".to_owned(), Some(visitors(&["ann", "dan"]))),
                 ("m".to_owned(), None),
             ]
         };

@@ -22,7 +22,7 @@ async fn node(network: &Network, name: &str) -> Hub {
 async fn in_folder(network: &Network, name: &str, folder: TempDir) -> Hub {
     Hub::in_folder(folder, |config: &mut Config| {
         config.cluster = network.config();
-        config.session.node = name.to_owned();
+        name.clone_into(&mut config.session.node);
         config.presence.leave_grace = Duration::from_hours(1);
     })
     .await

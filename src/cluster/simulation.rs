@@ -265,6 +265,10 @@ impl Simulation {
 
     async fn join(&mut self, node: usize, member: Member, mood: Option<&'static str>) {
         let Some(running) = &self.nodes[node] else { return };
+        let person = self.persons.get(&member);
+        if person.is_some_and(|person| person.may_count(self.now) && !person.counts(self.now)) {
+            return; // whether the visit and its mood go on is not known
+        }
         let peer = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let writer = Arc::new(SocketWriter::new(self.listener.accept().await.unwrap().0));
         let (room, visitor) = names(member);
@@ -340,6 +344,7 @@ impl Simulation {
             let person = self.persons.get_mut(&socket.member).unwrap();
             person.sockets.retain(|on| *on != node);
             person.holds.push((node, now + SEAT_HOLD));
+            person.is_killed(0, now + SEAT_HOLD + 300); // the other nodes look ten times in a second
         }
         self.saved.insert(node, (registry.occupants(), Instant::now(), self.clocks[node].wall()));
         running.leave().await;

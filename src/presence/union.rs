@@ -340,6 +340,18 @@ impl RoomUnion {
         if let Some(held) = entry.held().filter(|held| held.until > now) {
             return (Step::default(), Some(held.until));
         }
+        // The hold lasted until now: what a visitor here has taken over from it was of this visit.
+        let (mood_at, sit, was_held) = (entry.mood_at, entry.sit(), entry.held().is_some());
+        let own = self.own.get_mut(&person).filter(|own| was_held && own.entry.gone().is_none());
+        if let Some(Own { entry, .. }) = own {
+            if entry.mood_at == mood_at && mood_at > Stamp::NEVER && mood_at < entry.since {
+                (entry.mood_at, self.hints.adopted) = (entry.since, true);
+            }
+            if let Some(taken) = entry.sit().filter(|taken| sit == Some(*taken) && taken.at < entry.since) {
+                entry.set_sit(Some(SitRegister { at: entry.since, ..taken }));
+                self.hints.adopted = true;
+            }
+        }
         let first = self.change(person, true, |union| {
             let entries = union.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
             for entry in entries.iter_mut().filter(|entry| entry.slot == slot) {

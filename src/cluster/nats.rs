@@ -1,6 +1,6 @@
 //! The transport over NATS: core publish and subscribe, and request and reply. The only file that names `async_nats`.
 //!
-//! The client connects in the background, pings its server every second, and goes to another one when two pongs are
+//! The client connects in the background, pings its server every 750 ms, and goes to another one when two pongs are
 //! missing: a server that hangs would keep it otherwise. While there is no connection, messages are dropped, because the
 //! peers ask for a full share anyway.
 
@@ -30,8 +30,9 @@ use super::transport::{Incoming, NoAnswer, Sent, Transport};
 use crate::panics::Panics;
 use crate::sync::lock;
 
-/// The time between two pings. The client leaves a server that owes it two pongs, after at most three of these.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two pings. The client leaves a server that owes it two pongs, after at most three of these: soon
+/// enough that the peers have everything again within 5 s.
+const PING_INTERVAL: Duration = Duration::from_millis(750);
 
 /// How long a server may take to accept a connection: more than three round trips to another continent with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);

@@ -36,6 +36,16 @@ async fn expect_present(hub: &Hub, room: &str, expected: u64) {
     eventually(async || present(hub, room).await == expected, &format!("{expected} in the {room}")).await;
 }
 
+/// Waits until a node has heard that another one has this many visitors of its own.
+async fn expect_people(hub: &Hub, peer: &str, expected: u64) {
+    let people = async || {
+        let cluster = hub.get("/cluster").admin().send().await.expect(200);
+        let nodes = cluster["nodes"].as_array().unwrap().clone();
+        nodes.iter().find(|node| node["name"] == peer).and_then(|node| node["people"].as_u64())
+    };
+    eventually(async || people().await == Some(expected), &format!("{expected} visitors on {peer}")).await;
+}
+
 /// The visitors of a node who are held, by reason.
 async fn held(hub: &Hub, reason: &str) -> usize {
     let page = hub.get("/metrics").admin().send().await.text;
@@ -165,6 +175,8 @@ async fn sit_that_was_set_on_one_node_holds_the_visitor_on_another() {
     expect_present(&b, "lobby", 2).await;
     let second = b.join("lobby", "ann").await;
     assert_eq!(second.welcome["sit"], until);
+    // To node a, the first socket is the last one until it has heard of the second.
+    expect_people(&a, "b", 1).await;
     first.leave().await;
     second.disconnect();
     eventually(async || held(&b, "sit").await == 1, "a hold for the sit on the node that lost the socket")

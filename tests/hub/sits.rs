@@ -98,6 +98,7 @@ async fn close_1000_on_the_last_socket_ends_the_sit() {
     let (mut one, mut two) = (hub.join("lobby", "ann").await, hub.join("lobby", "ann").await);
     bob.expect_present(2).await;
     sit(&mut one, HOUR_MS).await;
+    bob.expect_present(2).await;
     one.leave().await;
     two.round_trip().await;
     two.disconnect();

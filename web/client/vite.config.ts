@@ -20,6 +20,7 @@ export default defineConfig(({ mode }) => ({
       external: ["@breathing-room/client", "react", "react/jsx-runtime"],
       output: {
         minify: true,
+        comments: false,
         generatedCode: { symbols: false },
         // Frameworks with server components read it. The bundler removes directives of modules.
         postBanner: ({ name }) => (name === "react" ? '"use client";' : ""),

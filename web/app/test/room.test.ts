@@ -5,7 +5,7 @@ import { driftOf } from "../src/room/breath";
 import { MAX_LIGHTS, lightsOf } from "../src/room/lights";
 import { tokenOf } from "../src/room/link-token";
 import { RHYTHMS, cycleMs, keyframes, momentAt, rhythmOf } from "../src/room/rhythm";
-import { type Connection, lockText, presentText, refusalText, remainingText, roomSentence, stateText } from "../src/room/texts";
+import { type Connection, lockText, presentText, refusalText, remainingText, roomSentence, type Sitting, stateText } from "../src/room/texts";
 
 describe("a rhythm", () => {
   const labels = (id: string): string[] => {
@@ -121,9 +121,20 @@ describe("texts", () => {
       "Sitting, the last minute",
       "Sitting, the last minute",
     ]);
-    expect(lockText({ sitting: false, awake: false, bell: true })).toContain("you stay in the room until the sit ends");
-    expect(lockText({ sitting: true, awake: true, bell: true })).toMatch(/^The screen stays on.*bell may be silent\.$/);
-    expect(lockText({ sitting: true, awake: false, bell: false })).not.toMatch(/screen stays|bell/);
+    const lock = (changes: Partial<Sitting>) =>
+      lockText({ state: "open", sitting: true, awake: false, bell: false, ...changes });
+    expect(lock({ sitting: false, bell: true })).toContain("you stay in the room until the sit ends");
+    expect(lock({ awake: true, bell: true })).toMatch(/^The screen stays on.*bell may be silent\.$/);
+    expect(lock({})).not.toMatch(/screen stays|bell/);
+    expect(lock({ state: "checking" })).toBe(lock({}));
+  });
+
+  test("promise no place in the room during a sit without a connection", () => {
+    const lock = (state: Sitting["state"], sitting = true) => lockText({ state, sitting, awake: false, bell: true });
+    for (const state of ["connecting", "waiting", "closed"] as const) {
+      expect(lock(state)).toBe("Not connected: the hub may not know of your sit yet.");
+    }
+    expect(lock("closed", false)).not.toContain("you stay");
   });
 });
 

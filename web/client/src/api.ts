@@ -75,7 +75,7 @@ export interface RoomError {
   code: string;
   /** For people: the field and rule, event, mood or reason. */
   message: string;
-  /** The HTTP status, if the hub refused the socket: the state is "closed" after 401 and 403. */
+  /** The HTTP status, if the hub refused the socket: the state is "closed" after 401 and 403 of each address. */
   status?: number | undefined;
 }
 

@@ -7,7 +7,7 @@
  * life. Its handler reads and writes the messages.
  */
 
-import type { RoomError, RoomState, TokenOption } from "./api.js";
+import type { RoomError, RoomState } from "./api.js";
 import { delay, requestedWait } from "./backoff.js";
 import type { HubClock } from "./hub-clock.js";
 import type { HubMessage } from "./messages.js";
@@ -40,7 +40,10 @@ const STALE = 500;
 const COMPARE_AFTER = 10;
 
 /** Close code of a lost connection. Unlike 1000 it starts the hub's leave grace, and does not end a sit. */
-const LOST = 4000;
+export const LOST = 4000;
+
+/** Close code of a page that the visitor has left: the hub's leave grace, and then the end of the sit. */
+export const PAGE_LEFT = 4001;
 
 export interface Handler {
   /** Returns the subprotocols. Called before each attempt. */
@@ -62,10 +65,10 @@ export interface Connection {
    */
   wake(): void;
   send(message: object): void;
-  /** Connects with another token, or sends it. */
-  setToken(option: TokenOption | undefined): void;
-  /** Closes the socket as lost. Reconnects after the backoff delay, or at the next `wake()`. */
-  reset(): void;
+  /** Connects with the token's new option, or sends its token. */
+  renew(): void;
+  /** Closes the socket, if there is one, with this code. Reconnects after the backoff delay, or at the next `wake()`. */
+  reset(code: number): void;
   /** Leaves: until the next `wake()`, or for good. */
   leave(state: "waiting" | "closed"): void;
 }
@@ -78,7 +81,7 @@ export function createConnection(
   token: TokenSource,
   { prepare, onState, onMessage, onError }: Handler,
 ): Connection {
-  let state: RoomState | undefined;
+  let state: RoomState = "waiting";
   /** Whether the state is "open" or "checking". */
   let isJoined = false;
   let socket: WebSocket | undefined;
@@ -89,6 +92,8 @@ export function createConnection(
   const timer = createTimer();
   /** Failed attempts in a row. */
   let failures = 0;
+  /** Addresses that have refused this token or page in a row. */
+  let refusals = 0;
   /** When the socket was created, or after the welcome, when it came. */
   let openedAt = 0;
   /** Number of the current attempt. A superseded attempt stops at its next step. */
@@ -147,27 +152,31 @@ export function createConnection(
   async function connectNow(): Promise<void> {
     const mine = discard(LOST);
     setState("connecting");
-    timer.set(TIMEOUT, () => fail());
+    timer.set(TIMEOUT, fail);
     try {
       const bearer = await token.get();
       const protocols = await prepare();
       if (bearer) protocols.push(`bearer.${bearer}`);
-      if (mine === attempt) open(address() + path, protocols);
+      if (mine !== attempt) return;
+      socket = new WebSocket((address() + path).replace("http", "ws"), protocols);
+      openedAt = performance.now();
+      socket.onmessage = ({ data }) => receive(JSON.parse(data as string) as HubMessage);
+      socket.onclose = ({ code, reason }) => {
+        socket = undefined;
+        if (isJoined && performance.now() - openedAt > STABLE_AFTER) failures = 0;
+        if (code === 1008 && !(reason === "token-expired" && token.isRenewable())) {
+          return refuse({ code: reason || "closed", message: `closed: ${reason}` });
+        }
+        const wait = requestedWait(code);
+        delayAddress(wait);
+        if (isJoined && !wait) retry();
+        else void fail(code === 1006);
+      };
     } catch (reason) {
       if (mine !== attempt) return;
       retry();
       onError({ code: "connect", message: String(reason) });
     }
-  }
-
-  function open(url: string, protocols: string[]): void {
-    socket = new WebSocket(url.replace("http", "ws"), protocols);
-    openedAt = performance.now();
-    socket.onmessage = ({ data }) => receive(JSON.parse(data as string) as HubMessage);
-    socket.onclose = ({ code, reason }) => {
-      socket = undefined;
-      onClose(url, code, reason);
-    };
   }
 
   function receive(message: HubMessage): void {
@@ -176,13 +185,15 @@ export function createConnection(
     if (isWelcome) {
       timer.clear();
       pings = [openedAt];
+      refusals = 0;
       openedAt = performance.now();
       patience = (message.pingAfterMs ?? PING_AFTER) / TICK;
     }
     const hasTime = isWelcome || type === "pong";
-    const isPrecise = hasTime && clock.sample(message.serverTime, pings.shift()!);
-    // An older hub answers a ping with an error.
+    // A hub may answer a ping with an error: an older one, or after too many messages.
     const isAnswer = hasTime || (type === "error" && !message.ref);
+    const sentAt = (isAnswer && pings.shift()) as number;
+    const isPrecise = hasTime && sentAt >= 0 && clock.sample(message.serverTime, sentAt);
     const isAlive = isAnswer || !woke || sinceAsked() > STALE;
     if (isAlive) {
       heardAt = Date.now();
@@ -221,26 +232,15 @@ export function createConnection(
     else void connectNow();
   }
 
-  function onClose(url: string, code: number, reason: string): void {
-    const wasJoined = isJoined;
-    if (wasJoined && performance.now() - openedAt > STABLE_AFTER) failures = 0;
-    if (code === 1008 && !(reason === "token-expired" && token.isRenewable())) {
-      return refuse({ code: reason || "closed", message: `closed: ${reason}` });
-    }
-    const wait = requestedWait(code);
-    delayAddress(wait);
-    if (wasJoined && !wait) retry();
-    else void fail(code === 1006 ? url : undefined);
-  }
-
-  /** Handles a failed attempt: asks why if there may be an answer, and goes on with the next address. */
-  async function fail(url?: string): Promise<void> {
+  /** Handles a failed attempt: asks why, if there may be an answer, and goes on with the next address. */
+  async function fail(mayAsk?: boolean): Promise<void> {
     const mine = attempt;
-    const refusal = url ? await whyRefused(url, token.current) : undefined;
+    const refusal = mayAsk ? await whyRefused(address() + path, token.current) : undefined;
     if (mine !== attempt) return;
-    if (refusal?.wait === Infinity) return refuse(refusal.error);
+    refusals = refusal?.wait === Infinity ? (refusals % addresses.length) + 1 : 0;
+    if (refusals === addresses.length) return refuse(refusal!.error);
     discard(LOST);
-    if (refusal) delayAddress(refusal.wait);
+    if (refusal) delayAddress(refusals ? 0 : refusal.wait);
     index = (index + 1) % addresses.length;
     retry();
     if (refusal) onError(refusal.error);
@@ -265,7 +265,7 @@ export function createConnection(
   function wake(): void {
     clock.wake();
     if (!isJoined) {
-      if (state !== "closed" && state !== "connecting" && timeToWait() <= 0) void connectNow();
+      if (state === "waiting" && timeToWait() <= 0) void connectNow();
     } else if (!document.hidden && !(woke && sinceAsked() < ANSWER)) {
       woke = true;
       tickedAt = Date.now();
@@ -279,14 +279,13 @@ export function createConnection(
     age: () => (heardAt ? Date.now() - heardAt : 0),
     wake,
     send,
-    setToken(option) {
-      token.option = option;
+    renew() {
       if (isJoined) void token.renew(sendToken);
       else void connectNow();
     },
-    reset() {
-      if (state === "closed") return;
-      discard(LOST);
+    reset(code) {
+      if (!socket) return;
+      discard(code);
       retry();
     },
     leave(next) {

@@ -46,8 +46,9 @@ export function createPoster(
       body: outbox.toBody(batch),
     }).catch(() => {});
     if (response?.ok) return batch.forEach(outbox.remove);
-    const { error, wait } = response ? await refusalOf(response) : { error: undefined, wait: 0 };
-    if (error?.status === 400 || error?.status === 413) {
+    const refusal = response && (await refusalOf(response));
+    const status = response?.status;
+    if (status === 400 || status === 413) {
       // The hub refuses an array whole, because of one event or because of its size.
       const middle = batch.length >> 1;
       if (middle) {
@@ -55,9 +56,9 @@ export function createPoster(
         await postBatch(batch.slice(middle));
       } else {
         outbox.remove(batch[0]!);
-        onError(error);
+        onError(refusal!.error);
       }
-    } else if (wait < Infinity) timer.set(wait || AGAIN, post);
+    } else if (refusal?.wait !== Infinity) timer.set(refusal?.wait || AGAIN, post);
   }
 
   async function post(): Promise<void> {

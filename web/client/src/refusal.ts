@@ -4,7 +4,7 @@ import type { RoomError } from "./api.js";
 
 export interface Refusal {
   error: RoomError;
-  /** When to try again, in ms; Infinity if the hub refuses this token or page, 0 if it does not say. */
+  /** When to try again, in ms; Infinity if the hub itself refuses this token or page, 0 if it does not say. */
   wait: number;
 }
 
@@ -12,10 +12,15 @@ export interface Refusal {
 export async function refusalOf(response: Response): Promise<Refusal> {
   const { status, headers } = response;
   const body = (await response.json().catch(() => {})) as { error?: RoomError } | undefined;
+  const error = body?.error;
   return {
-    error: { code: "connect", message: `HTTP ${status}`, ...body?.error, status },
-    // Clients that were refused together do not come back together.
-    wait: status === 401 || status === 403 ? Infinity : Number(headers.get("retry-after")) * 1_000 * (1 + Math.random()),
+    error: { code: "connect", message: `HTTP ${status}`, ...error, status },
+    // A refusal without the hub's code is another's, such as a captive portal's. Clients that were refused together do
+    // not come back together.
+    wait:
+      error?.code && (status === 401 || status === 403)
+        ? Infinity
+        : Number(headers.get("retry-after")) * 1_000 * (1 + Math.random()),
   };
 }
 
@@ -28,7 +33,7 @@ export async function whyRefused(url: string, token: string | undefined): Promis
   // Without the token first: the browser sends no request with a token if the hub refuses the origin.
   let response = await ask();
   if (token && response?.status === 401) response = await ask(token);
-  return response && !response.ok && response.status !== 426 ? refusalOf(response) : undefined;
+  if (response && !response.ok && response.status !== 426) return refusalOf(response);
 }
 
 /** Returns the headers of a request with this token. */

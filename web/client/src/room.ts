@@ -2,7 +2,7 @@
 
 import type { JoinOptions, Props, Room, RoomError, RoomState, SitEnd } from "./api.js";
 import { delay } from "./backoff.js";
-import { createConnection } from "./connection.js";
+import { createConnection, LOST, PAGE_LEFT } from "./connection.js";
 import { emit, eventTarget } from "./events.js";
 import { createClock } from "./hub-clock.js";
 import { randomHex, uuid } from "./id.js";
@@ -45,10 +45,12 @@ interface EventFields {
 
 type Members = Fields & Omit<Room, keyof EventTarget>;
 
-export function createRoom(options: JoinOptions): Room {
-  const { room, hub = "/", visitor, mood = null, idleAfter = IDLE_AFTER } = options;
+/** Joins a room and reconnects automatically until `leave()`. Throws a TypeError for a bad room or visitor. */
+export function joinRoom(options: JoinOptions): Room {
+  const { room, hub = "/", mood = null, idleAfter = IDLE_AFTER } = options;
   if (!/^[a-z\d][a-z\d-]{0,63}$/.test(room)) throw new TypeError(`bad room: ${room}`);
-  if (visitor !== undefined && !isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
+  const visitor = options.visitor ?? storedVisitor();
+  if (!isVisitor(visitor)) throw new TypeError(`bad visitor: ${visitor}`);
   const addresses = [hub].flat().map(toAddress);
 
   /** Whether the hub counts this session: the state is "open" or "checking". */
@@ -84,7 +86,7 @@ export function createRoom(options: JoinOptions): Room {
   let unlock = lockOwner(outbox.owner);
 
   const fields: Fields = {
-    visitor: visitor ?? storedVisitor(),
+    visitor,
     state: "connecting",
     present: 0,
     moods: {},
@@ -108,7 +110,7 @@ export function createRoom(options: JoinOptions): Room {
       emit(self, "presence");
     },
     sit({ minutes }) {
-      if (!(minutes > 0)) throw new TypeError(`bad minutes: ${minutes}`);
+      if (!(minutes > 0 && isFinite(minutes))) throw new TypeError(`bad minutes: ${minutes}`);
       const before = self.currentSit;
       const sit = follow(clock.now() + minutes * 60_000);
       before?.end();
@@ -125,7 +127,8 @@ export function createRoom(options: JoinOptions): Room {
         playing,
       }),
     setToken(next) {
-      if (!page.signal.aborted) connection.setToken(next);
+      token.option = next;
+      if (!isIdle && !page.signal.aborted) connection.renew();
     },
     leave() {
       for (const watch of playing) watch.pause();
@@ -173,7 +176,7 @@ export function createRoom(options: JoinOptions): Room {
     const on = (target: EventTarget, type: string, listener: (event: PageTransitionEvent) => void): void =>
       target.addEventListener(type, listener as (event: Event) => void, page);
     on(window, "online", wake);
-    on(window, "offline", () => isIdle || connection.reset());
+    on(window, "offline", () => connection.reset(LOST));
     on(window, "pagehide", ({ persisted }) => {
       suspended = [...playing];
       for (const watch of suspended) watch.pause();
@@ -182,7 +185,7 @@ export function createRoom(options: JoinOptions): Room {
       // closes both.
       if (!persisted) return;
       unlock();
-      connection.reset();
+      connection.reset(PAGE_LEFT);
     });
     on(window, "pageshow", ({ persisted }) => {
       if (!persisted) return; // the page has loaded
@@ -238,12 +241,14 @@ export function createRoom(options: JoinOptions): Room {
   }
 
   function onWelcome(welcome: Welcome): void {
-    ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
     // Not for each event, so that the states of a watch session keep their order.
     outbox.behind = Math.round(clock.now() - Date.now());
+    const { currentSit } = self;
+    // A sit before the first welcome counts by the device's clock.
+    if (!self.vocabulary.length) currentSit?.move(currentSit.until + outbox.behind);
+    ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
     if (welcome.mood && moodIsInitial) moodPending = false;
     if (welcome.mood !== undefined && !moodPending) self.mood = welcome.mood;
-
     if (!sitPending) onSit(welcome.sit ?? null);
   }
 
@@ -285,23 +290,24 @@ export function createRoom(options: JoinOptions): Room {
   function onRejected({ code, message, ref }: ErrorMessage): void {
     const isRetry = code === "overloaded" || code === "too-fast";
     if (ref) outbox.reject(ref, isRetry);
-    if (!isRetry) {
-      // An older hub knows neither pings nor sits.
-      const isOld = code === "unknown-type";
-      if (code === "unknown-mood") {
-        moodsSent = [];
-        self.mood = null;
-      } else if (code === "sit-refused" || (isOld && sitsSent)) {
-        code = "sit-refused";
-        sitsSent = 0;
-        self.currentSit?.finish("refused");
-      } else if (isOld) return;
-      fail(code, message);
-      return sendPending();
+    if (isRetry) {
+      // It is not known which message was rejected.
+      if (!ref) sendAgain();
+      if (!pause.isSet()) pause.set(1_000 + delay(pauses++), sendPending);
+      return;
     }
-    // It is not known which message was rejected.
-    if (!ref) sendAgain();
-    if (!pause.isSet()) pause.set(1_000 + delay(pauses++), sendPending);
+    // An older hub knows neither pings nor sits.
+    const isOld = code === "unknown-type";
+    if (code === "unknown-mood") {
+      moodsSent = [];
+      self.mood = null;
+    } else if (code === "sit-refused" || (sitsSent && (isOld || (code === "bad-field" && !ref)))) {
+      code = "sit-refused";
+      sitsSent = 0;
+      self.currentSit?.finish("refused");
+    } else if (isOld) return;
+    fail(code, message);
+    sendPending();
   }
 
   /** Notes that what the hub has not confirmed must be sent again. */
@@ -312,13 +318,9 @@ export function createRoom(options: JoinOptions): Room {
     sitsSent = 0;
   }
 
-  function canSend(): boolean {
-    return isJoined && !pause.isSet();
-  }
-
   /** Sends what is pending: mood, sit, and events up to the window. */
   function sendPending(): void {
-    if (!canSend()) return;
+    if (!isJoined || pause.isSet()) return;
     const { mood } = self;
     if (moodPending) {
       moodPending = false;
@@ -328,7 +330,8 @@ export function createRoom(options: JoinOptions): Room {
     if (sitPending) {
       sitPending = false;
       sitsSent++;
-      connection.send({ type: "sit", forMs: Math.ceil(self.currentSit?.remaining ?? 0) });
+      // At most the largest integer of the protocol.
+      connection.send({ type: "sit", forMs: Math.min(2 ** 53 - 1, Math.ceil(self.currentSit?.remaining ?? 0)) });
     }
     for (const message of outbox.next(WINDOW)) connection.send(message);
   }

@@ -16,7 +16,7 @@ export const room: Room | undefined =
   dataset.room === undefined
     ? undefined
     : // The hub serves this script at client/breathing-room.js.
-      joinRoom({ hub: new URL("..", script.src).href, ...(dataset as object), room: dataset.room });
+      joinRoom({ hub: new URL("..", script.src).href, ...(dataset as { room: string }) });
 
 /**
  * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language,

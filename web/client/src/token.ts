@@ -74,7 +74,7 @@ export function createToken(
     keep(use) {
       stop();
       wait = MIN_DELAY;
-      renewAfter(renewalDelay(source.current ?? "", now()), use);
+      renewAfter(renewalDelay(source.current!, now()), use);
     },
     async renew(use) {
       const mine = stop();

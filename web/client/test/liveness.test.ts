@@ -76,6 +76,21 @@ describe("in a quiet room", () => {
   });
 });
 
+test("a ping that came too fast is not taken for the next one that is answered", async () => {
+  const [room, session] = await enterWithClock();
+  session.answer = () => ({ type: "error", code: "too-fast", message: "" });
+  seconds(60);
+  await session.ping(1);
+  await vi.waitFor(() => expect(room.countsAge).toBeLessThan(10_000));
+  const ahead = 3_600_000; // the device slept
+  session.answer = () => ({ type: "pong", serverTime: Date.now() + ahead });
+  seconds(50);
+  dispatchEvent(new Event("online"));
+  await session.ping(2);
+  await waitForState(room, "open");
+  expect(Math.abs(room.hubNow() - Date.now() - ahead)).toBeLessThan(1_000);
+});
+
 test("in a busy room the clock is compared every ten minutes", async () => {
   const [room, session] = await enterWithClock();
   for (let passed = 50; passed < 600; passed += 50) {
@@ -187,6 +202,18 @@ describe("a page that is hidden for long", () => {
     expect(room.state).toBe("connecting");
     (await hub.session(2)).welcome();
     await waitForState(room, "open");
+    expect(hub.sessions).toHaveLength(2);
+  });
+
+  test("keeps a new token for the time when it is visible", async () => {
+    const [room, session] = await enterWithTimers({ token: "first" });
+    setHidden(true);
+    vi.advanceTimersByTime(30 * 60_000);
+    await session.closed;
+    room.setToken("second");
+    expect(room.state).toBe("waiting");
+    setHidden(false);
+    expect((await hub.session(2)).protocols).toContain("bearer.second");
     expect(hub.sessions).toHaveLength(2);
   });
 

@@ -124,6 +124,17 @@ describe("a refused upgrade", () => {
     expect(errors).toEqual([]);
   });
 
+  test("with 403 by something that is not a hub is not the end", async () => {
+    hub.refuse = () => ({ status: 403, code: "" }); // no code of the hub
+    const room = join();
+    expect(await nextError(room)).toMatchObject({ status: 403 });
+    expect(room.state).toBe("waiting");
+    hub.refuse = () => undefined;
+    dispatchEvent(new Event("online"));
+    (await hub.session(1)).welcome();
+    await waitForState(room, "open");
+  });
+
   test("by something that is not a hub is an error", async () => {
     const timers = captureTimers(2_400);
     vi.spyOn(Math, "random").mockReturnValue(0);
@@ -317,6 +328,23 @@ describe("several addresses", () => {
     const room = join({ hub: [hub.address, other.address] });
     (await other.session(1)).welcome();
     await waitForState(room, "open");
+    room.leave();
+    await other.close();
+  });
+
+  test("the next one is tried after a refusal, and the state is closed after that of each", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const other = await TestHub.open();
+    hub.refuse = () => ({ status: 401, code: "unauthorized" });
+    const room = join({ hub: [hub.address, other.address] });
+    const session = await other.session(1);
+    session.welcome();
+    await waitForState(room, "open");
+    other.refuse = () => ({ status: 403, code: "forbidden-origin" });
+    const errors = errorsOf(room);
+    session.socket.terminate();
+    await waitForState(room, "closed");
+    expect(errors.map(({ status }) => status)).toEqual([403, 401]);
     room.leave();
     await other.close();
   });

@@ -99,6 +99,35 @@ test("a sit that begins or ends without a connection is sent after the welcome",
   expect(room.currentSit).toBeNull();
 });
 
+test("a sit that begins before the hub's time is known keeps its length", async () => {
+  const room = join();
+  const sit = room.sit({ minutes: 20 });
+  const session = await hub.session(1);
+  session.welcome({ serverTime: Date.now() - 60 * MINUTE }); // the device's clock is fast
+  const [message] = await session.receive(1);
+  expect(Math.abs((message!.forMs as number) - 20 * MINUTE)).toBeLessThan(MINUTE);
+  expect(Math.abs(sit.until - room.hubNow() - 20 * MINUTE)).toBeLessThan(MINUTE);
+});
+
+test("a huge sit is sent within the protocol's integers", async () => {
+  const [room, session] = await enter();
+  room.sit({ minutes: Number.MAX_VALUE / 100_000 });
+  expect((await session.receive(1))[0]).toEqual({ type: "sit", forMs: Number.MAX_SAFE_INTEGER });
+});
+
+test("a sit that the hub rejects as bad is refused, and an event is not", async () => {
+  const [room, session] = await enter();
+  const sit = room.sit({ minutes: 20 });
+  room.pageView("/a");
+  await session.receive(2);
+  session.send({ type: "error", code: "bad-field", message: "path", ref: 1 });
+  await next(room, "error");
+  expect(room.currentSit).toBe(sit);
+  const reason = reasonOf(sit);
+  session.send({ type: "error", code: "bad-field", message: "forMs" });
+  expect(await reason).toBe("refused");
+});
+
 test("a sit that another tab has ended is ended after a reconnect", async () => {
   const [room] = await enter({}, { sit: Date.now() + 20 * MINUTE });
   const reason = reasonOf(room.currentSit!);
@@ -166,5 +195,5 @@ test("leave() ends the sit", async () => {
 
 test("minutes that are no time are a clear error", async () => {
   const [room] = await enter();
-  for (const minutes of [0, -1, Number.NaN]) expect(() => room.sit({ minutes })).toThrow("bad minutes");
+  for (const minutes of [0, -1, Number.NaN, Infinity]) expect(() => room.sit({ minutes })).toThrow("bad minutes");
 });

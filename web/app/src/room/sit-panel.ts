@@ -10,7 +10,7 @@ import { WakeLock } from "./wake-lock";
 const BELL_KEY = "breathing-room:bell";
 const MINUTES = [5, 10, 20, 30, 45];
 const REFRESH = 1_000; // ms
-const REFUSED = "The hub cannot hold a place for you now: too many sit. You are in the room while this page is open.";
+const REFUSED = "The hub cannot hold a place for you now. You are in the room while this page is open.";
 
 export class SitPanel {
   readonly #room: Room;
@@ -36,6 +36,7 @@ export class SitPanel {
       this.#show();
     });
     room.addEventListener("sit", () => this.#follow());
+    room.addEventListener("state", () => this.#show());
     this.#follow();
     this.#show();
   }
@@ -84,11 +85,13 @@ export class SitPanel {
   }
 
   #show(): void {
+    const { state } = this.#room;
     const sitting = this.#timer !== undefined;
+    for (const button of element("sit-offers").querySelectorAll("button")) button.disabled = state === "closed";
     element("sit-offer").hidden = sitting;
     element("sit-running").hidden = !sitting;
     if (sitting) setText(element("sit-left"), remainingText(this.#sit?.remaining ?? 0));
-    const lock = lockText({ sitting, awake: this.#wakeLock.held, bell: this.#bellSwitch.checked });
+    const lock = lockText({ state, sitting, awake: this.#wakeLock.held, bell: this.#bellSwitch.checked });
     setText(element("sit-note"), this.#isRefused ? REFUSED : lock);
   }
 }

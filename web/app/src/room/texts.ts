@@ -88,10 +88,19 @@ export function remainingText(ms: number): string {
   return ms > 0 ? "Sitting, the last minute" : "The sit has ended";
 }
 
-/** What happens when the phone locks during a sit. */
-export function lockText({ sitting, awake, bell }: { sitting: boolean; awake: boolean; bell: boolean }): string {
+export interface Sitting {
+  state: RoomState;
+  sitting: boolean;
+  /** The screen is kept on. */
+  awake: boolean;
+  bell: boolean;
+}
+
+/** What happens when the phone locks during a sit. Without a connection nothing is promised. */
+export function lockText({ state, sitting, awake, bell }: Sitting): string {
   const stay = "If your phone locks, you stay in the room until the sit ends";
-  if (!sitting) return `${stay}. Without a sit you leave it.`;
+  if (!sitting) return state === "closed" ? "You are not in the room: a sit needs it." : `${stay}. Without a sit you leave it.`;
   const screen = awake ? "The screen stays on. " : "";
+  if (state !== "open" && state !== "checking") return `${screen}Not connected: the hub may not know of your sit yet.`;
   return `${screen}${stay}${bell ? ", but the bell may be silent" : ""}.`;
 }

@@ -515,15 +515,18 @@ impl Membership {
         if limit.is_zero() && !length.is_zero() {
             return Err(SitRefused::Off);
         }
-        let (now, length) = (Instant::now(), length.min(limit));
+        let length = length.min(limit);
+        let mut table = lock(&self.registry.table);
+        let now = Instant::now();
         let sit = (!length.is_zero()).then(|| Sit {
             deadline: now + length,
             until: self.registry.clock.wall().plus(millis(length)),
             latest: None,
         });
-        let mut table = lock(&self.registry.table);
         let (elapsed, mut refused) = (self.registry.clock.elapsed(), None);
         table.update_room(&self.room, &self.visitor, elapsed, |state| {
+            // A sit that is over, but not removed yet, has no permit to give.
+            state.expire(&self.visitor, now);
             let permit = sit.map_or(Ok(None), |_| admit(state.sit_permit_of(&self.visitor)));
             match permit {
                 Ok(permit) => state.set_sit(&self.visitor, sit.map(|sit| PermittedSit { sit, permit }), now),
@@ -571,5 +574,42 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.end(|state, visitor| state.leave(visitor, Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::panics::Panics;
+    use crate::rejections::Rejections;
+    use crate::transport::metrics::TransportMetrics;
+    use crate::transport::{self, Sockets};
+
+    #[tokio::test(start_paused = true)]
+    async fn sit_that_is_over_has_no_permit_for_the_next_one() {
+        let (clock, panics) = (Clock::system(), Panics::register());
+        let registry = Registry::new(Config::default(), clock.clone(), PresenceMetrics::register(&panics));
+        let metrics = TransportMetrics::register(Rejections::register(), panics);
+        let sockets = Sockets::new(&transport::Config::default(), clock, metrics);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (room, ann) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from("ann").unwrap());
+        let joined = registry.join(&room, &ann, None, Arc::new(SocketWriter::new(stream))).unwrap();
+        let ann = joined.membership;
+        let sit = |length, expected: bool| {
+            let admit = |current: Option<&SitPermit>| {
+                assert_eq!(current.is_some(), expected);
+                Ok(current.is_none().then(|| sockets.admit_sit(None).unwrap()))
+            };
+            ann.sit(length, admit).unwrap()
+        };
+        sit(Duration::from_millis(1), false);
+        sit(Duration::from_millis(2), true);
+        // The task that ends sits at their deadlines does not run here.
+        tokio::time::advance(Duration::from_millis(2)).await;
+        sit(Duration::from_hours(1), false);
+        sit(Duration::from_hours(1), true);
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::config::is_name;
 use crate::presence::HoldReason;
 use crate::presence::share::{Away, Change, Entry, HeldSince, PersonKey, ShareSum, SitRegister, SitState};
 use crate::presence::stamp::Stamp;
@@ -362,7 +363,7 @@ impl Reader<'_> {
     fn update(mut self) -> Option<Update> {
         let kind = self.byte()?;
         let from = Header {
-            node: self.name()?,
+            node: self.node()?,
             incarnation: self.fixed()?,
             seq: self.fixed()?,
             stamp: self.stamp()?,
@@ -376,7 +377,7 @@ impl Reader<'_> {
                 is_last: self.byte()? != 0,
                 changes: self.changes()?,
             },
-            3 => Body::Ask { node: self.name()?, incarnation: self.fixed()? },
+            3 => Body::Ask { node: self.node()?, incarnation: self.fixed()? },
             4 => Body::Bye { hold_ms: self.number()? },
             _ => return None,
         };
@@ -423,6 +424,11 @@ impl Reader<'_> {
         self.text().filter(|name| (1..=NAME_LIMIT).contains(&name.len())).map(str::to_owned)
     }
 
+    /// The name of a node, which is shown and asked.
+    fn node(&mut self) -> Option<String> {
+        self.name().filter(|name| is_name(name))
+    }
+
     /// Reads a list. Each of its entries has a byte at least, which bounds what is allocated before they are read.
     fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let length = usize::try_from(self.number()?).ok().filter(|length| *length <= self.bytes.len())?;
@@ -437,7 +443,7 @@ impl Reader<'_> {
             started: Time::from_millis(self.fixed()?),
             version: self.name()?,
             heard: self.list(|reader| {
-                Some(Heard { node: reader.name()?, incarnation: reader.fixed()?, seq: reader.fixed()? })
+                Some(Heard { node: reader.node()?, incarnation: reader.fixed()?, seq: reader.fixed()? })
             })?,
         })
     }
@@ -551,7 +557,7 @@ mod tests {
     }
 
     fn body() -> impl Strategy<Value = Body> {
-        let heard = ("[a-z.-]{1,64}", any::<u64>(), any::<u64>());
+        let heard = ("[a-z-]{1,64}", any::<u64>(), any::<u64>());
         let heard = heard.prop_map(|(node, incarnation, seq)| Heard { node, incarnation, seq });
         let digest =
             (any::<[u64; 4]>(), 0..1_u64 << 40, "[0-9.]{1,9}", proptest::collection::vec(heard, 0..4));

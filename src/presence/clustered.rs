@@ -199,15 +199,21 @@ impl Clustered {
         }
     }
 
-    /// Whether one more entry of another node may be stored. If not, its share is incomplete.
-    pub(super) fn admit(&mut self, slot: Slot) -> bool {
+    /// Whether one more entry of another node may be stored.
+    pub(super) fn has_room(&self) -> bool {
+        self.elsewhere_bytes() < self.limit
+    }
+
+    /// The memory of the entries of other nodes.
+    fn elsewhere_bytes(&self) -> u64 {
         let entries: u64 = self.shares.values().map(|share| share.sum.entries).sum();
-        let is_admitted = entries.saturating_mul(ENTRY_BYTES) < self.limit;
-        if !is_admitted {
-            self.refused += 1;
-            self.shares.entry(slot).or_default().is_incomplete = true;
-        }
-        is_admitted
+        entries.saturating_mul(ENTRY_BYTES)
+    }
+
+    /// Counts an entry that was refused, and notes that the share lacks it.
+    pub(super) fn refuse(&mut self, slot: Slot) {
+        self.refused += 1;
+        self.shares.entry(slot).or_default().is_incomplete = true;
     }
 
     /// Entries of other nodes that were refused.
@@ -220,10 +226,11 @@ impl Clustered {
         self.shares.entry(slot).or_default().sum.replace(step.old, step.new);
     }
 
-    /// What a share adds up to; none where entries of it were refused.
+    /// What a share adds up to; none where entries of it were refused, until an eighth of the limit is free again.
     pub(super) fn sum(&self, slot: Slot) -> Option<ShareSum> {
-        let share = self.shares.get(&slot);
-        share.map_or(Some(ShareSum::default()), |share| (!share.is_incomplete).then_some(share.sum))
+        let Some(share) = self.shares.get(&slot) else { return Some(ShareSum::default()) };
+        let is_full = || self.elsewhere_bytes() > self.limit - self.limit / 8;
+        (!(share.is_incomplete && is_full())).then_some(share.sum)
     }
 
     /// The share is not needed any more.
@@ -263,7 +270,7 @@ impl Clustered {
         if union.own(person).is_none_or(|own| own.entry.gone().is_none()) {
             return; // back again
         }
-        if may_forget && union.may_forget(person) {
+        if may_forget && union.may_forget(person, millis(now)) {
             let step = union.put_own(person, visitor, None);
             self.own.replace(step.old, step.new);
             self.pending.insert((room.clone(), person), None);

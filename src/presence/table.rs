@@ -329,16 +329,21 @@ impl Table {
                 room
             }
         };
-        let is_admitted =
-            entry.is_none() || self.clustered.as_mut().is_some_and(|clustered| clustered.admit(slot));
-        if is_admitted {
-            self.update_person(&room, slot, person, is_replay, now, |union| match entry {
-                Some(mut entry) => {
-                    entry.slot = slot;
-                    union.put(person, entry, is_replay)
-                }
-                None => union.remove(person, slot),
-            });
+        let (has_room, mut is_refused) = (self.clustered.as_ref().is_some_and(|it| it.has_room()), false);
+        self.update_person(&room, slot, person, is_replay, now, |union| match entry {
+            // A person who is known may always change, or leave.
+            Some(mut entry) if has_room || union.entry_of(person, slot).is_some() => {
+                entry.slot = slot;
+                union.put(person, entry, is_replay)
+            }
+            Some(_) => {
+                is_refused = true;
+                Step::default()
+            }
+            None => union.remove(person, slot),
+        });
+        if let Some(clustered) = self.clustered.as_mut().filter(|_| is_refused) {
+            clustered.refuse(slot);
         }
         self.settle(&room, now);
     }

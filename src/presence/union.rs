@@ -238,12 +238,14 @@ impl RoomUnion {
         held.is_some_and(|held| !holds(self.entries(person), Slot::default(), held))
     }
 
-    /// Whether this node may forget that a visitor is gone: no other node has a hold that it ends.
-    pub(super) fn may_forget(&self, person: PersonKey) -> bool {
+    /// Whether this node may forget that a visitor is gone: no other node has a hold that it ends. While the visitor's
+    /// sit would go on, nodes may have a hold for it that this node does not know, such as one of its own last run.
+    pub(super) fn may_forget(&self, person: PersonKey, now: u64) -> bool {
         let Some(own) = self.own.get(&person) else { return false };
         let others = self.elsewhere.get(&person).map(Elsewhere::entries).unwrap_or_default();
-        let ends = |held: HeldSince| held.began < own.entry.joined;
-        own.entry.gone().is_some() && !others.iter().filter_map(Entry::held).any(ends)
+        own.entry.gone().is_some()
+            && own.entry.sits_until().is_none_or(|until| until <= now)
+            && !others.iter().filter_map(Entry::held).any(|held| ends(&own.entry, held))
     }
 
     /// Stores this node's entry of a visitor; none forgets it.
@@ -405,9 +407,15 @@ impl RoomUnion {
     }
 }
 
-/// Whether a hold of this share counts: no other node knows a later join.
+/// Whether a hold of this share counts: no entry of another node ends it.
 fn holds<'a>(mut entries: impl Iterator<Item = &'a Entry>, slot: Slot, held: HeldSince) -> bool {
-    !entries.any(|other| other.slot != slot && other.joined > held.began)
+    !entries.any(|other| other.slot != slot && ends(other, held))
+}
+
+/// Whether an entry ends a hold of another node: by a later join, or a hold for a sit by a later leave, as on one node.
+fn ends(other: &Entry, held: HeldSince) -> bool {
+    let ends_sit = || held.reason == HoldReason::Sit && other.gone().is_some_and(|gone| gone > held.began);
+    other.joined > held.began || ends_sit()
 }
 
 /// What a person is.

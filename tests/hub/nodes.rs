@@ -164,6 +164,25 @@ async fn mood_of_a_visit_that_is_over_does_not_come_back_from_another_node() {
 }
 
 #[tokio::test]
+async fn leave_on_one_node_ends_the_sit_that_holds_the_visitor_on_another() {
+    let network = network();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let mut member = a.join("lobby", "member").await;
+    let mut first = a.join("lobby", "ann").await;
+    first.send_json(json!({ "type": "sit", "forMs": 4_800_000 })).await;
+    let until = first.expect("sit").await["until"].clone();
+    member.expect_present(2).await;
+    expect_present(&b, "lobby", 2).await;
+    let second = b.join("lobby", "ann").await;
+    assert_eq!(second.welcome["sit"], until);
+    first.disconnect();
+    a.expect_debug("sessions", 1).await;
+    second.leave().await;
+    member.expect_present(1).await;
+    expect_present(&b, "lobby", 1).await;
+}
+
+#[tokio::test]
 async fn sit_that_was_set_on_one_node_holds_the_visitor_on_another() {
     let network = network();
     let (a, b) = (node(&network, "a").await, node(&network, "b").await);

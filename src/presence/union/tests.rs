@@ -222,3 +222,29 @@ fn silent_share_is_held_and_keeps_its_sits_and_holds() {
 fn person_elsewhere_takes_56_bytes_in_a_table() {
     assert!(size_of::<(PersonKey, Elsewhere)>() <= 56, "{}", size_of::<(PersonKey, Elsewhere)>());
 }
+
+#[test]
+fn leave_ends_a_hold_for_a_sit_on_another_node_and_no_other_hold() {
+    let counts = |reason, left| {
+        let (mut held, mut gone) = (Entry::joined(stamp(1)), Entry::joined(stamp(2)));
+        held.set_away(Some(Away::Held(HeldSince { began: stamp(5), reason, until: 100 })));
+        gone.set_away(Some(Away::Gone(stamp(left))));
+        (held.slot, gone.slot) = (Slot(1), Slot(2));
+        union([(ANN, held), (ANN, gone)]).counts().present
+    };
+    assert_eq!(counts(HoldReason::Sit, 6), 0, "the visitor left after the socket was lost");
+    assert_eq!(counts(HoldReason::Sit, 4), 1, "the visitor left before");
+    assert_eq!(counts(HoldReason::Grace, 6), 1);
+}
+
+#[test]
+fn visitor_who_left_in_a_sit_is_remembered_until_its_end() {
+    let mut union = union([]);
+    let mut gone = Entry::joined(stamp(1));
+    gone.set_away(Some(Away::Gone(stamp(2))));
+    let sit = SitState::Running { until: 100, shown: Time::from_millis(100) };
+    gone.set_sit(Some(SitRegister { at: stamp(1), sit }));
+    union.put_own(ANN, &VisitorId::try_from("ann").unwrap(), Some(gone));
+    assert!(!union.may_forget(ANN, 99), "a share of this node's last run may hold the visitor");
+    assert!(union.may_forget(ANN, 100));
+}

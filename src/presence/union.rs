@@ -288,10 +288,12 @@ impl RoomUnion {
         })
     }
 
-    /// Removes the entry that a share has forgotten.
+    /// Removes the entry that a share has forgotten. A hold that it has ended does not begin again: it is of a node that
+    /// is not heard any more, and that the node of the entry has not known.
     pub(crate) fn remove(&mut self, person: PersonKey, slot: Slot) -> Step {
         let hash = self.hash;
         self.change(person, true, |union| {
+            union.end_holds(person, slot);
             let hash_map::Entry::Occupied(mut known) = union.elsewhere.entry(person) else {
                 return (None, None);
             };
@@ -302,6 +304,26 @@ impl RoomUnion {
             }
             (old, None)
         })
+    }
+
+    /// Ends the holds of others that this entry of a person ends. What a share adds up to stays as it is.
+    fn end_holds(&mut self, person: PersonKey, slot: Slot) {
+        let Some(entry) = self.entry_of(person, slot).filter(|entry| entry.gone().is_some()).cloned() else {
+            return;
+        };
+        let others = self.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
+        for other in others.iter_mut().filter(|other| other.slot != slot) {
+            if other.held().is_some_and(|held| ends(&entry, held)) {
+                other.set_away(Some(Away::Gone(entry.joined)));
+            }
+        }
+    }
+
+    /// Until when the entry of a person who is gone is needed: it ends a hold that goes on.
+    fn needed_until(&self, entry: &Entry, person: PersonKey) -> Option<u64> {
+        let held = self.entries(person).filter(|other| other.slot != entry.slot).filter_map(Entry::held);
+        let ended = held.filter(|held| entry.gone().is_some() && ends(entry, *held));
+        ended.map(|held| held.until).max()
     }
 
     /// The persons with an entry of this share.
@@ -339,8 +361,9 @@ impl RoomUnion {
     /// when it ends otherwise.
     pub(super) fn sweep(&mut self, person: PersonKey, slot: Slot, now: u64) -> (Step, Option<u64>) {
         let Some(entry) = self.entry_of(person, slot) else { return (Step::default(), None) };
-        if let Some(held) = entry.held().filter(|held| held.until > now) {
-            return (Step::default(), Some(held.until));
+        let until = entry.held().map(|held| held.until).or_else(|| self.needed_until(entry, person));
+        if let Some(until) = until.filter(|until| *until > now) {
+            return (Step::default(), Some(until));
         }
         // The hold lasted until now: what a visitor here has taken over from it was of this visit.
         let (mood_at, sit, was_held) = (entry.mood_at, entry.sit(), entry.held().is_some());

@@ -248,3 +248,31 @@ fn visitor_who_left_in_a_sit_is_remembered_until_its_end() {
     assert!(!union.may_forget(ANN, 99), "a share of this node's last run may hold the visitor");
     assert!(union.may_forget(ANN, 100));
 }
+
+/// Ann, whom a node that died holds for a sit, and who came and left on another node.
+fn held_by_a_dead_node_and_left_on_another() -> RoomUnion {
+    let (mut held, mut gone) = (Entry::joined(stamp(1)), Entry::joined(stamp(20)));
+    let since = HeldSince { began: stamp(5), reason: HoldReason::PeerLost, until: 100 };
+    held.set_away(Some(Away::Held(since)));
+    gone.set_away(Some(Away::Gone(stamp(21))));
+    (held.slot, gone.slot) = (Slot(1), Slot(2));
+    union([(ANN, held), (ANN, gone)])
+}
+
+#[test]
+fn visitor_who_left_does_not_come_back_when_the_second_node_stops_too() {
+    let mut union = held_by_a_dead_node_and_left_on_another();
+    let (_, next) = union.sweep(ANN, Slot(2), 50);
+    assert_eq!((union.counts().present, next), (0, Some(100)));
+    let (_, next) = union.sweep(ANN, Slot(1), 100);
+    assert_eq!((union.counts().present, next), (0, None));
+    assert_eq!(union.sweep(ANN, Slot(2), 100).1, None);
+    assert!(union.is_empty());
+}
+
+#[test]
+fn visitor_who_left_does_not_come_back_when_the_second_node_forgets_them() {
+    let mut union = held_by_a_dead_node_and_left_on_another();
+    union.remove(ANN, Slot(2));
+    assert_eq!(union.counts().present, 0);
+}

@@ -249,7 +249,7 @@ fn visitor_who_left_in_a_sit_is_remembered_until_its_end() {
     assert!(union.may_forget(ANN, 100));
 }
 
-/// Ann, whom a node that died holds for a sit, and who came and left on another node.
+/// Ann: a node that died holds her for a sit, and she came and left on another node.
 fn held_by_a_dead_node_and_left_on_another() -> RoomUnion {
     let (mut held, mut gone) = (Entry::joined(stamp(1)), Entry::joined(stamp(20)));
     let since = HeldSince { began: stamp(5), reason: HoldReason::PeerLost, until: 100 };

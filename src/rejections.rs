@@ -70,35 +70,35 @@ pub struct Rejections(Arc<Counters>);
 
 #[derive(Debug)]
 struct Counters {
-    refused: HashMap<ErrorCode, Counter>,
-    limited: HashMap<Limit, Counter>,
+    errors: HashMap<ErrorCode, Counter>,
+    limits: HashMap<Limit, Counter>,
 }
 
 impl Rejections {
     /// Registers the counters with the current recorder.
     #[must_use]
     pub fn register() -> Self {
-        const REFUSED: &str = "breathing_room_refused_total";
-        const LIMITED: &str = "breathing_room_limited_total";
-        describe_counter!(REFUSED, "Rejected messages and events, by the error code of the answer");
-        describe_counter!(LIMITED, "Rejected requests, events and sockets, by the limit that was reached");
-        let refused = ErrorCode::VARIANTS.iter();
-        let refused = refused.map(|code| (*code, counter!(REFUSED, "reason" => code.as_str())));
-        let limited = Limit::VARIANTS.iter();
-        let limited = limited.map(|limit| (*limit, counter!(LIMITED, "reason" => <&str>::from(limit))));
-        Self(Arc::new(Counters { refused: refused.collect(), limited: limited.collect() }))
+        const ERRORS: &str = "breathing_room_refused_total";
+        const LIMITS: &str = "breathing_room_limited_total";
+        describe_counter!(ERRORS, "Rejected messages and events, by the error code of the answer");
+        describe_counter!(LIMITS, "Rejected requests, events and sockets, by the limit that was reached");
+        let errors = ErrorCode::VARIANTS.iter();
+        let errors = errors.map(|code| (*code, counter!(ERRORS, "reason" => code.as_str())));
+        let limits = Limit::VARIANTS.iter();
+        let limits = limits.map(|limit| (*limit, counter!(LIMITS, "reason" => <&str>::from(limit))));
+        Self(Arc::new(Counters { errors: errors.collect(), limits: limits.collect() }))
     }
 
     /// Counts a message or an event that was rejected with this code.
-    pub(crate) fn refused(&self, reason: ErrorCode) {
-        if let Some(counter) = self.0.refused.get(&reason) {
+    pub(crate) fn count_error(&self, code: ErrorCode) {
+        if let Some(counter) = self.0.errors.get(&code) {
             counter.increment(1);
         }
     }
 
     /// Counts what was rejected or dropped because of this limit.
-    pub(crate) fn limited(&self, limit: Limit) {
-        if let Some(counter) = self.0.limited.get(&limit) {
+    pub(crate) fn count_limit(&self, limit: Limit) {
+        if let Some(counter) = self.0.limits.get(&limit) {
             counter.increment(1);
         }
     }

@@ -144,7 +144,7 @@ pub(crate) async fn post<T: Report>(
     };
     let batch = parse_events(&text, is_bot, state.context.clock.wall(), event).inspect_err(|error| {
         if let ApiError::BadBody(error) = error {
-            state.context.rejections.refused(error.code);
+            state.context.rejections.count_error(error.code);
         }
     })?;
     let (count, journal) = (batch.len(), &state.context.journal);
@@ -154,8 +154,8 @@ pub(crate) async fn post<T: Report>(
         journal.append_all(address, batch).map(|_| None)
     };
     let urgency = appended.inspect_err(|full| {
-        state.context.rejections.refused(ErrorCode::Overloaded);
-        state.context.rejections.limited((*full).into());
+        state.context.rejections.count_error(ErrorCode::Overloaded);
+        state.context.rejections.count_limit((*full).into());
     })?;
     journal.count_ahead(ahead.get());
     if let Some(urgency) = urgency {
@@ -182,12 +182,12 @@ async fn read_body(
     let is_gzip = is_gzip(headers)?;
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
         ApiError::BodiesOverBudget(Exhausted::Total) => {
-            state.context.rejections.limited(Limit::BytesInFlight);
+            state.context.rejections.count_limit(Limit::BytesInFlight);
         }
         ApiError::BodiesOverBudget(Exhausted::Address) => {
-            state.context.rejections.limited(Limit::AddressBytesInFlight);
+            state.context.rejections.count_limit(Limit::AddressBytesInFlight);
         }
-        ApiError::TooManyChunks => state.context.rejections.limited(Limit::BodyPieces),
+        ApiError::TooManyChunks => state.context.rejections.count_limit(Limit::BodyPieces),
         _ => {}
     })?;
     let bytes = if is_gzip { inflate(&bytes)? } else { bytes };

@@ -119,6 +119,6 @@ async fn admit<'a>(
     let VisitorPath(visitor) = path?;
     requester.may_access(&visitor)?;
     let passed = state.gate.pass(address).await;
-    let (place, turn) = passed.inspect_err(|_| state.context.rejections.limited(Limit::PersonalData))?;
+    let (place, turn) = passed.inspect_err(|_| state.context.rejections.count_limit(Limit::PersonalData))?;
     Ok((visitor, place, turn))
 }

@@ -93,7 +93,7 @@ pub(crate) async fn room(
     let mood = params.mood(live.context.registry.vocabulary())?;
     let own_mood = params.has_feature(OWN_MOOD_FEATURE);
     live.context.registry.check_join(&room, &visitor).inspect_err(|rejected| {
-        live.context.rejections.limited(match rejected {
+        live.context.rejections.count_limit(match rejected {
             JoinError::RoomsFull => Limit::Rooms,
             JoinError::TooManyRooms => Limit::VisitorRooms,
         });

@@ -101,7 +101,7 @@ impl Events {
         if self.page.is_some() {
             activity.set_page(path);
         } else {
-            self.context.rejections.limited(Limit::LiveState);
+            self.context.rejections.count_limit(Limit::LiveState);
         }
     }
 
@@ -142,7 +142,7 @@ impl Events {
         // The event and the list may each have their own copy of the text.
         let bytes = size_of::<PlayingSession>() + content.len() + VisitorActivity::entry_bytes(content);
         let Ok(permit) = self.context.live_state.try_acquire(self.address, bytes as u64) else {
-            self.context.rejections.limited(Limit::LiveState);
+            self.context.rejections.count_limit(Limit::LiveState);
             self.context.clocks.disconnect(self.session, clock, now);
             return;
         };
@@ -165,7 +165,7 @@ impl Events {
     /// Appends the event to the journal, and counts a time that was ahead. A rejected event does not use up its `ref`.
     fn append(&mut self, reference: Ref, event: Event, is_ahead: bool) -> Result<(), MessageError> {
         let epoch = self.context.journal.append(self.address, event).map_err(|full| {
-            self.context.rejections.limited(full.into());
+            self.context.rejections.count_limit(full.into());
             reject(ErrorCode::Overloaded, full.to_string(), reference)
         })?;
         self.context.journal.count_ahead(is_ahead.into());

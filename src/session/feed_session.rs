@@ -44,7 +44,7 @@ async fn reject_all(socket: &mut Socket, rejections: &Rejections) {
             }
             Incoming::Ended(_) => return,
         };
-        rejections.refused(error.code);
+        rejections.count_error(error.code);
         socket.writer().send(&Frame::json(&ServerMessage::from(&error)));
     }
 }

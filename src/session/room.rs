@@ -150,7 +150,7 @@ impl RoomSession {
     }
 
     fn reject(&self, error: &MessageError) {
-        self.context.rejections.refused(error.code);
+        self.context.rejections.count_error(error.code);
         self.send(&ServerMessage::from(error));
     }
 

@@ -192,7 +192,7 @@ impl WatchClocks {
         let mut table = lock(&self.table);
         let known = table.remove(key);
         if known.is_none() && table.clocks.len() >= self.limit {
-            self.rejections.limited(Limit::WatchClocks);
+            self.rejections.count_limit(Limit::WatchClocks);
             table.evict_for(address);
             if table.clocks.len() >= self.limit {
                 return state == WatchState::Playing;

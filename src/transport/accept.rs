@@ -189,7 +189,7 @@ async fn accept(
             }
         };
         if config.connections.len() + config.sockets.len() >= config.limit {
-            config.metrics.rejections.limited(Limit::Descriptors);
+            config.metrics.rejections.count_limit(Limit::Descriptors);
             reject(stream, FULL_RESPONSE);
             continue;
         }

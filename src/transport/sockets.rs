@@ -152,7 +152,7 @@ impl Sockets {
     /// The hub is full or shuts down, or the address has reached a limit.
     pub fn admit(self: &Arc<Self>, address: Address) -> Result<SocketPermit, AdmitError> {
         self.try_acquire(address).inspect_err(|error| match error {
-            AdmitError::Full => self.metrics.rejections.limited(Limit::Sockets),
+            AdmitError::Full => self.metrics.rejections.count_limit(Limit::Sockets),
             AdmitError::LimitExceeded(limit) => self.count_rejection(*limit),
             AdmitError::Restarting => {}
         })?;
@@ -200,7 +200,7 @@ impl Sockets {
             Ok(())
         });
         admitted.inspect_err(|limit| {
-            self.metrics.rejections.limited(match limit {
+            self.metrics.rejections.count_limit(match limit {
                 SitLimit::Hub => Limit::Sits,
                 SitLimit::Address => Limit::AddressSits,
             });
@@ -231,7 +231,7 @@ impl Sockets {
     }
 
     fn count_rejection(&self, limit: LimitExceeded) {
-        self.metrics.rejections.limited(limit.into());
+        self.metrics.rejections.count_limit(limit.into());
         self.rejected_addresses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -377,7 +377,7 @@ impl SocketPermit {
         let decision =
             rate_limit.map_or(Decision::Allow, |rate_limit| rate.check_message(rate_limit, clock.elapsed()));
         if decision != Decision::Allow {
-            metrics.rejections.limited(Limit::MessageRate);
+            metrics.rejections.count_limit(Limit::MessageRate);
         }
         decision
     }
@@ -388,14 +388,14 @@ impl SocketPermit {
         let is_allowed =
             rate_limit.is_none_or(|rate_limit| rate.check_read(rate_limit, read, clock.elapsed()));
         if !is_allowed {
-            metrics.rejections.limited(Limit::FrameRate);
+            metrics.rejections.count_limit(Limit::FrameRate);
         }
         is_allowed
     }
 
     /// Counts a message with too many frames.
     pub(crate) fn count_too_many_frames(&self) {
-        self.sockets.metrics.rejections.limited(Limit::MessageFrames);
+        self.sockets.metrics.rejections.count_limit(Limit::MessageFrames);
     }
 }
 

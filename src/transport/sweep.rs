@@ -106,7 +106,7 @@ impl Action {
             Self::Close => return writer.close(CloseCode::TokenEnded),
             Self::Abort(reason) => reason,
             Self::Shed => {
-                sockets.metrics().rejections.limited(Limit::BytesInFlight);
+                sockets.metrics().rejections.count_limit(Limit::BytesInFlight);
                 AbortReason::Stalled
             }
         };

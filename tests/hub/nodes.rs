@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breathing_room::Config;
 use breathing_room::internals::Network;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{Client, Hub, eventually};
@@ -163,21 +163,34 @@ async fn mood_of_a_visit_that_is_over_does_not_come_back_from_another_node() {
     member.expect_present(2).await.expect_moods(json!({})).await;
 }
 
+/// A member on node a, and a visitor in a sit with a socket on each node.
+struct Sit {
+    member: Client,
+    on_a: Client,
+    on_b: Client,
+    until: Value,
+}
+
+async fn sit_on_two_nodes(a: &Hub, b: &Hub) -> Sit {
+    let mut member = a.join("lobby", "member").await;
+    let mut on_a = a.join("lobby", "ann").await;
+    on_a.send_json(json!({ "type": "sit", "forMs": 4_800_000 })).await;
+    let until = on_a.expect("sit").await["until"].clone();
+    member.expect_present(2).await;
+    expect_present(b, "lobby", 2).await;
+    let on_b = b.join("lobby", "ann").await;
+    assert_eq!(on_b.welcome["sit"], until);
+    Sit { member, on_a, on_b, until }
+}
+
 #[tokio::test]
 async fn leave_on_one_node_ends_the_sit_that_holds_the_visitor_on_another() {
     let network = network();
     let (a, b) = (node(&network, "a").await, node(&network, "b").await);
-    let mut member = a.join("lobby", "member").await;
-    let mut first = a.join("lobby", "ann").await;
-    first.send_json(json!({ "type": "sit", "forMs": 4_800_000 })).await;
-    let until = first.expect("sit").await["until"].clone();
-    member.expect_present(2).await;
-    expect_present(&b, "lobby", 2).await;
-    let second = b.join("lobby", "ann").await;
-    assert_eq!(second.welcome["sit"], until);
-    first.disconnect();
+    let Sit { mut member, on_a, on_b, .. } = sit_on_two_nodes(&a, &b).await;
+    on_a.disconnect();
     a.expect_debug("sessions", 1).await;
-    second.leave().await;
+    on_b.leave().await;
     member.expect_present(1).await;
     expect_present(&b, "lobby", 1).await;
 }
@@ -186,18 +199,11 @@ async fn leave_on_one_node_ends_the_sit_that_holds_the_visitor_on_another() {
 async fn sit_that_was_set_on_one_node_holds_the_visitor_on_another() {
     let network = network();
     let (a, b) = (node(&network, "a").await, node(&network, "b").await);
-    let mut member = a.join("lobby", "member").await;
-    let mut first = a.join("lobby", "ann").await;
-    first.send_json(json!({ "type": "sit", "forMs": 4_800_000 })).await;
-    let until = first.expect("sit").await["until"].clone();
-    member.expect_present(2).await;
-    expect_present(&b, "lobby", 2).await;
-    let second = b.join("lobby", "ann").await;
-    assert_eq!(second.welcome["sit"], until);
+    let Sit { mut member, on_a, on_b, until } = sit_on_two_nodes(&a, &b).await;
     // To node a, the first socket is the last one until it has heard of the second.
     expect_people(&a, "b", 1).await;
-    first.leave().await;
-    second.disconnect();
+    on_a.leave().await;
+    on_b.disconnect();
     eventually(async || held(&b, "sit").await == 1, "a hold for the sit on the node that lost the socket")
         .await;
     member.round_trip().await;

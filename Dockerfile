@@ -1,10 +1,11 @@
 # syntax=docker/dockerfile:1
 #
-# To pin the images, add the digests that `docker buildx imagetools inspect` prints. For both architectures:
-# docker buildx build --platform linux/amd64,linux/arm64 .
+# For both architectures: docker buildx build --platform linux/amd64,linux/arm64 .
+#
+# The digests are those of the images for all platforms. To update one: docker buildx imagetools inspect debian:trixie-slim
 
 # The pages and the client library. npm's packages are in a separate layer, which is reused until the lock file changes.
-FROM node:24-trixie-slim AS web
+FROM node:24.21.0-trixie-slim@sha256:8ec5d7557396cfe32d21c3f9c13072355ceab22b584578ca4bb28af31120cffe AS web
 WORKDIR /build/web
 COPY web/package.json web/package-lock.json ./
 COPY web/client/package.json client/
@@ -14,7 +15,7 @@ COPY web .
 RUN npm run build
 
 # The image has gcc and libc's headers, which the bundled SQLite and aws-lc need; jemalloc also needs make.
-FROM rust:1.95-slim-trixie AS build
+FROM rust:1.95.0-slim-trixie@sha256:e14e87345b4d5964ddcc3491d27ee046a0f23820f340c3c1e24da6880141f7c0 AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # jemalloc compiles in the size of a page of memory. Kernels of arm64 have pages of 4 to 64 KiB; this works on all of them.
@@ -32,7 +33,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 # The same Debian as above, for its libc. The hub's only outgoing connection is that to NATS, whose certificate may be of a
 # public authority.
-FROM debian:trixie-slim
+FROM debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 LABEL org.opencontainers.image.title="breathing-room" \
     org.opencontainers.image.description="A self-hosted, real-time presence hub." \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"

@@ -33,6 +33,11 @@ async fn help_lists_settings_and_defaults() {
         assert!(help.stdout.contains(name), "{name}\n{}", help.stdout);
     }
     assert!(!help.stdout.contains("the-admins-token"), "secrets are not shown");
+    let documented = include_str!("../../docs/operations.md");
+    for setting in help.stdout.split("[env: ").skip(1) {
+        let name = setting.split(['=', ']']).next().unwrap();
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
+    }
 }
 
 #[tokio::test]

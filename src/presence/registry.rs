@@ -601,7 +601,7 @@ mod tests {
         let sit = |length, expected: bool| {
             let admit = |current: Option<&SitPermit>| {
                 assert_eq!(current.is_some(), expected);
-                Ok(current.is_none().then(|| sockets.admit_sit(None).unwrap()))
+                Ok(current.is_none().then(|| sockets.admit_sit(None, None).unwrap()))
             };
             ann.sit(length, admit).unwrap()
         };

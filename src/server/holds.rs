@@ -78,7 +78,8 @@ impl HoldStore {
             Sit { deadline: now + left, until: wall.plus(millis(left)), latest: Some(latest) }
         });
         // Its address is not known any more.
-        let permitted = |sit| Some(PermittedSit { sit, permit: Some(self.sockets.admit_sit(None).ok()?) });
+        let permitted =
+            |sit| Some(PermittedSit { sit, permit: Some(self.sockets.admit_sit(None, None).ok()?) });
         let sit = sit.filter(|sit| sit.deadline > now).and_then(permitted);
         let hold = Hold::new(reason, now, left(saved.held_until, saved.latest, reason));
         if reason == HoldReason::Sit && sit.is_none() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use slab::Slab;
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
@@ -62,7 +62,7 @@ pub struct Sockets {
     /// One permit for each socket; closed at the shutdown.
     permits: Semaphore,
     /// One permit for each sit.
-    sits: Semaphore,
+    sits: Arc<Semaphore>,
     limit: usize,
     message_limit: usize,
     /// None if rate limits are off, like `rate_limit`.
@@ -105,6 +105,8 @@ pub(crate) struct FeedPermit {
 #[derive(Debug)]
 pub(crate) struct SitPermit {
     sockets: Arc<Sockets>,
+    /// Shared with the permit that replaces this one when the visitor comes from another address.
+    hub: Arc<OwnedSemaphorePermit>,
     /// None for a sit of before the hub's start.
     address: Option<Address>,
 }
@@ -124,7 +126,7 @@ impl Sockets {
         let limit = config.max_connections.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             permits: Semaphore::new(limit),
-            sits: Semaphore::new(limit),
+            sits: Arc::new(Semaphore::new(limit)),
             limit,
             message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| AddressLimiter::new(limits, &clock)),
@@ -189,23 +191,27 @@ impl Sockets {
 
     /// Admits a sit of a visitor at this address. Sits have limits of their own, as large as those of sockets, so that a
     /// visitor who is held never takes the place of a socket. The address of a sit of before the hub's start is not
-    /// known.
-    pub(crate) fn admit_sit(self: &Arc<Self>, address: Option<Address>) -> Result<SitPermit, SitLimit> {
-        let permit = self.sits.try_acquire().map_err(|_| SitLimit::Hub);
-        let admitted = permit.and_then(|permit| {
+    /// known. A visitor who sits already with the permit `current` counts once against the hub's limit.
+    pub(crate) fn admit_sit(
+        self: &Arc<Self>,
+        address: Option<Address>,
+        current: Option<&SitPermit>,
+    ) -> Result<SitPermit, SitLimit> {
+        let acquire = || Arc::clone(&self.sits).try_acquire_owned().map(Arc::new);
+        let hub = current.map_or_else(acquire, |current| Ok(Arc::clone(&current.hub)));
+        let admitted = hub.map_err(|_| SitLimit::Hub).and_then(|hub| {
             if let (Some(addresses), Some(address)) = (&self.addresses, address) {
                 addresses.sits.add(address).map_err(|_| SitLimit::Address)?;
             }
-            permit.forget(); // released when the `SitPermit` is dropped
-            Ok(())
+            Ok(hub)
         });
-        admitted.inspect_err(|limit| {
+        let hub = admitted.inspect_err(|limit| {
             self.metrics.rejections.count_limit(match limit {
                 SitLimit::Hub => Limit::Sits,
                 SitLimit::Address => Limit::AddressSits,
             });
         })?;
-        Ok(SitPermit { sockets: Arc::clone(self), address })
+        Ok(SitPermit { sockets: Arc::clone(self), hub, address })
     }
 
     /// Counts a request from this address that needs the admin token and lacks a valid one.
@@ -358,7 +364,7 @@ impl SocketPermit {
     pub(crate) fn admit_sit(&self, current: Option<&SitPermit>) -> Result<Option<SitPermit>, SitLimit> {
         let address = Some(self.address);
         let is_enough = current.is_some_and(|current| current.address == address);
-        (!is_enough).then(|| self.sockets.admit_sit(address)).transpose()
+        (!is_enough).then(|| self.sockets.admit_sit(address, current)).transpose()
     }
 
     /// The counters of panics.
@@ -420,7 +426,6 @@ impl Drop for SitPermit {
         if let (Some(addresses), Some(address)) = (&self.sockets.addresses, self.address) {
             addresses.sits.remove(address);
         }
-        self.sockets.sits.add_permits(1);
     }
 }
 
@@ -451,13 +456,16 @@ mod tests {
         let metrics = TransportMetrics::register(Rejections::register(), Panics::register());
         let sockets = Sockets::new(&config, Clock::system(), metrics);
         let [one, two] = [1, 2].map(|last| Some(Ipv4Addr::new(192, 0, 2, last).into()));
-        let sit = |address| sockets.admit_sit(address);
+        let sit = |address| sockets.admit_sit(address, None);
         let (first, second) = (sit(one).unwrap(), sit(one).unwrap());
         assert_eq!(sit(one).unwrap_err(), SitLimit::Address);
         assert!(sockets.admit(one.unwrap()).is_ok(), "a socket of the address is not rejected for it");
         let third = sit(None).unwrap();
         assert_eq!(sit(two).unwrap_err(), SitLimit::Hub);
-        drop((first, third));
+        let moved = sockets.admit_sit(two, Some(&third)).unwrap();
+        drop(third);
+        assert_eq!(sit(two).unwrap_err(), SitLimit::Hub, "a visitor who changed the network sits once");
+        drop((first, moved));
         let again = (sit(one).unwrap(), sit(two).unwrap());
         drop((again, second));
         assert_eq!(sockets.sits.available_permits(), 3);

@@ -401,6 +401,29 @@ async fn sits_of_the_last_run_count_against_the_hub_only() {
 }
 
 #[tokio::test]
+async fn held_visitor_who_is_back_from_another_address_may_sit_again_while_the_hub_is_full() {
+    let few = |config: &mut Config| config.transport.max_connections = 2;
+    let hub = Hub::with(few).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    sit(&mut ann, HOUR_MS).await;
+    ann.disconnect();
+    expect_held(&hub, "sit", 1).await;
+    // After a restart the sit has no address, as if it were another one.
+    let hub = Hub::in_folder(hub.stop().await, few).await;
+    expect_held(&hub, "sit", 1).await;
+    let mut bob = hub.join("lobby", "bob").await;
+    sit(&mut bob, HOUR_MS).await;
+    let mut ann = hub.join("lobby", "ann").await;
+    assert!(sit(&mut ann, HOUR_MS).await.is_u64(), "her own permit counts");
+    bob.leave().await;
+    hub.expect_debug("sessions", 1).await;
+    let mut eve = hub.join("lobby", "eve").await;
+    assert!(sit(&mut eve, HOUR_MS).await.is_u64(), "no permit is lost or counted twice");
+    ann.leave().await;
+    eve.leave().await;
+}
+
+#[tokio::test]
 async fn presence_history_has_held_time_and_sits() {
     let clock = manual_clock();
     let hub = Hub::with_clock(&clock).await;

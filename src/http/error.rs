@@ -209,8 +209,10 @@ impl ApiError {
             Self::Migration(_) | Self::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "too-slow"),
             Self::LimitExceeded(LimitExceeded::OpenSockets | LimitExceeded::LiveSockets)
-            | Self::Admit(AdmitError::LimitExceeded(LimitExceeded::OpenSockets))
-            | Self::Join(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+            | Self::Admit(AdmitError::LimitExceeded(LimitExceeded::OpenSockets)) => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many")
+            }
+            Self::Join(JoinError::TooManyRooms) => (StatusCode::TOO_MANY_REQUESTS, "too-many-rooms"),
             Self::LimitExceeded(_) | Self::Admit(AdmitError::LimitExceeded(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-fast")
             }

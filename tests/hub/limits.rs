@@ -369,7 +369,7 @@ async fn rooms_per_visitor_are_limited() {
     let _lobby = hub.join("lobby", "ann").await;
     let garden = hub.join("garden", "ann").await;
     let third = || hub.get("/rooms/attic/socket?visitor=ann").upgrade();
-    expect_rate_limited(&third().send().await, "too-many");
+    expect_rate_limited(&third().send().await, "too-many-rooms");
     assert_eq!(limited_total(&hub, "visitor-rooms").await, 1);
     let _tab = hub.join("lobby", "ann").await;
     let _bob = hub.join("attic", "bob").await;

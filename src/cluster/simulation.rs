@@ -29,7 +29,7 @@ use crate::presence::metrics::PresenceMetrics;
 use crate::presence::share::ClusterKey;
 use crate::presence::{self, Hold, HoldReason, Membership, Registry, SitOutcome, expiry};
 use crate::protocol::frame::Frame;
-use crate::protocol::{RoomId, Time, VisitorId};
+use crate::protocol::{Features, RoomId, Time, VisitorId};
 use crate::sync::lock;
 use crate::time::Clock;
 use crate::transport::writer::SocketWriter;
@@ -274,7 +274,7 @@ impl Simulation {
         let (room, visitor) = names(member);
         let registry = &running.registry;
         let set = mood.and_then(|mood| registry.vocabulary().find(mood));
-        let joined = registry.join(&room, &visitor, set, Arc::clone(&writer)).unwrap();
+        let joined = registry.join(&room, &visitor, set, Arc::clone(&writer), Features::default()).unwrap();
         let snapshot = joined.snapshot;
         writer.open(snapshot.seq, &Frame::json(&"welcome"));
         let named = serde_json::to_value(registry.vocabulary().named(&snapshot.moods)).unwrap();

@@ -22,7 +22,7 @@ use crate::history::event::Actor;
 use crate::presence::JoinError;
 use crate::protocol::mood::MOOD_RULE;
 use crate::protocol::schema::text_like;
-use crate::protocol::{Mood, OWN_MOOD_FEATURE, VisitorId, Vocabulary};
+use crate::protocol::{Features, Mood, VisitorId, Vocabulary};
 use crate::rejections::Limit;
 use crate::session::feed_session;
 use crate::session::room::RoomSession;
@@ -36,8 +36,8 @@ pub struct JoinParams {
     visitor: Option<String>,
     #[param(schema_with = mood_name)]
     mood: Option<String>,
-    /// Messages that the client understands besides those of every client, separated by commas: `own-mood`. The hub
-    /// ignores unknown ones.
+    /// Messages that the client understands besides those of every client, separated by commas: `own-mood`,
+    /// `own-sit`. The hub ignores unknown ones.
     #[param(required = false)]
     features: Option<String>,
 }
@@ -65,10 +65,8 @@ impl JoinParams {
         self.mood.as_deref().map(find).transpose()
     }
 
-    /// Whether the client asks for this feature.
-    #[must_use]
-    pub fn has_feature(&self, name: &str) -> bool {
-        self.features.iter().flat_map(|list| list.split(',')).any(|feature| feature.trim() == name)
+    fn features(&self) -> Features {
+        self.features.as_deref().map(Features::parse).unwrap_or_default()
     }
 }
 
@@ -91,7 +89,7 @@ pub(crate) async fn room(
     };
     let end = claims.map(Claims::expires_with_leeway);
     let mood = params.mood(live.context.registry.vocabulary())?;
-    let own_mood = params.has_feature(OWN_MOOD_FEATURE);
+    let features = params.features();
     live.context.registry.check_join(&room, &visitor).inspect_err(|rejected| {
         live.context.rejections.count_limit(match rejected {
             JoinError::RoomsFull => Limit::Rooms,
@@ -106,7 +104,7 @@ pub(crate) async fn room(
         if let Some(end) = end {
             socket.set_expiry(end);
         }
-        RoomSession::join(context, socket, &actor, mood, own_mood)
+        RoomSession::join(context, socket, &actor, mood, features)
     }))
 }
 

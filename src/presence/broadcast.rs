@@ -13,6 +13,7 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::task::{self, JoinSet, yield_now};
 
+use crate::protocol::Features;
 use crate::protocol::frame::Frame;
 use crate::sync::lock;
 use crate::transport::writer::SocketWriter;
@@ -25,7 +26,14 @@ const CHUNK: usize = 256;
 pub(crate) struct Subscribers(Arc<Writers>);
 
 /// Held for one chunk at most; writes happen outside. Keys are stable.
-type Writers = Mutex<Slab<Arc<SocketWriter>>>;
+type Writers = Mutex<Slab<Subscriber>>;
+
+/// A socket, and the features that it asked for.
+#[derive(Debug)]
+struct Subscriber {
+    writer: Arc<SocketWriter>,
+    features: Features,
+}
 
 /// Identifies a subscription, to end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +51,8 @@ struct Broadcast {
 
 impl Subscribers {
     /// Adds a subscriber. Call it before its first state is read, so that it misses no newer one.
-    pub(crate) fn subscribe(&self, writer: Arc<SocketWriter>) -> SubscriberId {
-        SubscriberId(lock(&self.0).insert(writer))
+    pub(crate) fn subscribe(&self, writer: Arc<SocketWriter>, features: Features) -> SubscriberId {
+        SubscriberId(lock(&self.0).insert(Subscriber { writer, features }))
     }
 
     /// Removes a subscriber.
@@ -52,10 +60,15 @@ impl Subscribers {
         lock(&self.0).try_remove(id.0);
     }
 
-    /// The sockets of these subscribers.
-    pub(super) fn writers(&self, ids: &[SubscriberId]) -> Vec<Arc<SocketWriter>> {
-        let writers = lock(&self.0);
-        ids.iter().filter_map(|id| writers.get(id.0).cloned()).collect()
+    /// The sockets of these subscribers with such features.
+    pub(super) fn writers(
+        &self,
+        ids: &[SubscriberId],
+        has: impl Fn(Features) -> bool,
+    ) -> Vec<Arc<SocketWriter>> {
+        let subscribers = lock(&self.0);
+        let found = ids.iter().filter_map(|id| subscribers.get(id.0));
+        found.filter(|found| has(found.features)).map(|found| Arc::clone(&found.writer)).collect()
     }
 
     /// The number of subscribers.
@@ -110,7 +123,8 @@ impl Broadcast {
         let from = self.next.fetch_add(CHUNK, Ordering::Relaxed);
         let writers = lock(&self.writers);
         let keys = from..writers.capacity().min(from + CHUNK);
-        (!keys.is_empty()).then(|| keys.filter_map(|key| writers.get(key).cloned()).collect())
+        (!keys.is_empty())
+            .then(|| keys.filter_map(|key| Some(Arc::clone(&writers.get(key)?.writer))).collect())
     }
 
     fn has_more(&self) -> bool {
@@ -136,7 +150,7 @@ mod tests {
             let writer = Arc::new(SocketWriter::new(listener.accept().await.unwrap().0));
             writer.open(0, &Frame::json(&"welcome"));
             for _ in 0..LARGE / 64 {
-                subscribers.subscribe(Arc::clone(&writer));
+                subscribers.subscribe(Arc::clone(&writer), Features::default());
             }
         }
         (subscribers, peers)

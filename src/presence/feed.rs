@@ -13,6 +13,7 @@ use super::coverage::CoverageSource;
 use super::live_activity::{CachedActivity, LiveActivityCache};
 use super::registry::Registry;
 use crate::panics::Panics;
+use crate::protocol::Features;
 use crate::sync::lock;
 use crate::time::Clock;
 use crate::transport::writer::SocketWriter;
@@ -55,7 +56,7 @@ impl Feed {
 
     /// Sends the live activity to `writer` now, and from now on when it changes.
     pub(crate) async fn subscribe(self: &Arc<Self>, writer: &Arc<SocketWriter>) -> FeedSubscription {
-        let id = self.subscribers.subscribe(Arc::clone(writer));
+        let id = self.subscribers.subscribe(Arc::clone(writer), Features::default());
         let subscription = FeedSubscription { feed: Arc::clone(self), id };
         let newest = self.newest().await;
         writer.open(newest.seq, &newest.frame);

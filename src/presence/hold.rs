@@ -81,6 +81,13 @@ pub(crate) struct Sit {
     pub latest: Option<Time>,
 }
 
+impl Sit {
+    /// Its end by the wall clock, if that is not over.
+    pub(crate) fn until_if_running(self, now: Instant) -> Option<Time> {
+        (self.deadline > now).then_some(self.until)
+    }
+}
+
 /// A sit with its permit, which counts it against the limits of sits.
 #[derive(Debug)]
 pub(crate) struct PermittedSit {

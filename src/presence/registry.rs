@@ -24,7 +24,7 @@ use super::share::ClusterKey;
 use super::state::{OccupancyChange, RoomState, Snapshot};
 use super::table::{Table, TableCounts};
 use super::visitor::VisitorState;
-use crate::protocol::{Mood, RoomId, Time, VisitorId, Vocabulary};
+use crate::protocol::{Features, Mood, RoomId, Time, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::time::{Clock, millis};
 use crate::transport::writer::SocketWriter;
@@ -167,20 +167,21 @@ impl Registry {
     }
 
     /// Adds a session of `visitor` to `room`, which is created if it does not exist. `writer` gets every state that is
-    /// newer than the returned one.
+    /// newer than the returned one, and what else its `features` say.
     pub(crate) fn join(
         self: &Arc<Self>,
         room: &RoomId,
         visitor: &VisitorId,
         mood: Option<Mood>,
         writer: Arc<SocketWriter>,
+        features: Features,
     ) -> Result<Joined, JoinError> {
         let mut table = lock(&self.table);
         self.check_limits(&table, room, visitor)?;
         // Read under the lock, so that time does not go back.
         let now = self.clock.elapsed();
         let room = table.open_room(room, || self.new_room(room, now));
-        let subscriber = room.subscribe(writer);
+        let subscriber = room.subscribe(writer, features);
         let mut own = (None, None);
         let snapshot = table.update_room(&room, visitor, now, |state| {
             let change = state.join(visitor, mood);
@@ -194,8 +195,10 @@ impl Registry {
         drop(table);
         self.metrics.joins.increment(1);
         let (mood, sit) = own;
-        let sit = sit.filter(|sit| sit.deadline > Instant::now()).map(|sit| sit.until);
-        Ok(Joined { membership: self.membership(room, visitor, subscriber, false), snapshot, mood, sit })
+        let sit = sit.and_then(|sit| sit.until_if_running(Instant::now()));
+        let mut membership = self.membership(room, visitor, subscriber, false);
+        membership.features = features;
+        Ok(Joined { membership, snapshot, mood, sit })
     }
 
     /// Adds a bot's session to `room`. It is in no count. `writer` gets every state that is newer than the returned one.
@@ -207,7 +210,7 @@ impl Registry {
     ) -> Joined {
         let mut table = lock(&self.table);
         let room = table.open_room_for_bot(room, || self.new_room(room, self.clock.elapsed()));
-        let subscriber = room.subscribe(writer);
+        let subscriber = room.subscribe(writer, Features::default());
         drop(table);
         let snapshot = room.snapshot();
         Joined {
@@ -343,7 +346,8 @@ impl Registry {
         is_bot: bool,
     ) -> Membership {
         let (registry, visitor) = (Arc::clone(self), visitor.clone());
-        Membership { registry, room, visitor, subscriber, is_bot, follows_mood: false, has_ended: false }
+        let features = Features::default();
+        Membership { registry, room, visitor, subscriber, is_bot, features, has_ended: false }
     }
 
     /// Returns all samples until now, and starts the next ones.
@@ -440,7 +444,7 @@ pub(crate) struct Membership {
     visitor: VisitorId,
     subscriber: SubscriberId,
     is_bot: bool,
-    follows_mood: bool,
+    features: Features,
     has_ended: bool,
 }
 
@@ -484,18 +488,17 @@ impl Membership {
         }
     }
 
-    /// Whether this session's socket gets the visitor's own mood.
-    pub(crate) fn follows_mood(&self) -> bool {
-        self.follows_mood
+    /// What this session's socket gets besides the messages of every socket. A bot gets nothing more.
+    pub(crate) fn features(&self) -> Features {
+        self.features
     }
 
-    /// Sends the visitor's own mood to this session's socket whenever it is set, from the welcome on, which had this
-    /// mood.
-    pub(crate) fn follow_mood(&mut self, known: Option<Mood>) {
-        if !self.is_bot {
-            self.follows_mood = true;
+    /// Sends the visitor's own mood and sit to this session's socket whenever they are set, as far as its features say,
+    /// from the welcome on, which had this mood and sit.
+    pub(crate) fn follow(&self, mood: Option<Mood>, sit: Option<Time>) {
+        if !self.features.is_empty() {
             let now = self.registry.clock.elapsed();
-            self.room.follow_mood(now, &self.visitor, self.subscriber, known);
+            self.room.follow(now, &self.visitor, self.subscriber, (mood, sit));
         }
     }
 
@@ -554,8 +557,8 @@ impl Membership {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        if self.follows_mood {
-            self.room.unfollow_mood(&self.visitor, self.subscriber);
+        if !self.features.is_empty() {
+            self.room.unfollow(&self.visitor, self.subscriber);
         }
         self.room.unsubscribe(self.subscriber);
         if self.is_bot {
@@ -596,7 +599,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (room, ann) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from("ann").unwrap());
-        let joined = registry.join(&room, &ann, None, Arc::new(SocketWriter::new(stream))).unwrap();
+        let joined = registry
+            .join(&room, &ann, None, Arc::new(SocketWriter::new(stream)), Features::default())
+            .unwrap();
         let ann = joined.membership;
         let sit = |length, expected: bool| {
             let admit = |current: Option<&SitPermit>| {

@@ -16,20 +16,20 @@ use super::broadcast::{SubscriberId, Subscribers};
 use super::hold::{HoldReason, Sit};
 use super::metrics::PresenceMetrics;
 use super::share::{Entry, PersonKey, Slot, room_hash};
-use super::state::{RoomState, Snapshot};
+use super::state::{OwnChange, RoomState, Snapshot};
 use super::union::RoomUnion;
 use super::visitor::VisitorState;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
-use crate::protocol::{Mood, RoomId, VisitorId, Vocabulary};
+use crate::protocol::{Features, Mood, RoomId, Time, VisitorId, Vocabulary};
 use crate::sync::lock;
 use crate::transport::writer::SocketWriter;
 
 /// A room without a change for this long is quiet.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Messages with an own mood between two yields.
-const OWN_MOODS_CHUNK: usize = 128;
+/// Messages with a visitor's own mood or sit between two yields.
+const OWN_CHANGES_CHUNK: usize = 128;
 
 /// A room that has visitors or bots.
 #[derive(Debug)]
@@ -150,8 +150,8 @@ impl Room {
 
     /// Sends every state to `writer` from now on. Call it before the session joins: the writer waits for the welcome
     /// before it sends a state.
-    pub(crate) fn subscribe(&self, writer: Arc<SocketWriter>) -> SubscriberId {
-        self.subscribers.subscribe(writer)
+    pub(crate) fn subscribe(&self, writer: Arc<SocketWriter>, features: Features) -> SubscriberId {
+        self.subscribers.subscribe(writer, features)
     }
 
     /// Ends a subscription.
@@ -159,20 +159,21 @@ impl Room {
         self.subscribers.unsubscribe(id);
     }
 
-    /// Sends the visitor's own mood to the subscriber whenever it is set. The subscriber knows the mood `known` already.
-    pub(crate) fn follow_mood(
+    /// Sends the visitor's own mood and sit to the subscriber whenever they are set, if its features have them. The
+    /// subscriber knows this mood and sit already.
+    pub(crate) fn follow(
         self: &Arc<Self>,
         now: Duration,
         visitor: &VisitorId,
         subscriber: SubscriberId,
-        known: Option<Mood>,
+        known: (Option<Mood>, Option<Time>),
     ) {
-        self.update(now, |state| state.follow_mood(visitor, subscriber, known));
+        self.update(now, |state| state.follow(visitor, subscriber, known, Instant::now()));
     }
 
     /// Ends that, before the subscription ends: another subscriber may get the same id afterwards.
-    pub(crate) fn unfollow_mood(&self, visitor: &VisitorId, subscriber: SubscriberId) {
-        lock(&self.inner).state.unfollow_mood(visitor, subscriber);
+    pub(crate) fn unfollow(&self, visitor: &VisitorId, subscriber: SubscriberId) {
+        lock(&self.inner).state.unfollow(visitor, subscriber);
     }
 
     /// Whether any socket is subscribed. In a room without visitors these are sockets of bots.
@@ -282,8 +283,8 @@ impl Room {
             while let Some(moment) = self.wait_until() {
                 sleep_until(moment).await;
             }
-            let (newest, own_moods) = self.begin_publish();
-            self.send_own_moods(own_moods).await;
+            let (newest, own_changes) = self.begin_publish();
+            self.send_own_changes(own_changes).await;
             let Some(newest) = newest else { continue };
             let frame = Frame::json(&ServerMessage::Presence {
                 seq: newest.seq,
@@ -296,16 +297,20 @@ impl Room {
         }
     }
 
-    /// Sends visitors' own moods to the sockets that follow them.
-    async fn send_own_moods(&self, own_moods: Vec<OwnMoodWriters>) {
+    /// Sends what was set of visitors to the sockets that follow them.
+    async fn send_own_changes(&self, own_changes: Vec<OwnChangeWriters>) {
         let mut sent = 0_usize;
-        for (mood, writers) in own_moods {
-            let mood = mood.and_then(|mood| self.vocabulary.name(mood));
-            let frame = Frame::json(&ServerMessage::OwnMood { mood });
+        for (change, writers) in own_changes {
+            let frame = Frame::json(&match change {
+                OwnChange::Mood(mood) => {
+                    ServerMessage::OwnMood { mood: mood.and_then(|mood| self.vocabulary.name(mood)) }
+                }
+                OwnChange::Sit(until) => ServerMessage::OwnSit { until },
+            });
             for writer in writers {
                 writer.send(&frame);
                 sent += 1;
-                if sent.is_multiple_of(OWN_MOODS_CHUNK) {
+                if sent.is_multiple_of(OWN_CHANGES_CHUNK) {
                     yield_now().await;
                 }
             }
@@ -329,28 +334,34 @@ impl Room {
         (moment > now).then_some(moment)
     }
 
-    /// Takes the newest state for publishing, if it is not published, and the own moods that were set. Sets the next
+    /// Takes the newest state for publishing, if it is not published, and what was set of visitors. Sets the next
     /// window.
-    fn begin_publish(&self) -> (Option<Snapshot>, Vec<OwnMoodWriters>) {
+    fn begin_publish(&self) -> (Option<Snapshot>, Vec<OwnChangeWriters>) {
         let subscribers = self.subscribers.len();
         let mut inner = lock(&self.inner);
         let is_newer = inner.state.seq() > inner.published;
         inner.published = inner.state.seq();
         inner.window = PublishWindow::after(Instant::now(), subscribers);
         // Under the lock, so that no id belongs to another subscriber yet.
-        let own_moods = inner.state.take_own_moods().into_iter();
-        let own_moods = own_moods.map(|(mood, followers)| (mood, self.subscribers.writers(&followers)));
-        (is_newer.then(|| inner.state.snapshot()), own_moods.collect())
+        let own_changes = inner.state.take_own_changes().into_iter().map(|(change, followers)| {
+            let has = |features: Features| match change {
+                OwnChange::Mood(_) => features.own_mood,
+                OwnChange::Sit(_) => features.own_sit,
+            };
+            (change, self.subscribers.writers(&followers, has))
+        });
+        let own_changes = own_changes.collect();
+        (is_newer.then(|| inner.state.snapshot()), own_changes)
     }
 }
 
-/// A visitor's mood, and the sockets that get it.
-type OwnMoodWriters = (Option<Mood>, Vec<Arc<SocketWriter>>);
+/// What was set of a visitor, and the sockets that get it.
+type OwnChangeWriters = (OwnChange, Vec<Arc<SocketWriter>>);
 
 impl Inner {
-    /// Whether there is a newer state than the published one, or an own mood that was set.
+    /// Whether there is a newer state than the published one, or something of a visitor was set.
     fn has_changes(&self) -> bool {
-        self.state.seq() > self.published || self.state.has_own_moods()
+        self.state.seq() > self.published || self.state.has_own_changes()
     }
 
     fn advance(&mut self, now: Duration) {

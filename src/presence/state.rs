@@ -13,7 +13,7 @@ use super::broadcast::SubscriberId;
 use super::hold::{Deadline, Hold, PermittedSit, Sit, SitCounts, SitOutcome};
 use super::union::RoomUnion;
 use super::visitor::VisitorState;
-use crate::protocol::{Mood, MoodCounts, VisitorId};
+use crate::protocol::{Mood, MoodCounts, Time, VisitorId};
 use crate::time::millis;
 use crate::transport::SitPermit;
 
@@ -29,6 +29,8 @@ pub(crate) struct RoomState {
     sits: SitCounts,
     /// Visitors with followers whose mood was set, and whose followers do not know it yet.
     moods_set: HashSet<VisitorId>,
+    /// The same for their sits.
+    sits_set: HashSet<VisitorId>,
     seq: u64,
     /// The time of the next update, in milliseconds of the monotonic clock.
     now_ms: u64,
@@ -36,8 +38,14 @@ pub(crate) struct RoomState {
     pub(super) union: Option<Box<RoomUnion>>,
 }
 
-/// A visitor's mood, and the sockets that get it.
-pub(crate) type OwnMood = (Option<Mood>, Vec<SubscriberId>);
+/// What was set of a visitor on one of their sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnChange {
+    /// The mood.
+    Mood(Option<Mood>),
+    /// The end of the sit.
+    Sit(Option<Time>),
+}
 
 /// What an update did to the set of visitors in the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,7 @@ impl RoomState {
             sitting: 0,
             sits: SitCounts::default(),
             moods_set: HashSet::new(),
+            sits_set: HashSet::new(),
             seq: 0,
             now_ms: 0,
             union: None,
@@ -195,33 +204,55 @@ impl RoomState {
         }
     }
 
-    /// From now on the socket gets the visitor's own mood whenever it is set. It knows this mood already.
-    pub(crate) fn follow_mood(&mut self, id: &VisitorId, socket: SubscriberId, known: Option<Mood>) {
+    /// From now on the socket follows the visitor: it gets the mood and the sit whenever they are set. It knows this
+    /// mood, and this sit that goes on at `now`.
+    pub(crate) fn follow(
+        &mut self,
+        id: &VisitorId,
+        socket: SubscriberId,
+        known: (Option<Mood>, Option<Time>),
+        now: Instant,
+    ) {
         if let Some(visitor) = self.visitors.get_mut(id) {
             visitor.follow(socket);
-            if visitor.mood != known {
+            if visitor.mood != known.0 {
                 self.moods_set.insert(id.clone());
+            }
+            if visitor.sit().and_then(|sit| sit.until_if_running(now)) != known.1 {
+                self.sits_set.insert(id.clone());
             }
         }
     }
 
-    /// The socket does not get the visitor's own mood any more.
-    pub(crate) fn unfollow_mood(&mut self, id: &VisitorId, socket: SubscriberId) {
+    /// The socket does not follow the visitor any more.
+    pub(crate) fn unfollow(&mut self, id: &VisitorId, socket: SubscriberId) {
         if let Some(visitor) = self.visitors.get_mut(id) {
             visitor.unfollow(socket);
         }
     }
 
-    /// Whether followers of a mood do not know yet that it was set.
-    pub(crate) fn has_own_moods(&self) -> bool {
-        !self.moods_set.is_empty()
+    /// Whether followers do not know yet what was set.
+    pub(crate) fn has_own_changes(&self) -> bool {
+        !self.moods_set.is_empty() || !self.sits_set.is_empty()
     }
 
-    /// Takes the moods that were set, with the sockets that follow them.
-    pub(crate) fn take_own_moods(&mut self) -> Vec<OwnMood> {
-        let set = std::mem::take(&mut self.moods_set);
-        let found = set.iter().filter_map(|id| self.visitors.get(id));
-        found.map(|visitor| (visitor.mood, visitor.followers().to_vec())).collect()
+    /// Takes what was set, with the sockets that follow the visitor.
+    pub(crate) fn take_own_changes(&mut self) -> Vec<(OwnChange, Vec<SubscriberId>)> {
+        let of = |set: &mut HashSet<VisitorId>, change: fn(&VisitorState) -> OwnChange| {
+            let set = std::mem::take(set).into_iter();
+            let found = set.filter_map(|id| self.visitors.get(&id));
+            found.map(|visitor| (change(visitor), visitor.followers().to_vec())).collect::<Vec<_>>()
+        };
+        let mut changes = of(&mut self.moods_set, |visitor| OwnChange::Mood(visitor.mood));
+        changes.extend(of(&mut self.sits_set, |visitor| OwnChange::Sit(visitor.sit().map(|sit| sit.until))));
+        changes
+    }
+
+    /// Notes that the visitor's sit was set or ended.
+    fn note_sit(&mut self, id: &VisitorId) {
+        if self.visitors.get(id).is_some_and(|visitor| !visitor.followers().is_empty()) {
+            self.sits_set.insert(id.clone());
+        }
     }
 
     /// The permit of this visitor's sit.
@@ -242,6 +273,7 @@ impl RoomState {
             visitor.set_sit(sit);
         });
         self.sits.begun += u64::from(begins);
+        self.note_sit(id);
         change
     }
 
@@ -290,6 +322,9 @@ impl RoomState {
 
     /// Ends the visitor's hold and sit before their deadlines.
     pub(crate) fn release(&mut self, id: &VisitorId, now: Instant) -> OccupancyChange {
+        if self.sit_of(id).is_some() {
+            self.note_sit(id);
+        }
         self.update(id, now, VisitorState::release)
     }
 
@@ -367,7 +402,7 @@ mod tests {
     use super::super::registry::Registry;
     use super::*;
     use crate::panics::Panics;
-    use crate::protocol::{RoomId, Time, Vocabulary};
+    use crate::protocol::{RoomId, Vocabulary};
     use crate::time::Clock;
 
     /// A naive room: a list of sessions and holds, recounted from scratch each time.

@@ -470,7 +470,7 @@ mod tests {
     use super::super::metrics::PresenceMetrics;
     use super::*;
     use crate::panics::Panics;
-    use crate::protocol::Vocabulary;
+    use crate::protocol::{Features, Vocabulary};
     use crate::transport::writer::SocketWriter;
 
     const NOW: Duration = Duration::from_secs(1);
@@ -507,7 +507,7 @@ mod tests {
         let mut table = Table::new(NOW, 0, 10);
         let ann = VisitorId::random();
         let lobby = table.open_room_for_bot(&id("lobby"), || room("lobby"));
-        let subscriber = lobby.subscribe(writer().await);
+        let subscriber = lobby.subscribe(writer().await, Features::default());
         assert_eq!((table.rooms.len(), table.bot_rooms.len(), table.bot_sessions), (0, 1, 1));
         assert!(Arc::ptr_eq(&join(&mut table, "lobby", &ann), &lobby));
         assert_eq!((table.rooms.len(), table.bot_rooms.len()), (1, 0));
@@ -523,11 +523,13 @@ mod tests {
         let mut table = Table::new(NOW, 0, 10);
         let ann = VisitorId::random();
         let old = join(&mut table, "lobby", &ann);
-        let subscriber = table.open_room_for_bot(&id("lobby"), || room("lobby")).subscribe(writer().await);
+        let subscriber = table
+            .open_room_for_bot(&id("lobby"), || room("lobby"))
+            .subscribe(writer().await, Features::default());
         old.unsubscribe(subscriber); // before `remove_bot`, the visitor leaves, and another bot opens a new room
         leave(&mut table, &old, &ann);
         let new = table.open_room_for_bot(&id("lobby"), || room("lobby"));
-        new.subscribe(writer().await);
+        new.subscribe(writer().await, Features::default());
         table.remove_bot(&old);
         assert!(Arc::ptr_eq(&table.bot_rooms[&id("lobby")], &new));
     }

@@ -33,7 +33,7 @@ struct Lasting {
     sit_holds: bool,
 }
 
-/// The sockets that get the visitor's own mood. Most visitors have one at most.
+/// The sockets that get what is set of the visitor. Most visitors have one at most.
 #[derive(Debug, Default)]
 enum Followers {
     #[default]
@@ -161,7 +161,7 @@ impl VisitorState {
         self.lasting = Some(lasting).filter(|lasting| lasting.hold.is_some() || lasting.sit.is_some());
     }
 
-    /// Adds a socket that gets the visitor's own mood.
+    /// Adds a socket that gets what is set of the visitor.
     pub(super) fn follow(&mut self, socket: SubscriberId) {
         self.followers = match std::mem::take(&mut self.followers) {
             Followers::None => Followers::One(socket),
@@ -173,7 +173,7 @@ impl VisitorState {
         };
     }
 
-    /// Removes a socket that gets the visitor's own mood.
+    /// Removes such a socket.
     pub(super) fn unfollow(&mut self, socket: SubscriberId) {
         match &mut self.followers {
             Followers::One(only) if *only == socket => self.followers = Followers::None,
@@ -182,7 +182,7 @@ impl VisitorState {
         }
     }
 
-    /// The sockets that get the visitor's own mood.
+    /// The sockets that get what is set of the visitor.
     pub(super) fn followers(&self) -> &[SubscriberId] {
         match &self.followers {
             Followers::None => &[],

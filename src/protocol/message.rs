@@ -274,6 +274,11 @@ pub enum ServerMessage<'a> {
         /// The end of the visitor's sit in this room; null if there is none.
         until: Option<Time>,
     },
+    /// The visitor's sit in this room was set or ended on one of their sockets. Only with the feature `own-sit`.
+    OwnSit {
+        /// The end of the sit; null if there is none.
+        until: Option<Time>,
+    },
     /// The visitor's mood in this room was set on one of their sockets. Only with the feature `own-mood`.
     OwnMood {
         /// The mood; null if it was cleared.

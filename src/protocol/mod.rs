@@ -1,9 +1,10 @@
-//! The protocol: names, moods, messages, codes, encoded frames, and their schemas.
+//! The protocol: names, moods, messages, features, codes, encoded frames, and their schemas.
 //!
 //! Each type checks its rule once, when a value is parsed, so that no other module gets an invalid value. This module
 //! imports no other module of the crate. Its specification is `docs/protocol.md`.
 
 pub(crate) mod code;
+pub(crate) mod features;
 pub(crate) mod frame;
 pub(crate) mod ids;
 pub(crate) mod message;
@@ -13,6 +14,7 @@ pub(crate) mod schema;
 pub(crate) mod value;
 
 pub(crate) use code::{CloseCode, ErrorCode};
+pub(crate) use features::Features;
 pub(crate) use ids::{RoomId, SessionId, VisitorId};
 pub(crate) use message::{ClientMessage, MessageError, PageView, Ref, Watch, WatchState};
 pub(crate) use mood::{Mood, MoodCounts, Vocabulary};
@@ -32,9 +34,6 @@ pub(crate) const VISITOR_SUBPROTOCOL: &str = "visitor.";
 
 /// How long a client waits for any message of the hub before it sends a `ping`, in milliseconds. It is in `welcome`.
 pub(crate) const PING_AFTER_MS: u64 = 60_000;
-
-/// The feature of a socket that gets every change of the visitor's own mood.
-pub(crate) const OWN_MOOD_FEATURE: &str = "own-mood";
 
 /// The most bytes of a message from a client.
 pub(crate) const MESSAGE_LIMIT: usize = 4096;

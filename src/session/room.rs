@@ -23,7 +23,8 @@ use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::parse::ParseError;
 use crate::protocol::{
-    ClientMessage, CloseCode, ErrorCode, MessageError, Mood, PING_AFTER_MS, PROTOCOL_VERSION, SessionId, Time,
+    ClientMessage, CloseCode, ErrorCode, Features, MessageError, Mood, PING_AFTER_MS, PROTOCOL_VERSION,
+    SessionId, Time,
 };
 use crate::transport::socket::{Incoming, Socket, SocketEnd};
 
@@ -62,23 +63,22 @@ impl Future for RoomSession {
 }
 
 impl RoomSession {
-    /// Joins the room, or subscribes to it as a bot, and sends the welcome. With `own_mood`, the socket gets the
-    /// visitor's own mood whenever it is set. Closes the socket with 1013 where a limit of
-    /// rooms was reached since the request was checked.
+    /// Joins the room, or subscribes to it as a bot, and sends the welcome. Closes the socket with
+    /// 1013 where a limit of rooms was reached since the request was checked.
     pub(crate) fn join(
         context: Arc<SessionContext>,
         socket: Socket,
         actor: &Actor,
         mood: Option<Mood>,
-        own_mood: bool,
+        features: Features,
     ) -> Self {
         let (id, writer) = (SessionId::new(), socket.writer());
         let joined = if actor.is_bot {
             Ok(context.registry.join_as_bot(&actor.room, &actor.visitor, Arc::clone(writer)))
         } else {
-            context.registry.join(&actor.room, &actor.visitor, mood, Arc::clone(writer))
+            context.registry.join(&actor.room, &actor.visitor, mood, Arc::clone(writer), features)
         };
-        let membership = joined.map(|Joined { mut membership, snapshot: counts, mood, sit }| {
+        let membership = joined.map(|Joined { membership, snapshot: counts, mood, sit }| {
             let vocabulary = context.registry.vocabulary();
             let welcome = ServerMessage::Welcome {
                 protocol: PROTOCOL_VERSION,
@@ -92,12 +92,10 @@ impl RoomSession {
                 server_time: context.clock.wall(),
                 ping_after_ms: PING_AFTER_MS,
                 sit,
-                mood: own_mood.then(|| mood.and_then(|mood| vocabulary.name(mood))),
+                mood: features.own_mood.then(|| mood.and_then(|mood| vocabulary.name(mood))),
             };
             writer.open(counts.seq, &Frame::json(&welcome));
-            if own_mood {
-                membership.follow_mood(mood);
-            }
+            membership.follow(mood, sit);
             membership
         });
         let membership = membership.inspect_err(|_| writer.close(CloseCode::Overloaded)).ok();
@@ -171,7 +169,7 @@ impl RoomSession {
                 let mood = name.as_deref().map(find).transpose()?;
                 // The room coalesces moods of all the visitor's sockets; this one must know that its own was set. The
                 // room's message comes after this one and has the newest.
-                if membership.follows_mood() {
+                if membership.features().own_mood {
                     self.send(&ServerMessage::OwnMood { mood: name.as_deref() });
                 }
                 membership.set_mood(mood);
@@ -350,7 +348,7 @@ mod tests {
         let (room, visitor) = (RoomId::try_from("lobby").unwrap(), VisitorId::try_from(name).unwrap());
         let actor = Actor { room, visitor, is_bot: false };
         let socket = Socket::new(stream.into(), permit);
-        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &actor, None, false));
+        tokio::spawn(RoomSession::join(Arc::clone(context), socket, &actor, None, Features::default()));
         let mut peer = WebSocketStream::from_raw_socket(peer, Role::Client, None).await;
         assert!(peer.next().await.unwrap().unwrap().to_text().unwrap().contains("welcome"));
         peer

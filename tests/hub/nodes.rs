@@ -120,6 +120,20 @@ async fn own_mood_that_is_set_on_another_node_reaches_the_sockets_that_follow_it
 }
 
 #[tokio::test]
+async fn own_sit_that_is_set_on_another_node_reaches_the_sockets_that_follow_it() {
+    let network = network();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let mut laptop = Client::join(&a.address, "lobby", "visitor=ann&features=own-sit").await;
+    expect_present(&b, "lobby", 1).await;
+    let mut phone = b.join("lobby", "ann").await;
+    for for_ms in [600_000, 0] {
+        phone.send_json(json!({ "type": "sit", "forMs": for_ms })).await;
+        let until = phone.expect("sit").await["until"].clone();
+        assert_eq!(laptop.expect("own-sit").await["until"], until);
+    }
+}
+
+#[tokio::test]
 async fn visitor_who_is_lost_on_one_node_and_back_on_another_is_no_change() {
     let network = network();
     let (a, b) = (node(&network, "a").await, node(&network, "b").await);

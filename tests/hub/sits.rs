@@ -336,6 +336,48 @@ async fn own_mood_reaches_the_visitors_sockets_that_asked_for_it() {
 }
 
 #[tokio::test]
+async fn own_sit_reaches_the_visitors_sockets_that_asked_for_it() {
+    let hub = Hub::start().await;
+    let with = |visitor, features| format!("visitor={visitor}&features={features}");
+    let mut phone = Client::join(&hub.address, "lobby", &with("ann", "own-sit,own-mood")).await;
+    let mut laptop = Client::join(&hub.address, "lobby", &with("ann", "own-sit")).await;
+    let mut old = Client::join(&hub.address, "lobby", &with("ann", "own-mood")).await;
+    let mut bob = Client::join(&hub.address, "lobby", &with("bob", "own-sit")).await;
+    let mut garden = Client::join(&hub.address, "garden", &with("ann", "own-sit")).await;
+    for for_ms in [HOUR_MS, HOUR_MS / 2, 0] {
+        let until = sit(&mut phone, for_ms).await;
+        for client in [&mut phone, &mut laptop] {
+            assert_eq!(client.expect("own-sit").await["until"], until);
+        }
+    }
+    sit(&mut laptop, HOUR_MS).await;
+    phone.expect("own-sit").await;
+    laptop.expect("own-sit").await;
+    // Without its socket the phone is held, and the laptop's end of the sit reaches the next one.
+    phone.disconnect();
+    hub.expect_debug("sessions", 4).await;
+    let mut phone = Client::join(&hub.address, "lobby", &with("ann", "own-sit")).await;
+    assert!(phone.welcome["sit"].is_u64());
+    assert_eq!(sit(&mut laptop, 0).await, Value::Null);
+    assert_eq!(phone.expect("own-sit").await["until"], Value::Null);
+    for client in [&mut old, &mut bob, &mut garden] {
+        client.round_trip().await;
+        assert!(!client.has_received("own-sit"));
+    }
+    assert!(!laptop.has_received("own-mood"));
+}
+
+#[tokio::test]
+async fn erasure_is_an_own_sit_without_an_end() {
+    let hub = Hub::start().await;
+    let mut ann = Client::join(&hub.address, "lobby", "visitor=ann&features=own-sit").await;
+    sit(&mut ann, HOUR_MS).await;
+    assert!(ann.expect("own-sit").await["until"].is_u64());
+    hub.delete("/visitors/ann/data").admin().send().await.expect(200);
+    assert_eq!(ann.expect("own-sit").await["until"], Value::Null);
+}
+
+#[tokio::test]
 async fn lost_visitor_who_sits_is_held_in_responses() {
     let hub = Hub::start().await;
     let mut ann = hub.join("lobby", "ann").await;

@@ -126,7 +126,8 @@ fn join_flood_over_three_nodes_is_counted_exactly() {
             drop(simulation.listener.accept().await.unwrap());
             let visitor = VisitorId::try_from(format!("v{}", number % 2_000)).unwrap();
             let writer = Arc::new(SocketWriter::new(stream));
-            memberships.push(registry.join(&lobby, &visitor, None, writer).unwrap().membership);
+            memberships
+                .push(registry.join(&lobby, &visitor, None, writer, Features::default()).unwrap().membership);
             if number % 500 == 499 {
                 simulation.pass(100).await;
             }

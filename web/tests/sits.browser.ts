@@ -4,6 +4,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Stats, statsPath } from "../app/src/dashboard/stats";
 import { UNREACHABLE, User, launch } from "./support/user";
+import { EmbeddingSite } from "./support/embedding-site";
 import { eventually } from "./support/eventually";
 import { Hub } from "./support/hub";
 import { Phone } from "./support/phone";
@@ -155,6 +156,7 @@ test("killed and restarted hub: sits and moods go on, also those of a locked pho
   await hub.kill();
   await annPage.expectState("Connection lost.");
   await annPage.expectSitting();
+  await annPage.expectSitNote("Not connected, but your place is held");
   await hub.start();
   await Promise.all([annPage.expectState("You are here."), annPage.expectPresent(2), annPage.expectSitting()]);
   await Promise.all([annPage.expectMood("calm", 1), annPage.expectMood("peace", 1)]);
@@ -182,6 +184,78 @@ test("reloaded page goes on with its sit", async () => {
   await annPage.expectSitting();
 });
 
+test("forgotten tab knows of the sit of another device, and does not end it when it leaves", async () => {
+  await start({});
+  const site = await EmbeddingSite.start(hub.url);
+  try {
+    // Here the phone is the device that can hide a tab.
+    const annPage = await RoomPage.open(ann, proxy.url);
+    const visitor = await annPage.page.evaluate(() => localStorage.getItem("breathing-room:visitor")!);
+    const tab = await phone.user.open(`${site.url}/plain`);
+    await tab.evaluate(
+      ([hub, visitor]) => {
+        const options = { hub: hub!, room: "lobby", visitor: visitor!, idleAfter: 500 };
+        Object.assign(window, { room: BreathingRoom.joinRoom(options) });
+      },
+      [hub.url, visitor],
+    );
+    await tab.waitForFunction(() => (window as unknown as { room: { state: string } }).room.state === "open");
+    await annPage.sit(20);
+    await tab.waitForFunction(() => (window as unknown as { room: { currentSit: unknown } }).room.currentSit);
+    proxy.cut();
+    await phone.hide(tab);
+    await expectRoom({ present: 1, held: 1 });
+    await phone.show(tab);
+    await expectRoom({ present: 1, held: 0 });
+  } finally {
+    site.close();
+  }
+});
+
+test("sit is shown in the visitor's other tab, and may be ended there", async () => {
+  await start({});
+  const [one, two] = [await RoomPage.open(ann, hub.url), await RoomPage.open(ann, hub.url)];
+  await one.sit(20);
+  await two.expectSitting();
+  await two.expectSitNote("Your place is held");
+  await two.page.getByRole("button", { name: "End the sit" }).click();
+  await Promise.all([one.expectNotSitting(), two.expectNotSitting()]);
+});
+
+test("sit that begins without a connection is held only when the hub has confirmed it", async () => {
+  await start({});
+  const annPage = await RoomPage.open(ann, proxy.url);
+  proxy.cut();
+  await annPage.expectState("Connection lost.");
+  await annPage.sit(20);
+  await annPage.expectSitNote("Not connected: your place is not held yet.");
+  proxy.restore();
+  await annPage.expectSitNote("Your place is held");
+  proxy.cut();
+  await annPage.expectSitNote("Not connected, but your place is held until the sit ends.");
+});
+
+test("end of a sit that passed while the page was frozen is shown once, and the bell does not ring twice", async () => {
+  await start({ SIT_LIMIT: "4s" });
+  const phonePage = await RoomPage.open(phone.user, proxy.url);
+  const { page } = phonePage;
+  await page.evaluate(countBells);
+  await page.getByLabel("a bell at the end").check();
+  await phonePage.sit(5);
+  await phonePage.expectSitNote("Your place is held");
+  await lockAndCut(page);
+  await expectRoom({ present: 0, held: 0 });
+  await restoreAndUnlock(page);
+  await phonePage.expectNotSitting();
+  await phonePage.expectState("You are here.");
+  await phone.hide(page);
+  await phone.show(page);
+  await phonePage.expectState("You are here.");
+  const { ends, bells } = await page.evaluate(() => (window as unknown as { heard(): { ends: number; bells: number } }).heard());
+  expect(ends).toBe(1);
+  expect(bells).toBeLessThanOrEqual(1);
+});
+
 test("screen is kept awake while sitting, again after an unlock, and no longer after the end", async () => {
   await start({});
   const { page } = await RoomPage.open(phone.user, hub.url);
@@ -195,6 +269,28 @@ test("screen is kept awake while sitting, again after an unlock, and no longer a
   await page.getByRole("button", { name: "End the sit" }).click();
   await note.filter({ hasText: /^If your phone locks/ }).waitFor();
 });
+
+/** Runs in the page. Counts how often the page shows the end of a sit, and the bells that ring or will. */
+function countBells(): void {
+  let ends = 0;
+  const bells = new Set<AudioNode>();
+  const running = document.querySelector<HTMLElement>("#sit-running")!;
+  let wasHidden = true;
+  new MutationObserver(() => {
+    if (running.hidden && !wasHidden) ends++;
+    wasHidden = running.hidden;
+  }).observe(running, { attributeFilter: ["hidden"] });
+  const { connect, disconnect } = AudioNode.prototype;
+  AudioNode.prototype.connect = function (this: AudioNode, ...args: unknown[]) {
+    if (args[0] instanceof AudioDestinationNode) bells.add(this);
+    return Reflect.apply(connect, this, args);
+  } as typeof connect;
+  AudioNode.prototype.disconnect = function (this: AudioNode) {
+    bells.delete(this);
+    Reflect.apply(disconnect, this, []);
+  };
+  Object.assign(window, { heard: () => ({ ends, bells: bells.size }) });
+}
 
 /** Runs in the page. Measures the loudness of what the page plays. */
 function recordSound(): void {

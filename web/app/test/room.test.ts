@@ -108,11 +108,40 @@ describe("texts", () => {
     expect(text({ state: "closed", refusal: "unauthorized", hasToken: true })).toContain("does not accept your link");
     expect(text({ state: "closed", refusal: "token-expired" })).toContain("has ended");
     expect(text({ state: "closed", refusal: "forbidden-origin" })).toContain("ALLOWED_ORIGINS");
-    expect(text({ refusal: "too-many", wasOpen: false })).toContain("your network");
     expect(text({ refusal: "full", state: "connecting", wasOpen: false })).toContain("The hub is full");
     expect(text({ refusal: "full", state: "open" })).toBe("You are here.");
-    expect(refusalText("bad-field", false)).toBeUndefined();
   });
+
+  test.each([
+    ["unauthorized", "personal link"],
+    ["token-expired", "Ask your host"],
+    ["kicked", "removed you"],
+    ["banned", "removed you"],
+    ["forbidden-origin", "ALLOWED_ORIGINS"],
+    ["bad-room", "no such room"],
+    ["rate-limit", "Reload"],
+    ["too-many-rooms", "too many rooms"],
+    ["too-many", "people are here from your network"],
+    ["too-fast", "attempts from your network"],
+    ["full", "The hub is full"],
+    ["restarting", "The hub restarts"],
+    ["overloaded", "The hub is busy"],
+    ["internal", "The hub made a mistake"],
+    ["bad-host", "proxy"],
+    ["bad-parameter", "proxy"],
+    ["bad-upgrade", "proxy"],
+    ["bad-visitor", "proxy"],
+    ["upgrade-required", "proxy"],
+  ])("explain the refusal %s", (refusal, words) => {
+    expect(text({ refusal, wasOpen: false })).toContain(words);
+    expect(text({ refusal, state: "closed" })).toContain(words);
+    expect(text({ refusal, state: "open" })).toBe("You are here.");
+  });
+
+  test.each(["bad-json", "unknown-type", "bad-field", "unknown-mood", "sit-refused", "outbox-full", "too-large", "connect"])(
+    "explain no refusal of the room by %s",
+    (code) => expect(refusalText(code, false)).toBeUndefined(),
+  );
 
   test("show the remaining time of a sit in minutes, and what a locked phone does", () => {
     expect([600_000, 540_001, 60_000, 1].map(remainingText)).toEqual([
@@ -122,19 +151,23 @@ describe("texts", () => {
       "Sitting, the last minute",
     ]);
     const lock = (changes: Partial<Sitting>) =>
-      lockText({ state: "open", sitting: true, awake: false, bell: false, ...changes });
+      lockText({ state: "open", sitting: true, confirmed: true, awake: false, bell: false, ...changes });
     expect(lock({ sitting: false, bell: true })).toContain("you stay in the room until the sit ends");
     expect(lock({ awake: true, bell: true })).toMatch(/^The screen stays on.*bell may be silent\.$/);
     expect(lock({})).not.toMatch(/screen stays|bell/);
     expect(lock({ state: "checking" })).toBe(lock({}));
   });
 
-  test("promise no place in the room during a sit without a connection", () => {
-    const lock = (state: Sitting["state"], sitting = true) => lockText({ state, sitting, awake: false, bell: true });
-    for (const state of ["connecting", "waiting", "closed"] as const) {
-      expect(lock(state)).toBe("Not connected: the hub may not know of your sit yet.");
+  test("promise a place during a sit only when the hub has confirmed it, connected or not", () => {
+    const lock = (state: Sitting["state"], confirmed: boolean, sitting = true) =>
+      lockText({ state, sitting, confirmed, awake: false, bell: true });
+    for (const state of ["connecting", "open", "checking", "waiting", "closed"] as const) {
+      expect(lock(state, false)).toContain("not held yet");
+      expect(lock(state, true)).toMatch(/place is held/);
     }
-    expect(lock("closed", false)).not.toContain("you stay");
+    expect(lock("waiting", false)).toContain("Not connected");
+    expect(lock("waiting", true)).toContain("Not connected");
+    expect(lock("closed", false, false)).not.toContain("you stay");
   });
 });
 

@@ -40,8 +40,8 @@ export interface JoinOptions {
    */
   token?: TokenOption | undefined;
   /**
-   * A page that has been hidden for this time (ms), without a sit and without anything playing, leaves the room, and
-   * comes back when it is visible. Default: 30 minutes. `Infinity`: never.
+   * A page that has been hidden for this time (ms), without anything playing, leaves the room, and comes back when it is
+   * visible. A sit goes on. Default: 30 minutes. `Infinity`: never.
    */
   idleAfter?: number | undefined;
 }
@@ -105,7 +105,7 @@ export interface Room extends EventTarget {
   readonly vocabulary: readonly string[];
   /** This visitor's mood, also when another tab has set it. */
   readonly mood: string | null;
-  /** The running sit, also one that began before a reload; null without one. */
+  /** The running sit, also one that began before a reload or on another device; null without one. */
   readonly currentSit: Sit | null;
 
   /** The hub's clock, in ms since the Unix epoch; this device's before the first welcome. Never jumps in a visible page. */
@@ -136,11 +136,11 @@ export interface Room extends EventTarget {
   removeEventListener(...all: Parameters<EventTarget["removeEventListener"]>): void;
 }
 
-/** Why a sit ended: it was over; `end()`, another tab or a new sit ended it; or the hub refused it. */
+/** Why a sit ended: it was over; `end()`, another tab or device, or a new sit ended it; or the hub refused it. */
 export type SitEnd = "completed" | "ended" | "refused";
 
 export interface SitEvents {
-  /** `until` changed: the hub confirmed or cut the sit, or another tab changed it. */
+  /** `until` or `confirmed` changed: the hub confirmed or cut the sit, or another tab or device changed it. */
   change: Event;
   /** The sit ended. */
   end: CustomEvent<{ reason: SitEnd }>;
@@ -150,6 +150,8 @@ export interface SitEvents {
 export interface Sit extends EventTarget {
   /** Its end by the hub's clock, in ms since the Unix epoch. */
   readonly until: number;
+  /** Whether the hub knows the sit, and holds this visitor until its end. False before its answer, such as offline. */
+  readonly confirmed: boolean;
   /** Milliseconds until its end; 0 after it. */
   readonly remaining: number;
   /** Ends it now. */

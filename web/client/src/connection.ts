@@ -39,7 +39,10 @@ const STALE = 500;
 /** The hub's clock is compared at least once in this many ping intervals. */
 const COMPARE_AFTER = 10;
 
-/** Close code of a lost connection. Unlike 1000 it starts the hub's leave grace, and does not end a sit. */
+/** Close code of a visitor who leaves at once. It ends the sit. */
+export const LEFT = 1000;
+
+/** Close code of a lost connection, or of a page that gives up its socket. Unlike 1000 it starts the hub's leave grace, and does not end a sit. */
 export const LOST = 4000;
 
 /** Close code of a page that the visitor has left: the hub's leave grace, and then the end of the sit. */
@@ -69,8 +72,8 @@ export interface Connection {
   renew(): void;
   /** Closes the socket, if there is one, with this code. Reconnects after the backoff delay, or at the next `wake()`. */
   reset(code: number): void;
-  /** Leaves: until the next `wake()`, or for good. */
-  leave(state: "waiting" | "closed"): void;
+  /** Closes the socket with this code: until the next `wake()`, or for good. */
+  leave(state: "waiting" | "closed", code: number): void;
 }
 
 /** `path` is the socket's, below an address. */
@@ -288,8 +291,8 @@ export function createConnection(
       discard(code);
       retry();
     },
-    leave(next) {
-      discard(1000);
+    leave(next, code) {
+      discard(code);
       token.stop();
       setState(next);
     },

@@ -1,6 +1,6 @@
 /** Types of the hub's messages, as far as this library reads them. */
 
-export type HubMessage = Welcome | Presence | Ack | Pong | SitMessage | OwnMood | ErrorMessage;
+export type HubMessage = Welcome | Presence | Ack | Pong | SitMessage | OwnSit | OwnMood | ErrorMessage;
 
 interface Counts {
   present: number;
@@ -36,6 +36,11 @@ interface Pong {
 
 interface SitMessage {
   type: "sit";
+  until: number | null;
+}
+
+interface OwnSit {
+  type: "own-sit";
   until: number | null;
 }
 

@@ -1,8 +1,8 @@
 /** The room handle: connects the socket, the mood, the sit, the events and the page's lifecycle. */
 
-import type { JoinOptions, Props, Room, RoomError, RoomState, SitEnd } from "./api.js";
+import type { JoinOptions, Props, Room, RoomError, RoomState } from "./api.js";
 import { delay } from "./backoff.js";
-import { createConnection, LOST, PAGE_LEFT } from "./connection.js";
+import { createConnection, LEFT, LOST, PAGE_LEFT } from "./connection.js";
 import { emit, eventTarget } from "./events.js";
 import { createClock } from "./hub-clock.js";
 import { randomHex, uuid } from "./id.js";
@@ -79,7 +79,7 @@ export function joinRoom(options: JoinOptions): Room {
   const clock = createClock();
   const token = createToken(options.token, clock.now, (reason) => fail("token", String(reason)));
   // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
-  const path = `rooms/${room}/socket?features=own-mood`;
+  const path = `rooms/${room}/socket?features=own-mood,own-sit`;
   const connection = createConnection(addresses, path, clock, token, { prepare, onState, onMessage, onError });
   const outbox = createOutbox(browserStore, addresses[0]!, randomHex());
   const poster = createPoster(outbox, connection, token, onError);
@@ -112,7 +112,7 @@ export function joinRoom(options: JoinOptions): Room {
     sit({ minutes }) {
       if (!(minutes > 0 && isFinite(minutes))) throw new TypeError(`bad minutes: ${minutes}`);
       const before = self.currentSit;
-      const sit = follow(clock.now() + minutes * 60_000);
+      const sit = follow(clock.now() + minutes * 60_000, false);
       before?.end();
       sitPending = true;
       sendPending();
@@ -135,7 +135,7 @@ export function joinRoom(options: JoinOptions): Room {
       page.abort();
       idleTimer.clear();
       self.currentSit?.end();
-      connection.leave("closed");
+      connection.leave("closed", LEFT);
       unlock();
     },
   } satisfies Members) as unknown as Fields & Room;
@@ -202,10 +202,12 @@ export function joinRoom(options: JoinOptions): Room {
     idleTimer.clear();
     if (!document.hidden) return wake();
     idleTimer.set(idleAfter, () => {
-      // Something plays or a sit runs: looks again later.
-      if (self.currentSit || playing.size) return onVisibility();
+      const { currentSit } = self;
+      // Something plays, or the hub does not know of the sit yet: looks again later.
+      if (playing.size || currentSit?.confirmed === false) return onVisibility();
       isIdle = true;
-      connection.leave("waiting");
+      // With 1000 it would end the sit, of which this page may only have heard from another device.
+      connection.leave("waiting", currentSit ? LOST : LEFT);
     });
   }
 
@@ -228,9 +230,11 @@ export function joinRoom(options: JoinOptions): Room {
       case "own-mood":
         return onOwnMood(message.mood);
       case "sit":
-        // Of several, the last answer counts.
-        if (sitsSent < 2) onSit(message.until);
-        else sitsSent--;
+        if (isLastSitAnswer()) onSit(message.until);
+        return;
+      case "own-sit":
+        // An answer that is on its way comes later, and so does what is set then.
+        if (!sitsSent && !sitPending) onSit(message.until);
         return;
       case "welcome":
         onWelcome(message);
@@ -245,7 +249,7 @@ export function joinRoom(options: JoinOptions): Room {
     outbox.behind = Math.round(clock.now() - Date.now());
     const { currentSit } = self;
     // A sit before the first welcome counts by the device's clock.
-    if (!self.vocabulary.length) currentSit?.move(currentSit.until + outbox.behind);
+    if (!self.vocabulary.length && currentSit) currentSit.until += outbox.behind;
     ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
     if (welcome.mood && moodIsInitial) moodPending = false;
     if (welcome.mood !== undefined && !moodPending) self.mood = welcome.mood;
@@ -260,29 +264,31 @@ export function joinRoom(options: JoinOptions): Room {
     emit(self, "presence");
   }
 
-  /** Follows the hub: the visitor's sit ends at `until`, or there is none. */
-  function onSit(until: number | null): void {
-    sitsSent = 0;
-    const { currentSit } = self;
-    if (until === null) {
-      // The timer of a sit that is over fires now.
-      currentSit?.finish(currentSit.remaining < 1_000 ? "completed" : "ended");
-      sitPending = false;
-    } else if (currentSit) currentSit.move(until);
-    else follow(until);
+  /** Counts an answer to a sit. Of several, the last one counts. */
+  function isLastSitAnswer(): boolean {
+    if (sitsSent) sitsSent--;
+    return !sitsSent && !sitPending;
   }
 
-  function follow(until: number): SitHandle {
-    const sit = (self.currentSit = createSit(until, clock.now, onSitEnd));
+  /** Follows the hub: the visitor's sit ends at `until`, or there is none. */
+  function onSit(until: number | null): void {
+    const { currentSit } = self;
+    // The timer of a sit that is over fires now.
+    if (until === null) currentSit?.finish(currentSit.remaining < 1_000 ? "completed" : "ended");
+    else if (currentSit) currentSit.confirm(until);
+    else follow(until, true);
+  }
+
+  function follow(until: number, confirmed: boolean): SitHandle {
+    const sit = (self.currentSit = createSit(until, confirmed, clock.now, onSitEnd));
     emit(self, "sit");
     return sit;
   }
 
-  function onSitEnd(sit: SitHandle, reason: SitEnd): void {
+  function onSitEnd(sit: SitHandle, isOwn: boolean): void {
     if (sit !== self.currentSit) return;
     self.currentSit = null;
-    // The hub ends a completed sit by itself.
-    sitPending = reason === "ended";
+    sitPending = isOwn;
     sendPending();
     emit(self, "sit");
   }
@@ -303,8 +309,7 @@ export function joinRoom(options: JoinOptions): Room {
       self.mood = null;
     } else if (code === "sit-refused" || (sitsSent && (isOld || (code === "bad-field" && !ref)))) {
       code = "sit-refused";
-      sitsSent = 0;
-      self.currentSit?.finish("refused");
+      if (isLastSitAnswer()) self.currentSit?.finish("refused");
     } else if (isOld) return;
     fail(code, message);
     sendPending();

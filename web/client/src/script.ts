@@ -12,11 +12,33 @@ const script = document.currentScript as HTMLScriptElement;
 const { dataset } = script;
 
 /** The room of the script's `data-room`, if it has one. */
-export const room: Room | undefined =
-  dataset.room === undefined
-    ? undefined
-    : // The hub serves this script at client/breathing-room.js.
-      joinRoom({ hub: new URL("..", script.src).href, ...(dataset as { room: string }) });
+export const room = dataset.room === undefined ? undefined : joinAndShow();
+
+function joinAndShow(): Room {
+  const { hub, pageView } = dataset;
+  const room = joinRoom({
+    ...(dataset as { room: string }),
+    // The hub serves this script at client/breathing-room.js.
+    hub: hub?.match(/[^\s,]+/g) ?? new URL("..", script.src).href,
+  });
+
+  function render(): void {
+    const { present, state } = room;
+    for (const element of document.querySelectorAll<HTMLElement>("[data-breathing-room]")) {
+      const { dataset } = element;
+      // For styles: `[data-state=checking]` may be old.
+      dataset.state = state;
+      element.textContent =
+        dataset.breathingRoom === "state" ? state : present ? pluralText(element, present) : dataset.placeholder ?? "";
+    }
+  }
+
+  room.addEventListener("presence", render);
+  room.addEventListener("state", render);
+  addEventListener("DOMContentLoaded", render);
+  if (pageView !== undefined) room.pageView(undefined, { title: document.title });
+  return room;
+}
 
 /**
  * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language,
@@ -24,32 +46,11 @@ export const room: Room | undefined =
  */
 function pluralText(element: HTMLElement, count: number): string {
   const { dataset } = element;
-  const text = dataset[pluralOf(element.closest<HTMLElement>("[lang]")?.lang, count)] ?? dataset.other ?? "#";
-  return text.replaceAll("#", String(count));
-}
-
-function pluralOf(language: string | undefined, count: number): Intl.LDMLPluralRule {
+  let text: string | undefined;
   try {
-    return new Intl.PluralRules(language || undefined).select(count);
+    text = dataset[new Intl.PluralRules(element.closest<HTMLElement>("[lang]")?.lang || undefined).select(count)];
   } catch {
-    return "other"; // not a language
+    // Not a language.
   }
-}
-
-if (room) {
-  const render = (): void => {
-    const { present, state } = room;
-    const isJoined = state === "open" || state === "checking";
-    for (const element of document.querySelectorAll<HTMLElement>("[data-breathing-room]")) {
-      const { dataset } = element;
-      // For styles: `[data-state=checking]` may be old.
-      dataset.state = state;
-      element.textContent =
-        dataset.breathingRoom === "state" ? state : isJoined ? pluralText(element, present) : dataset.placeholder ?? "";
-    }
-  };
-  room.addEventListener("presence", render);
-  room.addEventListener("state", render);
-  addEventListener("DOMContentLoaded", render);
-  if (dataset.pageView !== undefined) room.pageView(undefined, { title: document.title });
+  return (text ?? dataset.other ?? "#").replaceAll("#", String(count));
 }

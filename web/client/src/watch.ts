@@ -3,6 +3,9 @@
 import type { Watch, WatchOptions } from "./api.js";
 import { uuid } from "./id.js";
 
+/** The `readyState` of a media element that can play on. */
+const HAVE_FUTURE_DATA = 3;
+
 /** What a watch session needs of its room. */
 export interface Reporter {
   report(id: string, fields: Record<string, unknown>): void;
@@ -96,7 +99,7 @@ export function createWatch(content: string, options: WatchOptions, { report, pl
         ended: session.end,
       };
       for (const [type, listener] of Object.entries(listeners)) element.addEventListener(type, listener, detached);
-      if (!element.paused && element.readyState >= element.HAVE_FUTURE_DATA) play();
+      if (!element.paused && element.readyState >= HAVE_FUTURE_DATA) play();
       return () => {
         detached.abort();
         pause();

@@ -81,7 +81,7 @@ test("room change opens a new socket and clears the counts", async () => {
   render(<Counts />, "garden");
   expect(document.body.textContent).toBe("connecting 0");
   expect(await session.closed).toBe(1000);
-  expect((await hub.session(2)).path).toBe("/rooms/garden/socket?features=own-mood");
+  expect((await hub.session(2)).path).toBe("/rooms/garden/socket?features=own-mood,own-sit");
 });
 
 let watch: MediaWatch;

@@ -36,7 +36,7 @@ test("script tag joins a room of its own hub and shows the counts", async () => 
   document.body.innerHTML = '<b data-breathing-room="present"></b> <i data-breathing-room="state"></i>';
   const { room } = await run({ room: "lobby", visitor: "ann", pageView: "" });
   const session = await hub.session(1);
-  expect(session.path).toBe("/below/rooms/lobby/socket?features=own-mood");
+  expect(session.path).toBe("/below/rooms/lobby/socket?features=own-mood,own-sit");
   session.welcome();
   await shows("3 open");
   expect(await session.receive(1)).toMatchObject([{ type: "page-view", path: location.pathname }]);
@@ -101,6 +101,15 @@ test("elements have the state for styles", async () => {
   expect(document.querySelector("[data-state=open]")).not.toBeNull();
   document.dispatchEvent(new Event("resume"));
   expect(document.querySelector("[data-state=checking]")!.textContent).toBe("3");
+  room!.leave();
+});
+
+test("data-hub has one address, or several", async () => {
+  const closed = await TestHub.open();
+  const { address } = closed;
+  await closed.close();
+  const { room } = await run({ room: "lobby", hub: ` ${address}, ${hub.address}/below\n` });
+  expect((await hub.session(1)).path).toMatch(/^\/below\/rooms\/lobby\/socket/);
   room!.leave();
 });
 

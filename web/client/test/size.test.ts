@@ -31,10 +31,11 @@ test("module is at most 6 KiB, and the React entry does not include it", async (
   expect(built["react.js"]).toBeLessThanOrEqual(1_200);
 });
 
+// What the script has more than the module, the attributes with their plural forms, costs 300 bytes.
 test("script is one file of at most 6.3 KiB", async () => {
   const built = await sizes("script");
   expect(Object.keys(built)).toEqual(["breathing-room.js"]);
-  expect(built["breathing-room.js"]).toBeLessThanOrEqual(6_452);
+  expect(built["breathing-room.js"]).toBeLessThanOrEqual(6_430);
 });
 
 test("React entry begins with the directive for server components", async () => {

@@ -56,6 +56,11 @@ export class RoomPage {
     await this.page.locator("#sit-offer").waitFor();
   }
 
+  /** Waits until the page says this about the visitor's place during a sit. */
+  async expectSitNote(text: string): Promise<void> {
+    await this.page.locator("#sit-note").filter({ hasText: text }).waitFor();
+  }
+
   async pick(mood: string): Promise<void> {
     await this.page.getByRole("radio", { name: new RegExp(`^${mood}`) }).check();
   }

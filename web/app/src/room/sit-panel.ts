@@ -10,7 +10,7 @@ import { WakeLock } from "./wake-lock";
 const BELL_KEY = "breathing-room:bell";
 const MINUTES = [5, 10, 20, 30, 45];
 const REFRESH = 1_000; // ms
-const REFUSED = "The hub cannot hold a place for you now. You are in the room while this page is open.";
+const REFUSED = "The hub cannot hold your place now. You are in the room while this page is open.";
 
 export class SitPanel {
   readonly #room: Room;
@@ -46,7 +46,10 @@ export class SitPanel {
     if (!sit || sit === this.#sit) return;
     this.#sit = sit;
     this.#isRefused = false;
-    sit.addEventListener("change", () => this.#setBell());
+    sit.addEventListener("change", () => {
+      this.#setBell();
+      this.#show();
+    });
     sit.addEventListener("end", ({ detail }) => sit === this.#sit && this.#onEnd(detail.reason));
     this.#timer ??= setInterval(() => this.#show(), REFRESH);
     this.#wakeLock.set(true);
@@ -91,7 +94,8 @@ export class SitPanel {
     element("sit-offer").hidden = sitting;
     element("sit-running").hidden = !sitting;
     if (sitting) setText(element("sit-left"), remainingText(this.#sit?.remaining ?? 0));
-    const lock = lockText({ state, sitting, awake: this.#wakeLock.held, bell: this.#bellSwitch.checked });
+    const confirmed = this.#sit?.confirmed ?? false;
+    const lock = lockText({ state, sitting, confirmed, awake: this.#wakeLock.held, bell: this.#bellSwitch.checked });
     setText(element("sit-note"), this.#isRefused ? REFUSED : lock);
   }
 }

@@ -33,7 +33,10 @@ export function stateText({ state, online, wasOpen, refusal, hasToken = false, a
   return "Connection lost. Reconnecting…";
 }
 
-/** Why the hub refused the visitor and what to do, by the error's code; undefined if it was no refusal. */
+/**
+ * Why the hub refused the visitor and what to do, by the error's code; undefined if it was no refusal: it refused only a
+ * message or an event, or the code is the client's.
+ */
 export function refusalText(code: string, hasToken: boolean): string | undefined {
   switch (code) {
     case "unauthorized":
@@ -48,15 +51,29 @@ export function refusalText(code: string, hasToken: boolean): string | undefined
       return "There is no such room. A room's name has lower case letters, digits and hyphens, at most 64.";
     case "rate-limit":
       return "This page sent too much at once. Reload to try again.";
+    case "kicked":
+    case "banned":
+      return "Your host has removed you from this room.";
+    case "too-many-rooms":
+      return "You are in too many rooms at once. Close another one, and you will be here in a moment.";
     case "too-many":
-      return "You are in too many rooms, or too many people are on your network. Trying again in a while…";
+      return "Too many people are here from your network. Trying again in a while…";
     case "too-fast":
       return "Too many attempts from your network. Trying again in a while…";
     case "full":
       return "The hub is full. Trying again in a while…";
     case "restarting":
+      return "The hub restarts. Trying again in a moment…";
     case "overloaded":
       return "The hub is busy. Trying again in a while…";
+    case "internal":
+      return "The hub made a mistake, which its log has. Trying again in a while…";
+    case "bad-host":
+    case "bad-parameter":
+    case "bad-upgrade":
+    case "bad-visitor":
+    case "upgrade-required":
+      return "The hub cannot read this page's request. A proxy in front of it may have changed it: tell its operator.";
     default:
       return undefined;
   }
@@ -91,16 +108,22 @@ export function remainingText(ms: number): string {
 export interface Sitting {
   state: RoomState;
   sitting: boolean;
+  /** The hub has confirmed the sit. */
+  confirmed: boolean;
   /** The screen is kept on. */
   awake: boolean;
   bell: boolean;
 }
 
-/** What happens when the phone locks during a sit. Without a connection nothing is promised. */
-export function lockText({ state, sitting, awake, bell }: Sitting): string {
-  const stay = "If your phone locks, you stay in the room until the sit ends";
-  if (!sitting) return state === "closed" ? "You are not in the room: a sit needs it." : `${stay}. Without a sit you leave it.`;
+/** What happens when the phone locks during a sit. Nothing is promised until the hub has confirmed the sit. */
+export function lockText({ state, sitting, confirmed, awake, bell }: Sitting): string {
+  const stay = "f your phone locks, you stay in the room until the sit ends";
+  if (!sitting) return state === "closed" ? "You are not in the room: a sit needs it." : `I${stay}. Without a sit you leave it.`;
   const screen = awake ? "The screen stays on. " : "";
-  if (state !== "open" && state !== "checking") return `${screen}Not connected: the hub may not know of your sit yet.`;
-  return `${screen}${stay}${bell ? ", but the bell may be silent" : ""}.`;
+  const joined = state === "open" || state === "checking";
+  if (!confirmed) {
+    return `${screen}${joined ? "Waiting for the hub" : "Not connected"}: your place is not held yet. Keep this page open.`;
+  }
+  if (!joined) return `${screen}Not connected, but your place is held until the sit ends.`;
+  return `${screen}Your place is held: i${stay}${bell ? ", but the bell may be silent" : ""}.`;
 }

@@ -144,7 +144,8 @@ describe("texts", () => {
   );
 
   test("show the remaining time of a sit in minutes, and what a locked phone does", () => {
-    expect([600_000, 540_001, 60_000, 1].map(remainingText)).toEqual([
+    expect([600_005, 600_000, 541_001, 61_000, 1].map(remainingText)).toEqual([
+      "Sitting, 10 minutes left",
       "Sitting, 10 minutes left",
       "Sitting, 10 minutes left",
       "Sitting, the last minute",

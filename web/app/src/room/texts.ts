@@ -98,9 +98,12 @@ export function moodSentence(mood: string | null): string {
   return mood === null ? "You share no mood." : `Your mood is ${mood}.`;
 }
 
+/** The clocks of a hub and a page differ by less than this (ms): 20 minutes and 5 ms are not 21 minutes. */
+const CLOCK_ERROR = 1_000;
+
 /** The remaining time of a sit, in whole minutes. */
 export function remainingText(ms: number): string {
-  const minutes = Math.ceil(ms / 60_000);
+  const minutes = Math.ceil((ms - CLOCK_ERROR) / 60_000);
   if (minutes > 1) return `Sitting, ${minutes} minutes left`;
   return ms > 0 ? "Sitting, the last minute" : "The sit has ended";
 }

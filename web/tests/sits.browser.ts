@@ -275,7 +275,7 @@ function countBells(): void {
   let ends = 0;
   const bells = new Set<AudioNode>();
   const running = document.querySelector<HTMLElement>("#sit-running")!;
-  let wasHidden = true;
+  let wasHidden = running.hidden;
   new MutationObserver(() => {
     if (running.hidden && !wasHidden) ends++;
     wasHidden = running.hidden;

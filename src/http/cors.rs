@@ -26,7 +26,10 @@ use crate::auth::{AllowedOrigins, PublicUrl};
 /// The answer to a preflight. Chrome caches it for two hours at most.
 const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, DELETE")),
-    (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type, content-encoding")),
+    (
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, content-type, content-encoding, visitor"),
+    ),
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 

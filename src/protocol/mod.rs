@@ -32,6 +32,9 @@ pub(crate) const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// The prefix of an offered subprotocol that is a visitor's id, so that URLs do not contain ids.
 pub(crate) const VISITOR_SUBPROTOCOL: &str = "visitor.";
 
+/// The request header with a visitor's id, for requests that cannot offer subprotocols.
+pub(crate) const VISITOR_HEADER: &str = "visitor";
+
 /// How long a client waits for any message of the hub before it sends a `ping`, in milliseconds. It is in `welcome`.
 pub(crate) const PING_AFTER_MS: u64 = 60_000;
 

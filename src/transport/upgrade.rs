@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::warn;
 
-use crate::protocol::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_SUBPROTOCOL};
+use crate::protocol::{BEARER_SUBPROTOCOL, SUBPROTOCOL, VISITOR_HEADER, VISITOR_SUBPROTOCOL};
 
 /// The protocol version of RFC 6455.
 const WEBSOCKET_VERSION: &str = "13";
@@ -153,9 +153,12 @@ pub(crate) fn offered_token(headers: &HeaderMap) -> Option<&str> {
     items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(BEARER_SUBPROTOCOL))
 }
 
-/// Returns the visitor id that the client offers as a subprotocol. The hub never echoes it.
+/// Returns the visitor id that the client offers as a subprotocol, or names in the header `visitor`: a page that asks by a
+/// plain `GET` why its upgrade was rejected cannot offer subprotocols. The hub never echoes it.
 pub(crate) fn offered_visitor(headers: &HeaderMap) -> Option<&str> {
-    items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL))
+    let offered =
+        items(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|item| item.strip_prefix(VISITOR_SUBPROTOCOL));
+    offered.or_else(|| headers.get(VISITOR_HEADER)?.to_str().ok())
 }
 
 /// Whether a request announces a body.

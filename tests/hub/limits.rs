@@ -371,6 +371,10 @@ async fn rooms_per_visitor_are_limited() {
     let third = || hub.get("/rooms/attic/socket?visitor=ann").upgrade();
     expect_rate_limited(&third().send().await, "too-many-rooms");
     assert_eq!(limited_total(&hub, "visitor-rooms").await, 1);
+    let ask = |visitor| hub.get("/rooms/attic/socket").header("visitor", visitor);
+    expect_rate_limited(&ask("ann").send().await, "too-many-rooms");
+    ask("bob").send().await.expect_error(426, "upgrade-required");
+    ask("b o b").send().await.expect_error(400, "bad-visitor");
     let _tab = hub.join("lobby", "ann").await;
     let _bob = hub.join("attic", "bob").await;
     garden.leave().await;

@@ -117,7 +117,7 @@ async fn preflight_lists_allowed_methods_and_headers() {
         assert_eq!((response.status, response.text.as_str()), (204, ""));
         expect_readable(&response, APP);
         assert!(response.header("access-control-allow-methods").contains("POST"));
-        let allowed = "authorization, content-type, content-encoding";
+        let allowed = "authorization, content-type, content-encoding, visitor";
         assert_eq!(response.header("access-control-allow-headers"), allowed);
         assert_eq!(response.header("access-control-max-age"), "7200");
         let rejected = from(EVIL, ask(path)).await;

@@ -161,5 +161,5 @@ async fn preflight_allows_a_compressed_post() {
     let response = preflight.send().await;
     assert_eq!(response.status, 204);
     let allowed: Vec<&str> = response.header("access-control-allow-headers").split(", ").collect();
-    assert_eq!(allowed, ["authorization", "content-type", "content-encoding"]);
+    assert_eq!(allowed, ["authorization", "content-type", "content-encoding", "visitor"]);
 }

@@ -75,9 +75,15 @@ test("origin that is not allowed: the page names the setting", async () => {
   });
 });
 
+/** Runs in the page. The client waits up to twice as long as the hub asks: without chance just as long. */
+function withoutJitter(): void {
+  Math.random = () => 0;
+}
+
 test("full hub: the page says so, and joins when there is space", async () => {
   hub = await Hub.start({ LEAVE_GRACE: "0s", MAX_CONNECTIONS: "1" });
   await withUser(async (ann) => {
+    await ann.context.addInitScript(withoutJitter);
     const first = await RoomPage.open(ann, hub.url, "garden");
     const second = await RoomPage.visit(ann, `${hub.url}/room/lobby`);
     await second.expectState("The hub is full. Trying again in a while…");
@@ -86,9 +92,19 @@ test("full hub: the page says so, and joins when there is space", async () => {
   });
 });
 
+test("visitor in too many rooms: the page says what to do", async () => {
+  hub = await Hub.start({ VISITOR_ROOMS: "1" });
+  await withUser(async (ann) => {
+    await RoomPage.open(ann, hub.url, "garden");
+    const second = await RoomPage.visit(ann, `${hub.url}/room/lobby`);
+    await second.expectState("You are in too many rooms at once: close another one.");
+  });
+});
+
 test("too many attempts from one address: the page says so, and joins afterwards", async () => {
   hub = await Hub.start({ ADDRESS_SOCKET_RATE: "1" });
   await withUser(async (ann) => {
+    await ann.context.addInitScript(withoutJitter);
     let flooding = true;
     const flood = (async () => {
       while (flooding) await fetch(`${hub.url}/rooms/lobby/socket`).then((response) => response.text());

@@ -15,6 +15,8 @@ import { whyRefused } from "./refusal.js";
 import { createTimer } from "./timer.js";
 import type { TokenSource } from "./token.js";
 
+const PROTOCOL = "breathing-room.v1";
+
 /** After a connection of this length (ms), the backoff starts again at its shortest delay. */
 const STABLE_AFTER = 10_000;
 
@@ -49,8 +51,8 @@ export const LOST = 4000;
 export const PAGE_LEFT = 4001;
 
 export interface Handler {
-  /** Returns the subprotocols. Called before each attempt. */
-  prepare(): Promise<string[]>;
+  /** Returns the visitor's id. Called before each attempt. */
+  prepare(): Promise<string>;
   onState(state: RoomState, isJoined: boolean): void;
   /** Handles a message. The first one of each socket is the welcome; after it the state becomes "open". */
   onMessage(message: HubMessage): void;
@@ -88,6 +90,8 @@ export function createConnection(
   /** Whether the state is "open" or "checking". */
   let isJoined = false;
   let socket: WebSocket | undefined;
+  /** Who joins with it. */
+  let visitor = "";
   /** Index of the current address. */
   let index = 0;
   /** For each address, until when the hub asked not to connect, by the monotonic clock. */
@@ -158,9 +162,10 @@ export function createConnection(
     timer.set(TIMEOUT, fail);
     try {
       const bearer = await token.get();
-      const protocols = await prepare();
-      if (bearer) protocols.push(`bearer.${bearer}`);
+      visitor = await prepare();
       if (mine !== attempt) return;
+      const protocols = [PROTOCOL, `visitor.${visitor}`];
+      if (bearer) protocols.push(`bearer.${bearer}`);
       socket = new WebSocket((address() + path).replace("http", "ws"), protocols);
       openedAt = performance.now();
       socket.onmessage = ({ data }) => receive(JSON.parse(data as string) as HubMessage);
@@ -238,7 +243,7 @@ export function createConnection(
   /** Handles a failed attempt: asks why, if there may be an answer, and goes on with the next address. */
   async function fail(mayAsk?: boolean): Promise<void> {
     const mine = attempt;
-    const refusal = mayAsk ? await whyRefused(address() + path, token.current) : undefined;
+    const refusal = mayAsk ? await whyRefused(address() + path, visitor, token.current) : undefined;
     if (mine !== attempt) return;
     refusals = refusal?.wait === Infinity ? (refusals % addresses.length) + 1 : 0;
     if (refusals === addresses.length) return refuse(refusal!.error);

@@ -24,17 +24,27 @@ export async function refusalOf(response: Response): Promise<Refusal> {
   };
 }
 
+/** The status of a plain GET whose upgrade the hub would accept. */
+const ACCEPTED = 426;
+
 /**
  * Asks the hub by a plain GET why it refused the upgrade at this address. Returns undefined if there is no answer, or
  * if the hub would accept the upgrade now.
  */
-export async function whyRefused(url: string, token: string | undefined): Promise<Refusal | undefined> {
-  const ask = (token?: string): Promise<Response | void> => fetch(url, { headers: bearer(token) }).catch(() => {});
-  // Without the token first: the browser sends no request with a token if the hub refuses the origin.
+export async function whyRefused(
+  url: string,
+  visitor: string,
+  token: string | undefined,
+): Promise<Refusal | undefined> {
+  const ask = (headers = {}): Promise<Response | void> => fetch(url, { headers }).catch(() => {});
+  // Without headers first: the browser sends no request with such headers if the hub refuses the origin.
   let response = await ask();
-  if (token && response?.status === 401) response = await ask(token);
-  if (response && !response.ok && response.status !== 426) return refusalOf(response);
+  if (response && (response.status === ACCEPTED || (token && response.status === 401))) {
+    response = await ask({ visitor, ...bearer(token) });
+  }
+  if (response && !response.ok && response.status !== ACCEPTED) return refusalOf(response);
 }
 
 /** Returns the headers of a request with this token. */
-export const bearer = (token: string | undefined): HeadersInit => (token ? { authorization: `Bearer ${token}` } : {});
+export const bearer = (token: string | undefined): Record<string, string> =>
+  token ? { authorization: `Bearer ${token}` } : {};

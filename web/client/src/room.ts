@@ -19,8 +19,6 @@ import { createToken } from "./token.js";
 import { isVisitor, storedVisitor } from "./visitor.js";
 import { createWatch, type WatchSession } from "./watch.js";
 
-const PROTOCOL = "breathing-room.v1";
-
 const IDLE_AFTER = 30 * 60_000; // ms
 
 /** Maximum events in flight while a backlog is sent, to stay below the hub's rate limit. */
@@ -146,9 +144,9 @@ export function joinRoom(options: JoinOptions): Room {
 
   // Connection and page lifecycle
 
-  async function prepare(): Promise<string[]> {
+  async function prepare(): Promise<string> {
     if (!wantsPrivacy()) outbox.recover(await liveOwners(), room, self.visitor);
-    return [PROTOCOL, `visitor.${self.visitor}`];
+    return self.visitor;
   }
 
   function onState(state: RoomState, isNowJoined: boolean): void {

@@ -47,6 +47,17 @@ describe("a refused upgrade", () => {
     ]);
   });
 
+  test("of this visitor is an error with the hub's reason: the question names the visitor, and not in the URL", async () => {
+    hub.refuse = (headers) =>
+      isUpgrade(headers) || headers.visitor === "ann" ? { status: 429, code: "too-many-rooms", message: "rooms" } : undefined;
+    const room = join();
+    expect(await nextError(room)).toEqual({ code: "too-many-rooms", message: "rooms", status: 429 });
+    expect(room.state).toBe("waiting");
+    // The first question has no header that the browser must ask the hub for.
+    const asked = hub.requests.filter((headers) => !isUpgrade(headers));
+    expect(asked.map(({ visitor }) => visitor)).toEqual([undefined, "ann"]);
+  });
+
   test("with 401 is the end for this token, until a new one is given", async () => {
     requireToken("good");
     const room = join({ token: "bad" });

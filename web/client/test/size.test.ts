@@ -35,7 +35,7 @@ test("module is at most 6 KiB, and the React entry does not include it", async (
 test("script is one file of at most 6.3 KiB", async () => {
   const built = await sizes("script");
   expect(Object.keys(built)).toEqual(["breathing-room.js"]);
-  expect(built["breathing-room.js"]).toBeLessThanOrEqual(6_430);
+  expect(built["breathing-room.js"]).toBeLessThanOrEqual(6_450);
 });
 
 test("React entry begins with the directive for server components", async () => {

@@ -132,7 +132,7 @@ export class TestHub {
         response.writeHead(status).end(JSON.stringify({ error: { code, message } }));
       };
       response.setHeader("access-control-allow-origin", "*");
-      response.setHeader("access-control-allow-headers", "authorization");
+      response.setHeader("access-control-allow-headers", "authorization, visitor");
       response.setHeader("access-control-expose-headers", "retry-after");
       if (method === "OPTIONS") return response.end();
       if (method === "GET") {

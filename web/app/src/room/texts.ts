@@ -55,7 +55,7 @@ export function refusalText(code: string, hasToken: boolean): string | undefined
     case "banned":
       return "Your host has removed you from this room.";
     case "too-many-rooms":
-      return "You are in too many rooms at once. Close another one, and you will be here in a moment.";
+      return "You are in too many rooms at once: close another one. Trying again in a while…";
     case "too-many":
       return "Too many people are here from your network. Trying again in a while…";
     case "too-fast":

@@ -26,8 +26,11 @@ export function launch(): Promise<Browser> {
   });
 }
 
-/** Console errors while there is no network or no hub. */
-export const UNREACHABLE = /WebSocket connection to .* failed|ERR_(CONNECTION|INTERNET|EMPTY|NETWORK|SOCKET)/;
+/**
+ * Console errors while there is no network or no hub. A hub that is back when the client asks why it was refused answers
+ * with 426.
+ */
+export const UNREACHABLE = /WebSocket connection to .* failed|ERR_(CONNECTION|INTERNET|EMPTY|NETWORK|SOCKET)|status of 426/;
 
 export class User {
   readonly context: BrowserContext;

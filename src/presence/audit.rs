@@ -44,12 +44,15 @@ impl Difference {
         ]
     }
 
-    fn of_table((stored, recounted): &(TableCounts, TableCounts)) -> [Option<Self>; 4] {
+    fn of_table((stored, recounted): &(TableCounts, TableCounts)) -> [Option<Self>; 6] {
+        let shares = |counts: &TableCounts| (counts.union.own_rooms, counts.union.shares.clone());
         [
             Self::between(AuditedCount::Rooms, &stored.rooms, &recounted.rooms),
             Self::between(AuditedCount::Visitors, &stored.visitors, &recounted.visitors),
             Self::between(AuditedCount::Sessions, &stored.sessions, &recounted.sessions),
             Self::between(AuditedCount::Holds, &stored.holds, &recounted.holds),
+            Self::between(AuditedCount::People, &stored.union.people, &recounted.union.people),
+            Self::between(AuditedCount::Shares, &shares(stored), &shares(recounted)),
         ]
     }
 

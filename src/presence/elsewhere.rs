@@ -61,7 +61,7 @@ impl Registry {
 
     /// What was applied of a share; none where some of it was refused.
     pub(crate) fn sum_of(&self, slot: Slot) -> Option<ShareSum> {
-        lock(&self.table).clustered.as_ref().and_then(|clustered| clustered.sum(slot))
+        lock(&self.table).sum_of(slot)
     }
 
     /// Entries of other nodes that were refused, since their memory is limited.
@@ -150,14 +150,17 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::super::Config;
-    use super::super::metrics::PresenceMetrics;
-    use super::super::share::{ClusterKey, Entry};
+    use super::super::audit::audit;
+    use super::super::clustered::{ENTRY_BYTES, ROOM_BYTES};
+    use super::super::hold::{Hold, HoldReason};
+    use super::super::metrics::{AuditedCount, PresenceMetrics};
+    use super::super::share::{Away, ClusterKey, Entry};
     use super::*;
     use crate::panics::Panics;
-    use crate::protocol::RoomId;
+    use crate::protocol::{RoomId, VisitorId};
     use crate::time::Clock;
 
     fn registry() -> Arc<Registry> {
@@ -179,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn entries_beyond_the_limit_of_memory_are_refused_and_counted() {
         let registry = {
-            let config = Config { elsewhere_bytes: 1_200, ..Config::default() };
+            let config = Config { elsewhere_bytes: 1_200 + ROOM_BYTES, ..Config::default() };
             let metrics = PresenceMetrics::register(&Panics::register());
             let key = ClusterKey::derive("the-admins-token", "test");
             Registry::open(config, Clock::system(), metrics, Some(key))
@@ -187,9 +190,58 @@ mod tests {
         let changes = (0..30).map(|person| joined(1, person, 1)).collect();
         registry.apply_changes(Slot(1), changes, false).await;
         assert_eq!((registry.totals().visitors, registry.refused_entries()), (10, 20));
+        registry.apply_changes(Slot(1), vec![joined(2, 1, 1)], false).await;
+        assert_eq!((rooms_in_memory(&registry), registry.refused_entries()), (1, 21), "and no room for it");
         assert_eq!(registry.sum_of(Slot(1)), None, "it is not compared with a digest");
         registry.drop_share(Slot(1)).await;
         assert_eq!((registry.totals().visitors, registry.totals().rooms), (0, 0));
+    }
+
+    fn rooms_in_memory(registry: &Registry) -> usize {
+        lock(&registry.table).all_rooms().len()
+    }
+
+    #[tokio::test]
+    async fn rooms_of_other_nodes_count_toward_the_limit_of_memory_and_go_with_their_visitors() {
+        let config = Config { elsewhere_bytes: 10 * (ROOM_BYTES + ENTRY_BYTES), ..Config::default() };
+        let metrics = PresenceMetrics::register(&Panics::register());
+        let key = ClusterKey::derive("the-admins-token", "test");
+        let registry = Registry::open(config, Clock::system(), metrics, Some(key));
+        registry.apply_changes(Slot(1), (0..30).map(|room| joined(room, 7, 1)).collect(), false).await;
+        assert_eq!((registry.totals().rooms, registry.refused_entries()), (10, 20));
+        // Their visitors leave, and are forgotten.
+        let gone = (0..10).map(|room| {
+            let Change { room, person, entry } = joined(room, 7, 2);
+            let mut entry = entry.unwrap();
+            entry.set_away(Some(Away::Gone(Stamp::from_bits(2))));
+            Change { room, person, entry: Some(entry) }
+        });
+        registry.apply_changes(Slot(1), gone.collect(), false).await;
+        assert_eq!((registry.totals().rooms, rooms_in_memory(&registry)), (0, 10), "while they are known");
+        let forgotten = (0..10).map(|room| Change { entry: None, ..joined(room, 7, 3) });
+        registry.apply_changes(Slot(1), forgotten.collect(), false).await;
+        assert_eq!(rooms_in_memory(&registry), 0);
+        registry.apply_changes(Slot(1), vec![joined(99, 7, 1)], false).await;
+        assert_eq!(registry.totals().rooms, 1);
+    }
+
+    #[tokio::test]
+    async fn audit_corrects_what_is_stored_of_other_nodes() {
+        let registry = registry();
+        let (ann, lobby) = ("ann".to_owned(), RoomId::try_from("lobby").unwrap());
+        let hold = Hold::new(HoldReason::Grace, tokio::time::Instant::now(), Duration::from_hours(1));
+        registry.add_held(&lobby, &VisitorId::try_from(ann).unwrap(), None, hold, None).unwrap();
+        registry.apply_changes(Slot(1), (0..9).map(|person| joined(1, person, 1)).collect(), false).await;
+        registry.apply_changes(Slot(2), (5..12).map(|person| joined(2, person, 1)).collect(), false).await;
+        let right = lock(&registry.table).clustered.as_ref().unwrap().totals();
+        assert_eq!((audit(&registry).await, registry.totals().visitors), (Vec::new(), 13));
+
+        lock(&registry.table).clustered.as_mut().unwrap().spoil_for_test(PersonKey(5), Slot(2));
+        assert_eq!(registry.totals().visitors, 12);
+        let kinds: Vec<_> = audit(&registry).await.iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [AuditedCount::People, AuditedCount::Shares]);
+        assert_eq!(lock(&registry.table).clustered.as_ref().unwrap().totals(), right);
+        assert_eq!((audit(&registry).await, registry.totals().visitors), (Vec::new(), 13));
     }
 
     /// `cargo test --release --lib -- --ignored --nocapture remote` prints the figures.
@@ -198,12 +250,13 @@ mod tests {
     #[expect(clippy::print_stderr, reason = "it prints the figures")]
     async fn memory_and_time_of_remote_visitors() {
         const PERSONS: u64 = 300_000;
+        const ROOMS: usize = 50_000;
         let registry = registry();
         // The rooms first: 1,500 of 200.
         let rooms: Vec<_> = (0..1_500).map(|room| joined(room, 0, 1)).collect();
         registry.apply_changes(Slot(1), rooms, false).await;
         let before = resident_bytes();
-        let mut elapsed = std::time::Duration::ZERO;
+        let mut elapsed = Duration::ZERO;
         for first in (1..=PERSONS).step_by(1_000) {
             let changes: Vec<_> = (first..first + 1_000)
                 .map(|person| joined(usize::try_from(person % 1_500).unwrap(), person, 2))
@@ -216,5 +269,21 @@ mod tests {
         let nanos = elapsed.as_nanos() / u128::from(PERSONS);
         eprintln!("{bytes} B and {nanos} ns for each remote visitor");
         assert_eq!(registry.totals().visitors as u64, PERSONS + 1);
+
+        let began = Instant::now();
+        assert_eq!(lock(&registry.table).recount(Duration::ZERO).1.rooms, 1_500);
+        eprintln!("{} ms for a recount of all of them", began.elapsed().as_millis());
+
+        // Rooms with the longest names, and one visitor each.
+        let long = "r".repeat(100);
+        let before = resident_bytes();
+        for first in (0..ROOMS).step_by(1_000) {
+            let changes = (first..first + 1_000).map(|room| {
+                let id = RoomId::try_from(format!("{room}{long}").get(..64).unwrap()).unwrap();
+                Change { room: id, ..joined(0, room as u64, 3) }
+            });
+            registry.apply_changes(Slot(1), changes.collect(), false).await;
+        }
+        eprintln!("{} B for each remote room", (resident_bytes() - before) / ROOMS as u64);
     }
 }

@@ -32,6 +32,10 @@ pub enum AuditedCount {
     Rooms,
     /// The index of holds by deadline.
     Holds,
+    /// In a cluster: the number of rooms of each person, over all nodes.
+    People,
+    /// In a cluster: what the share of each node adds up to, and the rooms with visitors of this one.
+    Shares,
 }
 
 /// Counters of presence. Clones share them.

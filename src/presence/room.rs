@@ -261,6 +261,13 @@ impl Room {
         !lock(&self.inner).state.visitors.is_empty()
     }
 
+    /// Calls `visit` with the shares of all nodes in the room; not without a cluster.
+    pub(super) fn visit_union(&self, visit: impl FnOnce(&RoomUnion)) {
+        if let Some(union) = lock(&self.inner).state.union.as_deref() {
+            visit(union);
+        }
+    }
+
     /// Recounts the room, and corrects and publishes wrong counts. Returns the counts before and after.
     pub(super) fn recount(self: &Arc<Self>, now: Duration) -> (Snapshot, Snapshot) {
         let zero = self.vocabulary.zero();

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounting::{Accounting, Present, Sample, Samples};
-use super::clustered::Clustered;
+use super::clustered::{Clustered, UnionTotals};
 use super::hold::HoldIndex;
 use super::room::Room;
 use super::room_map::RoomMap;
-use super::share::{Change, HeldSince, PersonKey, Slot};
+use super::share::{Change, HeldSince, PersonKey, ShareSum, Slot};
 use super::stamp::Stamp;
 use super::state::{OccupancyChange, RoomState, Snapshot};
 use super::union::{RoomUnion, Step};
@@ -61,6 +61,8 @@ pub(super) struct TableCounts {
     pub sessions: usize,
     /// Deadlines of holds and sits, and how many of them the rooms have too.
     pub holds: (usize, usize),
+    /// Of a cluster.
+    pub union: UnionTotals,
 }
 
 impl Table {
@@ -256,9 +258,12 @@ impl Table {
             visitors: hashes.fold(0, u64::wrapping_add),
             sessions: self.sessions,
             holds: (self.holds.len(), known.count()),
+            union: self.clustered.as_ref().map(|clustered| clustered.totals()).unwrap_or_default(),
         };
         let holds = (held.len(), held.len());
-        let recounted = TableCounts { rooms: self.rooms.len(), visitors, sessions, holds };
+        let union = self.clustered.as_ref().map(|clustered| clustered.recount(&self.all_rooms()));
+        let union = union.unwrap_or_default();
+        let recounted = TableCounts { rooms: self.rooms.len(), visitors, sessions, holds, union };
 
         if stored.holds != recounted.holds {
             self.holds.clear();
@@ -270,8 +275,21 @@ impl Table {
             let visitors = self.recount_visitors();
             self.change_visitors(now, |stored| *stored = visitors);
         }
+        if stored.union != recounted.union {
+            self.correct_union(&recounted.union, now);
+        }
         self.sessions = sessions;
         (stored, recounted)
+    }
+
+    /// Stores what was recounted of all nodes.
+    fn correct_union(&mut self, totals: &UnionTotals, now: Duration) {
+        let (rooms, before) = (self.all_rooms(), self.present());
+        self.accounting.advance(now, before, []);
+        if let Some(clustered) = &mut self.clustered {
+            clustered.correct(totals, &rooms);
+        }
+        self.accounting.record_change(before.all, self.present().all);
     }
 
     fn recount_visitors(&self) -> HashMap<VisitorId, u32> {
@@ -320,16 +338,19 @@ impl Table {
     ) {
         let Change { room: id, person, entry } = change;
         let found = self.rooms.get(&id).or_else(|| self.bot_rooms.get(&id)).cloned();
+        let rooms = self.rooms.len() + self.bot_rooms.len();
+        let has_room = self.clustered.as_ref().is_some_and(|it| it.has_room(rooms));
         let room = match (found, &entry) {
             (Some(room), _) => room,
             (None, None) => return,
+            (None, Some(_)) if !has_room => return self.refuse(slot),
             (None, Some(_)) => {
                 let room = Arc::new(create(&id));
                 self.bot_rooms.insert(id, Arc::clone(&room));
                 room
             }
         };
-        let (has_room, mut is_refused) = (self.clustered.as_ref().is_some_and(|it| it.has_room()), false);
+        let mut is_refused = false;
         self.update_person(&room, slot, person, is_replay, now, |union| match entry {
             // A person who is known may always change, or leave.
             Some(mut entry) if has_room || union.entry_of(person, slot).is_some() => {
@@ -342,10 +363,22 @@ impl Table {
             }
             None => union.remove(person, slot),
         });
-        if let Some(clustered) = self.clustered.as_mut().filter(|_| is_refused) {
-            clustered.refuse(slot);
+        if is_refused {
+            self.refuse(slot);
         }
         self.settle(&room, now);
+    }
+
+    fn refuse(&mut self, slot: Slot) {
+        if let Some(clustered) = &mut self.clustered {
+            clustered.refuse(slot);
+        }
+    }
+
+    /// What was applied of a share; none where some of it was refused.
+    pub(super) fn sum_of(&self, slot: Slot) -> Option<ShareSum> {
+        let rooms = self.rooms.len() + self.bot_rooms.len();
+        self.clustered.as_ref().and_then(|clustered| clustered.sum(slot, rooms))
     }
 
     /// Holds a person of a share whose node is not heard any more.

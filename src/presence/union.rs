@@ -391,6 +391,33 @@ impl RoomUnion {
         (Step { before: first.before, ..self.remove(person, slot) }, None)
     }
 
+    /// Calls `visit` for each person who counts.
+    pub(super) fn for_each_counting(&self, mut visit: impl FnMut(PersonKey)) {
+        let others = self.elsewhere.iter().filter(|(person, _)| !self.own.contains_key(person));
+        for (person, elsewhere) in others {
+            let counts = match elsewhere {
+                Elsewhere::One(entry) => entry.gone().is_none(), // nothing ends its hold
+                Elsewhere::Many(_) => self.standing(*person).counts,
+            };
+            if counts {
+                visit(*person);
+            }
+        }
+        self.own.keys().copied().filter(|person| self.standing(*person).counts).for_each(visit);
+    }
+
+    /// Calls `visit` with each entry of any share, and its part in the sum of the share.
+    pub(super) fn for_each_entry(&self, mut visit: impl FnMut(Slot, u64)) {
+        for (person, Own { entry, .. }) in &self.own {
+            visit(Slot::default(), entry.hash(self.hash, *person));
+        }
+        for (person, elsewhere) in &self.elsewhere {
+            for entry in elsewhere.entries() {
+                visit(entry.slot, entry.hash(self.hash, *person));
+            }
+        }
+    }
+
     /// Recounts everything from the entries, and corrects the counts. Returns the counts before and after.
     pub(super) fn recount(&mut self, zero: MoodCounts) -> (UnionCounts, UnionCounts) {
         let mut counts = UnionCounts::new(zero);

@@ -27,7 +27,8 @@ pub struct Network(Arc<Mutex<Inner>>);
 
 struct Inner {
     policy: Policy,
-    nodes: BTreeMap<String, mpsc::Sender<Incoming>>,
+    /// The nodes of each name, of which there is more than one only by mistake.
+    nodes: BTreeMap<String, Vec<mpsc::Sender<Incoming>>>,
 }
 
 impl fmt::Debug for Network {
@@ -48,30 +49,36 @@ impl Network {
     pub fn config(&self) -> Config {
         let network = self.clone();
         let open = move |node: &str, incoming: mpsc::Sender<Incoming>| -> Arc<dyn Transport> {
-            lock(&network.0).nodes.insert(node.to_owned(), incoming);
+            let mut inner = lock(&network.0);
+            let namesakes = inner.nodes.entry(node.to_owned()).or_default();
+            namesakes.retain(|namesake| !namesake.is_closed());
+            namesakes.push(incoming);
+            drop(inner);
             Arc::new(Port { network: network.clone(), node: node.to_owned() })
         };
         Config { connect: Some(Connect(Arc::new(open))), ..Config::default() }
     }
 
-    /// Removes a node: it sends and receives nothing from now on.
+    /// Removes the nodes of this name: they send and receive nothing from now on.
     pub fn remove(&self, node: &str) {
         lock(&self.0).nodes.remove(node);
     }
 
     fn deliver(&self, from: &str, to: &str, message: &Bytes) {
         let mut inner = lock(&self.0);
-        let Some(incoming) = inner.nodes.get(to).cloned() else { return };
+        let namesakes = inner.nodes.get(to).cloned().unwrap_or_default();
         for delay in (inner.policy)(from, to) {
-            let message = Incoming::Published(message.clone());
-            if delay.is_zero() {
-                let _ = incoming.try_send(message); // a full queue loses it
-            } else {
-                let incoming = incoming.clone();
-                tokio::spawn(async move {
-                    sleep(delay).await;
-                    let _ = incoming.try_send(message);
-                });
+            for incoming in &namesakes {
+                let message = Incoming::Published(message.clone());
+                if delay.is_zero() {
+                    let _ = incoming.try_send(message); // a full queue loses it
+                } else {
+                    let incoming = incoming.clone();
+                    tokio::spawn(async move {
+                        sleep(delay).await;
+                        let _ = incoming.try_send(message);
+                    });
+                }
             }
         }
     }
@@ -107,7 +114,7 @@ impl Transport for Port {
     ) -> BoxFuture<'static, Result<Bytes, NoAnswer>> {
         let mut inner = lock(&self.network.0);
         let is_lost = (inner.policy)(&self.node, node).is_empty();
-        let incoming = inner.nodes.get(node).cloned().filter(|_| !is_lost);
+        let incoming = inner.nodes.get(node).and_then(|nodes| nodes.first()).cloned().filter(|_| !is_lost);
         async move {
             let incoming = incoming.ok_or(NoAnswer::Unreachable)?;
             let (answer, answered) = oneshot::channel();

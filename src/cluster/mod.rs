@@ -9,11 +9,13 @@ pub(crate) mod config;
 #[cfg(feature = "internals")]
 pub(crate) mod memory;
 pub(crate) mod metrics;
+mod namesake;
 #[cfg(feature = "cluster")]
 mod nats;
 pub(crate) mod node;
 mod outgoing;
 pub(crate) mod peers;
+pub(crate) mod sealed;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod status;
@@ -31,6 +33,7 @@ use tokio::sync::mpsc;
 use crate::panics::Panics;
 use crate::presence::{Coverage, NodeCounts};
 use crate::sync::lock;
+use sealed::SealingKey;
 use transport::{Incoming, Transport};
 
 /// Opens the transport that the configuration names. Does not wait for the network.
@@ -71,14 +74,15 @@ async fn connect_to_nats(
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     transport: Arc<dyn Transport>,
+    key: SealingKey,
     /// Written by the node task after each change, and at least once a second.
     status: Arc<Mutex<ClusterStatus>>,
 }
 
 impl Cluster {
     /// A handle, with the status at the start.
-    pub(crate) fn new(transport: Arc<dyn Transport>, status: ClusterStatus) -> Self {
-        Self { transport, status: Arc::new(Mutex::new(status)) }
+    pub(crate) fn new(transport: Arc<dyn Transport>, key: SealingKey, status: ClusterStatus) -> Self {
+        Self { transport, key, status: Arc::new(Mutex::new(status)) }
     }
 
     /// The newest status, at most a second old.
@@ -101,6 +105,11 @@ impl Cluster {
     /// What carries messages to the other nodes.
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
+    }
+
+    /// By which nodes seal questions to each other, and their answers.
+    pub(crate) fn sealing_key(&self) -> &SealingKey {
+        &self.key
     }
 
     fn set_status(&self, status: ClusterStatus) {

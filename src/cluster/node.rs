@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 
 use super::metrics::ClusterMetrics;
 use super::outgoing::Messages;
-use super::peers::{Action, Moment, Peers, SILENCE_MS};
-use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState};
+use super::peers::{Action, Moment, Peers};
+use super::sealed::{Questions, Refused};
+use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState, SILENCE_MS};
 use super::transport::{Incoming, Sent, Transport};
 use super::update::{Frame, MOST_CHANGES, Update};
 use super::{Cluster, visitors};
@@ -39,7 +40,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// How long the goodbye may take to leave this process.
 const BYE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The time between two log lines about messages that cannot be read.
+/// The time between two log lines about messages that are not read, and between two about the name of this node.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What the node task is made of.
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub cluster: Cluster,
     /// The name of this node.
     pub node: String,
+    /// Identifies this run of the node: a random number.
+    pub incarnation: u64,
     /// The visitors of this node and of the others.
     pub registry: Arc<Registry>,
     /// The clock.
@@ -95,6 +98,7 @@ struct Node {
     metrics: ClusterMetrics,
     peers: Peers,
     messages: Messages,
+    questions: Questions,
     started: Time,
     /// When the last delta was published.
     published: Option<Instant>,
@@ -104,18 +108,18 @@ struct Node {
     /// When the transport was asked to reconnect.
     reconnected: Option<Instant>,
     logged: Option<Instant>,
+    logged_namesake: Option<Instant>,
     gaps: u64,
     was_alone: bool,
 }
 
 /// Runs the node until its goodbye, which it answers.
 async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
-    let Parts { cluster, node, registry, clock, mut incoming, metrics, seat_hold } = parts;
+    let Parts { cluster, node, incarnation, registry, clock, mut incoming, metrics, seat_hold } = parts;
     let started = clock.wall();
-    // Runs of a node are ordered by their start.
-    let incarnation = started.millis();
     let messages = Messages::new(node.clone(), incarnation, started, registry.vocabulary().clone());
     let peers = Peers::new(node.clone(), incarnation, millis(clock.elapsed()));
+    let questions = Questions::new(cluster.sealing_key().clone(), node.clone());
     let transport = Arc::clone(cluster.transport());
     let changed = registry.share_changed();
     let mut state = Node {
@@ -127,12 +131,14 @@ async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
         metrics,
         peers,
         messages,
+        questions,
         started,
         published: None,
         answered: None,
         is_asked: false,
         reconnected: None,
         logged: None,
+        logged_namesake: None,
         gaps: 0,
         was_alone: true,
     };
@@ -203,8 +209,11 @@ impl Node {
         let bytes = match incoming {
             Incoming::Published(bytes) => bytes,
             Incoming::Request(question, answer) => {
-                if let Some(found) = visitors::answer(&self.registry, &question) {
-                    let _ = answer.send(found); // the other node may not wait any more
+                let Moment { now, wall } = self.moment();
+                match visitors::answer(&self.registry, &mut self.questions, &question, (now, wall)) {
+                    // The other node may not wait any more.
+                    Ok(found) => drop(found.map(|found| answer.send(found))),
+                    Err(refused) => self.note_refused(refused),
                 }
                 return;
             }
@@ -236,12 +245,7 @@ impl Node {
         if self.is_asked && may_answer {
             self.publish_share().await;
         }
-        if self.peers.take_namesake() {
-            error!(
-                node = self.name,
-                "another node has the name of this one: set NODE to another name on one of them"
-            );
-        }
+        self.note_namesake(now);
         self.note_alone(now);
     }
 
@@ -287,11 +291,28 @@ impl Node {
         }
     }
 
+    fn note_refused(&mut self, reason: Refused) {
+        self.metrics.unreadable.increment(1);
+        if is_due(&mut self.logged) {
+            warn!(%reason, "a question of another node is not answered");
+        }
+    }
+
     fn note_unreadable(&mut self, reason: &str) {
         self.metrics.unreadable.increment(1);
-        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
-            self.logged = Some(Instant::now());
+        if is_due(&mut self.logged) {
             warn!(reason, "a message of another node cannot be read: do all nodes have the same version?");
+        }
+    }
+
+    /// Logs that another node has the name of this one.
+    fn note_namesake(&mut self, now: u64) {
+        if self.peers.has_namesake(now) && is_due(&mut self.logged_namesake) {
+            error!(
+                node = self.name,
+                "another node has the name of this one, so that counts lack its visitors: set NODE to another \
+                 name on one of them"
+            );
         }
     }
 
@@ -333,7 +354,11 @@ impl Node {
         let status = ClusterStatus {
             cluster: self.cluster.status().cluster,
             node: self.name.clone(),
-            own: if self.peers.is_alone(now) { OwnState::Alone } else { OwnState::Ok },
+            own: match () {
+                () if self.peers.is_alone(now) => OwnState::Alone,
+                () if self.peers.has_namesake(now) => OwnState::NameTaken,
+                () => OwnState::Ok,
+            },
             nodes,
             refused: self.registry.refused_entries(),
         };
@@ -349,4 +374,13 @@ impl Node {
         self.publish(self.messages.bye(millis(seat_hold), now, wall));
         let _ = timeout(BYE_TIMEOUT, self.transport.flush()).await;
     }
+}
+
+/// Whether a log line is due, which is then noted.
+fn is_due(logged: &mut Option<Instant>) -> bool {
+    let is_due = logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+    if is_due {
+        *logged = Some(Instant::now());
+    }
+    is_due
 }

@@ -7,15 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use super::status::{NodeState, NodeStatus};
+use super::namesake::Namesake;
+use super::status::{NodeState, NodeStatus, SILENCE_MS};
 use super::update::{Body, Digest, Header, Heard, Update};
 use crate::presence::HoldReason;
 use crate::presence::share::{Change, HeldSince, ShareSum, Slot};
 use crate::presence::stamp::Stamp;
 use crate::protocol::Time;
-
-/// A peer that was not heard for this long, in ms, is silent; a node that does not hear itself is alone.
-pub(crate) const SILENCE_MS: u64 = 3_000;
 
 /// The time after its last message, in ms, until which the visitors of a silent peer are held.
 pub(crate) const LOST_MS: u64 = 15_000;
@@ -28,6 +26,9 @@ const FORGET_MS: u64 = 3_600_000;
 
 /// The most peers. Further ones are ignored.
 const MOST_PEERS: usize = 256;
+
+/// The earlier runs of a peer that are known.
+const MOST_PAST: usize = 8;
 
 /// What follows from a message or from silence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,8 +76,7 @@ pub(crate) struct Peers {
     /// When this node heard itself last; before the first time, when it started.
     heard_self: u64,
     has_heard_self: bool,
-    /// Another node has this one's name.
-    has_namesake: bool,
+    namesake: Namesake,
     by_name: BTreeMap<String, Peer>,
     last_slot: Slot,
     gaps: u64,
@@ -88,6 +88,15 @@ struct Peer {
     run: Run,
     /// Shares of former runs, and until when they hold.
     former: Vec<Former>,
+    /// The last former runs, the newest one last.
+    past: Vec<Past>,
+}
+
+/// A run that another one has replaced. What comes of it is late.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    incarnation: u64,
+    has_left: bool,
 }
 
 /// A share that holds until a deadline.
@@ -159,7 +168,7 @@ impl Peers {
             incarnation,
             heard_self: now,
             has_heard_self: false,
-            has_namesake: false,
+            namesake: Namesake::default(),
             by_name: BTreeMap::new(),
             last_slot: Slot::default(),
             gaps: 0,
@@ -176,9 +185,9 @@ impl Peers {
         now.saturating_sub(self.heard_self)
     }
 
-    /// Whether another node has this one's name. It is noted once for each call.
-    pub(crate) fn take_namesake(&mut self) -> bool {
-        std::mem::take(&mut self.has_namesake)
+    /// Whether another node has this one's name.
+    pub(crate) fn has_namesake(&self, now: u64) -> bool {
+        self.namesake.is_there(now)
     }
 
     /// Deltas that were missed.
@@ -243,7 +252,11 @@ impl Peers {
             return vec![Action::Answer];
         }
         if from.node == self.own {
-            self.hear_self(&from, moment.now);
+            if from.incarnation == self.incarnation {
+                (self.heard_self, self.has_heard_self) = (moment.now, true);
+            } else {
+                self.namesake.hear(from.incarnation, matches!(body, Body::Bye { .. }), moment.now);
+            }
             return Vec::new();
         }
         if !self.by_name.contains_key(&from.node) && self.by_name.len() >= MOST_PEERS {
@@ -288,7 +301,7 @@ impl Peers {
     /// What follows from the time that has passed. Call it a few times in a second.
     pub(crate) fn tick(&mut self, now: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (node, Peer { run, former }) in &mut self.by_name {
+        for (node, Peer { run, former, .. }) in &mut self.by_name {
             let unheard = now.saturating_sub(run.heard);
             if run.state.is_heard() && unheard >= SILENCE_MS {
                 run.fall_silent(&mut actions);
@@ -313,7 +326,7 @@ impl Peers {
 
     /// Notes when the next entry of a share ends that was swept; none where no entry is left.
     pub(crate) fn swept(&mut self, slot: Slot, next: Option<u64>) {
-        for Peer { run, former } in self.by_name.values_mut() {
+        for Peer { run, former, .. } in self.by_name.values_mut() {
             if run.slot == slot && run.ends.is_some() {
                 run.ends = next;
             }
@@ -324,14 +337,6 @@ impl Peers {
         }
     }
 
-    fn hear_self(&mut self, from: &Header, now: u64) {
-        if from.incarnation == self.incarnation {
-            (self.heard_self, self.has_heard_self) = (now, true);
-        } else if from.incarnation > self.incarnation {
-            self.has_namesake = true;
-        }
-    }
-
     /// Makes the run of the message the newest one of its peer, where it is. Returns whether the message is of the newest
     /// run.
     fn follow_run(&mut self, from: &Header, now: u64, actions: &mut Vec<Action>) -> bool {
@@ -339,21 +344,17 @@ impl Peers {
             Some(Peer { run, .. }) if run.incarnation == from.incarnation => {
                 return run.state != NodeState::Left;
             }
-            // A run with a lower number is an earlier one, unless the clock of the peer was set back.
-            Some(Peer { run, .. })
-                if from.incarnation < run.incarnation && now.saturating_sub(run.heard) < LOST_MS =>
-            {
-                return false;
-            }
+            Some(peer) if peer.is_late(from.incarnation, now) => return false,
             _ => self.next_slot(),
         };
         let run = Run::new(from, slot, now);
         match self.by_name.get_mut(&from.node) {
             None => {
-                self.by_name.insert(from.node.clone(), Peer { run, former: Vec::new() });
+                self.by_name.insert(from.node.clone(), Peer { run, former: Vec::new(), past: Vec::new() });
             }
             Some(peer) => {
                 let mut before = std::mem::replace(&mut peer.run, run);
+                peer.note_past(&before, from.incarnation);
                 if before.state.is_heard() {
                     before.fall_silent(actions);
                 }
@@ -373,7 +374,7 @@ impl Peers {
 
     fn next_slot(&mut self) -> Slot {
         let used = |slot: Slot| {
-            self.by_name.values().any(|Peer { run, former }| {
+            self.by_name.values().any(|Peer { run, former, .. }| {
                 run.slot == slot
                     || run.load.as_ref().is_some_and(|load| load.slot == slot)
                     || former.iter().any(|former| former.slot == slot)
@@ -387,6 +388,26 @@ impl Peers {
                 return slot;
             }
         }
+    }
+}
+
+impl Peer {
+    /// Whether a message of another run than the newest one comes late. Numbers of runs have no order. A run that was
+    /// not heard of before is the newest one. If it is not, since its message came late, it falls silent, and the run
+    /// that goes on is followed again.
+    fn is_late(&self, incarnation: u64, now: u64) -> bool {
+        let is_silent = now.saturating_sub(self.run.heard) >= SILENCE_MS;
+        let past = self.past.iter().find(|past| past.incarnation == incarnation);
+        past.is_some_and(|past| past.has_left || !is_silent)
+    }
+
+    /// Notes that a run has replaced this one.
+    fn note_past(&mut self, before: &Run, incarnation: u64) {
+        self.past.retain(|past| past.incarnation != incarnation);
+        if self.past.len() == MOST_PAST {
+            self.past.remove(0);
+        }
+        self.past.push(Past { incarnation: before.incarnation, has_left: before.state == NodeState::Left });
     }
 }
 

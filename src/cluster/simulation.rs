@@ -2,7 +2,7 @@
 //! cuts off, against a model of who is present.
 //!
 //! Each seed gives one scenario of random steps: visitors join, leave, are lost and set moods on any node, nodes are
-//! restarted in order or killed, clocks are apart, and the network fails and heals. When the network is good for some
+//! restarted in order or killed, also with a clock that was set back, clocks are apart, and the network fails and heals. When the network is good for some
 //! seconds, all nodes and all sockets must have the state of the model. `CLUSTER_SEED=7` repeats one seed, and
 //! `CLUSTER_SEEDS=2000` runs more of them.
 
@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::memory::Network;
 use super::metrics::ClusterMetrics;
 use super::node::{self, Parts, Running};
+use super::sealed::SealingKey;
 use super::transport::INCOMING_LIMIT;
-use super::{Cluster, ClusterStatus};
+use super::{Cluster, ClusterStatus, OwnState};
 use crate::panics::Panics;
 use crate::presence::audit::audit;
 use crate::presence::metrics::PresenceMetrics;
@@ -195,6 +196,11 @@ impl Simulation {
 
     /// Starts a node, with the visitors who were held when it stopped in order.
     fn start(&mut self, node: usize) {
+        self.nodes[node] = Some(self.open(node));
+    }
+
+    /// Opens a node that the simulation does not keep.
+    fn open(&mut self, node: usize) -> SimulatedNode {
         let panics = Panics::register();
         let config = presence::Config { max_rooms_per_visitor: None, ..presence::Config::default() };
         let key = ClusterKey::derive("the-admins-token", "test");
@@ -217,10 +223,12 @@ impl Simulation {
         let connect = self.network.config().connect.unwrap();
         let name = NODES[node].to_owned();
         let transport = connect.0(&name, sender);
-        let cluster = Cluster::new(transport, ClusterStatus::at_start("test".to_owned(), name.clone()));
+        let status = ClusterStatus::at_start("test".to_owned(), name.clone());
+        let cluster = Cluster::new(transport, SealingKey::derive("the-admins-token", "test"), status);
         let parts = Parts {
             cluster: cluster.clone(),
             node: name,
+            incarnation: self.random.random(),
             registry: Arc::clone(&registry),
             clock,
             incoming,
@@ -228,7 +236,14 @@ impl Simulation {
             seat_hold: Duration::from_millis(SEAT_HOLD),
         };
         let running = node::start(&panics, parts);
-        self.nodes[node] = Some(SimulatedNode { registry, cluster, running });
+        SimulatedNode { registry, cluster, running }
+    }
+
+    /// Starts a node that is down, on a machine whose wall clock was set back.
+    fn start_again(&mut self, node: usize, back_ms: u64) {
+        self.say(&format!("{} starts again, and its clock {back_ms} ms back", NODES[node]));
+        self.clocks[node] = Clock::manual(self.clocks[node].wall().minus(back_ms));
+        self.start(node);
     }
 
     /// Lets time pass, in steps.
@@ -426,6 +441,7 @@ impl Simulation {
                 states.insert((present, found.into_iter().collect::<Vec<_>>()));
             }
             assert_eq!(audit(&node.registry).await, [], "the audit of {name}");
+            assert_ne!(node.cluster.status().own, OwnState::NameTaken, "{name} was restarted at most");
         }
         if least == most {
             assert!(states.len() <= 1, "all nodes agree");
@@ -467,8 +483,10 @@ impl Simulation {
                 if self.random.random() { self.stop(node).await } else { self.kill(node) }
             }
             (78..84, _) if !down.is_empty() => {
-                self.say(&format!("{} starts again", NODES[down[0]]));
-                self.start(down[0]);
+                let is_good = *lock(&self.weather) == Weather::Good;
+                let back = if is_good { self.choose(&[0, 0, 0, 30_000]) } else { 0 };
+                self.is_skewed |= back > 0;
+                self.start_again(down[0], back);
             }
             (84..88, _) => self.settle().await,
             _ => {}

@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 
 use crate::protocol::Time;
 
+/// A peer that was not heard for this long, in ms, is silent; a node that does not hear itself is alone.
+pub(crate) const SILENCE_MS: u64 = 3_000;
+
 /// The cluster as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterStatus {
@@ -32,6 +35,8 @@ pub(crate) enum OwnState {
     Ok,
     /// It has not heard its own messages for 3 s, or never since the start.
     Alone,
+    /// Another node has its name, so that neither knows the visitors of the other one.
+    NameTaken,
 }
 
 /// What a node is, as another one sees it: the label `state` of metrics.
@@ -102,10 +107,12 @@ impl ClusterStatus {
         Self { cluster, node, own: OwnState::Alone, nodes: Vec::new(), refused: 0 }
     }
 
-    /// Nodes that are missing in the counts, or may be soon: not heard, and without a goodbye.
+    /// Nodes that are missing in the counts, or may be soon: not heard, and without a goodbye, or with the name of this
+    /// one.
     pub(crate) fn silent(&self) -> usize {
         let is_missing = |node: &&NodeStatus| matches!(node.state, NodeState::Silent | NodeState::Lost);
-        self.nodes.iter().filter(is_missing).count()
+        let namesakes = usize::from(self.own == OwnState::NameTaken);
+        self.nodes.iter().filter(is_missing).count() + namesakes
     }
 
     /// Nodes that count, this one included.

@@ -43,7 +43,7 @@ pub(crate) enum BadUpdate {
 pub(crate) struct Header {
     /// The name of the node.
     pub node: String,
-    /// Identifies the run of the node. A later run has a higher number.
+    /// Identifies the run of the node: a random number.
     pub incarnation: u64,
     /// Of a delta its number, which rises by one; of another message the number of the last delta.
     pub seq: u64,

@@ -1,6 +1,7 @@
 //! Who is in a room, asked of each node: shares have keyed hashes of visitors and no ids.
 //!
-//! A question and its answer are JSON. Only the node that has the visitors knows their ids.
+//! A question and its answer are JSON, and sealed: only the node that has the visitors knows their ids, and only nodes
+//! with the admin token can ask for them.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
+use super::sealed::{Questions, Refused};
 use super::status::NodeState;
 use crate::presence::Registry;
 use crate::protocol::frame::to_json;
@@ -55,10 +57,17 @@ pub(crate) struct Found {
     pub missing: Vec<String>,
 }
 
-/// Answers the question of another node, from memory. A question that cannot be read has no answer.
-pub(crate) fn answer(registry: &Registry, question: &[u8]) -> Option<Bytes> {
-    let question: Question = serde_json::from_slice(question).ok()?;
-    Some(to_json(&own(registry, &question)).into())
+/// Answers the question of another node, from memory. A question that a later version asks in another form has no answer.
+/// Errors: the question is not of a node with the key, or of another time.
+pub(crate) fn answer(
+    registry: &Registry,
+    questions: &mut Questions,
+    asked: &[u8],
+    (now, wall): (u64, Time),
+) -> Result<Option<Bytes>, Refused> {
+    let question = questions.open(asked, now, wall)?;
+    let Ok(question) = serde_json::from_slice(&question) else { return Ok(None) };
+    Ok(questions.seal_answer(asked, to_json(&own(registry, &question))))
 }
 
 /// The visitors of this node, by their ids.
@@ -76,14 +85,17 @@ pub(crate) fn own(registry: &Registry, Question { room, after, limit }: &Questio
 }
 
 /// Asks all other nodes, and adds what this node knows. Takes at most a second.
-pub(crate) async fn find(cluster: &Cluster, registry: &Registry, question: &Question) -> Found {
-    let status = cluster.status();
-    let message: Bytes = to_json(question).into();
+pub(crate) async fn find(cluster: &Cluster, registry: &Registry, question: &Question, wall: Time) -> Found {
+    let (status, key) = (cluster.status(), cluster.sealing_key());
+    let text = to_json(question);
     let others = status.nodes.iter().filter(|node| !node.is_self && node.state != NodeState::Left);
     let answers = others.map(async |node| {
-        let answer = cluster.transport().request(&node.name, message.clone(), TIMEOUT).await;
-        let visitors = answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
-        (node.name.clone(), visitors)
+        let visitors = async {
+            let asked = key.seal_question(&node.name, wall, &text)?;
+            let answer = cluster.transport().request(&node.name, asked.clone(), TIMEOUT).await.ok()?;
+            serde_json::from_slice(&key.open_answer(&asked, &answer)?).ok()
+        };
+        (node.name.clone(), visitors.await)
     });
     let mut answers = join_all(answers).await;
     answers.push((status.node.clone(), Some(own(registry, question))));

@@ -51,6 +51,8 @@ enum ClusterState {
     Ok,
     /// It has not heard its own messages for 3 s: it counts its own visitors only, and connects again.
     Alone,
+    /// Another node has its name: the counts of both lack visitors of the other one.
+    NameTaken,
 }
 
 /// A node.
@@ -105,6 +107,7 @@ pub(crate) async fn cluster(_: Admin, State(live): State<Arc<LiveState>>) -> Res
             state: match status.own {
                 OwnState::Ok => ClusterState::Ok,
                 OwnState::Alone => ClusterState::Alone,
+                OwnState::NameTaken => ClusterState::NameTaken,
             },
             nodes: status.nodes.into_iter().map(NodeBody::from).collect(),
             refused: status.refused,
@@ -171,7 +174,7 @@ pub(crate) async fn room_visitors(
     }
     let (context, question) = (&live.context, Question { room, after, limit });
     let found = if let Some(cluster) = &context.cluster {
-        visitors::find(cluster, &context.registry, &question).await
+        visitors::find(cluster, &context.registry, &question, context.clock.wall()).await
     } else {
         let own = visitors::own(&context.registry, &question);
         visitors::merge(vec![(context.sample_ids.node().to_owned(), Some(own))], limit)

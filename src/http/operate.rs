@@ -113,6 +113,8 @@ enum DegradedReason {
 enum ClusterReason {
     /// This node does not hear its own messages: NATS cannot be reached, or does not pass them on.
     Alone,
+    /// Another node has the name of this one.
+    NameTaken,
     /// Another node was not heard for 3 s, without a goodbye.
     PeerLost,
 }
@@ -120,6 +122,7 @@ enum ClusterReason {
 fn cluster_reason(status: &ClusterStatus) -> Option<ClusterReason> {
     match status.own {
         OwnState::Alone => Some(ClusterReason::Alone),
+        OwnState::NameTaken => Some(ClusterReason::NameTaken),
         OwnState::Ok => (status.silent() > 0).then_some(ClusterReason::PeerLost),
     }
 }

@@ -20,6 +20,7 @@ use super::{ServeError, Server};
 use crate::auth::{AdminToken, PublicUrl};
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::node::Running;
+use crate::cluster::sealed::SealingKey;
 use crate::cluster::transport::{INCOMING_LIMIT, Incoming};
 use crate::cluster::{self, Cluster, ClusterStatus, node};
 use crate::config::{Config, HttpConfig};
@@ -73,13 +74,13 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let props = http.public_props.and(&history.rollup_props);
     let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
 
-    let key = cluster_key(&http, &cluster);
+    let (key, sealing_key) = cluster_keys(&http, &cluster).unzip();
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
-    let (cluster, incoming) = join_cluster(&cluster, &session.node, &panics).await?;
+    let (cluster, incoming) = join_cluster(&cluster, &session.node, sealing_key, &panics).await?;
     let context = Arc::new(SessionContext {
         registry: Arc::clone(&registry),
         journal: history.journal,
@@ -212,25 +213,24 @@ fn coverage(cluster: Option<Cluster>) -> CoverageSource {
     cluster.map_or_else(CoverageSource::default, |cluster| CoverageSource::new(move || cluster.coverage()))
 }
 
-/// The key of visitors' names between nodes; none without a cluster.
-fn cluster_key(http: &HttpConfig, cluster: &cluster::Config) -> Option<ClusterKey> {
-    let token = http.admin_token.as_ref().filter(|_| cluster.is_on());
-    token.map(|token| ClusterKey::derive(token, &cluster.name))
+/// The keys of visitors' names and of questions between nodes; none without a cluster.
+fn cluster_keys(http: &HttpConfig, cluster: &cluster::Config) -> Option<(ClusterKey, SealingKey)> {
+    let token = http.admin_token.as_ref().filter(|_| cluster.is_on())?;
+    Some((ClusterKey::derive(token, &cluster.name), SealingKey::derive(token, &cluster.name)))
 }
 
 /// Opens the transport of a node of a cluster, of which there is none without a cluster, and its incoming messages.
 async fn join_cluster(
     config: &cluster::Config,
     node: &str,
+    key: Option<SealingKey>,
     panics: &Panics,
 ) -> Result<(Option<Cluster>, mpsc::Receiver<Incoming>), ServeError> {
     let (sender, incoming) = mpsc::channel(INCOMING_LIMIT);
-    if !config.is_on() {
-        return Ok((None, incoming));
-    }
+    let Some(key) = key else { return Ok((None, incoming)) };
     let transport = cluster::connect(config, node, sender, panics).await?;
     let status = ClusterStatus::at_start(config.name.clone(), node.to_owned());
-    Ok((Some(Cluster::new(transport, status)), incoming))
+    Ok((Some(Cluster::new(transport, key, status)), incoming))
 }
 
 /// Starts the node task, where there is a cluster.
@@ -243,6 +243,7 @@ fn start_node(
     let cluster = context.cluster.clone()?;
     let parts = node::Parts {
         node: cluster.status().node,
+        incarnation: rand::random(),
         cluster,
         registry: Arc::clone(&context.registry),
         clock: context.clock.clone(),

@@ -93,6 +93,11 @@ impl Cluster {
         (0..self.nodes.len()).map(|n| self.nodes[(first + n) % self.nodes.len()].address.as_str()).collect()
     }
 
+    /// Starts another hub with the name of this one.
+    pub async fn namesake_of(&self, node: usize) -> Node {
+        Node::start(&self.nodes[node].name, &self.nats.url(0), None, &[]).await
+    }
+
     /// Joins at one hub, and at the next one whenever the socket ends.
     pub async fn join(&self, first: usize, room: &str, visitor: &str) -> Member {
         Member::join(&self.addresses(first), room, visitor).await

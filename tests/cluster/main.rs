@@ -16,7 +16,9 @@ mod member;
 mod nats;
 mod proxy;
 mod scenarios;
+mod secrets;
 mod settings;
+mod spy;
 #[path = "../hub/support/mod.rs"]
 #[allow(dead_code, reason = "helpers of the hub's tests, of which this uses some")]
 mod support;

@@ -208,6 +208,13 @@ step("a hub with TOKEN_SECRET admits the visitor of a token only", async () => {
   await hub.stop();
 });
 
+step("a hub without the feature cluster refuses NATS_URL with one line that names the feature", async () => {
+  const settings = "NATS_URL=nats://127.0.0.1:4222 ADMIN_TOKEN=$(openssl rand -hex 16)";
+  const hub = `output=$(env ${settings} target/debug/breathing-room 2>&1 >/dev/null) && code=0 || code=$?`;
+  const refusal = await bash(`${hub}\necho "$code, $(wc -l <<< "$output") line: $output"`);
+  check(/^1, 1 line: .*NATS_URL.*feature cluster/.test(refusal), refusal);
+});
+
 step("every other command is skipped for a reason", async () => {
   for (const { code } of all.filter((block) => block.language === "sh" && !block.used)) {
     const reason = SKIPPED.find(([pattern]) => code.split("\n").some((line) => pattern.test(line)))?.[1];

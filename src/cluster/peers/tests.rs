@@ -259,9 +259,71 @@ fn node_is_alone_until_it_hears_itself_and_after_3_s_without_that() {
     node.receive(own(1));
     assert!(!node.peers.is_alone(2_999));
     assert!(node.peers.is_alone(3_000));
-    assert!(!node.peers.take_namesake());
-    node.receive(own(2));
-    assert!(node.peers.take_namesake() && !node.peers.take_namesake());
+}
+
+#[test]
+fn node_that_hears_its_own_name_from_another_run_has_a_namesake() {
+    let mut node = Node::new();
+    let own = |incarnation, body| {
+        let mut update = Other::new(incarnation).update(0, body);
+        update.from.node = "me".to_owned();
+        update
+    };
+    for _ in 0..6 {
+        assert!(!node.peers.has_namesake(node.now));
+        node.receive(own(1, Body::Bye { hold_ms: 0 })); // its own
+        node.receive(own(2, Body::Delta(Vec::new())));
+        node.now += SECOND;
+    }
+    assert!(node.peers.has_namesake(node.now));
+    assert_eq!(node.peers.statuses(node.now).count(), 0, "it is no peer");
+    node.receive(own(2, Body::Bye { hold_ms: 0 }));
+    assert!(!node.peers.has_namesake(node.now));
+}
+
+#[test]
+fn new_run_is_followed_at_once_whatever_its_number() {
+    for says_bye in [true, false] {
+        let (mut node, mut b) = (Node::new(), Other::new(9));
+        node.receive(b.delta(1));
+        if says_bye {
+            node.receive(b.update(1, Body::Bye { hold_ms: 9_000 }));
+        }
+        let mut again = Other::new(3);
+        again.now = b.now.saturating_sub(10 * SECOND); // by its wall clock it began before
+        assert_eq!(applied(&node.receive(again.delta(1))), 1);
+        node.receive(again.digest());
+        assert_eq!(node.state("b"), NodeState::Live);
+        node.now += 2_999;
+        node.receive(again.digest());
+        assert_eq!(node.receive(b.digest()), [], "the run before");
+        node.now += 20 * SECOND;
+        let late = node.receive(b.digest());
+        assert_eq!(late.is_empty(), says_bye, "after a goodbye a run does not come back: {late:?}");
+    }
+}
+
+#[test]
+fn run_that_goes_on_is_followed_again_after_a_late_message_of_an_unknown_one() {
+    let (mut node, mut b, unknown) = (Node::new(), Other::new(9), Other::new(3));
+    node.receive(b.delta(1));
+    node.receive(b.digest());
+    node.receive(unknown.digest());
+    assert_eq!(node.receive(b.delta(2)), []);
+    node.pass(SILENCE_MS);
+    let actions = node.receive(b.digest());
+    assert_eq!(asks(&actions), 1, "{actions:?}");
+    node.receive(b.part(0, true, &[1, 2]));
+    assert_eq!((node.state("b"), applied(&node.receive(b.delta(3)))), (NodeState::Live, 1));
+}
+
+#[test]
+fn earlier_runs_of_a_node_are_bounded() {
+    let mut node = Node::new();
+    for run in 1..1_000 {
+        node.receive(Other::new(run).digest());
+    }
+    assert_eq!(node.peers.by_name["b"].past.len(), MOST_PAST);
 }
 
 #[test]

@@ -5,7 +5,6 @@
 use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::OwnState;
 use super::*;
 use crate::time::millis;
 
@@ -144,5 +143,51 @@ fn join_flood_over_three_nodes_is_counted_exactly() {
             assert_eq!(node.registry.totals().visitors, 0);
         }
         assert!(millis(simulation.clocks[0].elapsed()) < 60_000);
+    });
+}
+
+#[test]
+fn restart_with_an_earlier_wall_clock_is_followed_at_once() {
+    in_simulation(async |mut simulation| {
+        for is_stopped in [true, false] {
+            simulation.join(0, ("lobby", "ann"), None).await;
+            simulation.join(1, ("lobby", "bob"), None).await;
+            simulation.settle().await;
+            if is_stopped {
+                simulation.stop(0).await;
+            } else {
+                simulation.kill(0);
+            }
+            simulation.start_again(0, 30_000);
+            simulation.pass(300).await;
+            simulation.join(0, ("lobby", "eve"), None).await;
+            simulation.pass(200).await;
+            for node in simulation.nodes.iter().flatten().skip(1) {
+                assert_eq!(node.registry.snapshot(&RoomId::try_from("lobby").unwrap()).present, 3);
+            }
+            simulation.pass(20_000).await; // ann did not come back
+            simulation.settle().await;
+            while !simulation.sockets.is_empty() {
+                simulation.end(0, false);
+            }
+            simulation.pass(20_000).await;
+        }
+    });
+}
+
+#[test]
+fn nodes_with_one_name_say_that_it_is_taken_until_one_of_them_leaves() {
+    in_simulation(async |mut simulation| {
+        let own = |simulation: &Simulation| simulation.nodes[0].as_ref().unwrap().cluster.status();
+        let other = simulation.open(0);
+        simulation.pass(5_000).await;
+        assert_eq!(own(&simulation).own, OwnState::Ok, "it may be the end of an earlier run");
+        simulation.pass(2_000).await;
+        for status in [own(&simulation), other.cluster.status()] {
+            assert_eq!((status.own, status.silent()), (OwnState::NameTaken, 1));
+        }
+        other.running.leave().await;
+        simulation.pass(1_000).await;
+        assert_eq!((own(&simulation).own, own(&simulation).silent()), (OwnState::Ok, 0));
     });
 }

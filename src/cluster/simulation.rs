@@ -1,7 +1,7 @@
 //! Deterministic simulation: three nodes in simulated time, over a transport that loses, delays, repeats, reorders and
 //! cuts off, against a model of who is present.
 //!
-//! Each seed gives one scenario of random steps: visitors join, leave, are lost and set moods on any node, nodes are
+//! Each seed gives one scenario of random steps: visitors join, leave, are lost, set moods and sit on any node, nodes are
 //! restarted in order or killed, also with a clock that was set back, clocks are apart, and the network fails and heals. When the network is good for some
 //! seconds, all nodes and all sockets must have the state of the model. `CLUSTER_SEED=7` repeats one seed, and
 //! `CLUSTER_SEEDS=2000` runs more of them.
@@ -28,12 +28,13 @@ use crate::panics::Panics;
 use crate::presence::audit::audit;
 use crate::presence::metrics::PresenceMetrics;
 use crate::presence::share::ClusterKey;
-use crate::presence::{self, Hold, HoldReason, Membership, Registry, SitOutcome, expiry};
+use crate::presence::{self, Hold, HoldReason, Membership, PermittedSit, Registry, SitOutcome, expiry};
 use crate::protocol::frame::Frame;
 use crate::protocol::{Features, RoomId, Time, VisitorId};
 use crate::sync::lock;
 use crate::time::Clock;
 use crate::transport::writer::SocketWriter;
+use model::{Person, PersonHold};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 const ROOMS: [&str; 2] = ["lobby", "garden"];
@@ -59,35 +60,6 @@ enum Weather {
     Cut(usize, usize),
     /// The node reaches none, not even itself.
     Alone(usize),
-}
-
-/// A person in the model.
-#[derive(Debug, Clone, Default)]
-struct Person {
-    /// The node of each socket.
-    sockets: Vec<usize>,
-    /// The node of each hold, and its deadline.
-    holds: Vec<(usize, u64)>,
-    /// After a kill: until when the person counts for sure, and until when they may count.
-    killed: Option<(u64, u64)>,
-    mood: Option<&'static str>,
-}
-
-impl Person {
-    fn counts(&self, now: u64) -> bool {
-        !self.sockets.is_empty()
-            || self.holds.iter().any(|(_, until)| *until > now)
-            || self.killed.is_some_and(|(sure, _)| sure > now)
-    }
-
-    fn may_count(&self, now: u64) -> bool {
-        self.counts(now) || self.killed.is_some_and(|(_, until)| until > now)
-    }
-
-    fn is_killed(&mut self, sure: u64, until: u64) {
-        let (before_sure, before) = self.killed.unwrap_or_default();
-        self.killed = Some((sure.max(before_sure), until.max(before)));
-    }
 }
 
 /// One socket.
@@ -209,13 +181,22 @@ impl Simulation {
         let registry = Registry::open(config, clock.clone(), metrics, Some(key));
         if let Some((occupants, stopped, wall)) = self.saved.remove(&node) {
             let away = stopped.elapsed();
-            for presence::Occupant { room, visitor, mood, hold, .. } in occupants {
-                let hold = hold.unwrap();
-                let left = hold.deadline.saturating_duration_since(stopped);
-                let left = left.min(Duration::from_millis(SEAT_HOLD)).saturating_sub(away);
-                if !left.is_zero() {
-                    let hold = Hold::new(hold.reason, Instant::now(), left);
-                    registry.restore(&room, &visitor, mood, (hold, None), Some(wall)).unwrap();
+            for presence::Occupant { room, visitor, mood, hold, sit, sit_holds, .. } in occupants {
+                let now = Instant::now();
+                let hold = hold.filter(|hold| hold.reason != HoldReason::Sit).map(|hold| {
+                    let left = hold.deadline.saturating_duration_since(stopped);
+                    Hold::new(
+                        hold.reason,
+                        now,
+                        left.min(Duration::from_millis(SEAT_HOLD)).saturating_sub(away),
+                    )
+                });
+                let sit = sit.filter(|sit| sit.deadline > now);
+                let by_sit = sit.filter(|_| sit_holds).map(Hold::from);
+                let hold = hold.into_iter().chain(by_sit).max_by_key(|hold| hold.deadline);
+                if let Some(hold) = hold.filter(|hold| hold.deadline > now) {
+                    let sit = sit.map(|sit| PermittedSit { sit, permit: None });
+                    registry.restore(&room, &visitor, mood, (hold, sit), Some(wall)).unwrap();
                 }
             }
         }
@@ -260,10 +241,11 @@ impl Simulation {
         }
         let now = self.now;
         for person in self.persons.values_mut() {
-            person.holds.retain(|(_, until)| *until > now);
+            person.holds.retain(|hold| hold.until > now);
             person.killed.take_if(|(_, until)| *until <= now);
+            person.sit.take_if(|until| *until <= now);
             if !person.may_count(now) {
-                person.mood = None;
+                (person.mood, person.sit) = (None, None);
             }
         }
     }
@@ -329,11 +311,27 @@ impl Simulation {
         let index = person.sockets.iter().position(|on| *on == node).unwrap();
         person.sockets.remove(index);
         if is_lost {
-            person.holds.push((node, now + GRACE));
+            person.is_lost(node, now);
+        } else {
+            person.has_left(node, now);
         }
         if !person.may_count(now) {
-            person.mood = None;
+            (person.mood, person.sit) = (None, None);
         }
+    }
+
+    /// A visitor begins a sit, sets another end of it, or ends it, while the network is good. All nodes get to know it.
+    async fn sit(&mut self, index: usize) {
+        self.settle().await;
+        let length = self.choose(&[0, 0, 1_000, 9_000, 40_000, 70_000]);
+        let socket = &self.sockets[index];
+        let (node, member) = (socket.node, socket.member);
+        let membership = socket.membership.as_ref().unwrap();
+        membership.sit(Duration::from_millis(length), |_| Ok(None)).unwrap();
+        self.say(&format!("{member:?} sits for {length} ms on {}", NODES[node]));
+        let person = self.persons.get_mut(&member).unwrap();
+        (person.sit, person.is_sit_unsure) = (Some(self.now + length).filter(|_| length > 0), false);
+        self.pass(300).await;
     }
 
     fn set_mood(&mut self, index: usize) {
@@ -358,9 +356,10 @@ impl Simulation {
             membership.leave_with_hold(HoldReason::Grace, Duration::from_millis(GRACE), SitOutcome::Holds);
             let person = self.persons.get_mut(&socket.member).unwrap();
             person.sockets.retain(|on| *on != node);
-            person.holds.push((node, now + SEAT_HOLD));
+            person.holds.push(PersonHold { node, until: now + SEAT_HOLD, is_sit: person.sit(now).is_some() });
             person.is_killed(0, now + SEAT_HOLD + 300); // the other nodes look ten times in a second
         }
+        self.persons.values_mut().for_each(|person| person.loses_node(now));
         self.saved.insert(node, (registry.occupants(), Instant::now(), self.clocks[node].wall()));
         running.leave().await;
         self.network.remove(NODES[node]);
@@ -381,10 +380,12 @@ impl Simulation {
         }
         for person in self.persons.values_mut() {
             person.sockets.retain(|on| *on != node);
-            let held: Vec<_> = person.holds.extract_if(.., |(on, _)| *on == node).collect();
-            for (_, until) in held {
-                person.is_killed(until.min(now + 13_500), until.max(now + 17_000));
+            let held: Vec<_> = person.holds.extract_if(.., |hold| hold.node == node).collect();
+            for PersonHold { until, is_sit, .. } in held {
+                let sure = if is_sit { 0 } else { until.min(now + 13_500) };
+                person.is_killed(sure, until.max(now + 17_000));
             }
+            person.loses_node(now);
         }
     }
 
@@ -412,7 +413,7 @@ impl Simulation {
         let (mut least, mut most, mut moods) = (0, 0, BTreeMap::<String, u64>::new());
         let mut connected = 0;
         for (_, person) in persons {
-            let is_sure = !person.sockets.is_empty() || person.holds.iter().any(|(_, until)| *until > now);
+            let is_sure = !person.sockets.is_empty() || person.holds.iter().any(|hold| hold.until > now);
             connected += u64::from(is_sure);
             least += u64::from(person.counts(now));
             most += u64::from(person.may_count(now));
@@ -464,7 +465,8 @@ impl Simulation {
             }
             (30..42, Some(index)) => self.end(index, false),
             (42..54, Some(index)) => self.end(index, true),
-            (54..66, Some(index)) => self.set_mood(index),
+            (54..63, Some(index)) => self.set_mood(index),
+            (63..66, Some(index)) => self.sit(index).await,
             (66..74, _) if !self.is_skewed => {
                 let (one, other) = (self.choose(&[0, 1, 2]), self.choose(&[0, 1, 2]));
                 let weathers = [
@@ -553,4 +555,5 @@ fn network(seed: u64, weather: Arc<Mutex<Weather>>) -> Network {
     }))
 }
 
+mod model;
 mod scenarios;

@@ -2,7 +2,7 @@
 //!
 //! Each day has the same distribution, with peaks in the morning and in the evening.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 use breathing_room::config::Time;
@@ -144,8 +144,13 @@ impl Generator {
         let present_visitors = u32::try_from(views / 30).unwrap_or(u32::MAX);
         for minute in 0..60 {
             let at = start.plus(minute * MINUTE_MS);
-            let mut sample =
-                TotalSample { id: self.id(at), at, hub: RoomSample::default(), rooms: BTreeMap::new() };
+            let mut sample = TotalSample {
+                id: self.id(at),
+                at,
+                nodes: BTreeSet::new(),
+                hub: RoomSample::default(),
+                rooms: BTreeMap::new(),
+            };
             for (rank, room) in (1_u32..).zip(self.rooms.clone()) {
                 let present = (present_visitors / rank).saturating_sub(self.random.below(3));
                 if present == 0 {

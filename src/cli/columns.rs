@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::history::record::Record;
 
 /// The columns, in file order.
-pub(super) const COLUMNS: [&str; 21] = [
+pub(super) const COLUMNS: [&str; 22] = [
     "type",
     "id",
     "room",
@@ -25,6 +25,7 @@ pub(super) const COLUMNS: [&str; 21] = [
     "positionMs",
     "positionAt",
     "durationMs",
+    "nodes",
     "hub",
     "rooms",
     "props",

@@ -106,9 +106,12 @@ fn sample() -> impl Strategy<Value = RoomSample> {
 
 fn presence_sample() -> impl Strategy<Value = Record> {
     let rooms = proptest::collection::btree_map(ids().prop_map(|(_, room, ..)| room), sample(), 0..4);
-    (ids(), time(), sample(), rooms).prop_map(|((id, ..), at, hub, rooms)| Record::Census {
+    let nodes = proptest::collection::btree_set("[a-z]{1,9}", 0..3);
+    let nodes = nodes.prop_map(|names| names.into_iter().map(|name| name.try_into().unwrap()).collect());
+    (ids(), time(), nodes, sample(), rooms).prop_map(|((id, ..), at, nodes, hub, rooms)| Record::Census {
         id,
         at,
+        nodes,
         hub,
         rooms,
     })

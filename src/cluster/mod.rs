@@ -6,6 +6,7 @@
 //! cluster, and nothing of this runs.
 
 pub(crate) mod config;
+pub(crate) mod kept_samples;
 #[cfg(feature = "internals")]
 pub(crate) mod memory;
 pub(crate) mod metrics;

@@ -117,6 +117,11 @@ impl ClusterStatus {
 
     /// Nodes that count, this one included.
     pub(crate) fn live(&self) -> usize {
-        self.nodes.iter().filter(|node| node.state.is_heard()).count()
+        self.live_names().count()
+    }
+
+    /// The names of the nodes that count, this one included.
+    pub(crate) fn live_names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|node| node.state.is_heard()).map(|node| node.name.as_str())
     }
 }

@@ -286,15 +286,20 @@ impl Mergeable for WatchEvent {
     }
 }
 
+/// The name of a node of a cluster.
+pub(crate) type NodeName = BoundedText<1, 64>;
+
 /// Presence over at most one minute, in the whole hub and in each room that was not empty.
 ///
 /// A hub that starts or stops within a minute takes two samples of it; they add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TotalSample {
-    /// The id, which is made from the start and the node.
+    /// The id, which is made from the start and the nodes.
     pub id: Uuid,
     /// Start of the sample.
     pub at: Time,
+    /// The nodes whose visitors it has; none without a cluster.
+    pub nodes: BTreeSet<NodeName>,
     /// The whole hub, where a visitor in two rooms counts once.
     pub hub: RoomSample,
     /// The rooms that were not empty.
@@ -304,7 +309,8 @@ pub struct TotalSample {
 impl TotalSample {
     fn bytes(&self) -> usize {
         let rooms: usize = self.rooms.keys().map(|room| SAMPLE_BYTES + text(room.as_str())).sum();
-        entry::<Self>() + SAMPLE_BYTES + rooms
+        let nodes: usize = self.nodes.iter().map(|node| text(node.as_str())).sum();
+        entry::<Self>() + SAMPLE_BYTES + rooms + nodes
     }
 }
 
@@ -324,8 +330,9 @@ impl Mergeable for TotalSample {
         self.at
     }
 
-    /// Keeps the maximum of each number.
+    /// Keeps the maximum of each number, and the nodes of both.
     fn merge(mut self, other: Self) -> Self {
+        self.nodes.extend(other.nodes);
         self.hub.merge(other.hub);
         for (room, sample) in other.rooms {
             self.rooms.entry(room).or_default().merge(sample);

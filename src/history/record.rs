@@ -2,14 +2,14 @@
 //!
 //! A record has all values of its row, so that a round trip keeps the event unchanged. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::event::{Actor, Batch, Event, PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use super::event::{Actor, Batch, Event, NodeName, PageViewEvent, RoomSample, TotalSample, WatchEvent};
 use crate::protocol::value::BadValue;
 use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
 
@@ -91,6 +91,10 @@ pub enum Record {
         id: Uuid,
         /// Start of the sample.
         at: Time,
+        /// The nodes of the cluster whose visitors it has.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        #[schema(value_type = Vec<String>)]
+        nodes: BTreeSet<NodeName>,
         /// The whole hub.
         hub: RoomSample,
         /// The rooms that were not empty.
@@ -146,7 +150,9 @@ impl Record {
                 duration_ms,
                 props: to_props(props)?.map(|props| (props_at.unwrap_or(at), props)),
             })),
-            Self::Census { id, at, hub, rooms } => batch.samples.push(TotalSample { id, at, hub, rooms }),
+            Self::Census { id, at, nodes, hub, rooms } => {
+                batch.samples.push(TotalSample { id, at, nodes, hub, rooms });
+            }
         }
         Ok(())
     }
@@ -189,8 +195,8 @@ impl From<&WatchEvent> for Record {
 
 impl From<&TotalSample> for Record {
     fn from(total: &TotalSample) -> Self {
-        let TotalSample { id, at, hub, rooms } = total.clone();
-        Self::Census { id, at, hub, rooms }
+        let TotalSample { id, at, nodes, hub, rooms } = total.clone();
+        Self::Census { id, at, nodes, hub, rooms }
     }
 }
 

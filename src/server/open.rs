@@ -62,8 +62,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let Config { http, presence, history, session, mut transport, auth, cluster, clock } = config;
     cluster.check(&session.node, http.admin_token.is_some())?;
-    let admin_token = http.admin_token.clone().map(AdminToken::new).transpose()?;
-    let tokens = auth.open()?;
+    let (admin_token, tokens) = (http.admin_token.clone().map(AdminToken::new).transpose()?, auth.open()?);
     let private = http.metrics_listen.map(listen_privately).transpose()?;
     pages::warn_if_missing();
     let metrics = Metrics::register();
@@ -86,6 +85,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         journal: history.journal,
         clocks: Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone())),
         sample_ids: SampleIds::new(session.node),
+        kept_samples: Mutex::default(),
         live_state: Arc::new(Quota::new(session.live_state, sharing)),
         clock: clock.clone(),
         tokens: tokens.clone(),

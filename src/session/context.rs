@@ -2,14 +2,16 @@
 //!
 //! One for the whole hub. It stands below the session and its events, so that neither imports the other for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::sample_ids::SampleIds;
 use super::watch_clock::WatchClocks;
 use crate::auth::Tokens;
 use crate::cluster::Cluster;
+use crate::cluster::kept_samples::KeptSamples;
 use crate::history::Journal;
+use crate::history::event::TotalSample;
 use crate::panics::Panics;
 use crate::presence::Registry;
 use crate::quota::Quota;
@@ -27,6 +29,8 @@ pub(crate) struct SessionContext {
     pub clocks: Arc<WatchClocks>,
     /// The ids of this node's presence samples.
     pub sample_ids: SampleIds,
+    /// The presence samples that another node should write.
+    pub kept_samples: Mutex<KeptSamples<TotalSample>>,
     /// Bytes of live state of all sockets: pages and watch sessions, for the live activity and the watch clocks.
     pub live_state: Arc<Quota>,
     /// Wall and monotonic time.

@@ -326,6 +326,7 @@ mod tests {
             journal,
             clocks,
             sample_ids: SampleIds::new("test".to_owned()),
+            kept_samples: std::sync::Mutex::default(),
             live_state,
             clock,
             tokens: None,

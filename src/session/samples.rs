@@ -4,14 +4,16 @@
 //! quarter hours. There is one more sample before a requested flush, after which the next one has the rest of the
 //! minute, and one at the shutdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::warn;
 
 use super::context::SessionContext;
-use crate::history::event::{self, Batch};
+use crate::cluster::{Cluster, ClusterStatus};
+use crate::history::event::{self, Batch, NodeName};
 use crate::presence::{Sample, Samples};
 use crate::protocol::Vocabulary;
+use crate::sync::lock;
 use crate::time::millis;
 
 /// Takes a sample at the end of every minute, without end.
@@ -31,9 +33,13 @@ pub(crate) fn take(context: &SessionContext) {
     if rooms.is_empty() && total.is_empty() && dropped == 0 {
         return;
     }
-    let (at, id) = context.sample_ids.next(context.clock.wall().minus(millis(period)));
-    let sample = event::TotalSample { id, at, hub: to_event(vocabulary, &total), rooms };
-    let batch = Batch { samples: vec![sample], ..Batch::default() };
+    let status = context.cluster.as_ref().map(Cluster::status);
+    let nodes: BTreeSet<_> = status.iter().flat_map(ClusterStatus::live_names).filter_map(to_name).collect();
+    let (at, id) = context.sample_ids.next(context.clock.wall().minus(millis(period)), &nodes);
+    let sample = event::TotalSample { id, at, nodes, hub: to_event(vocabulary, &total), rooms };
+    // Events of the other nodes are in their files only.
+    let samples = lock(&context.kept_samples).next((at, sample), status.as_ref(), None);
+    let batch = Batch { samples, ..Batch::default() };
     let count = batch.sample_count();
     let appended = context.journal.append_all(None, batch);
     let lost = dropped + appended.map_or(count, |_| 0);
@@ -46,6 +52,10 @@ pub(crate) fn take(context: &SessionContext) {
         );
         context.journal.count_lost_samples(lost);
     }
+}
+
+fn to_name(node: &str) -> Option<NodeName> {
+    node.to_owned().try_into().ok()
 }
 
 fn to_event(vocabulary: &Vocabulary, sample: &Sample) -> event::RoomSample {

@@ -198,6 +198,19 @@ async fn sit_on_two_nodes(a: &Hub, b: &Hub) -> Sit {
 }
 
 #[tokio::test]
+async fn presence_sample_names_the_nodes_whose_visitors_it_has() {
+    let network = network();
+    let (a, b) = (node(&network, "a").await, node(&network, "b").await);
+    let ann = a.join("lobby", "ann").await;
+    expect_people(&b, "a", 1).await;
+    expect_present(&b, "lobby", 1).await;
+    b.flush().await;
+    let newest = "SELECT nodes FROM presence WHERE room IS NULL ORDER BY at DESC LIMIT 1";
+    assert_eq!(b.rows(newest).await, [json!(["a", "b"])]);
+    drop(ann);
+}
+
+#[tokio::test]
 async fn leave_on_one_node_ends_the_sit_that_holds_the_visitor_on_another() {
     let network = network();
     let (a, b) = (node(&network, "a").await, node(&network, "b").await);

@@ -47,6 +47,7 @@ pub(in crate::cli) fn read(mut row: Fields, latest: Time) -> Result<Record, RowE
         "census" => Record::Census {
             id: row.required("id")?,
             at: row.required("at")?,
+            nodes: row.optional("nodes")?.unwrap_or_default(),
             hub: row.required("hub")?,
             rooms: row.required("rooms")?,
         },

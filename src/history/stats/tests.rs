@@ -138,7 +138,8 @@ async fn average_divides_by_the_time_that_has_passed() {
         let one =
             RoomSample { present_ms: 60_000, peak: 1, joins: 0, moods_ms: calm, ..RoomSample::default() };
         let (id, at) = (Uuid::from_u128(u128::from(minute)), from.plus(minute * 60_000));
-        TotalSample { id, at, hub: one.clone(), rooms: BTreeMap::from([("lobby".try_into().unwrap(), one)]) }
+        let rooms = BTreeMap::from([("lobby".try_into().unwrap(), one.clone())]);
+        TotalSample { id, at, nodes: BTreeSet::new(), hub: one, rooms }
     };
     let samples = (0..minutes).map(sample).collect();
     store.commit(&Batch { samples, ..Batch::default() }).await.unwrap();

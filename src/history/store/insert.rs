@@ -2,7 +2,7 @@
 //!
 //! Statements bind each value as a parameter, which takes half as long as one JSON parameter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,8 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use super::codec::{json, millis, signed, to_json};
 use super::partition::RowKind;
 use crate::history::calendar::Month;
-use crate::history::event::{PageViewEvent, RoomSample, TotalSample, WatchEvent};
-use crate::history::rollup::{DictionaryId, DictionaryIds, room_samples};
+use crate::history::event::{NodeName, PageViewEvent, RoomSample, TotalSample, WatchEvent};
+use crate::history::rollup::{ALL_ROOMS, DictionaryId, DictionaryIds, room_samples};
 use crate::protocol::WatchState;
 
 /// Limit of rows per statement. Each row binds a parameter for each column.
@@ -140,7 +140,11 @@ impl Row for EventRow<'_, TotalSample> {
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let Self(total, ids) = self;
-        let samples: Vec<StoredSample> = room_samples(total, ids).map(StoredSample::new).collect();
+        let mut samples: Vec<StoredSample> = room_samples(total, ids).map(StoredSample::new).collect();
+        // The nodes are those of all rooms, so the sample of the whole hub has them.
+        if let Some(hub) = samples.iter_mut().find(|sample| sample.room == ALL_ROOMS) {
+            hub.nodes.clone_from(&total.nodes);
+        }
         statement.bind(total.id.as_bytes().to_vec()).bind(millis(total.at)).bind(to_json(&samples))
     }
 }
@@ -164,12 +168,16 @@ pub(super) struct StoredSample {
     sits_completed: u64,
     #[serde(default)]
     sat_ms: u64,
+    #[serde(default)]
+    pub(super) nodes: BTreeSet<NodeName>,
 }
 
 impl Serialize for StoredSample {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let last = [self.held_ms, self.sits_begun, self.sits_completed, self.sat_ms];
+        let has_nodes = !self.nodes.is_empty();
         let last_used = last.iter().rposition(|number| *number > 0).map_or(0, |index| index + 1);
+        let last_used = if has_nodes { last.len() } else { last_used };
         let has_moods = !self.moods_ms.is_empty() || last_used > 0;
         let mut fields = serializer.serialize_seq(None)?;
         fields.serialize_element(&self.room)?;
@@ -184,6 +192,9 @@ impl Serialize for StoredSample {
         for number in last.iter().take(last_used) {
             fields.serialize_element(number)?;
         }
+        if has_nodes {
+            fields.serialize_element(&self.nodes)?;
+        }
         fields.end()
     }
 }
@@ -192,7 +203,8 @@ impl StoredSample {
     fn new((room, sample): (DictionaryId, &RoomSample)) -> Self {
         let RoomSample { present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms } =
             sample.clone();
-        Self { room, present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms }
+        let nodes = BTreeSet::new();
+        Self { room, present_ms, peak, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms, nodes }
     }
 }
 

@@ -43,8 +43,8 @@ impl RowKind {
                  is_bot INTEGER NOT NULL"
             }
             Self::Presence => {
-                // [[room, present ms, peak, joins, {"mood": ms}, held ms, sits begun, sits completed, sat ms], …]; room 0
-                // is the whole hub; trailing fields of zero are left out
+                // [[room, present ms, peak, joins, {"mood": ms}, held ms, sits begun, sits completed, sat ms, [node, …]], …];
+                // room 0 is the whole hub, and it alone has the nodes; trailing fields of zero are left out
                 "id BLOB NOT NULL, at INTEGER NOT NULL, samples TEXT NOT NULL"
             }
         }

@@ -452,9 +452,10 @@ pub(super) fn watch(row: &SqliteRow) -> Result<WatchEvent, sqlx::Error> {
 fn sample(row: &SqliteRow) -> Result<TotalSample, sqlx::Error> {
     let (samples, names): (Vec<StoredSample>, BTreeMap<DictionaryId, RoomId>) =
         (from_json(row, 2)?, from_json(row, 3)?);
-    let (mut hub, mut rooms) = (RoomSample::default(), BTreeMap::new());
+    let (mut hub, mut rooms, mut nodes) = (RoomSample::default(), BTreeMap::new(), BTreeSet::new());
     for sample in samples {
         if sample.room == ALL_ROOMS {
+            nodes.clone_from(&sample.nodes);
             hub = sample.into();
         } else if let Some(room) = names.get(&sample.room) {
             rooms.insert(room.clone(), sample.into());
@@ -462,7 +463,7 @@ fn sample(row: &SqliteRow) -> Result<TotalSample, sqlx::Error> {
             return Err(sqlx::Error::Decode("a sample of a room without a name".into()));
         }
     }
-    Ok(TotalSample { id: id(row)?, at: time(row, 1)?, hub, rooms })
+    Ok(TotalSample { id: id(row)?, at: time(row, 1)?, nodes, hub, rooms })
 }
 
 fn id(row: &SqliteRow) -> Result<Uuid, sqlx::Error> {

@@ -146,6 +146,7 @@ fn total_sample() -> impl Strategy<Value = TotalSample> {
         TotalSample {
             id: Uuid::from_u128(id),
             at: at("2024-02-29T23:50:00Z").plus(u64::from(people) * 3 * 60_000),
+            nodes: ["a", "b"][first..].iter().map(|name| (*name).to_owned().try_into().unwrap()).collect(),
             hub: sample(2 * people),
             rooms: ["a", "b"][first..].iter().map(|name| room(name)).collect(),
         }

@@ -167,7 +167,8 @@ fn february() -> Batch {
             sat_ms: 40_000,
         };
         let rooms = room.map(|room| (RoomId::try_from(room).unwrap(), sample.clone()));
-        TotalSample { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms: rooms.into_iter().collect() }
+        let (id, nodes) = (Uuid::from_u128(id), ["a".to_owned().try_into().unwrap()].into());
+        TotalSample { id, at: at(seen), nodes, hub: sample, rooms: rooms.into_iter().collect() }
     };
     Batch {
         page_views: events.collect(),

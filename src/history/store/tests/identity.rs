@@ -115,6 +115,7 @@ async fn sample_stored_again_merges() {
     let sample = |people: u32, mood: &str| TotalSample {
         id: Uuid::from_u128(1),
         at: at("2024-02-29T23:50:00Z"),
+        nodes: [mood.to_owned().try_into().unwrap()].into(),
         hub: RoomSample {
             present_ms: 60_000 * u64::from(people),
             peak: people,
@@ -141,7 +142,7 @@ async fn sample_stored_again_merges() {
     let hub = &merged[0].hub;
     assert_eq!((hub.present_ms, hub.peak, hub.joins, hub.moods_ms.len()), (180_000, 3, 3, 2));
     assert_eq!((hub.held_ms, hub.sits_begun, hub.sits_completed, hub.sat_ms), (30, 3, 3, 7_000));
-    assert_eq!(merged[0].rooms.len(), 2);
+    assert_eq!((merged[0].rooms.len(), merged[0].nodes.len()), (2, 2));
     assert_eq!(other.events().await.samples, merged);
     // The same id with another start is another sample.
     let next = TotalSample { at: at("2024-02-29T23:51:00Z"), ..one };
@@ -264,7 +265,13 @@ fn two_months() -> Batch {
         batch.watches.push(WatchEvent::new(actor(visitor, false), message, at(seen).plus(60_000)).unwrap());
         let sample = RoomSample { peak: 1, ..RoomSample::default() };
         let rooms = [(RoomId::try_from("lobby").unwrap(), sample.clone())].into();
-        batch.samples.push(TotalSample { id: Uuid::from_u128(id), at: at(seen), hub: sample, rooms });
+        batch.samples.push(TotalSample {
+            id: Uuid::from_u128(id),
+            at: at(seen),
+            nodes: [].into(),
+            hub: sample,
+            rooms,
+        });
     }
     batch
 }

@@ -489,6 +489,9 @@ impl Simulation {
                 let back = if is_good { self.choose(&[0, 0, 0, 30_000]) } else { 0 };
                 self.is_skewed |= back > 0;
                 self.start_again(down[0], back);
+                if self.is_skewed {
+                    self.pass(1_100).await; // until it has heard the clocks of the others
+                }
             }
             (84..88, _) => self.settle().await,
             _ => {}

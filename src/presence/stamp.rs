@@ -34,6 +34,11 @@ impl Stamp {
         self.0
     }
 
+    /// The first stamp after this one.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// The stamp, or the latest one that is allowed at this wall time.
     pub(crate) fn clamped(self, wall: Time) -> Self {
         self.min(Self::at(wall.plus(AHEAD_LIMIT_MS)))

@@ -365,15 +365,16 @@ impl RoomUnion {
         if let Some(until) = until.filter(|until| *until > now) {
             return (Step::default(), Some(until));
         }
-        // The hold lasted until now: what a visitor here has taken over from it was of this visit.
+        // The hold lasted until now: what a visitor here has taken over from it was of this visit. It is set again, right
+        // after it was set before: what was set later on the node that is not heard still counts.
         let (mood_at, sit, was_held) = (entry.mood_at, entry.sit(), entry.held().is_some());
         let own = self.own.get_mut(&person).filter(|own| was_held && own.entry.gone().is_none());
         if let Some(Own { entry, .. }) = own {
             if entry.mood_at == mood_at && mood_at > Stamp::NEVER && mood_at < entry.since {
-                (entry.mood_at, self.hints.adopted) = (entry.since, true);
+                (entry.mood_at, self.hints.adopted) = (mood_at.next(), true);
             }
             if let Some(taken) = entry.sit().filter(|taken| sit == Some(*taken) && taken.at < entry.since) {
-                entry.set_sit(Some(SitRegister { at: entry.since, ..taken }));
+                entry.set_sit(Some(SitRegister { at: taken.at.next(), ..taken }));
                 self.hints.adopted = true;
             }
         }

@@ -276,3 +276,28 @@ fn visitor_who_left_does_not_come_back_when_the_second_node_forgets_them() {
     union.remove(ANN, Slot(2));
     assert_eq!(union.counts().present, 0);
 }
+
+#[test]
+fn mood_that_was_set_on_a_silent_node_before_the_visitor_came_here_counts_when_it_is_heard_again() {
+    let (ann, joy) = (VisitorId::try_from("ann").unwrap(), moods().find("joy"));
+    let mut union = union([(ANN, with_mood(present(1, 1), 2, "joy"))]);
+    // She comes here, and the mood that is known of the other node is taken over.
+    let mut own = Entry::joined(stamp(20));
+    (own.mood, own.mood_at) = (joy, stamp(2));
+    union.put_own(ANN, &ann, Some(own));
+    let lost = HeldSince { began: stamp(9), reason: HoldReason::PeerLost, until: 50 };
+    union.lose(ANN, Slot(1), lost);
+    union.sweep(ANN, Slot(1), 50);
+    assert_eq!(union.standing(ANN).mood, joy);
+    // The other node had heard later that the mood was cleared, before she came here.
+    let mut again = present(2, 1);
+    (again.mood_at, again.changed) = (stamp(10), stamp(10));
+    union.put(ANN, again, true);
+    assert_eq!(union.standing(ANN).mood, None);
+    // A node where the visit was over before has no say.
+    union.remove(ANN, Slot(2));
+    let mut over = with_mood(present(3, 1), 2, "joy");
+    over.set_away(Some(Away::Gone(stamp(12))));
+    union.put(ANN, over, true);
+    assert_eq!(union.standing(ANN).mood, joy);
+}

@@ -38,8 +38,8 @@ export class RoomPage {
     await this.page.locator("#present").filter({ hasText: new RegExp(`^${people}$`) }).waitFor();
   }
 
-  async expectState(text: string): Promise<void> {
-    await this.page.locator("#state-text").filter({ hasText: text }).waitFor();
+  async expectState(text: string, timeout?: number): Promise<void> {
+    await this.page.locator("#state-text").filter({ hasText: text }).waitFor(timeout === undefined ? {} : { timeout });
   }
 
   /** Begins a sit of this many minutes; the hub may cut it. */

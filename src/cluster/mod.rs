@@ -31,22 +31,32 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
+use crate::history::log::Log;
 use crate::panics::Panics;
 use crate::presence::{Coverage, NodeCounts};
 use crate::sync::lock;
 use sealed::SealingKey;
 use transport::{Incoming, Transport};
 
-/// Opens the transport that the configuration names. Does not wait for the network.
+/// What connects a node with the others.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// What carries messages.
+    pub transport: Arc<dyn Transport>,
+    /// What stores the events of all nodes; none in simulations.
+    pub log: Option<Arc<dyn Log>>,
+}
+
+/// Opens the connection that the configuration names. Does not wait for the network.
 /// Errors: the settings of NATS cannot be used, or the program cannot connect to NATS.
 pub(crate) async fn connect(
     config: &Config,
     node: &str,
     incoming: mpsc::Sender<Incoming>,
     panics: &Panics,
-) -> Result<Arc<dyn Transport>, BadCluster> {
+) -> Result<Connection, BadCluster> {
     match &config.connect {
-        Some(connect) => Ok(connect.0(node, incoming)),
+        Some(connect) => Ok(Connection { transport: connect.0(node, incoming), log: None }),
         None => connect_to_nats(config, node, incoming, panics).await,
     }
 }
@@ -57,8 +67,10 @@ async fn connect_to_nats(
     node: &str,
     incoming: mpsc::Sender<Incoming>,
     panics: &Panics,
-) -> Result<Arc<dyn Transport>, BadCluster> {
-    Ok(nats::Nats::open(config, node, incoming, panics).await?)
+) -> Result<Connection, BadCluster> {
+    let nats = nats::Nats::open(config, node, incoming, panics).await?;
+    let log = nats.log(&config.name);
+    Ok(Connection { transport: nats, log: Some(log) })
 }
 
 #[cfg(not(feature = "cluster"))]
@@ -67,7 +79,7 @@ async fn connect_to_nats(
     _: &str,
     _: mpsc::Sender<Incoming>,
     _: &Panics,
-) -> Result<Arc<dyn Transport>, BadCluster> {
+) -> Result<Connection, BadCluster> {
     std::future::ready(Err(BadCluster::NoFeature)).await
 }
 

@@ -1,8 +1,11 @@
-//! The transport over NATS: core publish and subscribe, and request and reply. The only file that names `async_nats`.
+//! The transport over NATS: core publish and subscribe, and request and reply. Only this file and [`log`], which is the
+//! log over the same connection, name `async_nats`.
 //!
 //! The client connects in the background, pings its server every 750 ms, and goes to another one when two pongs are
 //! missing: a server that hangs would keep it otherwise. While there is no connection, messages are dropped, because the
 //! peers ask for a full share anyway.
+
+mod log;
 
 use std::fmt;
 use std::pin::Pin;
@@ -27,8 +30,10 @@ use url::{Url, form_urlencoded};
 
 use super::config::{BadCluster, Config};
 use super::transport::{Incoming, NoAnswer, Sent, Transport};
+use crate::history::log::Log;
 use crate::panics::Panics;
 use crate::sync::lock;
+use log::JetStream;
 
 /// The time between two pings. The client leaves a server that owes it two pongs, after at most three of these: soon
 /// enough that the peers have everything again within 5 s.
@@ -89,6 +94,11 @@ impl Nats {
         });
         drop(panics.spawn(receive(Arc::clone(&nats), published, asked, incoming)));
         Ok(nats)
+    }
+
+    /// The log of a cluster of this name.
+    pub(super) fn log(&self, cluster: &str) -> Arc<dyn Log> {
+        Arc::new(JetStream::new(self.client.clone(), cluster))
     }
 
     /// Puts a message into the client's queue, or drops it.
@@ -163,7 +173,7 @@ fn options(config: &Config, node: &str) -> Result<ConnectOptions, BadCluster> {
             None => options.token(user),
         };
     }
-    let (log, last) = (Arc::new(Log::default()), Mutex::new(None));
+    let (log, last) = (Arc::new(ConnectionLog::default()), Mutex::new(None));
     let failures = Arc::clone(&log);
     Ok(options
         .name(format!("breathing-room {node}"))
@@ -205,11 +215,11 @@ fn next_server(servers: &[Server], last: &Mutex<Option<ServerAddr>>) -> Option<R
 
 /// Logs what happens to the connection: each connect and loss, but a failure only once in a while.
 #[derive(Debug, Default)]
-struct Log {
+struct ConnectionLog {
     last_failure: Mutex<Option<Instant>>,
 }
 
-impl Log {
+impl ConnectionLog {
     fn event(&self, event: &Event) {
         match event {
             Event::Connected => {

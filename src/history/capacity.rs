@@ -90,6 +90,13 @@ impl Reservations {
         self.total
     }
 
+    /// Takes over the reservations of another epoch.
+    pub(super) fn absorb(&mut self, other: Self) {
+        for (address, size) in other.by_address {
+            self.add(address, size);
+        }
+    }
+
     fn add(&mut self, address: Option<Address>, size: BatchSize) {
         if size != BatchSize::default() {
             *self.by_address.entry(address).or_default() += size;

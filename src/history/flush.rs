@@ -4,13 +4,15 @@
 //! or in several if it is large; urgent events are in the next transaction. A batch that fails stays in front of newer
 //! ones and is retried with exponential backoff. When all senders are dropped, it commits the rest and ends.
 
+use std::future::pending;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::event::Batch;
-use super::journal::{FlushError, FlushRequest, JournalReceiver, Reply};
+use super::journal::{FlushError, FlushRequest, JournalReceiver, Reply, TRANSACTION_BYTES};
+use super::log::replica::{Replica, Step};
 use super::status::{Epoch, Flushed};
 use super::store::{CommitError, Store};
 
@@ -20,29 +22,35 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Maximum delay of a retry.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// Bytes of events per transaction. It bounds the memory that a commit copies, and how long urgent events wait; most
-/// flushes are one transaction.
-const TRANSACTION_BYTES: usize = 1024 * 1024;
-
 /// Why the task woke up.
 enum Wake {
     /// The interval or the retry delay is over.
     Due,
     /// A request came.
     Asked(FlushRequest),
+    /// Something happened in the log.
+    Logged(Step),
     /// All senders are dropped.
     Closed,
 }
 
 /// Commits the journal to the store until all senders are dropped and all events are committed.
-pub(crate) async fn run(receiver: JournalReceiver, store: Store, interval: Duration) {
+/// With a replica, events go through the log.
+pub(crate) async fn run(
+    receiver: JournalReceiver,
+    store: Store,
+    interval: Duration,
+    replica: Option<Replica>,
+) {
     let (waiting, urgent) = (Vec::new(), Vec::new());
-    Flusher { receiver, store, uncommitted: None, failures: 0, waiting, urgent }.run(interval).await;
+    Flusher { receiver, store, replica, uncommitted: None, failures: 0, waiting, urgent }.run(interval).await;
 }
 
 struct Flusher {
     receiver: JournalReceiver,
     store: Store,
+    /// None without a log.
+    replica: Option<Replica>,
     /// The epoch whose commit failed.
     uncommitted: Option<PendingEpoch>,
     /// Failed commits in a row.
@@ -74,6 +82,7 @@ impl Flusher {
             let mut is_due = match self.next(due).await {
                 Wake::Due => true,
                 Wake::Asked(request) => self.note(request),
+                Wake::Logged(step) => self.log(step).await,
                 Wake::Closed => break,
             };
             // One flush serves all requests that came before it.
@@ -94,6 +103,15 @@ impl Flusher {
         tokio::select! {
             request = self.receiver.request() => request.map_or(Wake::Closed, Wake::Asked),
             () = sleep_until(due) => Wake::Due,
+            step = next_step(self.replica.as_mut()) => Wake::Logged(step),
+        }
+    }
+
+    /// Does a step of the log. Returns whether a flush is due.
+    async fn log(&mut self, step: Step) -> bool {
+        match &mut self.replica {
+            Some(replica) => replica.take(step, &self.receiver).await && self.failures == 0,
+            None => false,
         }
     }
 
@@ -124,6 +142,9 @@ impl Flusher {
 
     /// Commits the epoch that failed before, if any, and then all pending events.
     async fn flush(&mut self) -> Result<Flushed, CommitError> {
+        if let Some(replica) = self.replica.take() {
+            return self.flush_logged(replica).await;
+        }
         let mut total = Flushed::default();
         if let Some(pending) = self.uncommitted.take() {
             total += self.commit(pending).await?;
@@ -139,6 +160,31 @@ impl Flusher {
         // Nothing is pending, so another flush has committed what they wait for.
         self.answer_urgent(&Ok(Flushed::default()));
         Ok(total)
+    }
+
+    /// Flushes through the log.
+    async fn flush_logged(&mut self, mut replica: Replica) -> Result<Flushed, CommitError> {
+        self.read_urgent();
+        let result = replica.flush(&self.receiver).await;
+        match &result {
+            Ok(flushed) => {
+                self.failures = 0;
+                self.answer_urgent(&Ok(*flushed));
+            }
+            Err(error) => self.failed(error, replica.len()),
+        }
+        self.replica = Some(replica);
+        result
+    }
+
+    /// Notes a failed commit of this many events, and answers the urgent requests.
+    fn failed(&mut self, error: &CommitError, events: usize) {
+        self.failures += 1;
+        let tries = self.failures;
+        warn!(%error, fault = ?error.fault(), events, tries, "cannot commit a batch: it stays queued and is retried");
+        self.receiver.failed(error.fault(), error.to_string());
+        self.read_urgent();
+        self.answer_urgent(&Err(FlushError::NotCommitted(error.to_string())));
     }
 
     /// Reads the urgent requests. The events that they wait for are taken or committed afterwards.
@@ -167,12 +213,7 @@ impl Flusher {
                 pending.slice.append(pending.rest.split_front(TRANSACTION_BYTES));
             }
             if let Err(error) = self.store.commit(&pending.slice).await {
-                self.failures += 1;
-                let (events, tries) = (pending.len(), self.failures);
-                warn!(%error, fault = ?error.fault(), events, tries, "cannot commit a batch: it stays queued and is retried");
-                self.receiver.failed(error.fault(), error.to_string());
-                self.read_urgent();
-                self.answer_urgent(&Err(FlushError::NotCommitted(error.to_string())));
+                self.failed(&error, pending.len());
                 self.uncommitted = Some(pending);
                 return Err(error);
             }
@@ -198,6 +239,14 @@ impl Flusher {
     fn wait_after_failure(&self) -> Option<Duration> {
         let doublings = self.failures.checked_sub(1)?;
         Some(RETRY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RETRY_MAX))
+    }
+}
+
+/// The next step of the log, if there is one.
+async fn next_step(replica: Option<&mut Replica>) -> Step {
+    match replica {
+        Some(replica) => replica.next().await,
+        None => pending().await,
     }
 }
 
@@ -256,7 +305,7 @@ mod tests {
         assert_eq!(journal.status().pending(), 12_002);
 
         let committed = journal.committed();
-        let flushing = tokio::spawn(run(receiver, store.clone(), Duration::from_hours(1)));
+        let flushing = tokio::spawn(run(receiver, store.clone(), Duration::from_hours(1), None));
         let part = journal.flush_by(Urgency::Urgent).await.unwrap();
         assert!(part.page_views > 1 && part.page_views < 12_000, "{part:?}");
         assert!(*committed.borrow() < first, "the first epoch is not committed yet");

@@ -25,6 +25,10 @@ use crate::time::{Clock, millis};
 /// An epoch closes at this many bytes of events, so that a flush and the acks do not wait for a full journal.
 const EPOCH_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Bytes of events per transaction. It bounds the memory that a commit copies, and how long urgent events wait; most
+/// flushes are one transaction.
+pub(super) const TRANSACTION_BYTES: usize = 1024 * 1024;
+
 /// Limit of flush requests that the flush task has not read yet.
 const REQUESTS: usize = 64;
 
@@ -419,6 +423,43 @@ impl JournalReceiver {
         let urgent = std::mem::take(&mut queue.urgent);
         queue.taken += Flushed::of(&urgent);
         urgent
+    }
+
+    /// Takes up to `bytes` of the oldest pending events, and leaves their epochs as they are. They stay pending until
+    /// [`committed_part`](Self::committed_part).
+    pub(crate) fn take_part(&self, bytes: usize) -> Batch {
+        let mut queue = lock(&self.shared.queue);
+        let part = match queue.waiting().find(|batch| !batch.is_empty()) {
+            Some(oldest) => oldest.split_front(bytes),
+            None => Batch::default(),
+        };
+        queue.taken += Flushed::of(&part);
+        part
+    }
+
+    /// Closes the open epoch, if anything is pending, and takes over all closed ones with their events that are not
+    /// taken yet, and the urgent ones. [`committed`](Self::committed) with the returned epoch ends all of them.
+    pub(crate) fn take_all(&self) -> Option<(Epoch, Batch)> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.open_since.is_some() {
+            queue.close();
+        }
+        let last = queue.closed.back()?.epoch;
+        let mut events = std::mem::take(&mut queue.urgent);
+        for ClosedEpoch { events: rest, reservations, since, .. } in std::mem::take(&mut queue.closed) {
+            events.append(rest);
+            queue.taken_reservations.absorb(reservations);
+            queue.taken_since = queue.taken_since.or(since);
+        }
+        queue.taken += Flushed::of(&events);
+        Some((last, events))
+    }
+
+    /// Commits work again, although nothing that was taken is committed.
+    pub(crate) fn recovered(&self) {
+        let mut queue = lock(&self.shared.queue);
+        queue.is_committing = false;
+        queue.failing = None;
     }
 
     /// A commit of the taken batch begins.

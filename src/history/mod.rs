@@ -12,6 +12,7 @@ pub(crate) mod flush;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod lifecycle;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod normalize;
 pub(crate) mod prop_names;

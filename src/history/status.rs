@@ -33,6 +33,10 @@ pub(crate) struct Flushed {
     /// Presence samples. The hub makes them, so answers to clients leave them out.
     #[serde(skip)]
     pub presence: usize,
+    /// The position in the log that has all of them. None without a log, or while it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub position: Option<u64>,
 }
 
 impl Flushed {
@@ -41,6 +45,7 @@ impl Flushed {
             page_views: batch.page_views.len(),
             watch_sessions: batch.watches.len(),
             presence: batch.sample_count(),
+            position: None,
         }
     }
 

@@ -14,9 +14,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::access::{Admin, PRIVATE};
 use super::error::ApiError;
 use super::params::{Params, RoomPath};
-use super::state::LiveState;
+use super::state::{LiveState, OperateState};
 use crate::cluster::visitors::{self, Found, MOST, Question, RoomVisitor};
 use crate::cluster::{NodeState, NodeStatus, OwnState};
+use crate::history::log::status::{LogMonitor, LogStatus};
 use crate::protocol::{RoomId, Time, VisitorId};
 
 /// The visitors of a page without a `limit`.
@@ -37,6 +38,9 @@ pub(crate) struct ClusterBody {
     nodes: Vec<NodeBody>,
     /// Visitors in rooms of other nodes that do not count here, since the limit of their memory is reached.
     refused: u64,
+    /// The log of events as this node sees it; none without one.
+    #[schema(required)]
+    log: Option<LogStatus>,
     /// The hub's wall clock.
     timestamp: Time,
 }
@@ -89,8 +93,9 @@ impl From<NodeStatus> for NodeBody {
 }
 
 /// `GET /cluster`: the nodes, as this one sees them.
-pub(crate) async fn cluster(_: Admin, State(live): State<Arc<LiveState>>) -> Response {
-    let context = &live.context;
+pub(crate) async fn cluster(_: Admin, State(state): State<Arc<OperateState>>) -> Response {
+    let context = &state.context;
+    let log = state.log.as_ref().map(LogMonitor::status);
     let timestamp = context.clock.wall();
     let body = match context.cluster.as_ref().map(crate::cluster::Cluster::status) {
         None => ClusterBody {
@@ -99,6 +104,7 @@ pub(crate) async fn cluster(_: Admin, State(live): State<Arc<LiveState>>) -> Res
             state: ClusterState::Single,
             nodes: Vec::new(),
             refused: 0,
+            log,
             timestamp,
         },
         Some(status) => ClusterBody {
@@ -111,6 +117,7 @@ pub(crate) async fn cluster(_: Admin, State(live): State<Arc<LiveState>>) -> Res
             },
             nodes: status.nodes.into_iter().map(NodeBody::from).collect(),
             refused: status.refused,
+            log,
             timestamp,
         },
     };

@@ -78,7 +78,13 @@ pub(crate) struct Queued {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Committed {
     /// The number of events.
+    #[expect(clippy::struct_field_names, reason = "the name in the answer")]
     committed: usize,
+    /// In a cluster, the position in the log that has them: `GET /unified-stats?after=` of any node waits for it. Missing
+    /// without a log, or while it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    position: Option<u64>,
     /// As in [`Queued`].
     #[serde(skip_serializing_if = "is_false")]
     #[schema(required = false)]
@@ -159,8 +165,8 @@ pub(crate) async fn post<T: Report>(
     })?;
     journal.count_ahead(ahead.get());
     if let Some(urgency) = urgency {
-        journal.flush_by(urgency).await?;
-        return Ok(Json(Committed { committed: count, bot: is_bot }).into_response());
+        let position = journal.flush_by(urgency).await?.position;
+        return Ok(Json(Committed { committed: count, position, bot: is_bot }).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Queued { queued: count, bot: is_bot })).into_response())
 }

@@ -22,6 +22,8 @@ use crate::address::Address;
 use crate::auth::Access;
 use crate::cluster::{Cluster, ClusterStatus, NodeState, OwnState};
 use crate::history::lifecycle::MaintenanceReport;
+use crate::history::log::breaker::BreakerState;
+use crate::history::log::status::{LogMonitor, LogProblem, LogStatus};
 use crate::history::status::{Flushed, JournalStatus};
 use crate::history::store::{DatabaseStatus, Fault, Migrated};
 use crate::presence::Snapshot;
@@ -79,7 +81,9 @@ pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
     // Elsewhere, visitors would not find more than here.
     let code = if own.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let cluster = state.context.cluster.as_ref();
-    let reason = own.or_else(|| cluster_reason(&cluster?.status()).map(DegradedReason::Cluster));
+    let reason = own
+        .or_else(|| cluster_reason(&cluster?.status()).map(DegradedReason::Cluster))
+        .or_else(|| state.log.as_ref()?.status().problem().map(DegradedReason::Log));
     let is_degraded = reason.is_some();
     let body = Health {
         status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
@@ -105,6 +109,8 @@ enum DegradedReason {
     Overload(Overload),
     /// The database has no fault and no overload.
     Cluster(ClusterReason),
+    /// The cluster is well besides.
+    Log(LogProblem),
 }
 
 /// What is wrong with the cluster. The hub works, and its counts may be too small.
@@ -266,7 +272,46 @@ fn readings(state: &OperateState) -> Vec<Reading> {
             f64::from(u8::from(state.store.status().is_damaged())),
         ),
     ];
-    holds.chain(of_cluster).chain(others).collect()
+    let log = state.log.as_ref().map(LogMonitor::status);
+    holds
+        .chain(of_cluster)
+        .chain(others)
+        .chain(log.as_ref().map(log_readings).into_iter().flatten())
+        .collect()
+}
+
+/// The gauges of the log.
+fn log_readings(log: &LogStatus) -> Vec<Reading> {
+    let gauge = |name, help, value| Reading { name, help, label: None, value };
+    let breaker = BreakerState::VARIANTS.iter().map(|breaker| Reading {
+        name: "breathing_room_log_breaker_state",
+        help: "1 for the state of the circuit breaker of the log",
+        label: Some(("state", breaker.into())),
+        value: f64::from(u8::from(log.breaker == *breaker)),
+    });
+    let others = [
+        gauge(
+            "breathing_room_log_position",
+            "The last message of the log that is in the file",
+            log.position as f64,
+        ),
+        gauge(
+            "breathing_room_log_lag_messages",
+            "Messages of the log that this node has not read",
+            log.lag_messages as f64,
+        ),
+        gauge(
+            "breathing_room_log_lag_seconds",
+            "Age of the oldest message of the log that this node has not read",
+            log.lag_ms as f64 / 1000.0,
+        ),
+        gauge(
+            "breathing_room_log_outbox_batches",
+            "Messages that are committed here and not in the log yet",
+            log.outbox as f64,
+        ),
+    ];
+    breaker.chain(others).collect()
 }
 
 /// The result of a flush.

@@ -15,8 +15,9 @@ use super::metrics::HttpMetrics;
 use super::settings::FrameAncestors;
 use crate::history::PropNames;
 use crate::history::archive::Archives;
+use crate::history::log::status::LogMonitor;
 use crate::history::stats::StatsCache;
-use crate::history::{Lifecycle, Store};
+use crate::history::{Journal, Lifecycle, Store};
 use crate::presence::Feed;
 use crate::protocol::Time;
 use crate::session::SessionContext;
@@ -66,6 +67,9 @@ pub(crate) struct EventsState {
 pub(crate) struct StatsState {
     pub cache: StatsCache,
     pub public_props: PropNames,
+    pub journal: Journal,
+    /// None without a log.
+    pub log: Option<LogMonitor>,
 }
 
 /// Of the data that is stored of one visitor.
@@ -87,6 +91,8 @@ pub(crate) struct OperateState {
     pub connections: TaskTracker,
     pub store: Store,
     pub lifecycle: Lifecycle,
+    /// None without a log.
+    pub log: Option<LogMonitor>,
     pub metrics: HttpMetrics,
     /// The age of the oldest pending event, in milliseconds, from which on `/health` reports `overdue`.
     pub overdue_ms: u64,

@@ -3,12 +3,14 @@
 //! The handler validates the parameters. The history runs the query and caches the responses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
@@ -19,7 +21,10 @@ use super::params::Params;
 use super::state::StatsState;
 use crate::address::Address;
 use crate::auth::Access;
+use crate::history::Journal;
+use crate::history::log::status::LogMonitor;
 use crate::history::prop_names::{PROP_LIMIT, is_prop};
+use crate::history::stats::cache::CachedResponse;
 use crate::history::stats::{Range, StatsQuery, Zone};
 use crate::history::store::ReadError;
 use crate::protocol::schema::one_of;
@@ -28,6 +33,9 @@ use crate::protocol::{RoomId, Time};
 /// `Cache-Control` of public responses: browsers revalidate after 5 s. A shared cache stores a response for 30 s, as
 /// long as the hub does, and may serve it stale while it revalidates (RFC 9111, RFC 5861).
 const PUBLIC: &str = "public, max-age=5, s-maxage=30, stale-while-revalidate=30";
+
+/// How long `after` waits.
+const AFTER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The parameters of `GET /unified-stats`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -48,6 +56,10 @@ pub struct StatsParams {
     tz: Option<String>,
     #[param(schema_with = prop_name)]
     prop: Option<String>,
+    /// In a cluster, waits for up to 2 s until this position of the log is counted: the `position` of a durable post, on
+    /// any node.
+    #[param(value_type = u64, required = false)]
+    after: Option<String>,
 }
 
 fn named_ranges() -> ObjectBuilder {
@@ -82,17 +94,48 @@ pub(crate) async fn unified_stats(
             other => other,
         })?;
     }
+    let after = params.after.as_deref().map(position).transpose()?;
     let query = StatsQuery::try_from(params)?;
+    if let (Some(after), Some(log)) = (after, &state.log) {
+        // Afterwards the answer says what it has.
+        let _ = timeout(AFTER_LIMIT, counted(after, log, &state.journal)).await;
+    }
     let served = state.cache.get(&query).await.map_err(|error| match &*error {
         ReadError::Archived { .. } => ApiError::ArchivedProp(error),
         ReadError::Interrupted | ReadError::Database(_) => ApiError::History(error),
     })?;
     let cache = if access == Access::Admin { PRIVATE } else { PUBLIC };
-    let caching = [(CACHE_CONTROL, cache.to_owned()), (ETAG, served.etag.clone())];
-    if is_current(&headers, &served.etag) {
+    let lag = state.log.as_ref().and_then(|log| log.status().lagging());
+    let CachedResponse { body, etag } = match lag {
+        Some(lag) => lagging(&served, lag),
+        None => served,
+    };
+    let caching = [(CACHE_CONTROL, cache.to_owned()), (ETAG, etag.clone())];
+    if is_current(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }
-    Ok((caching, [(CONTENT_TYPE, "application/json")], served.body).into_response())
+    Ok((caching, [(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Waits until a position of the log is in the file.
+async fn counted(position: u64, log: &LogMonitor, journal: &Journal) {
+    log.until_read(position).await;
+    if log.status().position < position {
+        // A failed flush is retried, and the answer does not wait for it.
+        let _ = journal.flush().await;
+    }
+}
+
+/// Adds the lag to a response.
+fn lagging(response: &CachedResponse, lag_ms: u64) -> CachedResponse {
+    let object = response.body.strip_suffix(b"}").unwrap_or(&response.body);
+    let body = [object, format!(",\"lagMs\":{lag_ms}}}").as_bytes()].concat();
+    let etag = format!("{}-{lag_ms}\"", response.etag.trim_end_matches('"'));
+    CachedResponse { body: body.into(), etag }
+}
+
+fn position(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::BadParameter { name: "after", rule: "must be a position of the log" })
 }
 
 impl TryFrom<StatsParams> for StatsQuery {
@@ -144,6 +187,13 @@ mod tests {
     use axum::extract::Query;
 
     use super::*;
+
+    #[test]
+    fn lag_is_added_to_the_body_and_to_the_tag() {
+        let response = CachedResponse { body: "{\"a\":1}".into(), etag: "W/\"12\"".to_owned() };
+        let CachedResponse { body, etag } = lagging(&response, 7_000);
+        assert_eq!((&body[..], etag.as_str()), (&br#"{"a":1,"lagMs":7000}"#[..], "W/\"12-7000\""));
+    }
 
     fn parse(query: &str) -> Result<StatsQuery, String> {
         let uri = format!("/?{query}").parse().unwrap();

@@ -23,7 +23,7 @@ use crate::auth::{BadKeys, ShortToken};
 use crate::cluster::BadCluster;
 use crate::cluster::node::Running;
 use crate::config::Config;
-use crate::history::store::{DatabaseLock, OpenError};
+use crate::history::store::{DatabaseLock, OpenError, ReadError};
 use crate::http::routes::{private_router, router};
 use crate::http::state::App;
 use crate::transport::accept::{AcceptConfig, Acceptor};
@@ -37,6 +37,9 @@ pub enum ServeError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The position in the log cannot be read.
+    #[error(transparent)]
+    Position(#[from] ReadError),
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(#[from] ShortToken),

@@ -22,15 +22,20 @@ use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::node::Running;
 use crate::cluster::sealed::SealingKey;
 use crate::cluster::transport::{INCOMING_LIMIT, Incoming};
-use crate::cluster::{self, Cluster, ClusterStatus, node};
+use crate::cluster::{self, Cluster, ClusterStatus, Connection, node};
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
 use crate::history::lifecycle::{self, MaintenanceWorker};
+use crate::history::log::Log;
+use crate::history::log::follow::Parts as LogParts;
+use crate::history::log::metrics::LogMetrics;
+use crate::history::log::replica::Replica;
+use crate::history::log::status::LogMonitor;
 use crate::history::normalize::referrer_host;
 use crate::history::stats::StatsCache;
 use crate::history::store::{CheckFirst, DatabaseLock, StoreOptions};
-use crate::history::{self, Journal, Lifecycle, Store, flush, journal};
+use crate::history::{self, Journal, Lifecycle, PropNames, Store, flush, journal};
 use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
 use crate::http::cors::CorsPolicy;
@@ -71,15 +76,15 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let flush_interval = history.flush_interval;
     // A property that everyone may ask for has rollups, so that the cost of an answer is bounded.
     let props = http.public_props.and(&history.rollup_props);
-    let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock).await?;
-
+    let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
     let (key, sealing_key) = cluster_keys(&http, &cluster).unzip();
+    let (cluster, log, incoming) = join_cluster(&cluster, &session.node, sealing_key, &panics).await?;
+    let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock, log).await?;
+
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
-    let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
-    let (cluster, incoming) = join_cluster(&cluster, &session.node, sealing_key, &panics).await?;
     let context = Arc::new(SessionContext {
         registry: Arc::clone(&registry),
         journal: history.journal,
@@ -112,11 +117,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let access = AccessControl::new(&http, admin_token, tokens, Arc::clone(&sockets), clock.clone());
     let app = App {
         access: Arc::new(access),
-        middleware: Arc::new(MiddlewareState {
-            cors: CorsPolicy::new(&http),
-            metrics: metrics.http.clone(),
-            clock: clock.clone(),
-        }),
+        middleware: middleware(&http, &metrics, &clock),
         live: Arc::new(LiveState {
             context: Arc::clone(&context),
             feed: Feed::new(registry, coverage(context.cluster.clone()), clock),
@@ -127,7 +128,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             context: Arc::clone(&context),
             bodies: BodyBudget::new(transport.max_bytes_in_flight, sharing, BODY_TIMEOUT),
         }),
-        stats: Arc::new(StatsState { cache: history.stats, public_props: http.public_props }),
+        stats: stats(history.stats, http.public_props, &context.journal, history.log.clone()),
         personal_data: Arc::new(PersonalDataState {
             context: Arc::clone(&context),
             gate: PersonalDataGate::new(sharing),
@@ -142,6 +143,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             connections: accept.connections.clone(),
             store: history.store,
             lifecycle: history.lifecycle,
+            log: history.log,
             metrics: metrics.http,
             overdue_ms: millis(flush_interval * 2 + OVERDUE_MARGIN),
         }),
@@ -161,6 +163,20 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         stats_refresh,
         lock,
     })
+}
+
+fn middleware(http: &HttpConfig, metrics: &Metrics, clock: &Clock) -> Arc<MiddlewareState> {
+    let (cors, metrics, clock) = (CorsPolicy::new(http), metrics.http.clone(), clock.clone());
+    Arc::new(MiddlewareState { cors, metrics, clock })
+}
+
+fn stats(
+    cache: StatsCache,
+    public_props: PropNames,
+    journal: &Journal,
+    log: Option<LogMonitor>,
+) -> Arc<StatsState> {
+    Arc::new(StatsState { cache, public_props, journal: journal.clone(), log })
 }
 
 fn hold_store(
@@ -219,18 +235,19 @@ fn cluster_keys(http: &HttpConfig, cluster: &cluster::Config) -> Option<(Cluster
     Some((ClusterKey::derive(token, &cluster.name), SealingKey::derive(token, &cluster.name)))
 }
 
-/// Opens the transport of a node of a cluster, of which there is none without a cluster, and its incoming messages.
+/// Opens the connection of a node of a cluster, of which there is none without a cluster: the node's handle, its log, and
+/// its incoming messages.
 async fn join_cluster(
     config: &cluster::Config,
     node: &str,
     key: Option<SealingKey>,
     panics: &Panics,
-) -> Result<(Option<Cluster>, mpsc::Receiver<Incoming>), ServeError> {
+) -> Result<(Option<Cluster>, Option<Arc<dyn Log>>, mpsc::Receiver<Incoming>), ServeError> {
     let (sender, incoming) = mpsc::channel(INCOMING_LIMIT);
-    let Some(key) = key else { return Ok((None, incoming)) };
-    let transport = cluster::connect(config, node, sender, panics).await?;
+    let Some(key) = key else { return Ok((None, None, incoming)) };
+    let Connection { transport, log } = cluster::connect(config, node, sender, panics).await?;
     let status = ClusterStatus::at_start(config.name.clone(), node.to_owned());
-    Ok((Some(Cluster::new(transport, key, status)), incoming))
+    Ok((Some(Cluster::new(transport, key, status)), log, incoming))
 }
 
 /// Starts the node task, where there is a cluster.
@@ -268,6 +285,7 @@ struct History {
     store: Store,
     archives: Archives,
     journal: Journal,
+    log: Option<LogMonitor>,
     stats: StatsCache,
     lifecycle: Lifecycle,
     flush: JoinHandle<()>,
@@ -277,7 +295,7 @@ struct History {
 }
 
 impl History {
-    /// Opens the database and starts the tasks of the history.
+    /// Opens the database and starts the tasks of the history. With a log, events go through it.
     async fn open(
         config: history::Config,
         props: &[String],
@@ -285,7 +303,9 @@ impl History {
         sharing: Sharing,
         metrics: &Metrics,
         clock: &Clock,
+        log: Option<Arc<dyn Log>>,
     ) -> Result<Self, ServeError> {
+        let log_metrics = log.as_ref().map(|_| metrics.http.register_more(LogMetrics::register));
         let (panics, metrics) = (&metrics.transport.panics, &metrics.history);
         let lock = DatabaseLock::acquire(&config.database_url).await?;
         let options = StoreOptions {
@@ -308,12 +328,25 @@ impl History {
         let maintenance = panics.spawn(lifecycle::run(commands, worker));
         let limits = JournalLimits { events: config.queue_limit, bytes: config.queue_bytes, sharing };
         let (journal, receiver) = journal::open(limits, clock.clone(), metrics.clone());
-        let flush = panics.spawn(flush::run(receiver, store.clone(), config.flush_interval));
+        let (replica, log) = open_log(log.zip(log_metrics), &store, clock, panics).await?.unzip();
+        let flush = panics.spawn(flush::run(receiver, store.clone(), config.flush_interval, replica));
         let stats = StatsCache::new(store.clone(), clock.clone(), metrics.clone(), own_hosts);
         let refresh = stats.clone().refresh_on_commit(journal.committed());
         let stats_refresh = AbortOnDropHandle::new(tokio::spawn(refresh));
-        Ok(Self { store, archives, journal, stats, lifecycle, flush, maintenance, stats_refresh, lock })
+        Ok(Self { store, archives, journal, log, stats, lifecycle, flush, maintenance, stats_refresh, lock })
     }
+}
+
+/// Begins to read the log, if there is one.
+async fn open_log(
+    log: Option<(Arc<dyn Log>, LogMetrics)>,
+    store: &Store,
+    clock: &Clock,
+    panics: &Panics,
+) -> Result<Option<(Replica, LogMonitor)>, ServeError> {
+    let Some((log, metrics)) = log else { return Ok(None) };
+    let parts = LogParts { log, store: store.clone(), clock: clock.clone(), panics: panics.clone(), metrics };
+    Ok(Some(Replica::open(parts).await?))
 }
 
 /// The hosts of the hub's own pages, as lists of referrers name them.

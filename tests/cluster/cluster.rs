@@ -169,6 +169,10 @@ impl Node {
         Request::new(&self.address, "GET", path)
     }
 
+    pub fn post(&self, path: &str) -> Request {
+        Request::new(&self.address, "POST", path)
+    }
+
     /// `GET /rooms/{room}`.
     pub async fn room(&self, room: &str) -> Value {
         self.get(&format!("/rooms/{room}")).send().await.expect(200)

@@ -24,7 +24,7 @@ mod spy;
 mod support;
 
 use figure::{Figure, Scale, table};
-use scenarios::{ALL, agree, hubs, links, moves, servers};
+use scenarios::{ALL, agree, hubs, links, log, moves, servers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sockets_of_all_nodes_agree_with_a_model() {
@@ -94,6 +94,26 @@ async fn node_behind_a_long_link_agrees_and_is_healthy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn last_mood_counts_although_a_clock_is_ahead() {
     links::skew(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_answers_for_the_events_of_all() {
+    log::events(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_acked_while_a_server_of_the_log_is_dead() {
+    log::kill_log(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_acked_without_a_log_and_are_everywhere_later() {
+    log::no_quorum(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_lost_log_are_published_again() {
+    log::log_lost(Scale::Short).await;
 }
 
 /// `ONLY` has the names of the scenarios to run; all by default.

@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::OnceLock;
 
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::eventually;
 
-/// Servers of one NATS cluster. They end when this is dropped.
+/// Servers of one NATS cluster, with JetStream unless they have a configuration. They end when this is dropped.
 pub struct Nats {
     servers: Vec<Server>,
+    _folder: TempDir,
 }
 
 struct Server {
@@ -38,6 +41,7 @@ pub fn free_port() -> u16 {
 impl Nats {
     /// Starts this many servers, with further arguments, and waits until they are connected with each other.
     pub async fn start(count: usize, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let routes: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let servers = urls.iter().enumerate().map(|(n, url)| {
@@ -50,10 +54,15 @@ impl Nats {
             if count > 1 {
                 arguments.extend(cluster.split(' ').map(str::to_owned));
             }
+            // With the accounts of a configuration, JetStream needs more of it.
+            if !more.contains(&"--config") {
+                let store = folder.path().join(n.to_string());
+                arguments.extend(["--jetstream", "--store_dir", store.to_str().unwrap()].map(str::to_owned));
+            }
             arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
             Server { port, child: spawn(&arguments), arguments }
         });
-        let nats = Self { servers: servers.collect() };
+        let nats = Self { servers: servers.collect(), _folder: folder };
         for n in 0..count {
             nats.until_open(n).await;
         }
@@ -92,6 +101,21 @@ impl Nats {
         let found = &mut self.servers[server];
         found.child = spawn(&found.arguments);
         self.until_open(server).await;
+    }
+
+    /// Sends a request of JetStream's API to a server, and returns the answer.
+    pub async fn ask(&self, server: usize, subject: &str) -> String {
+        let stream = tokio::net::TcpStream::connect(self.address(server)).await.unwrap();
+        let (reader, mut writer) = stream.into_split();
+        let request = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB {subject} answer 0\r\n\r\n");
+        writer.write_all(request.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(reader).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.starts_with("MSG answer ") {
+                return lines.next_line().await.unwrap().unwrap();
+            }
+        }
+        panic!("no answer to {subject}");
     }
 
     async fn until_open(&self, server: usize) {

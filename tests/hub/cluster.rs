@@ -10,7 +10,8 @@ async fn hub_of_its_own_is_single_and_names_no_node() {
     let _ann = hub.join("lobby", "ann").await;
     let mut status = hub.get("/cluster").admin().send().await.expect(200);
     status["timestamp"].take();
-    let single = json!({ "cluster": null, "node": "here", "state": "single", "nodes": [], "refused": 0, "timestamp": null });
+    let single = json!({ "cluster": null, "node": "here", "state": "single", "nodes": [], "refused": 0, "log": null,
+        "timestamp": null });
     assert_eq!(status, single);
     for path in ["/rooms/lobby", "/live-activity"] {
         let counts = hub.get(path).send().await.expect(200);

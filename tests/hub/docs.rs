@@ -59,6 +59,10 @@ async fn every_health_reason_is_documented() {
         "wal-large",
         "alone",
         "peer-lost",
+        "log-away",
+        "lagging",
+        "log-reset",
+        "log-gone",
     ] {
         assert!(operations().contains(&format!("| `{reason}` |")), "{reason}");
     }

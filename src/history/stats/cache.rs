@@ -98,6 +98,10 @@ pub(crate) struct StatsResponse<'a> {
     generated_at: Time,
     /// Whether the response comes from the cache.
     cached: bool,
+    /// How far this node is behind the other ones of its cluster, in milliseconds, if that is more than 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    lag_ms: Option<u64>,
 }
 
 impl StatsCache {
@@ -203,7 +207,8 @@ impl StatsCache {
         let version = store.version();
         let result = store.stats(query, now, own_hosts, metrics).await?;
         let body = |cached| {
-            let body = StatsResponse { result: &result, generated_at: now, cached };
+            // The lag is added to what is sent.
+            let body = StatsResponse { result: &result, generated_at: now, cached, lag_ms: None };
             Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
         };
         let digest = Sha256::digest(serde_json::to_vec(&result).unwrap_or_default());

@@ -86,6 +86,7 @@ impl Store {
         pending.retain(|pending| pending.visitor == *visitor);
         let mut erased = self.erase_pending(pending, archives, at).await?;
         delete_holds(&mut *self.connection().await?, visitor).await?;
+        self.erase_from_outbox(visitor).await?;
         self.remove_leftovers().await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;

@@ -19,6 +19,7 @@ mod insert;
 mod integrity;
 mod last_run;
 mod lock;
+mod log;
 mod maintain;
 mod migrations;
 pub(crate) mod months;
@@ -64,6 +65,7 @@ pub(crate) use commit::Changes;
 pub(crate) use erase::Erased;
 pub(crate) use error::{CommitError, DatabaseFileError, Fault, LifecycleError, OpenError, ReadError};
 pub(crate) use lock::DatabaseLock;
+pub(crate) use log::{LogChange, LogRow, Moved, OutboxMessage};
 pub(crate) use months::{MonthRows, MonthState};
 pub(crate) use saved_holds::SavedHold;
 pub(crate) use status::DatabaseStatus;
@@ -209,7 +211,22 @@ impl Store {
     /// # Errors
     /// The database is locked, full, gone or damaged. It is unchanged.
     pub async fn commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
-        match self.try_commit(batch).await {
+        Ok(self.commit_with(batch, None).await?.0)
+    }
+
+    /// Commits a batch and what changes with it in the log's tables, in one transaction. Returns whether the file had
+    /// the position that the change expects; if not, the position stays.
+    /// Errors: those of [`commit`](Self::commit).
+    pub(crate) async fn commit_logged(&self, batch: &Batch, log: &LogChange) -> Result<bool, CommitError> {
+        Ok(self.commit_with(batch, Some(log)).await?.1)
+    }
+
+    async fn commit_with(
+        &self,
+        batch: &Batch,
+        log: Option<&LogChange>,
+    ) -> Result<(Changes, bool), CommitError> {
+        match self.try_commit(batch, log).await {
             Err(
                 error @ (CommitError::Database(_) | CommitError::File(DatabaseFileError::Unreadable { .. })),
             ) => Err(self.file.write_error().await.map_or(error, CommitError::File)),
@@ -217,17 +234,25 @@ impl Store {
         }
     }
 
-    async fn try_commit(&self, batch: &Batch) -> Result<Changes, CommitError> {
+    async fn try_commit(
+        &self,
+        batch: &Batch,
+        log: Option<&LogChange>,
+    ) -> Result<(Changes, bool), CommitError> {
         loop {
             let mut transaction = self.begin().await?;
             let stored = commit::store(&mut transaction, batch).await?;
+            let is_expected = match log {
+                Some(log) if stored.is_ok() => log.write(&mut transaction).await?,
+                _ => true,
+            };
             transaction.commit().await?;
             match stored {
                 Ok(changes) => {
                     if !changes.is_empty() {
                         self.versions.change(&changes.rooms, &changes.days);
                     }
-                    return Ok(changes);
+                    return Ok((changes, is_expected));
                 }
                 Err(OldKey(months)) => self.convert(&months).await?,
             }

@@ -3,6 +3,7 @@
 pub mod agree;
 pub mod hubs;
 pub mod links;
+pub mod log;
 pub mod moves;
 pub mod servers;
 
@@ -13,7 +14,7 @@ use crate::figure::{Figure, Scale};
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
 
 /// All scenarios by name, in the order of the long form.
-pub const ALL: [(&str, Run); 14] = [
+pub const ALL: [(&str, Run); 18] = [
     ("agree", |scale| Box::pin(agree::agree(scale))),
     ("flood", |scale| Box::pin(agree::flood(scale))),
     ("two-places", |scale| Box::pin(moves::two_places(scale))),
@@ -28,4 +29,8 @@ pub const ALL: [(&str, Run); 14] = [
     ("stale-mood", |scale| Box::pin(links::stale_mood(scale))),
     ("far", |scale| Box::pin(links::far(scale))),
     ("skew", |scale| Box::pin(links::skew(scale))),
+    ("events", |scale| Box::pin(log::events(scale))),
+    ("kill-log", |scale| Box::pin(log::kill_log(scale))),
+    ("no-quorum", |scale| Box::pin(log::no_quorum(scale))),
+    ("log-lost", |scale| Box::pin(log::log_lost(scale))),
 ];

@@ -1,0 +1,275 @@
+//! The task that reads the log: decodes its messages for the flush task, and begins again after an interruption.
+//!
+//! It decides at each beginning where to go on. What it passes on is bounded: a message waits until the flush task takes
+//! it, and the log sends no more than a few of them ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use super::message::{BadMessage, Encoder, Origin, decode, id_of};
+use super::metrics::LogMetrics;
+use super::resend::Resend;
+use super::start::{Start, StoredPosition, start};
+use super::status::{Lag, LogStatus, Reading};
+use super::{Entry, Log, LogError};
+use crate::history::event::Batch;
+use crate::history::store::{CommitError, LogRow, ReadError, Store};
+use crate::panics::Panics;
+use crate::protocol::Time;
+use crate::time::Clock;
+
+/// Messages that wait for the flush task: each has at most two megabytes of records.
+pub(super) const WAITING: usize = 8;
+
+/// The pause after the first failure, which doubles up to the longest.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long a log that has lost messages must look so. A server that has just started may not know all of them yet.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// The time between two looks at a log that does not reach back.
+const GONE_CHECK: Duration = Duration::from_secs(30);
+
+/// The time between two log lines about failures.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How far back a node publishes again: as old as an event may be when it arrives, and a day.
+const RESEND_MS: u64 = 8 * 24 * 60 * 60 * 1_000;
+
+/// What the reading task passes on.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// The next messages follow this position.
+    Begin {
+        /// The name of the log.
+        log: Arc<str>,
+        /// The position.
+        after: u64,
+    },
+    /// A message.
+    Message {
+        /// Its position.
+        position: u64,
+        /// How many messages followed it.
+        behind: u64,
+        /// The lag in milliseconds.
+        lag_ms: u64,
+        /// What it says.
+        content: Content,
+    },
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// It is a message of this run, with this number.
+    Own(u64),
+    /// The events of another run. None of them where the message cannot be read.
+    Events(Batch),
+}
+
+/// Why the reading was interrupted.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the position cannot be read: {0}")]
+    Read(#[from] ReadError),
+    #[error("the position cannot be written: {0}")]
+    Commit(#[from] CommitError),
+    #[error("the flush task has ended")]
+    Ended,
+}
+
+/// What the tasks of the log are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    /// What stores it.
+    pub log: Arc<dyn Log>,
+    /// The file.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Counts panics.
+    pub panics: Panics,
+    /// Counters.
+    pub metrics: LogMetrics,
+}
+
+/// The reading task.
+#[derive(Debug)]
+pub(super) struct Follower {
+    parts: Parts,
+    origin: Origin,
+    status: watch::Sender<LogStatus>,
+    sender: mpsc::Sender<Incoming>,
+    /// The last message that was passed on, and its log.
+    last: Option<StoredPosition>,
+    lag: Lag,
+    /// What publishes events again, and for which log.
+    resend: Option<(String, AbortOnDropHandle<()>)>,
+    logged: Option<Instant>,
+    retry: Duration,
+}
+
+impl Follower {
+    /// A task that has read nothing yet, of a run with this origin.
+    pub(super) fn new(
+        parts: Parts,
+        origin: Origin,
+        status: watch::Sender<LogStatus>,
+        sender: mpsc::Sender<Incoming>,
+    ) -> Self {
+        let (last, lag, resend, logged) = (None, Lag::default(), None, None);
+        Self { parts, origin, status, sender, last, lag, resend, logged, retry: RETRY_MIN }
+    }
+
+    /// Reads until the flush task has ended.
+    pub(super) async fn run(mut self) {
+        loop {
+            let Err(error) = self.follow().await else { continue };
+            if matches!(error, Interrupted::Ended) {
+                return;
+            }
+            // The first interruption may be a server that stopped, while the others go on.
+            if self.retry > RETRY_MIN {
+                self.set_reading(Reading::Away);
+            }
+            if self.is_log_due() {
+                warn!(%error, "cannot read the log: trying again");
+            }
+            sleep(self.retry).await;
+            self.retry = (self.retry * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Reads until an error, or looks at a log that does not reach back.
+    async fn follow(&mut self) -> Result<(), Interrupted> {
+        let mut log = self.parts.log.state().await?;
+        let row = self.parts.store.log_row().await?;
+        let stored = row.as_ref().map(|row| StoredPosition { log: row.log.clone(), position: row.position });
+        // What was passed on is committed later.
+        let last = self.last.take().filter(|last| stored.as_ref().is_some_and(|row| row.log == last.log));
+        let stored = last.or(stored);
+        let mut decision = start(stored.as_ref(), &log);
+        if decision == Start::Reset {
+            sleep(CONFIRM).await;
+            log = self.parts.log.state().await?;
+            decision = start(stored.as_ref(), &log);
+        }
+        let row = row.filter(|row| row.log == log.name);
+        let after = match decision {
+            Start::After(after) => {
+                if row.is_none() {
+                    self.parts.store.set_log_row(&at_start(&log.name, None)).await?;
+                }
+                after
+            }
+            Start::Reset => {
+                warn!(
+                    "the log has lost messages: this node publishes the events of its last 8 days again, and reads the log from the beginning"
+                );
+                let from = self.parts.clock.wall().minus(RESEND_MS);
+                self.parts.store.set_log_row(&at_start(&log.name, Some(from))).await?;
+                self.publish_again(&log.name, from);
+                0
+            }
+            Start::Gone => {
+                if self.status.borrow().reading != Reading::Gone {
+                    error!(
+                        first = log.first,
+                        "the log does not reach back to this node's position: the file lacks events of other nodes. Replace it by a copy of another node's file"
+                    );
+                }
+                self.set_reading(Reading::Gone);
+                sleep(GONE_CHECK).await;
+                return Ok(());
+            }
+        };
+        if let Some(from) = row.and_then(|row| row.resend_from) {
+            self.publish_again(&log.name, from);
+        }
+        self.read(&log.name, after).await
+    }
+
+    /// Reads after a position, until an error.
+    async fn read(&mut self, name: &str, after: u64) -> Result<(), Interrupted> {
+        let mut reader = self.parts.log.read(after).await?;
+        self.pass_on(Incoming::Begin { log: name.into(), after }).await?;
+        self.set_reading(Reading::Following);
+        info!(after, "reading the log");
+        (self.retry, self.logged) = (RETRY_MIN, None);
+        let mut last = StoredPosition { log: name.to_owned(), position: after };
+        self.last = Some(last.clone());
+        loop {
+            let Entry { position, behind, stored, message } = reader.next().await?;
+            let lag_ms = self.lag.read(stored, behind, self.parts.clock.wall());
+            let content = self.content(&message, position);
+            self.pass_on(Incoming::Message { position, behind, lag_ms, content }).await?;
+            last.position = position;
+            self.last = Some(last.clone());
+        }
+    }
+
+    /// Decodes a message. One that cannot be read is skipped.
+    fn content(&mut self, message: &[u8], position: u64) -> Content {
+        let read = |origin| -> Result<Content, BadMessage> {
+            let id = id_of(message)?;
+            if id.origin == origin {
+                return Ok(Content::Own(id.number));
+            }
+            decode(message).map(Content::Events)
+        };
+        read(self.origin).unwrap_or_else(|error| {
+            self.parts.metrics.unreadable.increment(1);
+            if self.is_log_due() {
+                warn!(%error, position, "a message of the log cannot be read and is skipped: do all nodes have the same version?");
+            }
+            Content::Events(Batch::default())
+        })
+    }
+
+    async fn pass_on(&self, incoming: Incoming) -> Result<(), Interrupted> {
+        self.sender.send(incoming).await.map_err(|_| Interrupted::Ended)
+    }
+
+    /// Starts to publish events again, unless that is under way for this log.
+    fn publish_again(&mut self, name: &str, from: Time) {
+        if self.resend.as_ref().is_some_and(|(log, _)| log == name) {
+            return;
+        }
+        let resend = Resend {
+            log: Arc::clone(&self.parts.log),
+            store: self.parts.store.clone(),
+            encoder: Encoder::again(self.origin),
+            name: name.to_owned(),
+            from,
+            status: self.status.clone(),
+        };
+        self.status.send_modify(|status| status.is_resending = true);
+        self.resend = Some((name.to_owned(), AbortOnDropHandle::new(self.parts.panics.spawn(resend.run()))));
+    }
+
+    fn set_reading(&self, reading: Reading) {
+        self.status.send_modify(|status| status.reading = reading);
+    }
+
+    fn is_log_due(&mut self) -> bool {
+        let is_due = self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            self.logged = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+/// The row of a log of which nothing is in the file.
+fn at_start(name: &str, resend_from: Option<Time>) -> LogRow {
+    LogRow { log: name.to_owned(), position: 0, resend_from }
+}

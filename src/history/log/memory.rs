@@ -1,0 +1,125 @@
+//! A log in memory, for tests: it can be away, lose all its messages, or forget the first ones.
+//!
+//! Appends and reads are answered at once.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+use super::{Entry, Log, LogError, LogReader, LogState};
+use crate::protocol::Time;
+
+/// A log. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct MemoryLog(Arc<watch::Sender<State>>);
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// How often the log was made.
+    made: u32,
+    /// Messages that were forgotten.
+    forgotten: usize,
+    messages: Vec<(String, Bytes)>,
+    is_away: bool,
+}
+
+impl MemoryLog {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::default()))
+    }
+
+    /// Whether it answers with errors.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.0.send_modify(|state| state.is_away = is_away);
+    }
+
+    /// Deletes it. The next request makes another one.
+    pub(super) fn delete(&self) {
+        self.0.send_modify(|state| *state = State { made: state.made + 1, ..State::default() });
+    }
+
+    /// Forgets this many messages.
+    pub(super) fn forget(&self, count: usize) {
+        self.0.send_modify(|state| state.forgotten = count);
+    }
+
+    /// Appends bytes as another program would.
+    pub(super) fn push(&self, message: &'static [u8]) {
+        self.0.send_modify(|state| state.messages.push((String::new(), Bytes::from_static(message))));
+    }
+
+    /// All messages that were ever appended to this log.
+    pub(super) fn messages(&self) -> Vec<Bytes> {
+        self.0.borrow().messages.iter().map(|(_, message)| message.clone()).collect()
+    }
+}
+
+impl Log for MemoryLog {
+    fn append(&self, id: String, message: Bytes) -> BoxFuture<'static, Result<u64, LogError>> {
+        let log = self.clone();
+        async move {
+            let mut result = Err(LogError::TimedOut);
+            log.0.send_modify(|state| {
+                if state.is_away {
+                    return;
+                }
+                let known = state.messages.iter().position(|(known, _)| *known == id);
+                let index = known.unwrap_or_else(|| {
+                    state.messages.push((id, message));
+                    state.messages.len() - 1
+                });
+                result = Ok(index as u64 + 1);
+            });
+            result
+        }
+        .boxed()
+    }
+
+    fn state(&self) -> BoxFuture<'static, Result<LogState, LogError>> {
+        let state = self.0.borrow();
+        let found = LogState {
+            name: state.made.to_string(),
+            first: state.forgotten as u64 + 1,
+            last: state.messages.len() as u64,
+        };
+        std::future::ready(if state.is_away { Err(LogError::Unreachable) } else { Ok(found) }).boxed()
+    }
+
+    fn read(&self, after: u64) -> BoxFuture<'static, Result<Box<dyn LogReader>, LogError>> {
+        let (state, made) = (self.0.subscribe(), self.0.borrow().made);
+        let reader = MemoryReader { state, made, after: usize::try_from(after).unwrap() };
+        std::future::ready(Ok(Box::new(reader) as Box<dyn LogReader>)).boxed()
+    }
+}
+
+struct MemoryReader {
+    state: watch::Receiver<State>,
+    made: u32,
+    after: usize,
+}
+
+impl LogReader for MemoryReader {
+    fn next(&mut self) -> BoxFuture<'_, Result<Entry, LogError>> {
+        async move {
+            let (made, after) = (self.made, self.after);
+            let is_over = |state: &State| state.is_away || state.made != made;
+            let state = self.state.wait_for(|state| is_over(state) || state.messages.len() > after).await;
+            let state = state.map_err(|_| LogError::Interrupted)?;
+            if is_over(&state) {
+                return Err(LogError::Interrupted);
+            }
+            let behind = state.messages.len() - after - 1;
+            let message = state.messages[after].1.clone();
+            self.after += 1;
+            Ok(Entry {
+                position: self.after as u64,
+                behind: behind as u64,
+                stored: Time::from_millis(0),
+                message,
+            })
+        }
+        .boxed()
+    }
+}

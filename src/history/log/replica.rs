@@ -1,0 +1,498 @@
+//! What the flush task does with the log: publishes pending events, and commits those of all nodes.
+//!
+//! Every 100 ms, pending events become messages. A flush waits until most of the log's disks have all of them, and
+//! commits them, and what was read of other nodes with the log's position. Without an answer in time the breaker opens:
+//! messages are committed to the outbox with their events, and are sent in order when the log is back. A node skips its
+//! own messages when it reads them, because they are committed before the position that covers them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::LogError;
+use super::breaker::{Breaker, BreakerState};
+use super::follow::{Content, Follower, Incoming, Parts, WAITING};
+use super::message::{Encoded, Encoder, Origin, PART_BYTES};
+use super::status::{LogMonitor, LogStatus};
+use crate::history::event::Batch;
+use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
+use crate::history::status::{Epoch, Flushed};
+use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError};
+
+/// The time between two looks at what is pending.
+const PUBLISH: Duration = Duration::from_millis(100);
+
+/// Messages that are sent and not answered yet. Further events wait in the journal.
+const SENDING_LIMIT: usize = 8;
+
+/// What a message takes in memory besides its events, in bytes.
+const MESSAGE_BYTES: usize = 64;
+
+/// The part of the flush task that knows the log.
+pub(crate) struct Replica {
+    parts: Parts,
+    status: watch::Sender<LogStatus>,
+    encoder: Encoder,
+    breaker: Breaker,
+    /// Messages under way, of `own` and of the outbox.
+    sending: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Own events that are not committed, by the number of their message.
+    own: BTreeMap<u64, OwnPart>,
+    /// Own presence samples that are not committed.
+    samples: Batch,
+    /// Whether a message of the outbox is under way.
+    is_draining: bool,
+    incoming: mpsc::Receiver<Incoming>,
+    follower: AbortOnDropHandle<()>,
+    /// Read messages that are not committed.
+    read: VecDeque<Read>,
+    /// Their memory.
+    read_bytes: usize,
+    /// The log, and the position before the first of them.
+    base: Option<(Arc<str>, u64)>,
+    /// A transaction that failed.
+    failed: Option<Slice>,
+    /// The last epoch that is taken and not committed.
+    closing: Option<Epoch>,
+    ticks: Interval,
+}
+
+/// Events of one own message.
+struct OwnPart {
+    batch: Batch,
+    place: Place,
+}
+
+/// Where an own message is.
+enum Place {
+    /// Under way to the log.
+    Sending(Bytes),
+    /// In the log, at this position.
+    Stored(u64),
+    /// Not in the log, as far as this node knows.
+    Outbox(Bytes),
+}
+
+/// What happened to a message that was sent.
+pub(crate) struct Answer {
+    what: What,
+    result: Result<u64, LogError>,
+    took: Duration,
+}
+
+enum What {
+    /// An own message by its number.
+    Own(u64),
+    /// A message of the outbox.
+    Outbox(OutboxMessage),
+}
+
+/// What was read, in the order of the log.
+enum Read {
+    /// The next messages follow this position.
+    Begin(Arc<str>, u64),
+    /// A message of another node; an own one has no events here.
+    Message(u64, Batch),
+}
+
+/// What one transaction commits.
+#[derive(Default)]
+struct Slice {
+    batch: Batch,
+    change: LogChange,
+    /// Whether the events are of this node's journal.
+    is_own: bool,
+    /// The last position of own messages in the log.
+    stored: Option<u64>,
+}
+
+/// Something that the flush task does between two flushes.
+pub(crate) enum Step {
+    /// Looks at what is pending.
+    Tick,
+    /// A message was answered.
+    Answer(Answer),
+    /// A message was read.
+    Incoming(Incoming),
+}
+
+impl Replica {
+    /// Begins to read the log, and returns what reads the state.
+    /// Errors: the position in the file cannot be read.
+    pub(crate) async fn open(parts: Parts) -> Result<(Self, LogMonitor), ReadError> {
+        let (row, outbox) = (parts.store.log_row().await?, parts.store.outbox_len().await?);
+        let (position, resend_from) = row.map(|row| (row.position, row.resend_from)).unzip();
+        let is_resending = resend_from.flatten().is_some();
+        let at_start = LogStatus::at_start(position.unwrap_or_default(), outbox, is_resending);
+        let status = watch::Sender::new(at_start);
+        let encoder = Encoder::new(Origin::new());
+        let (incoming, follower) = follow(&parts, &encoder, &status);
+        let mut ticks = interval(PUBLISH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let monitor = LogMonitor::new(&status);
+        let replica = Self {
+            parts,
+            status,
+            encoder,
+            breaker: Breaker::new(),
+            sending: FuturesUnordered::new(),
+            own: BTreeMap::new(),
+            samples: Batch::default(),
+            is_draining: false,
+            incoming,
+            follower,
+            read: VecDeque::new(),
+            read_bytes: 0,
+            base: None,
+            failed: None,
+            closing: None,
+            ticks,
+        };
+        Ok((replica, monitor))
+    }
+
+    /// Waits for the next step. It may be dropped at any time.
+    pub(crate) async fn next(&mut self) -> Step {
+        let has_room = self.has_room();
+        tokio::select! {
+            _ = self.ticks.tick() => Step::Tick,
+            Some(answer) = self.sending.next(), if !self.sending.is_empty() => Step::Answer(answer),
+            Some(incoming) = self.incoming.recv(), if has_room => Step::Incoming(incoming),
+        }
+    }
+
+    /// Does a step. Returns whether so much was read that a flush is due.
+    pub(crate) async fn take(&mut self, step: Step, receiver: &JournalReceiver) -> bool {
+        match step {
+            Step::Tick => {
+                while self.sending.len() < SENDING_LIMIT && self.may_send() {
+                    let batch = receiver.take_part(PART_BYTES);
+                    if batch.is_empty() {
+                        break;
+                    }
+                    self.add(batch);
+                }
+                self.drain().await;
+            }
+            Step::Answer(answer) => self.answered(answer).await,
+            Step::Incoming(incoming) => self.receive(incoming),
+        }
+        self.show();
+        !self.has_room()
+    }
+
+    /// Publishes what is pending, waits for the answers, and commits it and what was read.
+    /// Errors: a transaction failed. What is not committed stays here for the next flush.
+    pub(crate) async fn flush(&mut self, receiver: &JournalReceiver) -> Result<Flushed, CommitError> {
+        let started = Instant::now();
+        if let Some((epoch, mut events)) = receiver.take_all() {
+            self.closing = Some(epoch);
+            while !events.is_empty() {
+                while self.sending.len() >= SENDING_LIMIT {
+                    self.settle().await;
+                }
+                self.add(events.split_front(PART_BYTES));
+            }
+        }
+        while self.own.values().any(|part| matches!(part.place, Place::Sending(_))) {
+            self.settle().await;
+        }
+        let flushed = self.commit(receiver).await?;
+        match self.closing.take() {
+            Some(epoch) => receiver.committed(epoch, flushed, started.elapsed()),
+            None => receiver.recovered(),
+        }
+        self.drain().await;
+        self.show();
+        Ok(flushed)
+    }
+
+    /// The own events that are not committed.
+    pub(crate) fn len(&self) -> usize {
+        let failed = self.failed.as_ref().map_or(0, |slice| slice.batch.len());
+        failed + self.samples.len() + self.own.values().map(|part| part.batch.len()).sum::<usize>()
+    }
+
+    /// Waits for an answer, and meanwhile reads.
+    async fn settle(&mut self) {
+        let has_room = self.has_room();
+        tokio::select! {
+            Some(answer) = self.sending.next() => self.answered(answer).await,
+            Some(incoming) = self.incoming.recv(), if has_room => self.receive(incoming),
+            else => {}
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.read_bytes < TRANSACTION_BYTES
+    }
+
+    /// Whether an own message may be sent now. The oldest message of the outbox tries first whether the log is back.
+    fn may_send(&self) -> bool {
+        match self.breaker.state() {
+            BreakerState::Closed => true,
+            BreakerState::Open => self.outbox() == 0 && self.breaker.is_try_due(self.parts.clock.elapsed()),
+            BreakerState::HalfOpen => false,
+        }
+    }
+
+    /// Makes messages of own events, and sends them if the log is not away.
+    fn add(&mut self, mut batch: Batch) {
+        self.samples.samples.append(&mut batch.samples);
+        for Encoded { id, batch, message } in self.encoder.encode(batch) {
+            let place = if self.may_send() {
+                if self.breaker.state() == BreakerState::Open {
+                    self.breaker.begin_try();
+                }
+                self.send(What::Own(id.number), id.to_string(), message.clone());
+                Place::Sending(message)
+            } else {
+                Place::Outbox(message)
+            };
+            self.own.insert(id.number, OwnPart { batch, place });
+        }
+    }
+
+    fn send(&self, what: What, id: String, message: Bytes) {
+        let started = Instant::now();
+        let append = self.parts.log.append(id, message);
+        let answer = append.map(move |result| Answer { what, result, took: started.elapsed() });
+        self.sending.push(answer.boxed());
+    }
+
+    async fn answered(&mut self, Answer { what, result, took }: Answer) {
+        let was = self.breaker.state();
+        match &result {
+            Ok(_) => {
+                self.parts.metrics.publish.record(took.as_secs_f64());
+                self.breaker.succeeded();
+            }
+            Err(_) => self.breaker.failed(self.parts.clock.elapsed()),
+        }
+        match (was, &result) {
+            (BreakerState::Closed, Err(error)) => {
+                warn!(%error, "the log is away: events are committed here, and wait in the outbox for the other nodes");
+            }
+            (BreakerState::Open | BreakerState::HalfOpen, Ok(_)) => {
+                info!(outbox = self.outbox(), "the log is back");
+            }
+            _ => {}
+        }
+        match what {
+            What::Own(number) => {
+                if let Some(part) = self.own.get_mut(&number)
+                    && let Place::Sending(message) = &part.place
+                {
+                    part.place = match result {
+                        Ok(position) => Place::Stored(position),
+                        Err(_) => Place::Outbox(message.clone()),
+                    };
+                }
+            }
+            What::Outbox(OutboxMessage { number, .. }) => {
+                self.is_draining = false;
+                if result.is_ok() {
+                    self.remove_from_outbox(number).await;
+                }
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Removes a message that the log has. If that fails, it is sent once more.
+    async fn remove_from_outbox(&mut self, number: i64) {
+        match self.parts.store.remove_from_outbox(number).await {
+            Ok(left) => self.status.send_modify(|status| status.outbox = left),
+            Err(error) => warn!(%error, "cannot remove a message from the outbox: it is sent again"),
+        }
+    }
+
+    /// Sends the oldest message of the outbox, if it may be sent now.
+    async fn drain(&mut self) {
+        let is_try = self.breaker.is_try_due(self.parts.clock.elapsed());
+        let may_send = is_try || self.breaker.state() == BreakerState::Closed;
+        if self.is_draining || self.outbox() == 0 || !may_send {
+            return;
+        }
+        match self.parts.store.oldest_in_outbox().await {
+            Ok(Some(oldest)) => {
+                if is_try {
+                    self.breaker.begin_try();
+                }
+                self.is_draining = true;
+                let (id, message) = (oldest.id.clone(), oldest.message.clone());
+                self.send(What::Outbox(oldest), id, message);
+            }
+            Ok(None) => self.status.send_modify(|status| status.outbox = 0),
+            // The next tick tries again.
+            Err(error) => warn!(%error, "cannot read the outbox"),
+        }
+    }
+
+    fn outbox(&self) -> u64 {
+        self.status.borrow().outbox
+    }
+
+    fn receive(&mut self, incoming: Incoming) {
+        let read = match incoming {
+            Incoming::Begin { log, after } => {
+                self.status.send_modify(|status| status.read = after);
+                Read::Begin(log, after)
+            }
+            Incoming::Message { position, behind, lag_ms, content } => {
+                let batch = match content {
+                    Content::Events(batch) => batch,
+                    Content::Own(number) => {
+                        if let Some(part) = self.own.get_mut(&number) {
+                            part.place = Place::Stored(position);
+                        }
+                        Batch::default()
+                    }
+                };
+                self.read_bytes += MESSAGE_BYTES + batch.bytes();
+                self.status.send_modify(|status| {
+                    status.read = position;
+                    status.lag_ms = lag_ms;
+                    status.lag_messages = behind;
+                });
+                Read::Message(position, batch)
+            }
+        };
+        self.read.push_back(read);
+    }
+
+    /// Commits everything that is here and not under way, in transactions.
+    async fn commit(&mut self, receiver: &JournalReceiver) -> Result<Flushed, CommitError> {
+        let (mut flushed, mut last, mut is_away) = (Flushed::default(), None, false);
+        receiver.committing();
+        // Own events first: the position may cover their messages.
+        while let Some(slice) = self.failed.take().or_else(|| self.own_slice()).or_else(|| self.read_slice())
+        {
+            let is_expected = match self.parts.store.commit_logged(&slice.batch, &slice.change).await {
+                Ok(is_expected) => is_expected,
+                Err(error) => {
+                    self.failed = Some(slice);
+                    return Err(error);
+                }
+            };
+            let Slice { batch, change: LogChange { moved, outbox }, is_own, stored } = slice;
+            last = last.max(stored);
+            is_away |= !outbox.is_empty();
+            if is_own {
+                flushed += receiver.committed_part(&batch);
+            }
+            self.status.send_modify(|status| {
+                status.outbox += outbox.len() as u64;
+                if let Some(moved) = moved.filter(|_| is_expected) {
+                    status.position = moved.to;
+                }
+            });
+            if !is_expected {
+                self.follow_again();
+            }
+        }
+        flushed.position = last.filter(|_| !is_away);
+        Ok(flushed)
+    }
+
+    /// The next own events to commit, with the messages for the outbox.
+    fn own_slice(&mut self) -> Option<Slice> {
+        let mut slice = Slice { batch: std::mem::take(&mut self.samples), is_own: true, ..Slice::default() };
+        let mut bytes = slice.batch.bytes();
+        while bytes < TRANSACTION_BYTES
+            && let Some(first) = self.own.first_entry()
+        {
+            let number = *first.key();
+            let OwnPart { batch, place } = first.remove();
+            bytes += batch.bytes();
+            slice.batch.append(batch);
+            match place {
+                Place::Outbox(message) => {
+                    slice.change.outbox.push((self.encoder.id(number).to_string(), message));
+                }
+                Place::Stored(position) => slice.stored = slice.stored.max(Some(position)),
+                Place::Sending(_) => {}
+            }
+        }
+        (!slice.batch.is_empty()).then_some(slice)
+    }
+
+    /// The next events of other nodes, with the position after them.
+    fn read_slice(&mut self) -> Option<Slice> {
+        let (mut batch, mut bytes, mut to) = (Batch::default(), 0, None);
+        while bytes < TRANSACTION_BYTES {
+            match self.read.pop_front() {
+                Some(Read::Message(position, events)) => {
+                    bytes += MESSAGE_BYTES + events.bytes();
+                    batch.append(events);
+                    to = Some(position);
+                }
+                Some(Read::Begin(log, after)) if to.is_none() => self.base = Some((log, after)),
+                Some(begin @ Read::Begin(..)) => {
+                    self.read.push_front(begin);
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.read_bytes = self.read_bytes.saturating_sub(bytes);
+        let to = to?;
+        let moved = self.base.as_mut().map(|(log, from)| {
+            let moved = Moved { log: Arc::clone(log), from: *from, to };
+            *from = to;
+            moved
+        });
+        let change = LogChange { moved, outbox: Vec::new() };
+        Some(Slice { batch, change, is_own: false, stored: None })
+    }
+
+    /// Reads again from the position in the file, which was replaced: also what this run published.
+    fn follow_again(&mut self) {
+        warn!("the file does not have the expected position in the log: reading again from its own");
+        self.encoder.renew();
+        self.read.clear();
+        (self.read_bytes, self.base) = (0, None);
+        (self.incoming, self.follower) = follow(&self.parts, &self.encoder, &self.status);
+    }
+
+    fn show(&self) {
+        let breaker = self.breaker.state();
+        self.status.send_if_modified(|status| {
+            let has_changed = status.breaker != breaker;
+            status.breaker = breaker;
+            has_changed
+        });
+    }
+}
+
+/// Starts the reading task.
+fn follow(
+    parts: &Parts,
+    encoder: &Encoder,
+    status: &watch::Sender<LogStatus>,
+) -> (mpsc::Receiver<Incoming>, AbortOnDropHandle<()>) {
+    let (sender, incoming) = mpsc::channel(WAITING);
+    let follower = Follower::new(parts.clone(), encoder.origin(), status.clone(), sender);
+    (incoming, AbortOnDropHandle::new(parts.panics.spawn(follower.run())))
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("breaker", &self.breaker)
+            .field("own", &self.own.len())
+            .field("read", &self.read.len())
+            .field("follower", &self.follower)
+            .finish_non_exhaustive()
+    }
+}

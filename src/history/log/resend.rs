@@ -1,0 +1,94 @@
+//! Publishes the events of the last days again, after the log has lost messages.
+//!
+//! It reads raw rows page by page, and publishes one message after the other. A hub that stops meanwhile begins again at
+//! its next start; events merge, so repeats change nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Log;
+use super::message::{Encoded, Encoder, PART_BYTES};
+use super::status::LogStatus;
+use crate::history::calendar::Month;
+use crate::history::event::{Batch, Mergeable};
+use crate::history::store::{CommitError, ReadError, Store};
+use crate::protocol::Time;
+
+/// The pause after the first failure of a message, which doubles up to the longest.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// The file failed.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What is published again.
+#[derive(Debug)]
+pub(super) struct Resend {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) store: Store,
+    pub(super) encoder: Encoder,
+    /// The name of the log.
+    pub(super) name: String,
+    /// The time of the first event.
+    pub(super) from: Time,
+    pub(super) status: watch::Sender<LogStatus>,
+}
+
+impl Resend {
+    /// Publishes all events, however long it takes.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.publish().await {
+                Ok(events) => {
+                    info!(events, "the events of the last days are in the log again");
+                    self.status.send_modify(|status| status.is_resending = false);
+                    return;
+                }
+                Err(error) => {
+                    warn!(%error, "cannot publish the events of the last days again: trying again");
+                    sleep(RETRY_MAX).await;
+                }
+            }
+        }
+    }
+
+    async fn publish(&mut self) -> Result<usize, Failed> {
+        let mut count = 0;
+        let first = Month::of(self.from);
+        for month in self.store.live_months().await?.into_iter().filter(|month| *month >= first) {
+            let mut pages = self.store.events(month);
+            while let Some(mut page) = pages.next().await? {
+                page.page_views.retain(|view| view.time() >= self.from);
+                page.watches.retain(|watch| watch.time() >= self.from);
+                page.samples.clear();
+                count += page.len();
+                self.publish_page(page).await;
+            }
+        }
+        self.store.end_resend(&self.name).await?;
+        Ok(count)
+    }
+
+    async fn publish_page(&mut self, mut page: Batch) {
+        while !page.is_empty() {
+            for Encoded { id, message, .. } in self.encoder.encode(page.split_front(PART_BYTES)) {
+                let mut retry = RETRY_MIN;
+                // The status says that the log is away.
+                while self.log.append(id.to_string(), message.clone()).await.is_err() {
+                    sleep(retry).await;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+}

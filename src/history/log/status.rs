@@ -1,0 +1,179 @@
+//! The state of the log as this node sees it: what `/health`, `/cluster`, the statistics and metrics read.
+//!
+//! Plain data, and the rule for the lag. The flush task and the reading task write it.
+
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::breaker::BreakerState;
+use crate::protocol::Time;
+
+/// The lag from which on a node is degraded, and its statistics say so, in milliseconds.
+const LAGGING_MS: u64 = 5_000;
+
+/// How this node reads the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reading {
+    /// It does not: the log cannot be reached, or interrupted the reading.
+    Away,
+    /// It reads all messages.
+    Following,
+    /// It reads nothing: the log does not reach back to the position of this node.
+    Gone,
+}
+
+/// The state of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Log)]
+pub(crate) struct LogStatus {
+    /// How it is read.
+    pub reading: Reading,
+    /// Whether messages go to it.
+    pub breaker: BreakerState,
+    /// The last message that is in the file.
+    pub position: u64,
+    /// The last message that was read.
+    pub read: u64,
+    /// Messages of the log that are not read.
+    pub lag_messages: u64,
+    /// How old the last message that was read is, in milliseconds; 0 if all are read.
+    pub lag_ms: u64,
+    /// Messages that wait in the outbox.
+    pub outbox: u64,
+    /// Whether this node publishes its last days again, since the log lost them.
+    pub is_resending: bool,
+}
+
+/// What is wrong with the log. The hub works, and its statistics may lack the newest events of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogProblem {
+    /// The log does not reach back to this node's position: the file lacks events of other nodes.
+    LogGone,
+    /// The log cannot be reached: events are committed here, and wait in the outbox for the other nodes.
+    LogAway,
+    /// The log has lost messages: the nodes publish their last days again.
+    LogReset,
+    /// Messages of other nodes wait for more than 5 s.
+    Lagging,
+}
+
+impl LogStatus {
+    /// The state before the first answer of the log.
+    pub(crate) fn at_start(position: u64, outbox: u64, is_resending: bool) -> Self {
+        Self {
+            reading: Reading::Away,
+            breaker: BreakerState::Closed,
+            position,
+            read: position,
+            lag_messages: 0,
+            lag_ms: 0,
+            outbox,
+            is_resending,
+        }
+    }
+
+    /// The worst problem.
+    pub(crate) fn problem(&self) -> Option<LogProblem> {
+        match self.reading {
+            Reading::Gone => Some(LogProblem::LogGone),
+            Reading::Away => Some(LogProblem::LogAway),
+            Reading::Following if self.breaker != BreakerState::Closed => Some(LogProblem::LogAway),
+            Reading::Following if self.is_resending => Some(LogProblem::LogReset),
+            Reading::Following => self.lagging().map(|_| LogProblem::Lagging),
+        }
+    }
+
+    /// The lag in milliseconds, if it is so large that answers say so.
+    pub(crate) fn lagging(&self) -> Option<u64> {
+        Some(self.lag_ms).filter(|lag| *lag > LAGGING_MS)
+    }
+}
+
+/// A handle that reads the state. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct LogMonitor(watch::Receiver<LogStatus>);
+
+impl LogMonitor {
+    /// Reads what the sender writes.
+    pub(super) fn new(status: &watch::Sender<LogStatus>) -> Self {
+        Self(status.subscribe())
+    }
+
+    /// The state now.
+    pub(crate) fn status(&self) -> LogStatus {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until a message was read.
+    pub(crate) async fn until_read(&self, position: u64) {
+        // It ends with the hub.
+        let _ = self.0.clone().wait_for(|status| status.read >= position).await;
+    }
+
+    /// Waits for a state.
+    #[cfg(test)]
+    pub(super) async fn until(&self, is_it: impl FnMut(&LogStatus) -> bool) {
+        let mut status = self.0.clone();
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), status.wait_for(is_it)).await;
+        assert!(found.is_ok(), "{:?}", self.status());
+    }
+}
+
+/// The lag of a reader, in time. Clocks of this node and of the log may differ, so a message that was read at once has
+/// the difference.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    /// How far this node's clock is ahead of that of the log, in milliseconds, by the fastest message.
+    ahead_ms: Option<u64>,
+}
+
+impl Lag {
+    /// Returns the lag in milliseconds after a message was read that was stored at `stored`, while `behind` others
+    /// followed it.
+    pub(super) fn read(&mut self, stored: Time, behind: u64, now: Time) -> u64 {
+        let age = now.millis().saturating_sub(stored.millis());
+        if behind > 0 {
+            return age.saturating_sub(self.ahead_ms.unwrap_or_default());
+        }
+        self.ahead_ms = Some(self.ahead_ms.map_or(age, |ahead| ahead.min(age)));
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_the_age_of_what_is_read_while_more_follows() {
+        let mut lag = Lag::default();
+        let at = |seconds: u64| Time::from_millis(seconds * 1_000);
+        assert_eq!(lag.read(at(10), 3, at(3_610)), 3_600_000, "after an hour away");
+        assert_eq!(lag.read(at(3_610), 0, at(3_611)), 0);
+        assert_eq!(lag.read(at(3_620), 5, at(3_627)), 6_000, "the fastest message took a second");
+        // A clock that is 30 s ahead is no lag.
+        let mut skewed = Lag::default();
+        assert_eq!(skewed.read(at(10), 0, at(40)), 0);
+        assert_eq!(skewed.read(at(11), 1, at(42)), 1_000);
+        assert_eq!(skewed.read(at(50), 1, at(20)), 0, "a clock that was set back");
+    }
+
+    #[test]
+    fn worst_problem_is_reported() {
+        let healthy = LogStatus { reading: Reading::Following, ..LogStatus::at_start(0, 0, false) };
+        assert_eq!(healthy.problem(), None);
+        let lagging = LogStatus { lag_ms: LAGGING_MS + 1, ..healthy.clone() };
+        assert_eq!(lagging.problem(), Some(LogProblem::Lagging));
+        let reset = LogStatus { is_resending: true, ..lagging };
+        assert_eq!(reset.problem(), Some(LogProblem::LogReset));
+        let open = LogStatus { breaker: BreakerState::Open, ..reset };
+        assert_eq!(open.problem(), Some(LogProblem::LogAway));
+        let gone = LogStatus { reading: Reading::Gone, ..open };
+        assert_eq!(gone.problem(), Some(LogProblem::LogGone));
+        assert_eq!(LogStatus::at_start(0, 0, false).problem(), Some(LogProblem::LogAway));
+    }
+}

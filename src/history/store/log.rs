@@ -1,0 +1,257 @@
+//! The log's tables: how far this file has the log, and the messages that are not in it yet.
+//!
+//! Both change in the transaction that commits the events, so that the position is that of the rows, and a message waits
+//! in the outbox exactly if its events are in the file and not in the log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sqlx::{Row, SqliteConnection};
+
+use super::{CommitError, LifecycleError, ReadError, Store};
+use crate::history::log::message::without;
+use crate::protocol::{Time, VisitorId};
+
+/// What a commit changes besides the events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LogChange {
+    /// The new position.
+    pub moved: Option<Moved>,
+    /// Messages that wait for the log from now on, with their ids.
+    pub outbox: Vec<(String, Bytes)>,
+}
+
+/// A step in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// The name of the log.
+    pub log: Arc<str>,
+    /// The position that the file must have. With another one, which a file that was replaced has, nothing moves.
+    pub from: u64,
+    /// The position afterwards.
+    pub to: u64,
+}
+
+/// The position of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogRow {
+    /// The name of the log.
+    pub log: String,
+    /// The last message that is in the file.
+    pub position: u64,
+    /// From when on events are to be published again.
+    pub resend_from: Option<Time>,
+}
+
+/// A message that is not in the log yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutboxMessage {
+    /// Its number in the outbox.
+    pub number: i64,
+    /// Its id.
+    pub id: String,
+    /// Its bytes.
+    pub message: Bytes,
+}
+
+impl LogChange {
+    /// Writes the changes in the current transaction. Returns whether the file had the expected position.
+    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        const MOVE: &str = "UPDATE log SET position = ?1 WHERE name = ?2 AND position = ?3";
+        const ADD: &str = "INSERT INTO outbox (id, message) VALUES (?1, ?2)";
+        let mut is_expected = true;
+        if let Some(Moved { log, from, to }) = &self.moved {
+            let query = sqlx::query(MOVE).bind(number(*to)).bind(&**log).bind(number(*from));
+            is_expected = query.execute(&mut *connection).await?.rows_affected() == 1;
+        }
+        for (id, message) in &self.outbox {
+            sqlx::query(ADD).bind(id).bind(&message[..]).execute(&mut *connection).await?;
+        }
+        Ok(is_expected)
+    }
+}
+
+impl Store {
+    /// Returns the position of the file; none before its first log.
+    /// Errors: the database failed.
+    pub(crate) async fn log_row(&self) -> Result<Option<LogRow>, ReadError> {
+        const ROW: &str = "SELECT name, position, resend_from FROM log";
+        let row = sqlx::query(ROW).fetch_optional(&mut *self.read().await?).await?;
+        Ok(row.map(|row| LogRow {
+            log: row.get(0),
+            position: row.get::<i64, _>(1).try_into().unwrap_or_default(),
+            resend_from: row
+                .get::<Option<i64>, _>(2)
+                .and_then(|at| at.try_into().ok())
+                .map(Time::from_millis),
+        }))
+    }
+
+    /// Sets the position of the file.
+    /// Errors: the database is locked, full, gone or damaged. It is unchanged.
+    pub(crate) async fn set_log_row(&self, row: &LogRow) -> Result<(), CommitError> {
+        const SET: &str =
+            "INSERT OR REPLACE INTO log (one, name, position, resend_from) VALUES (1, ?1, ?2, ?3)";
+        let mut transaction = self.begin().await?;
+        let resend_from = row.resend_from.map(|at| number(at.millis()));
+        let query = sqlx::query(SET).bind(&row.log).bind(number(row.position)).bind(resend_from);
+        query.execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+
+    /// All events of this log are published again.
+    /// Errors: as above.
+    pub(crate) async fn end_resend(&self, log: &str) -> Result<(), CommitError> {
+        let mut transaction = self.begin().await?;
+        let query = sqlx::query("UPDATE log SET resend_from = NULL WHERE name = ?1").bind(log);
+        query.execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+
+    /// Counts the messages of the outbox.
+    /// Errors: the database failed.
+    pub(crate) async fn outbox_len(&self) -> Result<u64, ReadError> {
+        let mut connection = self.read().await?;
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *connection).await?;
+        Ok(count.try_into().unwrap_or_default())
+    }
+
+    /// Returns the oldest message of the outbox.
+    /// Errors: the database failed.
+    pub(crate) async fn oldest_in_outbox(&self) -> Result<Option<OutboxMessage>, ReadError> {
+        const OLDEST: &str = "SELECT number, id, message FROM outbox ORDER BY number LIMIT 1";
+        let row = sqlx::query(OLDEST).fetch_optional(&mut *self.read().await?).await?;
+        Ok(row.map(|row| OutboxMessage {
+            number: row.get(0),
+            id: row.get(1),
+            message: row.get::<Vec<u8>, _>(2).into(),
+        }))
+    }
+
+    /// Removes a message from the outbox: the log has it. Returns how many are left.
+    /// Errors: the database is locked, full, gone or damaged. It is unchanged.
+    pub(crate) async fn remove_from_outbox(&self, number: i64) -> Result<u64, CommitError> {
+        let mut transaction = self.begin().await?;
+        let query = sqlx::query("DELETE FROM outbox WHERE number = ?1").bind(number);
+        query.execute(&mut *transaction).await?;
+        let left: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(left.try_into().unwrap_or_default())
+    }
+}
+
+impl Store {
+    /// Removes a visitor's events from the messages of the outbox.
+    /// Errors: the database is locked, full, gone or damaged. A retry continues.
+    pub(super) async fn erase_from_outbox(&self, visitor: &VisitorId) -> Result<(), LifecycleError> {
+        const NEXT: &str = "SELECT number, message FROM outbox WHERE number > ?1 ORDER BY number LIMIT 1";
+        const REWRITE: &str = "UPDATE outbox SET message = ?2 WHERE number = ?1";
+        let mut after = 0_i64;
+        loop {
+            let next: Option<(i64, Vec<u8>)> =
+                sqlx::query_as(NEXT).bind(after).fetch_optional(&mut *self.read().await?).await?;
+            let Some((number, message)) = next else { return Ok(()) };
+            if let Some(rewritten) = without(&message, visitor) {
+                let mut transaction = self.begin().await?;
+                let query = sqlx::query(REWRITE).bind(number).bind(&rewritten[..]);
+                query.execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+            after = number;
+        }
+    }
+}
+
+/// SQLite's integers have a sign.
+fn number(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::archive::{Archives, parse_line};
+    use crate::history::event::Batch;
+    use crate::history::log::message::{Encoder, Origin, decode};
+
+    #[tokio::test]
+    async fn position_moves_from_the_expected_one_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        assert_eq!(store.log_row().await.unwrap(), None);
+        let resend_from = Some(Time::from_millis(7));
+        let row = LogRow { log: "a".to_owned(), position: 3, resend_from };
+        store.set_log_row(&row).await.unwrap();
+        let moved = |log: &str, from, to| LogChange {
+            moved: Some(Moved { log: log.into(), from, to }),
+            outbox: Vec::new(),
+        };
+        for (change, position) in [(moved("a", 3, 5), 5), (moved("a", 3, 9), 5), (moved("b", 5, 9), 5)] {
+            let is_expected = store.commit_logged(&Batch::default(), &change).await.unwrap();
+            let (from, to) = change.moved.map(|moved| (moved.from, moved.to)).unwrap();
+            assert_eq!(
+                (store.log_row().await.unwrap().unwrap().position, is_expected),
+                (position, from == 3 && to == 5)
+            );
+        }
+        store.end_resend("b").await.unwrap();
+        assert_eq!(store.log_row().await.unwrap(), Some(LogRow { position: 5, ..row.clone() }));
+        store.end_resend("a").await.unwrap();
+        assert_eq!(store.log_row().await.unwrap(), Some(LogRow { position: 5, resend_from: None, ..row }));
+    }
+
+    #[tokio::test]
+    async fn erased_visitor_is_in_no_message_of_the_outbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let view = |visitor: &str, id: u8| {
+            let line = format!(
+                r#"{{"type":"page-view","id":"018f0e6e-0000-7000-8000-0000000000{id:02}","room":"r","visitor":"{visitor}","path":"/","at":1700000000000}}"#
+            );
+            parse_line(&line).unwrap()
+        };
+        let mut encoder = Encoder::new(Origin::new());
+        let mut outbox = Vec::new();
+        for batch in [
+            Batch::from_iter([view("ann", 1), view("bob", 2)]),
+            view("bob", 3),
+            Batch::from_iter([view("ann", 4), view("ann", 5)]),
+        ] {
+            for encoded in encoder.encode(batch) {
+                outbox.push((encoded.id.to_string(), encoded.message));
+            }
+        }
+        let change = LogChange { moved: None, outbox };
+        store.commit_logged(&view("ann", 1), &change).await.unwrap();
+        let archives = Archives::new(Some(folder.path().join("archive")), &store.path());
+        let ann = VisitorId::try_from("ann").unwrap();
+        store.erase(&ann, &archives, Time::from_millis(1)).await.unwrap();
+        let mut left = Vec::new();
+        while let Some(oldest) = store.oldest_in_outbox().await.unwrap() {
+            left.push(decode(&oldest.message).unwrap());
+            store.remove_from_outbox(oldest.number).await.unwrap();
+        }
+        assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()]);
+    }
+
+    #[tokio::test]
+    async fn outbox_is_read_in_the_order_of_commits() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        assert_eq!(store.oldest_in_outbox().await.unwrap(), None);
+        for ids in [vec!["a", "b"], vec!["c"]] {
+            let outbox = ids.into_iter().map(|id| (id.to_owned(), Bytes::from(id.to_owned()))).collect();
+            let change = LogChange { moved: None, outbox };
+            store.commit_logged(&Batch::default(), &change).await.unwrap();
+        }
+        for (id, left) in [("a", 2), ("b", 1), ("c", 0)] {
+            assert_eq!(store.outbox_len().await.unwrap(), left + 1);
+            let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
+            assert_eq!((oldest.id.as_str(), &oldest.message[..]), (id, id.as_bytes()));
+            assert_eq!(store.remove_from_outbox(oldest.number).await.unwrap(), left);
+        }
+        assert_eq!(store.outbox_len().await.unwrap(), 0);
+    }
+}

@@ -31,7 +31,7 @@ const MOST_REMEMBERED: usize = 131_072;
 pub(super) const ENTRY_BYTES: u64 = 120;
 
 /// The most memory of a room without visitors of this node, in bytes, with its name and without its entries.
-pub(super) const ROOM_BYTES: u64 = 3_072;
+pub(super) const ROOM_BYTES: u64 = 2_048;
 
 /// The table's part of a cluster.
 #[derive(Debug)]
@@ -321,7 +321,7 @@ impl Clustered {
         }
     }
 
-    /// What should be stored, given all rooms. A pass over all entries: 20 ns for each.
+    /// What should be stored, given all rooms. A pass over all entries.
     pub(super) fn recount(&self, rooms: &[Arc<Room>]) -> UnionTotals {
         let mut totals = UnionTotals::default();
         for room in rooms {

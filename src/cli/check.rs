@@ -32,6 +32,9 @@ pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandErr
     for month in &recount.unsettled {
         print(format_args!("{month} waits for maintenance to rebuild its lists, which were not compared"));
     }
+    for month in &recount.unsummed {
+        print(format_args!("{month} waits for maintenance to sum up its records, which were not compared"));
+    }
     let (rows, rollups) = (recount.rows, recount.rollups);
     match recount.differences.len() {
         0 => print(format_args!("{rows} events agree with {rollups} rollups")),

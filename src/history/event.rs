@@ -496,6 +496,16 @@ impl Batch {
         self.samples.clear();
     }
 
+    /// Gives visitors other names, where `name` has one.
+    pub(crate) fn rename_visitors(&mut self, name: impl Fn(&VisitorId) -> Option<VisitorId>) {
+        let views = self.page_views.iter_mut().map(|view| &mut view.actor);
+        for actor in views.chain(self.watches.iter_mut().map(|watch| &mut watch.actor)) {
+            if let Some(name) = name(&actor.visitor) {
+                actor.visitor = name;
+            }
+        }
+    }
+
     /// Appends another batch.
     pub fn append(&mut self, mut other: Self) {
         self.page_views.append(&mut other.page_views);

@@ -17,6 +17,7 @@ pub(crate) mod metrics;
 pub(crate) mod normalize;
 pub(crate) mod prop_names;
 pub(crate) mod record;
+pub(crate) mod record_sum;
 pub(crate) mod rollup;
 pub(crate) mod stats;
 pub(crate) mod status;

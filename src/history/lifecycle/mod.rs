@@ -219,6 +219,10 @@ impl MaintenanceWorker {
                 run.count(Step::Settle, rows);
             }
         }
+        for month in plan.sum_records {
+            let is_complete = run.step(Step::Sums, store.sum_records(month, archives)).await;
+            run.count(Step::Sums, u64::from(is_complete == Some(true)));
+        }
         // An archive would have the rows of visitors who are half erased.
         let may_archive = run.step(Step::Archive, store.has_pending_erasures()).await == Some(false);
         for month in plan.archive.into_iter().filter(|_| may_archive) {

@@ -74,6 +74,8 @@ pub(super) struct MaintenancePlan {
     pub(super) restore: Vec<Month>,
     /// Months to settle, after the restores, and whether they are over.
     pub(super) settle: Vec<(Month, bool)>,
+    /// Months whose records are not summed up, after the restores.
+    pub(super) sum_records: Vec<Month>,
     /// Months to archive, after the restores, since a month may be in both lists.
     pub(super) archive: Vec<Month>,
 }
@@ -101,6 +103,7 @@ impl MaintenancePlan {
                 let is_stale = state.dimensions.is_folded && state.needs_rebuild();
                 state.archive.is_some() && (state.is_live || is_stale)
             }),
+            sum_records: those(&|state| !state.has_record_sum),
             archive: those(&|state| state.is_live && is_over_by(state, retained_from)),
         }
     }
@@ -124,7 +127,8 @@ mod tests {
         let archive =
             is_archived.then(|| Archive { name: String::new(), checksum: String::new(), restored: 0 });
         let dimensions = DimensionState { settled: Some(1), ..DimensionState::default() };
-        MonthState { month: month(name), is_live, changes: 1, is_summed, dimensions, archive }
+        let has_record_sum = true;
+        MonthState { month: month(name), is_live, changes: 1, is_summed, dimensions, archive, has_record_sum }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) enum MaintenanceStep {
     Restore,
     /// Bounds the lists of months that are over, and rebuilds them after changes; counts rows.
     Settle,
+    /// Sums up the records of months of an older version; counts months.
+    Sums,
     /// Archives months after their retention; counts months.
     Archive,
     /// Deletes what erasures and archives have left; counts tables and texts.

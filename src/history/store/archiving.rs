@@ -14,11 +14,12 @@ use super::commit::{Merge, OldKey};
 use super::months::{self, Archive, MonthState};
 use super::partition::Partitions;
 use super::read::Pages;
-use super::{LifecycleError, Store, dictionary, read, roll_up, used_texts};
+use super::{LifecycleError, Store, dictionary, month_sums, read, roll_up, used_texts};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source, Written, checksum, parse_line};
 use crate::history::calendar::Month;
 use crate::history::event::Batch;
 use crate::history::ledger::Ledger;
+use crate::history::record_sum::SumDelta;
 use crate::history::rollup::RollupDelta;
 
 /// Rows per page. Few in tests, so that there are many pages.
@@ -86,8 +87,10 @@ impl Store {
     /// Accepts archives with another checksum than recorded, if the ledger says that erasures rewrote them: the database
     /// was restored from an older backup.
     async fn accept_rewritten(&self, archives: &Archives) -> Result<(), LifecycleError> {
-        const ACCEPT: &str =
-            "UPDATE months SET checksum = ?3, restored = 0, recount = 1 WHERE month = ?1 AND checksum = ?2";
+        const ACCEPT: &str = "
+            UPDATE months SET checksum = ?3, restored = 0, recount = 1, record_sum = zeroblob(16),
+                              record_sum_before = zeroblob(17)
+            WHERE month = ?1 AND checksum = ?2";
         let ledger = Ledger::read(archives).await?;
         for state in self.months().await? {
             let Some(archive) = state.archive else { continue };
@@ -196,7 +199,7 @@ impl Store {
     }
 }
 
-/// Restores events that rollups count already. Those that are in the tables too were counted twice.
+/// Restores events that rollups and sums count already. Those that are in the tables too were counted twice.
 async fn restore_rows(
     connection: &mut SqliteConnection,
     events: Batch,
@@ -216,10 +219,15 @@ async fn restore_rows(
     // A subtracted event may be the last appearance of a visitor whose rows are restored only now.
     delta.add_visitors(new, &ids);
     roll_up::apply(connection, &partitions, &delta).await?;
+    let mut sums = SumDelta::new(&partitions.partly_summed);
+    sums.subtract(known);
+    sums.subtract(taken);
+    sums.add(merged);
+    month_sums::apply(connection, sums).await?;
     Ok(Ok(()))
 }
 
-/// Whether all rows of a month are in its tables, and no rollups are rebuilt from them.
+/// Whether all rows of a month are in its tables, and neither rollups nor a sum are made from them.
 fn is_whole(state: &MonthState) -> bool {
-    state.is_live && state.archive.is_none() && !state.needs_rebuild()
+    state.is_live && state.archive.is_none() && !state.needs_rebuild() && state.has_record_sum
 }

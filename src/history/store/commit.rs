@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::insert::{self, EventRow};
 use super::partition::{Partitions, RowKind};
 use super::read::StoredEvent;
-use super::{dictionary, read, roll_up};
+use super::{dictionary, month_sums, read, roll_up};
 use crate::history::calendar::Month;
 use crate::history::event::{Batch, PageViewEvent, TotalSample, WatchEvent, merged};
+use crate::history::record_sum::SumDelta;
 use crate::history::rollup::{DictionaryIds, RollupDelta};
 use crate::protocol::{RoomId, Time};
 
@@ -61,6 +62,11 @@ pub(super) async fn store(
     delta.add(&merge.new, &ids);
     roll_up::apply(connection, &partitions, &delta).await?;
     let Merge { taken, merged, new, .. } = merge;
+    let mut sums = SumDelta::new(&partitions.partly_summed);
+    sums.subtract(&taken);
+    sums.add(&merged);
+    sums.add(&new);
+    month_sums::apply(connection, sums).await?;
     Ok(Ok(Changes {
         page_views: merged.page_views.len() + new.page_views.len(),
         watch_sessions: merged.watches.len() + new.watches.len(),

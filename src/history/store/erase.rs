@@ -23,11 +23,12 @@ use super::partition::{Partitions, RowKind};
 use super::read::Pages;
 use super::slices::SliceSize;
 use super::visitor_data::{visitor_event, visitor_rows};
-use super::{LifecycleError, Store, roll_up, used_texts};
+use super::{LifecycleError, Store, month_sums, roll_up, used_texts};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
 use crate::history::calendar::Month;
 use crate::history::event::{Actor, Batch};
 use crate::history::ledger::Ledger;
+use crate::history::record_sum::SumDelta;
 use crate::history::rollup::{DictionaryId, DictionaryIds, RollupKey};
 use crate::protocol::{Time, VisitorId};
 
@@ -436,10 +437,15 @@ impl Eraser<'_> {
         Ok(query.execute(connection).await?.rows_affected())
     }
 
-    /// Subtracts deleted rows from the rollups.
+    /// Subtracts deleted rows from the rollups and the sums.
     async fn subtract(&mut self, connection: &mut SqliteConnection, rows: &Batch) -> Result<(), sqlx::Error> {
         self.rollups.extend(roll_up::erase(connection, rows).await?);
-        Ok(())
+        let mut records = rows.clone();
+        records.rename_visitors(|_| Some(self.pending.visitor.clone()));
+        let partitions = Partitions::read(connection).await?;
+        let mut sums = SumDelta::new(&partitions.partly_summed);
+        sums.subtract(&records);
+        month_sums::apply(connection, sums).await
     }
 
     /// Ends the erasure: no row has the visitor's number any more.

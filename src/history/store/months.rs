@@ -29,6 +29,8 @@ pub(crate) struct MonthState {
     pub dimensions: DimensionState,
     /// The month's archive, if its rows are or were archived.
     pub archive: Option<Archive>,
+    /// Whether all records are summed up.
+    pub has_record_sum: bool,
 }
 
 /// The state of a month's rollups of dimensions.
@@ -70,22 +72,36 @@ pub(crate) struct MonthRows {
     pub rows: u64,
 }
 
-type Row = (String, bool, i64, bool, Option<String>, Option<String>, u64, Option<i64>, bool, Option<Vec<u8>>);
+type Row =
+    (String, bool, i64, bool, Option<String>, Option<String>, u64, Option<i64>, bool, Option<Vec<u8>>, bool);
 
 impl MonthState {
     fn from_row(row: Row) -> Result<Self, sqlx::Error> {
-        let (month, is_live, changes, is_summed, name, checksum, restored, settled, is_folded, counted) = row;
+        let (
+            month,
+            is_live,
+            changes,
+            is_summed,
+            name,
+            checksum,
+            restored,
+            settled,
+            is_folded,
+            counted,
+            has_sum,
+        ) = row;
         let month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
         let archive = name.zip(checksum).map(|(name, checksum)| Archive { name, checksum, restored });
         let dimensions = DimensionState { settled, is_folded, counted };
-        Ok(Self { month, is_live, changes, is_summed, dimensions, archive })
+        Ok(Self { month, is_live, changes, is_summed, dimensions, archive, has_record_sum: has_sum })
     }
 }
 
 /// All months, in order.
 pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthState>, sqlx::Error> {
     const ALL: &str = "
-        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted,
+               record_sum_before IS NULL
         FROM months ORDER BY month";
     let rows: Vec<Row> = sqlx::query_as(ALL).fetch_all(connection).await?;
     rows.into_iter().map(MonthState::from_row).collect()
@@ -109,7 +125,8 @@ pub(super) async fn one(
     month: Month,
 ) -> Result<Option<MonthState>, sqlx::Error> {
     const ONE: &str = "
-        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted
+        SELECT month, is_live, changes, summed = 'yes', archive, checksum, restored, settled, folded, counted,
+               record_sum_before IS NULL
         FROM months WHERE month = ?1";
     let row: Option<Row> = sqlx::query_as(ONE).bind(month.to_string()).fetch_optional(connection).await?;
     row.map(MonthState::from_row).transpose()

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use strum::{IntoStaticStr, VariantArray};
 
+use super::codec::decode_error;
 use super::slices;
 use crate::history::calendar::Month;
+use crate::history::record_sum::{self, PartlySummed};
 
 /// The kinds of raw rows. Each has a table for each month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -121,19 +123,27 @@ pub(super) struct Partitions {
     summed: BTreeSet<Month>,
     /// Live months whose tables have the key of an older version. They are [converted](super::convert) before a change.
     pub(super) old_key: BTreeSet<Month>,
+    /// Months of which not all records are [summed up](super::month_sums).
+    pub(super) partly_summed: PartlySummed,
 }
 
 impl Partitions {
     /// Reads the partitions.
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
-        const MONTHS: &str = "SELECT month, is_live, summed <> 'no', is_live AND row_key = 0 FROM months";
-        let rows: Vec<(String, bool, bool, bool)> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
+        const MONTHS: &str = "
+            SELECT month, is_live, summed <> 'no', is_live AND row_key = 0, record_sum_before FROM months";
+        let rows: Vec<(String, bool, bool, bool, Option<Vec<u8>>)> =
+            sqlx::query_as(MONTHS).fetch_all(connection).await?;
         let mut partitions = Self::default();
-        for (month, is_live, is_summed, has_old_key) in rows {
+        for (month, is_live, is_summed, has_old_key, before) in rows {
             let month: Month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;
             partitions.live.extend(is_live.then_some(month));
             partitions.summed.extend(is_summed.then_some(month));
             partitions.old_key.extend(has_old_key.then_some(month));
+            if let Some(before) = before {
+                let before = record_sum::decode(&before).map_err(decode_error)?;
+                partitions.partly_summed.insert(month, before);
+            }
         }
         Ok(partitions)
     }

@@ -308,8 +308,7 @@ impl Pages {
     }
 }
 
-/// Reads about `limit` rows from an id on, all of each id, and the id of the next row, or `None` at the end. Samples are
-/// not read.
+/// Reads about `limit` rows from an id on, all of each id, and the id of the next row, or `None` at the end.
 pub(super) async fn from_id(
     connection: &mut SqliteConnection,
     month: Month,
@@ -320,7 +319,7 @@ pub(super) async fn from_id(
     match kind {
         RowKind::PageViews => whole_ids::<PageViewEvent>(connection, month, from, limit).await,
         RowKind::WatchSessions => whole_ids::<WatchEvent>(connection, month, from, limit).await,
-        RowKind::Presence => Ok((Batch::default(), None)),
+        RowKind::Presence => whole_ids::<TotalSample>(connection, month, from, limit).await,
     }
 }
 

@@ -8,10 +8,12 @@ use std::fmt;
 use sqlx::{Connection, SqliteConnection};
 use strum::VariantArray;
 
+use super::hidden_names::HiddenNames;
 use super::partition::Partitions;
 use super::roll_up::quarters_from;
-use super::{ReadError, Store, dictionary, dimensions, months, read, rollups};
+use super::{ReadError, Store, dictionary, dimensions, month_sums, months, read, rollups};
 use crate::history::calendar::{Level, Month, timestamp};
+use crate::history::record_sum::{PartlySummed, SumDelta};
 use crate::history::rollup::{ActivityRollup, Dimension, OTHER, PresenceRollup, RollupDelta, RollupKey};
 use crate::protocol::Time;
 
@@ -57,6 +59,8 @@ pub struct Recount {
     pub archived: Vec<Month>,
     /// Months whose rollups of dimensions wait to be rebuilt by maintenance, and are not compared.
     pub unsettled: Vec<Month>,
+    /// Months whose records wait to be summed up by maintenance, and whose sums are not compared.
+    pub unsummed: Vec<Month>,
     /// Differences.
     pub differences: Vec<Difference>,
 }
@@ -108,9 +112,12 @@ async fn recount_month(
         _ => Some(DimensionRecount::start(connection, month).await?),
     };
     let mut delta = RollupDelta::default();
+    let all = PartlySummed::new();
+    let mut sums = SumDelta::new(&all);
     if partitions.live.contains(&month) {
+        let hidden = HiddenNames::read(connection).await?;
         let mut page = read::Pages::new(month, ROWS_PER_PAGE);
-        while let Some(batch) = page.next(connection).await? {
+        while let Some(mut batch) = page.next(connection).await? {
             recount.rows += batch.len() as u64;
             let mut ids = dictionary::find(connection, &[&batch]).await?;
             ids.rules.months.clear();
@@ -119,8 +126,11 @@ async fn recount_month(
                 dimensions.add(connection, &delta).await?;
             }
             delta.clear_dimensions();
+            hidden.restore(&mut batch);
+            sums.add(&batch);
         }
     }
+    compare_sum(connection, month, sums, partitions, recount).await?;
     if let Some(dimensions) = dimensions {
         let is_folded = state.as_ref().is_some_and(|state| state.dimensions.is_folded);
         dimensions.compare(connection, is_folded, recount).await?;
@@ -163,6 +173,27 @@ async fn recount_month(
     for (key, part, stored, recounted) in differences {
         let room = dictionary::text(connection, key.room).await?;
         recount.differences.push(Difference { level: key.level, at: key.at, room, part, stored, recounted });
+    }
+    Ok(())
+}
+
+async fn compare_sum(
+    connection: &mut SqliteConnection,
+    month: Month,
+    sums: SumDelta<'_>,
+    partitions: &Partitions,
+    recount: &mut Recount,
+) -> Result<(), sqlx::Error> {
+    if partitions.partly_summed.contains_key(&month) {
+        recount.unsummed.push(month);
+        return Ok(());
+    }
+    let stored = month_sums::stored(connection, month).await?;
+    let recounted = sums.months().remove(&month).unwrap_or_default();
+    if stored != recounted {
+        let (stored, recounted) = (stored.to_string(), recounted.to_string());
+        let (level, at, part) = (Level::Month, month.start(), "the sum of records");
+        recount.differences.push(Difference { level, at, room: None, part, stored, recounted });
     }
     Ok(())
 }

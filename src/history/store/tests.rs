@@ -19,6 +19,7 @@ mod archiving;
 mod dimensions;
 mod erasure;
 mod identity;
+mod sums;
 mod support;
 
 /// A store on its own file.

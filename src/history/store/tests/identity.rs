@@ -8,8 +8,10 @@ use strum::VariantArray;
 
 use super::support::*;
 use super::*;
+use crate::history::calendar::Month;
 use crate::history::metrics::HistoryMetrics;
 use crate::history::record::Record;
+use crate::history::record_sum::RecordSum;
 use crate::history::stats::{Range, StatsQuery, Zone};
 use crate::history::store::partition::{Partitions, RowKind};
 use crate::history::store::read::Pages;
@@ -206,6 +208,14 @@ impl File {
         let export = self.events().await;
         answers.extend(Record::of(&export).map(|record| serde_json::to_string(&record).unwrap()));
         answers
+    }
+
+    /// The sums of the records of all months that have records.
+    pub(super) async fn sums(&self) -> Vec<(Month, RecordSum)> {
+        let sums = self.store.month_sums().await.unwrap().into_iter();
+        let sums = sums.map(|month| (month.month, month.sum.expect("all records are summed up")));
+        // A month whose last record has moved to another month has no records.
+        sums.filter(|(_, sum)| *sum != RecordSum::default()).collect()
     }
 
     /// Archives all months, and returns the checksums of the files.
@@ -425,12 +435,14 @@ proptest! {
                     file.store.commit(batch).await.unwrap();
                 }
                 file.expect_correct_rollups().await;
-                let before = file.answers().await;
+                let (before, sums) = (file.answers().await, file.sums().await);
                 let checksums = file.archive_all().await;
+                assert_eq!(file.sums().await, sums, "in archives");
                 file.restore_all().await;
                 file.expect_correct_rollups().await;
                 assert_eq!(file.answers().await, before, "after a restore");
-                answers.push((before, checksums));
+                assert_eq!(file.sums().await, sums, "after a restore");
+                answers.push((before, checksums, sums));
             }
             answers
         });

@@ -106,6 +106,11 @@ impl From<String> for Secret {
 }
 
 impl Secret {
+    /// The text itself, for a request that brings it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn bytes(&self) -> Result<&[u8], BadKeys> {
         if self.0.len() < SECRET_MIN { Err(BadKeys::ShortSecret) } else { Ok(self.0.as_bytes()) }
     }

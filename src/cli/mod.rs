@@ -1,4 +1,4 @@
-//! The commands of the program: `serve`, `health`, `check`, `backup`, `restore`, `export`, `import` and `token`.
+//! The commands of the program: `serve`, `health`, `check`, `backup`, `restore`, `join`, `export`, `import` and `token`.
 //!
 //! Each command is a function from its settings to an [`Outcome`]. The store does the work on the database; this module
 //! reads and writes files.
@@ -10,6 +10,8 @@ mod columns;
 mod export;
 mod health;
 mod import;
+mod join;
+mod other_hub;
 mod output;
 mod protected;
 mod serve;
@@ -23,16 +25,21 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use url::Url;
 
 use backup::{BackupSettings, RestoreSettings};
 use check::CheckSettings;
 use export::ExportSettings;
 use health::{HealthError, HealthSettings};
 use import::ImportSettings;
+use join::JoinSettings;
+use other_hub::OtherHubError;
 use serve::ServeSettings;
 use token::TokenSettings;
 
 use crate::auth::BadKeys;
+use crate::history::archive::ArchiveError;
+use crate::history::calendar::Month;
 use crate::history::store::{BackupError, CommitError, LifecycleError, OpenError, ReadError};
 use crate::time::Clock;
 use output::print_error;
@@ -65,6 +72,8 @@ pub enum Command {
     Backup(BackupSettings),
     /// Replace the database with a backup
     Restore(RestoreSettings),
+    /// Fetch the history of another node, for a new one
+    Join(JoinSettings),
     /// Write the history to a file, also while the hub runs
     Export(ExportSettings),
     /// Import exports, archives, and tables of the old worker
@@ -105,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Check(settings) => finish(check::check(settings)),
         Command::Backup(settings) => finish(backup::backup(settings)),
         Command::Restore(settings) => finish(backup::restore(settings, &Clock::system())),
+        Command::Join(settings) => finish(join::join(settings, &Clock::system())),
         Command::Export(settings) => finish(export::export(settings)),
         Command::Import(settings) => finish(import::import(settings)),
         Command::Token(settings) => finish(ready(token::token(&settings, &Clock::system()))),
@@ -197,6 +207,23 @@ pub enum CommandError {
         /// The file.
         path: PathBuf,
     },
+    /// Another hub does not answer as it should.
+    #[error(transparent)]
+    OtherHub(#[from] OtherHubError),
+    /// An archive of another hub is not the one that its database names.
+    #[error("{url}: the archive of {month} has changed meanwhile: try again")]
+    OtherArchive {
+        /// The month.
+        month: Month,
+        /// The hub.
+        url: Url,
+    },
+    /// An archive file cannot be read or written.
+    #[error(transparent)]
+    ArchiveFile(#[from] ArchiveError),
+    /// The other hub is asked with the admin token.
+    #[error("--with needs ADMIN_TOKEN, the admin token of that hub")]
+    NoAdminToken,
     /// A hub does not say how it is.
     #[error(transparent)]
     Health(#[from] HealthError),

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use super::CommandError;
 use crate::history::archive::Archives;
 
-/// The suffixes of the files of a database: itself, SQLite's files beside it, and the hub's lock.
-const DATABASE: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
+/// The suffixes of the files of a database: itself, SQLite's files beside it, the hub's lock, and a copy for a node that joins.
+const DATABASE: [&str; 6] = ["", "-wal", "-shm", "-journal", ".lock", ".snapshot"];
 
 /// The files that must stay, each with what it is.
 #[derive(Debug, Default)]

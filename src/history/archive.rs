@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::calendar::Month;
 use super::event::Batch;
 use super::record::Record;
+use super::sent_file::SentFile;
 use crate::private;
 
 /// The suffix of a draft's name.
@@ -130,6 +131,36 @@ impl Archives {
     /// The path of the ledger of erasures.
     pub(super) fn ledger(&self) -> PathBuf {
         self.path("erasures.jsonl")
+    }
+
+    /// Creates the empty draft of a month's archive; a leftover draft is deleted. Returns its path and the file.
+    /// Errors: the file cannot be created.
+    pub(crate) async fn create_draft(&self, month: Month) -> Result<(PathBuf, File), ArchiveError> {
+        let (folder, path) = (self.folder.clone(), self.draft(month));
+        let file = blocking(path.clone(), move |path| {
+            private::create_folder(&folder)?;
+            if let Some(parent) = folder.canonicalize()?.parent() {
+                // The folder's own entry must survive a power loss.
+                File::open(parent)?.sync_all()?;
+            }
+            remove(path)?;
+            private::create_new(path)
+        })
+        .await?;
+        Ok((path, file))
+    }
+
+    /// Opens an archive, to send it.
+    /// Errors: it is missing, damaged, or cannot be read.
+    pub(super) async fn open(&self, name: &str, expected: &str) -> Result<SentFile, ArchiveError> {
+        let path = self.path(name);
+        let opened = path.clone();
+        let file = SentFile::open(move || File::open(opened), None).await;
+        let file = file.map_err(|source| ArchiveError::io(&path, source))?;
+        match file.checksum() {
+            found if found == expected => Ok(file),
+            found => Err(ArchiveError::Checksum { path, expected: expected.to_owned(), found }),
+        }
     }
 
     fn draft(&self, month: Month) -> PathBuf {
@@ -246,18 +277,7 @@ impl Draft {
     /// Creates the draft of a month's archive; a leftover draft is deleted.
     /// Errors: the file cannot be created.
     pub(crate) async fn start(archives: &Archives, month: Month) -> Result<Self, ArchiveError> {
-        let folder = archives.folder.clone();
-        let path = archives.draft(month);
-        let file = blocking(path.clone(), move |path| {
-            private::create_folder(&folder)?;
-            if let Some(parent) = folder.canonicalize()?.parent() {
-                // The folder's own entry must survive a power loss.
-                File::open(parent)?.sync_all()?;
-            }
-            remove(path)?;
-            private::create_new(path)
-        })
-        .await?;
+        let (path, file) = archives.create_draft(month).await?;
         let out = GzEncoder::new(Hashing::new(BufWriter::new(file)), Compression::default());
         Ok(Self { path, out: Box::new(out), rows: 0 })
     }

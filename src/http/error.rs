@@ -17,7 +17,7 @@ use crate::history::capacity::JournalFull;
 use crate::history::journal::FlushError;
 use crate::history::lifecycle::MaintenanceError;
 use crate::history::stats::BadRange;
-use crate::history::store::{LifecycleError, ReadError};
+use crate::history::store::{LifecycleError, ReadError, SnapshotError};
 use crate::presence::JoinError;
 use crate::protocol::ids::BadName;
 use crate::protocol::parse::ParseError;
@@ -170,6 +170,9 @@ pub enum ApiError {
     /// Maintenance or an erasure did not finish.
     #[error(transparent)]
     Lifecycle(#[from] MaintenanceError),
+    /// There is no copy of the database.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// A migration failed.
     #[error("the migration failed: {0}")]
     Migration(String),
@@ -222,14 +225,16 @@ impl ApiError {
             Self::Admit(AdmitError::Restarting) | Self::Lifecycle(MaintenanceError::Stopped) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "restarting")
             }
-            Self::QueueFull(_) | Self::BodiesOverBudget(_) | Self::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
-            }
+            Self::QueueFull(_)
+            | Self::BodiesOverBudget(_)
+            | Self::Busy
+            | Self::Snapshot(SnapshotError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Snapshot(SnapshotError::NoRoom { .. }) => (StatusCode::SERVICE_UNAVAILABLE, "disk-full"),
             Self::Flush(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
             Self::Lifecycle(MaintenanceError::Failed(LifecycleError::Archive(_))) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "archive-unavailable")
             }
-            Self::Lifecycle(MaintenanceError::Failed(_)) | Self::History(_) => {
+            Self::Lifecycle(MaintenanceError::Failed(_)) | Self::History(_) | Self::Snapshot(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "history-unavailable")
             }
         }

@@ -23,6 +23,7 @@ pub(crate) mod pages;
 mod params;
 pub(crate) mod personal_data;
 mod refusal;
+mod replica;
 pub(crate) mod rooms;
 pub(crate) mod routes;
 pub(crate) mod settings;

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use crate::history::calendar::Month;
 use crate::protocol::{RoomId, VisitorId};
 
 /// The room of a path.
@@ -22,6 +23,10 @@ pub(crate) struct NamePath(pub String);
 /// The visitor of a path.
 #[derive(Debug)]
 pub(crate) struct VisitorPath(pub VisitorId);
+
+/// The month of a path.
+#[derive(Debug)]
+pub(crate) struct MonthPath(pub Month);
 
 /// The parameters of a query.
 #[derive(Debug)]
@@ -48,6 +53,15 @@ impl<S: Sync> FromRequestParts<S> for VisitorPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         VisitorId::try_from(segment(parts).await).map(Self).map_err(ApiError::BadVisitor)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for MonthPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bad = |_| ApiError::BadParameter { name: "month", rule: "must be a month such as 2026-11" };
+        segment(parts).await.parse().map(Self).map_err(bad)
     }
 }
 

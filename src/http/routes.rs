@@ -16,7 +16,8 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::state::{App, MiddlewareState};
 use super::{
-    assets, body, cluster, contract, events, operate, pages, personal_data, refusal, rooms, stats, websocket,
+    assets, body, cluster, contract, events, operate, pages, personal_data, refusal, replica, rooms, stats,
+    websocket,
 };
 use crate::panics::{Panics, Scope};
 use crate::protocol::{PageView, Watch};
@@ -50,6 +51,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/rooms/{room}", get(rooms::room))
         .route("/rooms/{room}/visitors", get(cluster::room_visitors))
         .route("/cluster", get(cluster::cluster))
+        .route("/replica", get(replica::replica))
+        .route("/snapshot", get(replica::snapshot))
+        .route("/archives/{month}", get(replica::archive))
         .route("/live-activity", get(rooms::live_activity))
         .route("/unified-stats", get(stats::unified_stats))
         .route("/page-view", post(events::post::<PageView>))

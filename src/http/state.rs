@@ -12,7 +12,7 @@ use super::body::BodyBudget;
 use super::cors::CorsPolicy;
 use super::gate::PersonalDataGate;
 use super::metrics::HttpMetrics;
-use super::settings::FrameAncestors;
+use super::settings::{Config, FrameAncestors};
 use crate::history::PropNames;
 use crate::history::archive::Archives;
 use crate::history::log::status::LogMonitor;
@@ -33,6 +33,7 @@ pub(crate) struct App {
     pub events: Arc<EventsState>,
     pub stats: Arc<StatsState>,
     pub personal_data: Arc<PersonalDataState>,
+    pub replica: Arc<ReplicaState>,
     pub operate: Arc<OperateState>,
     pub pages: Arc<PagesState>,
 }
@@ -43,6 +44,13 @@ pub(crate) struct MiddlewareState {
     pub cors: CorsPolicy,
     pub metrics: HttpMetrics,
     pub clock: Clock,
+}
+
+impl MiddlewareState {
+    /// The state of this configuration.
+    pub(crate) fn new(config: &Config, metrics: &HttpMetrics, clock: &Clock) -> Self {
+        Self { cors: CorsPolicy::new(config), metrics: metrics.clone(), clock: clock.clone() }
+    }
 }
 
 /// Of rooms, the live activity, and their sockets.
@@ -80,6 +88,21 @@ pub(crate) struct PersonalDataState {
     pub store: Store,
     pub archives: Archives,
     pub lifecycle: Lifecycle,
+}
+
+/// Of what other nodes fetch.
+#[derive(Debug)]
+pub(crate) struct ReplicaState {
+    pub context: Arc<SessionContext>,
+    pub store: Store,
+    pub archives: Archives,
+}
+
+impl ReplicaState {
+    /// The state of these parts.
+    pub(crate) fn new(context: &Arc<SessionContext>, store: &Store, archives: Archives) -> Self {
+        Self { context: Arc::clone(context), store: store.clone(), archives }
+    }
 }
 
 /// Of health, metrics, and the admin's requests.

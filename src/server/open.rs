@@ -38,13 +38,13 @@ use crate::history::store::{CheckFirst, DatabaseLock, StoreOptions};
 use crate::history::{self, Journal, Lifecycle, PropNames, Store, flush, journal};
 use crate::http::access::AccessControl;
 use crate::http::body::BodyBudget;
-use crate::http::cors::CorsPolicy;
 use crate::http::gate::PersonalDataGate;
 use crate::http::metrics::Metrics;
 use crate::http::pages;
 use crate::http::routes::router;
 use crate::http::state::{
-    App, EventsState, LiveState, MiddlewareState, OperateState, PagesState, PersonalDataState, StatsState,
+    App, EventsState, LiveState, MiddlewareState, OperateState, PagesState, PersonalDataState, ReplicaState,
+    StatsState,
 };
 use crate::panics::Panics;
 use crate::presence::share::ClusterKey;
@@ -117,7 +117,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let access = AccessControl::new(&http, admin_token, tokens, Arc::clone(&sockets), clock.clone());
     let app = App {
         access: Arc::new(access),
-        middleware: middleware(&http, &metrics, &clock),
+        middleware: Arc::new(MiddlewareState::new(&http, &metrics.http, &clock)),
         live: Arc::new(LiveState {
             context: Arc::clone(&context),
             feed: Feed::new(registry, coverage(context.cluster.clone()), clock),
@@ -133,9 +133,10 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             context: Arc::clone(&context),
             gate: PersonalDataGate::new(sharing),
             store: history.store.clone(),
-            archives: history.archives,
+            archives: history.archives.clone(),
             lifecycle: history.lifecycle.clone(),
         }),
+        replica: Arc::new(ReplicaState::new(&context, &history.store, history.archives)),
         operate: Arc::new(OperateState {
             started: context.clock.wall(),
             context,
@@ -163,11 +164,6 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         stats_refresh,
         lock,
     })
-}
-
-fn middleware(http: &HttpConfig, metrics: &Metrics, clock: &Clock) -> Arc<MiddlewareState> {
-    let (cors, metrics, clock) = (CorsPolicy::new(http), metrics.http.clone(), clock.clone());
-    Arc::new(MiddlewareState { cors, metrics, clock })
 }
 
 fn stats(
@@ -316,6 +312,7 @@ impl History {
         let store = Store::open_with(&config.database_url, options).await?;
         store.begin_quarters(lifecycle::quarters_from(clock.wall())).await?;
         store.list_props(props, clock.wall()).await?;
+        store.delete_old_snapshot();
         let archives = Archives::new(config.archive_dir, &store.path());
         let (lifecycle, commands) = lifecycle::open();
         let worker = MaintenanceWorker {

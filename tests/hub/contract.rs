@@ -64,6 +64,7 @@ async fn allow_header_lists_the_documented_methods() {
         let methods: HashSet<_> =
             methods.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
         let path = path.replace("{room}", "lobby").replace("{visitor}", "ann").replace("{file}", "x");
+        let path = path.replace("{month}", "2026-01");
         let response = Request::new(&hub.address, "PATCH", &path).send().await;
         response.expect_error(405, "method-not-allowed");
         let allowed = response.header("allow").split(',').filter(|method| *method != "HEAD");

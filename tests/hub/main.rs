@@ -42,6 +42,7 @@ mod private_port;
 mod process;
 mod quotas;
 mod refusals;
+mod replica;
 mod request_bodies;
 mod rooms;
 mod sits;

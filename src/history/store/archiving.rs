@@ -21,6 +21,7 @@ use crate::history::event::Batch;
 use crate::history::ledger::Ledger;
 use crate::history::record_sum::SumDelta;
 use crate::history::rollup::RollupDelta;
+use crate::history::sent_file::SentFile;
 
 /// Rows per page. Few in tests, so that there are many pages.
 const ROWS_PER_PAGE: u32 = if cfg!(test) { 4 } else { 2_000 };
@@ -146,6 +147,18 @@ impl Store {
                 return Ok(());
             }
         }
+    }
+
+    /// Opens the archive of a month, to send it; none if the month is not archived.
+    /// Errors: the archive is missing or damaged.
+    pub(crate) async fn archive_of(
+        &self,
+        month: Month,
+        archives: &Archives,
+    ) -> Result<Option<SentFile>, LifecycleError> {
+        let state = months::one(&mut *self.read().await?, month).await?;
+        let Some(archive) = state.and_then(|state| state.archive) else { return Ok(None) };
+        Ok(Some(archives.open(&archive.name, &archive.checksum).await?))
     }
 
     /// Restores a month from the folder of archives, if it is archived.

@@ -38,6 +38,7 @@ pub(super) mod rollups;
 mod saved_holds;
 mod settle;
 mod slices;
+mod snapshot;
 mod status;
 mod sweep;
 mod used_texts;
@@ -70,6 +71,7 @@ pub(crate) use lock::DatabaseLock;
 pub(crate) use log::{LogChange, LogRow, Moved, OutboxMessage};
 pub(crate) use months::{MonthRows, MonthState};
 pub(crate) use saved_holds::SavedHold;
+pub(crate) use snapshot::SnapshotError;
 pub(crate) use status::DatabaseStatus;
 pub(crate) use visitor_data::{DataCursor, PersonalData};
 
@@ -77,6 +79,7 @@ use commit::OldKey;
 pub(crate) use database_file::CheckFirst;
 use database_file::{APPLICATION_ID, BUSY_TIMEOUT, DatabaseFile, FileId};
 use readers::{ACQUIRE_TIMEOUT, READERS, ReadConnection, Readers};
+use snapshot::SnapshotTurn;
 use versions::Versions;
 use wal::WriteAheadLog;
 
@@ -133,6 +136,7 @@ pub struct Store {
     status: DatabaseStatus,
     /// One permit, which is taken while the tables of a month are converted.
     conversion: Arc<Semaphore>,
+    snapshots: SnapshotTurn,
 }
 
 impl Store {
@@ -188,7 +192,8 @@ impl Store {
         let status = DatabaseStatus::new(wal_limit.saturating_mul(LARGE_WAL));
         let wal = WriteAheadLog::new(path, wal_limit, status.clone());
         let (prop_counts, conversion) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
-        Self { writer, readers, versions: Arc::default(), file, prop_counts, conversion, wal, status }
+        let (versions, snapshots) = (Arc::default(), SnapshotTurn::default());
+        Self { writer, readers, versions, file, prop_counts, wal, status, conversion, snapshots }
     }
 
     /// The state of the database file.

@@ -114,6 +114,9 @@ impl RowKind {
     }
 }
 
+/// A month, whether it has tables, month rollups and the old key, and how far its records are summed up.
+type Row = (String, bool, bool, bool, Option<Vec<u8>>);
+
 /// The partitions at some point of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Partitions {
@@ -132,8 +135,7 @@ impl Partitions {
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
         const MONTHS: &str = "
             SELECT month, is_live, summed <> 'no', is_live AND row_key = 0, record_sum_before FROM months";
-        let rows: Vec<(String, bool, bool, bool, Option<Vec<u8>>)> =
-            sqlx::query_as(MONTHS).fetch_all(connection).await?;
+        let rows: Vec<Row> = sqlx::query_as(MONTHS).fetch_all(connection).await?;
         let mut partitions = Self::default();
         for (month, is_live, is_summed, has_old_key, before) in rows {
             let month: Month = month.parse().map_err(|bad| sqlx::Error::Decode(Box::new(bad)))?;

@@ -34,7 +34,7 @@ const WORK: Duration = Duration::from_millis(20);
 const NAP: Duration = Duration::from_millis(50);
 
 /// Steps of SQLite's virtual machine, or pages of an integrity check, between two looks at the clock.
-const STEPS: i32 = 200;
+pub(super) const STEPS: i32 = 200;
 
 /// The readers of a database. Clones share them.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl DerefMut for ReadConnection {
 
 /// Interrupts the statement of a connection when it is dropped: one whose future was dropped would otherwise go on.
 #[derive(Debug, Default)]
-struct Over(Arc<AtomicBool>);
+pub(super) struct Over(pub(super) Arc<AtomicBool>);
 
 impl Drop for Over {
     fn drop(&mut self) {

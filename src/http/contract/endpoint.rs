@@ -163,6 +163,12 @@ impl Endpoint {
         self.add_response(status, description, types, ObjectBuilder::new().schema_type(Type::String), &[])
     }
 
+    /// Adds a response with a file and its digest.
+    pub(super) fn file_response(self, description: &str, content_type: &str) -> Self {
+        let headers = ["Cache-Control", "Content-Length", "Repr-Digest"];
+        self.add_response(200, description, &[content_type], ObjectBuilder::new(), &headers)
+    }
+
     /// Adds a redirect without a body.
     pub(super) fn redirect(self, status: u16, description: &str) -> Self {
         self.add_response(status, description, &[], ObjectBuilder::new(), &["Location"])

@@ -14,6 +14,7 @@ use utoipa::openapi::{
 
 use super::DESCRIPTION;
 use super::endpoint::{ADMIN, Endpoint, JSON, Schemas, Security, VISITOR, merge};
+use crate::history::calendar::Month;
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::stats::{StatsResponse, Zone};
 use crate::history::store::Migrated;
@@ -21,6 +22,7 @@ use crate::http::cluster::{ClusterBody, VisitorsBody, VisitorsParams};
 use crate::http::events::{Committed, EVENTS_LIMIT, PostParams, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
 use crate::http::personal_data::{Data, DataParams, Erasure};
+use crate::http::replica::{GZIP, ReplicaBody, SQLITE};
 use crate::http::rooms::RoomBody;
 use crate::http::stats::StatsParams;
 use crate::http::websocket::JoinParams;
@@ -189,6 +191,18 @@ fn operation() -> Vec<Endpoint> {
         Endpoint::get("/cluster", "cluster", "The nodes of the cluster")
             .security(Security::Admin)
             .response_with_cache_control::<ClusterBody>(200, "As this node sees them, at most a second ago."),
+        Endpoint::get("/replica", "replica", "The sums of the records of all months")
+            .security(Security::Admin)
+            .response_with_cache_control::<ReplicaBody>(200, "Two nodes with the same records have the same sums."),
+        Endpoint::get("/snapshot", "snapshot", "A copy of the database, for a node that joins")
+            .description("One at a time. `Repr-Digest` (RFC 9530) has the SHA-256 of the copy.")
+            .security(Security::Admin)
+            .file_response("The database, without what belongs to this node alone.", SQLITE),
+        Endpoint::get("/archives/{month}", "archive", "The archive of a month, for a node that joins")
+            .path_param::<Month>("month")
+            .security(Security::Admin)
+            .file_response("JSON Lines, compressed.", GZIP)
+            .errors(&[404]),
         Endpoint::post("/flush", "flush", "Writes all pending events to the database now")
             .security(Security::Admin)
             .response::<FlushReport>(200, "The events are committed."),

@@ -40,7 +40,7 @@ pub fn check(bytes: &[u8]) {
 fn check_query(query: &StatsQuery) {
     let zone = Zone::find(&query.zone.to_string());
     assert_eq!(zone.as_ref(), Ok(&query.zone), "the name of a zone must be unique");
-    assert!(query.room.as_ref().is_none_or(|room| room.as_str().len() <= 64));
+    assert!(query.scope.room().is_none_or(|room| room.as_str().len() <= 64));
     assert!(query.prop.as_ref().is_none_or(|prop| (1..=1024).contains(&prop.len())));
     let Window { whole, buckets, previous, .. } =
         Window::new(query.range, &query.zone, Time::from_millis(NOW), Time::from_millis(0));

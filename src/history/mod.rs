@@ -19,6 +19,7 @@ pub(crate) mod prop_names;
 pub(crate) mod record;
 pub(crate) mod record_sum;
 pub(crate) mod rollup;
+pub(crate) mod scope;
 pub(crate) mod sent_file;
 pub(crate) mod stats;
 pub(crate) mod status;

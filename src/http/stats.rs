@@ -165,7 +165,7 @@ impl TryFrom<StatsParams> for StatsQuery {
         if params.prop.as_deref().is_some_and(|prop| !is_prop(prop)) {
             return Err(invalid("prop", "must be the name of a property, of 1 to 1024 bytes"));
         }
-        Ok(Self { range, room, zone, prop: params.prop })
+        Ok(Self { range, scope: room.into(), zone, prop: params.prop })
     }
 }
 
@@ -187,6 +187,7 @@ mod tests {
     use axum::extract::Query;
 
     use super::*;
+    use crate::history::scope::Scope;
 
     #[test]
     fn lag_is_added_to_the_body_and_to_the_tag() {
@@ -203,10 +204,10 @@ mod tests {
 
     #[test]
     fn invalid_parameter_is_named_in_the_error() {
-        assert_eq!(parse(""), Ok(StatsQuery::new(Range::Day)));
+        assert_eq!(parse(""), Ok(StatsQuery::new(Scope::Hub, Range::Day)));
         let full = parse("range=12mo&room=lobby&tz=europe/berlin&prop=plan").unwrap();
         assert_eq!((full.range, full.zone.to_string()), (Range::Year, "Europe/Berlin".to_owned()));
-        assert_eq!((full.room.unwrap().as_str(), full.prop.as_deref()), ("lobby", Some("plan")));
+        assert_eq!((full.scope.room().unwrap().as_str(), full.prop.as_deref()), ("lobby", Some("plan")));
         let custom = parse("from=1700000000000&to=1700000000001").unwrap().range;
         let [from, to] = [1_700_000_000_000, 1_700_000_000_001].map(Time::from_millis);
         assert_eq!(custom, Range::between(from, to).unwrap());

@@ -21,9 +21,10 @@ use utoipa::ToSchema;
 
 use super::{Range, StatsQuery, StatsResult};
 use crate::history::metrics::HistoryMetrics;
+use crate::history::scope::Scope;
 use crate::history::status::Epoch;
 use crate::history::store::{ReadError, Store};
-use crate::panics::Scope;
+use crate::panics;
 use crate::protocol::Time;
 use crate::time::Clock;
 
@@ -150,7 +151,7 @@ impl StatsCache {
     pub(crate) async fn refresh_on_commit(self, mut committed: watch::Receiver<Epoch>) {
         for range in Range::NAMED {
             // After an error, the first request computes the entry.
-            drop(self.refresh(&StatsQuery::new(range)).await);
+            drop(self.refresh(&StatsQuery::new(Scope::Hub, range)).await);
         }
         while committed.changed().await.is_ok() {
             let requested =
@@ -158,7 +159,7 @@ impl StatsCache {
             let requested: Vec<_> = requested.collect();
             for (query, entry) in requested {
                 if self.is_changed(&query, &entry) {
-                    self.0.metrics.panics.catch(Scope::Request, self.refresh(&query)).await;
+                    self.0.metrics.panics.catch(panics::Scope::Request, self.refresh(&query)).await;
                 }
             }
         }
@@ -170,7 +171,9 @@ impl StatsCache {
         query: &StatsQuery,
     ) -> JoinHandle<Option<Result<CachedResponse, Arc<ReadError>>>> {
         let (this, query) = (self.clone(), query.clone());
-        tokio::spawn(async move { this.0.metrics.panics.catch(Scope::Request, this.refresh(&query)).await })
+        tokio::spawn(async move {
+            this.0.metrics.panics.catch(panics::Scope::Request, this.refresh(&query)).await
+        })
     }
 
     /// Computes an entry, or joins the computation that is in progress.
@@ -234,6 +237,6 @@ impl StatsCache {
     }
 
     fn is_changed(&self, query: &StatsQuery, entry: &CacheEntry) -> bool {
-        self.0.store.version_of(query.room.as_ref(), entry.period) > entry.version
+        self.0.store.version_of(&query.scope, entry.period) > entry.version
     }
 }

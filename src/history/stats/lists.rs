@@ -11,6 +11,7 @@ use super::window::Period;
 use crate::history::calendar::Month;
 use crate::history::rollup::{DictionaryId, Dimension};
 use crate::history::store::codec::{decode_error, json};
+use crate::history::store::dictionary::ScopeId;
 use crate::history::store::dimensions::{number, quarters};
 use crate::protocol::Time;
 
@@ -122,23 +123,23 @@ impl ListPeriods {
         Ok(Self { json: json(&periods)?, count })
     }
 
-    /// Reads the list of a dimension in a room, without the `excluded` values. `sum` is about what all have together of
+    /// Reads the list of a dimension in a scope, without the `excluded` values. `sum` is about what all have together of
     /// what the list is ordered by; without the count of all, the list counts all.
     pub(super) async fn list(
         &self,
         connection: &mut SqliteConnection,
-        (room, dimension): (DictionaryId, Dimension),
+        (scope, dimension): (ScopeId, Dimension),
         (sum, count): (i64, Option<i64>),
         excluded: &[DictionaryId],
     ) -> Result<List, sqlx::Error> {
-        let rows = match self.first(connection, (room, dimension), sum, excluded).await? {
+        let rows = match self.first(connection, (scope, dimension), sum, excluded).await? {
             Some(rows) => rows,
-            None => self.fetch(connection, LIST, (room, dimension), &json(excluded)?).await?,
+            None => self.fetch(connection, LIST, (scope, dimension), &json(excluded)?).await?,
         };
         if let Some(count) = count {
             return Ok(List { rows, count });
         }
-        let query = sqlx::query_scalar(ALL).bind(&self.json).bind(room).bind(dimension.0);
+        let query = sqlx::query_scalar(ALL).bind(&self.json).bind(scope.number()).bind(dimension.0);
         let count = query.bind(json(excluded)?).fetch_one(connection).await?;
         Ok(List { rows, count })
     }
@@ -147,20 +148,20 @@ impl ListPeriods {
     async fn first(
         &self,
         connection: &mut SqliteConnection,
-        (room, dimension): (DictionaryId, Dimension),
+        (scope, dimension): (ScopeId, Dimension),
         sum: i64,
         excluded: &[DictionaryId],
     ) -> Result<Option<Vec<Row>>, sqlx::Error> {
         let below = sum / SHARE / self.count.max(1);
         let statement = candidate_statement(dimension);
-        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&self.json).bind(room);
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&self.json).bind(scope.number());
         let found: String = query.bind(dimension.0).bind(below + 1).fetch_one(&mut *connection).await?;
         let mut candidates: Vec<DictionaryId> = serde_json::from_str(&found).map_err(decode_error)?;
         if candidates.len() > CANDIDATES {
             return Ok(None);
         }
         candidates.retain(|value| !excluded.contains(value));
-        let rows = self.fetch(connection, FIRST, (room, dimension), &json(&candidates)?).await?;
+        let rows = self.fetch(connection, FIRST, (scope, dimension), &json(&candidates)?).await?;
         let last =
             rows.get(9).map(|(_, count, ms)| if dimension == Dimension::CONTENT { *ms } else { *count });
         // Content that was not watched has no time, and is no candidate.
@@ -173,10 +174,10 @@ impl ListPeriods {
         &self,
         connection: &mut SqliteConnection,
         statement: &'static str,
-        (room, dimension): (DictionaryId, Dimension),
+        (scope, dimension): (ScopeId, Dimension),
         values: &str,
     ) -> Result<Vec<Row>, sqlx::Error> {
-        let query = sqlx::query_scalar(statement).bind(&self.json).bind(room).bind(dimension.0);
+        let query = sqlx::query_scalar(statement).bind(&self.json).bind(scope.number()).bind(dimension.0);
         let rows: String = query.bind(values).fetch_one(connection).await?;
         serde_json::from_str(&rows).map_err(decode_error)
     }

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 pub(crate) use cache::{StatsCache, StatsResponse};
 pub(crate) use window::{BadRange, Range, Step, Zone};
 
+use crate::history::scope::Scope;
 use crate::protocol::{RoomId, Time};
 
 /// A query of the figures.
@@ -25,7 +26,7 @@ pub struct StatsQuery {
     /// The period.
     pub range: Range,
     /// One room, or the whole hub.
-    pub room: Option<RoomId>,
+    pub scope: Scope,
     /// The time zone of days and hours.
     pub zone: Zone,
     /// The property of page views to break down.
@@ -33,9 +34,9 @@ pub struct StatsQuery {
 }
 
 impl StatsQuery {
-    /// A query of the whole hub, by days of UTC.
-    pub(crate) fn new(range: Range) -> Self {
-        Self { range, room: None, zone: Zone::default(), prop: None }
+    /// A query by days of UTC.
+    pub(crate) fn new(scope: Scope, range: Range) -> Self {
+        Self { range, scope, zone: Zone::default(), prop: None }
     }
 }
 

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::history::calendar::Month;
 use crate::history::metrics::HistoryMetrics;
-use crate::history::rollup::{ALL_ROOMS, DictionaryId, Dimension, PresenceRollup};
+use crate::history::rollup::{Dimension, PresenceRollup};
 use crate::history::store::codec::{json, to_visitors};
-use crate::history::store::dictionary::{self, Dictionary};
+use crate::history::store::dictionary::{self, Dictionary, ScopeId};
 use crate::history::store::prop_values::PropQuery;
 use crate::history::store::rollups::presence_from;
 use crate::history::store::{ReadError, Store, props};
@@ -67,7 +67,7 @@ impl Store {
         drop(connection);
         if let (Some(prop), None) = (&query.prop, &figures.prop) {
             let started = Instant::now();
-            figures.prop = Some(self.raw_prop(prop, figures.room, window.whole).await?);
+            figures.prop = Some(self.raw_prop(prop, figures.scope, window.whole).await?);
             metrics.query("props", started);
         }
         Ok(figures.result(query, &window, now))
@@ -76,13 +76,13 @@ impl Store {
     async fn raw_prop(
         &self,
         prop: &str,
-        room: Option<DictionaryId>,
+        scope: Option<ScopeId>,
         whole: Period,
     ) -> Result<(List, Option<Time>), ReadError> {
         // An unknown room has no figures.
-        let Some(room) = room else { return Ok((List::default(), None)) };
+        let Some(scope) = scope else { return Ok((List::default(), None)) };
         let (count, rows) =
-            self.prop_values(PropQuery { prop, room, from: whole.from, to: whole.to }).await?;
+            self.prop_values(PropQuery { prop, scope, from: whole.from, to: whole.to }).await?;
         let rows = rows.into_iter().map(|(value, count)| (value, count, 0)).collect();
         Ok((List { rows, count }, None))
     }
@@ -100,7 +100,7 @@ struct Plan<'a> {
 /// What the database has of a query.
 #[derive(Debug, Default)]
 struct Figures {
-    room: Option<DictionaryId>,
+    scope: Option<ScopeId>,
     sums: Vec<Sum>,
     previous: Sum,
     pages: List,
@@ -120,16 +120,13 @@ impl Figures {
         let started = Instant::now();
         let Plan { window, available, periods, own_hosts } = *plan;
         let mut figures = Self { sums: vec![Sum::default(); window.buckets.len()], ..Self::default() };
-        figures.room = match &query.room {
-            None => Some(ALL_ROOMS),
-            Some(room) => dictionary::number(connection, Dictionary::Texts, room.as_str()).await?,
-        };
+        figures.scope = dictionary::scope(connection, &query.scope).await?;
         let prop = match &query.prop {
             Some(prop) => props::listed(connection, prop).await?,
             None => None,
         };
         // An unknown room has no figures.
-        let Some(room) = figures.room else {
+        let Some(scope) = figures.scope else {
             figures.prop = prop.map(|_| (List::default(), None));
             return Ok(figures);
         };
@@ -139,26 +136,26 @@ impl Figures {
         let series = spans(buckets, available)?;
         let before = spans([(0, window.previous)], available)?;
         metrics.query("plan", started);
-        figures.read_sums(connection, room, (&series, &before), metrics).await?;
+        figures.read_sums(connection, scope, (&series, &before), metrics).await?;
 
         let started = Instant::now();
         let views: i64 = figures.sums.iter().map(|sum| sum.page_views).sum();
         let sessions = figures.sums.iter().map(|sum| sum.watch_sessions).sum();
         let watched_ms = figures.sums.iter().map(|sum| sum.watched_ms).sum();
         // Every page view has a path and every watch session a content, so their totals are those of the lists.
-        let of = (room, Dimension::PATH);
+        let of = (scope, Dimension::PATH);
         figures.pages = periods.list(connection, of, (views, Some(views)), &[]).await?;
-        let of = (room, Dimension::CONTENT);
+        let of = (scope, Dimension::CONTENT);
         figures.contents = periods.list(connection, of, (watched_ms, Some(sessions)), &[]).await?;
         let own = dictionary::numbers(connection, Dictionary::Texts, own_hosts).await?;
         // Some page views have no referrer: a fraction of all is about right.
-        let of = (room, Dimension::HOST);
+        let of = (scope, Dimension::HOST);
         figures.referrers = periods.list(connection, of, (views / 4, None), &own).await?;
         metrics.query("tops", started);
 
         if let Some(prop) = prop {
             let started = Instant::now();
-            let list = periods.list(connection, (room, prop.dimension), (views / 4, None), &[]).await?;
+            let list = periods.list(connection, (scope, prop.dimension), (views / 4, None), &[]).await?;
             let since = (prop.from > window.whole.from).then_some(prop.from);
             figures.prop = Some((list, since));
             metrics.query("props", started);
@@ -169,27 +166,31 @@ impl Figures {
     async fn read_sums(
         &mut self,
         connection: &mut SqliteConnection,
-        room: DictionaryId,
+        scope: ScopeId,
         (series, before): (&str, &str),
         metrics: &HistoryMetrics,
     ) -> Result<(), sqlx::Error> {
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(series).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(ACTIVITY).bind(series).bind(scope.number()).fetch_all(&mut *connection).await?
+        {
             bucket(&mut self.sums, &row)?.add_activity(&row)?;
         }
         metrics.query("activity", started);
 
         let started = Instant::now();
-        for row in sqlx::query(PRESENCE).bind(series).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(PRESENCE).bind(series).bind(scope.number()).fetch_all(&mut *connection).await?
+        {
             bucket(&mut self.sums, &row)?.add_presence(&row)?;
         }
         metrics.query("presence", started);
 
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(before).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(ACTIVITY).bind(before).bind(scope.number()).fetch_all(&mut *connection).await?
+        {
             self.previous.add_activity(&row)?;
         }
-        for row in sqlx::query(PRESENCE).bind(before).bind(room).fetch_all(&mut *connection).await? {
+        for row in sqlx::query(PRESENCE).bind(before).bind(scope.number()).fetch_all(&mut *connection).await?
+        {
             self.previous.add_presence(&row)?;
         }
         metrics.query("previous", started);
@@ -225,7 +226,7 @@ impl Figures {
         let referrer = |(referrer, page_views, _)| TopReferrer { referrer, page_views };
         StatsResult {
             range: query.range,
-            room: query.room.clone(),
+            room: query.scope.room().cloned(),
             tz: query.zone.clone(),
             from: window.whole.from,
             to: window.whole.to,

@@ -53,7 +53,7 @@ fn query() -> impl Strategy<Value = StatsQuery> {
     let room = proptest::option::of(Just(RoomId::try_from("lobby").unwrap()));
     (range, room, proptest::sample::select(ZONES.to_vec())).prop_map(|(range, room, zone)| StatsQuery {
         range,
-        room,
+        scope: room.into(),
         zone: Zone::find(zone).unwrap(),
         prop: None,
     })
@@ -62,7 +62,7 @@ fn query() -> impl Strategy<Value = StatsQuery> {
 /// Counts one by one.
 fn count(batch: &Batch, query: &StatsQuery, from: Time, to: Time) -> Totals {
     let is_counted = |actor: &Actor, at: Time| {
-        !actor.is_bot && at >= from && at < to && query.room.as_ref().is_none_or(|room| *room == actor.room)
+        !actor.is_bot && at >= from && at < to && query.scope.room().is_none_or(|room| *room == actor.room)
     };
     let views = batch.page_views.iter().filter(|view| is_counted(&view.actor, view.at));
     let watches = batch.watches.iter().filter(|watch| is_counted(&watch.actor, watch.started_at));
@@ -147,7 +147,7 @@ async fn average_divides_by_the_time_that_has_passed() {
     // The range ends in the future.
     let range = Range::between(from, from.plus(9 * HOUR_MS)).unwrap();
     for room in [None, RoomId::try_from("lobby").ok()] {
-        let query = StatsQuery { room, ..StatsQuery::new(range) };
+        let query = StatsQuery::new(room.into(), range);
         let stats = store.stats(&query, now(), &[], &metrics).await.unwrap();
         let averages: Vec<f64> = stats.series.iter().map(|point| point.totals.average_present).collect();
         assert_eq!(averages, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
@@ -159,7 +159,7 @@ async fn average_divides_by_the_time_that_has_passed() {
     }
     // The period before reaches past now too.
     let range = Range::between(now().plus(HOUR_MS), now().plus(5 * HOUR_MS)).unwrap();
-    let stats = store.stats(&StatsQuery::new(range), now(), &[], &metrics).await.unwrap();
+    let stats = store.stats(&StatsQuery::new(Scope::Hub, range), now(), &[], &metrics).await.unwrap();
     assert!(stats.previous.to > now());
     assert_eq!(serde_json::json!(stats.previous.totals)["averagePresent"], 1.0);
 }
@@ -180,7 +180,7 @@ async fn pruned_range_says_the_step_and_bounds_of_its_figures() {
     store.commit(&Batch { page_views, ..Batch::default() }).await.unwrap();
     let range = Range::between(day.plus(14 * HOUR_MS), day.plus(16 * HOUR_MS)).unwrap();
     let metrics = HistoryMetrics::register(&Panics::register());
-    let stats = store.stats(&StatsQuery::new(range), now(), &[], &metrics).await.unwrap();
+    let stats = store.stats(&StatsQuery::new(Scope::Hub, range), now(), &[], &metrics).await.unwrap();
     assert_eq!((stats.step, stats.from, stats.to), (Step::Day, day, day.plus(DAY_MS)));
     assert_eq!((stats.totals.page_views, stats.series.len()), (views, 1));
     assert_eq!((stats.series[0].at, stats.series[0].totals.page_views), (day, views));
@@ -213,7 +213,7 @@ async fn lists_of_many_values_equal_a_naive_count() {
     let all: Batch = [all, flat].into_iter().collect();
     let old = Range::between(now().minus(61 * DAY_MS), now().minus(59 * DAY_MS)).unwrap();
     for range in Range::NAMED.into_iter().chain([old]) {
-        let query = StatsQuery::new(range);
+        let query = StatsQuery::new(Scope::Hub, range);
         let result = store.stats(&query, now(), &[], &metrics).await.unwrap();
         let expected = pages(&all, &query, result.from, result.to);
         assert_eq!(result.top_pages, expected, "{range:?}");

@@ -12,7 +12,8 @@ use super::codec::json;
 use super::{dimensions, used_texts};
 use crate::history::event::Batch;
 use crate::history::normalize::referrer_host;
-use crate::history::rollup::{DictionaryId, DictionaryIds, DimensionRules};
+use crate::history::rollup::{ALL_ROOMS, DictionaryId, DictionaryIds, DimensionRules};
+use crate::history::scope::Scope;
 
 /// A dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +206,29 @@ pub(in crate::history) async fn number(
 ) -> Result<Option<DictionaryId>, sqlx::Error> {
     let found = look_up(connection, dictionary, &[Hashed::new(dictionary, text)]).await?;
     Ok(found.get(text).copied())
+}
+
+/// The scope of a query in the database: the key of its rollups. Only [`scope`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::history) struct ScopeId(DictionaryId);
+
+impl ScopeId {
+    /// The room's dictionary id, or that of all rooms.
+    pub(in crate::history) fn number(self) -> DictionaryId {
+        self.0
+    }
+}
+
+/// Finds a scope. A room that is in no event has none, and no figures.
+pub(in crate::history) async fn scope(
+    connection: &mut SqliteConnection,
+    scope: &Scope,
+) -> Result<Option<ScopeId>, sqlx::Error> {
+    let id = match scope {
+        Scope::Hub => Some(ALL_ROOMS),
+        Scope::Room(room) => number(connection, Dictionary::Texts, room.as_str()).await?,
+    };
+    Ok(id.map(ScopeId))
 }
 
 /// Returns the ids of those texts that have one.

@@ -84,8 +84,9 @@ use versions::Versions;
 use wal::WriteAheadLog;
 
 use super::event::Batch;
+use super::scope::Scope;
 use crate::private;
-use crate::protocol::{RoomId, Time};
+use crate::protocol::Time;
 
 /// The default of [`StoreOptions::wal_limit`]: 64 MiB.
 pub(super) const WAL_LIMIT: u64 = 64 * 1024 * 1024;
@@ -271,9 +272,9 @@ impl Store {
         self.versions.newest()
     }
 
-    /// Returns the version since which the figures of a room, or of the whole hub, have not changed in a period.
-    pub(crate) fn version_of(&self, room: Option<&RoomId>, period: (Time, Time)) -> u64 {
-        self.versions.of(room, period)
+    /// Returns the version since which the figures of a scope have not changed in a period.
+    pub(crate) fn version_of(&self, scope: &Scope, period: (Time, Time)) -> u64 {
+        self.versions.of(scope.room(), period)
     }
 
     /// Returns a reader's connection, for one short transaction.

@@ -7,9 +7,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 
 use super::codec::{decode_error, json, millis};
+use super::dictionary::ScopeId;
 use super::partition::RowKind;
 use super::{ReadError, Store, months};
-use crate::history::calendar::Month;
+use crate::history::calendar::{Level, Month};
 use crate::history::normalize::value_of;
 use crate::history::rollup::DictionaryId;
 use crate::protocol::Time;
@@ -23,7 +24,7 @@ pub(in crate::history) struct PropQuery<'a> {
     /// The property.
     pub prop: &'a str,
     /// The room, or all.
-    pub room: DictionaryId,
+    pub scope: ScopeId,
     /// The start of the period.
     pub from: Time,
     /// The end of the period, which is exclusive.
@@ -51,7 +52,7 @@ impl Store {
         const TOP: &str = "SELECT value, count FROM sums ORDER BY count DESC, value LIMIT 10";
         const ALL: &str = "SELECT ifnull(sum(count), 0) FROM sums";
         let _one = self.prop_counts.acquire().await;
-        let months = self.unarchived_months(query.from, query.to).await?;
+        let months = self.unarchived_months(query).await?;
         // Without a name the database is temporary, and SQLite deletes its file.
         let mut sums = SqliteConnectOptions::new().filename("").create_if_missing(true).connect().await?;
         sqlx::query(CREATE).execute(&mut sums).await?;
@@ -68,17 +69,42 @@ impl Store {
         Ok((all, top))
     }
 
-    /// Returns the months with rows from `from` to `to`.
+    /// Returns the months with page views of the scope in the period. Those without are not looked at, so that what
+    /// happens in other rooms changes nothing.
     /// Errors: some of their rows are archived.
-    async fn unarchived_months(&self, from: Time, to: Time) -> Result<Vec<Month>, ReadError> {
-        let months = months::all(&mut *self.read().await?).await?.into_iter();
-        let is_asked = |month: Month| month.start() < to && month.next().start() > from;
-        let months: Vec<_> = months.filter(|state| is_asked(state.month)).collect();
-        match months.iter().rev().find(|state| state.archive.is_some()) {
-            Some(archived) => Err(ReadError::Archived { first: archived.month.next() }),
-            None => Ok(months.into_iter().filter(|state| state.is_live).map(|state| state.month).collect()),
+    async fn unarchived_months(&self, query: PropQuery<'_>) -> Result<Vec<Month>, ReadError> {
+        let mut connection = self.read().await?;
+        let (mut live, mut archived) = (Vec::new(), None);
+        for state in months::all(&mut connection).await? {
+            let (from, to) = (state.month.start().max(query.from), state.month.next().start().min(query.to));
+            if from >= to || !has_page_views(&mut connection, query.scope, from, to).await? {
+                continue;
+            }
+            if state.archive.is_some() {
+                archived = Some(state.month);
+            } else if state.is_live {
+                live.push(state.month);
+            }
+        }
+        match archived {
+            Some(last) => Err(ReadError::Archived { first: last.next() }),
+            None => Ok(live),
         }
     }
+}
+
+/// Whether a scope has page views on the days from `from` to `to`.
+async fn has_page_views(
+    connection: &mut SqliteConnection,
+    scope: ScopeId,
+    from: Time,
+    to: Time,
+) -> Result<bool, sqlx::Error> {
+    const EXISTS: &str = "
+        SELECT EXISTS (SELECT 1 FROM activity_rollups
+                       WHERE level = 'day' AND room = ?1 AND at >= ?2 AND at < ?3 AND page_views > 0)";
+    let exists = sqlx::query_scalar(EXISTS).bind(scope.number()).bind(millis(Level::Day.floor(from)));
+    exists.bind(millis(to)).fetch_one(connection).await
 }
 
 /// Reads a page of rows behind `last`. Returns its last row and the values, or `None` at the end.
@@ -102,7 +128,8 @@ async fn page(
     );
     let page = sqlx::query_as(AssertSqlSafe(statement)).bind(&last.0).bind(last.1).bind(last.2);
     let page = page.bind(ROWS_PER_PAGE).bind(millis(query.from)).bind(millis(query.to));
-    let (last, props): (Option<String>, String) = page.bind(query.room).fetch_one(&mut *connection).await?;
+    let (last, props): (Option<String>, String) =
+        page.bind(query.scope.number()).fetch_one(&mut *connection).await?;
     let Some(last) = last else { return Ok(None) };
     let props: Vec<String> = serde_json::from_str(&props).map_err(decode_error)?;
     let values = props.iter().filter_map(|props| value_of(props, query.prop)).collect();

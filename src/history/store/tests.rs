@@ -19,6 +19,7 @@ mod archiving;
 mod dimensions;
 mod erasure;
 mod identity;
+mod scope;
 mod sums;
 mod support;
 

@@ -173,18 +173,27 @@ async fn pages_have_each_row_of_one_id_once_and_by_text() {
 }
 
 /// The questions of the property test, in the time of its events.
-fn questions() -> Vec<StatsQuery> {
+pub(super) fn questions() -> Vec<StatsQuery> {
     let days = Range::between(at("2024-02-28T00:00:00Z"), at("2024-03-01T00:00:00Z")).unwrap();
     let ranges = Range::NAMED.into_iter().chain([days]);
     let rooms = [None, RoomId::try_from("a").ok(), RoomId::try_from("b").ok()];
     let by_prop = ranges.clone().flat_map(|range| {
-        ["plan", "n"].map(|prop| StatsQuery { prop: Some(prop.to_owned()), ..StatsQuery::new(range) })
+        let of = [
+            (None, "plan"),
+            (None, "n"),
+            (RoomId::try_from("a").ok(), "plan"),
+            (RoomId::try_from("a").ok(), "n"),
+        ];
+        of.map(|(room, prop)| StatsQuery {
+            prop: Some(prop.to_owned()),
+            ..StatsQuery::new(room.into(), range)
+        })
     });
     let query = |range| {
         rooms.clone().into_iter().flat_map(move |room| {
             ["UTC", "Asia/Kolkata"].map(|zone| {
                 let (zone, room) = (Zone::find(zone).unwrap(), room.clone());
-                StatsQuery { range, room, zone, prop: None }
+                StatsQuery { range, scope: room.into(), zone, prop: None }
             })
         })
     };
@@ -219,7 +228,7 @@ impl File {
     }
 
     /// Archives all months, and returns the checksums of the files.
-    async fn archive_all(&self) -> Vec<String> {
+    pub(super) async fn archive_all(&self) -> Vec<String> {
         let mut checksums = Vec::new();
         for month in self.store.live_months().await.unwrap() {
             self.store.sum_month(month).await.unwrap();

@@ -10,7 +10,7 @@ pub use crate::history::Config as HistoryConfig;
 pub use crate::history::lifecycle::plan::Retention;
 pub use crate::history::prop_names::PropNames;
 pub use crate::http::settings::Config as HttpConfig;
-pub use crate::http::settings::FrameAncestors;
+pub use crate::http::settings::{FrameAncestors, Mode};
 pub use crate::presence::Config as PresenceConfig;
 pub use crate::protocol::mood::Vocabulary;
 pub use crate::protocol::value::Time;

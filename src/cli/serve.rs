@@ -23,8 +23,8 @@ use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
 use crate::cluster::config::CLUSTER;
 use crate::config::Config;
 use crate::history::{PropNames, Retention};
-use crate::http::FrameAncestors;
 use crate::http::forwarded::address_header;
+use crate::http::{FrameAncestors, Mode};
 use crate::protocol::Vocabulary;
 use crate::protocol::mood::DEFAULT_MOODS;
 use crate::server::Server;
@@ -89,6 +89,9 @@ pub struct ServeSettings {
     /// Moods that visitors may set, in display order, separated by commas
     #[arg(long, env, value_name = "LIST", default_value = DEFAULT_MOODS, value_parser = Vocabulary::parse)]
     pub moods: Vocabulary,
+    /// What the hub is for: rooms and the history, or as a replica the history and the dashboard only
+    #[arg(long, env, value_name = "MODE", default_value = "hub")]
+    pub mode: Mode,
     /// Token for admin requests, of at least 16 bytes; by default the hub generates one and logs it
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
@@ -196,6 +199,7 @@ impl From<ServeSettings> for Config {
         let is_limited = settings.rate_limits == Switch::On;
         Self {
             http: http::Config {
+                mode: settings.mode,
                 admin_token: settings.admin_token,
                 dashboard: settings.dashboard,
                 public_props: settings.public_props,

@@ -134,6 +134,9 @@ pub enum ApiError {
     /// No route matches the path.
     #[error("there is nothing at this path")]
     NotFound,
+    /// The hub is a replica.
+    #[error("this hub is a replica: it has the history and the dashboard, and no rooms. Use another node")]
+    Replica,
     /// The route does not support the method.
     #[error("this path does not support this method")]
     Method,
@@ -203,6 +206,7 @@ impl ApiError {
                 (StatusCode::UNAUTHORIZED, "unauthorized")
             }
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::Replica => (StatusCode::NOT_FOUND, "replica"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::Heartbeat => (StatusCode::GONE, "gone"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),

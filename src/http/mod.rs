@@ -32,4 +32,4 @@ pub(crate) mod stats;
 pub(crate) mod websocket;
 
 pub(crate) use settings::Config;
-pub(crate) use settings::FrameAncestors;
+pub(crate) use settings::{FrameAncestors, Mode};

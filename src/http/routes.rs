@@ -95,6 +95,7 @@ async fn answer(State(group): State<Group>, request: Request, next: Next) -> Res
         let answer = async {
             check_host(&request)?;
             origin.result()?;
+            check_mode(&state, route.as_ref())?;
             // A request for a socket counts against another rate, in its handler.
             if !opens_sockets {
                 access.check_rate(&request, name(route.as_ref()))?;
@@ -117,6 +118,7 @@ async fn answer_file(State(state): State<Arc<MiddlewareState>>, request: Request
         let route = route(&request);
         let answer = async {
             check_host(&request)?;
+            check_mode(&state, route.as_ref())?;
             catch_panic(state.metrics.panics(), next.run(request)).await
         };
         count(&state, route.as_ref(), answer.await.into_response())
@@ -130,6 +132,11 @@ fn check_host(request: &Request) -> Result<(), ApiError> {
     let hosts = request.headers().get_all(HOST).iter().count();
     let names_one = hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11);
     if names_one { Ok(()) } else { Err(ApiError::Host) }
+}
+
+/// Rejects what a replica has not.
+fn check_mode(state: &MiddlewareState, route: Option<&MatchedPath>) -> Result<(), ApiError> {
+    if state.mode.rejects(name(route)) { Err(ApiError::Replica) } else { Ok(()) }
 }
 
 fn route(request: &Request) -> Option<MatchedPath> {

@@ -9,10 +9,33 @@ use axum::http::HeaderName;
 use crate::auth::{Access, AllowedOrigins, PublicUrl};
 use crate::history::PropNames;
 
+/// What a hub is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Mode {
+    /// Rooms, events and the history.
+    #[default]
+    Hub,
+    /// The history and the dashboard only.
+    Replica,
+}
+
+impl Mode {
+    /// Whether a replica rejects requests of this route: those that open room sockets or write events, and the page that
+    /// would open such a socket.
+    pub(super) fn rejects(self, route: &str) -> bool {
+        let is_of_rooms =
+            matches!(route, "/rooms/{room}/socket" | "/page-view" | "/watch-session" | "/room/{room}");
+        self == Self::Replica && is_of_rooms
+    }
+}
+
 /// The settings of HTTP.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Config {
+    /// What the hub is for.
+    pub mode: Mode,
     /// The admin token, of at least 16 bytes; without one, the hub makes a random one at start and logs it.
     pub admin_token: Option<String>,
     /// Access to the dashboard and its data: the history and the live activity.

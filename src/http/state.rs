@@ -12,7 +12,7 @@ use super::body::BodyBudget;
 use super::cors::CorsPolicy;
 use super::gate::PersonalDataGate;
 use super::metrics::HttpMetrics;
-use super::settings::{Config, FrameAncestors};
+use super::settings::{Config, FrameAncestors, Mode};
 use crate::history::PropNames;
 use crate::history::archive::Archives;
 use crate::history::log::status::LogMonitor;
@@ -41,6 +41,7 @@ pub(crate) struct App {
 /// Of what runs before and after every handler.
 #[derive(Debug)]
 pub(crate) struct MiddlewareState {
+    pub mode: Mode,
     pub cors: CorsPolicy,
     pub metrics: HttpMetrics,
     pub clock: Clock,
@@ -49,7 +50,12 @@ pub(crate) struct MiddlewareState {
 impl MiddlewareState {
     /// The state of this configuration.
     pub(crate) fn new(config: &Config, metrics: &HttpMetrics, clock: &Clock) -> Self {
-        Self { cors: CorsPolicy::new(config), metrics: metrics.clone(), clock: clock.clone() }
+        Self {
+            mode: config.mode,
+            cors: CorsPolicy::new(config),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        }
     }
 }
 

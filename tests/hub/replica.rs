@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use breathing_room::config::Mode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::support::program::{ProgramOutput, Volume};
-use crate::support::{ADMIN_TOKEN, Program, Request, TIMEOUT, eventually, rows};
+use crate::support::{ADMIN_TOKEN, Hub, Program, Request, TIMEOUT, eventually, rows};
 
 const COUNT: &str = "SELECT count(*) FROM page_views";
 
@@ -231,4 +232,37 @@ async fn join_that_fails_changes_nothing() {
     let archive = old.path().join("archive/breathing-room-2024-01.jsonl.gz");
     fs::write(&archive, "another file").unwrap();
     fails(&["join", &from], &[], "/archives/2024-01 answers 503: the archive").await;
+}
+
+#[tokio::test]
+async fn replica_answers_about_the_history_and_opens_no_rooms() {
+    let folder = tempfile::tempdir().unwrap();
+    import(folder.path(), &[line("2024-02", "ann", "A title")]).await;
+    let hub = Hub::in_folder(folder, |config| config.http.mode = Mode::Replica).await;
+    let view = json!({ "id": Uuid::now_v7(), "visitor": "ann", "room": "lobby", "path": "/" });
+    let rejected = [
+        hub.get("/rooms/lobby/socket?visitor=ann").upgrade(),
+        hub.get("/room/lobby"),
+        hub.post("/page-view").json(&view),
+        hub.post("/watch-session").json(&view),
+    ];
+    for request in rejected {
+        let message = request.send().await.expect_error(404, "replica");
+        assert!(message.contains("this hub is a replica"), "{message}");
+    }
+    let february = "/unified-stats?from=1706745600000&to=1709251200000";
+    assert_eq!(hub.get(february).send().await.expect(200)["totals"]["pageViews"], 1);
+    assert_ne!(hub.get("/").send().await.status, 404);
+    hub.get("/live-activity").send().await.expect(200);
+    hub.get("/replica").admin().send().await.expect(200);
+}
+
+#[tokio::test]
+async fn mode_is_a_setting_of_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Program::start(folder.path(), &[("MODE", "replica")]).await;
+    hub.get("/rooms/lobby/socket").send().await.expect_error(404, "replica");
+    let output = run(folder.path(), &["serve", "--mode", "both"]).await;
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains("--mode") && output.stderr.contains("hub, replica"), "{output:?}");
 }

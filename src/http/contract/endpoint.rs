@@ -195,7 +195,7 @@ impl Endpoint {
     pub(super) fn websocket(self) -> Self {
         let headers = ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"];
         self.add_response(101, "A WebSocket: see /asyncapi.json.", &[], ObjectBuilder::new(), &headers)
-            .errors(&[400, 403, 426])
+            .errors(&[400, 403, 404, 426])
     }
 
     /// Adds error responses with these statuses.
@@ -264,7 +264,7 @@ fn describe_error(status: u16) -> &'static str {
         400 => "A parameter or field breaks a rule: the message names both.",
         401 => "The token is missing, or not valid for this request.",
         403 => "The origin of the page is not allowed.",
-        404 => "There is nothing at this address.",
+        404 => "There is nothing at this address, or the hub is a replica (`MODE`), which has no rooms.",
         408 => "The body took longer than 10 s to arrive.",
         410 => "There are no heartbeats any more: presence is the open socket.",
         413 => "The body is over 64 KiB.",

@@ -126,6 +126,7 @@ fn events() -> Vec<Endpoint> {
             .security(Security::ConfiguredVisitor)
             .response::<Queued>(202, "The events are queued: the next flush commits them.")
             .response::<Committed>(200, "With `durable=true`: the events are committed.")
+            .errors(&[404])
     };
     vec![
         post("/page-view", "pageView", "Queues page views", reference(&PageView::name()))
@@ -236,7 +237,8 @@ fn files() -> Vec<Endpoint> {
         not_built(Endpoint::get("/room/{room}", "roomPage", "A page that joins the room"))
             .path_param::<RoomId>("room")
             .redirect(308, "The name has capital letters or spaces: the room that it means.")
-            .response_with_etag("The page.", &PAGE, text()),
+            .response_with_etag("The page.", &PAGE, text())
+            .errors(&[404]),
         Endpoint::get("/assets/{file}", "asset", "A script, style or image of the pages")
             .path_param_of("file", text())
             .response_with_etag("The file.", &["text/javascript", "text/css", "image/svg+xml"], text())

@@ -239,7 +239,11 @@ impl Node {
     async fn tick(&mut self) {
         let now = self.moment().now;
         let actions = self.peers.tick(now);
+        let has_lost = actions.iter().any(|action| matches!(action, Action::Lose(..)));
         self.apply(actions).await;
+        if has_lost {
+            self.show_status(); // not only with the next digest
+        }
         self.registry.forget_gone(self.peers.has_missing());
         let may_answer = self.answered.is_none_or(|answered| answered.elapsed() >= ANSWER);
         if self.is_asked && may_answer {

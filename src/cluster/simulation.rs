@@ -401,7 +401,12 @@ impl Simulation {
     /// Lets the network be good for a while. Then all nodes and sockets have the state of the model.
     async fn settle(&mut self) {
         self.set_weather(Weather::Good);
+        let holds = self.persons.values().flat_map(|person| &person.holds);
+        let ends: Vec<u64> = holds.map(|hold| hold.until).collect();
         self.pass(SETTLE).await;
+        if ends.iter().any(|end| *end <= self.now && self.now - end < 300) {
+            self.pass(300).await; // until all nodes have heard of the end
+        }
         for room in ROOMS {
             self.check(room).await;
         }

@@ -12,8 +12,8 @@ use mio::net::TcpStream;
 use crate::Outcome;
 use crate::websocket::{self, ACCEPT, CLOSE, PING, PONG, TEXT};
 
-/// The first bytes of an ack.
-const ACK: &[u8] = br#"{"type":"ack""#;
+/// The first bytes of messages that say nothing about the room. A server that does not know pings answers with an error.
+const NO_SNAPSHOTS: [&[u8]; 3] = [br#"{"type":"ack""#, br#"{"type":"pong""#, br#"{"type":"error""#];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -45,7 +45,7 @@ pub(crate) struct Client {
     phase: Phase,
     unsent: Vec<u8>,
     unread: Vec<u8>,
-    /// The newest text message that is not an ack.
+    /// The newest text message about the room.
     pub(crate) last: Vec<u8>,
     pub(crate) texts: u32,
 }
@@ -175,7 +175,7 @@ impl Client {
                     counters.texts += 1;
                     counters.welcomed += usize::from(self.texts == 0);
                     self.texts += 1;
-                    if !frame.payload.starts_with(ACK) {
+                    if !NO_SNAPSHOTS.iter().any(|start| frame.payload.starts_with(start)) {
                         self.last.clear();
                         self.last.extend_from_slice(frame.payload);
                     }

@@ -1,4 +1,5 @@
-//! Idle: 10,000 sockets in 1,000 rooms, without traffic but the server's pings.
+//! Idle: 10,000 sockets in 1,000 rooms, without traffic but the server's pings, and those by which a page that is seen
+//! asks for a sign of life.
 //!
 //! Memory per socket is the growth of the process's resident memory (RSS delta) from before the joins. It
 //! contains what the allocator or the garbage collector has not returned.
@@ -15,6 +16,8 @@ pub(crate) const SOCKETS: usize = 10_000;
 pub(crate) const ROOMS: usize = 1_000;
 /// The pause between the last join and the first look at memory.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How often a page asks (`pingAfterMs` of the welcome). It asks less often where the room is not quiet.
+const PAGE_PINGS: Duration = Duration::from_mins(1);
 
 pub(crate) static SCENARIO: Scenario = Scenario {
     name: "idle",
@@ -76,12 +79,22 @@ pub(crate) struct Idle {
     pub(crate) cpu: f64,
 }
 
-/// Waits until a server with sockets settles, and measures it for `quiet`, in which every socket must get a ping.
-/// `empty` is its memory before the joins.
+/// Waits until a server with sockets settles, and measures it for `quiet`, in which every socket must get a ping, and
+/// pages ask one after another. `empty` is its memory before the joins.
 pub(crate) fn watch(server: &Server, swarm: &mut Swarm, empty: Memory, quiet: Duration) -> Outcome<Idle> {
     swarm.run_until(Instant::now() + SETTLE)?;
     let full = server.memory()?;
+    let pages: Vec<_> = swarm.open_clients().map(|(index, _)| index).collect();
+    let step = PAGE_PINGS / u32::try_from(pages.len())?;
     let (before, began, pings) = (server.cpu()?, Instant::now(), swarm.counters.pings);
+    for (page, turn) in pages.into_iter().cycle().zip(1..) {
+        let next = step * turn;
+        if next > quiet {
+            break;
+        }
+        swarm.run_until(began + next)?;
+        swarm.send(page, r#"{"type":"ping"}"#)?;
+    }
     swarm.run_until(began + quiet)?;
     let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
     let (sockets, pings) = (swarm.open_clients().count(), swarm.counters.pings - pings);

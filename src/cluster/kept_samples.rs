@@ -63,6 +63,7 @@ mod tests {
             heard_ms: 0,
             lag_ms: 0,
             skew_ms: 0,
+            log: None,
             state,
         };
         let mut status = ClusterStatus::at_start("test".to_owned(), own.to_owned());

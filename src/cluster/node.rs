@@ -18,8 +18,9 @@ use super::peers::{Action, Moment, Peers};
 use super::sealed::{Questions, Refused};
 use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState, SILENCE_MS};
 use super::transport::{Incoming, Sent, Transport};
-use super::update::{Frame, MOST_CHANGES, Update};
+use super::update::{Frame, LogReport, MOST_CHANGES, Update};
 use super::{Cluster, visitors};
+use crate::history::log::status::{LogMonitor, LogStatus};
 use crate::panics::Panics;
 use crate::presence::Registry;
 use crate::protocol::Time;
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     pub metrics: ClusterMetrics,
     /// How long other nodes hold the visitors of this one after its goodbye.
     pub seat_hold: Duration,
+    /// How far this node has the log of events; none without a log.
+    pub log: Option<LogMonitor>,
 }
 
 /// The node task, and how to end it. Dropping it ends the node without a goodbye.
@@ -111,11 +114,12 @@ struct Node {
     logged_namesake: Option<Instant>,
     gaps: u64,
     was_alone: bool,
+    log: Option<LogMonitor>,
 }
 
 /// Runs the node until its goodbye, which it answers.
 async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
-    let Parts { cluster, node, incarnation, registry, clock, mut incoming, metrics, seat_hold } = parts;
+    let Parts { cluster, node, incarnation, registry, clock, mut incoming, metrics, seat_hold, log } = parts;
     let started = clock.wall();
     let messages = Messages::new(node.clone(), incarnation, started, registry.vocabulary().clone());
     let peers = Peers::new(node.clone(), incarnation, millis(clock.elapsed()));
@@ -141,6 +145,7 @@ async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
         logged_namesake: None,
         gaps: 0,
         was_alone: true,
+        log,
     };
     let (mut ticks, mut digests) = (interval(TICK), interval(DIGEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -201,7 +206,7 @@ impl Node {
     fn publish_digest(&mut self) {
         self.publish_changes();
         let Moment { now, wall } = self.moment();
-        self.publish(self.messages.digest(self.peers.heard(), now, wall));
+        self.publish(self.messages.digest(self.peers.heard(), self.log_report(), now, wall));
         self.show_status();
     }
 
@@ -338,6 +343,11 @@ impl Node {
         }
     }
 
+    fn log_report(&self) -> Option<LogReport> {
+        let LogStatus { position, lag_ms, outbox, .. } = self.log.as_ref()?.status();
+        Some(LogReport { position, lag_ms, outbox })
+    }
+
     fn show_status(&mut self) {
         let now = self.moment().now;
         let (people, sockets) = self.messages.counts();
@@ -351,6 +361,7 @@ impl Node {
             heard_ms: self.peers.unheard_ms(now),
             lag_ms: 0,
             skew_ms: 0,
+            log: self.log_report(),
             state: NodeState::Live,
         };
         let mut nodes: Vec<_> = self.peers.statuses(now).chain([own]).collect();

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::update::{Body, Digest, Frame, Header, Heard, MOST_CHANGES, Update};
+use super::update::{Body, Digest, Frame, Header, Heard, LogReport, MOST_CHANGES, Update};
 use crate::presence::clustered::Outgoing;
 use crate::presence::share::{Change, ShareSum};
 use crate::presence::stamp::Stamp;
@@ -51,7 +51,7 @@ impl Messages {
 
     /// What the share adds up to after the last delta. Changes that are not published yet are not in it, so deltas with
     /// all changes come first.
-    pub(super) fn digest(&self, heard: Vec<Heard>, now: u64, wall: Time) -> Bytes {
+    pub(super) fn digest(&self, heard: Vec<Heard>, log: Option<LogReport>, now: u64, wall: Time) -> Bytes {
         let digest = Digest {
             share: self.sum,
             people: self.counts.0,
@@ -59,6 +59,7 @@ impl Messages {
             started: self.started,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             heard,
+            log,
         };
         self.encode(Body::Digest(digest), now, wall)
     }

@@ -231,6 +231,7 @@ impl Peers {
                 heard_ms: now.saturating_sub(run.heard),
                 lag_ms: run.lag,
                 skew_ms: -run.way.fastest(),
+                log: digest.and_then(|digest| digest.log),
                 state: run.state,
             }
         })

@@ -215,6 +215,7 @@ impl Simulation {
             incoming,
             metrics: ClusterMetrics::register(),
             seat_hold: Duration::from_millis(SEAT_HOLD),
+            log: None,
         };
         let running = node::start(&panics, parts);
         SimulatedNode { registry, cluster, running }

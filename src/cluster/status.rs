@@ -6,6 +6,7 @@ use serde::Serialize;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
+use super::update::LogReport;
 use crate::protocol::Time;
 
 /// A peer that was not heard for this long, in ms, is silent; a node that does not hear itself is alone.
@@ -90,6 +91,8 @@ pub(crate) struct NodeStatus {
     pub lag_ms: u64,
     /// How far its wall clock is ahead of this node's, in ms, as far as that can be seen.
     pub skew_ms: i64,
+    /// How far it has the log of events; none without a log.
+    pub log: Option<LogReport>,
     /// What it is.
     pub state: NodeState,
 }

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::config::is_name;
 use crate::presence::HoldReason;
@@ -107,6 +109,20 @@ pub(crate) struct Digest {
     pub version: String,
     /// The nodes that it hears, with their runs and the last deltas that it has.
     pub heard: Vec<Heard>,
+    /// How far it has the log of events. None without a log, or of a version that does not say it.
+    pub log: Option<LogReport>,
+}
+
+/// How far a node has the log of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogReport {
+    /// The last message that is in its file.
+    pub position: u64,
+    /// How old the last message that it has read is, in milliseconds; 0 if it has read all.
+    pub lag_ms: u64,
+    /// Messages that wait in its outbox.
+    pub outbox: u64,
 }
 
 /// A node that another one hears.
@@ -240,6 +256,12 @@ impl Writer<'_> {
             self.text(node);
             self.fixed(*incarnation);
             self.fixed(*seq);
+        }
+        self.bytes.push(u8::from(digest.log.is_some()));
+        if let Some(LogReport { position, lag_ms, outbox }) = digest.log {
+            for number in [position, lag_ms, outbox] {
+                self.fixed(number);
+            }
         }
     }
 
@@ -445,6 +467,12 @@ impl Reader<'_> {
             heard: self.list(|reader| {
                 Some(Heard { node: reader.node()?, incarnation: reader.fixed()?, seq: reader.fixed()? })
             })?,
+            log: match self.byte()? {
+                0 => None,
+                _ => {
+                    Some(LogReport { position: self.fixed()?, lag_ms: self.fixed()?, outbox: self.fixed()? })
+                }
+            },
         })
     }
 
@@ -559,8 +587,10 @@ mod tests {
     fn body() -> impl Strategy<Value = Body> {
         let heard = ("[a-z-]{1,64}", any::<u64>(), any::<u64>());
         let heard = heard.prop_map(|(node, incarnation, seq)| Heard { node, incarnation, seq });
-        let digest =
-            (any::<[u64; 4]>(), 0..1_u64 << 40, "[0-9.]{1,9}", proptest::collection::vec(heard, 0..4));
+        let log = proptest::option::of(any::<[u64; 3]>())
+            .prop_map(|log| log.map(|[position, lag_ms, outbox]| LogReport { position, lag_ms, outbox }));
+        let heard = proptest::collection::vec(heard, 0..4);
+        let digest = (any::<[u64; 4]>(), 0..1_u64 << 40, "[0-9.]{1,9}", heard, log);
         prop_oneof![
             changes().prop_map(Body::Delta),
             (any::<u32>(), any::<bool>(), changes()).prop_map(|(index, is_last, changes)| Body::Part {
@@ -570,9 +600,9 @@ mod tests {
             }),
             ("[a-z]{1,9}", any::<u64>()).prop_map(|(node, incarnation)| Body::Ask { node, incarnation }),
             any::<u64>().prop_map(|hold_ms| Body::Bye { hold_ms }),
-            digest.prop_map(|([entries, sum, people, sockets], started, version, heard)| {
+            digest.prop_map(|([entries, sum, people, sockets], started, version, heard, log)| {
                 let (share, started) = (ShareSum { entries, sum }, Time::from_millis(started));
-                Body::Digest(Digest { share, people, sockets, started, version, heard })
+                Body::Digest(Digest { share, people, sockets, started, version, heard, log })
             }),
         ]
     }

@@ -15,6 +15,7 @@ use super::access::{Admin, PRIVATE};
 use super::error::ApiError;
 use super::params::{Params, RoomPath};
 use super::state::{LiveState, OperateState};
+use crate::cluster::update::LogReport;
 use crate::cluster::visitors::{self, Found, MOST, Question, RoomVisitor};
 use crate::cluster::{NodeState, NodeStatus, OwnState};
 use crate::history::log::status::{LogMonitor, LogStatus};
@@ -82,13 +83,27 @@ struct NodeBody {
     lag_ms: u64,
     /// How far its wall clock is ahead of this node's, in milliseconds, as far as that can be seen.
     skew_ms: i64,
+    /// How far it has the log of events; none without a log.
+    #[schema(required)]
+    log: Option<LogReport>,
 }
 
 impl From<NodeStatus> for NodeBody {
     fn from(status: NodeStatus) -> Self {
-        let NodeStatus { name, is_self, version, since, people, sockets, heard_ms, lag_ms, skew_ms, state } =
-            status;
-        Self { name, is_self, state, version, since, people, sockets, heard_ms, lag_ms, skew_ms }
+        let NodeStatus {
+            name,
+            is_self,
+            version,
+            since,
+            people,
+            sockets,
+            heard_ms,
+            lag_ms,
+            skew_ms,
+            log,
+            state,
+        } = status;
+        Self { name, is_self, state, version, since, people, sockets, heard_ms, lag_ms, skew_ms, log }
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         flush_interval,
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
-    let node = start_node(&context, incoming, &metrics, presence.seat_hold);
+    let node = start_node(&context, incoming, &metrics, presence.seat_hold, history.log.clone());
 
     let accept = accept_config(&transport, &http, &sockets, &metrics);
     let admin_token = admin_token.unwrap_or_else(make_admin_token);
@@ -252,6 +252,7 @@ fn start_node(
     incoming: mpsc::Receiver<Incoming>,
     metrics: &Metrics,
     seat_hold: Duration,
+    log: Option<LogMonitor>,
 ) -> Option<Running> {
     let cluster = context.cluster.clone()?;
     let parts = node::Parts {
@@ -263,6 +264,7 @@ fn start_node(
         incoming,
         metrics: metrics.http.register_more(ClusterMetrics::register),
         seat_hold,
+        log,
     };
     Some(node::start(&context.panics, parts))
 }

@@ -97,6 +97,7 @@ impl Other {
             started: Time::from_millis(0),
             version: "1".to_owned(),
             heard: Vec::new(),
+            log: None,
         };
         self.update(self.seq, Body::Digest(digest))
     }

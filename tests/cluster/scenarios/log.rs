@@ -126,6 +126,16 @@ pub async fn events(scale: Scale) -> Vec<Figure> {
     let answer = cluster.nodes[1].get(&path).admin().send().await.expect(200);
     assert_eq!(answer["totals"]["pageViews"], model.page_views + 1);
     assert_eq!(answer["lagMs"], Value::Null);
+    // Each node says how far all of them are.
+    for node in &cluster.nodes {
+        let is_equal = async || {
+            let status = node.cluster().await;
+            let nodes = status["nodes"].as_array().unwrap();
+            let reports = nodes.iter().map(|node| (&node["log"]["position"], &node["log"]["outbox"]));
+            reports.into_iter().all(|report| report == (&json!(position), &json!(0)))
+        };
+        until(is_equal, &format!("{}: all nodes are at {position}", node.name)).await;
+    }
     until_healthy(&cluster).await;
     vec![
         Figure::millis("events", "ack of a durable post", acks, 250.0),

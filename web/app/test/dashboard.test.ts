@@ -171,10 +171,12 @@ test("node of a cluster is formatted in one row", () => {
     sockets: 1_300,
     heardMs: 4_200,
     lagMs: 3,
+    log: { position: 90, lagMs: 6_000, outbox: 12 },
   };
-  const cells = ["fra-1", "silent", "0.1.0", "3 h", "1,200", "1,300", "4 s ago", "3 ms"];
+  const cells = ["fra-1", "silent", "0.1.0", "3 h", "1,200", "1,300", "4 s ago", "3 ms", "6,000 ms", "12"];
   expect(nodeCells(node, START + 3 * HOUR)).toEqual(cells);
-  expect(nodeCells({ ...node, isSelf: true }, START).slice(6)).toEqual(["this node", "–"]);
+  const own = { ...node, isSelf: true, log: null };
+  expect(nodeCells(own, START).slice(6)).toEqual(["this node", "–", "–", "–"]);
 });
 
 test("health is formatted in one line", () => {

@@ -23,10 +23,12 @@ export interface ClusterNode {
   sockets: number;
   heardMs: number;
   lagMs: number;
+  /** How far it has the log of events; null without one. */
+  log: { position: number; lagMs: number; outbox: number } | null;
 }
 
 const INTERVAL = 5_000; // ms
-const COLUMNS = ["Node", "State", "Version", "Running for", "People", "Sockets", "Last heard", "Lag"];
+const COLUMNS = ["Node", "State", "Version", "Running for", "People", "Sockets", "Last heard", "Lag", "Log lag", "Outbox"];
 
 /** A count of people, which is a lower bound while a node is missing. */
 export function atLeast(people: number, cluster?: NodeCounts): string {
@@ -43,7 +45,8 @@ export function nodeCells(node: ClusterNode, now: number): string[] {
   const heard = node.isSelf ? "this node" : `${age(node.heardMs)} ago`;
   const lag = node.isSelf ? "–" : `${count(node.lagMs)} ms`;
   const running = age(now - node.since);
-  return [node.name, node.state, node.version, running, count(node.people), count(node.sockets), heard, lag];
+  const log = node.log ? [`${count(node.log.lagMs)} ms`, count(node.log.outbox)] : ["–", "–"];
+  return [node.name, node.state, node.version, running, count(node.people), count(node.sockets), heard, lag, ...log];
 }
 
 let isPolling = false;

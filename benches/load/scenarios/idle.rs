@@ -79,14 +79,16 @@ pub(crate) struct Idle {
     pub(crate) cpu: f64,
 }
 
-/// Waits until a server with sockets settles, and measures it for `quiet`, in which every socket must get a ping, and
-/// pages ask one after another. `empty` is its memory before the joins.
+/// Waits until a server with sockets settles, and measures it for `quiet`, in which every socket must get a ping or an
+/// answer to its own, which pages send one after another. `empty` is its memory before the joins.
 pub(crate) fn watch(server: &Server, swarm: &mut Swarm, empty: Memory, quiet: Duration) -> Outcome<Idle> {
     swarm.run_until(Instant::now() + SETTLE)?;
     let full = server.memory()?;
     let pages: Vec<_> = swarm.open_clients().map(|(index, _)| index).collect();
-    let step = PAGE_PINGS / u32::try_from(pages.len())?;
-    let (before, began, pings) = (server.cpu()?, Instant::now(), swarm.counters.pings);
+    let sockets = pages.len();
+    let step = PAGE_PINGS / u32::try_from(sockets)?;
+    let (before, began, counted) = (server.cpu()?, Instant::now(), swarm.counters);
+    let mut asked = 0;
     for (page, turn) in pages.into_iter().cycle().zip(1..) {
         let next = step * turn;
         if next > quiet {
@@ -94,12 +96,16 @@ pub(crate) fn watch(server: &Server, swarm: &mut Swarm, empty: Memory, quiet: Du
         }
         swarm.run_until(began + next)?;
         swarm.send(page, r#"{"type":"ping"}"#)?;
+        asked += 1;
     }
     swarm.run_until(began + quiet)?;
     let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
-    let (sockets, pings) = (swarm.open_clients().count(), swarm.counters.pings - pings);
-    if pings < sockets {
-        return Err(format!("{pings} pings to {sockets} sockets in {quiet:?}: expected one each").into());
+    swarm.until("the last page has its answer", |counters| counters.texts - counted.texts >= asked)?;
+    let pings = swarm.counters.pings - counted.pings;
+    if pings + asked < sockets {
+        let counts =
+            format!("{pings} pings to {sockets} sockets in {quiet:?}, of which {asked} asked themselves");
+        return Err(format!("{counts}: expected a sign of life for each").into());
     }
     let each = |full: f64, empty: f64| (full - empty) / sockets as f64;
     Ok(Idle { rss: each(full.rss, empty.rss), pss: each(full.pss, empty.pss), cpu })

@@ -23,7 +23,7 @@ use crate::auth::Access;
 use crate::cluster::{Cluster, ClusterStatus, NodeState, OwnState};
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::log::breaker::BreakerState;
-use crate::history::log::status::{LogMonitor, LogProblem, LogStatus};
+use crate::history::log::status::{LogMonitor, LogProblem, LogStatus, Reading as LogReading};
 use crate::history::status::{Flushed, JournalStatus};
 use crate::history::store::{DatabaseStatus, Fault, Migrated};
 use crate::presence::Snapshot;
@@ -283,11 +283,19 @@ fn readings(state: &OperateState) -> Vec<Reading> {
 /// The gauges of the log.
 fn log_readings(log: &LogStatus) -> Vec<Reading> {
     let gauge = |name, help, value| Reading { name, help, label: None, value };
-    let breaker = BreakerState::VARIANTS.iter().map(|breaker| Reading {
-        name: "breathing_room_log_breaker_state",
-        help: "1 for the state of the circuit breaker of the log",
-        label: Some(("state", breaker.into())),
-        value: f64::from(u8::from(log.breaker == *breaker)),
+    let state = |name, help, state, is_it| Reading {
+        name,
+        help,
+        label: Some(("state", state)),
+        value: f64::from(u8::from(is_it)),
+    };
+    let breaker = BreakerState::VARIANTS.iter().map(|breaker| {
+        let help = "1 for the state of the circuit breaker of the log";
+        state("breathing_room_log_breaker_state", help, breaker.into(), log.breaker == *breaker)
+    });
+    let reading = LogReading::VARIANTS.iter().map(|reading| {
+        let help = "1 for how this node reads the log";
+        state("breathing_room_log_reading", help, reading.into(), log.reading == *reading)
     });
     let others = [
         gauge(
@@ -311,7 +319,7 @@ fn log_readings(log: &LogStatus) -> Vec<Reading> {
             log.outbox as f64,
         ),
     ];
-    breaker.chain(others).collect()
+    breaker.chain(reading).chain(others).collect()
 }
 
 /// The result of a flush.

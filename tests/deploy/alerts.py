@@ -106,15 +106,26 @@ class Nats:
 
     def __init__(self, program: str):
         self.port = free_port()
-        self.process = subprocess.Popen([program, "--addr=127.0.0.1", f"--port={self.port}", "--log=/dev/null"])
+        self.folder = tempfile.TemporaryDirectory()
+        options = ["--addr=127.0.0.1", f"--port={self.port}", "--log=/dev/null", "--jetstream", f"--store_dir={self.folder.name}"]
+        self.process = subprocess.Popen([program, *options])
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    def forget_log(self) -> None:
+        """Removes all messages of the hubs' log, as the server does when they are too old."""
+        with socket.create_connection(("127.0.0.1", self.port)) as stream:
+            stream.sendall(b'CONNECT {"verbose": false}\r\nPUB $JS.API.STREAM.PURGE.breathing-room-log 0\r\n\r\nPING\r\n')
+            answers = b""
+            while b"PONG" not in answers:
+                answers += stream.recv(4096)
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait(30)
+        self.folder.cleanup()
 
 
 class OpenTransaction:
@@ -205,6 +216,7 @@ def prepare(program: str, folder: Path, nats: dict[str, Nats]) -> dict[str, Hub]
         "damaged": Hub(program, folder / "damaged"),
         "node": node("node", nats["stays"]),
         "peer": node("peer", nats["stays"]),
+        "late": node("late", nats["stays"]),
         "alone": node("alone", nats["stops"]),
         "read": Hub(program, folder / "read", FLUSH_INTERVAL="1s"),
         "unarchived": Hub(program, folder / "unarchived", ARCHIVE_DIR=str(folder / "no-folder"), RETENTION="1months"),
@@ -240,6 +252,10 @@ def cause(hubs: dict[str, Hub], nats: dict[str, Nats]) -> list[socket.socket | O
     for name in ["restarts", "peer"]:
         hubs[name].stop(signal.SIGKILL)
     nats["stops"].close()
+    hubs["late"].stop()
+    assert hubs["node"].post_views(path="/page-view?durable=true") == 200
+    nats["stays"].forget_log()
+    hubs["late"].start()
     return still_open
 
 
@@ -263,7 +279,7 @@ def main() -> None:
             expected = quiet | {("BreathingRoomSlowFlush", ""), ("BreathingRoomServerErrors", "")}
             expected |= about("restarts", "Restarts", "Down") | about("peer", "Down") | about("small", "SocketsNearLimit")
             expected |= about("unarchived", "MaintenanceFails") | about("read", "WalLarge")
-            expected |= about("node", "PeerLost") | about("alone", "Alone")
+            expected |= about("node", "PeerLost") | about("alone", "Alone", "LogAway") | about("late", "LogGone")
             expected |= about("broken", "FlushFails", "QueueFills", "RejectsEvents", "EventsWait", "SamplesLost")
             seen: set[tuple[str, str]] = set()
 

@@ -3,6 +3,7 @@
 //! Plain data, and the rule for the lag. The flush task and the reading task write it.
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
@@ -13,8 +14,9 @@ use crate::protocol::Time;
 const LAGGING_MS: u64 = 5_000;
 
 /// How this node reads the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Reading {
     /// It does not: the log cannot be reached, or interrupted the reading.
     Away,

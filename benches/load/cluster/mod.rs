@@ -8,6 +8,8 @@ mod nodes;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 pub(crate) use crowd::run as run_crowd;
 
 use self::crowd::{Crowd, ROOM, now_micros};
@@ -79,7 +81,7 @@ fn agree(hub: &Path) -> Outcome<Line> {
     let (began, mut changes, mut probe) = (Instant::now(), 0_u32, Probe::none());
     while began.elapsed() < AGREE_FOR || probe.left > 0 {
         if probe.left == 0 && latencies.len() < began.elapsed().as_millis() as usize / 150 {
-            let number = probe.number + 1;
+            let number = probe.next;
             // Member 0 to 4 of a node in turn: one for each room.
             let (node, room) = (number % 3, number / 3 % ROOMS);
             probe = Probe::of(number, room, probe.wanted(room));
@@ -101,16 +103,13 @@ fn agree(hub: &Path) -> Outcome<Line> {
             return Err(format!("{} members did not get a change", probe.left).into());
         }
     }
-    for room in 0..ROOMS {
-        let mut common = None;
-        for swarm in &swarms {
-            for (_, client) in swarm.open_clients().filter(|(index, _)| index % ROOMS == room) {
-                let mut state: serde_json::Value = serde_json::from_slice(&client.last)?;
-                let counts = (state["present"].take(), state["moods"].take());
-                if *common.get_or_insert_with(|| counts.clone()) != counts {
-                    return Err(format!("room {room} has two states at the end").into());
-                }
-            }
+    let settled = Instant::now() + TIMEOUT;
+    while let Some(room) = differing_room(&swarms)? {
+        if Instant::now() > settled {
+            return Err(format!("room {room} has two states at the end").into());
+        }
+        for swarm in &mut swarms {
+            swarm.turn(Duration::from_millis(1), &mut |_, _| {})?;
         }
     }
     let (p99, middle) =
@@ -123,9 +122,24 @@ fn agree(hub: &Path) -> Outcome<Line> {
     })
 }
 
+/// A room of which two members have different states.
+fn differing_room(swarms: &[Swarm]) -> Outcome<Option<usize>> {
+    let mut states: [Option<(Value, Value)>; ROOMS] = Default::default();
+    for (index, client) in swarms.iter().flat_map(Swarm::open_clients) {
+        let room = index % ROOMS;
+        let mut state: Value = serde_json::from_slice(&client.last)?;
+        let counts = (state["present"].take(), state["moods"].take());
+        if *states[room].get_or_insert_with(|| counts.clone()) != counts {
+            return Ok(Some(room));
+        }
+    }
+    Ok(None)
+}
+
 /// A measured change: all members of a room get a state with the new count of the mood.
 struct Probe {
-    number: usize,
+    /// The number of the next one.
+    next: usize,
     room: usize,
     count: u32,
     counts: [u32; ROOMS],
@@ -138,7 +152,7 @@ struct Probe {
 impl Probe {
     fn none() -> Self {
         Self {
-            number: 0,
+            next: 0,
             room: 0,
             count: 0,
             counts: [0; ROOMS],
@@ -153,17 +167,14 @@ impl Probe {
     fn wanted(&self, room: usize) -> [u32; ROOMS] {
         let mut counts = self.counts;
         // A room is probed by node 0, 1 and 2 in turn: each sets the mood, and the next time clears it.
-        counts[room] = if ((self.number + 1) / (3 * ROOMS)).is_multiple_of(2) {
-            counts[room] + 1
-        } else {
-            counts[room] - 1
-        };
+        counts[room] =
+            if (self.next / (3 * ROOMS)).is_multiple_of(2) { counts[room] + 1 } else { counts[room] - 1 };
         counts
     }
 
     fn of(number: usize, room: usize, counts: [u32; ROOMS]) -> Self {
         Self {
-            number,
+            next: number + 1,
             room,
             count: u32::from((number / (3 * ROOMS)).is_multiple_of(2)),
             counts,

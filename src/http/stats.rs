@@ -134,8 +134,10 @@ fn lagging(response: &CachedResponse, lag_ms: u64) -> CachedResponse {
     CachedResponse { body: body.into(), etag }
 }
 
+/// Positions are SQLite's integers.
 fn position(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| ApiError::BadParameter { name: "after", rule: "must be a position of the log" })
+    let position = text.parse::<i64>().ok().and_then(|position| u64::try_from(position).ok());
+    position.ok_or(ApiError::BadParameter { name: "after", rule: "must be a position of the log" })
 }
 
 impl TryFrom<StatsParams> for StatsQuery {

@@ -22,7 +22,7 @@ async fn client_of_nats_without_the_token_finds_no_id_and_gets_no_answer() {
         visitors.iter().map(|it| it["visitor"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(listed().await, VISITORS);
-    eventually(async || spy.messages("breathing-room.answer.").len() == 2, "the spy sees both answers").await;
+    eventually(async || spy.answers("breathing-room.ask.") == 2, "the spy sees both answers").await;
 
     // It asks in clear text, and repeats the question that it has seen.
     let asked = spy.messages("breathing-room.ask.node-1").remove(0);
@@ -32,7 +32,7 @@ async fn client_of_nats_without_the_token_finds_no_id_and_gets_no_answer() {
     let refused = async || cluster.nodes[1].metric("breathing_room_cluster_unreadable_updates_total").await;
     eventually(async || refused().await == 2.0, "both questions are refused").await;
     assert_eq!(listed().await, VISITORS, "questions of nodes are answered meanwhile");
-    eventually(async || spy.messages("breathing-room.answer.").len() == 4, "and the spy sees it").await;
+    eventually(async || spy.answers("breathing-room.ask.") == 4, "and the spy sees it").await;
     assert!(spy.messages("spy.").is_empty(), "no answers to its own questions");
 
     for visitor in VISITORS {

@@ -1,5 +1,6 @@
 //! A client of NATS that has no part in the cluster: it reads all messages, and sends some.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +18,8 @@ pub struct Spy {
 /// A message, as the server has sent it.
 pub struct Message {
     pub subject: String,
+    /// The subject for its answer.
+    pub reply: Option<String>,
     pub payload: Vec<u8>,
 }
 
@@ -66,10 +69,22 @@ impl Spy {
                 break;
             }
             if fields[1].starts_with(start) {
-                messages.push(Message { subject: fields[1].to_owned(), payload: rest[..length].to_vec() });
+                let reply = (fields.len() == 5).then(|| fields[3].to_owned());
+                messages.push(Message {
+                    subject: fields[1].to_owned(),
+                    reply,
+                    payload: rest[..length].to_vec(),
+                });
             }
             rest = &rest[length + 2..];
         }
         messages
+    }
+
+    /// The number of answers so far to messages whose subject starts so.
+    pub fn answers(&self, start: &str) -> usize {
+        let asked = self.messages(start).into_iter().filter_map(|message| message.reply);
+        let asked: HashSet<String> = asked.collect();
+        self.messages("").iter().filter(|message| asked.contains(&message.subject)).count()
     }
 }

@@ -44,7 +44,7 @@ const RESEND_MS: u64 = 8 * 24 * 60 * 60 * 1_000;
 
 /// What the reading task passes on.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     /// The next messages follow this position.
     Begin {
         /// The name of the log.
@@ -67,7 +67,7 @@ pub(super) enum Incoming {
 
 /// What a message says.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// It is a message of this run, with this number.
     Own(u64),
     /// The events of another run. None of them where the message cannot be read.

@@ -33,7 +33,7 @@ web/node_modules/.package-lock.json: web/package-lock.json
 test:
 	tests/run
 
-# Thousands of random simulations of the whole hub, within a minute. They are optimized, which makes them twice as fast.
+# Thousands of random simulations of the whole hub, in two to three minutes. They are optimized, which makes them twice as fast.
 # For more: make simulation SEEDS=100000
 SEEDS = 2000
 simulation:

@@ -159,13 +159,14 @@ describe("a refused upgrade", () => {
 
 describe("a close with 1008", () => {
   test("for the token's end reconnects with a new token", async () => {
+    const tokens = [jwt(20, 1), jwt(20, 2)];
     let asked = 0;
-    const [room, session] = await enter({ token: () => jwt(20, ++asked) });
+    const [room, session] = await enter({ token: () => tokens[asked++]! });
     session.socket.close(1008, "token-expired");
     const back = await hub.session(2);
     back.welcome();
     await waitForState(room, "open");
-    expect(back.protocols).toContain(`bearer.${jwt(20, 2)}`);
+    expect(back.protocols).toContain(`bearer.${tokens[1]}`);
   });
 
   test("for the end of a token that cannot be renewed is an error, until a new one is given", async () => {

@@ -120,10 +120,11 @@ describe("a token", () => {
   });
 
   test("is requested at each connect", async () => {
+    const tokens = [jwt(3_600, 1), jwt(3_600, 2)];
     let asked = 0;
-    const [, session] = await enter({ token: async () => jwt(3_600, ++asked) });
+    const [, session] = await enter({ token: async () => tokens[asked++]! });
     session.socket.terminate();
-    expect((await hub.session(2)).protocols).toContain(`bearer.${jwt(3_600, 2)}`);
+    expect((await hub.session(2)).protocols).toContain(`bearer.${tokens[1]}`);
   });
 
   test("request that fails is an error event, and is repeated", async () => {

@@ -13,7 +13,8 @@ use crate::Outcome;
 use crate::websocket::{self, ACCEPT, CLOSE, PING, PONG, TEXT};
 
 /// The first bytes of messages that say nothing about the room. A server that does not know pings answers with an error.
-const NO_SNAPSHOTS: [&[u8]; 3] = [br#"{"type":"ack""#, br#"{"type":"pong""#, br#"{"type":"error""#];
+const NO_SNAPSHOTS: [&[u8]; 4] =
+    [br#"{"type":"ack""#, br#"{"type":"pong""#, br#"{"type":"keepalive""#, br#"{"type":"error""#];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {

@@ -76,7 +76,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     let server = hub.start(&[("PING_INTERVAL", PING)])?;
     let empty = server.memory()?;
     let before = server.cpu()?;
-    let mut swarm = Swarm::new(server.address)?;
+    let mut swarm = idle::pages(&server)?;
     swarm.join_all(sockets, |index| Join {
         room: format!("room-{}", index % rooms),
         visitor: format!("v{index}"),
@@ -85,7 +85,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     let size = sockets / rooms;
     swarm.agree(u32::try_from(size)?)?;
     let join = micros(server.cpu()?.saturating_sub(before)) / sockets as f64;
-    let idle = idle::watch(&server, &mut swarm, empty, QUIET)?;
+    let idle = idle::watch(&server, &mut swarm, empty, QUIET, hub.page_ping_interval())?;
 
     let (before, began) = (server.cpu()?, Instant::now());
     let at_once = (DELIVERIES / size).clamp(1, rooms);

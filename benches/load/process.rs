@@ -43,6 +43,16 @@ impl Subject {
         !matches!(self, Self::Floor { .. })
     }
 
+    /// How often a page that is seen sends a ping in a quiet room: after a minute without a message, and each ten minutes
+    /// to compare clocks. This hub sends a message with each of its own pings. (A hub of before that, as `--against`, is
+    /// measured with fewer pings than its pages send.)
+    pub(crate) fn page_ping_interval(&self) -> Duration {
+        match self {
+            Self::Hub(_) => Duration::from_mins(10),
+            Self::Peer(_) | Self::Floor { .. } => Duration::from_mins(1),
+        }
+    }
+
     /// Starts it on a free port, with an empty database, and waits until it listens.
     pub(crate) fn start(&self, settings: Settings<'_>) -> Outcome<Server> {
         self.start_in(TempDir::new()?, settings, Stdio::inherit())

@@ -37,7 +37,7 @@ pub struct JoinParams {
     #[param(schema_with = mood_name)]
     mood: Option<String>,
     /// Messages that the client understands besides those of every client, separated by commas: `own-mood`,
-    /// `own-sit`. The hub ignores unknown ones.
+    /// `own-sit`, `keepalive`. The hub ignores unknown ones.
     #[param(required = false)]
     features: Option<String>,
 }

@@ -496,7 +496,7 @@ impl Membership {
     /// Sends the visitor's own mood and sit to this session's socket whenever they are set, as far as its features say,
     /// from the welcome on, which had this mood and sit.
     pub(crate) fn follow(&self, mood: Option<Mood>, sit: Option<Time>) {
-        if !self.features.is_empty() {
+        if self.features.follows_visitor() {
             let now = self.registry.clock.elapsed();
             self.room.follow(now, &self.visitor, self.subscriber, (mood, sit));
         }
@@ -557,7 +557,7 @@ impl Membership {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        if !self.features.is_empty() {
+        if self.features.follows_visitor() {
             self.room.unfollow(&self.visitor, self.subscriber);
         }
         self.room.unsubscribe(self.subscriber);

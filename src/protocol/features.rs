@@ -9,18 +9,20 @@ pub(crate) struct Features {
     pub own_mood: bool,
     /// `own-sit`: the end of the visitor's sit, whenever it is set.
     pub own_sit: bool,
+    /// `keepalive`: a message with each ping, because a browser does not show a page the pings.
+    pub keepalive: bool,
 }
 
 impl Features {
     /// Parses a list with commas. Ignores what it does not know: a newer client may ask an older hub.
     pub(crate) fn parse(list: &str) -> Self {
         let has = |name| list.split(',').any(|feature| feature.trim() == name);
-        Self { own_mood: has("own-mood"), own_sit: has("own-sit") }
+        Self { own_mood: has("own-mood"), own_sit: has("own-sit"), keepalive: has("keepalive") }
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self::default()
+    /// Whether the socket hears of what its visitor does on other sockets.
+    pub(crate) fn follows_visitor(self) -> bool {
+        self.own_mood || self.own_sit
     }
 }
 
@@ -31,12 +33,13 @@ mod tests {
     #[test]
     fn features_are_those_of_the_list_that_the_hub_knows() {
         let of = |list| {
-            let Features { own_mood, own_sit } = Features::parse(list);
-            (own_mood, own_sit)
+            let Features { own_mood, own_sit, keepalive } = Features::parse(list);
+            (own_mood, own_sit, keepalive)
         };
-        assert_eq!(of("own-mood, own-sit,x"), (true, true));
-        assert_eq!(of("own-mood"), (true, false));
-        assert_eq!(of("own-sit"), (false, true));
-        assert!(Features::parse(",own-moods,OWN-SIT").is_empty());
+        assert_eq!(of("own-mood, own-sit,x"), (true, true, false));
+        assert_eq!(of("own-mood"), (true, false, false));
+        assert_eq!(of("own-sit"), (false, true, false));
+        assert_eq!(of("keepalive"), (false, false, true));
+        assert_eq!(of(",own-moods,OWN-SIT"), (false, false, false));
     }
 }

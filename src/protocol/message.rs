@@ -269,6 +269,8 @@ pub enum ServerMessage<'a> {
         /// The hub's wall clock.
         server_time: Time,
     },
+    /// The path to the hub works. Sent with a ping, only with the feature `keepalive`.
+    Keepalive {},
     /// The answer to a `sit`.
     Sit {
         /// The end of the visitor's sit in this room; null if there is none.

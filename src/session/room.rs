@@ -94,6 +94,9 @@ impl RoomSession {
                 sit,
                 mood: features.own_mood.then(|| mood.and_then(|mood| vocabulary.name(mood))),
             };
+            if features.keepalive {
+                writer.enable_keepalive();
+            }
             writer.open(counts.seq, &Frame::json(&welcome));
             membership.follow(mood, sit);
             membership

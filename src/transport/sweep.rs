@@ -14,6 +14,7 @@ use super::metrics::AbortReason;
 use super::sockets::Sockets;
 use super::writer::{SocketWriter, WriterStatus};
 use crate::protocol::frame::Frame;
+use crate::protocol::message::ServerMessage;
 use crate::protocol::{CloseCode, Time};
 use crate::rejections::Limit;
 use crate::time::Clock;
@@ -30,7 +31,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Runs the sweep without end.
 pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
     let timeouts = Timeouts::new(ping_interval);
-    let ping = Frame::ping();
+    let pings = Pings::new();
     let mut logged = Instant::now();
     let mut ticks = interval(timeouts.interval);
     // After a suspend of the machine, peers get their whole time to answer.
@@ -49,13 +50,29 @@ pub async fn run(sockets: &Sockets, ping_interval: Duration, clock: &Clock) {
             sockets.sweep_chunk(chunk, |writer, expires| pass.decide(writer.sweep(), expires))
         {
             for (writer, action) in actions {
-                action.apply(&writer, &ping, sockets);
+                action.apply(&writer, &pings, sockets);
             }
             chunk += 1;
             yield_now().await;
         }
         sockets.set_unsent(pass.unsent);
         sockets.prune_addresses(&mut logged);
+    }
+}
+
+/// The frames of a ping.
+#[derive(Debug)]
+struct Pings {
+    plain: Frame,
+    /// The ping, and the message for the page.
+    with_keepalive: Vec<u8>,
+}
+
+impl Pings {
+    fn new() -> Self {
+        let (plain, keepalive) = (Frame::ping(), Frame::json(&ServerMessage::Keepalive {}));
+        let with_keepalive = [plain.bytes(), keepalive.bytes()].concat();
+        Self { plain, with_keepalive }
     }
 }
 
@@ -73,7 +90,9 @@ struct SweepPass {
 /// What the sweep does with a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
-    Ping,
+    Ping {
+        keepalive: bool,
+    },
     /// Closes it: its token has expired.
     Close,
     Abort(AbortReason),
@@ -95,14 +114,16 @@ impl SweepPass {
         if expires <= self.now {
             return Some(Action::Close);
         }
-        (status.idle == self.timeouts.ping_after).then_some(Action::Ping)
+        let is_due = status.idle == self.timeouts.ping_after;
+        is_due.then_some(Action::Ping { keepalive: status.keepalive })
     }
 }
 
 impl Action {
-    fn apply(self, writer: &SocketWriter, ping: &Frame, sockets: &Sockets) {
+    fn apply(self, writer: &SocketWriter, pings: &Pings, sockets: &Sockets) {
         let reason = match self {
-            Self::Ping => return writer.send(ping),
+            Self::Ping { keepalive: false } => return writer.send(&pings.plain),
+            Self::Ping { keepalive: true } => return writer.send_bytes(&pings.with_keepalive),
             Self::Close => return writer.close(CloseCode::TokenEnded),
             Self::Abort(reason) => reason,
             Self::Shed => {
@@ -183,7 +204,7 @@ mod tests {
     fn stalled_sockets_are_shed_until_the_excess_is_gone() {
         let timeouts = Timeouts::new(Duration::from_secs(25));
         let mut pass = SweepPass { timeouts, now: Time::from_millis(0), excess: 15, unsent: 0 };
-        let status = |stalled| WriterStatus { idle: 1, stalled, closing: 0, unsent: 10 };
+        let status = |stalled| WriterStatus { idle: 1, stalled, closing: 0, unsent: 10, keepalive: false };
         let mut decide = |stalled| pass.decide(status(stalled), Time::MAX);
         assert_eq!(decide(1), None, "not stalled for more than a pass");
         assert_eq!(decide(31), Some(Action::Shed), "it times out anyway, and its bytes count");

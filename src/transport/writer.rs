@@ -31,6 +31,7 @@ pub struct SocketWriter {
 #[derive(Debug)]
 struct WriteState {
     phase: Phase,
+    keepalive: bool,
     /// Sweeps since the last activity of the peer.
     idle: u32,
     /// The newest state that is written or in the tail.
@@ -80,12 +81,15 @@ pub(crate) struct WriterStatus {
     pub closing: u32,
     /// Bytes in the tail.
     pub unsent: usize,
+    /// Whether the client asked for a message with each ping.
+    pub keepalive: bool,
 }
 
 impl SocketWriter {
     /// Creates the writer of `stream`. It writes no state before [`open`](Self::open).
     pub(crate) fn new(stream: TcpStream) -> Self {
-        let write_state = WriteState { phase: Phase::Corked, idle: 0, seq: 0, backlog: None, drainer: None };
+        let (phase, keepalive) = (Phase::Corked, false);
+        let write_state = WriteState { phase, keepalive, idle: 0, seq: 0, backlog: None, drainer: None };
         Self { stream, state: Mutex::new(write_state) }
     }
 
@@ -104,6 +108,11 @@ impl SocketWriter {
             writes.drop_state(seq);
             writes.write_newest(&self.stream);
         }
+    }
+
+    /// From now on, the sweep sends a `keepalive` message with each ping.
+    pub(crate) fn enable_keepalive(&self) {
+        lock(&self.state).keepalive = true;
     }
 
     /// Sends the state `seq`, at once or after the tail, unless a newer one replaces it before. Returns whether it is
@@ -221,7 +230,7 @@ impl SocketWriter {
             }
             Phase::Corked | Phase::Open | Phase::Broken { .. } => 0,
         };
-        WriterStatus { idle: writes.idle, stalled, closing, unsent: waiting }
+        WriterStatus { idle: writes.idle, stalled, closing, unsent: waiting, keepalive: writes.keepalive }
     }
 }
 
@@ -442,14 +451,21 @@ mod tests {
     async fn sweep_counts_idle_stalled_and_closing_passes() {
         let (writer, _peer) = connected().await;
         writer.open(0, &Frame::json(&"welcome"));
-        assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 0, closing: 0, unsent: 0 });
+        assert_eq!(
+            writer.sweep(),
+            WriterStatus { idle: 1, stalled: 0, closing: 0, unsent: 0, keepalive: false }
+        );
         writer.send(&Frame::json(&"x".repeat(1 << 20)));
         writer.close(CloseCode::Overloaded);
-        let WriterStatus { idle: 2, stalled: 1, closing: 1, unsent } = writer.sweep() else {
+        let WriterStatus { idle: 2, stalled: 1, closing: 1, unsent, keepalive: false } = writer.sweep()
+        else {
             panic!("another status")
         };
         assert!(unsent > HIGH_WATER);
         writer.mark_alive();
-        assert_eq!(writer.sweep(), WriterStatus { idle: 1, stalled: 2, closing: 2, unsent });
+        assert_eq!(
+            writer.sweep(),
+            WriterStatus { idle: 1, stalled: 2, closing: 2, unsent, keepalive: false }
+        );
     }
 }

@@ -101,6 +101,27 @@ async fn idle_client_that_answers_pings_stays() {
 }
 
 #[tokio::test]
+async fn keepalive_comes_with_each_ping_to_sockets_that_asked_for_it() {
+    let hub = Hub::with(|config| config.transport.ping_interval = Duration::from_secs(1)).await;
+    let mut bob = hub.join("lobby", "bob").await;
+    let mut ann = Client::join(&hub.address, "lobby", "visitor=ann&features=keepalive").await;
+    bob.expect_present(2).await;
+    ann.expect_present(2).await;
+    let asked = async {
+        for _ in 0..2 {
+            ann.expect_ping().await;
+            assert_eq!(ann.next().await, Ok(json!({ "type": "keepalive" })));
+        }
+    };
+    let plain = async {
+        for _ in 0..2 {
+            bob.expect_ping().await;
+        }
+    };
+    tokio::join!(asked, plain);
+}
+
+#[tokio::test]
 async fn mass_disconnect_does_not_block_new_joins() {
     let hub = Hub::start().await;
     let mut clients = Vec::new();

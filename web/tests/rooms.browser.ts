@@ -73,7 +73,7 @@ test("no URL contains the visitor id or the mood", async () => {
   await expect.poll(() => hub.get(`/rooms/${room}`)).toMatchObject({ present: 1, moods: { hope: 1 } });
   const visitor = await page.evaluate(() => localStorage.getItem("breathing-room:visitor"));
   expect(visitor).toMatch(/^[0-9a-f]{32}$/);
-  const socket = `${hub.url.replace("http", "ws")}/rooms/${room}/socket?features=own-mood,own-sit`;
+  const socket = `${hub.url.replace("http", "ws")}/rooms/${room}/socket?features=own-mood,own-sit,keepalive`;
   expect(addresses.filter((address) => address.startsWith("ws"))).toEqual([socket, socket]);
   expect(addresses.filter((address) => address.includes(visitor!) || address.includes("hope"))).toEqual([]);
 });

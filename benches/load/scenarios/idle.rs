@@ -1,5 +1,5 @@
-//! Idle: 10,000 sockets in 1,000 rooms, without traffic but the server's pings, and those by which a page that is seen
-//! asks for a sign of life.
+//! Idle: 10,000 sockets in 1,000 rooms, without traffic but the server's pings and keepalives, and the pings of pages that
+//! are seen, which ask for a sign of life or for the hub's time.
 //!
 //! Memory per socket is the growth of the process's resident memory (RSS delta) from before the joins. It
 //! contains what the allocator or the garbage collector has not returned.
@@ -16,8 +16,6 @@ pub(crate) const SOCKETS: usize = 10_000;
 pub(crate) const ROOMS: usize = 1_000;
 /// The pause between the last join and the first look at memory.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How often a page asks (`pingAfterMs` of the welcome). It asks less often where the room is not quiet.
-const PAGE_PINGS: Duration = Duration::from_mins(1);
 
 pub(crate) static SCENARIO: Scenario = Scenario {
     name: "idle",
@@ -61,15 +59,22 @@ fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
     let (ping, quiet) = scale.of(("25s", 30), ("5s", 6));
     let server = subject.start(&[("PING_INTERVAL", ping)])?;
     let empty = server.memory()?;
-    let mut swarm = Swarm::new(server.address)?;
+    let mut swarm = pages(&server)?;
     swarm.join_all(SOCKETS, |index| Join {
         room: format!("room-{}", index % ROOMS),
         visitor: format!("v{index}"),
         mood: None,
     })?;
-    let Idle { rss, pss, cpu } = watch(&server, &mut swarm, empty, Duration::from_secs(quiet))?;
+    let Idle { rss, pss, cpu } =
+        watch(&server, &mut swarm, empty, Duration::from_secs(quiet), subject.page_ping_interval())?;
     swarm.agree(u32::try_from(SOCKETS / ROOMS)?)?;
     Ok(vec![RSS.value(rss), PSS.value(pss), scale.of(&CPU, &CPU_QUICK).value(cpu)])
+}
+
+/// A swarm whose clients ask for a message with each ping, as pages do.
+pub(crate) fn pages(server: &Server) -> Outcome<Swarm> {
+    let ask = |request: String, _: &str| request.replacen('?', "?features=keepalive&", 1);
+    Ok(Swarm::new(server.address)?.with_edit(ask))
 }
 
 /// The cost of idle sockets: memory in bytes per socket, CPU of all in percent of a core.
@@ -80,13 +85,19 @@ pub(crate) struct Idle {
 }
 
 /// Waits until a server with sockets settles, and measures it for `quiet`, in which every socket must get a ping or an
-/// answer to its own, which pages send one after another. `empty` is its memory before the joins.
-pub(crate) fn watch(server: &Server, swarm: &mut Swarm, empty: Memory, quiet: Duration) -> Outcome<Idle> {
+/// answer to its own, which each page sends once in `page_pings`. `empty` is its memory before the joins.
+pub(crate) fn watch(
+    server: &Server,
+    swarm: &mut Swarm,
+    empty: Memory,
+    quiet: Duration,
+    page_pings: Duration,
+) -> Outcome<Idle> {
     swarm.run_until(Instant::now() + SETTLE)?;
     let full = server.memory()?;
     let pages: Vec<_> = swarm.open_clients().map(|(index, _)| index).collect();
     let sockets = pages.len();
-    let step = PAGE_PINGS / u32::try_from(sockets)?;
+    let step = page_pings / u32::try_from(sockets)?;
     let (before, began, counted) = (server.cpu()?, Instant::now(), swarm.counters);
     let mut asked = 0;
     for (page, turn) in pages.into_iter().cycle().zip(1..) {

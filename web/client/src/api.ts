@@ -61,7 +61,7 @@ export interface WatchOptions {
 }
 
 export interface SitOptions {
-  /** Length of the sit. The hub may cut it (`SIT_LIMIT`). */
+  /** Length of the sit, at most a year. The hub may cut it (`SIT_LIMIT`). */
   minutes: number;
 }
 

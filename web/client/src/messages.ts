@@ -1,6 +1,6 @@
 /** Types of the hub's messages, as far as this library reads them. */
 
-export type HubMessage = Welcome | Presence | Ack | Pong | SitMessage | OwnSit | OwnMood | ErrorMessage;
+export type HubMessage = Welcome | Presence | Ack | Pong | Keepalive | SitMessage | OwnSit | OwnMood | ErrorMessage;
 
 interface Counts {
   present: number;
@@ -32,6 +32,11 @@ interface Ack {
 interface Pong {
   type: "pong";
   serverTime: number;
+}
+
+/** Comes with the hub's pings, which a page does not see. */
+interface Keepalive {
+  type: "keepalive";
 }
 
 interface SitMessage {

@@ -1,6 +1,6 @@
 /** The room handle: connects the socket, the mood, the sit, the events and the page's lifecycle. */
 
-import type { JoinOptions, Props, Room, RoomError, RoomState } from "./api.js";
+import type { JoinOptions, Props, Room, RoomError, RoomState, SitEnd } from "./api.js";
 import { delay } from "./backoff.js";
 import { createConnection, LEFT, LOST, PAGE_LEFT } from "./connection.js";
 import { emit, eventTarget } from "./events.js";
@@ -20,6 +20,9 @@ import { isVisitor, storedVisitor } from "./visitor.js";
 import { createWatch, type WatchSession } from "./watch.js";
 
 const IDLE_AFTER = 30 * 60_000; // ms
+
+/** The longest sit, in minutes. */
+const YEAR = 365 * 24 * 60;
 
 /** Maximum events in flight while a backlog is sent, to stay below the hub's rate limit. */
 const WINDOW = 8;
@@ -77,7 +80,7 @@ export function joinRoom(options: JoinOptions): Room {
   const clock = createClock();
   const token = createToken(options.token, clock.now, (reason) => fail("token", String(reason)));
   // Proxies log URLs, so the URL has no visitor and no mood. The mood is sent after the welcome.
-  const path = `rooms/${room}/socket?features=own-mood,own-sit`;
+  const path = `rooms/${room}/socket?features=own-mood,own-sit,keepalive`;
   const connection = createConnection(addresses, path, clock, token, { prepare, onState, onMessage, onError });
   const outbox = createOutbox(browserStore, addresses[0]!, randomHex());
   const poster = createPoster(outbox, connection, token, onError);
@@ -108,7 +111,7 @@ export function joinRoom(options: JoinOptions): Room {
       emit(self, "presence");
     },
     sit({ minutes }) {
-      if (!(minutes > 0 && isFinite(minutes))) throw new TypeError(`bad minutes: ${minutes}`);
+      if (!(minutes > 0 && minutes <= YEAR)) throw new TypeError(`bad minutes: ${minutes}`);
       const before = self.currentSit;
       const sit = follow(clock.now() + minutes * 60_000, false);
       before?.end();
@@ -228,12 +231,9 @@ export function joinRoom(options: JoinOptions): Room {
       case "own-mood":
         return onOwnMood(message.mood);
       case "sit":
-        if (isLastSitAnswer()) onSit(message.until);
-        return;
+        return onSitAnswer(message.until);
       case "own-sit":
-        // An answer that is on its way comes later, and so does what is set then.
-        if (!sitsSent && !sitPending) onSit(message.until);
-        return;
+        return onSit(message.until);
       case "welcome":
         onWelcome(message);
     }
@@ -251,7 +251,7 @@ export function joinRoom(options: JoinOptions): Room {
     ({ visitor: self.visitor, vocabulary: self.vocabulary } = welcome);
     if (welcome.mood && moodIsInitial) moodPending = false;
     if (welcome.mood !== undefined && !moodPending) self.mood = welcome.mood;
-    if (!sitPending) onSit(welcome.sit ?? null);
+    onSit(welcome.sit ?? null);
   }
 
   function onOwnMood(mood: string | null): void {
@@ -262,17 +262,18 @@ export function joinRoom(options: JoinOptions): Room {
     emit(self, "presence");
   }
 
-  /** Counts an answer to a sit. Of several, the last one counts. */
-  function isLastSitAnswer(): boolean {
+  function onSitAnswer(until: number | null, reason?: SitEnd): void {
     if (sitsSent) sitsSent--;
-    return !sitsSent && !sitPending;
+    onSit(until, reason);
   }
 
   /** Follows the hub: the visitor's sit ends at `until`, or there is none. */
-  function onSit(until: number | null): void {
+  function onSit(until: number | null, reason?: SitEnd): void {
+    // What was set here, or is about to be, has its answer later.
+    if (sitsSent || sitPending) return;
     const { currentSit } = self;
     // The timer of a sit that is over fires now.
-    if (until === null) currentSit?.finish(currentSit.remaining < 1_000 ? "completed" : "ended");
+    if (until === null) currentSit?.finish(reason ?? (currentSit.remaining < 1_000 ? "completed" : "ended"));
     else if (currentSit) currentSit.confirm(until);
     else follow(until, true);
   }
@@ -307,7 +308,7 @@ export function joinRoom(options: JoinOptions): Room {
       self.mood = null;
     } else if (code === "sit-refused" || (sitsSent && (isOld || (code === "bad-field" && !ref)))) {
       code = "sit-refused";
-      if (isLastSitAnswer()) self.currentSit?.finish("refused");
+      onSitAnswer(null, "refused");
     } else if (isOld) return;
     fail(code, message);
     sendPending();
@@ -333,8 +334,7 @@ export function joinRoom(options: JoinOptions): Room {
     if (sitPending) {
       sitPending = false;
       sitsSent++;
-      // At most the largest integer of the protocol.
-      connection.send({ type: "sit", forMs: Math.min(2 ** 53 - 1, Math.ceil(self.currentSit?.remaining ?? 0)) });
+      connection.send({ type: "sit", forMs: Math.ceil(self.currentSit?.remaining ?? 0) });
     }
     for (const message of outbox.next(WINDOW)) connection.send(message);
   }

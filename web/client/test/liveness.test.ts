@@ -41,9 +41,12 @@ describe("in a quiet room", () => {
       session.send({ type: "presence", present: n, moods: {} });
       await next(room, "presence");
     }
-    session.send({ type: "ack", upTo: 0 });
-    await vi.waitFor(() => expect(room.countsAge).toBeLessThan(10_000));
-    expect(session.pings).toBe(0);
+    for (const message of [{ type: "ack", upTo: 0 }, { type: "keepalive" }]) {
+      seconds(50);
+      session.send(message);
+      await vi.waitFor(() => expect(room.countsAge).toBeLessThan(10_000));
+    }
+    expect([session.pings, room.present]).toEqual([0, 2]);
   });
 
   test("without an answer the counts are dimmed within 65 s, and a new socket takes over", async () => {

@@ -81,7 +81,7 @@ test("room change opens a new socket and clears the counts", async () => {
   render(<Counts />, "garden");
   expect(document.body.textContent).toBe("connecting 0");
   expect(await session.closed).toBe(1000);
-  expect((await hub.session(2)).path).toBe("/rooms/garden/socket?features=own-mood,own-sit");
+  expect((await hub.session(2)).path).toBe("/rooms/garden/socket?features=own-mood,own-sit,keepalive");
 });
 
 let watch: MediaWatch;

@@ -24,7 +24,7 @@ describe("joining a room", () => {
     const room = join();
     expect([room.state, room.present]).toEqual(["connecting", 0]);
     const session = await hub.session(1);
-    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit");
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit,keepalive");
     expect(session.protocols).toEqual(["breathing-room.v1", "visitor.ann"]);
     session.welcome();
     await next(room, "presence");
@@ -196,12 +196,12 @@ describe("a mood", () => {
     const back = await hub.session(2);
     back.welcome();
     expect(await back.receive(1)).toEqual([{ type: "mood", mood: "calm" }]);
-    expect(back.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit");
+    expect(back.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit,keepalive");
   });
 
   test("given to joinRoom is sent after the welcome", async () => {
     const [, session] = await enter({ mood: "joy" });
-    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit");
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit,keepalive");
     expect(await session.receive(1)).toEqual([{ type: "mood", mood: "joy" }]);
   });
 
@@ -279,7 +279,7 @@ describe("a mood", () => {
 
   test("is asked for by the features of the socket", async () => {
     const [, session] = await enter();
-    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit");
+    expect(session.path).toBe("/rooms/lobby/socket?features=own-mood,own-sit,keepalive");
   });
 
   test("is brought again to a hub that confirms none", async () => {

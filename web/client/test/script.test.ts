@@ -36,7 +36,7 @@ test("script tag joins a room of its own hub and shows the counts", async () => 
   document.body.innerHTML = '<b data-breathing-room="present"></b> <i data-breathing-room="state"></i>';
   const { room } = await run({ room: "lobby", visitor: "ann", pageView: "" });
   const session = await hub.session(1);
-  expect(session.path).toBe("/below/rooms/lobby/socket?features=own-mood,own-sit");
+  expect(session.path).toBe("/below/rooms/lobby/socket?features=own-mood,own-sit,keepalive");
   session.welcome();
   await shows("3 open");
   expect(await session.receive(1)).toMatchObject([{ type: "page-view", path: location.pathname }]);

@@ -109,12 +109,6 @@ test("a sit that begins before the hub's time is known keeps its length", async 
   expect(Math.abs(sit.until - room.hubNow() - 20 * MINUTE)).toBeLessThan(MINUTE);
 });
 
-test("a huge sit is sent within the protocol's integers", async () => {
-  const [room, session] = await enter();
-  room.sit({ minutes: Number.MAX_VALUE / 100_000 });
-  expect((await session.receive(1))[0]).toEqual({ type: "sit", forMs: Number.MAX_SAFE_INTEGER });
-});
-
 test("a sit that the hub rejects as bad is refused, and an event is not", async () => {
   const [room, session] = await enter();
   const sit = room.sit({ minutes: 20 });
@@ -265,5 +259,5 @@ test("leave() ends the sit", async () => {
 
 test("minutes that are no time are a clear error", async () => {
   const [room] = await enter();
-  for (const minutes of [0, -1, Number.NaN, Infinity]) expect(() => room.sit({ minutes })).toThrow("bad minutes");
+  for (const minutes of [0, -1, Number.NaN, 365 * 24 * 60 + 1, Infinity]) expect(() => room.sit({ minutes })).toThrow("bad minutes");
 });

@@ -94,10 +94,10 @@ impl RoomSession {
                 sit,
                 mood: features.own_mood.then(|| mood.and_then(|mood| vocabulary.name(mood))),
             };
+            writer.open(counts.seq, &Frame::json(&welcome));
             if features.keepalive {
                 writer.enable_keepalive();
             }
-            writer.open(counts.seq, &Frame::json(&welcome));
             membership.follow(mood, sit);
             membership
         });

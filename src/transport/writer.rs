@@ -31,7 +31,6 @@ pub struct SocketWriter {
 #[derive(Debug)]
 struct WriteState {
     phase: Phase,
-    keepalive: bool,
     /// Sweeps since the last activity of the peer.
     idle: u32,
     /// The newest state that is written or in the tail.
@@ -57,12 +56,12 @@ struct Backlog {
 enum Phase {
     /// Before the welcome: states wait.
     Corked,
-    Open,
-    /// The hub has sent a close frame with this code. No frame may follow it.
-    Closing {
-        code: CloseCode,
-        sweeps: u16,
+    Open {
+        /// Whether the client asked for a message with each ping.
+        keepalive: bool,
     },
+    /// The hub has sent a close frame with this code. No frame may follow it.
+    Closing { code: CloseCode, sweeps: u16 },
     /// The socket is shut down, after a failed write or an abort.
     Broken {
         /// The code of the close frame that the hub had sent.
@@ -88,8 +87,7 @@ pub(crate) struct WriterStatus {
 impl SocketWriter {
     /// Creates the writer of `stream`. It writes no state before [`open`](Self::open).
     pub(crate) fn new(stream: TcpStream) -> Self {
-        let (phase, keepalive) = (Phase::Corked, false);
-        let write_state = WriteState { phase, keepalive, idle: 0, seq: 0, backlog: None, drainer: None };
+        let write_state = WriteState { phase: Phase::Corked, idle: 0, seq: 0, backlog: None, drainer: None };
         Self { stream, state: Mutex::new(write_state) }
     }
 
@@ -102,7 +100,7 @@ impl SocketWriter {
     pub(crate) fn open(&self, seq: u64, first: &Frame) {
         let mut writes = lock(&self.state);
         if writes.phase == Phase::Corked {
-            writes.phase = Phase::Open;
+            writes.phase = Phase::Open { keepalive: false };
             writes.seq = seq;
             writes.write(&self.stream, first.bytes());
             writes.drop_state(seq);
@@ -110,9 +108,11 @@ impl SocketWriter {
         }
     }
 
-    /// From now on, the sweep sends a `keepalive` message with each ping.
+    /// From now on, the sweep sends a `keepalive` message with each ping. Has no effect before [`open`](Self::open).
     pub(crate) fn enable_keepalive(&self) {
-        lock(&self.state).keepalive = true;
+        if let Phase::Open { keepalive } = &mut lock(&self.state).phase {
+            *keepalive = true;
+        }
     }
 
     /// Sends the state `seq`, at once or after the tail, unless a newer one replaces it before. Returns whether it is
@@ -125,11 +125,11 @@ impl SocketWriter {
             return false;
         }
         match writes.phase {
-            Phase::Open if writes.tail().is_empty() => {
+            Phase::Open { .. } if writes.tail().is_empty() => {
                 writes.seq = seq;
                 writes.write(&self.stream, state.bytes());
             }
-            Phase::Open | Phase::Corked => {
+            Phase::Open { .. } | Phase::Corked => {
                 writes.backlog.get_or_insert_default().newest = Some((seq, state.clone()));
             }
             Phase::Closing { .. } | Phase::Broken { .. } => return false,
@@ -145,7 +145,7 @@ impl SocketWriter {
     /// Sends the bytes of whole frames, after all earlier ones.
     pub(crate) fn send_bytes(&self, frames: &[u8]) {
         let mut writes = lock(&self.state);
-        if matches!(writes.phase, Phase::Corked | Phase::Open) {
+        if matches!(writes.phase, Phase::Corked | Phase::Open { .. }) {
             writes.write(&self.stream, frames);
         }
     }
@@ -153,7 +153,7 @@ impl SocketWriter {
     /// Sends a close frame, which is the last one. Later sends and closes have no effect.
     pub fn close(&self, code: CloseCode) {
         let mut writes = lock(&self.state);
-        if matches!(writes.phase, Phase::Corked | Phase::Open) {
+        if matches!(writes.phase, Phase::Corked | Phase::Open { .. }) {
             writes.drop_state(u64::MAX);
             writes.write(&self.stream, Frame::close(code).bytes());
             if !matches!(writes.phase, Phase::Broken { .. }) {
@@ -179,7 +179,7 @@ impl SocketWriter {
         match lock(&self.state).phase {
             Phase::Closing { code, .. } => Some(code),
             Phase::Broken { after } => after,
-            Phase::Corked | Phase::Open => None,
+            Phase::Corked | Phase::Open { .. } => None,
         }
     }
 
@@ -228,9 +228,10 @@ impl SocketWriter {
                 *sweeps = sweeps.saturating_add(1);
                 u32::from(*sweeps)
             }
-            Phase::Corked | Phase::Open | Phase::Broken { .. } => 0,
+            Phase::Corked | Phase::Open { .. } | Phase::Broken { .. } => 0,
         };
-        WriterStatus { idle: writes.idle, stalled, closing, unsent: waiting, keepalive: writes.keepalive }
+        let keepalive = matches!(writes.phase, Phase::Open { keepalive: true });
+        WriterStatus { idle: writes.idle, stalled, closing, unsent: waiting, keepalive }
     }
 }
 
@@ -312,7 +313,7 @@ impl WriteState {
         let after = match self.phase {
             Phase::Broken { .. } => return false,
             Phase::Closing { code, .. } => Some(code),
-            Phase::Corked | Phase::Open => None,
+            Phase::Corked | Phase::Open { .. } => None,
         };
         self.phase = Phase::Broken { after };
         // An error means that the peer has ended the connection before.

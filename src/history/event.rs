@@ -3,6 +3,7 @@
 //! A message becomes an event when the hub adds its sender, room and time. Events of one identity merge into one, in any
 //! order and however often each arrives. Pure.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const TEXT_BYTES: usize = 32;
 
 /// Memory of a room's sample: two maps with spare capacity.
 const SAMPLE_BYTES: usize = 768;
+
+/// The most rooms of a sample that is made, so that it fits into a message of the log.
+const ROOMS_PER_SAMPLE: usize = 500;
 
 /// The visitor that an event is of, and the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -291,10 +295,11 @@ pub(crate) type NodeName = BoundedText<1, 64>;
 
 /// Presence over at most one minute, in the whole hub and in each room that was not empty.
 ///
-/// A hub that starts or stops within a minute takes two samples of it; they add up.
+/// A hub that starts or stops within a minute takes two samples of it; they add up. Two nodes of a cluster that take one
+/// of the same minute give both the same id: they merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TotalSample {
-    /// The id, which is made from the start and the nodes.
+    /// The id, which is made from the start, and from the name of the cluster, or of the node without one.
     pub id: Uuid,
     /// Start of the sample.
     pub at: Time,
@@ -307,6 +312,23 @@ pub struct TotalSample {
 }
 
 impl TotalSample {
+    /// Splits the sample into some with 500 rooms at most, which merge into it again.
+    pub(crate) fn split(mut self) -> Vec<Self> {
+        let mut rooms = std::mem::take(&mut self.rooms).into_iter().peekable();
+        let mut parts = Vec::new();
+        while parts.is_empty() || rooms.peek().is_some() {
+            let rooms = rooms.by_ref().take(ROOMS_PER_SAMPLE).collect();
+            parts.push(Self { rooms, ..self.clone() });
+        }
+        parts
+    }
+
+    /// What decides which of two samples counts: that of more nodes, then the larger record. Neither peaks nor rooms
+    /// belong to it, because a merge keeps the peaks, and a part of a sample has some of its rooms.
+    fn rank(&self) -> impl Ord + '_ {
+        (self.nodes.len(), self.hub.sums(), &self.nodes)
+    }
+
     fn bytes(&self) -> usize {
         let rooms: usize = self.rooms.keys().map(|room| SAMPLE_BYTES + text(room.as_str())).sum();
         let nodes: usize = self.nodes.iter().map(|node| text(node.as_str())).sum();
@@ -330,12 +352,20 @@ impl Mergeable for TotalSample {
         self.at
     }
 
-    /// Keeps the maximum of each number, and the nodes of both.
-    fn merge(mut self, other: Self) -> Self {
-        self.nodes.extend(other.nodes);
-        self.hub.merge(other.hub);
+    /// Keeps the sample of more nodes, then the larger one. Peaks are the highest of both, so that a stored peak never
+    /// falls. Of two parts of one sample it keeps all rooms.
+    fn merge(mut self, mut other: Self) -> Self {
+        let order = self.rank().cmp(&other.rank());
+        if order == Ordering::Less {
+            std::mem::swap(&mut self, &mut other);
+        }
+        self.hub.peak = self.hub.peak.max(other.hub.peak);
         for (room, sample) in other.rooms {
-            self.rooms.entry(room).or_default().merge(sample);
+            let mine = self.rooms.entry(room).or_default();
+            match order {
+                Ordering::Equal => mine.merge(sample),
+                _ => mine.peak = mine.peak.max(sample.peak),
+            }
         }
         self
     }
@@ -371,6 +401,13 @@ pub struct RoomSample {
 }
 
 impl RoomSample {
+    /// All figures but the peak.
+    fn sums(&self) -> impl Ord + '_ {
+        let Self { present_ms, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms, peak: _ } = self;
+        (present_ms, joins, moods_ms, held_ms, sits_begun, sits_completed, sat_ms)
+    }
+
+    /// Keeps the maximum of each number.
     fn merge(&mut self, other: Self) {
         self.present_ms = self.present_ms.max(other.present_ms);
         self.peak = self.peak.max(other.peak);

@@ -222,6 +222,8 @@ impl PresenceRollup {
                 None => drop(self.moods_ms.insert(mood.clone(), *present_ms)),
             }
         }
+        // A sample that another one replaces may have had the only time of a mood.
+        self.moods_ms.retain(|_, present_ms| *present_ms != 0);
         self.held_ms += other.held_ms;
         self.sits_begun += other.sits_begun;
         self.sits_completed += other.sits_completed;

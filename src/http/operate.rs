@@ -331,7 +331,8 @@ pub(crate) struct FlushReport {
     took_ms: u64,
 }
 
-/// `POST /flush`: commits all pending events now, with the presence until now.
+/// `POST /flush`: commits all pending events now, with the presence until now. In a cluster with a log, the presence of this
+/// minute comes with its end.
 pub(crate) async fn flush(
     _: Admin,
     State(state): State<Arc<OperateState>>,

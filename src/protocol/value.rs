@@ -148,6 +148,12 @@ impl Time {
     /// The latest time.
     pub const MAX: Self = Self(MAX_TIME);
 
+    /// The start of the minute.
+    #[must_use]
+    pub(crate) fn minute(self) -> Self {
+        Self(self.0 - self.0 % 60_000)
+    }
+
     /// The time `millis` milliseconds after the Unix epoch, at the latest [`MAX`](Self::MAX).
     #[must_use]
     pub fn from_millis(millis: u64) -> Self {

@@ -18,6 +18,7 @@ use super::holds::HoldStore;
 use super::mount::Mount;
 use super::{ServeError, Server};
 use crate::auth::{AdminToken, PublicUrl};
+use crate::cluster::kept_samples::KeptSamples;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::node::Running;
 use crate::cluster::sealed::SealingKey;
@@ -90,7 +91,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         journal: history.journal,
         clocks: Arc::new(WatchClocks::new(session.watch_clocks, rejections.clone())),
         sample_ids: SampleIds::new(session.node),
-        kept_samples: Mutex::default(),
+        kept_samples: Mutex::new(KeptSamples::new(history.log.clone())),
         live_state: Arc::new(Quota::new(session.live_state, sharing)),
         clock: clock.clone(),
         tokens: tokens.clone(),

@@ -30,7 +30,7 @@ pub(crate) struct SessionContext {
     /// The ids of this node's presence samples.
     pub sample_ids: SampleIds,
     /// The presence samples that another node should write.
-    pub kept_samples: Mutex<KeptSamples<TotalSample>>,
+    pub kept_samples: Mutex<KeptSamples<Vec<TotalSample>>>,
     /// Bytes of live state of all sockets: pages and watch sessions, for the live activity and the watch clocks.
     pub live_state: Arc<Quota>,
     /// Wall and monotonic time.

@@ -262,6 +262,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
+    use crate::cluster::kept_samples::KeptSamples;
     use crate::history::capacity::JournalLimits;
     use crate::history::{self, journal};
     use crate::panics::Panics;
@@ -329,7 +330,7 @@ mod tests {
             journal,
             clocks,
             sample_ids: SampleIds::new("test".to_owned()),
-            kept_samples: std::sync::Mutex::default(),
+            kept_samples: std::sync::Mutex::new(KeptSamples::new(None)),
             live_state,
             clock,
             tokens: None,

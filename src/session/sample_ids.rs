@@ -1,12 +1,10 @@
-//! The ids of presence samples, by which a sample that is stored twice merges. Pure, except for the lock around the last
-//! start.
+//! The starts and ids of presence samples, by which a sample that is stored twice merges, and those that two nodes take of
+//! one minute. Pure, except for the lock around the last start.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use uuid::Uuid;
 
-use crate::history::event::NodeName;
 use crate::protocol::Time;
 use crate::sync::lock;
 
@@ -16,19 +14,44 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x8d0f_6f5c_2a3e_4b63_9d55_0c1f_7be4_a91
 /// How far behind the last start another one is still moved, in milliseconds.
 const STANDSTILL_MS: u64 = 1_000;
 
+/// How far a sample's own start may be from the end of the minute before, in milliseconds: the lateness of a timer. More
+/// is a clock that was set.
+const LATE_MS: u64 = 30_000;
+
+/// What makes a name of a cluster's sample, which no node without a cluster has.
+const CLUSTER: &str = "cluster";
+
 /// The ids of the samples of this node. Two samples that start in one millisecond would have the same id, so the second
 /// one starts a millisecond later.
 #[derive(Debug)]
 pub(crate) struct SampleIds {
     node: String,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
     /// The start of the last sample.
-    last: Mutex<Time>,
+    start: Time,
+    /// The end of the minute that the last sample ended with.
+    minute: Option<Time>,
+}
+
+/// The time that a sample covers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// Its length, in milliseconds.
+    pub ms: u64,
+    /// The wall clock at its end.
+    pub end: Time,
+    /// Whether it ends with a minute.
+    pub is_minute_end: bool,
 }
 
 impl SampleIds {
     /// The ids of a node's samples.
     pub(crate) fn new(node: String) -> Self {
-        Self { node, last: Mutex::new(Time::from_millis(0)) }
+        Self { node, last: Mutex::new(Last { start: Time::from_millis(0), minute: None }) }
     }
 
     /// The name of this node.
@@ -36,16 +59,21 @@ impl SampleIds {
         &self.node
     }
 
-    /// The start of a new sample that has the visitors of these nodes, and its id: version 5 of the start and the nodes,
-    /// or the name of this node without a cluster.
-    pub(super) fn next(&self, start: Time, nodes: &BTreeSet<NodeName>) -> (Time, Uuid) {
+    /// The start of a new sample, and its id: version 5 of the start and the name of the cluster, or of this node without
+    /// one. A sample that follows one that ended with a minute starts with that minute, on every node.
+    pub(super) fn next(&self, span: Span, cluster: Option<&str>) -> (Time, Uuid) {
         let mut last = lock(&self.last);
-        let is_taken = last.minus(STANDSTILL_MS) <= start && start <= *last;
-        *last = if is_taken { last.plus(1) } else { start };
-        let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-        let names = if names.is_empty() { self.node.clone() } else { names.join(",") };
-        let name = format!("{} {names}", last.millis());
-        (*last, Uuid::new_v5(&NAMESPACE, name.as_bytes()))
+        let start = span.end.minus(span.ms);
+        let is_near = |minute: &Time| minute.millis().abs_diff(start.millis()) <= LATE_MS;
+        let start = last.minute.filter(is_near).unwrap_or(start);
+        let is_taken = last.start.minus(STANDSTILL_MS) <= start && start <= last.start;
+        last.start = if is_taken { last.start.plus(1) } else { start };
+        last.minute = span.is_minute_end.then(|| span.end.minute());
+        let name = match cluster {
+            Some(cluster) => format!("{} {CLUSTER} {cluster}", last.start.millis()),
+            None => format!("{} {}", last.start.millis(), self.node),
+        };
+        (last.start, Uuid::new_v5(&NAMESPACE, name.as_bytes()))
     }
 }
 
@@ -53,32 +81,66 @@ impl SampleIds {
 mod tests {
     use super::*;
 
+    fn minute() -> Time {
+        Time::from_millis(1_700_000_040_000)
+    }
+
+    fn ids(node: &str) -> SampleIds {
+        SampleIds::new(node.to_owned())
+    }
+
+    /// A sample of a second that does not end with a minute.
+    fn from(start: Time) -> Span {
+        Span { ms: 1_000, end: start.plus(1_000), is_minute_end: false }
+    }
+
+    fn to_minute(ms: u64, end: Time) -> Span {
+        Span { ms, end, is_minute_end: true }
+    }
+
     #[test]
-    fn sample_id_is_of_its_start_and_nodes() {
-        struct Ids(SampleIds);
-        impl Ids {
-            fn next(&self, start: Time) -> (Time, Uuid) {
-                self.0.next(start, &BTreeSet::new())
-            }
+    fn sample_id_is_of_its_start_and_the_cluster_or_the_node() {
+        let of = |node: &str, cluster| ids(node).next(from(minute()), cluster);
+        assert_eq!(of("a", Some("x")), of("b", Some("x")), "two nodes of one cluster");
+        assert_ne!(of("a", Some("x")), of("a", Some("y")));
+        assert_ne!(of("a", None), of("b", None));
+        assert_ne!(of("a", None), of("a", Some("a")));
+        let (first, second) = (ids("a"), ids("a"));
+        assert_eq!(first.next(from(minute()), None), second.next(from(minute()), None), "sent again");
+        assert_eq!(second.next(from(minute()), None).0, minute().plus(1), "in the same millisecond");
+        assert_eq!(second.next(from(minute()), None).0, minute().plus(2));
+        let before = minute().minus(3_600_000);
+        assert_eq!(second.next(from(before), None).0, before, "a clock that is set back");
+    }
+
+    #[test]
+    fn samples_of_one_minute_start_together_on_all_nodes() {
+        for (late, next_late) in [(0, 0), (3, 1), (1, 900), (12_000, 0)] {
+            let ids = ids("a");
+            let first = to_minute(40_000, minute().plus(late));
+            assert_eq!(
+                ids.next(first, Some("x")).0,
+                first.end.minus(40_000),
+                "the first one starts with the hub"
+            );
+            let whole =
+                to_minute(60_000 + next_late - late.min(next_late), minute().plus(60_000 + next_late));
+            assert_eq!(ids.next(whole, Some("x")).0, minute(), "{late} ms late");
+            assert_eq!(
+                ids.next(to_minute(60_000, minute().plus(120_000)), Some("x")).0,
+                minute().plus(60_000)
+            );
         }
-        let ids = |node: &str| Ids(SampleIds::new(node.to_owned()));
-        let (first, second, other) = (ids("a"), ids("a"), ids("b"));
-        let minute = Time::from_millis(1_700_000_040_000);
-        let of = |names: &[&str]| -> Uuid {
-            let names = names.iter().map(|name| (*name).to_owned().try_into().unwrap());
-            SampleIds::new("a".to_owned()).next(minute, &names.collect()).1
-        };
-        assert_eq!(of(&["a", "b"]), of(&["b", "a"]), "the same nodes at the same time");
-        assert_ne!(of(&["a", "b"]), of(&["a"]));
-        assert_eq!(of(&["a"]), of(&[]), "a node without a cluster");
-        assert_eq!(first.next(minute), second.next(minute), "sent again, it is the same sample");
-        assert_ne!(first.next(minute.plus(60_000)), other.next(minute.plus(60_000)));
-        assert_eq!(second.next(minute).0, minute.plus(1), "another sample in the same millisecond");
-        assert_eq!(second.next(minute).0, minute.plus(2));
+        // A sample within the minute, and the rest of the minute.
+        let ids = ids("a");
+        ids.next(to_minute(60_000, minute().plus(2)), None);
         assert_eq!(
-            second.next(minute.minus(3_600_000)).0,
-            minute.minus(3_600_000),
-            "a clock that is set back"
+            ids.next(Span { ms: 20_000, end: minute().plus(20_002), is_minute_end: false }, None).0,
+            minute()
         );
+        assert_eq!(ids.next(to_minute(40_000, minute().plus(60_002)), None).0, minute().plus(20_002));
+        // A clock that was set.
+        let later = minute().plus(7_200_000);
+        assert_eq!(ids.next(to_minute(60_000, later), None).0, later.minus(60_000));
     }
 }

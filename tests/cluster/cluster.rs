@@ -156,6 +156,11 @@ impl Node {
         self.program.as_ref().expect("a running hub")
     }
 
+    /// The URL of the database.
+    pub fn database_url(&self) -> String {
+        format!("sqlite://{}/hub.db", self.folder.path().display())
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -24,7 +24,7 @@ mod spy;
 mod support;
 
 use figure::{Figure, Scale, table};
-use scenarios::{ALL, agree, hubs, links, log, moves, servers};
+use scenarios::{ALL, agree, hubs, links, log, moves, samples, servers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sockets_of_all_nodes_agree_with_a_model() {
@@ -114,6 +114,11 @@ async fn events_are_acked_without_a_log_and_are_everywhere_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_a_lost_log_are_published_again() {
     log::log_lost(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_file_has_each_presence_sample_once_although_a_node_is_killed() {
+    samples::samples(Scale::Short).await;
 }
 
 /// `ONLY` has the names of the scenarios to run; all by default.

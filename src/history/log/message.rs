@@ -13,7 +13,7 @@ use flate2::write::ZlibEncoder;
 use uuid::Uuid;
 
 use crate::history::archive::parse_line;
-use crate::history::event::Batch;
+use crate::history::event::{Batch, TotalSample};
 use crate::history::record::Record;
 use crate::protocol::VisitorId;
 
@@ -95,7 +95,7 @@ impl std::fmt::Display for MessageId {
 pub(crate) struct Encoded {
     /// Its id.
     pub id: MessageId,
-    /// The page views and watch sessions that it carries.
+    /// The events that it carries.
     pub batch: Batch,
     /// Its bytes, at most [`MESSAGE_LIMIT`].
     pub message: Bytes,
@@ -137,10 +137,9 @@ impl Encoder {
         self.origin = Origin::new();
     }
 
-    /// Encodes page views and watch sessions, in several messages if one would be too large. Presence samples are left
-    /// out: each node writes those of the whole cluster to its own file.
+    /// Encodes events, in several messages if one would be too large.
     pub(crate) fn encode(&mut self, mut batch: Batch) -> Vec<Encoded> {
-        batch.samples.clear();
+        batch.samples = batch.samples.into_iter().flat_map(TotalSample::split).collect();
         let (mut waiting, mut encoded) = (vec![batch], Vec::new());
         while let Some(mut batch) = waiting.pop() {
             if batch.is_empty() {
@@ -150,7 +149,7 @@ impl Encoder {
             let lines = lines(&batch);
             let message = message(id, &lines);
             let is_small = lines.len() <= INFLATED_LIMIT && message.len() <= MESSAGE_LIMIT;
-            // One event is always small enough: its texts are bounded.
+            // One event is always small enough: its texts and rooms are bounded.
             if is_small || batch.len() == 1 {
                 self.next += 1;
                 encoded.push(Encoded { id, batch, message });
@@ -240,8 +239,8 @@ fn split(message: &[u8]) -> Result<(MessageId, &[u8]), BadMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::event::{Actor, PageViewEvent};
-    use crate::protocol::Time;
+    use crate::history::event::{Actor, Mergeable, PageViewEvent, RoomSample};
+    use crate::protocol::{RoomId, Time};
 
     fn view(number: u128, path: &str) -> PageViewEvent {
         let actor = Actor { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false };
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_is_read_as_it_was_written_and_samples_are_left_out() {
+    fn batch_is_read_as_it_was_written() {
         let watch = r#"{"type":"watch","id":"018f0e6e-0000-7000-8000-000000000001","room":"r","visitor":"v","content":"f",
             "state":"paused","at":9,"watchedMs":5,"startedAt":1,"seenAt":8,"positionMs":4,"positionAt":7,"durationMs":99,
             "props":{"a":"b"},"propsAt":6}"#;
@@ -271,11 +270,9 @@ mod tests {
         batch.append(parse_line(&watch.replace('\n', "")).unwrap());
         let sample = r#"{"type":"census","id":"018f0e6e-0000-7000-8000-000000000002","at":1,"hub":{"presentMs":1,"peak":1,
             "joins":1,"moodsMs":{}},"rooms":{}}"#;
-        let mut with_sample = batch.clone();
-        with_sample.append(parse_line(&sample.replace('\n', "")).unwrap());
-        assert_eq!(with_sample.samples.len(), 1);
+        batch.append(parse_line(&sample.replace('\n', "")).unwrap());
         let mut run = Encoder::new(Origin::new());
-        let first = run.encode(with_sample);
+        let first = run.encode(batch.clone());
         assert_eq!(first.len(), 1);
         assert_eq!(first[0].batch, batch);
         assert_eq!(decode(&first[0].message), Ok(batch.clone()));
@@ -284,6 +281,25 @@ mod tests {
         assert_ne!(next[0].id, first[0].id);
         assert_eq!(next[0].id.origin, run.origin());
         assert_eq!(run.encode(Batch::default()), []);
+    }
+
+    #[test]
+    fn sample_of_many_rooms_becomes_several_messages() {
+        let moods = (0..32).map(|number| (format!("{number:032}"), 59_999 - number)).collect();
+        let room = RoomSample { present_ms: 1, moods_ms: moods, ..RoomSample::default() };
+        let name = |_| RoomId::try_from(Uuid::new_v4().to_string()).unwrap();
+        let sample = TotalSample {
+            id: Uuid::from_u128(1),
+            at: Time::from_millis(1),
+            nodes: std::collections::BTreeSet::new(),
+            hub: RoomSample::default(),
+            rooms: (0..5_000).map(|number| (name(number), room.clone())).collect(),
+        };
+        let encoded =
+            Encoder::new(Origin::new()).encode(Batch { samples: vec![sample.clone()], ..Batch::default() });
+        assert!(encoded.len() > 1 && encoded.iter().all(|encoded| encoded.message.len() <= MESSAGE_LIMIT));
+        let decoded: Batch = encoded.iter().map(|encoded| decode(&encoded.message).unwrap()).collect();
+        assert_eq!(decoded.samples.into_iter().reduce(TotalSample::merge), Some(sample));
     }
 
     #[test]

@@ -48,8 +48,6 @@ pub(crate) struct Replica {
     sending: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Own events that are not committed, by the number of their message.
     own: BTreeMap<u64, OwnPart>,
-    /// Own presence samples that are not committed.
-    samples: Batch,
     /// Whether a message of the outbox is under way.
     is_draining: bool,
     incoming: mpsc::Receiver<Incoming>,
@@ -147,7 +145,6 @@ impl Replica {
             breaker: Breaker::new(),
             sending: FuturesUnordered::new(),
             own: BTreeMap::new(),
-            samples: Batch::default(),
             is_draining: false,
             incoming,
             follower,
@@ -220,7 +217,7 @@ impl Replica {
     /// The own events that are not committed.
     pub(crate) fn len(&self) -> usize {
         let failed = self.failed.as_ref().map_or(0, |slice| slice.batch.len());
-        failed + self.samples.len() + self.own.values().map(|part| part.batch.len()).sum::<usize>()
+        failed + self.own.values().map(|part| part.batch.len()).sum::<usize>()
     }
 
     /// Waits for an answer, and meanwhile reads.
@@ -247,8 +244,7 @@ impl Replica {
     }
 
     /// Makes messages of own events, and sends them if the log is not away.
-    fn add(&mut self, mut batch: Batch) {
-        self.samples.samples.append(&mut batch.samples);
+    fn add(&mut self, batch: Batch) {
         for Encoded { id, batch, message } in self.encoder.encode(batch) {
             let place = if self.may_send() {
                 if self.breaker.state() == BreakerState::Open {
@@ -360,7 +356,9 @@ impl Replica {
                     }
                 };
                 self.read_bytes += MESSAGE_BYTES + batch.bytes();
+                let sampled = batch.samples.iter().map(|sample| sample.at).max();
                 self.status.send_modify(|status| {
+                    status.sampled = status.sampled.max(sampled);
                     status.read = position;
                     status.lag_ms = lag_ms;
                     status.lag_messages = behind;
@@ -407,8 +405,7 @@ impl Replica {
 
     /// The next own events to commit, with the messages for the outbox.
     fn own_slice(&mut self) -> Option<Slice> {
-        let mut slice = Slice { batch: std::mem::take(&mut self.samples), is_own: true, ..Slice::default() };
-        let mut bytes = slice.batch.bytes();
+        let (mut slice, mut bytes) = (Slice { is_own: true, ..Slice::default() }, 0);
         while bytes < TRANSACTION_BYTES
             && let Some(first) = self.own.first_entry()
         {

@@ -70,7 +70,7 @@ impl Resend {
             while let Some(mut page) = pages.next().await? {
                 page.page_views.retain(|view| view.time() >= self.from);
                 page.watches.retain(|watch| watch.time() >= self.from);
-                page.samples.clear();
+                page.samples.retain(|sample| sample.time() >= self.from);
                 count += page.len();
                 self.publish_page(page).await;
             }

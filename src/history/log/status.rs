@@ -47,6 +47,9 @@ pub(crate) struct LogStatus {
     pub outbox: u64,
     /// Whether this node publishes its last days again, since the log lost them.
     pub is_resending: bool,
+    /// The start of the newest presence sample of another node that was read.
+    #[serde(skip)]
+    pub sampled: Option<Time>,
 }
 
 /// What is wrong with the log. The hub works, and its statistics may lack the newest events of other nodes.
@@ -75,6 +78,7 @@ impl LogStatus {
             lag_ms: 0,
             outbox,
             is_resending,
+            sampled: None,
         }
     }
 

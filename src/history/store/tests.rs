@@ -129,28 +129,31 @@ fn page_view() -> impl Strategy<Value = PageViewEvent> {
     })
 }
 
-/// A sample, with few ids, so that some come again with other numbers.
+/// A sample, with few ids, so that some come again as another node or a partition made them.
 fn total_sample() -> impl Strategy<Value = TotalSample> {
-    (0..10_u128, 0..3_u32).prop_map(|(id, variant)| {
+    (0..10_u128, 0..4_usize).prop_map(|(id, variant)| {
+        // The last one is a part of the first one, with another room.
+        let nodes = [["a", "b"].as_slice(), &["b"], &["a", "c"], &["a", "b"]][variant];
+        let rooms = [["a", "b"].as_slice(), &["b", "a"], &["b"], &["c"]][variant];
+        let (people, variant) = (u32::try_from(id).unwrap(), u32::try_from(variant % 3).unwrap());
         let sample = |people: u32| RoomSample {
             present_ms: 60_000 * u64::from(people),
-            peak: people + variant,
+            // The sample that counts does not have the highest peak.
+            peak: people + 5 - variant,
             joins: 3 - variant,
-            moods_ms: [("calm".to_owned(), 1_000)].into_iter().filter(|_| id % 2 == 0).collect(),
+            moods_ms: [(["calm", "joy", "awe"][variant as usize].to_owned(), 1_000)].into(),
             held_ms: 900 * u64::from(variant),
             sits_begun: u64::from(people),
             sits_completed: u64::from(2 - variant),
             sat_ms: 30_000 * u64::from(variant % 2),
         };
-        let people = u32::try_from(id).unwrap();
-        let room = |name: &str| (RoomId::try_from(name).unwrap(), sample(people));
-        let first = usize::from((id + u128::from(variant)) % 3 == 1);
+        let room = |name: &&str| (RoomId::try_from(*name).unwrap(), sample(people));
         TotalSample {
             id: Uuid::from_u128(id),
             at: at("2024-02-29T23:50:00Z").plus(u64::from(people) * 3 * 60_000),
-            nodes: ["a", "b"][first..].iter().map(|name| (*name).to_owned().try_into().unwrap()).collect(),
+            nodes: nodes.iter().map(|name| (*name).to_owned().try_into().unwrap()).collect(),
             hub: sample(2 * people),
-            rooms: ["a", "b"][first..].iter().map(|name| room(name)).collect(),
+            rooms: rooms.iter().map(room).collect(),
         }
     })
 }

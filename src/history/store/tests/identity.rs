@@ -112,44 +112,80 @@ async fn page_view_merges_with_its_archived_one() {
     }
 }
 
-#[tokio::test]
-async fn sample_stored_again_merges() {
-    let sample = |people: u32, mood: &str| TotalSample {
+/// A minute's sample of these nodes: in each room, this many people for the whole minute, in this mood.
+fn minute(nodes: &[&str], people: u32, mood: &str, rooms: &[&str]) -> TotalSample {
+    let sample = RoomSample {
+        present_ms: 60_000 * u64::from(people),
+        peak: people,
+        moods_ms: [(mood.to_owned(), 1_000)].into(),
+        ..RoomSample::default()
+    };
+    let room = |name: &&str| (RoomId::try_from(*name).unwrap(), sample.clone());
+    TotalSample {
         id: Uuid::from_u128(1),
         at: at("2024-02-29T23:50:00Z"),
-        nodes: [mood.to_owned().try_into().unwrap()].into(),
-        hub: RoomSample {
-            present_ms: 60_000 * u64::from(people),
-            peak: people,
-            joins: 4 - people,
-            moods_ms: [(mood.to_owned(), 1_000)].into(),
-            held_ms: 10 * u64::from(people),
-            sits_begun: u64::from(people),
-            sits_completed: u64::from(4 - people),
-            sat_ms: 7_000,
-        },
-        rooms: [(RoomId::try_from(mood).unwrap(), RoomSample { peak: people, ..RoomSample::default() })]
-            .into(),
-    };
-    let (one, two) = (sample(1, "calm"), sample(3, "joy"));
+        nodes: nodes.iter().map(|node| (*node).to_owned().try_into().unwrap()).collect(),
+        hub: sample.clone(),
+        rooms: rooms.iter().map(room).collect(),
+    }
+}
+
+/// Commits the samples in both orders, each twice, and returns what they become.
+async fn merged(one: &TotalSample, two: &TotalSample) -> TotalSample {
     let (file, other) = (File::new().await, File::new().await);
-    for (file, given) in [(&file, [&one, &two, &one]), (&other, [&two, &one, &two])] {
+    for (file, given) in [(&file, [one, two, one, two]), (&other, [two, one, one, two])] {
         for sample in given {
             file.store.commit(&samples([sample.clone()])).await.unwrap();
             file.expect_correct_rollups().await;
         }
     }
-    let merged = file.events().await.samples;
-    assert_eq!(merged.len(), 1);
-    let hub = &merged[0].hub;
-    assert_eq!((hub.present_ms, hub.peak, hub.joins, hub.moods_ms.len()), (180_000, 3, 3, 2));
-    assert_eq!((hub.held_ms, hub.sits_begun, hub.sits_completed, hub.sat_ms), (30, 3, 3, 7_000));
-    assert_eq!((merged[0].rooms.len(), merged[0].nodes.len()), (2, 2));
-    assert_eq!(other.events().await.samples, merged);
-    // The same id with another start is another sample.
-    let next = TotalSample { at: at("2024-02-29T23:51:00Z"), ..one };
-    assert_eq!(file.store.commit(&samples([next])).await.unwrap().samples, 1);
-    assert_eq!(file.events().await.samples.len(), 2);
+    let [merged] = file.events().await.samples.try_into().unwrap();
+    assert_eq!(other.events().await.samples, std::slice::from_ref(&merged));
+    assert_eq!(file.answers().await, other.answers().await);
+    merged
+}
+
+#[tokio::test]
+async fn sample_of_more_nodes_counts_then_the_larger_one() {
+    // The nodes a and b, and a node that has heard nothing of a but has the higher peak.
+    let (more, fewer) =
+        (minute(&["a", "b"], 2, "calm", &["lobby"]), minute(&["b"], 3, "joy", &["lobby", "garden"]));
+    let kept = merged(&more, &fewer).await;
+    assert_eq!((kept.hub.present_ms, kept.hub.peak, kept.hub.moods_ms.len()), (120_000, 3, 1));
+    assert_eq!((&kept.hub.moods_ms, &kept.nodes), (&more.hub.moods_ms, &more.nodes));
+    // A room that only the other one has keeps its peak.
+    let rooms = kept.rooms.values().map(|room| (room.present_ms, room.peak, room.moods_ms.len()));
+    assert_eq!(rooms.collect::<Vec<_>>(), [(0, 3, 0), (120_000, 3, 1)]);
+
+    let (smaller, larger) = (minute(&["a", "b"], 2, "calm", &[]), minute(&["b", "c"], 3, "joy", &[]));
+    assert_eq!(merged(&smaller, &larger).await, larger);
+}
+
+#[tokio::test]
+async fn parts_of_a_sample_become_one_with_all_rooms() {
+    let rooms: Vec<String> = (0..1_101).map(|number| format!("room-{number}")).collect();
+    let whole = minute(&["a"], 1, "calm", &rooms.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut parts = whole.clone().split();
+    assert_eq!(parts.iter().map(|part| part.rooms.len()).collect::<Vec<_>>(), [500, 500, 101]);
+    let file = File::new().await;
+    parts.rotate_left(1);
+    for part in parts {
+        file.store.commit(&samples([part])).await.unwrap();
+        file.expect_correct_rollups().await;
+    }
+    assert_eq!(file.events().await.samples, [whole]);
+    let empty = minute(&["a"], 0, "calm", &[]);
+    assert_eq!(empty.clone().split(), [empty]);
+}
+
+#[tokio::test]
+async fn samples_with_one_id_and_other_starts_are_separate() {
+    let file = File::new().await;
+    let one = minute(&["a"], 1, "calm", &["lobby"]);
+    let next = TotalSample { at: at("2024-02-29T23:51:00Z"), ..one.clone() };
+    assert_eq!(file.store.commit(&samples([one.clone(), next.clone()])).await.unwrap().samples, 2);
+    assert!(file.store.commit(&samples([next.clone()])).await.unwrap().is_empty());
+    assert_eq!(file.events().await.samples, [one, next]);
     file.expect_correct_rollups().await;
 }
 

@@ -34,7 +34,7 @@ test:
 	tests/run
 
 # Thousands of random simulations of the whole hub, in two to three minutes. They are optimized, which makes them twice as fast.
-# For more: make simulation SEEDS=100000
+# `make test` runs the first hundreds, unoptimized. For more: make simulation SEEDS=100000
 SEEDS = 2000
 simulation:
 	SEEDS=$(SEEDS) cargo test --locked --config profile.dev.package.breathing-room.opt-level=1 --test simulation

@@ -8,8 +8,8 @@ export default defineConfig({
   test: {
     include: ["*.browser.ts"],
     globalSetup: "support/chromium.ts",
-    // More than two browsers would only slow each other down.
-    maxWorkers: 2,
+    // The tests mostly wait.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },

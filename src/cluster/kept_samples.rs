@@ -83,6 +83,7 @@ mod tests {
             lag_ms: 0,
             skew_ms: 0,
             log: None,
+            differs: false,
             state: *state,
         };
         let mut status = ClusterStatus::at_start("test".to_owned(), own.to_owned());

@@ -21,6 +21,10 @@ pub(crate) struct ClusterMetrics {
     pub unreadable: Counter,
     /// Own messages that were dropped, since the transport took no more.
     pub dropped: Counter,
+    /// Comparisons with the histories of other nodes.
+    pub comparisons: Counter,
+    /// Comparisons that say that another node's file has other records than this one's.
+    pub differences: Counter,
     /// From the change on another node to this one.
     pub agreement: Histogram,
 }
@@ -33,6 +37,8 @@ impl ClusterMetrics {
         const UNREADABLE: &str = "breathing_room_cluster_unreadable_updates_total";
         const DROPPED: &str = "breathing_room_cluster_dropped_updates_total";
         const SKEW: &str = "breathing_room_cluster_clock_skew_seconds";
+        const COMPARISONS: &str = "breathing_room_replica_comparisons_total";
+        const DIFFERENCES: &str = "breathing_room_replica_differences_total";
         const AGREEMENT: &str = "breathing_room_cluster_agreement_seconds";
         describe_gauge!(NODES, "Nodes of the cluster, this one included, by state");
         describe_counter!(
@@ -41,6 +47,11 @@ impl ClusterMetrics {
         );
         describe_counter!(UNREADABLE, "Messages of other nodes that could not be read");
         describe_counter!(DROPPED, "Messages to other nodes that were dropped before they were sent");
+        describe_counter!(COMPARISONS, "Comparisons with another node's history at one position of the log");
+        describe_counter!(
+            DIFFERENCES,
+            "Comparisons with another node's history that found other records at one position of the log"
+        );
         describe_gauge!(SKEW, "The largest difference of another node's wall clock to this one");
         describe_histogram!(
             AGREEMENT,
@@ -53,6 +64,8 @@ impl ClusterMetrics {
             gaps: counter!(GAPS),
             unreadable: counter!(UNREADABLE),
             dropped: counter!(DROPPED),
+            comparisons: counter!(COMPARISONS),
+            differences: counter!(DIFFERENCES),
             agreement: histogram!(AGREEMENT),
         }
     }

@@ -1,10 +1,11 @@
 //! The cluster: what the nodes publish to each other, so that visitors of all nodes are in the same rooms.
 //!
 //! Presence knows "elsewhere" (`presence::union`), and this part brings it there: [`update`] is the bytes, [`outgoing`]
-//! the numbered messages of this node, [`peers`] what is known of the others, [`transport`] the interface to what
+//! the numbered messages of this node, [`peers`] what is known of the others, [`audit`] whether files are equal, [`transport`] the interface to what
 //! carries messages, [`node`] the task that joins them, and [`status`] what HTTP reads. A hub without a transport has no
 //! cluster, and nothing of this runs.
 
+mod audit;
 pub(crate) mod config;
 pub(crate) mod kept_samples;
 #[cfg(feature = "internals")]

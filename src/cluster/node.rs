@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::audit::Audit;
 use super::metrics::ClusterMetrics;
 use super::outgoing::Messages;
 use super::peers::{Action, Moment, Peers};
@@ -20,7 +21,7 @@ use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState, SILENCE_MS};
 use super::transport::{Incoming, Sent, Transport};
 use super::update::{Frame, LogReport, MOST_CHANGES, Update};
 use super::{Cluster, visitors};
-use crate::history::log::status::{LogMonitor, LogStatus};
+use crate::history::log::status::{LogMonitor, RecordsAt};
 use crate::panics::Panics;
 use crate::presence::Registry;
 use crate::protocol::Time;
@@ -31,6 +32,9 @@ const BATCH: Duration = Duration::from_millis(40);
 
 /// The time between two digests.
 const DIGEST: Duration = Duration::from_secs(1);
+
+/// The time between two comparisons of the histories.
+const AUDIT: Duration = Duration::from_secs(5);
 
 /// The time between two looks at what has become silent, or has ended.
 const TICK: Duration = Duration::from_millis(100);
@@ -115,6 +119,8 @@ struct Node {
     gaps: u64,
     was_alone: bool,
     log: Option<LogMonitor>,
+    audit: Audit,
+    audited: Option<Instant>,
 }
 
 /// Runs the node until its goodbye, which it answers.
@@ -146,6 +152,8 @@ async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
         gaps: 0,
         was_alone: true,
         log,
+        audit: Audit::default(),
+        audited: None,
     };
     let (mut ticks, mut digests) = (interval(TICK), interval(DIGEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -205,9 +213,28 @@ impl Node {
 
     fn publish_digest(&mut self) {
         self.publish_changes();
-        let Moment { now, wall } = self.moment();
-        self.publish(self.messages.digest(self.peers.heard(), self.log_report(), now, wall));
+        let log = self.log.as_ref().map(LogMonitor::status);
+        self.publish(self.messages.digest(self.peers.heard(), log.as_ref(), self.moment()));
+        if self.audited.is_none_or(|audited| audited.elapsed() >= AUDIT) {
+            self.audited = Some(Instant::now());
+            self.audit_records(log.and_then(|log| log.records).as_ref());
+        }
         self.show_status();
+    }
+
+    /// Compares what the records of this node's file and of the others' add up to.
+    fn audit_records(&mut self, own: Option<&RecordsAt>) {
+        let found = self.audit.look(own, self.peers.records());
+        self.metrics.comparisons.increment(found.comparisons);
+        self.metrics.differences.increment(found.differences);
+        for (node, position) in found.new {
+            error!(
+                node,
+                position,
+                "the history of another node differs from the one of this node, at the same position of the log: \
+                 breathing-room check --with its address names the months"
+            );
+        }
     }
 
     async fn receive(&mut self, incoming: Incoming) {
@@ -343,11 +370,6 @@ impl Node {
         }
     }
 
-    fn log_report(&self) -> Option<LogReport> {
-        let LogStatus { position, lag_ms, outbox, .. } = self.log.as_ref()?.status();
-        Some(LogReport { position, lag_ms, outbox })
-    }
-
     fn show_status(&mut self) {
         let now = self.moment().now;
         let (people, sockets) = self.messages.counts();
@@ -361,10 +383,14 @@ impl Node {
             heard_ms: self.peers.unheard_ms(now),
             lag_ms: 0,
             skew_ms: 0,
-            log: self.log_report(),
+            log: self.log.as_ref().map(|log| LogReport::of(&log.status())),
+            differs: false,
             state: NodeState::Live,
         };
         let mut nodes: Vec<_> = self.peers.statuses(now).chain([own]).collect();
+        for node in &mut nodes {
+            node.differs = self.audit.differs(&node.name);
+        }
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         let status = ClusterStatus {
             cluster: self.cluster.status().cluster,

@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 
+use super::peers::Moment;
 use super::update::{Body, Digest, Frame, Header, Heard, LogReport, MOST_CHANGES, Update};
+use crate::history::log::status::LogStatus;
 use crate::presence::clustered::Outgoing;
 use crate::presence::share::{Change, ShareSum};
 use crate::presence::stamp::Stamp;
@@ -51,7 +53,12 @@ impl Messages {
 
     /// What the share adds up to after the last delta. Changes that are not published yet are not in it, so deltas with
     /// all changes come first.
-    pub(super) fn digest(&self, heard: Vec<Heard>, log: Option<LogReport>, now: u64, wall: Time) -> Bytes {
+    pub(super) fn digest(
+        &self,
+        heard: Vec<Heard>,
+        log: Option<&LogStatus>,
+        Moment { now, wall }: Moment,
+    ) -> Bytes {
         let digest = Digest {
             share: self.sum,
             people: self.counts.0,
@@ -59,7 +66,8 @@ impl Messages {
             started: self.started,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             heard,
-            log,
+            log: log.map(LogReport::of),
+            records: log.and_then(|log| log.records.clone()),
         };
         self.encode(Body::Digest(digest), now, wall)
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::namesake::Namesake;
 use super::status::{NodeState, NodeStatus, SILENCE_MS};
 use super::update::{Body, Digest, Header, Heard, Update};
+use crate::history::log::status::RecordsAt;
 use crate::presence::HoldReason;
 use crate::presence::share::{Change, HeldSince, ShareSum, Slot};
 use crate::presence::stamp::Stamp;
@@ -217,6 +218,12 @@ impl Peers {
         self.by_name.get(node).map(|peer| peer.run.lag)
     }
 
+    /// What the records of the files of the peers that are heard add up to.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&str, Option<&RecordsAt>)> {
+        let heard = self.by_name.iter().filter(|(_, peer)| peer.run.state.is_heard());
+        heard.map(|(node, peer)| (node.as_str(), peer.run.digest.as_ref().and_then(|it| it.records.as_ref())))
+    }
+
     /// All peers, for the status.
     pub(crate) fn statuses(&self, now: u64) -> impl Iterator<Item = NodeStatus> {
         self.by_name.iter().map(move |(name, Peer { run, .. })| {
@@ -232,6 +239,7 @@ impl Peers {
                 lag_ms: run.lag,
                 skew_ms: -run.way.fastest(),
                 log: digest.and_then(|digest| digest.log),
+                differs: false,
                 state: run.state,
             }
         })

@@ -93,6 +93,8 @@ pub(crate) struct NodeStatus {
     pub skew_ms: i64,
     /// How far it has the log of events; none without a log.
     pub log: Option<LogReport>,
+    /// Whether the records of its file differ from those of this node's, at one position of the log.
+    pub differs: bool,
     /// What it is.
     pub state: NodeState,
 }
@@ -116,6 +118,11 @@ impl ClusterStatus {
         let is_missing = |node: &&NodeStatus| matches!(node.state, NodeState::Silent | NodeState::Lost);
         let namesakes = usize::from(self.own == OwnState::NameTaken);
         self.nodes.iter().filter(is_missing).count() + namesakes
+    }
+
+    /// Whether the records of another node's file differ from those of this node's.
+    pub(crate) fn has_differences(&self) -> bool {
+        self.nodes.iter().any(|node| node.differs)
     }
 
     /// Nodes that count, this one included.

@@ -12,6 +12,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::config::is_name;
+use crate::history::log::status::{LogStatus, RecordsAt};
+use crate::history::record_sum::RecordSum;
 use crate::presence::HoldReason;
 use crate::presence::share::{Away, Change, Entry, HeldSince, PersonKey, ShareSum, SitRegister, SitState};
 use crate::presence::stamp::Stamp;
@@ -111,6 +113,8 @@ pub(crate) struct Digest {
     pub heard: Vec<Heard>,
     /// How far it has the log of events. None without a log, or of a version that does not say it.
     pub log: Option<LogReport>,
+    /// What the records of its file add up to. None without a log, or before it is known.
+    pub records: Option<RecordsAt>,
 }
 
 /// How far a node has the log of events.
@@ -123,6 +127,13 @@ pub(crate) struct LogReport {
     pub lag_ms: u64,
     /// Messages that wait in its outbox.
     pub outbox: u64,
+}
+
+impl LogReport {
+    /// What a node says of its log.
+    pub(super) fn of(log: &LogStatus) -> Self {
+        Self { position: log.position, lag_ms: log.lag_ms, outbox: log.outbox }
+    }
 }
 
 /// A node that another one hears.
@@ -262,6 +273,12 @@ impl Writer<'_> {
             for number in [position, lag_ms, outbox] {
                 self.fixed(number);
             }
+        }
+        self.bytes.push(u8::from(digest.records.is_some()));
+        if let Some(RecordsAt { log, position, sum }) = &digest.records {
+            self.text(log);
+            self.fixed(*position);
+            self.bytes.extend(sum.to_bytes());
         }
     }
 
@@ -442,6 +459,12 @@ impl Reader<'_> {
         std::str::from_utf8(text).ok()
     }
 
+    fn sum(&mut self) -> Option<RecordSum> {
+        let (sum, rest) = self.bytes.split_first_chunk::<16>()?;
+        self.bytes = rest;
+        RecordSum::from_bytes(sum).ok()
+    }
+
     fn name(&mut self) -> Option<String> {
         self.text().filter(|name| (1..=NAME_LIMIT).contains(&name.len())).map(str::to_owned)
     }
@@ -472,6 +495,10 @@ impl Reader<'_> {
                 _ => {
                     Some(LogReport { position: self.fixed()?, lag_ms: self.fixed()?, outbox: self.fixed()? })
                 }
+            },
+            records: match self.byte()? {
+                0 => None,
+                _ => Some(RecordsAt { log: self.name()?.into(), position: self.fixed()?, sum: self.sum()? }),
             },
         })
     }
@@ -590,7 +617,12 @@ mod tests {
         let log = proptest::option::of(any::<[u64; 3]>())
             .prop_map(|log| log.map(|[position, lag_ms, outbox]| LogReport { position, lag_ms, outbox }));
         let heard = proptest::collection::vec(heard, 0..4);
-        let digest = (any::<[u64; 4]>(), 0..1_u64 << 40, "[0-9.]{1,9}", heard, log);
+        let records = ("[a-z0-9:.-]{1,64}", any::<u64>(), any::<u128>());
+        let records = proptest::option::of(records.prop_map(|(log, position, sum)| {
+            let sum = RecordSum::from_bytes(&sum.to_be_bytes()).unwrap();
+            RecordsAt { log: log.into(), position, sum }
+        }));
+        let digest = (any::<[u64; 4]>(), 0..1_u64 << 40, "[0-9.]{1,9}", heard, log, records);
         prop_oneof![
             changes().prop_map(Body::Delta),
             (any::<u32>(), any::<bool>(), changes()).prop_map(|(index, is_last, changes)| Body::Part {
@@ -600,9 +632,9 @@ mod tests {
             }),
             ("[a-z]{1,9}", any::<u64>()).prop_map(|(node, incarnation)| Body::Ask { node, incarnation }),
             any::<u64>().prop_map(|hold_ms| Body::Bye { hold_ms }),
-            digest.prop_map(|([entries, sum, people, sockets], started, version, heard, log)| {
+            digest.prop_map(|([entries, sum, people, sockets], started, version, heard, log, records)| {
                 let (share, started) = (ShareSum { entries, sum }, Time::from_millis(started));
-                Body::Digest(Digest { share, people, sockets, started, version, heard, log })
+                Body::Digest(Digest { share, people, sockets, started, version, heard, log, records })
             }),
         ]
     }

@@ -86,6 +86,8 @@ struct NodeBody {
     /// How far it has the log of events; none without a log.
     #[schema(required)]
     log: Option<LogReport>,
+    /// Whether its history differs from that of the node that answers, at the same position of the log.
+    differs: bool,
 }
 
 impl From<NodeStatus> for NodeBody {
@@ -101,9 +103,23 @@ impl From<NodeStatus> for NodeBody {
             lag_ms,
             skew_ms,
             log,
+            differs,
             state,
         } = status;
-        Self { name, is_self, state, version, since, people, sockets, heard_ms, lag_ms, skew_ms, log }
+        Self {
+            name,
+            is_self,
+            state,
+            version,
+            since,
+            people,
+            sockets,
+            heard_ms,
+            lag_ms,
+            skew_ms,
+            log,
+            differs,
+        }
     }
 }
 

@@ -83,7 +83,8 @@ pub(crate) async fn health(State(state): State<Arc<OperateState>>) -> Response {
     let cluster = state.context.cluster.as_ref();
     let reason = own
         .or_else(|| cluster_reason(&cluster?.status()).map(DegradedReason::Cluster))
-        .or_else(|| state.log.as_ref()?.status().problem().map(DegradedReason::Log));
+        .or_else(|| state.log.as_ref()?.status().problem().map(DegradedReason::Log))
+        .or_else(|| differences(&cluster?.status()).map(DegradedReason::Replicas));
     let is_degraded = reason.is_some();
     let body = Health {
         status: if is_degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
@@ -111,6 +112,20 @@ enum DegradedReason {
     Cluster(ClusterReason),
     /// The cluster is well besides.
     Log(LogProblem),
+    /// The log is well besides.
+    Replicas(ReplicaProblem),
+}
+
+/// What is wrong with the files of the nodes.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum ReplicaProblem {
+    /// The history of another node has other records, at the same position of the log.
+    ReplicasDiffer,
+}
+
+fn differences(status: &ClusterStatus) -> Option<ReplicaProblem> {
+    status.has_differences().then_some(ReplicaProblem::ReplicasDiffer)
 }
 
 /// What is wrong with the cluster. The hub works, and its counts may be too small.

@@ -117,6 +117,11 @@ async fn events_of_a_lost_log_are_published_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_report_a_file_with_other_records_until_it_joins_again() {
+    log::differ(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_file_has_each_presence_sample_once_although_a_node_is_killed() {
     samples::samples(Scale::Short).await;
 }

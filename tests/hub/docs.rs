@@ -63,6 +63,7 @@ async fn every_health_reason_is_documented() {
         "lagging",
         "log-reset",
         "log-gone",
+        "replicas-differ",
     ] {
         assert!(operations().contains(&format!("| `{reason}` |")), "{reason}");
     }

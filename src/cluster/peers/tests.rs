@@ -98,6 +98,7 @@ impl Other {
             version: "1".to_owned(),
             heard: Vec::new(),
             log: None,
+            records: None,
         };
         self.update(self.seq, Body::Digest(digest))
     }

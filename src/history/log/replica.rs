@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -27,10 +27,13 @@ use super::status::{LogMonitor, LogStatus};
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
 use crate::history::status::{Epoch, Flushed};
-use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError};
+use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError, Store};
 
 /// The time between two looks at what is pending.
 const PUBLISH: Duration = Duration::from_millis(100);
+
+/// The time between two looks at what the records of the file add up to.
+const SUM: Duration = Duration::from_secs(1);
 
 /// Messages that are sent and not answered yet. Further events wait in the journal.
 const SENDING_LIMIT: usize = 8;
@@ -52,6 +55,8 @@ pub(crate) struct Replica {
     is_draining: bool,
     incoming: mpsc::Receiver<Incoming>,
     follower: AbortOnDropHandle<()>,
+    /// Sums up what the file has.
+    _summing: AbortOnDropHandle<()>,
     /// Read messages that are not committed.
     read: VecDeque<Read>,
     /// Their memory.
@@ -110,8 +115,6 @@ struct Slice {
     change: LogChange,
     /// Whether the events are of this node's journal.
     is_own: bool,
-    /// The last position of own messages in the log.
-    stored: Option<u64>,
 }
 
 /// Something that the flush task does between two flushes.
@@ -135,6 +138,7 @@ impl Replica {
         let status = watch::Sender::new(at_start);
         let encoder = Encoder::new(Origin::new());
         let (incoming, follower) = follow(&parts, &encoder, &status);
+        let summing = AbortOnDropHandle::new(parts.panics.spawn(sum_up(parts.store.clone(), status.clone())));
         let mut ticks = interval(PUBLISH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let monitor = LogMonitor::new(&status);
@@ -148,6 +152,7 @@ impl Replica {
             is_draining: false,
             incoming,
             follower,
+            _summing: summing,
             read: VecDeque::new(),
             read_bytes: 0,
             base: None,
@@ -297,8 +302,8 @@ impl Replica {
             }
             What::Outbox(OutboxMessage { number, .. }) => {
                 self.is_draining = false;
-                if result.is_ok() {
-                    self.remove_from_outbox(number).await;
+                if let Ok(position) = result {
+                    self.remove_from_outbox(number, position).await;
                 }
             }
         }
@@ -306,8 +311,8 @@ impl Replica {
     }
 
     /// Removes a message that the log has. If that fails, it is sent once more.
-    async fn remove_from_outbox(&mut self, number: i64) {
-        match self.parts.store.remove_from_outbox(number).await {
+    async fn remove_from_outbox(&mut self, number: i64, position: u64) {
+        match self.parts.store.remove_from_outbox(number, position).await {
             Ok(left) => self.status.send_modify(|status| status.outbox = left),
             Err(error) => warn!(%error, "cannot remove a message from the outbox: it is sent again"),
         }
@@ -383,8 +388,8 @@ impl Replica {
                     return Err(error);
                 }
             };
-            let Slice { batch, change: LogChange { moved, outbox }, is_own, stored } = slice;
-            last = last.max(stored);
+            let Slice { batch, change: LogChange { moved, outbox, own }, is_own } = slice;
+            last = last.max(own);
             is_away |= !outbox.is_empty();
             if is_own {
                 flushed += receiver.committed_part(&batch);
@@ -417,7 +422,7 @@ impl Replica {
                 Place::Outbox(message) => {
                     slice.change.outbox.push((self.encoder.id(number).to_string(), message));
                 }
-                Place::Stored(position) => slice.stored = slice.stored.max(Some(position)),
+                Place::Stored(position) => slice.change.own = slice.change.own.max(Some(position)),
                 Place::Sending(_) => {}
             }
         }
@@ -449,8 +454,7 @@ impl Replica {
             *from = to;
             moved
         });
-        let change = LogChange { moved, outbox: Vec::new() };
-        Some(Slice { batch, change, is_own: false, stored: None })
+        Some(Slice { batch, change: LogChange { moved, ..LogChange::default() }, is_own: false })
     }
 
     /// Reads again from the position in the file, which was replaced: also what this run published.
@@ -468,6 +472,19 @@ impl Replica {
             let has_changed = status.breaker != breaker;
             status.breaker = breaker;
             has_changed
+        });
+    }
+}
+
+/// Notes once a second what the records of the file add up to.
+async fn sum_up(store: Store, status: watch::Sender<LogStatus>) {
+    loop {
+        sleep(SUM).await;
+        // Whatever is wrong with the file, the flush task says so.
+        let Ok(Some(records)) = store.records_at_position().await else { continue };
+        status.send_if_modified(|status| {
+            let before = status.records.replace(records);
+            before != status.records
         });
     }
 }

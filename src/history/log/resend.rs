@@ -63,7 +63,7 @@ impl Resend {
     }
 
     async fn publish(&mut self) -> Result<usize, Failed> {
-        let mut count = 0;
+        let (mut count, mut last) = (0, 0);
         let first = Month::of(self.from);
         for month in self.store.live_months().await?.into_iter().filter(|month| *month >= first) {
             let mut pages = self.store.events(month);
@@ -72,23 +72,29 @@ impl Resend {
                 page.watches.retain(|watch| watch.time() >= self.from);
                 page.samples.retain(|sample| sample.time() >= self.from);
                 count += page.len();
-                self.publish_page(page).await;
+                last = self.publish_page(page).await.unwrap_or(last);
             }
         }
-        self.store.end_resend(&self.name).await?;
+        self.store.end_resend(&self.name, last).await?;
         Ok(count)
     }
 
-    async fn publish_page(&mut self, mut page: Batch) {
+    /// Returns the position of the last message, of which there may be none.
+    async fn publish_page(&mut self, mut page: Batch) -> Option<u64> {
+        let mut last = None;
         while !page.is_empty() {
             for Encoded { id, message, .. } in self.encoder.encode(page.split_front(PART_BYTES)) {
                 let mut retry = RETRY_MIN;
                 // The status says that the log is away.
-                while self.log.append(id.to_string(), message.clone()).await.is_err() {
+                last = loop {
+                    if let Ok(position) = self.log.append(id.to_string(), message.clone()).await {
+                        break Some(position);
+                    }
                     sleep(retry).await;
                     retry = (retry * 2).min(RETRY_MAX);
-                }
+                };
             }
         }
+        last
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! Plain data, and the rule for the lag. The flush task and the reading task write it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::breaker::BreakerState;
+use crate::history::record_sum::RecordSum;
 use crate::protocol::Time;
 
 /// The lag from which on a node is degraded, and its statistics say so, in milliseconds.
@@ -50,6 +53,27 @@ pub(crate) struct LogStatus {
     /// The start of the newest presence sample of another node that was read.
     #[serde(skip)]
     pub sampled: Option<Time>,
+    /// What the records of the file added up to when it last had exactly what the log has.
+    #[serde(skip)]
+    pub records: Option<RecordsAt>,
+}
+
+/// What the records of a file add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordsAt {
+    /// The name of the log.
+    pub log: Arc<str>,
+    /// The position up to which the file has exactly what the log has.
+    pub position: u64,
+    /// The sum of the records of all months.
+    pub sum: RecordSum,
+}
+
+impl RecordsAt {
+    /// Whether both are at one position of one log.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.log, self.position) == (&other.log, other.position)
+    }
 }
 
 /// What is wrong with the log. The hub works, and its statistics may lack the newest events of other nodes.
@@ -79,6 +103,7 @@ impl LogStatus {
             outbox,
             is_resending,
             sampled: None,
+            records: None,
         }
     }
 

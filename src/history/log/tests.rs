@@ -14,7 +14,7 @@ use super::memory::MemoryLog;
 use super::message::decode;
 use super::metrics::LogMetrics;
 use super::replica::Replica;
-use super::status::{LogMonitor, LogProblem, Reading};
+use super::status::{LogMonitor, LogProblem, LogStatus, Reading};
 use crate::address::Address;
 use crate::history::capacity::JournalLimits;
 use crate::history::event::{Actor, Batch, Event, Mergeable, PageViewEvent};
@@ -121,6 +121,22 @@ async fn each_file_gets_the_events_of_all_nodes() {
         assert_eq!(node.log.status().problem(), None);
     }
     assert_eq!(logged(&log), [1, 2, 3], "each once");
+}
+
+#[tokio::test]
+async fn files_have_one_sum_at_one_position_unless_one_has_what_the_log_has_not() {
+    let log = MemoryLog::new();
+    let (a, b) = (Node::start(&log).await, Node::start(&log).await);
+    a.view(1).await;
+    b.view(2).await;
+    let is_whole = |status: &LogStatus| status.records.as_ref().is_some_and(|records| records.position == 2);
+    for node in [&a, &b] {
+        node.log.until(is_whole).await;
+    }
+    let records = a.log.status().records;
+    assert_eq!(b.log.status().records, records);
+    b.store.commit(&Batch { page_views: vec![view(3)], ..Batch::default() }).await.unwrap();
+    b.log.until(|status| is_whole(status) && status.records != records).await;
 }
 
 #[tokio::test]

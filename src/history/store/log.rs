@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 
-use super::{CommitError, LifecycleError, ReadError, Store};
+use super::{CommitError, LifecycleError, ReadError, Store, month_sums};
 use crate::history::log::message::without;
+use crate::history::log::status::RecordsAt;
+use crate::history::record_sum::RecordSum;
 use crate::protocol::{Time, VisitorId};
 
 /// What a commit changes besides the events.
@@ -19,6 +21,8 @@ pub(crate) struct LogChange {
     pub moved: Option<Moved>,
     /// Messages that wait for the log from now on, with their ids.
     pub outbox: Vec<(String, Bytes)>,
+    /// The last message in the log whose events are own ones, and are committed now.
+    pub own: Option<u64>,
 }
 
 /// A step in a log.
@@ -67,8 +71,17 @@ impl LogChange {
         for (id, message) in &self.outbox {
             sqlx::query(ADD).bind(id).bind(&message[..]).execute(&mut *connection).await?;
         }
+        if let Some(own) = self.own {
+            set_own_position(connection, own).await?;
+        }
         Ok(is_expected)
     }
+}
+
+/// Notes that the file has the events of an own message of the log.
+async fn set_own_position(connection: &mut SqliteConnection, position: u64) -> Result<(), sqlx::Error> {
+    const SET: &str = "UPDATE log SET own_position = max(own_position, ?1)";
+    sqlx::query(SET).bind(number(position)).execute(connection).await.map(drop)
 }
 
 impl Store {
@@ -99,10 +112,11 @@ impl Store {
         transaction.commit().await
     }
 
-    /// All events of this log are published again.
+    /// All events of this log are published again, the last ones at this position.
     /// Errors: as above.
-    pub(crate) async fn end_resend(&self, log: &str) -> Result<(), CommitError> {
+    pub(crate) async fn end_resend(&self, log: &str, position: u64) -> Result<(), CommitError> {
         let mut transaction = self.begin().await?;
+        set_own_position(&mut transaction, position).await?;
         let query = sqlx::query("UPDATE log SET resend_from = NULL WHERE name = ?1").bind(log);
         query.execute(&mut *transaction).await?;
         transaction.commit().await
@@ -129,16 +143,38 @@ impl Store {
         }))
     }
 
-    /// Removes a message from the outbox: the log has it. Returns how many are left.
+    /// Removes a message from the outbox: the log has it at this position. Returns how many are left.
     /// Errors: the database is locked, full, gone or damaged. It is unchanged.
-    pub(crate) async fn remove_from_outbox(&self, number: i64) -> Result<u64, CommitError> {
+    pub(crate) async fn remove_from_outbox(&self, number: i64, position: u64) -> Result<u64, CommitError> {
         let mut transaction = self.begin().await?;
+        set_own_position(&mut transaction, position).await?;
         let query = sqlx::query("DELETE FROM outbox WHERE number = ?1").bind(number);
         query.execute(&mut *transaction).await?;
         let left: i64 =
             sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(left.try_into().unwrap_or_default())
+    }
+}
+
+impl Store {
+    /// Returns what the records of the file add up to at its position; none while it has events that the log has only
+    /// later or not yet, or sums that maintenance has still to make.
+    /// Errors: the database failed.
+    pub(crate) async fn records_at_position(&self) -> Result<Option<RecordsAt>, ReadError> {
+        const WHOLE: &str = "
+            SELECT name, position FROM log
+            WHERE own_position <= position AND resend_from IS NULL AND NOT EXISTS (SELECT 1 FROM outbox)";
+        let mut connection = self.read().await?;
+        let mut snapshot = connection.begin().await?;
+        let Some(row) = sqlx::query(WHOLE).fetch_optional(&mut *snapshot).await? else { return Ok(None) };
+        let mut sum = RecordSum::default();
+        for month in month_sums::all(&mut snapshot).await? {
+            let Some(known) = month.sum else { return Ok(None) };
+            sum.add(known);
+        }
+        let (log, position): (String, i64) = (row.get(0), row.get(1));
+        Ok(Some(RecordsAt { log: log.into(), position: position.try_into().unwrap_or_default(), sum }))
     }
 }
 
@@ -186,7 +222,7 @@ mod tests {
         store.set_log_row(&row).await.unwrap();
         let moved = |log: &str, from, to| LogChange {
             moved: Some(Moved { log: log.into(), from, to }),
-            outbox: Vec::new(),
+            ..LogChange::default()
         };
         for (change, position) in [(moved("a", 3, 5), 5), (moved("a", 3, 9), 5), (moved("b", 5, 9), 5)] {
             let is_expected = store.commit_logged(&Batch::default(), &change).await.unwrap();
@@ -196,10 +232,43 @@ mod tests {
                 (position, from == 3 && to == 5)
             );
         }
-        store.end_resend("b").await.unwrap();
+        store.end_resend("b", 0).await.unwrap();
         assert_eq!(store.log_row().await.unwrap(), Some(LogRow { position: 5, ..row.clone() }));
-        store.end_resend("a").await.unwrap();
+        store.end_resend("a", 0).await.unwrap();
         assert_eq!(store.log_row().await.unwrap(), Some(LogRow { position: 5, resend_from: None, ..row }));
+    }
+
+    #[tokio::test]
+    async fn sum_is_that_of_a_position_only_if_the_file_has_nothing_beyond_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let position = async || store.records_at_position().await.unwrap().map(|records| records.position);
+        assert_eq!(position().await, None, "no log");
+        store.set_log_row(&LogRow { log: "a".to_owned(), position: 3, resend_from: None }).await.unwrap();
+        assert_eq!(position().await, Some(3));
+        let commit = async |change| store.commit_logged(&Batch::default(), &change).await.unwrap();
+        let to = |from, to| Some(Moved { log: "a".into(), from, to });
+        // Own events that this node has not read back yet.
+        commit(LogChange { own: Some(5), ..LogChange::default() }).await;
+        assert_eq!(position().await, None);
+        commit(LogChange { moved: to(3, 4), ..LogChange::default() }).await;
+        assert_eq!(position().await, None);
+        commit(LogChange { moved: to(4, 6), own: Some(4), ..LogChange::default() }).await;
+        assert_eq!(position().await, Some(6));
+        // Events that are not in the log.
+        let outbox = vec![("id".to_owned(), Bytes::new())];
+        commit(LogChange { outbox, ..LogChange::default() }).await;
+        assert_eq!(position().await, None);
+        store.remove_from_outbox(1, 7).await.unwrap();
+        assert_eq!(position().await, None, "it is in the log, and not read back");
+        commit(LogChange { moved: to(6, 7), ..LogChange::default() }).await;
+        assert_eq!(position().await, Some(7));
+        // Events that are published again.
+        let from = Some(Time::from_millis(7));
+        store.set_log_row(&LogRow { log: "b".to_owned(), position: 0, resend_from: from }).await.unwrap();
+        assert_eq!(position().await, None);
+        store.end_resend("b", 2).await.unwrap();
+        assert_eq!(position().await, None);
     }
 
     #[tokio::test]
@@ -223,7 +292,7 @@ mod tests {
                 outbox.push((encoded.id.to_string(), encoded.message));
             }
         }
-        let change = LogChange { moved: None, outbox };
+        let change = LogChange { outbox, ..LogChange::default() };
         store.commit_logged(&view("ann", 1), &change).await.unwrap();
         let archives = Archives::new(Some(folder.path().join("archive")), &store.path());
         let ann = VisitorId::try_from("ann").unwrap();
@@ -231,7 +300,7 @@ mod tests {
         let mut left = Vec::new();
         while let Some(oldest) = store.oldest_in_outbox().await.unwrap() {
             left.push(decode(&oldest.message).unwrap());
-            store.remove_from_outbox(oldest.number).await.unwrap();
+            store.remove_from_outbox(oldest.number, 1).await.unwrap();
         }
         assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()]);
     }
@@ -243,14 +312,14 @@ mod tests {
         assert_eq!(store.oldest_in_outbox().await.unwrap(), None);
         for ids in [vec!["a", "b"], vec!["c"]] {
             let outbox = ids.into_iter().map(|id| (id.to_owned(), Bytes::from(id.to_owned()))).collect();
-            let change = LogChange { moved: None, outbox };
+            let change = LogChange { outbox, ..LogChange::default() };
             store.commit_logged(&Batch::default(), &change).await.unwrap();
         }
         for (id, left) in [("a", 2), ("b", 1), ("c", 0)] {
             assert_eq!(store.outbox_len().await.unwrap(), left + 1);
             let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
             assert_eq!((oldest.id.as_str(), &oldest.message[..]), (id, id.as_bytes()));
-            assert_eq!(store.remove_from_outbox(oldest.number).await.unwrap(), left);
+            assert_eq!(store.remove_from_outbox(oldest.number, 1).await.unwrap(), left);
         }
         assert_eq!(store.outbox_len().await.unwrap(), 0);
     }

@@ -51,6 +51,17 @@ pub(super) async fn stored(
     sum.map_or(Ok(RecordSum::default()), |sum| RecordSum::from_bytes(&sum)).map_err(decode_error)
 }
 
+/// The sums of all months, in order.
+pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthSum>, sqlx::Error> {
+    let mut sums = Vec::new();
+    for state in months::all(connection).await? {
+        let is_known = state.has_record_sum && !(state.is_live && state.archive.is_some());
+        let sum = if is_known { Some(stored(connection, state.month).await?) } else { None };
+        sums.push(MonthSum { month: state.month, sum });
+    }
+    Ok(sums)
+}
+
 /// Records how far the records of a month are summed up; `None` for all.
 async fn set_before(
     connection: &mut SqliteConnection,
@@ -67,14 +78,7 @@ impl Store {
     /// Returns the sums of all months, in order.
     /// Errors: the database failed.
     pub(crate) async fn month_sums(&self) -> Result<Vec<MonthSum>, ReadError> {
-        let mut connection = self.read().await?;
-        let mut sums = Vec::new();
-        for state in months::all(&mut connection).await? {
-            let is_known = state.has_record_sum && !(state.is_live && state.archive.is_some());
-            let sum = if is_known { Some(stored(&mut connection, state.month).await?) } else { None };
-            sums.push(MonthSum { month: state.month, sum });
-        }
-        Ok(sums)
+        Ok(all(&mut *self.read().await?).await?)
     }
 
     /// Sums up the records of a month of an older version. Returns whether all are summed up: not those of an archived

@@ -9,9 +9,12 @@ use uuid::Uuid;
 use crate::cluster::{Cluster, Node, Setup};
 use crate::figure::{Figure, Scale};
 use crate::member::millis_since;
+use crate::support::{Program, rows};
 
 /// How long a scenario waits for what takes a minute at most.
 const LONG: Duration = Duration::from_mins(1);
+
+const COMPARISONS: &str = "breathing_room_replica_comparisons_total";
 
 /// Three hubs and three servers with a log, which all hubs read.
 async fn cluster() -> Cluster {
@@ -137,6 +140,7 @@ pub async fn events(scale: Scale) -> Vec<Figure> {
         until(is_equal, &format!("{}: all nodes are at {position}", node.name)).await;
     }
     until_healthy(&cluster).await;
+    never_differed(&cluster).await;
     vec![
         Figure::millis("events", "ack of a durable post", acks, 250.0),
         Figure::millis(
@@ -162,6 +166,7 @@ pub async fn kill_log(scale: Scale) -> Vec<Figure> {
         until_healthy(&cluster).await;
         model.until_everywhere(&cluster).await;
     }
+    never_differed(&cluster).await;
     vec![Figure::millis("kill-log", "ack while a server is dead", acks, 3_000.0)]
 }
 
@@ -195,10 +200,57 @@ pub async fn no_quorum(scale: Scale) -> Vec<Figure> {
     let emptied = millis_since(began);
     model.until_everywhere(&cluster).await;
     until_healthy(&cluster).await;
+    never_differed(&cluster).await;
     vec![
         Figure::millis("no-quorum", "ack without a log", acks, 3_000.0),
         Figure::millis("no-quorum", "outboxes empty after the return", vec![emptied], 30_000.0),
     ]
+}
+
+/// A file that was changed by hand has other records than the others: the nodes say so, and `check --with` names the
+/// month. A file that joins again is equal.
+pub async fn differ(_: Scale) -> Vec<Figure> {
+    let mut cluster = cluster().await;
+    let mut model = Model::default();
+    for n in 0..3 {
+        model.post(&cluster.nodes[n], 2).await;
+    }
+    model.until_everywhere(&cluster).await;
+    never_differed(&cluster).await;
+    cluster.nodes[2].stop().await;
+    let (file, url) = (cluster.nodes[2].folder().join("hub.db"), cluster.nodes[2].database_url());
+    rows(&file, "UPDATE months SET record_sum = randomblob(16) RETURNING json_array(month)").await;
+    cluster.nodes[2].open().await;
+    for node in &cluster.nodes {
+        until(async || node.health().await == "replicas-differ", &format!("{} says so", node.name)).await;
+        assert!(node.metric("breathing_room_replica_differences_total").await > 0.0);
+    }
+    let nodes = cluster.nodes[0].cluster().await["nodes"].clone();
+    let differ = nodes.as_array().unwrap().iter().map(|node| node["differs"].as_bool().unwrap());
+    assert_eq!(differ.collect::<Vec<_>>(), [false, false, true], "{nodes}");
+    assert!(cluster.nodes[0].log().contains("differs"), "{}", cluster.nodes[0].log());
+    let other = format!("http://{}", cluster.nodes[0].address);
+    let settings = [("DATABASE_URL", url.as_str())];
+    let checked = Program::run(&["check", "--with", &other], &settings).await;
+    assert_ne!(checked.code, Some(0), "{checked:?}");
+
+    cluster.nodes[2].stop().await;
+    let joined = Program::run(&["join", &other, "--replace"], &settings).await;
+    assert_eq!(joined.code, Some(0), "{joined:?}");
+    cluster.nodes[2].open().await;
+    until_healthy(&cluster).await;
+    model.until_everywhere(&cluster).await;
+    Vec::new()
+}
+
+/// Waits until each node has compared its file with the others twice, of which none differed.
+pub async fn never_differed(cluster: &Cluster) {
+    for node in &cluster.nodes {
+        let before = node.metric(COMPARISONS).await;
+        let has_compared = async || node.metric(COMPARISONS).await >= before + 4.0;
+        until(has_compared, &format!("{} compares its file", node.name)).await;
+        assert_eq!(node.metric("breathing_room_replica_differences_total").await, 0.0, "{}", node.log());
+    }
 }
 
 /// The stream is deleted while a node is down: no event is missing afterwards.
@@ -220,5 +272,6 @@ pub async fn log_lost(_: Scale) -> Vec<Figure> {
     until_healthy(&cluster).await;
     let says_so = |node: &Node| node.log().contains("the log has lost messages");
     assert!(cluster.nodes.iter().all(says_so), "each log says so");
+    never_differed(&cluster).await;
     Vec::new()
 }

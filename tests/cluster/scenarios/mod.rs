@@ -15,7 +15,7 @@ use crate::figure::{Figure, Scale};
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
 
 /// All scenarios by name, in the order of the long form.
-pub const ALL: [(&str, Run); 19] = [
+pub const ALL: [(&str, Run); 20] = [
     ("agree", |scale| Box::pin(agree::agree(scale))),
     ("flood", |scale| Box::pin(agree::flood(scale))),
     ("two-places", |scale| Box::pin(moves::two_places(scale))),
@@ -34,5 +34,6 @@ pub const ALL: [(&str, Run); 19] = [
     ("kill-log", |scale| Box::pin(log::kill_log(scale))),
     ("no-quorum", |scale| Box::pin(log::no_quorum(scale))),
     ("log-lost", |scale| Box::pin(log::log_lost(scale))),
+    ("differ", |scale| Box::pin(log::differ(scale))),
     ("samples", |scale| Box::pin(samples::samples(scale))),
 ];

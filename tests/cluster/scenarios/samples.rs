@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::log::never_differed;
 use crate::cluster::{Cluster, Node, Setup};
 use crate::figure::{Figure, Scale};
 use crate::member::Member;
@@ -55,6 +56,7 @@ pub async fn samples(scale: Scale) -> Vec<Figure> {
         let present = sample["rooms"]["lobby"]["presentMs"].as_u64().unwrap();
         assert!(present.abs_diff(2 * MINUTE) < 2 * LATE && sample["hub"]["presentMs"] == present, "{sample}");
     }
+    never_differed(&cluster).await;
     Vec::new()
 }
 

@@ -3,9 +3,7 @@
 //!
 //! The registry's lock guards it. Without a cluster there is none of it.
 
-use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::own_share::Now;
+use super::people::{People, RoomTotals};
 use super::room::Room;
 use super::share::{Change, ClusterKey, Entry, PersonKey, ShareSum, Slot};
 use super::stamp::{Stamp, StampClock};
@@ -31,7 +30,7 @@ const MOST_REMEMBERED: usize = 131_072;
 pub(super) const ENTRY_BYTES: u64 = 120;
 
 /// The most memory of a room without visitors of this node, in bytes, with its name and without its entries.
-pub(super) const ROOM_BYTES: u64 = 2_048;
+pub(super) const ROOM_BYTES: u64 = 2_304;
 
 /// The table's part of a cluster.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub(super) struct Clustered {
     wall: Clock,
     stamps: StampClock,
     /// In how many rooms each person counts.
-    people: HashMap<PersonKey, u32>,
+    people: People,
     /// Rooms with visitors of this node, which are limited.
     pub own_rooms: usize,
     /// What this node's share adds up to.
@@ -93,7 +92,7 @@ impl Clustered {
             key,
             wall,
             stamps: StampClock::default(),
-            people: HashMap::new(),
+            people: People::default(),
             own_rooms: 0,
             own: ShareSum::default(),
             pending: HashMap::new(),
@@ -191,15 +190,8 @@ impl Clustered {
     /// Counts the rooms of a person. Returns whether they were in a room before, and are in one after.
     pub(super) fn count(&mut self, person: PersonKey, step: &Step) {
         match (step.before.counts, step.after.counts) {
-            (false, true) => *self.people.entry(person).or_default() += 1,
-            (true, false) => {
-                if let MapEntry::Occupied(mut rooms) = self.people.entry(person) {
-                    *rooms.get_mut() -= 1;
-                    if *rooms.get() == 0 {
-                        rooms.remove();
-                    }
-                }
-            }
+            (false, true) => self.people.enter(person),
+            (true, false) => self.people.leave(person),
             _ => {}
         }
     }
@@ -289,9 +281,10 @@ impl Clustered {
 
 #[cfg(test)]
 impl Clustered {
-    /// Stores wrong counts of a person and of a share.
+    /// Stores wrong counts of a person, who is in two rooms, and of a share.
     pub(super) fn spoil_for_test(&mut self, person: PersonKey, slot: Slot) {
-        self.people.remove(&person);
+        self.people.leave(person);
+        self.people.leave(person);
         self.shares.entry(slot).or_default().sum.entries += 1;
     }
 }
@@ -310,29 +303,23 @@ pub(super) struct UnionTotals {
 impl Clustered {
     /// What is stored.
     pub(super) fn totals(&self) -> UnionTotals {
-        let hash = |person: &PersonKey| self.people.hasher().hash_one(person);
-        let people = self.people.iter().map(|(person, rooms)| hash(person).wrapping_mul((*rooms).into()));
         let others = self.shares.iter().map(|(slot, share)| (*slot, share.sum));
         let shares = others.chain([(Slot::default(), self.own)]).filter(|(_, sum)| sum.entries > 0);
-        UnionTotals {
-            people: people.fold(0, u64::wrapping_add),
-            own_rooms: self.own_rooms,
-            shares: shares.collect(),
-        }
+        UnionTotals { people: self.people.sum(), own_rooms: self.own_rooms, shares: shares.collect() }
     }
 
-    /// What should be stored, given all rooms. A pass over all entries.
-    pub(super) fn recount(&self, rooms: &[Arc<Room>]) -> UnionTotals {
+    /// What should be stored, given the totals of all rooms, which a recount of the rooms has checked. A pass over all
+    /// rooms, and not over their entries.
+    pub(super) fn recount(rooms: &[Arc<Room>]) -> UnionTotals {
         let mut totals = UnionTotals::default();
         for room in rooms {
             totals.own_rooms += usize::from(room.has_own());
             room.visit_union(|union| {
-                union.for_each_counting(|person| {
-                    totals.people = totals.people.wrapping_add(self.people.hasher().hash_one(person));
-                });
-                union.for_each_entry(|slot, hash| {
-                    totals.shares.entry(slot).or_default().replace(None, Some(hash));
-                });
+                let RoomTotals { people, shares } = union.totals();
+                totals.people = totals.people.wrapping_add(*people);
+                for (slot, sum) in shares {
+                    totals.shares.entry(*slot).or_default().add(*sum);
+                }
             });
         }
         totals
@@ -344,7 +331,7 @@ impl Clustered {
         for room in rooms {
             let people = &mut self.people;
             room.visit_union(|union| {
-                union.for_each_counting(|person| *people.entry(person).or_default() += 1);
+                union.for_each_counting(|person| people.enter(person));
             });
         }
         self.own_rooms = totals.own_rooms;

@@ -18,6 +18,7 @@ pub(crate) mod hold;
 pub(crate) mod live_activity;
 pub(crate) mod metrics;
 mod own_share;
+mod people;
 pub(crate) mod registry;
 pub(crate) mod room;
 mod room_map;

@@ -42,7 +42,8 @@ pub struct Registry {
     /// The hub shuts down: sessions that are lost from now on are held for the next start.
     is_restarting: AtomicBool,
     /// Joins and leaves change rooms and visitors together. A critical section is O(1), or one chunk of rooms. Samples
-    /// take one short pass over all rooms, and an audit one over all visitors: about 1 ms for 15,000 of them. Broadcasts
+    /// take one short pass over all rooms, and an audit one over all visitors of this node, about 1 ms for 15,000 of them,
+    /// over all rooms, and over the keys of all visitors. Broadcasts
     /// and changes of mood do not need it. Taken before a room's own lock, never after it.
     pub(super) table: Mutex<Table>,
 }

@@ -14,6 +14,13 @@ use crate::protocol::{Mood, RoomId, Time, VisitorId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PersonKey(pub u64);
 
+impl PersonKey {
+    /// A number of this person for sums over persons.
+    pub(super) fn mixed(self) -> u64 {
+        mix(self.0)
+    }
+}
+
 /// The secret that all nodes of a cluster have, from which the keys of persons are made.
 #[derive(Clone)]
 pub(crate) struct ClusterKey(Sha256);
@@ -217,6 +224,12 @@ pub(crate) struct ShareSum {
 }
 
 impl ShareSum {
+    /// Adds the entries of another sum.
+    pub(super) fn add(&mut self, other: Self) {
+        self.entries = self.entries.wrapping_add(other.entries);
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
     /// Replaces an entry, given the hashes before and after.
     pub(crate) fn replace(&mut self, old: Option<u64>, new: Option<u64>) {
         if let Some(old) = old {

@@ -261,7 +261,7 @@ impl Table {
             union: self.clustered.as_ref().map(|clustered| clustered.totals()).unwrap_or_default(),
         };
         let holds = (held.len(), held.len());
-        let union = self.clustered.as_ref().map(|clustered| clustered.recount(&self.all_rooms()));
+        let union = self.clustered.as_ref().map(|_| Clustered::recount(&self.all_rooms()));
         let union = union.unwrap_or_default();
         let recounted = TableCounts { rooms: self.rooms.len(), visitors, sessions, holds, union };
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map;
 
 use super::hold::{HoldReason, SitCounts};
+use super::people::RoomTotals;
 use super::share::{Away, Entry, HeldSince, PersonKey, SitRegister, SitState, Slot};
 use super::stamp::Stamp;
 use crate::protocol::{Mood, MoodCounts, VisitorId};
@@ -127,6 +128,7 @@ pub(crate) struct RoomUnion {
     own: HashMap<PersonKey, Own>,
     elsewhere: HashMap<PersonKey, Elsewhere>,
     counts: UnionCounts,
+    totals: RoomTotals,
     sits: SitCounts,
     seq: u64,
     pub(super) hints: Hints,
@@ -173,6 +175,7 @@ impl RoomUnion {
             own: HashMap::new(),
             elsewhere: HashMap::new(),
             counts: UnionCounts::new(zero),
+            totals: RoomTotals::default(),
             sits: SitCounts::default(),
             seq: 0,
             hints: Hints::default(),
@@ -186,6 +189,11 @@ impl RoomUnion {
 
     pub(super) fn counts(&self) -> &UnionCounts {
         &self.counts
+    }
+
+    /// What the room adds to the totals of all rooms.
+    pub(super) fn totals(&self) -> &RoomTotals {
+        &self.totals
     }
 
     pub(super) fn sits(&self) -> SitCounts {
@@ -251,7 +259,7 @@ impl RoomUnion {
     /// Stores this node's entry of a visitor; none forgets it.
     pub(super) fn put_own(&mut self, person: PersonKey, visitor: &VisitorId, entry: Option<Entry>) -> Step {
         let hash = self.hash;
-        self.change(person, true, |union| {
+        self.change(person, Slot::default(), true, |union| {
             let new = entry.as_ref().map(|entry| entry.hash(hash, person));
             let old = match entry {
                 Some(entry) => union.own.insert(person, Own { visitor: visitor.clone(), entry }),
@@ -264,8 +272,8 @@ impl RoomUnion {
     /// Stores an entry of another node, unless a newer state of it is stored. With `is_replay` the entry is part of a
     /// whole share, and begins no sits.
     pub(crate) fn put(&mut self, person: PersonKey, entry: Entry, is_replay: bool) -> Step {
-        let hash = self.hash;
-        self.change(person, !is_replay, |union| {
+        let (hash, slot) = (self.hash, entry.slot);
+        self.change(person, slot, !is_replay, |union| {
             let new = Some(entry.hash(hash, person));
             let mut old = None;
             match union.elsewhere.entry(person) {
@@ -292,7 +300,7 @@ impl RoomUnion {
     /// is not heard any more, and that the node of the entry has not known.
     pub(crate) fn remove(&mut self, person: PersonKey, slot: Slot) -> Step {
         let hash = self.hash;
-        self.change(person, true, |union| {
+        self.change(person, slot, true, |union| {
             union.end_holds(person, slot);
             let hash_map::Entry::Occupied(mut known) = union.elsewhere.entry(person) else {
                 return (None, None);
@@ -340,7 +348,7 @@ impl RoomUnion {
     /// Turns an entry of a node that is not heard any more into a hold, until `until`. A hold with another reason than
     /// a restart keeps its deadline, and a sit holds longer.
     pub(super) fn lose(&mut self, person: PersonKey, slot: Slot, lost: HeldSince) -> Step {
-        self.change(person, true, |union| {
+        self.change(person, slot, true, |union| {
             let entries = union.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
             if let Some(entry) = entries.iter_mut().find(|entry| entry.slot == slot) {
                 let until = entry.sits_until().map_or(lost.until, |until| until.max(lost.until));
@@ -378,7 +386,7 @@ impl RoomUnion {
                 self.hints.adopted = true;
             }
         }
-        let first = self.change(person, true, |union| {
+        let first = self.change(person, slot, true, |union| {
             let entries = union.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
             for entry in entries.iter_mut().filter(|entry| entry.slot == slot) {
                 let is_over = entry.sits_until().is_some_and(|until| until <= now);
@@ -419,13 +427,17 @@ impl RoomUnion {
         }
     }
 
-    /// Recounts everything from the entries, and corrects the counts. Returns the counts before and after.
+    /// Recounts everything from the entries, and corrects the counts and the totals. Returns the counts before and after.
     pub(super) fn recount(&mut self, zero: MoodCounts) -> (UnionCounts, UnionCounts) {
         let mut counts = UnionCounts::new(zero);
         let others = self.elsewhere.keys().filter(|person| !self.own.contains_key(person));
         for person in self.own.keys().chain(others) {
             counts.add(&self.standing(*person));
         }
+        let mut totals = RoomTotals::default();
+        self.for_each_counting(|person| totals.count(person, false, true));
+        self.for_each_entry(|slot, hash| totals.replace(slot, None, Some(hash)));
+        self.totals = totals;
         self.seq += u64::from((counts.present, &counts.moods) != (self.counts.present, &self.counts.moods));
         (std::mem::replace(&mut self.counts, counts.clone()), counts)
     }
@@ -436,16 +448,19 @@ impl RoomUnion {
         sit.is_some_and(|register| register.sit == SitState::Completed)
     }
 
-    /// Applies a change of one person, which returns the hashes of the entry before and after, and counts it.
+    /// Applies a change of one person by a share, which returns the hashes of the entry before and after, and counts it.
     fn change(
         &mut self,
         person: PersonKey,
+        slot: Slot,
         begins_sits: bool,
         apply: impl FnOnce(&mut Self) -> (Option<u64>, Option<u64>),
     ) -> Step {
         let before = self.standing(person);
         let (old, new) = apply(self);
         let after = self.standing(person);
+        self.totals.count(person, before.counts, after.counts);
+        self.totals.replace(slot, old, new);
         if before != after {
             self.counts.remove(&before);
             self.counts.add(&after);

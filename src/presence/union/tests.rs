@@ -116,8 +116,10 @@ proptest! {
             if after != (before.1, before.2) {
                 prop_assert!(union.seq() > before.0);
             }
+            let totals = union.totals().clone();
             let (stored, recounted) = union.recount(moods().zero());
             prop_assert_eq!(stored, recounted);
+            prop_assert_eq!(&totals, union.totals());
         }
         for person in (0..3).map(PersonKey) {
             for slot in (1..4).map(Slot) {
@@ -126,6 +128,7 @@ proptest! {
             }
         }
         prop_assert!(union.is_empty());
+        prop_assert_eq!(union.totals(), &RoomTotals::default());
         prop_assert_eq!(sum, crate::presence::share::ShareSum::default());
         prop_assert_eq!(union.counts(), &UnionCounts::new(moods().zero()));
     }

@@ -127,12 +127,14 @@ pub(crate) struct LogReport {
     pub lag_ms: u64,
     /// Messages that wait in its outbox.
     pub outbox: u64,
+    /// The last message up to which it has finished all erasures of visitors.
+    pub erased: u64,
 }
 
 impl LogReport {
     /// What a node says of its log.
     pub(super) fn of(log: &LogStatus) -> Self {
-        Self { position: log.position, lag_ms: log.lag_ms, outbox: log.outbox }
+        Self { position: log.position, lag_ms: log.lag_ms, outbox: log.outbox, erased: log.erased }
     }
 }
 
@@ -269,8 +271,8 @@ impl Writer<'_> {
             self.fixed(*seq);
         }
         self.bytes.push(u8::from(digest.log.is_some()));
-        if let Some(LogReport { position, lag_ms, outbox }) = digest.log {
-            for number in [position, lag_ms, outbox] {
+        if let Some(LogReport { position, lag_ms, outbox, erased }) = digest.log {
+            for number in [position, lag_ms, outbox, erased] {
                 self.fixed(number);
             }
         }
@@ -492,9 +494,12 @@ impl Reader<'_> {
             })?,
             log: match self.byte()? {
                 0 => None,
-                _ => {
-                    Some(LogReport { position: self.fixed()?, lag_ms: self.fixed()?, outbox: self.fixed()? })
-                }
+                _ => Some(LogReport {
+                    position: self.fixed()?,
+                    lag_ms: self.fixed()?,
+                    outbox: self.fixed()?,
+                    erased: self.fixed()?,
+                }),
             },
             records: match self.byte()? {
                 0 => None,
@@ -614,8 +619,9 @@ mod tests {
     fn body() -> impl Strategy<Value = Body> {
         let heard = ("[a-z-]{1,64}", any::<u64>(), any::<u64>());
         let heard = heard.prop_map(|(node, incarnation, seq)| Heard { node, incarnation, seq });
-        let log = proptest::option::of(any::<[u64; 3]>())
-            .prop_map(|log| log.map(|[position, lag_ms, outbox]| LogReport { position, lag_ms, outbox }));
+        let log = proptest::option::of(any::<[u64; 4]>()).prop_map(|log| {
+            log.map(|[position, lag_ms, outbox, erased]| LogReport { position, lag_ms, outbox, erased })
+        });
         let heard = proptest::collection::vec(heard, 0..4);
         let records = ("[a-z0-9:.-]{1,64}", any::<u64>(), any::<u128>());
         let records = proptest::option::of(records.prop_map(|(log, position, sum)| {

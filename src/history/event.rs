@@ -533,6 +533,14 @@ impl Batch {
         self.samples.clear();
     }
 
+    /// Keeps the events of visitors of which `is_kept` returns true, and all presence samples. Returns how many it removed.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&VisitorId, Time) -> bool) -> usize {
+        let before = self.len();
+        self.page_views.retain(|view| is_kept(&view.actor.visitor, view.time()));
+        self.watches.retain(|watch| is_kept(&watch.actor.visitor, watch.time()));
+        before - self.len()
+    }
+
     /// Gives visitors other names, where `name` has one.
     pub(crate) fn rename_visitors(&mut self, name: impl Fn(&VisitorId) -> Option<VisitorId>) {
         let views = self.page_views.iter_mut().map(|view| &mut view.actor);

@@ -270,14 +270,7 @@ impl Journal {
     /// those of the epoch.
     pub(crate) fn discard(&self, visitor: &VisitorId) -> usize {
         let mut queue = lock(&self.shared.queue);
-        let mut discarded = 0;
-        for batch in queue.waiting() {
-            let before = batch.len();
-            batch.page_views.retain(|view| view.actor.visitor != *visitor);
-            batch.watches.retain(|watch| watch.actor.visitor != *visitor);
-            discarded += before - batch.len();
-        }
-        discarded
+        queue.waiting().map(|batch| batch.retain(|other, _| other != visitor)).sum()
     }
 
     /// Returns how many events of a visitor are pending and not being committed.

@@ -15,6 +15,7 @@ use super::metrics::HttpMetrics;
 use super::settings::{Config, FrameAncestors, Mode};
 use crate::history::PropNames;
 use crate::history::archive::Archives;
+use crate::history::log::order::ErasureSender;
 use crate::history::log::status::LogMonitor;
 use crate::history::stats::StatsCache;
 use crate::history::{Journal, Lifecycle, Store};
@@ -94,6 +95,8 @@ pub(crate) struct PersonalDataState {
     pub store: Store,
     pub archives: Archives,
     pub lifecycle: Lifecycle,
+    /// What erases on all nodes; none without a log.
+    pub erasures: Option<ErasureSender>,
 }
 
 /// Of what other nodes fetch.

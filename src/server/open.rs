@@ -27,10 +27,13 @@ use crate::cluster::{self, Cluster, ClusterStatus, Connection, node};
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
-use crate::history::lifecycle::{self, MaintenanceWorker};
+use crate::history::lifecycle::{self, LoggedErasures, MaintenanceWorker};
 use crate::history::log::Log;
+use crate::history::log::command::ErasureKey;
+use crate::history::log::erasures::Erasures;
 use crate::history::log::follow::Parts as LogParts;
 use crate::history::log::metrics::LogMetrics;
+use crate::history::log::order::ErasureSender;
 use crate::history::log::replica::Replica;
 use crate::history::log::status::LogMonitor;
 use crate::history::normalize::referrer_host;
@@ -50,6 +53,7 @@ use crate::http::state::{
 use crate::panics::Panics;
 use crate::presence::share::ClusterKey;
 use crate::presence::{CoverageSource, Feed, Registry};
+use crate::protocol::VisitorId;
 use crate::quota::{Quota, Sharing};
 use crate::session::{SampleIds, SessionContext, WatchClocks};
 use crate::time::{Clock, millis};
@@ -78,11 +82,12 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     // A property that everyone may ask for has rollups, so that the cost of an answer is bounded.
     let props = http.public_props.and(&history.rollup_props);
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
-    let (key, sealing_key) = cluster_keys(&http, &cluster).unzip();
-    let (cluster, log, incoming) = join_cluster(&cluster, &session.node, sealing_key, &panics).await?;
+    let keys = cluster_keys(&http, &cluster);
+    let key = keys.as_ref().map(|keys| keys.presence.clone());
+    let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
+    let (cluster, log, incoming) = join_cluster(&cluster, &session.node, keys, &registry, &panics).await?;
     let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock, log).await?;
 
-    let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
     let saved_holds = holds.restore().await;
@@ -136,6 +141,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             store: history.store.clone(),
             archives: history.archives.clone(),
             lifecycle: history.lifecycle.clone(),
+            erasures: history.erasures,
         }),
         replica: Arc::new(ReplicaState::new(&context, &history.store, history.archives)),
         operate: Arc::new(OperateState {
@@ -226,10 +232,32 @@ fn coverage(cluster: Option<Cluster>) -> CoverageSource {
     cluster.map_or_else(CoverageSource::default, |cluster| CoverageSource::new(move || cluster.coverage()))
 }
 
-/// The keys of visitors' names and of questions between nodes; none without a cluster.
-fn cluster_keys(http: &HttpConfig, cluster: &cluster::Config) -> Option<(ClusterKey, SealingKey)> {
-    let token = http.admin_token.as_ref().filter(|_| cluster.is_on())?;
-    Some((ClusterKey::derive(token, &cluster.name), SealingKey::derive(token, &cluster.name)))
+/// What the nodes of a cluster derive from the admin token.
+struct ClusterKeys {
+    /// Of visitors' names in shares.
+    presence: ClusterKey,
+    /// Of questions between nodes.
+    sealing: SealingKey,
+    /// Of visitors' names in erasures.
+    erasure: ErasureKey,
+}
+
+/// The keys of a cluster; none without one.
+fn cluster_keys(http: &HttpConfig, cluster: &cluster::Config) -> Option<ClusterKeys> {
+    let (token, name) = (http.admin_token.as_ref().filter(|_| cluster.is_on())?, &cluster.name);
+    Some(ClusterKeys {
+        presence: ClusterKey::derive(token, name),
+        sealing: SealingKey::derive(token, name),
+        erasure: ErasureKey::derive(token, name),
+    })
+}
+
+/// The log of a cluster, and what its erasures need.
+struct OpenLog {
+    log: Arc<dyn Log>,
+    key: ErasureKey,
+    /// Ends the holds of a visitor.
+    release: Arc<dyn Fn(&VisitorId) + Send + Sync>,
 }
 
 /// Opens the connection of a node of a cluster, of which there is none without a cluster: the node's handle, its log, and
@@ -237,14 +265,18 @@ fn cluster_keys(http: &HttpConfig, cluster: &cluster::Config) -> Option<(Cluster
 async fn join_cluster(
     config: &cluster::Config,
     node: &str,
-    key: Option<SealingKey>,
+    keys: Option<ClusterKeys>,
+    registry: &Arc<Registry>,
     panics: &Panics,
-) -> Result<(Option<Cluster>, Option<Arc<dyn Log>>, mpsc::Receiver<Incoming>), ServeError> {
+) -> Result<(Option<Cluster>, Option<OpenLog>, mpsc::Receiver<Incoming>), ServeError> {
     let (sender, incoming) = mpsc::channel(INCOMING_LIMIT);
-    let Some(key) = key else { return Ok((None, None, incoming)) };
+    let Some(ClusterKeys { sealing, erasure, .. }) = keys else { return Ok((None, None, incoming)) };
     let Connection { transport, log } = cluster::connect(config, node, sender, panics).await?;
     let status = ClusterStatus::at_start(config.name.clone(), node.to_owned());
-    Ok((Some(Cluster::new(transport, key, status)), log, incoming))
+    let registry = Arc::clone(registry);
+    let release = Arc::new(move |visitor: &VisitorId| registry.release(visitor));
+    let log = log.map(|log| OpenLog { log, key: erasure, release });
+    Ok((Some(Cluster::new(transport, sealing, status)), log, incoming))
 }
 
 /// Starts the node task, where there is a cluster.
@@ -285,6 +317,7 @@ struct History {
     archives: Archives,
     journal: Journal,
     log: Option<LogMonitor>,
+    erasures: Option<ErasureSender>,
     stats: StatsCache,
     lifecycle: Lifecycle,
     flush: JoinHandle<()>,
@@ -302,7 +335,7 @@ impl History {
         sharing: Sharing,
         metrics: &Metrics,
         clock: &Clock,
-        log: Option<Arc<dyn Log>>,
+        log: Option<OpenLog>,
     ) -> Result<Self, ServeError> {
         let log_metrics = log.as_ref().map(|_| metrics.http.register_more(LogMetrics::register));
         let (panics, metrics) = (&metrics.transport.panics, &metrics.history);
@@ -318,35 +351,64 @@ impl History {
         store.delete_old_snapshot();
         let archives = Archives::new(config.archive_dir, &store.path());
         let (lifecycle, commands) = lifecycle::open();
+        let log = open_log(log.zip(log_metrics), &store, clock, panics).await?;
+        let logged = log.as_ref().map(|log| log.logged.clone());
         let worker = MaintenanceWorker {
             store: store.clone(),
             archives: archives.clone(),
             retention: config.retention,
             clock: clock.clone(),
             metrics: metrics.lifecycle.clone(),
+            logged,
         };
         let maintenance = panics.spawn(lifecycle::run(commands, worker));
         let limits = JournalLimits { events: config.queue_limit, bytes: config.queue_bytes, sharing };
         let (journal, receiver) = journal::open(limits, clock.clone(), metrics.clone());
-        let (replica, log) = open_log(log.zip(log_metrics), &store, clock, panics).await?.unzip();
+        let (replica, log) = log.map(|log| (log.replica, (log.monitor, log.sender))).unzip();
+        let (log, erasures) = log.unzip();
         let flush = panics.spawn(flush::run(receiver, store.clone(), config.flush_interval, replica));
         let stats = StatsCache::new(store.clone(), clock.clone(), metrics.clone(), own_hosts);
         let refresh = stats.clone().refresh_on_commit(journal.committed());
         let stats_refresh = AbortOnDropHandle::new(tokio::spawn(refresh));
-        Ok(Self { store, archives, journal, log, stats, lifecycle, flush, maintenance, stats_refresh, lock })
+        Ok(Self {
+            store,
+            archives,
+            journal,
+            log,
+            erasures,
+            stats,
+            lifecycle,
+            flush,
+            maintenance,
+            stats_refresh,
+            lock,
+        })
     }
+}
+
+/// The parts of a log that is read.
+struct ReadLog {
+    replica: Replica,
+    monitor: LogMonitor,
+    sender: ErasureSender,
+    logged: LoggedErasures,
 }
 
 /// Begins to read the log, if there is one.
 async fn open_log(
-    log: Option<(Arc<dyn Log>, LogMetrics)>,
+    log: Option<(OpenLog, LogMetrics)>,
     store: &Store,
     clock: &Clock,
     panics: &Panics,
-) -> Result<Option<(Replica, LogMonitor)>, ServeError> {
-    let Some((log, metrics)) = log else { return Ok(None) };
-    let parts = LogParts { log, store: store.clone(), clock: clock.clone(), panics: panics.clone(), metrics };
-    Ok(Some(Replica::open(parts).await?))
+) -> Result<Option<ReadLog>, ServeError> {
+    let Some((OpenLog { log, key, release }, metrics)) = log else { return Ok(None) };
+    let [finished, unfinished] = store.logged_erasures().await?;
+    let erasures = Erasures::new(key, finished, unfinished);
+    let logged = LoggedErasures { erasures: erasures.clone(), release };
+    let (store, clock, panics) = (store.clone(), clock.clone(), panics.clone());
+    let parts = LogParts { log, store, clock, panics, metrics, erasures };
+    let (replica, monitor, sender) = Replica::open(parts).await?;
+    Ok(Some(ReadLog { replica, monitor, sender, logged }))
 }
 
 /// The hosts of the hub's own pages, as lists of referrers name them.

@@ -24,7 +24,7 @@ mod spy;
 mod support;
 
 use figure::{Figure, Scale, table};
-use scenarios::{ALL, agree, hubs, links, log, moves, samples, servers};
+use scenarios::{ALL, agree, erase, hubs, links, log, moves, samples, servers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sockets_of_all_nodes_agree_with_a_model() {
@@ -124,6 +124,11 @@ async fn nodes_report_a_file_with_other_records_until_it_joins_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_file_has_each_presence_sample_once_although_a_node_is_killed() {
     samples::samples(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erased_visitor_is_in_no_file_of_any_node_and_not_in_the_log() {
+    erase::erase(Scale::Short).await;
 }
 
 /// `ONLY` has the names of the scenarios to run; all by default.

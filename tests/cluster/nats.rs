@@ -1,6 +1,6 @@
 //! NATS servers on loopback, which a test stops, kills and starts again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,7 +14,7 @@ use crate::support::eventually;
 /// Servers of one NATS cluster, with JetStream unless they have a configuration. They end when this is dropped.
 pub struct Nats {
     servers: Vec<Server>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Server {
@@ -67,11 +67,16 @@ impl Nats {
             arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
             Server { port, child: spawn(&arguments), arguments }
         });
-        let nats = Self { servers: servers.collect(), _folder: folder };
+        let nats = Self { servers: servers.collect(), folder };
         for n in 0..count {
             nats.until_open(n).await;
         }
         nats
+    }
+
+    /// The folder with the files of all servers.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The number of servers.
@@ -108,11 +113,17 @@ impl Nats {
         self.until_open(server).await;
     }
 
-    /// Sends a request of JetStream's API to a server, and returns the answer.
+    /// Sends a request of JetStream's API without a body to a server, and returns the answer.
     pub async fn ask(&self, server: usize, subject: &str) -> String {
+        self.ask_with(server, subject, "").await
+    }
+
+    /// Sends a request of JetStream's API to a server, and returns the answer.
+    pub async fn ask_with(&self, server: usize, subject: &str, body: &str) -> String {
         let stream = tokio::net::TcpStream::connect(self.address(server)).await.unwrap();
         let (reader, mut writer) = stream.into_split();
-        let request = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB {subject} answer 0\r\n\r\n");
+        let length = body.len();
+        let request = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{body}\r\n");
         writer.write_all(request.as_bytes()).await.unwrap();
         let mut lines = BufReader::new(reader).lines();
         while let Some(line) = lines.next_line().await.unwrap() {

@@ -53,6 +53,9 @@ const CONSUMER_EXPIRES: Duration = Duration::from_secs(30);
 /// JetStream's code for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
 
+/// JetStream's code for a message that is not deleted.
+const DELETE_FAILED: u64 = 10_057;
+
 /// The statuses of a pull (<https://docs.nats.io/reference/reference-protocols/nats_api_reference>).
 const STATUS_HEARTBEAT: u16 = 100;
 const STATUS_NO_MESSAGES: u16 = 404;
@@ -168,6 +171,20 @@ impl Log for JetStream {
         let js = self.clone();
         async move { Ok(Box::new(Consumer::open(js, after).await?) as Box<dyn LogReader>) }.boxed()
     }
+
+    fn delete(&self, position: u64) -> BoxFuture<'static, Result<(), LogError>> {
+        let js = self.clone();
+        async move {
+            let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", js.stream);
+            // Not `no_erase`: the server overwrites the message.
+            let answer = js.ask::<Deleted>(subject, &json!({ "seq": position })).await?;
+            match answer {
+                Answer::Error { error } if error.is_no_message() => Ok(()),
+                answer => answer.ok().map(drop),
+            }
+        }
+        .boxed()
+    }
 }
 
 /// Sends a request, and waits for the answer.
@@ -208,9 +225,23 @@ struct ApiError {
     description: String,
 }
 
+impl ApiError {
+    /// Whether the message to delete is not there.
+    fn is_no_message(&self) -> bool {
+        let texts = ["no message found", "deleted message", "sequence not found"];
+        self.err_code == DELETE_FAILED && texts.iter().any(|text| self.description.contains(text))
+    }
+}
+
 #[derive(Deserialize)]
 struct Stored {
     seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Deleted {
+    #[serde(rename = "success")]
+    _success: bool,
 }
 
 #[derive(Deserialize)]

@@ -3,9 +3,11 @@
 //! It runs every hour and on request, and processes a plan step by step. Erasures run on the same task, so that no other
 //! work changes tables and archives meanwhile. Each step may be interrupted, so the task is simply dropped at shutdown.
 
+mod logged;
 pub(crate) mod plan;
 pub(crate) mod steps;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +16,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+pub(crate) use logged::LoggedErasures;
 pub(crate) use plan::{Retention, quarters_from};
 pub(crate) use steps::{MaintenanceReport, MaintenanceStep};
 
 use self::plan::MaintenancePlan;
 use super::archive::Archives;
 use super::metrics::LifecycleMetrics;
-use super::store::{Erased, LifecycleError, MonthRows, Store};
+use super::store::{Erased, Erasure, LifecycleError, MonthRows, Store};
 use crate::protocol::VisitorId;
 use crate::time::{Clock, millis};
 
@@ -48,18 +51,18 @@ pub(crate) enum MaintenanceError {
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
     maintenance: mpsc::Sender<oneshot::Sender<MaintenanceReport>>,
-    erasures: mpsc::Sender<Erasure>,
+    erasures: mpsc::Sender<Request>,
     _alive: Arc<DropGuard>,
 }
 
 /// A visitor to erase, and where the result goes.
-type Erasure = (VisitorId, oneshot::Sender<Result<Erased, LifecycleError>>);
+type Request = (VisitorId, Erasure, oneshot::Sender<Result<Erased, LifecycleError>>);
 
 /// The worker's end of the command channels.
 #[derive(Debug)]
 pub(crate) struct Commands {
     maintenance: mpsc::Receiver<oneshot::Sender<MaintenanceReport>>,
-    erasures: mpsc::Receiver<Erasure>,
+    erasures: mpsc::Receiver<Request>,
     stop: CancellationToken,
 }
 
@@ -84,9 +87,13 @@ impl Lifecycle {
 
     /// Erases a visitor from the database and the archives.
     /// Errors: a step failed, or the hub stops first. A retry continues.
-    pub(crate) async fn erase(&self, visitor: VisitorId) -> Result<Erased, MaintenanceError> {
+    pub(crate) async fn erase(
+        &self,
+        visitor: VisitorId,
+        erasure: Erasure,
+    ) -> Result<Erased, MaintenanceError> {
         let (reply, erased) = oneshot::channel();
-        self.erasures.send((visitor, reply)).await.map_err(|_| MaintenanceError::Stopped)?;
+        self.erasures.send((visitor, erasure, reply)).await.map_err(|_| MaintenanceError::Stopped)?;
         Ok(erased.await.map_err(|_| MaintenanceError::Stopped)??)
     }
 }
@@ -98,7 +105,9 @@ enum Wake {
     /// A run was requested.
     Maintain(oneshot::Sender<MaintenanceReport>),
     /// An erasure was requested.
-    Erase(Erasure),
+    Erase(Request),
+    /// The log has erased visitors.
+    Logged,
     /// All senders are dropped.
     Closed,
 }
@@ -116,6 +125,8 @@ pub(crate) struct MaintenanceWorker {
     pub clock: Clock,
     /// Counters of steps.
     pub metrics: LifecycleMetrics,
+    /// The erasures of the log; none without a log.
+    pub logged: Option<LoggedErasures>,
 }
 
 /// Executes commands and scheduled runs until the last [`Lifecycle`] is dropped.
@@ -126,15 +137,21 @@ pub(crate) async fn run(commands: Commands, worker: MaintenanceWorker) {
 }
 
 async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
-    worker.continue_erasures().await;
+    Box::pin(worker.continue_erasures()).await;
+    if let Some(logged) = &worker.logged {
+        logged.erasures.set_repeated();
+    }
     let mut due = Instant::now() + FIRST_RUN;
     loop {
         // A failed send means that the requester has left.
-        match commands.next(due).await {
-            Wake::Erase((visitor, reply)) => drop(reply.send(worker.erase(&visitor).await)),
+        match commands.next(due, worker.logged.as_ref()).await {
+            Wake::Erase((visitor, erasure, reply)) => {
+                drop(reply.send(Box::pin(worker.erase(&visitor, erasure)).await));
+            }
+            Wake::Logged => Box::pin(worker.erase_logged()).await,
             Wake::Closed => return,
             wake @ (Wake::Due | Wake::Maintain(_)) => {
-                let report = worker.maintain().await;
+                let report = Box::pin(worker.maintain()).await;
                 due = Instant::now() + INTERVAL;
                 if let Wake::Maintain(reply) = wake {
                     let _ = reply.send(report.clone());
@@ -149,8 +166,15 @@ async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
 }
 
 impl Commands {
-    async fn next(&mut self, due: Instant) -> Wake {
+    async fn next(&mut self, due: Instant, logged: Option<&LoggedErasures>) -> Wake {
+        let logged = async {
+            match logged {
+                Some(logged) => logged.erasures.due().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
+            () = logged => Wake::Logged,
             reply = self.maintenance.recv() => reply.map_or(Wake::Closed, Wake::Maintain),
             erasure = self.erasures.recv() => erasure.map_or(Wake::Closed, Wake::Erase),
             () = sleep_until(due) => Wake::Due,
@@ -159,8 +183,8 @@ impl Commands {
 }
 
 impl MaintenanceWorker {
-    async fn erase(&self, visitor: &VisitorId) -> Result<Erased, LifecycleError> {
-        let erased = self.store.erase(visitor, &self.archives, self.clock.wall()).await;
+    async fn erase(&self, visitor: &VisitorId, erasure: Erasure) -> Result<Erased, LifecycleError> {
+        let erased = self.store.erase(visitor, &self.archives, erasure).await;
         match &erased {
             // Debug level, so that erasures of unknown ids do not fill the log.
             Ok(erased) if erased.is_nothing() => debug!("erased a visitor without stored data"),
@@ -188,6 +212,9 @@ impl MaintenanceWorker {
         let report = MaintenanceReport::default();
         let mut run = Run { metrics: &self.metrics, started: Instant::now(), report };
         if let Some(visitors) = run.step(Step::Erase, store.continue_erasures(archives, now)).await {
+            run.count(Step::Erase, visitors);
+        }
+        if let Some(Some(visitors)) = run.step(Step::Erase, self.finish_logged()).await {
             run.count(Step::Erase, visitors);
         }
         if let Some(days) = run.step(Step::Quarters, store.drop_quarters(quarters_from(now))).await {

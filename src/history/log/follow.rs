@@ -3,15 +3,18 @@
 //! It decides at each beginning where to go on. What it passes on is bounded: a message waits until the flush task takes
 //! it, and the log sends no more than a few of them ahead.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::message::{BadMessage, Encoder, Origin, decode, id_of};
+use super::command::{Command, ErasedVisitor};
+use super::erasures::Erasures;
+use super::message::{BadMessage, Body, Encoder, Origin, decode, id_of, replaced};
 use super::metrics::LogMetrics;
 use super::resend::Resend;
 use super::start::{Start, StoredPosition, start};
@@ -35,6 +38,12 @@ const CONFIRM: Duration = Duration::from_secs(2);
 
 /// The time between two looks at a log that does not reach back.
 const GONE_CHECK: Duration = Duration::from_secs(30);
+
+/// The most messages at the beginning of the log that erasures may have deleted before a node reads them.
+const MOST_CLEANED: u64 = 1_000_000;
+
+/// How long the next message of the log may take.
+pub(super) const NEXT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time between two log lines about failures.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -72,6 +81,8 @@ pub(crate) enum Content {
     Own(u64),
     /// The events of another run. None of them where the message cannot be read.
     Events(Batch),
+    /// The erasures of another run.
+    Erasures(Vec<ErasedVisitor>),
 }
 
 /// Why the reading was interrupted.
@@ -100,6 +111,8 @@ pub(crate) struct Parts {
     pub panics: Panics,
     /// Counters.
     pub metrics: LogMetrics,
+    /// The erasures of the log.
+    pub erasures: Erasures,
 }
 
 /// The reading task.
@@ -116,6 +129,9 @@ pub(super) struct Follower {
     resend: Option<(String, AbortOnDropHandle<()>)>,
     logged: Option<Instant>,
     retry: Duration,
+    /// The position to which the log does not reach back, although it was looked at whether only erasures have moved its
+    /// beginning.
+    gone: Option<u64>,
 }
 
 impl Follower {
@@ -126,8 +142,8 @@ impl Follower {
         status: watch::Sender<LogStatus>,
         sender: mpsc::Sender<Incoming>,
     ) -> Self {
-        let (last, lag, resend, logged) = (None, Lag::default(), None, None);
-        Self { parts, origin, status, sender, last, lag, resend, logged, retry: RETRY_MIN }
+        let (last, lag, resend, logged, gone) = (None, Lag::default(), None, None, None);
+        Self { parts, origin, status, sender, last, lag, resend, logged, retry: RETRY_MIN, gone }
     }
 
     /// Reads until the flush task has ended.
@@ -163,6 +179,11 @@ impl Follower {
             log = self.parts.log.state().await?;
             decision = start(stored.as_ref(), &log);
         }
+        if let Start::Gone(after) = decision
+            && self.is_cleaned(after, log.first).await?
+        {
+            decision = Start::After(after);
+        }
         let row = row.filter(|row| row.log == log.name);
         let after = match decision {
             Start::After(after) => {
@@ -180,7 +201,7 @@ impl Follower {
                 self.publish_again(&log.name, from);
                 0
             }
-            Start::Gone => {
+            Start::Gone(_) => {
                 if self.status.borrow().reading != Reading::Gone {
                     error!(
                         first = log.first,
@@ -196,6 +217,28 @@ impl Follower {
             self.publish_again(&log.name, from);
         }
         self.read(&log.name, after).await
+    }
+
+    /// Whether all messages between a position and the first one of the log were deleted by erasures: later messages stand
+    /// for them.
+    async fn is_cleaned(&mut self, after: u64, first: u64) -> Result<bool, Interrupted> {
+        let missing = after + 1..first;
+        if self.gone == Some(after) || first.saturating_sub(after) > MOST_CLEANED {
+            return Ok(false);
+        }
+        let mut found = BTreeSet::new();
+        let mut reader = self.parts.log.read(first.saturating_sub(1)).await?;
+        let mut has_more = self.parts.log.state().await?.last >= first;
+        while has_more {
+            // If the last messages are deleted, the next one may never come.
+            let Ok(entry) = timeout(NEXT_LIMIT, reader.next()).await else { break };
+            let Entry { behind, message, .. } = entry?;
+            found.extend(replaced(&message).into_iter().filter(|position| missing.contains(position)));
+            has_more = behind > 0;
+        }
+        let is_cleaned = found.len() as u64 == first - after - 1;
+        self.gone = (!is_cleaned).then_some(after);
+        Ok(is_cleaned)
     }
 
     /// Reads after a position, until an error.
@@ -224,7 +267,12 @@ impl Follower {
             if id.origin == origin {
                 return Ok(Content::Own(id.number));
             }
-            decode(message).map(Content::Events)
+            Ok(match decode(message)? {
+                Body::Events(batch) => Content::Events(batch),
+                Body::Command(Command::Erase { visitors }) => {
+                    Content::Erasures(self.checked(visitors, position))
+                }
+            })
         };
         read(self.origin).unwrap_or_else(|error| {
             self.parts.metrics.unreadable.increment(1);
@@ -233,6 +281,21 @@ impl Follower {
             }
             Content::Events(Batch::default())
         })
+    }
+
+    /// Leaves out the erasures that no node with the admin token of this one has made.
+    fn checked(&self, mut visitors: Vec<ErasedVisitor>, position: u64) -> Vec<ErasedVisitor> {
+        let before = visitors.len();
+        visitors.retain(|erasure| self.parts.erasures.key().has_made(erasure));
+        if visitors.len() < before {
+            self.parts.metrics.unreadable.increment(1);
+            error!(
+                position,
+                "erasures of the log are not done here, since another ADMIN_TOKEN has made them: erase these visitors \
+                 once more, with one token on all nodes"
+            );
+        }
+        visitors
     }
 
     async fn pass_on(&self, incoming: Incoming) -> Result<(), Interrupted> {
@@ -248,6 +311,7 @@ impl Follower {
             log: Arc::clone(&self.parts.log),
             store: self.parts.store.clone(),
             encoder: Encoder::again(self.origin),
+            erasures: self.parts.erasures.clone(),
             name: name.to_owned(),
             from,
             status: self.status.clone(),

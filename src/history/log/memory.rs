@@ -1,4 +1,5 @@
 //! A log in memory, for tests: it can be away, lose all its messages, or forget the first ones.
+//! Messages can be deleted.
 //!
 //! Appends and reads are answered at once.
 
@@ -21,7 +22,8 @@ struct State {
     made: u32,
     /// Messages that were forgotten.
     forgotten: usize,
-    messages: Vec<(String, Bytes)>,
+    /// With their ids. Deleted ones are none.
+    messages: Vec<(String, Option<Bytes>)>,
     is_away: bool,
 }
 
@@ -47,12 +49,20 @@ impl MemoryLog {
 
     /// Appends bytes as another program would.
     pub(super) fn push(&self, message: &'static [u8]) {
-        self.0.send_modify(|state| state.messages.push((String::new(), Bytes::from_static(message))));
+        self.0.send_modify(|state| state.messages.push((String::new(), Some(Bytes::from_static(message)))));
     }
 
-    /// All messages that were ever appended to this log.
+    /// All messages that were ever appended to this log and not deleted.
     pub(super) fn messages(&self) -> Vec<Bytes> {
-        self.0.borrow().messages.iter().map(|(_, message)| message.clone()).collect()
+        self.0.borrow().messages.iter().filter_map(|(_, message)| message.clone()).collect()
+    }
+}
+
+impl State {
+    /// The position before the first message that is left.
+    fn before_first(&self) -> usize {
+        let left = self.messages.iter().skip(self.forgotten).position(|(_, message)| message.is_some());
+        left.map_or(self.messages.len(), |skipped| self.forgotten + skipped)
     }
 }
 
@@ -67,7 +77,7 @@ impl Log for MemoryLog {
                 }
                 let known = state.messages.iter().position(|(known, _)| *known == id);
                 let index = known.unwrap_or_else(|| {
-                    state.messages.push((id, message));
+                    state.messages.push((id, Some(message)));
                     state.messages.len() - 1
                 });
                 result = Ok(index as u64 + 1);
@@ -81,7 +91,7 @@ impl Log for MemoryLog {
         let state = self.0.borrow();
         let found = LogState {
             name: state.made.to_string(),
-            first: state.forgotten as u64 + 1,
+            first: state.before_first() as u64 + 1,
             last: state.messages.len() as u64,
         };
         std::future::ready(if state.is_away { Err(LogError::Unreachable) } else { Ok(found) }).boxed()
@@ -91,6 +101,17 @@ impl Log for MemoryLog {
         let (state, made) = (self.0.subscribe(), self.0.borrow().made);
         let reader = MemoryReader { state, made, after: usize::try_from(after).unwrap() };
         std::future::ready(Ok(Box::new(reader) as Box<dyn LogReader>)).boxed()
+    }
+
+    fn delete(&self, position: u64) -> BoxFuture<'static, Result<(), LogError>> {
+        let mut result = Err(LogError::TimedOut);
+        self.0.send_modify(|state| {
+            if !state.is_away {
+                state.messages[usize::try_from(position).unwrap() - 1].1 = None;
+                result = Ok(());
+            }
+        });
+        std::future::ready(result).boxed()
     }
 }
 
@@ -105,14 +126,19 @@ impl LogReader for MemoryReader {
         async move {
             let (made, after) = (self.made, self.after);
             let is_over = |state: &State| state.is_away || state.made != made;
-            let state = self.state.wait_for(|state| is_over(state) || state.messages.len() > after).await;
+            let next = |state: &State| {
+                let left = state.messages.iter().skip(after).position(|(_, message)| message.is_some());
+                left.map(|skipped| after + skipped)
+            };
+            let state = self.state.wait_for(|state| is_over(state) || next(state).is_some()).await;
             let state = state.map_err(|_| LogError::Interrupted)?;
             if is_over(&state) {
                 return Err(LogError::Interrupted);
             }
-            let behind = state.messages.len() - after - 1;
-            let message = state.messages[after].1.clone();
-            self.after += 1;
+            let index = next(&state).unwrap();
+            let behind = state.messages[index + 1..].iter().filter(|(_, message)| message.is_some()).count();
+            let message = state.messages[index].1.clone().unwrap();
+            self.after = index + 1;
             Ok(Entry {
                 position: self.after as u64,
                 behind: behind as u64,

@@ -9,7 +9,7 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 pub(crate) struct LogMetrics {
     /// From a message's sending until most of the log's disks have it, in seconds.
     pub publish: Histogram,
-    /// Messages that this version cannot read.
+    /// Messages that this version cannot read, or whose erasures another admin token has made.
     pub unreadable: Counter,
 }
 

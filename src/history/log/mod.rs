@@ -1,15 +1,20 @@
 //! The log: the events of all nodes of a cluster, in one order, so that each node's file gets all of them.
 //!
-//! [`Log`] is the interface to what stores it, [`message`] its bytes, [`follow`] the task that reads it, [`replica`] what
-//! the flush task does with it, [`breaker`] whether it is used now, [`resend`] what is published again when the log has
-//! lost it, and [`status`] what HTTP reads. A hub without a log has none of this, and commits as it always did.
+//! [`Log`] is the interface to what stores it, [`message`] and [`command`] what it has, [`follow`] the task that reads it,
+//! [`replica`] what the flush task does with it, [`breaker`] whether it is used now, [`resend`] what is published again
+//! when the log has lost it, [`erasures`] who is erased, [`order`] how a request erases, [`clean`] the task that removes
+//! erased events from the log, and [`status`] what HTTP reads. A hub without a log has none of this.
 
 pub(crate) mod breaker;
+mod clean;
+pub(crate) mod command;
+pub(crate) mod erasures;
 pub(crate) mod follow;
 #[cfg(test)]
 mod memory;
 pub(crate) mod message;
 pub(crate) mod metrics;
+pub(crate) mod order;
 pub(crate) mod replica;
 mod resend;
 pub(crate) mod start;
@@ -77,6 +82,9 @@ pub(crate) trait Log: fmt::Debug + Send + Sync {
 
     /// Begins to read after a position.
     fn read(&self, after: u64) -> BoxFuture<'static, Result<Box<dyn LogReader>, LogError>>;
+
+    /// Deletes a message, and overwrites it on the disks. One that is deleted already is no error.
+    fn delete(&self, position: u64) -> BoxFuture<'static, Result<(), LogError>>;
 }
 
 /// Reads messages in their order, without a gap.

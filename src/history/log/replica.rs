@@ -3,7 +3,8 @@
 //! Every 100 ms, pending events become messages. A flush waits until most of the log's disks have all of them, and
 //! commits them, and what was read of other nodes with the log's position. Without an answer in time the breaker opens:
 //! messages are committed to the outbox with their events, and are sent in order when the log is back. A node skips its
-//! own messages when it reads them, because they are committed before the position that covers them.
+//! own messages when it reads them, because they are committed before the position that covers them. Commands go the
+//! same way as events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -21,8 +22,12 @@ use tracing::{info, warn};
 
 use super::LogError;
 use super::breaker::{Breaker, BreakerState};
+use super::clean::Cleaner;
+use super::command::{Command, ErasedVisitor};
+use super::erasures::LoggedErasure;
 use super::follow::{Content, Follower, Incoming, Parts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
+use super::order::{self, ErasureSender, Order, Reply};
 use super::status::{LogMonitor, LogStatus};
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
@@ -51,6 +56,10 @@ pub(crate) struct Replica {
     sending: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Own events that are not committed, by the number of their message.
     own: BTreeMap<u64, OwnPart>,
+    /// Erasures to publish.
+    orders: mpsc::Receiver<Order>,
+    /// Removes the events of erased visitors from the log.
+    _cleaner: AbortOnDropHandle<()>,
     /// Whether a message of the outbox is under way.
     is_draining: bool,
     incoming: mpsc::Receiver<Incoming>,
@@ -70,9 +79,10 @@ pub(crate) struct Replica {
     ticks: Interval,
 }
 
-/// Events of one own message.
+/// The events of one own message, or its erasure.
 struct OwnPart {
     batch: Batch,
+    order: Option<Order>,
     place: Place,
 }
 
@@ -105,7 +115,13 @@ enum Read {
     /// The next messages follow this position.
     Begin(Arc<str>, u64),
     /// A message of another node; an own one has no events here.
-    Message(u64, Batch),
+    Message {
+        position: u64,
+        batch: Batch,
+        erasures: Vec<ErasedVisitor>,
+        /// Whether it had events of a visitor who was erased before.
+        is_late: bool,
+    },
 }
 
 /// What one transaction commits.
@@ -115,6 +131,8 @@ struct Slice {
     change: LogChange,
     /// Whether the events are of this node's journal.
     is_own: bool,
+    /// Where the positions of its commands go.
+    replies: Vec<(Reply, Option<u64>)>,
 }
 
 /// Something that the flush task does between two flushes.
@@ -125,12 +143,14 @@ pub(crate) enum Step {
     Answer(Answer),
     /// A message was read.
     Incoming(Incoming),
+    /// A visitor is to be erased on all nodes.
+    Order(Order),
 }
 
 impl Replica {
     /// Begins to read the log, and returns what reads the state.
     /// Errors: the position in the file cannot be read.
-    pub(crate) async fn open(parts: Parts) -> Result<(Self, LogMonitor), ReadError> {
+    pub(crate) async fn open(parts: Parts) -> Result<(Self, LogMonitor, ErasureSender), ReadError> {
         let (row, outbox) = (parts.store.log_row().await?, parts.store.outbox_len().await?);
         let (position, resend_from) = row.map(|row| (row.position, row.resend_from)).unzip();
         let is_resending = resend_from.flatten().is_some();
@@ -141,10 +161,21 @@ impl Replica {
         let summing = AbortOnDropHandle::new(parts.panics.spawn(sum_up(parts.store.clone(), status.clone())));
         let mut ticks = interval(PUBLISH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let monitor = LogMonitor::new(&status);
+        let erasures = parts.erasures.clone();
+        let monitor = LogMonitor::new(&status, erasures.clone());
+        let (sender, orders) = order::open(erasures.clone());
+        let cleaner = Cleaner {
+            log: Arc::clone(&parts.log),
+            store: parts.store.clone(),
+            erasures,
+            status: status.subscribe(),
+        };
+        let cleaner = AbortOnDropHandle::new(parts.panics.spawn(cleaner.run()));
         let replica = Self {
             parts,
             status,
+            orders,
+            _cleaner: cleaner,
             encoder,
             breaker: Breaker::new(),
             sending: FuturesUnordered::new(),
@@ -160,7 +191,7 @@ impl Replica {
             closing: None,
             ticks,
         };
-        Ok((replica, monitor))
+        Ok((replica, monitor, sender))
     }
 
     /// Waits for the next step. It may be dropped at any time.
@@ -170,11 +201,13 @@ impl Replica {
             _ = self.ticks.tick() => Step::Tick,
             Some(answer) = self.sending.next(), if !self.sending.is_empty() => Step::Answer(answer),
             Some(incoming) = self.incoming.recv(), if has_room => Step::Incoming(incoming),
+            Some(order) = self.orders.recv() => Step::Order(order),
         }
     }
 
-    /// Does a step. Returns whether so much was read that a flush is due.
+    /// Does a step. Returns whether a flush is due: so much was read, or a visitor is erased.
     pub(crate) async fn take(&mut self, step: Step, receiver: &JournalReceiver) -> bool {
+        let mut is_due = false;
         match step {
             Step::Tick => {
                 while self.sending.len() < SENDING_LIMIT && self.may_send() {
@@ -187,10 +220,14 @@ impl Replica {
                 self.drain().await;
             }
             Step::Answer(answer) => self.answered(answer).await,
-            Step::Incoming(incoming) => self.receive(incoming),
+            Step::Incoming(incoming) => is_due = self.receive(incoming),
+            Step::Order(order) => {
+                self.erase(order);
+                is_due = true;
+            }
         }
         self.show();
-        !self.has_room()
+        is_due || !self.has_room()
     }
 
     /// Publishes what is pending, waits for the answers, and commits it and what was read.
@@ -230,7 +267,7 @@ impl Replica {
         let has_room = self.has_room();
         tokio::select! {
             Some(answer) = self.sending.next() => self.answered(answer).await,
-            Some(incoming) = self.incoming.recv(), if has_room => self.receive(incoming),
+            Some(incoming) = self.incoming.recv(), if has_room => drop(self.receive(incoming)),
             else => {}
         }
     }
@@ -249,19 +286,33 @@ impl Replica {
     }
 
     /// Makes messages of own events, and sends them if the log is not away.
-    fn add(&mut self, batch: Batch) {
-        for Encoded { id, batch, message } in self.encoder.encode(batch) {
-            let place = if self.may_send() {
-                if self.breaker.state() == BreakerState::Open {
-                    self.breaker.begin_try();
-                }
-                self.send(What::Own(id.number), id.to_string(), message.clone());
-                Place::Sending(message)
-            } else {
-                Place::Outbox(message)
-            };
-            self.own.insert(id.number, OwnPart { batch, place });
+    fn add(&mut self, mut batch: Batch) {
+        self.parts.erasures.drop_from(&mut batch);
+        for encoded in self.encoder.encode(batch) {
+            self.add_own(encoded, None);
         }
+    }
+
+    /// Makes a message of an erasure, which covers the events that follow.
+    fn erase(&mut self, order: Order) {
+        let (erasure, _) = &order;
+        self.parts.erasures.note(erasure.visitor, erasure.until);
+        let encoded = self.encoder.command(&Command::Erase { visitors: vec![*erasure] });
+        self.add_own(encoded, Some(order));
+    }
+
+    /// Sends a message if the log is not away.
+    fn add_own(&mut self, Encoded { id, batch, message }: Encoded, order: Option<Order>) {
+        let place = if self.may_send() {
+            if self.breaker.state() == BreakerState::Open {
+                self.breaker.begin_try();
+            }
+            self.send(What::Own(id.number), id.to_string(), message.clone());
+            Place::Sending(message)
+        } else {
+            Place::Outbox(message)
+        };
+        self.own.insert(id.number, OwnPart { batch, order, place });
     }
 
     fn send(&self, what: What, id: String, message: Bytes) {
@@ -322,6 +373,8 @@ impl Replica {
     async fn drain(&mut self) {
         let is_try = self.breaker.is_try_due(self.parts.clock.elapsed());
         let may_send = is_try || self.breaker.state() == BreakerState::Closed;
+        // The outbox of a file from a backup may have events of visitors who were erased since.
+        let may_send = may_send && self.parts.erasures.is_repeated();
         if self.is_draining || self.outbox() == 0 || !may_send {
             return;
         }
@@ -344,34 +397,40 @@ impl Replica {
         self.status.borrow().outbox
     }
 
-    fn receive(&mut self, incoming: Incoming) {
-        let read = match incoming {
-            Incoming::Begin { log, after } => {
+    /// Notes what was read. Returns whether a visitor is erased.
+    fn receive(&mut self, incoming: Incoming) -> bool {
+        let Incoming::Message { position, behind, lag_ms, content } = incoming else {
+            if let Incoming::Begin { log, after } = incoming {
                 self.status.send_modify(|status| status.read = after);
-                Read::Begin(log, after)
+                self.read.push_back(Read::Begin(log, after));
             }
-            Incoming::Message { position, behind, lag_ms, content } => {
-                let batch = match content {
-                    Content::Events(batch) => batch,
-                    Content::Own(number) => {
-                        if let Some(part) = self.own.get_mut(&number) {
-                            part.place = Place::Stored(position);
-                        }
-                        Batch::default()
-                    }
-                };
-                self.read_bytes += MESSAGE_BYTES + batch.bytes();
-                let sampled = batch.samples.iter().map(|sample| sample.at).max();
-                self.status.send_modify(|status| {
-                    status.sampled = status.sampled.max(sampled);
-                    status.read = position;
-                    status.lag_ms = lag_ms;
-                    status.lag_messages = behind;
-                });
-                Read::Message(position, batch)
-            }
+            return false;
         };
-        self.read.push_back(read);
+        let (mut batch, mut erasures) = (Batch::default(), Vec::new());
+        match content {
+            Content::Events(events) => batch = events,
+            Content::Erasures(visitors) => erasures = visitors,
+            Content::Own(number) => {
+                if let Some(part) = self.own.get_mut(&number) {
+                    part.place = Place::Stored(position);
+                }
+            }
+        }
+        let is_late = self.parts.erasures.drop_from(&mut batch) > 0;
+        for erasure in &erasures {
+            self.parts.erasures.note(erasure.visitor, erasure.until);
+        }
+        self.read_bytes += MESSAGE_BYTES + batch.bytes() + size_of_val(erasures.as_slice());
+        let sampled = batch.samples.iter().map(|sample| sample.at).max();
+        self.status.send_modify(|status| {
+            status.sampled = status.sampled.max(sampled);
+            status.read = position;
+            status.lag_ms = lag_ms;
+            status.lag_messages = behind;
+        });
+        let is_erasure = !erasures.is_empty();
+        self.read.push_back(Read::Message { position, batch, erasures, is_late });
+        is_erasure
     }
 
     /// Commits everything that is here and not under way, in transactions.
@@ -388,7 +447,18 @@ impl Replica {
                     return Err(error);
                 }
             };
-            let Slice { batch, change: LogChange { moved, outbox, own }, is_own } = slice;
+            let Slice { batch, change, is_own, replies } = slice;
+            let LogChange { moved, outbox, own, erasures, late } = change;
+            for erasure in erasures {
+                self.parts.erasures.begin(erasure);
+            }
+            if late.is_some() {
+                self.parts.erasures.clean();
+            }
+            for (reply, position) in replies {
+                // A failed send means that the requester has left.
+                let _ = reply.send(position);
+            }
             last = last.max(own);
             is_away |= !outbox.is_empty();
             if is_own {
@@ -415,9 +485,14 @@ impl Replica {
             && let Some(first) = self.own.first_entry()
         {
             let number = *first.key();
-            let OwnPart { batch, place } = first.remove();
-            bytes += batch.bytes();
+            let OwnPart { batch, order, place } = first.remove();
+            bytes += MESSAGE_BYTES + batch.bytes();
             slice.batch.append(batch);
+            if let Some((ErasedVisitor { visitor, until, .. }, reply)) = order {
+                slice.change.erasures.push(LoggedErasure { visitor, until, position: None });
+                let position = if let Place::Stored(position) = place { Some(position) } else { None };
+                slice.replies.push((reply, position));
+            }
             match place {
                 Place::Outbox(message) => {
                     slice.change.outbox.push((self.encoder.id(number).to_string(), message));
@@ -426,17 +501,22 @@ impl Replica {
                 Place::Sending(_) => {}
             }
         }
-        (!slice.batch.is_empty()).then_some(slice)
+        (!slice.batch.is_empty() || !slice.change.is_empty()).then_some(slice)
     }
 
     /// The next events of other nodes, with the position after them.
     fn read_slice(&mut self) -> Option<Slice> {
-        let (mut batch, mut bytes, mut to) = (Batch::default(), 0, None);
+        let (mut slice, mut bytes, mut to) = (Slice::default(), 0, None);
         while bytes < TRANSACTION_BYTES {
             match self.read.pop_front() {
-                Some(Read::Message(position, events)) => {
-                    bytes += MESSAGE_BYTES + events.bytes();
-                    batch.append(events);
+                Some(Read::Message { position, batch, erasures, is_late }) => {
+                    bytes += MESSAGE_BYTES + batch.bytes() + size_of_val(erasures.as_slice());
+                    slice.batch.append(batch);
+                    slice.change.late = slice.change.late.or(is_late.then_some(position));
+                    let erasures = erasures.into_iter().map(|ErasedVisitor { visitor, until, .. }| {
+                        LoggedErasure { visitor, until, position: Some(position) }
+                    });
+                    slice.change.erasures.extend(erasures);
                     to = Some(position);
                 }
                 Some(Read::Begin(log, after)) if to.is_none() => self.base = Some((log, after)),
@@ -449,12 +529,12 @@ impl Replica {
         }
         self.read_bytes = self.read_bytes.saturating_sub(bytes);
         let to = to?;
-        let moved = self.base.as_mut().map(|(log, from)| {
+        slice.change.moved = self.base.as_mut().map(|(log, from)| {
             let moved = Moved { log: Arc::clone(log), from: *from, to };
             *from = to;
             moved
         });
-        Some(Slice { batch, change: LogChange { moved, ..LogChange::default() }, is_own: false })
+        Some(slice)
     }
 
     /// Reads again from the position in the file, which was replaced: also what this run published.

@@ -1,4 +1,4 @@
-//! Publishes the events of the last days again, after the log has lost messages.
+//! Publishes the erasures and the events of the last days again, after the log has lost messages.
 //!
 //! It reads raw rows page by page, and publishes one message after the other. A hub that stops meanwhile begins again at
 //! its next start; events merge, so repeats change nothing.
@@ -11,6 +11,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Log;
+use super::command::{Command, MOST_ERASED};
+use super::erasures::Erasures;
 use super::message::{Encoded, Encoder, PART_BYTES};
 use super::status::LogStatus;
 use crate::history::calendar::Month;
@@ -42,11 +44,14 @@ pub(super) struct Resend {
     /// The time of the first event.
     pub(super) from: Time,
     pub(super) status: watch::Sender<LogStatus>,
+    pub(super) erasures: Erasures,
 }
 
 impl Resend {
     /// Publishes all events, however long it takes.
     pub(super) async fn run(mut self) {
+        // A file from a backup may have events of visitors who were erased since.
+        self.erasures.until_repeated().await;
         loop {
             match self.publish().await {
                 Ok(events) => {
@@ -63,6 +68,10 @@ impl Resend {
     }
 
     async fn publish(&mut self) -> Result<usize, Failed> {
+        for visitors in self.erasures.all().chunks(MOST_ERASED) {
+            let command = self.encoder.command(&Command::Erase { visitors: visitors.to_vec() });
+            self.append(command).await;
+        }
         let (mut count, mut last) = (0, 0);
         let first = Month::of(self.from);
         for month in self.store.live_months().await?.into_iter().filter(|month| *month >= first) {
@@ -82,19 +91,25 @@ impl Resend {
     /// Returns the position of the last message, of which there may be none.
     async fn publish_page(&mut self, mut page: Batch) -> Option<u64> {
         let mut last = None;
+        self.erasures.drop_from(&mut page);
         while !page.is_empty() {
-            for Encoded { id, message, .. } in self.encoder.encode(page.split_front(PART_BYTES)) {
-                let mut retry = RETRY_MIN;
-                // The status says that the log is away.
-                last = loop {
-                    if let Ok(position) = self.log.append(id.to_string(), message.clone()).await {
-                        break Some(position);
-                    }
-                    sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_MAX);
-                };
+            for encoded in self.encoder.encode(page.split_front(PART_BYTES)) {
+                last = Some(self.append(encoded).await);
             }
         }
         last
+    }
+
+    /// Publishes a message, and returns its position.
+    async fn append(&self, Encoded { id, message, .. }: Encoded) -> u64 {
+        let mut retry = RETRY_MIN;
+        loop {
+            // The status says that the log is away.
+            if let Ok(position) = self.log.append(id.to_string(), message.clone()).await {
+                return position;
+            }
+            sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+        }
     }
 }

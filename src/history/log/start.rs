@@ -21,8 +21,9 @@ pub(crate) enum Start {
     /// The log is another one, or has lost its end: the node publishes again what the log may have lost, and reads
     /// from the beginning.
     Reset,
-    /// The log does not reach back to the file's position: the file would miss events.
-    Gone,
+    /// The log does not reach back to this position, which the file has: the file would miss events, unless erasures have
+    /// deleted the messages.
+    Gone(u64),
 }
 
 /// Decides where to go on.
@@ -32,7 +33,7 @@ pub(crate) fn start(stored: Option<&StoredPosition>, log: &LogState) -> Start {
         Some(stored) if stored.log != log.name || stored.position > log.last => return Start::Reset,
         Some(stored) => stored.position,
     };
-    if position + 1 < log.first { Start::Gone } else { Start::After(position) }
+    if position + 1 < log.first { Start::Gone(position) } else { Start::After(position) }
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn log_that_does_not_reach_back_is_gone() {
-        assert_eq!(start(Some(&at(5)), &log("a", 7, 9)), Start::Gone);
-        assert_eq!(start(None, &log("a", 2, 9)), Start::Gone);
+        assert_eq!(start(Some(&at(5)), &log("a", 7, 9)), Start::Gone(5));
+        assert_eq!(start(None, &log("a", 2, 9)), Start::Gone(0));
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::breaker::BreakerState;
+use super::erasures::Erasures;
 use crate::history::record_sum::RecordSum;
 use crate::protocol::Time;
 
@@ -40,6 +41,8 @@ pub(crate) struct LogStatus {
     pub breaker: BreakerState,
     /// The last message that is in the file.
     pub position: u64,
+    /// The last message up to which all erasures of visitors are finished in this file.
+    pub erased: u64,
     /// The last message that was read.
     pub read: u64,
     /// Messages of the log that are not read.
@@ -97,6 +100,7 @@ impl LogStatus {
             reading: Reading::Away,
             breaker: BreakerState::Closed,
             position,
+            erased: 0,
             read: position,
             lag_messages: 0,
             lag_ms: 0,
@@ -126,17 +130,18 @@ impl LogStatus {
 
 /// A handle that reads the state. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct LogMonitor(watch::Receiver<LogStatus>);
+pub(crate) struct LogMonitor(watch::Receiver<LogStatus>, Erasures);
 
 impl LogMonitor {
     /// Reads what the sender writes.
-    pub(super) fn new(status: &watch::Sender<LogStatus>) -> Self {
-        Self(status.subscribe())
+    pub(super) fn new(status: &watch::Sender<LogStatus>, erasures: Erasures) -> Self {
+        Self(status.subscribe(), erasures)
     }
 
     /// The state now.
     pub(crate) fn status(&self) -> LogStatus {
-        self.0.borrow().clone()
+        let status = self.0.borrow().clone();
+        LogStatus { erased: self.1.finished_up_to(status.position), ..status }
     }
 
     /// Waits until a message was read.

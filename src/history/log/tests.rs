@@ -9,28 +9,38 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::command::ErasureKey;
+use super::erasures::Erasures;
 use super::follow::Parts;
 use super::memory::MemoryLog;
-use super::message::decode;
+use super::message::{Body, decode};
 use super::metrics::LogMetrics;
+use super::order::ErasureSender;
 use super::replica::Replica;
 use super::status::{LogMonitor, LogProblem, LogStatus, Reading};
 use crate::address::Address;
+use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
 use crate::history::event::{Actor, Batch, Event, Mergeable, PageViewEvent};
-use crate::history::metrics::HistoryMetrics;
+use crate::history::lifecycle::{self, Lifecycle, LoggedErasures, MaintenanceWorker, Retention};
+use crate::history::metrics::{HistoryMetrics, LifecycleMetrics};
 use crate::history::store::Store;
 use crate::history::{Journal, flush, journal};
 use crate::panics::Panics;
 use crate::quota::Sharing;
 use crate::time::Clock;
 
-/// The journal, the flush task and the file of a node.
+mod erasure;
+
+/// The journal, the flush task, the maintenance worker and the file of a node.
 struct Node {
     journal: Journal,
     flush: JoinHandle<()>,
+    lifecycle: Lifecycle,
+    maintenance: JoinHandle<()>,
     store: Store,
     log: LogMonitor,
+    erasures: ErasureSender,
     folder: TempDir,
 }
 
@@ -44,23 +54,39 @@ impl Node {
         let (clock, panics) = (Clock::system(), Panics::register());
         let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
         let (journal, receiver) = journal::open(limits, clock.clone(), HistoryMetrics::register(&panics));
+        let [finished, unfinished] = store.logged_erasures().await.unwrap();
+        let erasures = Erasures::new(ErasureKey::derive("token", "c"), finished, unfinished);
         let parts = Parts {
             log: Arc::new(log.clone()),
             store: store.clone(),
-            clock,
+            clock: clock.clone(),
             panics,
             metrics: LogMetrics::register(),
+            erasures: erasures.clone(),
         };
-        let (replica, log) = Replica::open(parts).await.unwrap();
+        let (replica, log, sender) = Replica::open(parts).await.unwrap();
+        let (lifecycle, commands) = lifecycle::open();
+        let archives = Archives::new(Some(folder.path().join("archive")), &store.path());
+        let worker = MaintenanceWorker {
+            store: store.clone(),
+            archives,
+            retention: Retention::default(),
+            clock,
+            metrics: LifecycleMetrics::register(),
+            logged: Some(LoggedErasures { erasures, release: Arc::new(|_| {}) }),
+        };
+        let maintenance = tokio::spawn(lifecycle::run(commands, worker));
         let interval = Duration::from_millis(200);
         let flush = tokio::spawn(flush::run(receiver, store.clone(), interval, Some(replica)));
-        Self { journal, flush, store, log, folder }
+        let erasures = sender;
+        Self { journal, flush, lifecycle, maintenance, store, log, erasures, folder }
     }
 
     /// Stops as a hub does: commits what is pending.
     async fn stop(self) -> TempDir {
-        drop(self.journal);
+        drop((self.journal, self.lifecycle));
         self.flush.await.unwrap();
+        self.maintenance.await.unwrap();
         self.store.close().await;
         self.folder
     }
@@ -72,8 +98,12 @@ impl Node {
     }
 
     fn append(&self, id: u128) {
+        self.append_view(view(id));
+    }
+
+    fn append_view(&self, view: PageViewEvent) {
         let address: Address = Ipv4Addr::LOCALHOST.into();
-        self.journal.append(address, Event::PageView(view(id))).unwrap();
+        self.journal.append(address, Event::PageView(view)).unwrap();
     }
 
     /// The ids of all page views in the file.
@@ -104,7 +134,11 @@ fn view(id: u128) -> PageViewEvent {
 
 /// The ids of the page views in all messages of a log.
 fn logged(log: &MemoryLog) -> Vec<u128> {
-    let batches: Batch = log.messages().iter().map(|message| decode(message).unwrap()).collect();
+    let events = |message: &bytes::Bytes| match decode(message).unwrap() {
+        Body::Events(batch) => batch,
+        Body::Command(_) => Batch::default(),
+    };
+    let batches: Batch = log.messages().iter().map(events).collect();
     batches.page_views.iter().map(|view| view.id().as_u128()).collect()
 }
 

@@ -10,6 +10,11 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::protocol::Time;
 
+/// Encodes a number. SQLite's integers have a sign.
+pub(super) fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// Encodes rows as one JSON parameter.
 pub(in crate::history) fn json<T: Serialize + ?Sized>(rows: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::codec::json;
+use super::codec::{json, number};
+use super::commit::{self, Changes};
 use super::dictionary::{self, Dictionary};
 use super::months::{self, Archive, MonthRows, MonthState};
 use super::partition::{Partitions, RowKind};
@@ -62,6 +63,24 @@ impl Erased {
     }
 }
 
+/// What an erasure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Erasure {
+    /// Its id in the ledger.
+    pub id: Uuid,
+    /// When it was asked for.
+    pub at: Time,
+    /// The time of the last event that it deletes; none if it deletes all of the visitor.
+    pub until: Option<Time>,
+}
+
+impl Erasure {
+    /// An erasure of all that a visitor has.
+    pub(crate) fn of_all(at: Time) -> Self {
+        Self { id: Uuid::new_v4(), at, until: None }
+    }
+}
+
 /// An erasure that has begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
@@ -70,24 +89,26 @@ struct Pending {
     /// The erasure's id in the ledger.
     id: Uuid,
     visitor: VisitorId,
+    /// The time of the last event to delete; none if all of the visitor are deleted.
+    until: Option<Time>,
 }
 
 impl Store {
-    /// Erases a visitor at the time `at`. Does nothing for an unknown visitor.
+    /// Erases a visitor. Does nothing for an unknown visitor.
     /// Errors: the database or a file operation failed, or an archive is missing. A retry continues.
     pub(crate) async fn erase(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
-        at: Time,
+        erasure: Erasure,
     ) -> Result<Erased, LifecycleError> {
         self.recover_archives(archives).await?;
-        self.begin_erasure(visitor, archives, at).await?;
+        self.begin_erasure(visitor, archives, erasure).await?;
         let mut pending = self.pending_erasures().await?;
         pending.retain(|pending| pending.visitor == *visitor);
-        let mut erased = self.erase_pending(pending, archives, at).await?;
+        let mut erased = self.erase_pending(pending, archives, erasure.at).await?;
         delete_holds(&mut *self.connection().await?, visitor).await?;
-        self.erase_from_outbox(visitor).await?;
+        self.erase_from_outbox(visitor, erasure.until).await?;
         self.remove_leftovers().await?;
         self.vacuum().await?;
         erased.wal_truncated = self.truncate_log().await?;
@@ -128,7 +149,7 @@ impl Store {
         &self,
         visitor: &VisitorId,
         archives: &Archives,
-        at: Time,
+        Erasure { id, at, until }: Erasure,
     ) -> Result<(), LifecycleError> {
         const HAS_BEGUN: &str = "SELECT count(*) FROM erasures WHERE number = ?1";
         let mut reader = self.read().await?;
@@ -142,9 +163,8 @@ impl Store {
             Source::open(archives.path(&archive.name)).await?;
         }
         if has_begun == 0 {
-            let id = Uuid::new_v4();
             Ledger::read(archives).await?.add((id, visitor, at), None).await?;
-            let pending = Pending { number, id, visitor: visitor.clone() };
+            let pending = Pending { number, id, visitor: visitor.clone(), until };
             let mut transaction = self.begin().await?;
             add_pending(&mut transaction, &pending).await?;
             transaction.commit().await?;
@@ -153,14 +173,15 @@ impl Store {
     }
 
     async fn pending_erasures(&self) -> Result<Vec<Pending>, LifecycleError> {
-        const PENDING: &str = "SELECT number, id, visitor FROM erasures ORDER BY number";
-        let rows: Vec<(DictionaryId, String, String)> =
+        const PENDING: &str = "SELECT number, id, visitor, until_at FROM erasures ORDER BY number";
+        let rows: Vec<(DictionaryId, String, String, Option<i64>)> =
             sqlx::query_as(PENDING).fetch_all(&mut *self.read().await?).await?;
         let decode = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
-        let pending = rows.into_iter().map(|(number, id, visitor)| {
+        let pending = rows.into_iter().map(|(number, id, visitor, until)| {
             let id = id.parse().map_err(|error| decode(Box::new(error)))?;
             let visitor = VisitorId::try_from(visitor).map_err(|error| decode(Box::new(error)))?;
-            Ok(Pending { number, id, visitor })
+            let until = until.and_then(|until| until.try_into().ok()).map(Time::from_millis);
+            Ok(Pending { number, id, visitor, until })
         });
         Ok(pending.collect::<Result<_, sqlx::Error>>()?)
     }
@@ -186,7 +207,7 @@ impl Store {
             for (number, text) in page {
                 let id = ledger.erasure_of(&text, |id| unknown.contains(id));
                 if let (Some(id), Ok(visitor)) = (id, VisitorId::try_from(text)) {
-                    found.push(Pending { number, id, visitor });
+                    found.push(Pending { number, id, visitor, until: None });
                 }
             }
         }
@@ -209,10 +230,12 @@ impl Store {
     ) -> Result<Erased, LifecycleError> {
         let mut erased = Erased::default();
         for pending in pending {
+            let (visitor, until) = (pending.visitor.clone(), pending.until);
             let mut run = Eraser { store: self, archives, at, pending, erased, rollups: BTreeSet::new() };
             run.run().await?;
             erased = run.erased;
             erased.rollups += run.rollups.len();
+            self.erase_from_outbox(&visitor, until).await?;
             self.versions.change_all();
         }
         Ok(erased)
@@ -232,9 +255,11 @@ impl Store {
 }
 
 async fn add_pending(connection: &mut SqliteConnection, pending: &Pending) -> Result<(), sqlx::Error> {
-    const ADD: &str = "INSERT OR IGNORE INTO erasures (number, id, visitor) VALUES (?1, ?2, ?3)";
+    const ADD: &str =
+        "INSERT OR IGNORE INTO erasures (number, id, visitor, until_at) VALUES (?1, ?2, ?3, ?4)";
     let query = sqlx::query(ADD).bind(pending.number).bind(pending.id.to_string());
-    query.bind(pending.visitor.as_str()).execute(connection).await?;
+    let query = query.bind(pending.visitor.as_str()).bind(pending.until.map(|until| number(until.millis())));
+    query.execute(connection).await?;
     Ok(())
 }
 
@@ -412,15 +437,33 @@ impl Eraser<'_> {
             return Ok(false);
         }
         self.subtract(connection, rows).await?;
+        let kept = self.keep_later(connection, rows).await?;
         let has_props = rows.page_views.iter().any(|view| view.props.is_some())
             || rows.watches.iter().any(|watch| watch.props.is_some());
         if has_props {
             sqlx::query(REWRITE).bind(month.to_string()).execute(&mut *connection).await?;
         }
         used_texts::set_sweep_due(connection).await?;
-        self.erased.page_views += views;
-        self.erased.watch_sessions += watches;
+        self.erased.page_views += views - kept.page_views as u64;
+        self.erased.watch_sessions += watches - kept.watch_sessions as u64;
         Ok(true)
+    }
+
+    /// Stores deleted rows of after the erasure again: those of a visitor who has returned since.
+    async fn keep_later(
+        &self,
+        connection: &mut SqliteConnection,
+        rows: &Batch,
+    ) -> Result<Changes, sqlx::Error> {
+        let Some(until) = self.pending.until else { return Ok(Changes::default()) };
+        let mut later = rows.clone();
+        later.retain(|_, time| time > until);
+        if later.is_empty() {
+            return Ok(Changes::default());
+        }
+        later.rename_visitors(|_| Some(self.pending.visitor.clone()));
+        // The month is converted.
+        Ok(Box::pin(commit::store(connection, &later)).await?.unwrap_or_default())
     }
 
     async fn delete_rows(

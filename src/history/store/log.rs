@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::{CommitError, LifecycleError, ReadError, Store, month_sums};
+use super::codec::number;
+use super::{CommitError, LifecycleError, ReadError, Store, erased_visitors, month_sums};
+use crate::history::log::erasures::LoggedErasure;
 use crate::history::log::message::without;
 use crate::history::log::status::RecordsAt;
 use crate::history::record_sum::RecordSum;
@@ -23,6 +25,10 @@ pub(crate) struct LogChange {
     pub outbox: Vec<(String, Bytes)>,
     /// The last message in the log whose events are own ones, and are committed now.
     pub own: Option<u64>,
+    /// Erasures that begin.
+    pub erasures: Vec<LoggedErasure>,
+    /// The first message of the log that has events of an erased visitor.
+    pub late: Option<u64>,
 }
 
 /// A step in a log.
@@ -59,6 +65,11 @@ pub(crate) struct OutboxMessage {
 }
 
 impl LogChange {
+    /// Whether nothing changes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.moved.is_none() && self.outbox.is_empty() && self.erasures.is_empty() && self.late.is_none()
+    }
+
     /// Writes the changes in the current transaction. Returns whether the file had the expected position.
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         const MOVE: &str = "UPDATE log SET position = ?1 WHERE name = ?2 AND position = ?3";
@@ -73,6 +84,10 @@ impl LogChange {
         }
         if let Some(own) = self.own {
             set_own_position(connection, own).await?;
+        }
+        erased_visitors::add(connection, &self.erasures).await?;
+        if let Some(position) = self.late {
+            erased_visitors::clean_from(connection, position).await?;
         }
         Ok(is_expected)
     }
@@ -109,6 +124,9 @@ impl Store {
         let resend_from = row.resend_from.map(|at| number(at.millis()));
         let query = sqlx::query(SET).bind(&row.log).bind(number(row.position)).bind(resend_from);
         query.execute(&mut *transaction).await?;
+        if row.resend_from.is_some() {
+            erased_visitors::clean_all(&mut transaction).await?;
+        }
         transaction.commit().await
     }
 
@@ -159,12 +177,14 @@ impl Store {
 
 impl Store {
     /// Returns what the records of the file add up to at its position; none while it has events that the log has only
-    /// later or not yet, or sums that maintenance has still to make.
+    /// later or not yet, erasures that are not finished, or sums that maintenance has still to make.
     /// Errors: the database failed.
     pub(crate) async fn records_at_position(&self) -> Result<Option<RecordsAt>, ReadError> {
         const WHOLE: &str = "
             SELECT name, position FROM log
-            WHERE own_position <= position AND resend_from IS NULL AND NOT EXISTS (SELECT 1 FROM outbox)";
+            WHERE own_position <= position AND resend_from IS NULL AND NOT EXISTS (SELECT 1 FROM outbox)
+              AND NOT EXISTS (SELECT 1 FROM erasures)
+              AND NOT EXISTS (SELECT 1 FROM erased_visitors WHERE NOT is_done)";
         let mut connection = self.read().await?;
         let mut snapshot = connection.begin().await?;
         let Some(row) = sqlx::query(WHOLE).fetch_optional(&mut *snapshot).await? else { return Ok(None) };
@@ -179,17 +199,23 @@ impl Store {
 }
 
 impl Store {
-    /// Removes a visitor's events from the messages of the outbox.
+    /// Removes a visitor's events up to a time from the messages of the outbox; all of them, without a time.
     /// Errors: the database is locked, full, gone or damaged. A retry continues.
-    pub(super) async fn erase_from_outbox(&self, visitor: &VisitorId) -> Result<(), LifecycleError> {
+    pub(super) async fn erase_from_outbox(
+        &self,
+        visitor: &VisitorId,
+        until: Option<Time>,
+    ) -> Result<(), LifecycleError> {
         const NEXT: &str = "SELECT number, message FROM outbox WHERE number > ?1 ORDER BY number LIMIT 1";
         const REWRITE: &str = "UPDATE outbox SET message = ?2 WHERE number = ?1";
+        let is_kept =
+            |other: &VisitorId, time: Time| other != visitor || until.is_some_and(|until| time > until);
         let mut after = 0_i64;
         loop {
             let next: Option<(i64, Vec<u8>)> =
                 sqlx::query_as(NEXT).bind(after).fetch_optional(&mut *self.read().await?).await?;
             let Some((number, message)) = next else { return Ok(()) };
-            if let Some(rewritten) = without(&message, visitor) {
+            if let Some(rewritten) = without(&message, is_kept) {
                 let mut transaction = self.begin().await?;
                 let query = sqlx::query(REWRITE).bind(number).bind(&rewritten[..]);
                 query.execute(&mut *transaction).await?;
@@ -200,17 +226,13 @@ impl Store {
     }
 }
 
-/// SQLite's integers have a sign.
-fn number(position: u64) -> i64 {
-    i64::try_from(position).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::history::archive::{Archives, parse_line};
     use crate::history::event::Batch;
-    use crate::history::log::message::{Encoder, Origin, decode};
+    use crate::history::log::message::{Body, Encoder, Origin, decode};
+    use crate::history::store::Erasure;
 
     #[tokio::test]
     async fn position_moves_from_the_expected_one_only() {
@@ -296,13 +318,13 @@ mod tests {
         store.commit_logged(&view("ann", 1), &change).await.unwrap();
         let archives = Archives::new(Some(folder.path().join("archive")), &store.path());
         let ann = VisitorId::try_from("ann").unwrap();
-        store.erase(&ann, &archives, Time::from_millis(1)).await.unwrap();
+        store.erase(&ann, &archives, Erasure::of_all(Time::from_millis(1))).await.unwrap();
         let mut left = Vec::new();
         while let Some(oldest) = store.oldest_in_outbox().await.unwrap() {
             left.push(decode(&oldest.message).unwrap());
             store.remove_from_outbox(oldest.number, 1).await.unwrap();
         }
-        assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()]);
+        assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()].map(Body::Events));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod database_file;
 pub(super) mod dictionary;
 pub(in crate::history) mod dimensions;
 mod erase;
+mod erased_visitors;
 mod error;
 mod hidden_names;
 mod insert;
@@ -65,7 +66,7 @@ use utoipa::ToSchema;
 
 pub(crate) use backup::BackupError;
 pub(crate) use commit::Changes;
-pub(crate) use erase::Erased;
+pub(crate) use erase::{Erased, Erasure};
 pub(crate) use error::{CommitError, DatabaseFileError, Fault, LifecycleError, OpenError, ReadError};
 pub(crate) use lock::DatabaseLock;
 pub(crate) use log::{LogChange, LogRow, Moved, OutboxMessage};

@@ -27,8 +27,14 @@ const MARGIN: u64 = WAL_LIMIT;
 
 /// What belongs to this node: the holds of its visitors, its last run, and what it has still to publish to the log. Another node
 /// begins without it, at the position that this one has.
-const OF_NODE: [&str; 4] =
-    ["DELETE FROM seats", "DELETE FROM last_run", "DELETE FROM outbox", "UPDATE log SET resend_from = NULL"];
+const OF_NODE: [&str; 5] = [
+    "DELETE FROM seats",
+    "DELETE FROM last_run",
+    "DELETE FROM outbox",
+    "UPDATE log SET resend_from = NULL",
+    // An erasure of the node that was asked has no position.
+    "UPDATE erased_visitors SET clean_after = NULL, cleaning = NULL, position = ifnull(position, 0)",
+];
 
 /// There is no snapshot.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_mins(1);
 const COMPARISONS: &str = "breathing_room_replica_comparisons_total";
 
 /// Three hubs and three servers with a log, which all hubs read.
-async fn cluster() -> Cluster {
+pub async fn cluster() -> Cluster {
     let settings = [("FLUSH_INTERVAL", "500ms")];
     let cluster = Cluster::with(Setup { servers: 3, settings: &settings, ..Setup::default() }).await;
     until_healthy(&cluster).await;
@@ -31,7 +31,7 @@ async fn until_healthy(cluster: &Cluster) {
 }
 
 /// Waits for what may take as long as an election of the servers.
-async fn until(mut condition: impl AsyncFnMut() -> bool, what: &str) {
+pub async fn until(mut condition: impl AsyncFnMut() -> bool, what: &str) {
     let began = Instant::now();
     while !condition().await {
         assert!(began.elapsed() < LONG, "still false after {LONG:?}: {what}");

@@ -1,6 +1,7 @@
 //! The scenarios of docs/cluster.md. Each is a function of the scale that returns its figures and panics on a wrong count.
 
 pub mod agree;
+pub mod erase;
 pub mod hubs;
 pub mod links;
 pub mod log;
@@ -15,7 +16,7 @@ use crate::figure::{Figure, Scale};
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
 
 /// All scenarios by name, in the order of the long form.
-pub const ALL: [(&str, Run); 20] = [
+pub const ALL: [(&str, Run); 21] = [
     ("agree", |scale| Box::pin(agree::agree(scale))),
     ("flood", |scale| Box::pin(agree::flood(scale))),
     ("two-places", |scale| Box::pin(moves::two_places(scale))),
@@ -36,4 +37,5 @@ pub const ALL: [(&str, Run); 20] = [
     ("log-lost", |scale| Box::pin(log::log_lost(scale))),
     ("differ", |scale| Box::pin(log::differ(scale))),
     ("samples", |scale| Box::pin(samples::samples(scale))),
+    ("erase", |scale| Box::pin(erase::erase(scale))),
 ];

@@ -236,7 +236,9 @@ async fn missing_or_wrong_archive_is_named_and_nothing_changes() {
         let folder = file.folder.path().join("archive").display().to_string();
         assert!(reopened.contains(&folder), "{reopened}");
         assert!(file.store.visitor_data(&ann, &archives, None).await.is_err());
-        assert!(file.store.erase(&ann, &archives, at("2024-06-10T00:00:00Z")).await.is_err());
+        assert!(
+            file.store.erase(&ann, &archives, Erasure::of_all(at("2024-06-10T00:00:00Z"))).await.is_err()
+        );
         assert_eq!((file.rows().await, file.rollups().await), before);
     }
     fs::write(&path, whole).unwrap();

@@ -271,7 +271,10 @@ async fn erasure_leaves_no_value_in_a_folded_month() {
         all.map(|((.., value), (count, _))| (value, count)).collect::<Vec<_>>()
     };
     assert_eq!(pages().await, [("(other)".to_owned(), 3), ("/ann".to_owned(), 4), ("/zoe".to_owned(), 6)]);
-    store.erase(&VisitorId::try_from("zoe").unwrap(), &archives, at("2024-06-10T00:00:00Z")).await.unwrap();
+    store
+        .erase(&VisitorId::try_from("zoe").unwrap(), &archives, Erasure::of_all(at("2024-06-10T00:00:00Z")))
+        .await
+        .unwrap();
     assert_eq!(pages().await, [("(other)".to_owned(), 3), ("/ann".to_owned(), 4)]);
     maintain(store, &archives, NOW).await;
     let expected = [("(other)".to_owned(), 2), ("/100".to_owned(), 1), ("/ann".to_owned(), 4)];

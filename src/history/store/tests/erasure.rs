@@ -78,7 +78,7 @@ proptest! {
             store.commit(&batch).await.unwrap();
             maintain(store, &archives, "2024-04-10T00:00:00Z").await;
             let ben = VisitorId::try_from("b").unwrap();
-            let erasure = async { drop(store.erase(&ben, &archives, now()).await.unwrap()) };
+            let erasure = async { drop(store.erase(&ben, &archives, Erasure::of_all(now())).await.unwrap()) };
             run_during(waits, erasure, async { store.commit(&late).await.unwrap() }).await;
             file.expect_correct_rollups().await;
             // No row lacks a text.
@@ -95,7 +95,7 @@ proptest! {
             let (store, archives) = (&file.store, file.archives());
             store.commit(&of_three("2024-02-10T00:00:00Z", 6)).await.unwrap();
             let zoe = VisitorId::try_from(ZOE).unwrap();
-            let erasure = async { store.erase(&zoe, &archives, now()).await.unwrap() };
+            let erasure = async { store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap() };
             let mut erased = None;
             let erasing = Box::pin(async { erased = Some(erasure.await) });
             let late = of_three("2024-02-10T00:00:00Z", 6);
@@ -134,7 +134,7 @@ proptest! {
         let bens: Vec<String> = watches.filter(|watch| watch.actor.visitor == ben).map(|watch| watch.id.to_string()).collect();
         let is_shared = |row: &String| bens.iter().any(|id| row.contains(id));
         let others: Vec<String> = before.iter().filter(|row| !is_bens(row) && !is_shared(row)).cloned().collect();
-        run_and_crash(&folder, waits, async |store, archives| store.erase(&ben, archives, now()).await);
+        run_and_crash(&folder, waits, async |store, archives| store.erase(&ben, archives, Erasure::of_all(now())).await);
         let left;
         (folder, left) = in_folder(folder, async |file| {
             file.expect_correct_rollups().await;
@@ -142,12 +142,12 @@ proptest! {
         });
         assert!(others.iter().all(|row| left.contains(row)), "{others:#?} {left:#?}");
         in_folder(folder, async |file| {
-            file.store.erase(&ben, &file.archives(), now()).await.unwrap();
+            file.store.erase(&ben, &file.archives(), Erasure::of_all(now())).await.unwrap();
             file.expect_correct_rollups().await;
             let left = file.everything().await;
             assert!(left.iter().all(|row| !is_bens(row)), "{left:#?}");
             assert!(others.iter().all(|row| left.contains(row)));
-            assert_eq!(file.store.erase(&ben, &file.archives(), now()).await.unwrap().page_views, 0);
+            assert_eq!(file.store.erase(&ben, &file.archives(), Erasure::of_all(now())).await.unwrap().page_views, 0);
             file.restore_all().await;
             file.expect_correct_rollups().await;
             assert_eq!(file.rows().await, left);
@@ -161,7 +161,7 @@ async fn empty_month_gets_no_archive() {
     let event = view(1, "ann", "/", "2024-02-09T00:00:00Z", &serde_json::Value::Null);
     file.store.commit(&views([event])).await.unwrap();
     let ann = VisitorId::try_from("ann").unwrap();
-    assert_eq!(file.store.erase(&ann, &file.archives(), now()).await.unwrap().page_views, 1);
+    assert_eq!(file.store.erase(&ann, &file.archives(), Erasure::of_all(now())).await.unwrap().page_views, 1);
     let written = file.store.archive(month("2024-02"), &file.archives()).await.unwrap().unwrap();
     assert_eq!((written.rows, file.store.archived_months().await.unwrap().len()), (0, 0));
     file.expect_correct_rollups().await;
@@ -207,7 +207,7 @@ async fn erasure_leaves_no_byte_of_the_visitor() {
     let mut reader = file.store.read().await.unwrap();
     let mut reading = reader.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM months").fetch_all(&mut *reading).await.unwrap();
-    let erased = file.store.erase(&zoe, &archives, now()).await.unwrap();
+    let erased = file.store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap();
     assert!(!erased.wal_truncated, "a reader blocks the truncation");
     assert_eq!((erased.page_views, erased.watch_sessions), (600, 0));
     assert_eq!(erased.archives.iter().map(|rows| rows.rows).collect::<Vec<_>>(), [300]);
@@ -224,7 +224,7 @@ async fn erasure_leaves_no_byte_of_the_visitor() {
     assert_eq!(file.files_with(&ZOE[..12]), Vec::<PathBuf>::new(), "not even a prefix");
     let others: Vec<String> = before.into_iter().filter(|row| !row.contains(ZOE)).collect();
     assert_eq!(file.everything().await, others);
-    let again = file.store.erase(&zoe, &archives, now()).await.unwrap();
+    let again = file.store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap();
     assert_eq!(again, Erased { wal_truncated: true, ..Erased::default() });
     file.restore_all().await;
     file.expect_correct_rollups().await;
@@ -232,13 +232,13 @@ async fn erasure_leaves_no_byte_of_the_visitor() {
 
     // A visitor who returns can be erased again.
     file.store.commit(&of_three("2024-06-10T00:00:00Z", 150)).await.unwrap();
-    let erased = file.store.erase(&zoe, &archives, now()).await.unwrap();
+    let erased = file.store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap();
     assert_eq!((erased.page_views, erased.rollups > 0, erased.wal_truncated), (50, true, true));
     assert_eq!(file.files_with(ZOE), Vec::<PathBuf>::new());
     // Other visitors' events that contain the id stay.
     file.store.commit(&views([mentioned])).await.unwrap();
     file.store.commit(&of_three("2024-06-10T00:00:00Z", 1)).await.unwrap();
-    file.store.erase(&zoe, &archives, now()).await.unwrap();
+    file.store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap();
     let bens = file.rows().await.into_iter().filter(|row| row.contains(ZOE)).collect::<Vec<_>>();
     assert!(bens.len() == 1 && bens[0].contains("\"ben\""), "{bens:?}");
     file.expect_correct_rollups().await;
@@ -299,7 +299,7 @@ async fn texts_that_only_an_erased_visitor_had_are_gone_from_every_file() {
         assert!(file.files_with(&text).len() > 1, "{text} in database and archive");
     }
     let (jane, ann) = ("jane".try_into().unwrap(), VisitorId::try_from("ann").unwrap());
-    file.store.erase(&jane, &archives, now()).await.unwrap();
+    file.store.erase(&jane, &archives, Erasure::of_all(now())).await.unwrap();
     for text in texts("Secret") {
         assert_eq!(file.files_with(&text), Vec::<PathBuf>::new(), "{text}");
     }
@@ -308,7 +308,7 @@ async fn texts_that_only_an_erased_visitor_had_are_gone_from_every_file() {
     assert_eq!(file.numbers(UNTITLED).await, [0]);
     file.restore_all().await;
     file.expect_correct_rollups().await;
-    file.store.erase(&ann, &archives, now()).await.unwrap();
+    file.store.erase(&ann, &archives, Erasure::of_all(now())).await.unwrap();
     for text in texts("common") {
         assert_eq!(file.files_with(&text), Vec::<PathBuf>::new(), "{text}");
     }
@@ -349,7 +349,7 @@ proptest! {
             maintain(&file.store, &file.archives(), "2024-06-11T00:00:00Z").await;
         });
         let zoe = VisitorId::try_from(ZOE).unwrap();
-        run_and_crash(&folder, waits, async |store, archives| store.erase(&zoe, archives, now()).await);
+        run_and_crash(&folder, waits, async |store, archives| store.erase(&zoe, archives, Erasure::of_all(now())).await);
         in_folder(folder, async |file| {
             let archives = file.archives();
             file.expect_correct_rollups().await;
@@ -371,7 +371,7 @@ proptest! {
             let (store, archives) = (&file.store, file.archives());
             store.commit(&of_visitor("jane", "2024-06-10T00:00:00Z", "secret")).await.unwrap();
             let jane = VisitorId::try_from("jane").unwrap();
-            let erasure = async { drop(store.erase(&jane, &archives, now()).await.unwrap()) };
+            let erasure = async { drop(store.erase(&jane, &archives, Erasure::of_all(now())).await.unwrap()) };
             let late = of_visitor("ann", "2024-06-10T00:00:00Z", "secret");
             run_during(waits, erasure, async { store.commit(&late).await.unwrap() }).await;
             assert_eq!(file.numbers(NAMELESS).await, [0, 0]);
@@ -389,7 +389,10 @@ async fn erasure_and_its_rewrite_are_many_short_transactions() {
         file.store.commit(&of_three("2024-06-10T00:00:00Z", 600)).await.unwrap();
     }
     let commits = file.count_commits().await;
-    file.store.erase(&VisitorId::try_from(ZOE).unwrap(), &file.archives(), now()).await.unwrap();
+    file.store
+        .erase(&VisitorId::try_from(ZOE).unwrap(), &file.archives(), Erasure::of_all(now()))
+        .await
+        .unwrap();
     // Slices double from a few rows on: 400 rows are deleted, and 800 are copied and dropped.
     assert!(commits.load(std::sync::atomic::Ordering::Relaxed) > 30, "{commits:?}");
     file.expect_correct_rollups().await;
@@ -421,8 +424,8 @@ async fn restored_database_erases_again_and_accepts_archives_that_erasures_rewro
     backup::backup(&url(&file.folder), &backup).await.unwrap();
     let [zoe, ben] = [ZOE, "ben"].map(|visitor| VisitorId::try_from(visitor).unwrap());
     // The archive is rewritten twice.
-    file.store.erase(&zoe, &archives, now()).await.unwrap();
-    file.store.erase(&ben, &archives, now()).await.unwrap();
+    file.store.erase(&zoe, &archives, Erasure::of_all(now())).await.unwrap();
+    file.store.erase(&ben, &archives, Erasure::of_all(now())).await.unwrap();
     let ledger = fs::read_to_string(archives.path("erasures.jsonl")).unwrap();
     assert!(!ledger.contains(ZOE) && ledger.lines().count() == 4, "{ledger}");
 
@@ -446,7 +449,7 @@ async fn restored_database_erases_again_and_accepts_archives_that_erasures_rewro
     assert_eq!(file.numbers("SELECT count(*) FROM page_views WHERE visitor = 'ann'").await, [14]);
     let file = replace(file, &backup).await;
     let ann = VisitorId::try_from("ann").unwrap();
-    let erased = file.store.erase(&ann, &archives, now()).await.unwrap();
+    let erased = file.store.erase(&ann, &archives, Erasure::of_all(now())).await.unwrap();
     assert_eq!((erased.page_views, erased.archives.len()), (7, 1));
 }
 
@@ -484,4 +487,30 @@ async fn visitor_data_comes_in_bounded_pages_and_only_archives_with_rows_are_rea
     }
     assert!(all >= before.page_views.len());
     assert!(file.store.visitor_data(&"ann".try_into().unwrap(), &archives, None).await.is_err());
+}
+
+#[tokio::test]
+async fn erasure_up_to_a_time_keeps_what_the_returned_visitor_has_since() {
+    let file = File::new().await;
+    let nothing = serde_json::Value::Null;
+    let (before, after) = ("2024-06-10T05:00:00Z", "2024-06-10T07:00:00Z");
+    let props = serde_json::json!({ "by": ZOE });
+    let mut events = vec![view(1, "ann", "/", before, &nothing), view(2, "ann", "/", after, &nothing)];
+    events.extend((3..9).map(|n| view(n, ZOE, "/", before, &props)));
+    events.extend((9..16).map(|n| view(n, ZOE, "/back", after, &nothing)));
+    file.store.commit(&views(events)).await.unwrap();
+    let zoe = VisitorId::try_from(ZOE).unwrap();
+    let erasure = Erasure { until: Some(now()), ..Erasure::of_all(now()) };
+    let erased = file.store.erase(&zoe, &file.archives(), erasure).await.unwrap();
+    assert_eq!(erased.page_views, 6);
+    file.expect_correct_rollups().await;
+    let kept = file.visitor_data(ZOE).await.page_views;
+    assert_eq!(kept.len(), 7);
+    assert_eq!(file.visitor_data("ann").await.page_views.len(), 2);
+    let sums = file.numbers("SELECT count(*) FROM erasures").await;
+    assert_eq!(sums, [0]);
+    // What remains is erased by an erasure of all.
+    assert_eq!(file.store.erase(&zoe, &file.archives(), Erasure::of_all(now())).await.unwrap().page_views, 7);
+    assert_eq!(file.files_with(ZOE), Vec::<PathBuf>::new());
+    file.expect_correct_rollups().await;
 }

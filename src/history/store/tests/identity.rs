@@ -60,7 +60,8 @@ async fn rows_with_one_id_are_separate_by_visitor_and_room() {
     let ann = VisitorId::try_from("ann").unwrap();
     let data = file.store.visitor_data(&ann, &file.archives(), None).await.unwrap();
     assert_eq!((data.page_views.len(), data.watch_sessions.len()), (2, 2));
-    let erased = file.store.erase(&ann, &file.archives(), at("2024-06-10T00:00:00Z")).await.unwrap();
+    let erased =
+        file.store.erase(&ann, &file.archives(), Erasure::of_all(at("2024-06-10T00:00:00Z"))).await.unwrap();
     assert_eq!((erased.page_views, erased.watch_sessions), (2, 2));
     assert_eq!(paths(&file).await, ["bob/"]);
     file.expect_correct_rollups().await;
@@ -415,7 +416,8 @@ async fn erasure_in_a_month_with_the_old_key_keeps_others() {
     file.make_old_keys().await;
     let ann = VisitorId::try_from("ann").unwrap();
     let others = file.rows().await.into_iter().filter(|row| !row.contains("\"ann\"")).collect::<Vec<_>>();
-    let erased = file.store.erase(&ann, &file.archives(), at("2024-06-10T00:00:00Z")).await.unwrap();
+    let erased =
+        file.store.erase(&ann, &file.archives(), Erasure::of_all(at("2024-06-10T00:00:00Z"))).await.unwrap();
     assert_eq!((erased.page_views, erased.watch_sessions), (8, 8));
     assert_eq!((file.rows().await, file.keys().await), (others, vec![1, 1]));
     file.expect_correct_rollups().await;

@@ -76,7 +76,7 @@ proptest! {
                 }
                 if let Some(erased) = erased {
                     let visitor = VisitorId::try_from(erased).unwrap();
-                    file.store.erase(&visitor, &file.archives(), at("2024-04-09T00:00:00Z")).await.unwrap();
+                    file.store.erase(&visitor, &file.archives(), Erasure::of_all(at("2024-04-09T00:00:00Z"))).await.unwrap();
                     file.expect_correct_rollups().await;
                 }
                 // Rows that belong to another month now leave the archives that have them, and empty archives go.
@@ -118,7 +118,7 @@ proptest! {
                 file.store.commit(&late).await.unwrap();
                 if erases {
                     let visitor = VisitorId::try_from("a").unwrap();
-                    file.store.erase(&visitor, &archives, at("2024-04-09T00:00:00Z")).await.unwrap();
+                    file.store.erase(&visitor, &archives, Erasure::of_all(at("2024-04-09T00:00:00Z"))).await.unwrap();
                 }
             };
             Box::pin(run_during(waits, sum, other)).await;

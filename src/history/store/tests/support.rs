@@ -36,6 +36,7 @@ pub(super) fn worker(store: &Store, archives: &Archives, now: &str) -> Maintenan
         retention: Retention::Months(1),
         clock: Clock::manual(at(now)),
         metrics: LifecycleMetrics::register(),
+        logged: None,
     }
 }
 

@@ -38,6 +38,7 @@ use serve::ServeSettings;
 use token::TokenSettings;
 
 use crate::auth::BadKeys;
+use crate::cluster::BadCluster;
 use crate::history::archive::ArchiveError;
 use crate::history::calendar::Month;
 use crate::history::store::{BackupError, CommitError, LifecycleError, OpenError, ReadError};
@@ -224,6 +225,9 @@ pub enum CommandError {
     /// The other hub is asked with the admin token.
     #[error("--with needs ADMIN_TOKEN, the admin token of that hub")]
     NoAdminToken,
+    /// The settings of the cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] BadCluster),
     /// A hub does not say how it is.
     #[error(transparent)]
     Health(#[from] HealthError),

@@ -131,6 +131,11 @@ async fn erased_visitor_is_in_no_file_of_any_node_and_not_in_the_log() {
     erase::erase(Scale::Short).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn import_on_one_node_reaches_all_nodes() {
+    log::import(Scale::Short).await;
+}
+
 /// `ONLY` has the names of the scenarios to run; all by default.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "half an hour: make cluster-test"]

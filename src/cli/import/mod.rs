@@ -1,7 +1,7 @@
 //! `import`: commits events from files in the same way as the hub's own.
 //!
 //! Files are read row by row, so memory use does not depend on their size. Events merge idempotently, so an import that
-//! was interrupted can be repeated.
+//! was interrupted can be repeated. On a node of a cluster they wait in the outbox too, from which the hub publishes them.
 
 pub(super) mod fields;
 pub(super) mod mapping;
@@ -22,9 +22,16 @@ use super::args::room;
 use super::output::{self, print_error};
 use super::protected::ProtectedFiles;
 use super::{CommandError, Outcome};
+use crate::auth::Secret;
+use crate::cluster::config::CLUSTER;
+use crate::cluster::{self, BadCluster};
 use crate::history::archive::Archives;
 use crate::history::event::Batch;
 use crate::history::lifecycle;
+use crate::history::log::command::ErasureKey;
+use crate::history::log::erasures::Erasures;
+use crate::history::log::message::{Encoder, Origin};
+use crate::history::store::LogChange;
 use crate::history::store::read_only::path_of;
 use crate::history::{self, Store};
 use crate::protocol::{RoomId, Time};
@@ -78,13 +85,36 @@ pub struct ImportSettings {
     /// A file for all rejected rows; the first 20 are always printed
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// The NATS servers of the hub on this database, where it is a node of a cluster: with them, the hub publishes the
+    /// imported events to the other nodes. The import does not connect to them
+    #[arg(long, env, value_name = "URLS", value_delimiter = ',', hide_env_values = true)]
+    pub nats_url: Vec<String>,
+    /// The name of the cluster
+    #[arg(long, env, value_name = "NAME", default_value = CLUSTER)]
+    pub cluster: String,
+    /// The admin token of the nodes, by which visitors that they have erased are left out
+    #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+}
+
+impl ImportSettings {
+    /// The key of the erasures of the cluster; none without a cluster.
+    fn erasure_key(&self) -> Result<Option<ErasureKey>, BadCluster> {
+        let mut config = cluster::Config::default();
+        (config.urls, config.name) = (self.nats_url.clone(), self.cluster.clone());
+        config.check("import", self.admin_token.is_some())?;
+        let token = self.admin_token.as_ref().filter(|_| config.is_on());
+        Ok(token.map(|token| ErasureKey::derive(token.reveal(), &config.name)))
+    }
 }
 
 /// Imports all valid rows of the files, and reports the others.
 /// Errors: a file cannot be opened or read, or has no row of a known kind; the report would replace a file that must
 /// stay; or a commit failed. Earlier commits stay.
 pub(crate) async fn import(settings: ImportSettings) -> Result<Outcome, CommandError> {
-    let ImportSettings { files, database_url, archive_dir, kind, fields, room, dry_run, report } = settings;
+    let key = settings.erasure_key()?;
+    let ImportSettings { files, database_url, archive_dir, kind, fields, room, dry_run, report, .. } =
+        settings;
     let mapping = Arc::new(Mapping::new(kind, room, fields));
     if let Some(report) = &report {
         let database = path_of(&database_url)?;
@@ -108,7 +138,7 @@ pub(crate) async fn import(settings: ImportSettings) -> Result<Outcome, CommandE
     }
     let report = ImportReport::new(report.as_deref())?;
     let now = Clock::system().wall();
-    let writer = if dry_run { None } else { Some(Writer::open(&database_url, archive_dir, now).await?) };
+    let writer = if dry_run { None } else { Some(Writer::open(&database_url, archive_dir, now, key).await?) };
     let latest = now.plus(AHEAD_LIMIT_MS);
     let mut import = Import { mapping, latest, report, writer, batch: Batch::default() };
     let result = import.import_all(opened).await;
@@ -169,11 +199,12 @@ impl Import {
 
     async fn commit(&mut self) -> Result<(), CommandError> {
         let batch = std::mem::take(&mut self.batch);
+        let len = batch.len();
         let new = match &mut self.writer {
-            Some(writer) if !batch.is_empty() => writer.commit(&batch).await?,
+            Some(writer) if !batch.is_empty() => writer.commit(batch).await?,
             _ => 0,
         };
-        self.report.add_valid(batch.len(), new);
+        self.report.add_valid(len, new);
         Ok(())
     }
 }
@@ -188,10 +219,28 @@ fn is_of_known_kind(shape: Shape, fields: &Fields) -> bool {
     }
 }
 
+/// What an import needs of the log.
+struct LogWriter {
+    encoder: Encoder,
+    erasures: Erasures,
+}
+
+impl LogWriter {
+    /// Removes the events of erased visitors, and returns the messages for the other nodes.
+    fn publish(&mut self, batch: &mut Batch) -> LogChange {
+        self.erasures.drop_from(batch);
+        let encoded = self.encoder.encode(batch.clone()).into_iter();
+        let outbox = encoded.map(|encoded| (encoded.id.to_string(), encoded.message)).collect();
+        LogChange { outbox, ..LogChange::default() }
+    }
+}
+
 /// Commits batches with pauses for other writers.
 struct Writer {
     store: Store,
     archives: Archives,
+    /// On a node of a cluster.
+    log: Option<LogWriter>,
     /// Earliest time of the next transaction.
     next: Instant,
     /// Whether the message about another writer was printed.
@@ -199,15 +248,28 @@ struct Writer {
 }
 
 impl Writer {
-    async fn open(url: &str, archive_dir: Option<PathBuf>, now: Time) -> Result<Self, CommandError> {
+    async fn open(
+        url: &str,
+        archive_dir: Option<PathBuf>,
+        now: Time,
+        key: Option<ErasureKey>,
+    ) -> Result<Self, CommandError> {
         let store = Store::open(url).await?;
         store.begin_quarters(lifecycle::quarters_from(now)).await?;
         let archives = Archives::new(archive_dir, &store.path());
-        Ok(Self { store, archives, next: Instant::now(), has_waited: false })
+        let log = match key {
+            None => None,
+            Some(key) => {
+                let erasures = Erasures::new(key, store.logged_erasures().await?.concat(), []);
+                Some(LogWriter { encoder: Encoder::new(Origin::new()), erasures })
+            }
+        };
+        Ok(Self { store, archives, log, next: Instant::now(), has_waited: false })
     }
 
     /// Commits a batch, and returns how many of its events changed the database.
-    async fn commit(&mut self, batch: &Batch) -> Result<usize, CommandError> {
+    async fn commit(&mut self, mut batch: Batch) -> Result<usize, CommandError> {
+        let change = self.log.as_mut().map(|log| log.publish(&mut batch)).unwrap_or_default();
         // Rollups include archived rows, so these must be back in the tables to deduplicate the batch.
         let archived = self.store.archived_months().await?;
         for month in batch.months().intersection(&archived) {
@@ -216,7 +278,7 @@ impl Writer {
         sleep_until(self.next).await;
         let started = Instant::now();
         let changes = loop {
-            match self.store.commit(batch).await {
+            match self.store.commit_with_log(&batch, &change).await {
                 Err(error) if error.is_busy() && started.elapsed() < BUSY_LIMIT => {
                     if !std::mem::replace(&mut self.has_waited, true) {
                         print_error("waits for the database, to which another program writes");

@@ -251,6 +251,12 @@ impl Replica {
             Some(epoch) => receiver.committed(epoch, flushed, started.elapsed()),
             None => receiver.recovered(),
         }
+        // An import adds to the outbox too.
+        if self.outbox() == 0
+            && let Ok(outbox @ 1..) = self.parts.store.outbox_len().await
+        {
+            self.status.send_modify(|status| status.outbox = outbox);
+        }
         self.drain().await;
         self.show();
         Ok(flushed)

@@ -230,6 +230,16 @@ impl Store {
         Ok(self.commit_with(batch, Some(log)).await?.1)
     }
 
+    /// As [`commit_logged`](Self::commit_logged), and returns the changes.
+    /// Errors: those of [`commit`](Self::commit).
+    pub(crate) async fn commit_with_log(
+        &self,
+        batch: &Batch,
+        log: &LogChange,
+    ) -> Result<Changes, CommitError> {
+        Ok(self.commit_with(batch, Some(log)).await?.0)
+    }
+
     async fn commit_with(
         &self,
         batch: &Batch,

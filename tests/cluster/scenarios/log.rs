@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::cluster::{Cluster, Node, Setup};
 use crate::figure::{Figure, Scale};
 use crate::member::millis_since;
-use crate::support::{Program, rows};
+use crate::support::{ADMIN_TOKEN, Program, Request, rows};
 
 /// How long a scenario waits for what takes a minute at most.
 const LONG: Duration = Duration::from_mins(1);
@@ -150,6 +150,45 @@ pub async fn events(scale: Scale) -> Vec<Figure> {
             1_200.0,
         ),
     ]
+}
+
+/// What is imported into the file of one node reaches all, except for a visitor that was erased.
+pub async fn import(_: Scale) -> Vec<Figure> {
+    let cluster = cluster().await;
+    let node = &cluster.nodes[1];
+    durable(
+        node,
+        "/page-view",
+        &json!({ "id": Uuid::now_v7(), "path": "/", "visitor": "zoe", "room": "lobby" }),
+    )
+    .await;
+    let path = "/visitors/zoe/data";
+    Request::new(&cluster.nodes[0].address, "DELETE", path).admin().send().await.expect(200);
+    let line = |n: u64| {
+        let visitor = if n < 100 { "zoe".to_owned() } else { format!("v{}", n % 7) };
+        json!({ "type": "page-view", "id": Uuid::now_v7(), "room": "lobby", "visitor": visitor, "path": format!("/{n}"),
+            "at": now() - 3_600_000 - n })
+    };
+    let lines: Vec<String> = (0..7_100).map(|n| line(n).to_string()).collect();
+    let file = node.folder().join("old.jsonl");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let url = format!("sqlite://{}/hub.db", node.folder().display());
+    let settings =
+        [("DATABASE_URL", url.as_str()), ("NATS_URL", "nats://127.0.0.1:9"), ("ADMIN_TOKEN", ADMIN_TOKEN)];
+    let arguments = ["import", file.to_str().unwrap()];
+    let refused = Program::run(&arguments, &[settings[0], settings[1], ("CLUSTER", "a.*")]).await;
+    assert!(refused.stderr.contains("CLUSTER: must be"), "{refused:?}");
+    let imported = Program::run(&arguments, &settings).await;
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    for node in &cluster.nodes {
+        let has_all = async || {
+            let totals = stats(node).await["totals"].clone();
+            (&totals["pageViews"], &totals["visitors"]) == (&json!(7_000), &json!(7))
+        };
+        until(has_all, &format!("{}: 7,000 page views", node.name)).await;
+    }
+    until_healthy(&cluster).await;
+    Vec::new()
 }
 
 /// Each server of the log is killed in turn: acks go on, and nothing is missing.

@@ -16,7 +16,7 @@ use crate::figure::{Figure, Scale};
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
 
 /// All scenarios by name, in the order of the long form.
-pub const ALL: [(&str, Run); 21] = [
+pub const ALL: [(&str, Run); 22] = [
     ("agree", |scale| Box::pin(agree::agree(scale))),
     ("flood", |scale| Box::pin(agree::flood(scale))),
     ("two-places", |scale| Box::pin(moves::two_places(scale))),
@@ -37,5 +37,6 @@ pub const ALL: [(&str, Run); 21] = [
     ("log-lost", |scale| Box::pin(log::log_lost(scale))),
     ("differ", |scale| Box::pin(log::differ(scale))),
     ("samples", |scale| Box::pin(samples::samples(scale))),
+    ("import", |scale| Box::pin(log::import(scale))),
     ("erase", |scale| Box::pin(erase::erase(scale))),
 ];

@@ -1,7 +1,7 @@
 //! The transport over NATS: core publish and subscribe, and request and reply. Only this file and [`log`], which is the
 //! log over the same connection, name `async_nats`.
 //!
-//! The client connects in the background, pings its server every 750 ms, and goes to another one when two pongs are
+//! The client connects in the background, pings its server every 600 ms, and goes to another one when two pongs are
 //! missing: a server that hangs would keep it otherwise. While there is no connection, messages are dropped, because the
 //! peers ask for a full share anyway.
 
@@ -37,7 +37,7 @@ use log::JetStream;
 
 /// The time between two pings. The client leaves a server that owes it two pongs, after at most three of these: soon
 /// enough that the peers have everything again within 5 s.
-const PING_INTERVAL: Duration = Duration::from_millis(750);
+const PING_INTERVAL: Duration = Duration::from_millis(600);
 
 /// How long a server may take to accept a connection: more than three round trips to another continent with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);

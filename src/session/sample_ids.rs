@@ -18,6 +18,9 @@ const STANDSTILL_MS: u64 = 1_000;
 /// is a clock that was set.
 const LATE_MS: u64 = 30_000;
 
+/// A minute, in milliseconds.
+const MINUTE: u64 = 60_000;
+
 /// What makes a name of a cluster's sample, which no node without a cluster has.
 const CLUSTER: &str = "cluster";
 
@@ -60,12 +63,16 @@ impl SampleIds {
     }
 
     /// The start of a new sample, and its id: version 5 of the start and the name of the cluster, or of this node without
-    /// one. A sample that follows one that ended with a minute starts with that minute, on every node.
+    /// one. A sample that follows one that ended with a minute starts with that minute, on every node. So does the first one
+    /// of a node of a cluster, which may have started later than others that sample the same minute.
     pub(super) fn next(&self, span: Span, cluster: Option<&str>) -> (Time, Uuid) {
         let mut last = lock(&self.last);
         let start = span.end.minus(span.ms);
         let is_near = |minute: &Time| minute.millis().abs_diff(start.millis()) <= LATE_MS;
-        let start = last.minute.filter(is_near).unwrap_or(start);
+        let begun = cluster
+            .filter(|_| span.is_minute_end && span.ms < MINUTE)
+            .map(|_| span.end.minute().minus(MINUTE));
+        let start = last.minute.filter(is_near).or(begun).unwrap_or(start);
         let is_taken = last.start.minus(STANDSTILL_MS) <= start && start <= last.start;
         last.start = if is_taken { last.start.plus(1) } else { start };
         last.minute = span.is_minute_end.then(|| span.end.minute());
@@ -118,11 +125,8 @@ mod tests {
         for (late, next_late) in [(0, 0), (3, 1), (1, 900), (12_000, 0)] {
             let ids = ids("a");
             let first = to_minute(40_000, minute().plus(late));
-            assert_eq!(
-                ids.next(first, Some("x")).0,
-                first.end.minus(40_000),
-                "the first one starts with the hub"
-            );
+            let started = minute().minus(MINUTE);
+            assert_eq!(ids.next(first, Some("x")).0, started, "the first one, of a part of a minute");
             let whole =
                 to_minute(60_000 + next_late - late.min(next_late), minute().plus(60_000 + next_late));
             assert_eq!(ids.next(whole, Some("x")).0, minute(), "{late} ms late");
@@ -131,6 +135,12 @@ mod tests {
                 minute().plus(60_000)
             );
         }
+        let first = to_minute(40_000, minute());
+        assert_eq!(
+            ids("a").next(first, None).0,
+            minute().minus(40_000),
+            "without others it starts with the hub"
+        );
         // A sample within the minute, and the rest of the minute.
         let ids = ids("a");
         ids.next(to_minute(60_000, minute().plus(2)), None);

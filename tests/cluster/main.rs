@@ -122,7 +122,7 @@ async fn nodes_report_a_file_with_other_records_until_it_joins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_file_has_each_presence_sample_once_although_a_node_is_killed() {
+async fn each_file_has_each_presence_sample_once() {
     samples::samples(Scale::Short).await;
 }
 

@@ -19,8 +19,8 @@ const LONG: Duration = Duration::from_secs(150);
 /// How late the timers of two ends of a minute may be together, in ms.
 const LATE: u64 = 3_000;
 
-/// Two people stay on nodes that go on while the first node is killed: the samples of all files are the same, one for each
-/// minute, with both for the whole minute.
+/// Two people stay on nodes that go on while the first node is killed, in the long form: the samples of all files are the
+/// same, one for each minute, with both for the whole minute. The short form ends with the first sample.
 pub async fn samples(scale: Scale) -> Vec<Figure> {
     let settings = [("FLUSH_INTERVAL", "500ms")];
     let mut cluster = Cluster::with(Setup { servers: 3, settings: &settings, ..Setup::default() }).await;
@@ -31,7 +31,7 @@ pub async fn samples(scale: Scale) -> Vec<Figure> {
     let bob = Member::join(&[&cluster.nodes[2].address], "lobby", "bob").await;
     bob.until_present(2).await;
     let mut newest = until_sample_after(&cluster.nodes[1], 0).await;
-    for round in 0..scale.of(1, 6) {
+    for round in 0..scale.of(0, 6) {
         if round % 2 == 1 {
             // It does not write the sample of this minute any more, and the others do not know that yet.
             sleep(Duration::from_millis(MINUTE - now() % MINUTE).saturating_sub(Duration::from_secs(1)))

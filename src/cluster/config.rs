@@ -38,6 +38,9 @@ impl Config {
         if !self.is_on() {
             return if self.credentials.is_some() { Err(BadCluster::NoUrl) } else { Ok(()) };
         }
+        if cfg!(not(feature = "cluster")) && self.connect.is_none() {
+            return Err(BadCluster::NoFeature);
+        }
         if !self.urls.iter().all(|url| is_url(url)) {
             return Err(BadCluster::Url);
         }

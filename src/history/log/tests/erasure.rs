@@ -49,25 +49,30 @@ impl Node {
 
     /// Waits until this node has finished all erasures up to a position.
     async fn until_erased(&self, position: u64) {
-        while self.log.status().erased < position {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || self.log.status().erased >= position, &format!("erased up to {position}")).await;
     }
 }
 
-/// Waits until the log has these events.
-async fn until_logged(log: &MemoryLog, ids: &[u128]) {
-    let mut found = Vec::new();
-    for _ in 0..1_000 {
-        found = logged(log);
-        found.sort_unstable();
-        found.dedup();
-        if found == ids {
+/// Waits for a condition, but not for long.
+async fn until(mut condition: impl AsyncFnMut() -> bool, what: &str) {
+    for _ in 0..2_000 {
+        if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(found, ids);
+    panic!("still false: {what}");
+}
+
+/// Waits until the log has these events.
+async fn until_logged(log: &MemoryLog, ids: &[u128]) {
+    let has_them = async || {
+        let mut found = logged(log);
+        found.sort_unstable();
+        found.dedup();
+        found == ids
+    };
+    until(has_them, &format!("the log has {ids:?}")).await;
 }
 
 #[tokio::test]
@@ -210,13 +215,10 @@ async fn erasure_of_a_lost_log_is_published_again() {
     }
     // What it had is published too, and is removed again.
     let visitor = b.erasures.erasures.key().hash("ann");
-    while !b.erasures.erasures.covers(&"ann".try_into().unwrap(), at) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let ann = "ann".try_into().unwrap();
+    until(async || b.erasures.erasures.covers(&ann, at), "b knows the erasure").await;
     b.erasures.erasures.until_finished(visitor, at).await;
-    while b.ids().await != [2] {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || b.ids().await == [2], "b has erased Ann").await;
     until_logged(&log, &[2]).await;
     assert_eq!(a.ids().await, [2]);
 }

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod frames;
+pub mod log;
 pub mod message;
 pub mod query;
 pub mod record;
@@ -15,9 +16,10 @@ pub mod update;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("body", body::check),
     ("frames", frames::check),
+    ("log", log::check),
     ("message", message::check),
     ("query", query::check),
     ("record", record::check),

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use super::command::Command;
 use crate::history::archive::parse_line;
+#[cfg(feature = "internals")]
+use crate::history::event::merged;
 use crate::history::event::{Batch, TotalSample};
 use crate::history::record::Record;
 use crate::protocol::{Time, VisitorId};
@@ -137,9 +139,9 @@ impl Encoder {
         Self { origin, next: 0 }
     }
 
-    /// The messages of a run that it publishes again.
-    pub(crate) fn again(origin: Origin) -> Self {
-        Self { origin, next: AGAIN }
+    /// The messages of a run that it publishes again, for the time with this number, from 0 on.
+    pub(crate) fn again(origin: Origin, time: u64) -> Self {
+        Self { origin, next: AGAIN + (time << 40) }
     }
 
     /// The run.
@@ -317,6 +319,27 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Reads a message, and writes its events and reads them again. Both must be equal: what is too large or cannot be read
+/// again is missing. None if the message cannot be read. For the fuzz target.
+#[cfg(feature = "internals")]
+#[must_use]
+pub fn rewrite_log_message(bytes: &[u8]) -> Option<(Batch, Batch)> {
+    let once = decode(bytes).ok()?;
+    let written = Encoder::new(Origin::new()).encode(once.clone());
+    let small = written.iter().filter(|encoded| encoded.message.len() <= MESSAGE_LIMIT);
+    let again = small.map(|encoded| decode(&encoded.message).unwrap_or_default()).collect();
+    // A sample of many rooms is in several parts.
+    let whole = |batch: Batch| Batch { samples: merged(batch.samples), ..batch };
+    Some((whole(once), whole(again)))
+}
+
+/// Returns a message with these lines. For the fuzz target.
+#[cfg(feature = "internals")]
+#[must_use]
+pub fn log_message_of(lines: &[u8]) -> Bytes {
+    message(MessageId { origin: Origin(Uuid::nil()), number: 0 }, lines)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,5 +486,15 @@ mod tests {
         assert_eq!(events(&second).page_views, batch.page_views[2..]);
         assert_eq!(replaced(&without(&first, not("bob")).unwrap()), [7]);
         assert!(replaced(&encoded.message).is_empty());
+    }
+
+    #[test]
+    fn memory_of_a_message_is_bounded_by_its_inflated_size() {
+        let line = r#"{"type":"page-view","id":"018f0e6e00007000800000000000001f","room":"r","visitor":"v","path":"/","at":1}"#;
+        let lines = format!("{line}\n").repeat(INFLATED_LIMIT / (line.len() + 1));
+        let message = message(MessageId { origin: Origin::new(), number: 7 }, lines.as_bytes());
+        let batch = decode(&message).unwrap();
+        assert_eq!(batch.len(), lines.lines().count());
+        assert!(batch.bytes() < 6 * INFLATED_LIMIT, "{}", batch.bytes());
     }
 }

@@ -82,7 +82,7 @@ pub mod internals {
     };
     pub use crate::history::journal::JournalMonitor;
     pub use crate::history::lifecycle::plan::quarters_from;
-    pub use crate::history::log::message::{log_message_of, rewrite_log_message};
+    pub use crate::history::log::message::{is_same_when_rewritten, log_message_of};
     pub use crate::history::record::Record;
     pub use crate::history::stats::StatsQuery;
     pub use crate::history::stats::window::{Window, Zone};

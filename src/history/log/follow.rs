@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::command::{Command, ErasedVisitor};
 use super::erasures::Erasures;
-use super::message::{BadMessage, Body, Encoder, Origin, decode, id_of, replaced};
+use super::message::{BadMessage, Body, Origin, decode, id_of, replaced};
 use super::metrics::LogMetrics;
-use super::resend::Resend;
 use super::start::{Start, StoredPosition, start};
 use super::status::{Lag, LogStatus, Reading};
 use super::{Entry, Log, LogError};
@@ -60,6 +58,8 @@ pub(crate) enum Incoming {
         log: Arc<str>,
         /// The position.
         after: u64,
+        /// What is to be published again.
+        lost: Option<Lost>,
     },
     /// A message.
     Message {
@@ -72,6 +72,15 @@ pub(crate) enum Incoming {
         /// What it says.
         content: Content,
     },
+}
+
+/// Events that a log may have lost: this node publishes its own again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// The time of the first one.
+    pub since: Time,
+    /// Whether the loss was noticed now, and not at an earlier beginning.
+    pub is_new: bool,
 }
 
 /// What a message says.
@@ -125,8 +134,6 @@ pub(super) struct Follower {
     /// The last message that was passed on, and its log.
     last: Option<StoredPosition>,
     lag: Lag,
-    /// What publishes events again, and for which log.
-    resend: Option<(String, AbortOnDropHandle<()>)>,
     logged: Option<Instant>,
     retry: Duration,
     /// The position to which the log does not reach back, although it was looked at whether only erasures have moved its
@@ -142,8 +149,8 @@ impl Follower {
         status: watch::Sender<LogStatus>,
         sender: mpsc::Sender<Incoming>,
     ) -> Self {
-        let (last, lag, resend, logged, gone) = (None, Lag::default(), None, None, None);
-        Self { parts, origin, status, sender, last, lag, resend, logged, retry: RETRY_MIN, gone }
+        let (last, lag, logged, gone) = (None, Lag::default(), None, None);
+        Self { parts, origin, status, sender, last, lag, logged, retry: RETRY_MIN, gone }
     }
 
     /// Reads until the flush task has ended.
@@ -171,7 +178,7 @@ impl Follower {
         let row = self.parts.store.log_row().await?;
         let stored = row.as_ref().map(|row| StoredPosition { log: row.log.clone(), position: row.position });
         // What was passed on is committed later.
-        let last = self.last.take().filter(|last| stored.as_ref().is_some_and(|row| row.log == last.log));
+        let last = self.last.clone().filter(|last| stored.as_ref().is_some_and(|row| row.log == last.log));
         let stored = last.or(stored);
         let mut decision = start(stored.as_ref(), &log);
         if decision == Start::Reset {
@@ -184,22 +191,22 @@ impl Follower {
         {
             decision = Start::After(after);
         }
-        let row = row.filter(|row| row.log == log.name);
-        let after = match decision {
+        match decision {
             Start::After(after) => {
+                let row = row.filter(|row| row.log == log.name);
                 if row.is_none() {
                     self.parts.store.set_log_row(&at_start(&log.name, None)).await?;
                 }
-                after
+                let missing = row.and_then(|row| row.resend_from).map(|since| Lost { since, is_new: false });
+                self.read(&log.name, after, missing).await
             }
             Start::Reset => {
                 warn!(
                     "the log has lost messages: this node publishes the events of its last 8 days again, and reads the log from the beginning"
                 );
-                let from = self.parts.clock.wall().minus(RESEND_MS);
-                self.parts.store.set_log_row(&at_start(&log.name, Some(from))).await?;
-                self.publish_again(&log.name, from);
-                0
+                let since = self.parts.clock.wall().minus(RESEND_MS);
+                self.parts.store.set_log_row(&at_start(&log.name, Some(since))).await?;
+                self.read(&log.name, 0, Some(Lost { since, is_new: true })).await
             }
             Start::Gone(_) => {
                 if self.status.borrow().reading != Reading::Gone {
@@ -210,13 +217,9 @@ impl Follower {
                 }
                 self.set_reading(Reading::Gone);
                 sleep(GONE_CHECK).await;
-                return Ok(());
+                Ok(())
             }
-        };
-        if let Some(from) = row.and_then(|row| row.resend_from) {
-            self.publish_again(&log.name, from);
         }
-        self.read(&log.name, after).await
     }
 
     /// Whether all messages between a position and the first one of the log were deleted by erasures: later messages stand
@@ -242,9 +245,14 @@ impl Follower {
     }
 
     /// Reads after a position, until an error.
-    async fn read(&mut self, name: &str, after: u64) -> Result<(), Interrupted> {
+    async fn read(&mut self, name: &str, after: u64, missing: Option<Lost>) -> Result<(), Interrupted> {
+        // Before the log is asked: that may fail, and what is new is known only now.
+        self.pass_on(Incoming::Begin { log: name.into(), after, lost: missing }).await?;
         let mut reader = self.parts.log.read(after).await?;
-        self.pass_on(Incoming::Begin { log: name.into(), after }).await?;
+        // A log that was made again since it was looked at has other messages at these positions.
+        if self.parts.log.state().await?.name != name {
+            return Err(LogError::Interrupted.into());
+        }
         self.set_reading(Reading::Following);
         info!(after, "reading the log");
         (self.retry, self.logged) = (RETRY_MIN, None);
@@ -300,24 +308,6 @@ impl Follower {
 
     async fn pass_on(&self, incoming: Incoming) -> Result<(), Interrupted> {
         self.sender.send(incoming).await.map_err(|_| Interrupted::Ended)
-    }
-
-    /// Starts to publish events again, unless that is under way for this log.
-    fn publish_again(&mut self, name: &str, from: Time) {
-        if self.resend.as_ref().is_some_and(|(log, _)| log == name) {
-            return;
-        }
-        let resend = Resend {
-            log: Arc::clone(&self.parts.log),
-            store: self.parts.store.clone(),
-            encoder: Encoder::again(self.origin),
-            erasures: self.parts.erasures.clone(),
-            name: name.to_owned(),
-            from,
-            status: self.status.clone(),
-        };
-        self.status.send_modify(|status| status.is_resending = true);
-        self.resend = Some((name.to_owned(), AbortOnDropHandle::new(self.parts.panics.spawn(resend.run()))));
     }
 
     fn set_reading(&self, reading: Reading) {

@@ -52,6 +52,11 @@ impl MemoryLog {
         self.0.send_modify(|state| state.messages.push((String::new(), Some(Bytes::from_static(message)))));
     }
 
+    /// Appends a message once more, as after the time in which the log knows ids.
+    pub(super) fn repeat(&self, message: Bytes) {
+        self.0.send_modify(|state| state.messages.push((String::new(), Some(message))));
+    }
+
     /// All messages that were ever appended to this log and not deleted.
     pub(super) fn messages(&self) -> Vec<Bytes> {
         self.0.borrow().messages.iter().filter_map(|(_, message)| message.clone()).collect()

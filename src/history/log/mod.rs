@@ -17,6 +17,8 @@ pub(crate) mod metrics;
 pub(crate) mod order;
 pub(crate) mod replica;
 mod resend;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod start;
 pub(crate) mod status;
 

@@ -25,14 +25,16 @@ use super::breaker::{Breaker, BreakerState};
 use super::clean::Cleaner;
 use super::command::{Command, ErasedVisitor};
 use super::erasures::LoggedErasure;
-use super::follow::{Content, Follower, Incoming, Parts, WAITING};
+use super::follow::{Content, Follower, Incoming, Lost, Parts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
 use super::order::{self, ErasureSender, Order, Reply};
+use super::resend::Resend;
 use super::status::{LogMonitor, LogStatus};
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
 use crate::history::status::{Epoch, Flushed};
 use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError, Store};
+use crate::protocol::Time;
 
 /// The time between two looks at what is pending.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -66,6 +68,12 @@ pub(crate) struct Replica {
     follower: AbortOnDropHandle<()>,
     /// Sums up what the file has.
     _summing: AbortOnDropHandle<()>,
+    /// What is published again after the next flush, and for which log.
+    lost: Option<(Arc<str>, Time)>,
+    /// What publishes it, and for which log.
+    resend: Option<(Arc<str>, AbortOnDropHandle<()>)>,
+    /// How often that began.
+    resends: u64,
     /// Read messages that are not committed.
     read: VecDeque<Read>,
     /// Their memory.
@@ -94,6 +102,12 @@ enum Place {
     Stored(u64),
     /// Not in the log, as far as this node knows.
     Outbox(Bytes),
+}
+
+impl OwnPart {
+    fn is_sending(&self) -> bool {
+        matches!(self.place, Place::Sending(_))
+    }
 }
 
 /// What happened to a message that was sent.
@@ -184,6 +198,9 @@ impl Replica {
             incoming,
             follower,
             _summing: summing,
+            lost: None,
+            resend: None,
+            resends: 0,
             read: VecDeque::new(),
             read_bytes: 0,
             base: None,
@@ -205,7 +222,8 @@ impl Replica {
         }
     }
 
-    /// Does a step. Returns whether a flush is due: so much was read, or a visitor is erased.
+    /// Does a step. Returns whether a flush is due: so much was read, a visitor is erased, or events are to be published
+    /// again.
     pub(crate) async fn take(&mut self, step: Step, receiver: &JournalReceiver) -> bool {
         let mut is_due = false;
         match step {
@@ -227,13 +245,14 @@ impl Replica {
             }
         }
         self.show();
-        is_due || !self.has_room()
+        is_due || !self.has_room() || self.lost.is_some()
     }
 
     /// Publishes what is pending, waits for the answers, and commits it and what was read.
     /// Errors: a transaction failed. What is not committed stays here for the next flush.
     pub(crate) async fn flush(&mut self, receiver: &JournalReceiver) -> Result<Flushed, CommitError> {
         let started = Instant::now();
+        let lost = self.lost.take();
         if let Some((epoch, mut events)) = receiver.take_all() {
             self.closing = Some(epoch);
             while !events.is_empty() {
@@ -243,10 +262,19 @@ impl Replica {
                 self.add(events.split_front(PART_BYTES));
             }
         }
-        while self.own.values().any(|part| matches!(part.place, Place::Sending(_))) {
+        while self.own.values().any(OwnPart::is_sending) {
             self.settle().await;
         }
-        let flushed = self.commit(receiver).await?;
+        let flushed = match self.commit(receiver).await {
+            Ok(flushed) => flushed,
+            Err(error) => {
+                self.lost = self.lost.take().or(lost);
+                return Err(error);
+            }
+        };
+        if let Some((log, since)) = lost {
+            self.publish_again(log, since);
+        }
         match self.closing.take() {
             Some(epoch) => receiver.committed(epoch, flushed, started.elapsed()),
             None => receiver.recovered(),
@@ -329,22 +357,21 @@ impl Replica {
     }
 
     async fn answered(&mut self, Answer { what, result, took }: Answer) {
-        let was = self.breaker.state();
+        // A message that was read before its answer came, if any came, is known to be in the log.
+        let is_read =
+            matches!(what, What::Own(number) if !self.own.get(&number).is_some_and(OwnPart::is_sending));
         match &result {
             Ok(_) => {
                 self.parts.metrics.publish.record(took.as_secs_f64());
-                self.breaker.succeeded();
+                self.succeeded();
             }
-            Err(_) => self.breaker.failed(self.parts.clock.elapsed()),
-        }
-        match (was, &result) {
-            (BreakerState::Closed, Err(error)) => {
-                warn!(%error, "the log is away: events are committed here, and wait in the outbox for the other nodes");
+            Err(_) if is_read => {}
+            Err(error) => {
+                if self.breaker.state() == BreakerState::Closed {
+                    warn!(%error, "the log is away: events are committed here, and wait in the outbox for the other nodes");
+                }
+                self.breaker.failed(self.parts.clock.elapsed());
             }
-            (BreakerState::Open | BreakerState::HalfOpen, Ok(_)) => {
-                info!(outbox = self.outbox(), "the log is back");
-            }
-            _ => {}
         }
         match what {
             What::Own(number) => {
@@ -365,6 +392,14 @@ impl Replica {
             }
         }
         self.drain().await;
+    }
+
+    /// The log has stored a message.
+    fn succeeded(&mut self) {
+        if self.breaker.state() != BreakerState::Closed {
+            info!(outbox = self.outbox(), "the log is back");
+        }
+        self.breaker.succeeded();
     }
 
     /// Removes a message that the log has. If that fails, it is sent once more.
@@ -403,12 +438,27 @@ impl Replica {
         self.status.borrow().outbox
     }
 
+    /// Notes that the next messages follow a position, and what the log has lost.
+    fn begin(&mut self, log: Arc<str>, after: u64, lost: Option<Lost>) {
+        self.status.send_modify(|status| {
+            status.read = after;
+            status.is_resending |= lost.is_some();
+        });
+        let resend = self.resend.as_ref().filter(|(name, _)| *name == log);
+        let is_resending = resend.is_some_and(|(_, task)| !task.is_finished());
+        if let Some(Lost { since, is_new }) = lost
+            && (is_new || !is_resending)
+        {
+            self.lost = Some((Arc::clone(&log), since));
+        }
+        self.read.push_back(Read::Begin(log, after));
+    }
+
     /// Notes what was read. Returns whether a visitor is erased.
     fn receive(&mut self, incoming: Incoming) -> bool {
         let Incoming::Message { position, behind, lag_ms, content } = incoming else {
-            if let Incoming::Begin { log, after } = incoming {
-                self.status.send_modify(|status| status.read = after);
-                self.read.push_back(Read::Begin(log, after));
+            if let Incoming::Begin { log, after, lost } = incoming {
+                self.begin(log, after, lost);
             }
             return false;
         };
@@ -417,8 +467,12 @@ impl Replica {
             Content::Events(events) => batch = events,
             Content::Erasures(visitors) => erasures = visitors,
             Content::Own(number) => {
-                if let Some(part) = self.own.get_mut(&number) {
+                // The answer may be late, or lost.
+                if let Some(part) = self.own.get_mut(&number)
+                    && !matches!(part.place, Place::Stored(_))
+                {
                     part.place = Place::Stored(position);
+                    self.succeeded();
                 }
             }
         }
@@ -550,6 +604,22 @@ impl Replica {
         self.read.clear();
         (self.read_bytes, self.base) = (0, None);
         (self.incoming, self.follower) = follow(&self.parts, &self.encoder, &self.status);
+    }
+
+    /// Publishes the events of the last days again. All that the lost log may have had of this node are committed: of what
+    /// was sent to it, nothing is under way.
+    fn publish_again(&mut self, log: Arc<str>, since: Time) {
+        let resend = Resend {
+            log: Arc::clone(&self.parts.log),
+            store: self.parts.store.clone(),
+            encoder: Encoder::again(self.encoder.origin(), self.resends),
+            erasures: self.parts.erasures.clone(),
+            name: log.to_string(),
+            from: since,
+            status: self.status.clone(),
+        };
+        self.resends += 1;
+        self.resend = Some((log, AbortOnDropHandle::new(self.parts.panics.spawn(resend.run()))));
     }
 
     fn show(&self) {

@@ -326,6 +326,24 @@ impl Store {
         self.readers.pool().connect_options().get_filename().to_path_buf()
     }
 
+    /// Whether no connection is in use.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_idle = |pool: &SqlitePool| pool.num_idle() == pool.size() as usize;
+        is_idle(&self.writer) && is_idle(self.readers.pool())
+    }
+
+    /// Makes commits of events fail from now on, or no more.
+    #[cfg(test)]
+    pub(crate) async fn fail_commits(&self, is_failing: bool) {
+        let statement = if is_failing {
+            "CREATE TRIGGER IF NOT EXISTS failing BEFORE INSERT ON activity_rollups BEGIN SELECT RAISE(FAIL, 'failing'); END"
+        } else {
+            "DROP TRIGGER IF EXISTS failing"
+        };
+        sqlx::query(statement).execute(&self.writer).await.unwrap();
+    }
+
     /// Closes all connections. SQLite then copies the write-ahead log into the file.
     pub async fn close(&self) {
         self.readers.pool().close().await;

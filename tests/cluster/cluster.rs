@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::member::Member;
 use crate::nats::{Nats, free_port};
 use crate::proxy::Proxy;
-use crate::support::{Program, Request, eventually};
+use crate::support::{ADMIN_TOKEN, Program, Request, eventually};
 
 /// What a test sets up. Each hub uses its own NATS server first, as far as there are that many.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub struct Setup<'a> {
     pub settings: &'a [(&'a str, &'a str)],
     /// More settings of the last hub.
     pub of_last: &'a [(&'a str, &'a str)],
+    /// A database that each hub begins with a copy of.
+    pub database: Option<&'a Path>,
 }
 
 /// NATS servers and three hubs.
@@ -61,7 +65,12 @@ impl Cluster {
                 .map_or_else(|| nats.url(n % nats.len()), |proxy| format!("nats://{}", proxy.address()));
             let more = if n == 2 { setup.of_last } else { &[] };
             let settings = [setup.settings, more].concat();
-            nodes.push(Node::start(&format!("node-{n}"), &url, proxy, &settings).await);
+            let mut node = Node::new(&format!("node-{n}"), &url, proxy, &settings);
+            if let Some(database) = setup.database {
+                std::fs::copy(database, node.folder().join("hub.db")).unwrap();
+            }
+            node.open().await;
+            nodes.push(node);
         }
         let cluster = Self { nodes, nats };
         cluster.until_whole().await;
@@ -95,7 +104,23 @@ impl Cluster {
 
     /// Starts another hub with the name of this one.
     pub async fn namesake_of(&self, node: usize) -> Node {
-        Node::start(&self.nodes[node].name, &self.nats.url(0), None, &[]).await
+        let mut node = Node::new(&self.nodes[node].name, &self.nats.url(0), None, &[]);
+        node.open().await;
+        node
+    }
+
+    /// Adds a node that joins with the history of this one, and has its settings.
+    pub async fn add_by_join(&mut self, with: usize) {
+        let (name, other) = (format!("node-{}", self.nodes.len()), &self.nodes[with]);
+        let mut node = Node::new(&name, &self.nats.url(with), None, &[]);
+        let url = format!("sqlite://{}/hub.db", node.folder().display());
+        run_command(&["join", &format!("http://{}", other.address)], &url).await;
+        let others =
+            other.settings.iter().filter(|(name, _)| !node.settings.iter().any(|own| own.0 == *name));
+        let others: Vec<_> = others.cloned().collect();
+        node.settings.extend(others);
+        node.open().await;
+        self.nodes.push(node);
     }
 
     /// Joins at one hub, and at the next one whenever the socket ends.
@@ -105,7 +130,8 @@ impl Cluster {
 }
 
 impl Node {
-    async fn start(name: &str, url: &str, proxy: Option<Proxy>, settings: &[(&str, &str)]) -> Self {
+    /// A hub that is not started yet.
+    fn new(name: &str, url: &str, proxy: Option<Proxy>, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", free_port());
         let own = [
@@ -121,9 +147,7 @@ impl Node {
             .chain(settings)
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let mut node = Self { name: name.to_owned(), address, proxy, folder, settings, program: None };
-        node.open().await;
-        node
+        Self { name: name.to_owned(), address, proxy, folder, settings, program: None }
     }
 
     /// Starts the hub.
@@ -224,4 +248,13 @@ impl Node {
     pub async fn metric(&self, name: &str) -> f64 {
         self.program().metric(name).await
     }
+}
+
+/// Runs a command of the program on a database. It may take minutes.
+pub async fn run_command(arguments: &[&str], database_url: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_breathing-room"));
+    let settings = [("DATABASE_URL", database_url), ("ADMIN_TOKEN", ADMIN_TOKEN)];
+    command.args(arguments).env_clear().envs(settings).kill_on_drop(true);
+    let output = timeout(Duration::from_mins(10), command.output()).await.expect("the exit in time").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
 }

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod figure;
+mod load;
 mod member;
 mod nats;
 mod proxy;
@@ -24,7 +25,7 @@ mod spy;
 mod support;
 
 use figure::{Figure, Scale, table};
-use scenarios::{ALL, agree, erase, hubs, links, log, moves, samples, servers};
+use scenarios::{ALL, agree, chaos, erase, hubs, join, links, log, moves, samples, servers};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sockets_of_all_nodes_agree_with_a_model() {
@@ -134,6 +135,21 @@ async fn erased_visitor_is_in_no_file_of_any_node_and_not_in_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn import_on_one_node_reaches_all_nodes() {
     log::import(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_gets_the_events_of_all_nodes_and_answers_for_them() {
+    log::replica(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acked_events_survive_random_faults_of_hubs_and_servers() {
+    chaos::chaos(Scale::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_joins_under_load_has_what_all_have() {
+    join::join(Scale::Short).await;
 }
 
 /// `ONLY` has the names of the scenarios to run; all by default.

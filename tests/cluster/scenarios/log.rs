@@ -24,7 +24,7 @@ pub async fn cluster() -> Cluster {
     cluster
 }
 
-async fn until_healthy(cluster: &Cluster) {
+pub(super) async fn until_healthy(cluster: &Cluster) {
     for node in &cluster.nodes {
         until(async || node.health().await.is_empty(), &format!("{} is healthy", node.name)).await;
     }
@@ -104,11 +104,11 @@ async fn durable(node: &Node, path: &str, event: &Value) -> Value {
     answer
 }
 
-async fn stats(node: &Node) -> Value {
+pub(super) async fn stats(node: &Node) -> Value {
     node.get("/unified-stats?range=7d").admin().send().await.expect(200)
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
 }
 
@@ -312,5 +312,34 @@ pub async fn log_lost(_: Scale) -> Vec<Figure> {
     let says_so = |node: &Node| node.log().contains("the log has lost messages");
     assert!(cluster.nodes.iter().all(says_so), "each log says so");
     never_differed(&cluster).await;
+    Vec::new()
+}
+
+/// The last node is a replica: it gets the events of the others, also those from while it was down, and answers for them.
+pub async fn replica(_: Scale) -> Vec<Figure> {
+    let settings = [("FLUSH_INTERVAL", "500ms")];
+    let of_last = [("MODE", "replica")];
+    let mut cluster =
+        Cluster::with(Setup { settings: &settings, of_last: &of_last, ..Setup::default() }).await;
+    until_healthy(&cluster).await;
+    let mut model = Model::default();
+    for n in 0..2 {
+        model.post(&cluster.nodes[n], 4).await;
+    }
+    model.until_everywhere(&cluster).await;
+    cluster.nodes[2].kill().await;
+    model.post(&cluster.nodes[0], 4).await;
+    cluster.nodes[2].open().await;
+    model.post(&cluster.nodes[1], 4).await;
+    model.until_everywhere(&cluster).await;
+    // A client reads its own write there.
+    let view = json!({ "id": Uuid::now_v7(), "path": "/last", "visitor": "v0", "room": "lobby" });
+    let position = durable(&cluster.nodes[0], "/page-view", &view).await["position"].as_u64().unwrap();
+    let path = format!("/unified-stats?range=24h&after={position}");
+    let answer = cluster.nodes[2].get(&path).admin().send().await.expect(200);
+    assert_eq!(answer["totals"]["pageViews"], model.page_views + 1);
+    let refused = cluster.nodes[2].post("/page-view").json(&view).send().await;
+    refused.expect_error(404, "replica");
+    until_healthy(&cluster).await;
     Vec::new()
 }

@@ -1,8 +1,10 @@
 //! The scenarios of docs/cluster.md. Each is a function of the scale that returns its figures and panics on a wrong count.
 
 pub mod agree;
+pub mod chaos;
 pub mod erase;
 pub mod hubs;
+pub mod join;
 pub mod links;
 pub mod log;
 pub mod moves;
@@ -16,7 +18,7 @@ use crate::figure::{Figure, Scale};
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Vec<Figure>>>>;
 
 /// All scenarios by name, in the order of the long form.
-pub const ALL: [(&str, Run); 22] = [
+pub const ALL: [(&str, Run); 25] = [
     ("agree", |scale| Box::pin(agree::agree(scale))),
     ("flood", |scale| Box::pin(agree::flood(scale))),
     ("two-places", |scale| Box::pin(moves::two_places(scale))),
@@ -39,4 +41,7 @@ pub const ALL: [(&str, Run); 22] = [
     ("samples", |scale| Box::pin(samples::samples(scale))),
     ("import", |scale| Box::pin(log::import(scale))),
     ("erase", |scale| Box::pin(erase::erase(scale))),
+    ("replica", |scale| Box::pin(log::replica(scale))),
+    ("join", |scale| Box::pin(join::join(scale))),
+    ("chaos", |scale| Box::pin(chaos::chaos(scale))),
 ];

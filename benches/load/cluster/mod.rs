@@ -3,6 +3,7 @@
 //! Each figure has the bar of docs/cluster.md. The result of every step is checked: all members have the same counts.
 
 mod crowd;
+mod log;
 mod nodes;
 
 use std::path::Path;
@@ -50,6 +51,7 @@ pub(crate) fn run(hub: &Path) -> Outcome<bool> {
     lines.push(agree(hub)?);
     lines.extend(remote(hub)?);
     lines.extend(hall(hub)?);
+    lines.extend(log::log(hub)?);
     print_line("| figure | value | bar | |\n| --- | --- | --- | --- |");
     for Line { figure, value, bar, is_met } in &lines {
         let verdict = if *is_met { "ok" } else { "MISSED" };

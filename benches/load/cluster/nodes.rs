@@ -2,14 +2,17 @@
 //!
 //! Each hub uses its own NATS server. The processes end when this is dropped, or with the tool.
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::guard;
 use crate::http::Http;
-use crate::process::{Server, Subject};
+use crate::process::{Server, Settings, Subject};
 use crate::swarm::TIMEOUT;
 use crate::{Outcome, print_error};
 
@@ -18,6 +21,8 @@ const NODES: usize = 3;
 pub(crate) struct Nodes {
     pub(crate) hubs: Vec<Server>,
     _nats: Vec<Nats>,
+    /// The folder of the log, which is deleted after the servers have ended.
+    _log: Option<TempDir>,
 }
 
 struct Nats(Child);
@@ -31,8 +36,28 @@ impl Drop for Nats {
 }
 
 impl Nodes {
-    /// Starts all of them, and waits until each hub counts the others.
+    /// Starts all of them, and waits until each hub counts the others. They have no log.
     pub(crate) fn start(hub: &Path) -> Outcome<Self> {
+        Self::start_with(hub, None, &[])
+    }
+
+    /// Starts all of them with a log that is on the disk before it answers, and with these settings of the hubs.
+    pub(crate) fn with_log(hub: &Path, settings: Settings<'_>) -> Outcome<Self> {
+        let nodes = Self::start_with(hub, Some(TempDir::new()?), settings)?;
+        let deadline = Instant::now() + TIMEOUT;
+        for hub in &nodes.hubs {
+            let mut http = Http::connect(hub.address)?;
+            while !http.get("/metrics")?.contains(r#"breathing_room_log_reading{state="following"} 1"#) {
+                if Instant::now() > deadline {
+                    return Err("a node does not read the log".into());
+                }
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn start_with(hub: &Path, log: Option<TempDir>, settings: Settings<'_>) -> Outcome<Self> {
         let (ports, routes) = (free_ports()?, free_ports()?);
         let urls = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let program = nats_server()?;
@@ -43,6 +68,14 @@ impl Nodes {
                  --cluster nats://127.0.0.1:{route} --routes {urls}"
             );
             let mut command = Command::new(&program);
+            if let Some(folder) = &log {
+                let (file, store) =
+                    (folder.path().join(format!("{port}.conf")), folder.path().join(port.to_string()));
+                let config =
+                    format!("jetstream {{ store_dir: \"{}\", sync_interval: always }}", store.display());
+                fs::write(&file, config)?;
+                command.arg("--config").arg(file);
+            }
             command
                 .args(arguments.split(' '))
                 .stdin(Stdio::null())
@@ -56,11 +89,11 @@ impl Nodes {
         let mut hubs = Vec::new();
         for (n, port) in ports.iter().enumerate() {
             let (node, url) = (format!("node-{n}"), format!("nats://127.0.0.1:{port}"));
-            let settings =
+            let own =
                 [("NODE", node.as_str()), ("NATS_URL", &url), ("ADMIN_TOKEN", "the-token-of-the-bench")];
-            hubs.push(subject.start(&settings)?);
+            hubs.push(subject.start(&[&own, settings].concat())?);
         }
-        let nodes = Self { hubs, _nats: nats };
+        let nodes = Self { hubs, _nats: nats, _log: log };
         nodes.until_whole()?;
         Ok(nodes)
     }

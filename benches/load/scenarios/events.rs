@@ -115,7 +115,8 @@ pub(crate) fn pipeline(swarm: &mut Swarm, each: usize, id: fn() -> Uuid) -> Outc
     Ok(())
 }
 
-fn page_view(reference: usize, id: Uuid) -> String {
+/// A page view with this `ref`.
+pub(crate) fn page_view(reference: usize, id: Uuid) -> String {
     let page = reference % 50;
     format!(
         r#"{{"type":"page-view","ref":{reference},"id":"{id}","path":"/rooms/river/{page}","title":"By the river"}}"#

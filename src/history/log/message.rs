@@ -328,8 +328,8 @@ pub fn is_same_when_rewritten(bytes: &[u8]) -> Option<bool> {
     let once = match decode(bytes).ok()? {
         Body::Events(once) => once,
         Body::Command(command) => {
-            let encoded = encoder.command(&command);
-            return Some(decode(&encoded.message) == Ok(Body::Command(command)));
+            let Encoded { message, .. } = encoder.command(&command);
+            return Some(decode(&message) == Ok(Body::Command(command)));
         }
     };
     let mut again = Batch::default();

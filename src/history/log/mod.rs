@@ -15,12 +15,14 @@ mod memory;
 pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod order;
+mod own;
 pub(crate) mod replica;
 mod resend;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod start;
 pub(crate) mod status;
+mod sums;
 
 use std::fmt;
 

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -25,22 +25,20 @@ use super::breaker::{Breaker, BreakerState};
 use super::clean::Cleaner;
 use super::command::{Command, ErasedVisitor};
 use super::erasures::LoggedErasure;
-use super::follow::{Content, Follower, Incoming, Lost, Parts, WAITING};
+use super::follow::{Content, Follower, Incoming, Parts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
 use super::order::{self, ErasureSender, Order, Reply};
-use super::resend::Resend;
+use super::own::{OwnPart, Place};
+use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
+use super::sums::sum_up;
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
 use crate::history::status::{Epoch, Flushed};
-use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError, Store};
-use crate::protocol::Time;
+use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError};
 
 /// The time between two looks at what is pending.
 const PUBLISH: Duration = Duration::from_millis(100);
-
-/// The time between two looks at what the records of the file add up to.
-const SUM: Duration = Duration::from_secs(1);
 
 /// Messages that are sent and not answered yet. Further events wait in the journal.
 const SENDING_LIMIT: usize = 8;
@@ -68,12 +66,7 @@ pub(crate) struct Replica {
     follower: AbortOnDropHandle<()>,
     /// Sums up what the file has.
     _summing: AbortOnDropHandle<()>,
-    /// What is published again after the next flush, and for which log.
-    lost: Option<(Arc<str>, Time)>,
-    /// What publishes it, and for which log.
-    resend: Option<(Arc<str>, AbortOnDropHandle<()>)>,
-    /// How often that began.
-    resends: u64,
+    resends: Resends,
     /// Read messages that are not committed.
     read: VecDeque<Read>,
     /// Their memory.
@@ -85,29 +78,6 @@ pub(crate) struct Replica {
     /// The last epoch that is taken and not committed.
     closing: Option<Epoch>,
     ticks: Interval,
-}
-
-/// The events of one own message, or its erasure.
-struct OwnPart {
-    batch: Batch,
-    order: Option<Order>,
-    place: Place,
-}
-
-/// Where an own message is.
-enum Place {
-    /// Under way to the log.
-    Sending(Bytes),
-    /// In the log, at this position.
-    Stored(u64),
-    /// Not in the log, as far as this node knows.
-    Outbox(Bytes),
-}
-
-impl OwnPart {
-    fn is_sending(&self) -> bool {
-        matches!(self.place, Place::Sending(_))
-    }
 }
 
 /// What happened to a message that was sent.
@@ -198,9 +168,7 @@ impl Replica {
             incoming,
             follower,
             _summing: summing,
-            lost: None,
-            resend: None,
-            resends: 0,
+            resends: Resends::default(),
             read: VecDeque::new(),
             read_bytes: 0,
             base: None,
@@ -245,14 +213,14 @@ impl Replica {
             }
         }
         self.show();
-        is_due || !self.has_room() || self.lost.is_some()
+        is_due || !self.has_room() || self.resends.is_due()
     }
 
     /// Publishes what is pending, waits for the answers, and commits it and what was read.
     /// Errors: a transaction failed. What is not committed stays here for the next flush.
     pub(crate) async fn flush(&mut self, receiver: &JournalReceiver) -> Result<Flushed, CommitError> {
         let started = Instant::now();
-        let lost = self.lost.take();
+        let lost = self.resends.take_due();
         if let Some((epoch, mut events)) = receiver.take_all() {
             self.closing = Some(epoch);
             while !events.is_empty() {
@@ -268,12 +236,13 @@ impl Replica {
         let flushed = match self.commit(receiver).await {
             Ok(flushed) => flushed,
             Err(error) => {
-                self.lost = self.lost.take().or(lost);
+                self.resends.put_back(lost);
                 return Err(error);
             }
         };
-        if let Some((log, since)) = lost {
-            self.publish_again(log, since);
+        // All that the lost log may have had of this node are committed: of what was sent to it, nothing is under way.
+        if let Some(lost) = lost {
+            self.resends.begin(lost, &self.parts, self.encoder.origin(), &self.status);
         }
         match self.closing.take() {
             Some(epoch) => receiver.committed(epoch, flushed, started.elapsed()),
@@ -438,27 +407,18 @@ impl Replica {
         self.status.borrow().outbox
     }
 
-    /// Notes that the next messages follow a position, and what the log has lost.
-    fn begin(&mut self, log: Arc<str>, after: u64, lost: Option<Lost>) {
-        self.status.send_modify(|status| {
-            status.read = after;
-            status.is_resending |= lost.is_some();
-        });
-        let resend = self.resend.as_ref().filter(|(name, _)| *name == log);
-        let is_resending = resend.is_some_and(|(_, task)| !task.is_finished());
-        if let Some(Lost { since, is_new }) = lost
-            && (is_new || !is_resending)
-        {
-            self.lost = Some((Arc::clone(&log), since));
-        }
-        self.read.push_back(Read::Begin(log, after));
-    }
-
     /// Notes what was read. Returns whether a visitor is erased.
     fn receive(&mut self, incoming: Incoming) -> bool {
         let Incoming::Message { position, behind, lag_ms, content } = incoming else {
             if let Incoming::Begin { log, after, lost } = incoming {
-                self.begin(log, after, lost);
+                self.status.send_modify(|status| {
+                    status.read = after;
+                    status.is_resending |= lost.is_some();
+                });
+                if let Some(lost) = lost {
+                    self.resends.note(&log, lost);
+                }
+                self.read.push_back(Read::Begin(log, after));
             }
             return false;
         };
@@ -606,41 +566,12 @@ impl Replica {
         (self.incoming, self.follower) = follow(&self.parts, &self.encoder, &self.status);
     }
 
-    /// Publishes the events of the last days again. All that the lost log may have had of this node are committed: of what
-    /// was sent to it, nothing is under way.
-    fn publish_again(&mut self, log: Arc<str>, since: Time) {
-        let resend = Resend {
-            log: Arc::clone(&self.parts.log),
-            store: self.parts.store.clone(),
-            encoder: Encoder::again(self.encoder.origin(), self.resends),
-            erasures: self.parts.erasures.clone(),
-            name: log.to_string(),
-            from: since,
-            status: self.status.clone(),
-        };
-        self.resends += 1;
-        self.resend = Some((log, AbortOnDropHandle::new(self.parts.panics.spawn(resend.run()))));
-    }
-
     fn show(&self) {
         let breaker = self.breaker.state();
         self.status.send_if_modified(|status| {
             let has_changed = status.breaker != breaker;
             status.breaker = breaker;
             has_changed
-        });
-    }
-}
-
-/// Notes once a second what the records of the file add up to.
-async fn sum_up(store: Store, status: watch::Sender<LogStatus>) {
-    loop {
-        sleep(SUM).await;
-        // Whatever is wrong with the file, the flush task says so.
-        let Ok(Some(records)) = store.records_at_position().await else { continue };
-        status.send_if_modified(|status| {
-            let before = status.records.replace(records);
-            before != status.records
         });
     }
 }

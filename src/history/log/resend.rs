@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::Log;
 use super::command::{Command, MOST_ERASED};
 use super::erasures::Erasures;
-use super::message::{Encoded, Encoder, PART_BYTES};
+use super::follow::{Lost, Parts};
+use super::message::{Encoded, Encoder, Origin, PART_BYTES};
 use super::status::LogStatus;
 use crate::history::calendar::Month;
 use crate::history::event::{Batch, Mergeable};
@@ -33,23 +35,84 @@ enum Failed {
     Commit(#[from] CommitError),
 }
 
+/// A log that has lost messages, and the time of the first event that is published again.
+pub(super) type LostLog = (Arc<str>, Time);
+
+/// When what is published again.
+#[derive(Debug, Default)]
+pub(super) struct Resends {
+    /// After the next flush.
+    due: Option<LostLog>,
+    /// Now, and for which log.
+    task: Option<(Arc<str>, AbortOnDropHandle<()>)>,
+    /// How often that began.
+    count: u64,
+}
+
+impl Resends {
+    /// A log has lost messages. What is under way for it already goes on.
+    pub(super) fn note(&mut self, log: &Arc<str>, Lost { since, is_new }: Lost) {
+        let task = self.task.as_ref().filter(|(name, _)| name == log);
+        let is_under_way = task.is_some_and(|(_, task)| !task.is_finished());
+        if is_new || !is_under_way {
+            self.due = Some((Arc::clone(log), since));
+        }
+    }
+
+    /// Whether something begins after the next flush.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// Takes what begins after the flush that begins now.
+    pub(super) fn take_due(&mut self) -> Option<LostLog> {
+        self.due.take()
+    }
+
+    /// The flush failed.
+    pub(super) fn put_back(&mut self, due: Option<LostLog>) {
+        self.due = self.due.take().or(due);
+    }
+
+    /// Begins to publish.
+    pub(super) fn begin(
+        &mut self,
+        (log, from): LostLog,
+        parts: &Parts,
+        origin: Origin,
+        status: &watch::Sender<LogStatus>,
+    ) {
+        let resend = Resend {
+            log: Arc::clone(&parts.log),
+            store: parts.store.clone(),
+            encoder: Encoder::again(origin, self.count),
+            erasures: parts.erasures.clone(),
+            name: log.to_string(),
+            from,
+            status: status.clone(),
+        };
+        self.count += 1;
+        self.task = Some((log, AbortOnDropHandle::new(parts.panics.spawn(resend.run()))));
+    }
+}
+
 /// What is published again.
 #[derive(Debug)]
-pub(super) struct Resend {
-    pub(super) log: Arc<dyn Log>,
-    pub(super) store: Store,
-    pub(super) encoder: Encoder,
+struct Resend {
+    log: Arc<dyn Log>,
+    store: Store,
+    encoder: Encoder,
     /// The name of the log.
-    pub(super) name: String,
+    name: String,
     /// The time of the first event.
-    pub(super) from: Time,
-    pub(super) status: watch::Sender<LogStatus>,
-    pub(super) erasures: Erasures,
+    from: Time,
+    status: watch::Sender<LogStatus>,
+    erasures: Erasures,
 }
 
 impl Resend {
     /// Publishes all events, however long it takes.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         // A file from a backup may have events of visitors who were erased since.
         self.erasures.until_repeated().await;
         loop {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use breathing_room::config::{Clock, Time};
 use flate2::read::MultiGzDecoder;
@@ -229,11 +229,19 @@ async fn visitor_data_comes_in_pages_and_flushes_at_most_once_in_five_seconds() 
     let bad = hub.get(&format!("{DATA}?cursor=x")).admin().send().await.expect_error(400, "bad-parameter");
     assert!(bad.contains("cursor"), "{bad}");
 
-    // The first request has flushed just now.
-    hub.post("/page-view").json(&view(0)).send().await.expect(202);
-    let last = hub.get(&format!("{DATA}{cursor}")).admin().send().await.expect(200);
-    let first = hub.get(DATA).admin().send().await.expect(200);
-    assert_eq!((&last["pending"], &first["pending"]), (&json!(1), &json!(1)));
+    // Of two requests within five seconds at most one flushes, so that one of three has an event that is pending.
+    loop {
+        let began = Instant::now();
+        let mut pending = Vec::new();
+        for path in [DATA.to_owned(), format!("{DATA}{cursor}"), DATA.to_owned()] {
+            hub.post("/page-view").json(&view(0)).send().await.expect(202);
+            pending.push(hub.get(&path).admin().send().await.expect(200)["pending"].as_u64().unwrap());
+        }
+        if began.elapsed() < Duration::from_secs(5) {
+            let flushes = pending.iter().filter(|pending| **pending == 0).count();
+            break assert!(flushes <= 1, "{pending:?}");
+        }
+    }
 }
 
 /// A page view of January 2024, as `import` reads it.

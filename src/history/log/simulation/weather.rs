@@ -71,7 +71,7 @@ impl FaultyLog {
                 0 => Fate::Lost,
                 // It arrives, and the answer is lost.
                 1 => Fate::Arrives(Duration::ZERO, ANSWER_LIMIT * 2),
-                // It arrives long after the node has given up.
+                // It arrives long after the publish has timed out.
                 2 => Fate::Arrives(Duration::from_millis(random.random_range(2_000..20_000)), Duration::ZERO),
                 3 => Fate::Repeated,
                 _ => Fate::Arrives(Duration::ZERO, Duration::ZERO),
@@ -114,7 +114,7 @@ impl Log for FaultyLog {
                 sleep(arrives).await;
                 let stored = log.append(id, message).await;
                 sleep(answers).await;
-                let _ = sender.send(stored); // the node has given up, or is dead
+                let _ = sender.send(stored); // no receiver: the publish has timed out, or the node has crashed
             });
             let answer = timeout(ANSWER_LIMIT, answer).await.map_err(|_| LogError::TimedOut)?;
             answer.map_err(|_| LogError::TimedOut)?

@@ -285,10 +285,11 @@ impl<'w> HubRun<'w> {
         }
     }
 
-    /// Requests a flush. If commits cannot fail, all reading clients must get all their acks.
+    /// Requests a flush, which does not wait for the retry of a failed commit. If commits cannot fail, all reading clients
+    /// must get all their acks.
     pub async fn flush(&mut self) {
         let response = self.hub.send_request("POST", "/flush", &Value::Null);
-        let may_fail = self.may_fail();
+        let may_fail = self.scenario.commits_fail || self.is_locked;
         self.pending_posts.push(PendingPost {
             what: "the flush".to_owned(),
             events: Vec::new(),

@@ -97,7 +97,11 @@ fn run_seeds(seeds: Range<u64>) -> Option<Failure> {
 fn same_seed_gives_the_same_run() {
     let empty = empty_database();
     for seed in 0..20 {
-        let (first, second) = (run_seed(seed, &empty).0.log, run_seed(seed, &empty).0.log);
+        let [first, second] = [(); 2].map(|()| {
+            let (scenario, panic) = run_seed(seed, &empty);
+            assert_eq!(panic, None, "seed {seed}:\n{}", scenario.log.join("\n"));
+            scenario.log
+        });
         for (line, (first, second)) in first.iter().zip(&second).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {line}");
         }

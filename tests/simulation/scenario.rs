@@ -149,9 +149,6 @@ impl HubRun<'_> {
         self.repair_disk().await;
         self.check().await;
         self.flush().await;
-        // The queue is full until the retry is done.
-        let hub = &self.hub;
-        hub.ticker.wait_until("the retry of a failed commit", || hub.journal().failing.is_none()).await;
         let mut waiting = self.scenario.event_log.waiting();
         while !waiting.is_empty() {
             let before = self.scenario.event_log.len();

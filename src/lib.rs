@@ -51,6 +51,7 @@ pub mod cli;
 
 mod cluster;
 pub mod config;
+mod derived_key;
 mod history;
 mod http;
 mod panics;

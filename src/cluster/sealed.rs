@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
+use crate::derived_key::{Purpose, derive_key};
 use crate::protocol::Time;
 
 /// The version of sealed messages, their first byte.
@@ -32,14 +32,10 @@ pub(crate) struct SealingKey(Arc<RandomizedNonceKey>);
 
 impl SealingKey {
     /// Derives the key from the admin token, which all nodes share, and the name of the cluster.
-    #[expect(clippy::expect_used, reason = "the hash has the length of a key")]
+    #[expect(clippy::expect_used, reason = "it has the length of a key")]
     pub(crate) fn derive(admin_token: &str, cluster: &str) -> Self {
-        let mut secret = Sha256::new_with_prefix("breathing-room questions\0");
-        secret.update(cluster);
-        secret.update("\0");
-        secret.update(admin_token);
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &secret.finalize());
-        Self(Arc::new(key.expect("a key of 32 bytes")))
+        let key = derive_key(Purpose::Questions, admin_token, cluster);
+        Self(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, &key).expect("a key of 32 bytes")))
     }
 
     /// Seals a question to a node. None if the system has no random numbers.
@@ -169,6 +165,12 @@ mod tests {
         assert_eq!(key().open_answer(&question, &answer).unwrap(), b"ann");
         let is_in = |text: &[u8], message: &[u8]| message.windows(text.len()).any(|part| part == text);
         assert!(!is_in(b"who", &question) && !is_in(b"ann", &answer));
+    }
+
+    #[test]
+    fn answer_of_an_earlier_version_is_read() {
+        let answer = b"\x01\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x8b\xaa\x2b\x50\xda\x21\xf8\x1e\xd6\xa5\x6b\x6d\x6b\x3d\x9e\x16\xbb\x25\x04";
+        assert_eq!(key().open_answer(b"who?", answer).unwrap(), b"ann");
     }
 
     #[test]

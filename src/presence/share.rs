@@ -4,10 +4,9 @@
 //! were set last. Every change of an entry has a later stamp than the one before, so that of two states of an entry the
 //! newer one is known. A person is a keyed hash, so that no message between nodes has an id.
 
-use sha2::{Digest as _, Sha256};
-
 use super::hold::HoldReason;
 use super::stamp::Stamp;
+use crate::derived_key::{KeyedHash, Purpose};
 use crate::protocol::{Mood, RoomId, Time, VisitorId};
 
 /// A visitor, as nodes name them to each other: 64 bits of a keyed hash of the id.
@@ -23,25 +22,17 @@ impl PersonKey {
 
 /// The secret that all nodes of a cluster have, from which the keys of persons are made.
 #[derive(Clone)]
-pub(crate) struct ClusterKey(Sha256);
+pub(crate) struct ClusterKey(KeyedHash);
 
 impl ClusterKey {
     /// Derives the key from the admin token, which all nodes share, and the name of the cluster.
     pub(crate) fn derive(admin_token: &str, cluster: &str) -> Self {
-        let mut secret = Sha256::new_with_prefix("breathing-room presence\0");
-        secret.update(cluster);
-        secret.update("\0");
-        secret.update(admin_token);
-        // The state after a whole block, so that a person takes one more.
-        let secret = secret.finalize();
-        Self(Sha256::new_with_prefix([secret, secret].concat()))
+        Self(KeyedHash::derive(Purpose::Presence, admin_token, cluster))
     }
 
-    /// The key of a visitor. The hash is cut to 8 bytes, so that it cannot be extended.
+    /// The key of a visitor.
     pub(crate) fn person(&self, visitor: &VisitorId) -> PersonKey {
-        let hash = self.0.clone().chain_update(visitor.as_str()).finalize();
-        let bytes = hash.first_chunk().copied().unwrap_or_default();
-        PersonKey(u64::from_le_bytes(bytes))
+        PersonKey(u64::from_le_bytes(self.0.cut(&[visitor.as_str().as_bytes()])))
     }
 }
 
@@ -267,6 +258,12 @@ mod tests {
         assert_ne!(key("token", "a"), key("other", "a"));
         let bob = VisitorId::try_from("bob").unwrap();
         assert_ne!(ClusterKey::derive("token", "a").person(&bob), key("token", "a"));
+    }
+
+    #[test]
+    fn key_of_a_person_is_that_of_earlier_versions() {
+        let key = ClusterKey::derive("the-admins-token", "test");
+        assert_eq!(key.person(&VisitorId::try_from("ann").unwrap()), PersonKey(0x2396_c6fd_8a9d_2492));
     }
 
     #[test]

@@ -8,20 +8,24 @@ use std::path::{Path, PathBuf};
 use syn::{Attribute, Item, Meta, UseTree};
 
 /// Each part of `src/`, and the parts that it may import. A part stands below all that import it.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("sync", &[]),
     ("private", &[]),
     ("panics", &[]),
     ("address", &[]),
+    ("derived_key", &[]),
     ("protocol", &[]),
     ("time", &["protocol"]),
     ("rejections", &["protocol"]),
     ("quota", &["address", "sync"]),
     ("transport", &["address", "panics", "protocol", "rejections", "sync", "time"]),
     ("auth", &["protocol", "time", "transport"]),
-    ("presence", &["panics", "protocol", "sync", "time", "transport"]),
-    ("history", &["address", "panics", "private", "protocol", "quota", "rejections", "sync", "time"]),
-    ("cluster", &["history", "panics", "presence", "protocol", "sync", "time", "transport"]),
+    ("presence", &["derived_key", "panics", "protocol", "sync", "time", "transport"]),
+    (
+        "history",
+        &["address", "derived_key", "panics", "private", "protocol", "quota", "rejections", "sync", "time"],
+    ),
+    ("cluster", &["derived_key", "history", "panics", "presence", "protocol", "sync", "time", "transport"]),
     (
         "session",
         &[

@@ -5,9 +5,9 @@
 //! variant; an erasure merges by its time and needs none. Pure.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::derived_key::{KeyedHash, Purpose};
 use crate::protocol::Time;
 
 /// The most visitors of one command: 300 KB of JSON, of which most are hexadecimal digits, so that the message is small
@@ -55,40 +55,28 @@ impl VisitorHash {
 /// The key of the hashes, which all nodes derive from the admin token: the log has no ids, and only who has the token
 /// can find out whether a visitor was erased.
 #[derive(Clone)]
-pub(crate) struct ErasureKey(Sha256);
+pub(crate) struct ErasureKey(KeyedHash);
 
 impl ErasureKey {
     /// Derives the key from the admin token, which all nodes share, and the name of the cluster.
     pub(crate) fn derive(admin_token: &str, cluster: &str) -> Self {
-        let mut secret = Sha256::new_with_prefix("breathing-room erasures\0");
-        secret.update(cluster);
-        secret.update("\0");
-        secret.update(admin_token);
-        // The state after a whole block, so that a visitor takes one more.
-        let secret = secret.finalize();
-        Self(Sha256::new_with_prefix([secret, secret].concat()))
+        Self(KeyedHash::derive(Purpose::Erasures, admin_token, cluster))
     }
 
     /// The hash of a visitor.
     pub(crate) fn hash(&self, visitor: &str) -> VisitorHash {
-        VisitorHash(self.cut(b"visitor\0", visitor.as_bytes()))
+        VisitorHash::from_bytes(self.0.cut(&[b"visitor\0", visitor.as_bytes()]))
     }
 
     /// The erasure of a visitor's events up to a time.
     pub(crate) fn erasure(&self, visitor: VisitorHash, until: Time) -> ErasedVisitor {
-        let text = [visitor.as_bytes().as_slice(), &until.millis().to_be_bytes()].concat();
-        ErasedVisitor { visitor, until, seal: self.cut(b"erasure\0", &text) }
+        let seal = self.0.cut(&[b"erasure\0", visitor.as_bytes(), &until.millis().to_be_bytes()]);
+        ErasedVisitor { visitor, until, seal: Uuid::from_bytes(seal) }
     }
 
     /// Whether a node with this key made an erasure.
     pub(crate) fn has_made(&self, erasure: &ErasedVisitor) -> bool {
         self.erasure(erasure.visitor, erasure.until).seal == erasure.seal
-    }
-
-    /// Cut to 16 bytes, so that the hash cannot be extended.
-    fn cut(&self, kind: &[u8], text: &[u8]) -> Uuid {
-        let hash = self.0.clone().chain_update(kind).chain_update(text).finalize();
-        Uuid::from_bytes(hash.first_chunk().copied().unwrap_or_default())
     }
 }
 
@@ -117,6 +105,14 @@ mod tests {
         assert!(key.has_made(&erasure) && !other.has_made(&erasure));
         let later = ErasedVisitor { until: Time::from_millis(6), ..erasure };
         assert!(!key.has_made(&later), "a repeat cannot erase more");
+    }
+
+    #[test]
+    fn hash_and_seal_of_an_erasure_are_those_of_earlier_versions() {
+        let key = ErasureKey::derive("the-admins-token", "test");
+        let ErasedVisitor { visitor, seal, .. } = key.erasure(key.hash("ann"), Time::from_millis(5));
+        assert_eq!(visitor.0.to_string(), "8709d7b1-e77c-dc89-edf7-3d28b268a554");
+        assert_eq!(seal.to_string(), "f6e7679b-b3e3-a075-0fdc-d94ad4717fdf");
     }
 
     #[test]

@@ -4,7 +4,7 @@ import { moodsData, presentData, viewsData, watchedData } from "../src/dashboard
 import { Dates, age, average, change, count, duration, plural } from "../src/dashboard/format";
 import { type Health, healthText } from "../src/dashboard/health";
 import { parseQuery } from "../src/dashboard/history";
-import { type ClusterNode, atLeast, nodeCells, silentText } from "../src/dashboard/nodes";
+import { type ClusterNode, atLeast, nodeCells, nodeNotes, silentText } from "../src/dashboard/nodes";
 import { presentText } from "../src/dashboard/now";
 import { withOther } from "../src/dashboard/ranking";
 import { type Bucket, type Stats, type Totals, statsPath } from "../src/dashboard/stats";
@@ -160,23 +160,36 @@ test("counts of a cluster are lower bounds while a node is silent", () => {
   expect(text({ nodes: 1, silent: 2 })).toBe("at least 812, 2 nodes silent");
 });
 
+const node: ClusterNode = {
+  name: "fra-1",
+  isSelf: false,
+  state: "silent",
+  version: "0.1.0",
+  since: START,
+  people: 1_200,
+  sockets: 1_300,
+  heardMs: 4_200,
+  lagMs: 3,
+  log: { position: 90, lagMs: 6_000, outbox: 12 },
+  differs: false,
+};
+
 test("node of a cluster is formatted in one row", () => {
-  const node: ClusterNode = {
-    name: "fra-1",
-    isSelf: false,
-    state: "silent",
-    version: "0.1.0",
-    since: START,
-    people: 1_200,
-    sockets: 1_300,
-    heardMs: 4_200,
-    lagMs: 3,
-    log: { position: 90, lagMs: 6_000, outbox: 12 },
-  };
   const cells = ["fra-1", "silent", "0.1.0", "3 h", "1,200", "1,300", "4 s ago", "3 ms", "6,000 ms", "12"];
   expect(nodeCells(node, START + 3 * HOUR)).toEqual(cells);
   const own = { ...node, isSelf: true, log: null };
   expect(nodeCells(own, START).slice(6)).toEqual(["this node", "–", "–", "–"]);
+});
+
+test("node with another history is named with the command that compares it", () => {
+  const other: ClusterNode = { ...node, name: "ams-1", state: "live", differs: true };
+  expect(nodeCells(other, START)[1]).toBe("live, other history");
+  expect(nodeNotes([node, other], "https://hub.example")).toEqual([
+    {
+      text: "The history of ams-1 differs from that of this node. To see in which months, run on ams-1:",
+      command: "breathing-room check --with https://hub.example",
+    },
+  ]);
 });
 
 test("health is formatted in one line", () => {

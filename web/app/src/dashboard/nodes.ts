@@ -25,6 +25,14 @@ export interface ClusterNode {
   lagMs: number;
   /** How far it has the log of events; null without one. */
   log: { position: number; lagMs: number; outbox: number } | null;
+  /** Whether its file has other records than that of the node that answers, at the same position of the log. */
+  differs: boolean;
+}
+
+/** What an operator should know about the nodes, and a command to run. */
+export interface NodeNote {
+  text: string;
+  command: string;
 }
 
 const INTERVAL = 5_000; // ms
@@ -46,7 +54,16 @@ export function nodeCells(node: ClusterNode, now: number): string[] {
   const lag = node.isSelf ? "–" : `${count(node.lagMs)} ms`;
   const running = age(now - node.since);
   const log = node.log ? [`${count(node.log.lagMs)} ms`, count(node.log.outbox)] : ["–", "–"];
-  return [node.name, node.state, node.version, running, count(node.people), count(node.sockets), heard, lag, ...log];
+  const state = node.differs ? `${node.state}, other history` : node.state;
+  return [node.name, state, node.version, running, count(node.people), count(node.sockets), heard, lag, ...log];
+}
+
+/** The notes below the table. `address` is that of the node that answers. */
+export function nodeNotes(nodes: ClusterNode[], address: string): NodeNote[] {
+  return nodes.filter((node) => node.differs).map(({ name }) => ({
+    text: `The history of ${name} differs from that of this node. To see in which months, run on ${name}:`,
+    command: `breathing-room check --with ${address}`,
+  }));
 }
 
 let isPolling = false;
@@ -70,7 +87,8 @@ async function refresh(): Promise<void> {
     };
     const head = h("tr", {}, ...COLUMNS.map((text) => h("th", { scope: "col" }, text)));
     const table = h("table", {}, h("caption", {}, "Nodes"), h("thead", {}, head), h("tbody", {}, ...nodes.map(row)));
-    element("nodes").replaceChildren(table);
+    const notes = nodeNotes(nodes, hub()).map(({ text, command }) => h("p", {}, `${text} `, h("code", {}, command)));
+    element("nodes").replaceChildren(table, ...notes);
     element("nodes").hidden = nodes.length === 0;
   } catch {
     // The live activity shows that the hub cannot be reached.

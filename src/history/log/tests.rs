@@ -50,6 +50,15 @@ impl Node {
     }
 
     async fn start_in(folder: TempDir, log: &MemoryLog) -> Self {
+        Self::start_maintained_after(std::future::ready(()), folder, log).await
+    }
+
+    /// Starts a node whose maintenance worker begins later, as on a slow machine.
+    async fn start_maintained_after(
+        begin: impl Future<Output = ()> + Send + 'static,
+        folder: TempDir,
+        log: &MemoryLog,
+    ) -> Self {
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         let (clock, panics) = (Clock::system(), Panics::register());
         let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
@@ -75,7 +84,10 @@ impl Node {
             metrics: LifecycleMetrics::register(),
             logged: Some(LoggedErasures { erasures, release: Arc::new(|_| {}) }),
         };
-        let maintenance = tokio::spawn(lifecycle::run(commands, worker));
+        let maintenance = tokio::spawn(async {
+            begin.await;
+            lifecycle::run(commands, worker).await;
+        });
         let interval = Duration::from_millis(200);
         let flush = tokio::spawn(flush::run(receiver, store.clone(), interval, Some(replica)));
         let erasures = sender;

@@ -1,12 +1,14 @@
 //! An erasure on one node is one on all nodes and in the log, also of nodes that were away, of late events, and after a
 //! crash.
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::history::log::Log;
 use crate::history::log::command::Command;
 use crate::history::log::erasures::LoggedErasure;
 use crate::history::log::message::{Encoder, Origin};
-use crate::history::store::{Erasure, LogChange};
+use crate::history::store::{Erasure, LogChange, backup};
 use crate::protocol::Time;
 
 /// A time after all others.
@@ -221,6 +223,71 @@ async fn erasure_of_a_lost_log_is_published_again() {
     until(async || b.ids().await == [2], "b has erased Ann").await;
     until_logged(&log, &[2]).await;
     assert_eq!(a.ids().await, [2]);
+}
+
+/// A folder as after a restore: an erasure is in the ledger, and the file is of before it. The outbox has an event of
+/// the erased Ann, and one of Bob.
+async fn restored(log: &MemoryLog, at: Time) -> TempDir {
+    let a = Node::start(log).await;
+    a.view_of("cid", 1, at).await;
+    a.log.until(|status| status.position == 1).await;
+    log.set_away(true);
+    a.view_of("ann", 2, at).await;
+    a.view_of("bob", 3, at).await;
+    let copy = a.folder.path().join("backup.db");
+    let url = format!("sqlite://{}/a.db", a.folder.path().display());
+    backup::backup(&url, &copy).await.unwrap();
+    assert_eq!(a.erase("ann", at).await, None);
+    let folder = a.stop().await;
+    backup::restore(&url, &copy, "replaced").await.unwrap();
+    log.set_away(false);
+    folder
+}
+
+/// Events of now go to the log meanwhile, one after the other. Returns their ids.
+async fn go_on(node: &Node) -> Vec<u128> {
+    let ids: Vec<u128> = (10..20).collect();
+    for id in &ids {
+        node.view_of("dan", *id, now()).await;
+    }
+    ids
+}
+
+/// No message was removed from the log afterwards: none had an event of Ann.
+async fn expect_no_deletion(log: &MemoryLog) {
+    assert_eq!(log.messages().len() as u64, log.state().await.unwrap().last);
+}
+
+#[tokio::test]
+async fn restored_node_repeats_the_erasures_of_its_ledger_before_it_empties_its_outbox() {
+    let (log, at) = (MemoryLog::new(), now());
+    let folder = restored(&log, at).await;
+    let (start, started) = oneshot::channel::<()>();
+    let a = Node::start_maintained_after(async { drop(started.await) }, folder, &log).await;
+    let own = go_on(&a).await;
+    assert_eq!((logged(&log), a.log.status().outbox), ([&[1], &own[..]].concat(), 2), "it waits");
+    start.send(()).unwrap();
+    a.log.until(|status| status.outbox == 0).await;
+    assert_eq!(logged(&log), [&[1], &own[..], &[3]].concat());
+    expect_no_deletion(&log).await;
+    assert_eq!(a.ids().await, [&[1, 3], &own[..]].concat());
+}
+
+#[tokio::test]
+async fn restored_node_repeats_the_erasures_of_its_ledger_before_it_publishes_its_last_days_again() {
+    let (log, at) = (MemoryLog::new(), now());
+    let folder = restored(&log, at).await;
+    log.delete();
+    let (start, started) = oneshot::channel::<()>();
+    let a = Node::start_maintained_after(async { drop(started.await) }, folder, &log).await;
+    a.log.until(|status| status.is_resending).await;
+    let own = go_on(&a).await;
+    assert!(a.log.status().is_resending, "it waits");
+    assert_eq!(logged(&log), own);
+    start.send(()).unwrap();
+    a.log.until(|status| !status.is_resending && status.outbox == 0).await;
+    until_logged(&log, &[&[1, 3], &own[..]].concat()).await;
+    expect_no_deletion(&log).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
@@ -24,7 +24,7 @@ use crate::auth::Access;
 use crate::history::Journal;
 use crate::history::log::status::LogMonitor;
 use crate::history::prop_names::{PROP_LIMIT, is_prop};
-use crate::history::stats::cache::CachedResponse;
+use crate::history::stats::cache::{CHANGED_WAIT, CachedResponse};
 use crate::history::stats::{Range, StatsQuery, Zone};
 use crate::history::store::ReadError;
 use crate::protocol::schema::one_of;
@@ -96,11 +96,14 @@ pub(crate) async fn unified_stats(
     }
     let after = params.after.as_deref().map(position).transpose()?;
     let query = StatsQuery::try_from(params)?;
+    let mut wait = CHANGED_WAIT;
     if let (Some(after), Some(log)) = (after, &state.log) {
+        let deadline = Instant::now() + AFTER_LIMIT;
         // Afterwards the answer says what it has.
-        let _ = timeout(AFTER_LIMIT, counted(after, log, &state.journal)).await;
+        let _ = timeout_at(deadline, counted(after, log, &state.journal)).await;
+        wait = wait.max(deadline.saturating_duration_since(Instant::now()));
     }
-    let served = state.cache.get(&query).await.map_err(|error| match &*error {
+    let served = state.cache.get(&query, wait).await.map_err(|error| match &*error {
         ReadError::Archived { .. } => ApiError::ArchivedProp(error),
         ReadError::Interrupted | ReadError::Database(_) => ApiError::History(error),
     })?;

@@ -2,8 +2,8 @@
 //! its figures.
 //!
 //! Concurrent requests of one query share a computation (single flight). A stale entry is served while a newer one is
-//! computed (stale-while-revalidate); after a commit, requests wait a moment for the newer one. Entries that were
-//! requested since their computation are refreshed after each commit, one by one.
+//! computed (stale-while-revalidate); after a commit, requests wait a moment for the newer one, or longer if they ask for
+//! what was committed. Entries that were requested since their computation are refreshed after each commit, one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +40,8 @@ const JITTER: Duration = Duration::from_secs(5);
 /// Maximum age of an entry that is served while a newer one is computed.
 const STALE_LIMIT: Duration = Duration::from_mins(5);
 
-/// How long a request waits for a newer entry after a commit changed the figures.
-const CHANGED_WAIT: Duration = Duration::from_millis(250);
+/// How long a request waits for a newer entry after a commit changed the figures, if it does not ask for that commit.
+pub(crate) const CHANGED_WAIT: Duration = Duration::from_millis(250);
 
 /// Limit of entries. Each has about 10 KB.
 const ENTRIES_LIMIT: u64 = 1_000;
@@ -116,9 +116,13 @@ impl StatsCache {
         Self(Arc::new(Shared { store, clock, metrics, own_hosts, entries, in_flight }))
     }
 
-    /// Returns the response to a query.
+    /// Returns the response to a query. After a commit changed the figures, it waits this long for a newer entry.
     /// Errors: there is no entry, and the computation failed.
-    pub(crate) async fn get(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
+    pub(crate) async fn get(
+        &self,
+        query: &StatsQuery,
+        wait: Duration,
+    ) -> Result<CachedResponse, Arc<ReadError>> {
         let metrics = &self.0.metrics;
         let entry = self
             .0
@@ -137,7 +141,7 @@ impl StatsCache {
         }
         let refresh = self.spawn_refresh(query);
         if self.is_changed(query, &entry)
-            && let Ok(Ok(Some(Ok(newer)))) = timeout(CHANGED_WAIT, refresh).await
+            && let Ok(Ok(Some(Ok(newer)))) = timeout(wait, refresh).await
         {
             metrics.stats_misses.increment(1);
             return Ok(newer);
@@ -238,5 +242,45 @@ impl StatsCache {
 
     fn is_changed(&self, query: &StatsQuery, entry: &CacheEntry) -> bool {
         self.0.store.version_of(&query.scope, entry.period) > entry.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::event::{Actor, Batch, PageViewEvent};
+    use crate::panics::Panics;
+
+    fn views(response: &CachedResponse) -> serde_json::Value {
+        serde_json::from_slice::<serde_json::Value>(&response.body).unwrap()["totals"]["pageViews"].take()
+    }
+
+    #[tokio::test]
+    async fn request_that_waits_for_a_commit_gets_no_older_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let (clock, metrics) = (Clock::system(), HistoryMetrics::register(&Panics::register()));
+        let cache = StatsCache::new(store.clone(), clock.clone(), metrics, Vec::new());
+        let query = StatsQuery::new(Scope::Hub, Range::Day);
+        assert_eq!(views(&cache.get(&query, CHANGED_WAIT).await.unwrap()), 0);
+        let view = PageViewEvent {
+            actor: Actor { room: "r".try_into().unwrap(), visitor: "v".try_into().unwrap(), is_bot: false },
+            id: uuid::Uuid::now_v7(),
+            path: "/".to_owned().try_into().unwrap(),
+            title: None,
+            referrer: None,
+            at: clock.wall(),
+            props: None,
+        };
+        store.commit(&Batch { page_views: vec![view], ..Batch::default() }).await.unwrap();
+
+        // Figures take longer than a request waits that does not ask for the commit.
+        let paused = store.pause_reads().await;
+        let (waiting, asked) = (cache.clone(), query.clone());
+        let waiting = tokio::spawn(async move { waiting.get(&asked, Duration::from_secs(20)).await });
+        assert_eq!(views(&cache.get(&query, CHANGED_WAIT).await.unwrap()), 0);
+        assert!(!waiting.is_finished());
+        drop(paused);
+        assert_eq!(views(&waiting.await.unwrap().unwrap()), 1);
     }
 }

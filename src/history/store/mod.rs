@@ -294,6 +294,12 @@ impl Store {
         self.readers.read().await
     }
 
+    /// No read begins until the result is dropped.
+    #[cfg(test)]
+    pub(in crate::history) async fn pause_reads(&self) -> impl Sized + use<> {
+        self.readers.gate().pause().await
+    }
+
     /// Returns the writer's connection to the file that is at the path now.
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, CommitError> {
         if !self.file.is_same().await? {

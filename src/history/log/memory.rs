@@ -25,6 +25,8 @@ struct State {
     /// With their ids. Deleted ones are none.
     messages: Vec<(String, Option<Bytes>)>,
     is_away: bool,
+    /// How many messages it was asked to append, repeated ones included.
+    asked: usize,
 }
 
 impl MemoryLog {
@@ -57,6 +59,11 @@ impl MemoryLog {
         self.0.send_modify(|state| state.messages.push((String::new(), Some(message))));
     }
 
+    /// How many messages it was asked to append while it was not away, repeated ones included.
+    pub(super) fn asked(&self) -> usize {
+        self.0.borrow().asked
+    }
+
     /// All messages that were ever appended to this log and not deleted.
     pub(super) fn messages(&self) -> Vec<Bytes> {
         self.0.borrow().messages.iter().filter_map(|(_, message)| message.clone()).collect()
@@ -80,6 +87,7 @@ impl Log for MemoryLog {
                 if state.is_away {
                     return;
                 }
+                state.asked += 1;
                 let known = state.messages.iter().position(|(known, _)| *known == id);
                 let index = known.unwrap_or_else(|| {
                     state.messages.push((id, Some(message)));

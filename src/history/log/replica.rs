@@ -20,7 +20,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::LogError;
 use super::breaker::{Breaker, BreakerState};
 use super::clean::Cleaner;
 use super::command::{Command, ErasedVisitor};
@@ -28,14 +27,14 @@ use super::erasures::LoggedErasure;
 use super::follow::{Content, Follower, Incoming, Parts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
 use super::order::{self, ErasureSender, Order, Reply};
-use super::own::{OwnPart, Place};
+use super::own::{Answer, Oldest, OwnPart, Place, What};
 use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
 use super::sums::sum_up;
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
 use crate::history::status::{Epoch, Flushed};
-use crate::history::store::{CommitError, LogChange, Moved, OutboxMessage, ReadError};
+use crate::history::store::{CommitError, LogChange, Moved, ReadError};
 
 /// The time between two looks at what is pending.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -60,8 +59,7 @@ pub(crate) struct Replica {
     orders: mpsc::Receiver<Order>,
     /// Removes the events of erased visitors from the log.
     _cleaner: AbortOnDropHandle<()>,
-    /// Whether a message of the outbox is under way.
-    is_draining: bool,
+    oldest: Oldest,
     incoming: mpsc::Receiver<Incoming>,
     follower: AbortOnDropHandle<()>,
     /// Sums up what the file has.
@@ -78,20 +76,6 @@ pub(crate) struct Replica {
     /// The last epoch that is taken and not committed.
     closing: Option<Epoch>,
     ticks: Interval,
-}
-
-/// What happened to a message that was sent.
-pub(crate) struct Answer {
-    what: What,
-    result: Result<u64, LogError>,
-    took: Duration,
-}
-
-enum What {
-    /// An own message by its number.
-    Own(u64),
-    /// A message of the outbox.
-    Outbox(OutboxMessage),
 }
 
 /// What was read, in the order of the log.
@@ -164,7 +148,7 @@ impl Replica {
             breaker: Breaker::new(),
             sending: FuturesUnordered::new(),
             own: BTreeMap::new(),
-            is_draining: false,
+            oldest: Oldest::Waiting,
             incoming,
             follower,
             _summing: summing,
@@ -248,6 +232,7 @@ impl Replica {
             Some(epoch) => receiver.committed(epoch, flushed, started.elapsed()),
             None => receiver.recovered(),
         }
+        self.remove_oldest().await;
         // An import adds to the outbox too.
         if self.outbox() == 0
             && let Ok(outbox @ 1..) = self.parts.store.outbox_len().await
@@ -353,11 +338,9 @@ impl Replica {
                     };
                 }
             }
-            What::Outbox(OutboxMessage { number, .. }) => {
-                self.is_draining = false;
-                if let Ok(position) = result {
-                    self.remove_from_outbox(number, position).await;
-                }
+            What::Outbox(message) => {
+                self.oldest = result.map_or(Oldest::Waiting, |position| Oldest::Stored(message, position));
+                self.remove_oldest().await;
             }
         }
         self.drain().await;
@@ -371,11 +354,17 @@ impl Replica {
         self.breaker.succeeded();
     }
 
-    /// Removes a message that the log has. If that fails, it is sent once more.
-    async fn remove_from_outbox(&mut self, number: i64, position: u64) {
-        match self.parts.store.remove_from_outbox(number, position).await {
-            Ok(left) => self.status.send_modify(|status| status.outbox = left),
-            Err(error) => warn!(%error, "cannot remove a message from the outbox: it is sent again"),
+    /// Removes the oldest message of the outbox, if the log has it.
+    async fn remove_oldest(&mut self) {
+        let Oldest::Stored(message, position) = &self.oldest else { return };
+        match self.parts.store.remove_from_outbox(message, *position).await {
+            Ok(left) => {
+                self.status.send_modify(|status| status.outbox = left);
+                self.oldest = Oldest::Waiting;
+            }
+            Err(error) => {
+                warn!(%error, "cannot remove a message from the outbox: the next flush tries again");
+            }
         }
     }
 
@@ -385,7 +374,7 @@ impl Replica {
         let may_send = is_try || self.breaker.state() == BreakerState::Closed;
         // The outbox of a file from a backup may have events of visitors who were erased since.
         let may_send = may_send && self.parts.erasures.is_repeated();
-        if self.is_draining || self.outbox() == 0 || !may_send {
+        if !matches!(self.oldest, Oldest::Waiting) || self.outbox() == 0 || !may_send {
             return;
         }
         match self.parts.store.oldest_in_outbox().await {
@@ -393,7 +382,7 @@ impl Replica {
                 if is_try {
                     self.breaker.begin_try();
                 }
-                self.is_draining = true;
+                self.oldest = Oldest::Sending;
                 let (id, message) = (oldest.id.clone(), oldest.message.clone());
                 self.send(What::Outbox(oldest), id, message);
             }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::breaker::BreakerState;
 use super::command::ErasureKey;
 use super::erasures::Erasures;
 use super::follow::Parts;
@@ -226,6 +227,28 @@ async fn events_are_acked_while_the_log_is_away_and_reach_it_in_order_later() {
     assert_eq!(a.store.outbox_len().await.unwrap(), 0);
     a.view(5).await;
     assert_eq!(logged(&log), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn message_that_cannot_be_removed_from_the_outbox_is_not_sent_again() {
+    let log = MemoryLog::new();
+    let a = Node::start(&log).await;
+    log.set_away(true);
+    for id in 1..=2 {
+        a.view(id).await;
+    }
+    a.store.keep_outbox(true).await;
+    log.set_away(false);
+    a.log.until(|status| status.breaker == BreakerState::Closed).await;
+    for id in 3..=5 {
+        a.view(id).await;
+    }
+    assert_eq!((log.asked(), logged(&log)), (4, vec![1, 3, 4, 5]));
+    assert_eq!(a.log.status().outbox, 2);
+    a.store.keep_outbox(false).await;
+    a.log.until(|status| status.outbox == 0).await;
+    assert_eq!((log.asked(), logged(&log)), (5, vec![1, 3, 4, 5, 2]));
+    assert_eq!(a.store.outbox_len().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -163,10 +163,16 @@ impl Store {
 
     /// Removes a message from the outbox: the log has it at this position. Returns how many are left.
     /// Errors: the database is locked, full, gone or damaged. It is unchanged.
-    pub(crate) async fn remove_from_outbox(&self, number: i64, position: u64) -> Result<u64, CommitError> {
+    pub(crate) async fn remove_from_outbox(
+        &self,
+        message: &OutboxMessage,
+        position: u64,
+    ) -> Result<u64, CommitError> {
         let mut transaction = self.begin().await?;
         set_own_position(&mut transaction, position).await?;
-        let query = sqlx::query("DELETE FROM outbox WHERE number = ?1").bind(number);
+        // In a file that was replaced since, the number may be that of another message.
+        let query = sqlx::query("DELETE FROM outbox WHERE number = ?1 AND id = ?2").bind(message.number);
+        let query = query.bind(&message.id);
         query.execute(&mut *transaction).await?;
         let left: i64 =
             sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *transaction).await?;
@@ -227,6 +233,17 @@ impl Store {
 }
 
 #[cfg(test)]
+impl Store {
+    /// Removing a message from the outbox fails, as on a full disk, or not any more.
+    pub(in crate::history) async fn keep_outbox(&self, keeps: bool) {
+        const KEEP: &str = "
+            CREATE TRIGGER kept BEFORE DELETE ON outbox BEGIN SELECT raise(ABORT, 'it is kept'); END";
+        let query = if keeps { KEEP } else { "DROP TRIGGER kept" };
+        sqlx::query(query).execute(&mut *self.connection().await.unwrap()).await.unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::history::archive::{Archives, parse_line};
@@ -281,7 +298,10 @@ mod tests {
         let outbox = vec![("id".to_owned(), Bytes::new())];
         commit(LogChange { outbox, ..LogChange::default() }).await;
         assert_eq!(position().await, None);
-        store.remove_from_outbox(1, 7).await.unwrap();
+        let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
+        let other = OutboxMessage { id: "of another file".to_owned(), ..oldest.clone() };
+        assert_eq!(store.remove_from_outbox(&other, 7).await.unwrap(), 1);
+        assert_eq!(store.remove_from_outbox(&oldest, 7).await.unwrap(), 0);
         assert_eq!(position().await, None, "it is in the log, and not read back");
         commit(LogChange { moved: to(6, 7), ..LogChange::default() }).await;
         assert_eq!(position().await, Some(7));
@@ -322,7 +342,7 @@ mod tests {
         let mut left = Vec::new();
         while let Some(oldest) = store.oldest_in_outbox().await.unwrap() {
             left.push(decode(&oldest.message).unwrap());
-            store.remove_from_outbox(oldest.number, 1).await.unwrap();
+            store.remove_from_outbox(&oldest, 1).await.unwrap();
         }
         assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()].map(Body::Events));
     }
@@ -341,7 +361,7 @@ mod tests {
             assert_eq!(store.outbox_len().await.unwrap(), left + 1);
             let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
             assert_eq!((oldest.id.as_str(), &oldest.message[..]), (id, id.as_bytes()));
-            assert_eq!(store.remove_from_outbox(oldest.number, 1).await.unwrap(), left);
+            assert_eq!(store.remove_from_outbox(&oldest, 1).await.unwrap(), left);
         }
         assert_eq!(store.outbox_len().await.unwrap(), 0);
     }

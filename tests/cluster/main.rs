@@ -13,6 +13,7 @@
 mod cluster;
 mod figure;
 mod load;
+mod log_away;
 mod member;
 mod nats;
 mod proxy;

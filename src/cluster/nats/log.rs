@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, Message, Request, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
@@ -85,7 +85,8 @@ impl JetStream {
         request: &impl Serialize,
     ) -> Result<Answer<T>, LogError> {
         let payload = serde_json::to_vec(request).map_err(|_| LogError::BadAnswer)?;
-        let answer = send(&self.client, subject, Request::new().payload(payload.into())).await?;
+        let request = Request::new().payload(payload.into());
+        let answer = send(&self.client, subject, request, LogError::NoJetStream).await?;
         serde_json::from_slice(&answer.payload).map_err(|_| LogError::BadAnswer)
     }
 
@@ -150,7 +151,8 @@ impl Log for JetStream {
             headers.insert("Nats-Msg-Id", id);
             headers.insert("Nats-Expected-Stream", js.stream.as_str());
             let request = Request::new().payload(message).headers(headers);
-            let answer = send(&js.client, js.subject.clone(), request).await?;
+            // The leader of the stream answers, and there may be none for some seconds.
+            let answer = send(&js.client, js.subject.clone(), request, LogError::Unreachable).await?;
             let stored: Answer<Stored> =
                 serde_json::from_slice(&answer.payload).map_err(|_| LogError::BadAnswer)?;
             Ok(stored.ok()?.seq)
@@ -187,13 +189,21 @@ impl Log for JetStream {
     }
 }
 
-/// Sends a request, and waits for the answer.
-async fn send(client: &Client, subject: String, request: Request) -> Result<Message, LogError> {
+/// Sends a request, and waits for the answer. `unheard` is the error if no server has a subscription for it.
+async fn send(
+    client: &Client,
+    subject: String,
+    request: Request,
+    unheard: LogError,
+) -> Result<Message, LogError> {
     if client.connection_state() != State::Connected {
         return Err(LogError::Unreachable);
     }
     let answer = timeout(ANSWER_LIMIT, client.send_request(subject, request.timeout(None))).await;
-    answer.map_err(|_| LogError::TimedOut)?.map_err(|_| LogError::Unreachable)
+    answer.map_err(|_| LogError::TimedOut)?.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => unheard,
+        _ => LogError::Unreachable,
+    })
 }
 
 fn nanos(duration: Duration) -> u64 {

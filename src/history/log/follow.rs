@@ -160,10 +160,10 @@ impl Follower {
             if matches!(error, Interrupted::Ended) {
                 return;
             }
+            let reason = if let Interrupted::Log(error) = &error { Some(error.clone()) } else { None };
             // The first interruption may be a server that stopped, while the others go on.
-            if self.retry > RETRY_MIN {
-                self.set_reading(Reading::Away);
-            }
+            let is_away = self.retry > RETRY_MIN;
+            self.status.send_modify(|status| status.interrupted(reason, is_away));
             if self.is_log_due() {
                 warn!(%error, "cannot read the log: trying again");
             }
@@ -311,7 +311,7 @@ impl Follower {
     }
 
     fn set_reading(&self, reading: Reading) {
-        self.status.send_modify(|status| status.reading = reading);
+        self.status.send_modify(|status| status.reached(reading));
     }
 
     fn is_log_due(&mut self) -> bool {

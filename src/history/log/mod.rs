@@ -28,15 +28,19 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::{Serialize, Serializer};
 
 use crate::protocol::Time;
 
 /// Why the log did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LogError {
-    /// There is no connection, or no server has the log.
-    #[error("the log cannot be reached: is JetStream on?")]
+    /// There is no connection, or no server stores messages of the log now.
+    #[error("the log cannot be reached")]
     Unreachable,
+    /// No server answers requests of JetStream.
+    #[error("no NATS server has JetStream: start the servers with --jetstream")]
+    NoJetStream,
     /// It did not answer in time.
     #[error("the log did not answer in time")]
     TimedOut,
@@ -49,6 +53,13 @@ pub(crate) enum LogError {
     /// Messages are missing between two that were read, or nothing was heard for too long.
     #[error("reading the log was interrupted")]
     Interrupted,
+}
+
+/// As its text.
+impl Serialize for LogError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// What the log has.

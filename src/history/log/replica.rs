@@ -314,6 +314,9 @@ impl Replica {
         // A message that was read before its answer came, if any came, is known to be in the log.
         let is_read =
             matches!(what, What::Own(number) if !self.own.get(&number).is_some_and(OwnPart::is_sending));
+        if result.is_ok() || !is_read {
+            self.status.send_modify(|status| status.answered(&result));
+        }
         match &result {
             Ok(_) => {
                 self.parts.metrics.publish.record(took.as_secs_f64());

@@ -9,6 +9,7 @@ use strum::{IntoStaticStr, VariantArray};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use super::LogError;
 use super::breaker::BreakerState;
 use super::erasures::Erasures;
 use crate::history::record_sum::RecordSum;
@@ -53,6 +54,9 @@ pub(crate) struct LogStatus {
     pub outbox: u64,
     /// Whether this node publishes its last days again, since the log lost them.
     pub is_resending: bool,
+    /// Why it cannot be read, or does not store messages; none while both work.
+    #[schema(value_type = Option<String>, required)]
+    pub error: Option<LogError>,
     /// The start of the newest presence sample of another node that was read.
     #[serde(skip)]
     pub sampled: Option<Time>,
@@ -85,6 +89,9 @@ impl RecordsAt {
 pub(crate) enum LogProblem {
     /// The log does not reach back to this node's position: the file lacks events of other nodes.
     LogGone,
+    /// No NATS server has JetStream: there is no log, and events wait in the outbox as below.
+    #[serde(rename = "no-jetstream")]
+    NoJetStream,
     /// The log cannot be reached: events are committed here, and wait in the outbox for the other nodes.
     LogAway,
     /// The log has lost messages: the nodes publish their last days again.
@@ -106,6 +113,7 @@ impl LogStatus {
             lag_ms: 0,
             outbox,
             is_resending,
+            error: None,
             sampled: None,
             records: None,
         }
@@ -115,10 +123,33 @@ impl LogStatus {
     pub(crate) fn problem(&self) -> Option<LogProblem> {
         match self.reading {
             Reading::Gone => Some(LogProblem::LogGone),
+            Reading::Away if self.error == Some(LogError::NoJetStream) => Some(LogProblem::NoJetStream),
             Reading::Away => Some(LogProblem::LogAway),
             Reading::Following if self.breaker != BreakerState::Closed => Some(LogProblem::LogAway),
             Reading::Following if self.is_resending => Some(LogProblem::LogReset),
             Reading::Following => self.lagging().map(|_| LogProblem::Lagging),
+        }
+    }
+
+    /// It is read, or known not to reach back.
+    pub(super) fn reached(&mut self, reading: Reading) {
+        (self.reading, self.error) = (reading, None);
+    }
+
+    /// Reading was interrupted, by the log or by the file.
+    pub(super) fn interrupted(&mut self, error: Option<LogError>, is_away: bool) {
+        if is_away {
+            self.reading = Reading::Away;
+        }
+        if self.reading == Reading::Away {
+            self.error = error;
+        }
+    }
+
+    /// It stored a message, or did not. What interrupts the reading is the better reason.
+    pub(super) fn answered<T>(&mut self, result: &Result<T, LogError>) {
+        if self.reading == Reading::Following {
+            self.error = result.as_ref().err().cloned();
         }
     }
 
@@ -211,5 +242,35 @@ mod tests {
         let gone = LogStatus { reading: Reading::Gone, ..open };
         assert_eq!(gone.problem(), Some(LogProblem::LogGone));
         assert_eq!(LogStatus::at_start(0, 0, false).problem(), Some(LogProblem::LogAway));
+    }
+
+    #[test]
+    fn error_is_that_of_the_reading_and_then_that_of_the_last_message() {
+        let (failed, stored) = (Err::<u64, _>(LogError::TimedOut), Ok(7));
+        let mut status = LogStatus::at_start(0, 0, false);
+        status.answered(&failed);
+        assert_eq!(status.error, None, "not read yet");
+        status.interrupted(Some(LogError::NoJetStream), false);
+        status.answered(&failed);
+        assert_eq!(
+            (&status.error, status.problem()),
+            (&Some(LogError::NoJetStream), Some(LogProblem::NoJetStream))
+        );
+        status.reached(Reading::Following);
+        assert_eq!(status.error, None);
+        status.answered(&failed);
+        assert_eq!(status.error, Some(LogError::TimedOut));
+        status.answered(&stored);
+        assert_eq!(status.error, None);
+        // A short interruption is none that an operator should see.
+        status.interrupted(Some(LogError::Interrupted), false);
+        assert_eq!((&status.error, status.reading), (&None, Reading::Following));
+        status.interrupted(Some(LogError::Unreachable), true);
+        status.answered(&stored);
+        assert_eq!((&status.error, status.reading), (&Some(LogError::Unreachable), Reading::Away));
+        status.reached(Reading::Gone);
+        assert_eq!(status.error, None);
+        let text = serde_json::to_value(LogError::Refused("no".to_owned())).unwrap();
+        assert_eq!(text, "the log refused: no");
     }
 }

@@ -184,11 +184,18 @@ test("node of a cluster is formatted in one row", () => {
 test("node with another history is named with the command that compares it", () => {
   const other: ClusterNode = { ...node, name: "ams-1", state: "live", differs: true };
   expect(nodeCells(other, START)[1]).toBe("live, other history");
-  expect(nodeNotes([node, other], "https://hub.example")).toEqual([
+  expect(nodeNotes([node, other], { error: null }, "https://hub.example")).toEqual([
     {
       text: "The history of ams-1 differs from that of this node. To see in which months, run on ams-1:",
       command: "breathing-room check --with https://hub.example",
     },
+  ]);
+});
+
+test("reason why the log is away is below the nodes", () => {
+  expect(nodeNotes([node], null, "https://hub.example")).toEqual([]);
+  expect(nodeNotes([node], { error: "the log cannot be reached" }, "https://hub.example")).toEqual([
+    { text: "This node does not share events with the others. They wait in its outbox: the log cannot be reached." },
   ]);
 });
 

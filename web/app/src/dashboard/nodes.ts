@@ -32,7 +32,13 @@ export interface ClusterNode {
 /** What an operator should know about the nodes, and a command to run. */
 export interface NodeNote {
   text: string;
-  command: string;
+  command?: string;
+}
+
+/** The log of events, as the node that answers sees it. */
+export interface Log {
+  /** Why it cannot be used; null while it works. */
+  error: string | null;
 }
 
 const INTERVAL = 5_000; // ms
@@ -59,11 +65,13 @@ export function nodeCells(node: ClusterNode, now: number): string[] {
 }
 
 /** The notes below the table. `address` is that of the node that answers. */
-export function nodeNotes(nodes: ClusterNode[], address: string): NodeNote[] {
-  return nodes.filter((node) => node.differs).map(({ name }) => ({
+export function nodeNotes(nodes: ClusterNode[], log: Log | null, address: string): NodeNote[] {
+  const different = nodes.filter((node) => node.differs).map(({ name }) => ({
     text: `The history of ${name} differs from that of this node. To see in which months, run on ${name}:`,
     command: `breathing-room check --with ${address}`,
   }));
+  const away = "This node does not share events with the others. They wait in its outbox:";
+  return log?.error ? [{ text: `${away} ${log.error}.` }, ...different] : different;
 }
 
 let isPolling = false;
@@ -80,14 +88,17 @@ async function refresh(): Promise<void> {
   try {
     const response = await fetch(`${hub()}/cluster`, { headers: authHeaders() });
     if (!response.ok) return;
-    const { nodes, timestamp } = (await response.json()) as { nodes: ClusterNode[]; timestamp: number };
+    const status = (await response.json()) as { nodes: ClusterNode[]; log: Log | null; timestamp: number };
+    const { nodes, log, timestamp } = status;
     const row = (node: ClusterNode): HTMLElement => {
       const [name = "", ...cells] = nodeCells(node, timestamp);
       return h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, text)));
     };
     const head = h("tr", {}, ...COLUMNS.map((text) => h("th", { scope: "col" }, text)));
     const table = h("table", {}, h("caption", {}, "Nodes"), h("thead", {}, head), h("tbody", {}, ...nodes.map(row)));
-    const notes = nodeNotes(nodes, hub()).map(({ text, command }) => h("p", {}, `${text} `, h("code", {}, command)));
+    const notes = nodeNotes(nodes, log, hub()).map(({ text, command }) =>
+      h("p", {}, `${text} `, ...(command ? [h("code", {}, command)] : [])),
+    );
     element("nodes").replaceChildren(table, ...notes);
     element("nodes").hidden = nodes.length === 0;
   } catch {

@@ -31,12 +31,18 @@ async function cells(page: Page, columns: string[]): Promise<string[][]> {
   }, columns);
 }
 
+/** Opens the dashboard of a hub as its admin. */
+async function dashboard(admin: User, hub: Hub): Promise<Page> {
+  const page = await admin.open(hub.url);
+  await page.getByLabel("The dashboard of this hub needs the admin token.").fill(ADMIN);
+  await page.keyboard.press("Enter");
+  return page;
+}
+
 test("table of nodes names the one with another history, and the command that compares it", async () => {
   const [ams, fra] = hubs as [Hub, Hub];
   const admin = await User.create(browser);
-  const page = await admin.open(fra.url);
-  await page.getByLabel("The dashboard of this hub needs the admin token.").fill(ADMIN);
-  await page.keyboard.press("Enter");
+  const page = await dashboard(admin, fra);
   const columns = ["Node", "State", "Last heard", "Outbox"];
   await expect.poll(() => cells(page, columns).then((rows) => rows.map((row) => [row[0], row[1], row[3]]))).toEqual([
     ["ams-1", "live", "0"],
@@ -52,5 +58,15 @@ test("table of nodes names the one with another history, and the command that co
   await page.getByText(`${note} breathing-room check --with ${fra.url}`, { exact: true }).waitFor({ timeout: 45_000 });
   expect(await cells(page, ["Node", "State"])).toEqual([["ams-1", "live, other history"], ["fra-1", "live"]]);
   // A browser logs every 401, also an expected one.
+  await admin.close(/401/);
+});
+
+test("reason why the log is away is above the nodes", async () => {
+  const admin = await User.create(browser);
+  const page = await dashboard(admin, hubs[0]!);
+  await page.getByRole("table", { name: "Nodes", exact: true }).waitFor();
+  await nats.kill();
+  const note = "This node does not share events with the others. They wait in its outbox: the log cannot be reached.";
+  await page.getByText(note, { exact: true }).waitFor({ timeout: 45_000 });
   await admin.close(/401/);
 });

@@ -192,7 +192,7 @@ test("node with another history is named with the command that compares it", () 
   ]);
 });
 
-test("reason why the log is away is below the nodes", () => {
+test("reason why the log is away is above the nodes", () => {
   expect(nodeNotes([node], null, "https://hub.example")).toEqual([]);
   expect(nodeNotes([node], { error: "the log cannot be reached" }, "https://hub.example")).toEqual([
     { text: "This node does not share events with the others. They wait in its outbox: the log cannot be reached." },

@@ -40,11 +40,17 @@ export class Nats {
     return new Nats(`nats://127.0.0.1:${port}`, folder, child);
   }
 
-  /** Kills the server and deletes its files. */
-  async dispose(): Promise<void> {
+  /** Kills the server. */
+  async kill(): Promise<void> {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
     const exited = once(this.#process, "exit");
     this.#process.kill("SIGKILL");
     await exited;
+  }
+
+  /** Kills the server and deletes its files. */
+  async dispose(): Promise<void> {
+    await this.kill();
     rmSync(this.#folder, { recursive: true });
   }
 }

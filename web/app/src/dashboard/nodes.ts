@@ -64,7 +64,7 @@ export function nodeCells(node: ClusterNode, now: number): string[] {
   return [node.name, state, node.version, running, count(node.people), count(node.sockets), heard, lag, ...log];
 }
 
-/** The notes below the table. `address` is that of the node that answers. */
+/** The notes above the table. `address` is that of the node that answers. */
 export function nodeNotes(nodes: ClusterNode[], log: Log | null, address: string): NodeNote[] {
   const different = nodes.filter((node) => node.differs).map(({ name }) => ({
     text: `The history of ${name} differs from that of this node. To see in which months, run on ${name}:`,
@@ -99,7 +99,7 @@ async function refresh(): Promise<void> {
     const notes = nodeNotes(nodes, log, hub()).map(({ text, command }) =>
       h("p", {}, `${text} `, ...(command ? [h("code", {}, command)] : [])),
     );
-    element("nodes").replaceChildren(table, ...notes);
+    element("nodes").replaceChildren(...notes, table);
     element("nodes").hidden = nodes.length === 0;
   } catch {
     // The live activity shows that the hub cannot be reached.

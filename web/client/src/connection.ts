@@ -38,7 +38,7 @@ const ANSWER = 3_000;
 /** Messages that come sooner (ms) after a wake may have waited in the browser, so only an answer counts. */
 const STALE = 500;
 
-/** The hub's clock is compared at least once in this many ping intervals. */
+/** The hub's clock is compared after a message, once in this many ping intervals. */
 const COMPARE_AFTER = 10;
 
 /** Close code of a visitor who leaves at once. It ends the sit. */
@@ -214,7 +214,9 @@ export function createConnection(
     // The page may have left.
     if (!isAlive || !socket) return;
     setState("open");
-    if (isWelcome && !isPrecise && !document.hidden) ask();
+    // After a message the radio of a phone is awake, so that both ways of the round trip take equally long.
+    const mustCompare = isWelcome ? !isPrecise : unanswered >= patience * COMPARE_AFTER;
+    if (mustCompare && !document.hidden) ask();
   }
 
   function ask(): void {
@@ -234,8 +236,8 @@ export function createConnection(
     if (document.hidden) return;
     if (isLate) wake();
     else if (askedAt === undefined) {
-      quiet++;
-      if (++unanswered >= patience * COMPARE_AFTER || quiet >= patience) ask();
+      unanswered++;
+      if (++quiet >= patience) ask();
     } else if (sinceAsked() < ANSWER) setState("checking");
     else void connectNow();
   }

@@ -17,7 +17,7 @@ const SOCKETS: [usize; 4] = [1_000, 5_000, 10_000, 19_000];
 /// Numbers of rooms, with 10,000 sockets.
 const ROOMS: [usize; 4] = [1, 10, 100, 1_000];
 /// A fifth of the default interval, so that a short time has pings.
-const PING: &str = "5s";
+const PING: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(6);
 /// About this many deliveries in each step.
 const DELIVERIES: usize = 2_000;
@@ -73,7 +73,7 @@ fn print_table<'a>(points: impl Iterator<Item = &'a Point>) {
 
 fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     crate::print_error(format_args!("{sockets} sockets in {rooms} rooms"));
-    let server = hub.start(&[("PING_INTERVAL", PING)])?;
+    let server = hub.start(&[("PING_INTERVAL", &format!("{}s", PING.as_secs()))])?;
     let empty = server.memory()?;
     let before = server.cpu()?;
     let mut swarm = idle::pages(&server)?;
@@ -85,7 +85,7 @@ fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     let size = sockets / rooms;
     swarm.agree(u32::try_from(size)?)?;
     let join = micros(server.cpu()?.saturating_sub(before)) / sockets as f64;
-    let idle = idle::watch(&server, &mut swarm, empty, QUIET, hub.page_ping_interval())?;
+    let idle = idle::watch(&server, &mut swarm, empty, QUIET, hub.page_pings(PING))?;
 
     let (before, began) = (server.cpu()?, Instant::now());
     let at_once = (DELIVERIES / size).clamp(1, rooms);

@@ -37,19 +37,31 @@ pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 /// The file name of the hub's log.
 const LOG: &str = "log";
 
+/// When pages send pings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PagePings {
+    /// Each once in this time, after silence.
+    Every(Duration),
+    /// After one of so many keepalives.
+    AfterKeepalive { one_in: u64 },
+}
+
 impl Subject {
     /// Whether it counts visitors and sends snapshots. The floor does not.
     pub(crate) fn has_rooms(&self) -> bool {
         !matches!(self, Self::Floor { .. })
     }
 
-    /// How often a page that is seen sends a ping in a quiet room: after a minute without a message, and each ten minutes
-    /// to compare clocks. This hub sends a message with each of its own pings. (A hub of before that, as `--against`, is
-    /// measured with fewer pings than its pages send.)
-    pub(crate) fn page_ping_interval(&self) -> Duration {
+    /// When a page that is seen sends a ping in a quiet room, with this interval of the server's pings. This hub sends a
+    /// message with each of its own, after which a page compares clocks once in ten minutes. (A hub of before that, as
+    /// `--against`, is measured with fewer pings than its pages send.)
+    pub(crate) fn page_pings(&self, ping_interval: Duration) -> PagePings {
         match self {
-            Self::Hub(_) => Duration::from_mins(10),
-            Self::Peer(_) | Self::Floor { .. } => Duration::from_mins(1),
+            Self::Hub(_) => {
+                let one_in = Duration::from_mins(10).as_secs() / ping_interval.as_secs();
+                PagePings::AfterKeepalive { one_in }
+            }
+            Self::Peer(_) | Self::Floor { .. } => PagePings::Every(Duration::from_mins(1)),
         }
     }
 

@@ -39,6 +39,9 @@ impl Serialize for ErrorCode {
     }
 }
 
+/// The close code of a client that gives up its socket on purpose, while its visitor stays: a page that the system freezes.
+pub(crate) const LOST_ON_PURPOSE: u16 = 4000;
+
 /// Why the hub closes a socket (RFC 6455, section 7.4, and the IANA registry of close codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, VariantArray)]
 pub enum CloseCode {

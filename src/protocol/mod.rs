@@ -13,7 +13,7 @@ pub(crate) mod parse;
 pub(crate) mod schema;
 pub(crate) mod value;
 
-pub(crate) use code::{CloseCode, ErrorCode};
+pub(crate) use code::{CloseCode, ErrorCode, LOST_ON_PURPOSE};
 pub(crate) use features::Features;
 pub(crate) use ids::{RoomId, SessionId, VisitorId};
 pub(crate) use message::{ClientMessage, MessageError, PageView, Ref, Watch, WatchState};

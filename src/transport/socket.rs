@@ -23,7 +23,7 @@ use super::upgrade::{Handshake, Upgraded};
 use super::writer::SocketWriter;
 use crate::address::Address;
 use crate::panics::Scope;
-use crate::protocol::{CloseCode, Time};
+use crate::protocol::{CloseCode, LOST_ON_PURPOSE, Time};
 
 /// The size of a read, in bytes: several messages, so that many messages cost few reads. Tokio's cooperative budget
 /// makes the session yield after 128 KiB at the latest.
@@ -91,9 +91,6 @@ pub enum SocketEnd {
     /// The hub closed it because the peer broke a rule.
     Rejected,
 }
-
-/// The code of a peer that gives up its socket on purpose, while its visitor stays: a phone that locks.
-const LOST_ON_PURPOSE: u16 = 4000;
 
 impl SocketEnd {
     fn of_hub(code: CloseCode) -> Self {

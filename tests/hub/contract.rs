@@ -128,3 +128,13 @@ fn response_with_an_invalid_field_is_detected() {
 fn message_with_an_invalid_field_is_detected() {
     SOCKETS.expect(&json!({ "type": "presence", "seq": 1, "present": 1, "moods": { "calm": 0 } }));
 }
+
+#[tokio::test]
+async fn asyncapi_describes_parameters_and_the_close_codes_of_clients() {
+    let document = Hub::start().await.get("/asyncapi.json").send().await.expect(200);
+    let room = &document["channels"]["room"];
+    let features = &room["bindings"]["ws"]["query"]["properties"]["features"]["description"];
+    assert!(features.as_str().is_some_and(|text| text.contains("`own-sit`")), "{features}");
+    let codes = room["x-client-close-codes"].as_object().expect("close codes");
+    assert_eq!(codes.keys().collect::<Vec<_>>(), ["1000", "4000", "other"]);
+}

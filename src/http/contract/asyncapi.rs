@@ -16,8 +16,8 @@ use crate::presence::live_activity::{LiveActivity, LiveActivityType};
 use crate::protocol::message::ServerMessage;
 use crate::protocol::schema::reference;
 use crate::protocol::{
-    BEARER_SUBPROTOCOL, ClientMessage, CloseCode, MESSAGE_LIMIT, PageView, Ref, RoomId, SUBPROTOCOL,
-    SafeInteger, VISITOR_SUBPROTOCOL, VisitorId, Watch,
+    BEARER_SUBPROTOCOL, ClientMessage, CloseCode, LOST_ON_PURPOSE, MESSAGE_LIMIT, PageView, Ref, RoomId,
+    SUBPROTOCOL, SafeInteger, VISITOR_SUBPROTOCOL, VisitorId, Watch,
 };
 
 /// The version of the WebSocket bindings.
@@ -66,7 +66,13 @@ pub(super) fn document() -> Value {
 fn room_channel(messages: &[String]) -> Value {
     let query: Map<String, Value> = JoinParams::into_params(|| Some(ParameterIn::Query))
         .iter()
-        .map(|parameter| (parameter.name.clone(), json(&parameter.schema)))
+        .map(|parameter| {
+            let mut schema = json(&parameter.schema);
+            if let (Value::Object(schema), Some(description)) = (&mut schema, &parameter.description) {
+                schema.entry("description").or_insert_with(|| description.as_str().into());
+            }
+            (parameter.name.clone(), schema)
+        })
         .collect();
     json!({
         "address": "/rooms/{room}/socket",
@@ -93,6 +99,13 @@ fn room_channel(messages: &[String]) -> Value {
         } },
         "x-subprotocols": [SUBPROTOCOL],
         "x-close-codes": close_codes(),
+        "x-client-close-codes": {
+            "1000": "The visitor leaves at once, and a sit ends.",
+            (LOST_ON_PURPOSE.to_string()): "The client gives up its socket, and the visitor stays as after a lost connection: \
+                for the leave grace, or until the end of a sit.",
+            "other": "The visitor leaves after the leave grace, and a sit ends with it, except for 1011, 1012 and 1013, \
+                which are as a lost connection.",
+        },
     })
 }
 

@@ -107,3 +107,27 @@ test("page rejoins after the back/forward cache", async () => {
   await annPage.expectPresent(2);
   await page.locator("body[data-restored] #present").filter({ hasText: /^2$/ }).waitFor();
 });
+
+test("events made while the hub is away: one that it refuses blocks none, and a text that is too long is cut", async () => {
+  const carol = await User.create(browser);
+  const carolPage = await site.visit(carol);
+  await expectPresent(carolPage, 1);
+  await hub.kill();
+  await carolPage.evaluate((hub) => {
+    const other = BreathingRoom.joinRoom({ hub, room: "garden" });
+    const { now } = Date;
+    Date.now = () => now() - 8 * 86_400_000;
+    BreathingRoom.room.pageView("/too-old");
+    other.pageView("/garden/too-old");
+    Date.now = now;
+    BreathingRoom.room.pageView(`/${encodeURIComponent("あ".repeat(57))}`);
+    other.pageView("/garden/new");
+    // The next page posts what is left of a room that it is not in.
+    location.reload();
+  }, proxy.url);
+  await hub.start();
+  await expectPresent(carolPage, 1);
+  const long = `/${encodeURIComponent("あ".repeat(57))}`.slice(0, 512);
+  await eventually(async () => expect(await storedViews()).toEqual([long, "/garden/new"]));
+  await carol.close(new RegExp(`${UNREACHABLE.source}|status of 400`));
+});

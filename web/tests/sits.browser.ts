@@ -13,7 +13,7 @@ import { TcpProxy } from "./support/tcp-proxy";
 
 interface Activity {
   present: number;
-  held: number;
+  held?: number;
 }
 
 let browser: Browser;
@@ -61,7 +61,11 @@ async function lockAndCut(page: Page): Promise<void> {
   proxy.cut();
 }
 
+/** How long (ms) the phone stays locked after what a test waits for. `FROZEN_FOR=180000` is as in real use. */
+const FROZEN_FOR = Number(process.env.FROZEN_FOR ?? 0);
+
 async function restoreAndUnlock(page: Page): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, FROZEN_FOR));
   proxy.restore();
   await phone.unlock(page);
 }
@@ -95,6 +99,19 @@ test("locked phone with a sit stays present, and the sit goes on after the unloc
   await phonePage.expectNotSitting();
   await lockAndCut(phonePage.page);
   await annPage.expectPresent(1);
+});
+
+test("page that is frozen during a sit gives up its socket, and its end is no closed tab", async () => {
+  await start({});
+  const annPage = await RoomPage.open(ann, hub.url);
+  const phonePage = await RoomPage.open(phone.user, hub.url);
+  await phonePage.sit(20);
+  await annPage.expectPresent(2);
+  await phone.lock(phonePage.page);
+  await expectRoom({ present: 2, held: 1 });
+  await phonePage.page.close();
+  await passGrace(annPage, 2);
+  await expectRoom({ present: 2, held: 1 });
 });
 
 test("sits end: one visitor stays and hears the bell, the other's place is free", async () => {
@@ -184,8 +201,8 @@ test("reloaded page goes on with its sit", async () => {
   await annPage.expectSitting();
 });
 
-test("forgotten tab knows of the sit of another device, and does not end it when it leaves", async () => {
-  await start({});
+test("forgotten tab stays during the sit of another device, and leaves after it", async () => {
+  await start({ SIT_LIMIT: "6s" });
   const site = await EmbeddingSite.start(hub.url);
   try {
     // Here the phone is the device that can hide a tab.
@@ -201,10 +218,15 @@ test("forgotten tab knows of the sit of another device, and does not end it when
     );
     await tab.waitForFunction(() => (window as unknown as { room: { state: string } }).room.state === "open");
     await annPage.sit(20);
-    await tab.waitForFunction(() => (window as unknown as { room: { currentSit: unknown } }).room.currentSit);
+    await tab.waitForFunction(() => {
+      const { room } = window as unknown as { room: { state: string; currentSit: EventTarget | null } };
+      room.currentSit?.addEventListener("end", () => (document.title = room.state));
+      return room.currentSit;
+    });
     proxy.cut();
     await phone.hide(tab);
-    await expectRoom({ present: 1, held: 1 });
+    await expectRoom({ present: 0 });
+    expect(await tab.title()).toBe("open");
     await phone.show(tab);
     await expectRoom({ present: 1, held: 0 });
   } finally {

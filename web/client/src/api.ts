@@ -27,7 +27,7 @@ export interface JoinOptions {
    * The hub's address with its scheme, such as `https://hub.example.org`, or a path of the page's origin. Default: the
    * page's origin. Of a list, the client tries the next address after a failed attempt, and stays with one that works.
    */
-  hub?: string | readonly string[] | undefined;
+  hub?: string | readonly [string, ...string[]] | undefined;
   /** The room: lower case letters, digits and `-`, at most 64 characters. */
   room: string;
   /** The visitor id: letters, digits, `-` and `_`, at most 64. Default: a random id stored in the browser. */
@@ -61,7 +61,7 @@ export interface WatchOptions {
 }
 
 export interface SitOptions {
-  /** Length of the sit, at most a year. The hub may cut it (`SIT_LIMIT`). */
+  /** Length of the sit. The hub may cut it (`SIT_LIMIT`). */
   minutes: number;
 }
 
@@ -108,7 +108,7 @@ export interface Room extends EventTarget {
   /** The running sit, also one that began before a reload or on another device; null without one. */
   readonly currentSit: Sit | null;
 
-  /** The hub's clock, in ms since the Unix epoch; this device's before the first welcome. Never jumps in a visible page. */
+  /** The hub's clock, in ms since the Unix epoch; this device's before the first welcome. Jumps only after a sleep. */
   hubNow(): number;
   setMood(mood: string | null): void;
   /** Begins a sit: this visitor stays present until its end, even if the phone locks. Replaces a running one. */

@@ -38,8 +38,8 @@ const ANSWER = 3_000;
 /** Messages that come sooner (ms) after a wake may have waited in the browser, so only an answer counts. */
 const STALE = 500;
 
-/** The hub's clock is compared after a message, once in this many ping intervals. */
-const COMPARE_AFTER = 10;
+/** The hub's clock is compared after a message, once in this many checks. */
+const COMPARE_AFTER = 600;
 
 /** Close code of a visitor who leaves at once. It ends the sit. */
 export const LEFT = 1000;
@@ -215,7 +215,7 @@ export function createConnection(
     if (!isAlive || !socket) return;
     setState("open");
     // After a message the radio of a phone is awake, so that both ways of the round trip take equally long.
-    const mustCompare = isWelcome ? !isPrecise : unanswered >= patience * COMPARE_AFTER;
+    const mustCompare = isWelcome ? !isPrecise : unanswered >= COMPARE_AFTER;
     if (mustCompare && !document.hidden) ask();
   }
 
@@ -229,12 +229,19 @@ export function createConnection(
     return performance.now() - askedAt!;
   }
 
-  function tick(): void {
+  /** Returns whether the checks stood still: the page or the device slept, or there was no connection. */
+  function hasSlept(): boolean {
     const isLate = Date.now() - tickedAt > TICK + LATE;
     tickedAt = Date.now();
+    if (isLate) clock.wake();
+    return isLate;
+  }
+
+  function tick(): void {
+    const mustWake = hasSlept();
     // A hidden page asks nothing: it asks when it is visible.
     if (document.hidden) return;
-    if (isLate) wake();
+    if (mustWake) wake();
     else if (askedAt === undefined) {
       unanswered++;
       if (++quiet >= patience) ask();
@@ -273,12 +280,11 @@ export function createConnection(
   }
 
   function wake(): void {
-    clock.wake();
+    hasSlept();
     if (!isJoined) {
       if (state === "waiting" && timeToWait() <= 0) void connectNow();
     } else if (!document.hidden && !(woke && sinceAsked() < ANSWER)) {
       woke = true;
-      tickedAt = Date.now();
       ask();
       setState("checking");
     }

@@ -11,9 +11,6 @@ const SLEW = 0.05;
 /** Assumed drift between the two clocks, per ms, by which a sample gets worse with its age. */
 const DRIFT = 1e-4;
 
-/** After a sleep, a difference above this (ms) is corrected at once. */
-const STEP = 1_000;
-
 /** Half of a round trip (ms) that is short enough. */
 const PRECISE = 25;
 
@@ -22,7 +19,7 @@ export interface HubClock {
   now(): number;
   /** Takes the hub's answer to what was sent at `sentAt` of the monotonic clock. Returns whether the clock is precise. */
   sample(serverTime: number, sentAt: number): boolean;
-  /** Notes that the page may have slept: the next sample may step the clock. */
+  /** Notes that the page or the device has slept: the next sample steps the clock. */
   wake(): void;
 }
 
@@ -48,7 +45,7 @@ export function createClock(): HubClock {
   return {
     now,
     sample(serverTime, sentAt) {
-      const current = now();
+      now(); // spreads what the last sample has left
       const at = performance.now();
       const newError = (at - sentAt) / 2;
       const sample = serverTime - sentAt - newError;
@@ -59,7 +56,7 @@ export function createClock(): HubClock {
         error = newError;
         sampledAt = at;
       }
-      if (used === undefined || (mayStep && Math.abs(best + at - current) > STEP)) {
+      if (used === undefined || mayStep) {
         used = best;
         usedAt = at;
       }

@@ -10,8 +10,9 @@ export function landing(referrer: string | undefined, props: Props | undefined) 
   if (!isRecorded) {
     isRecorded = true;
     referrer ??= document.referrer;
-    const utm = [...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("utm_"));
-    if (utm[0]) props = { ...Object.fromEntries(utm), ...props };
+    for (const [name, value] of new URLSearchParams(location.search)) {
+      if (name.startsWith("utm_")) props = { [name]: value, ...props };
+    }
   }
   // Another page of the same site is no referrer.
   return { referrer: referrer && !`${referrer}/`.startsWith(`${location.origin}/`) ? referrer : undefined, props };

@@ -21,9 +21,6 @@ import { createWatch, type WatchSession } from "./watch.js";
 
 const IDLE_AFTER = 30 * 60_000; // ms
 
-/** The longest sit, in minutes. */
-const YEAR = 365 * 24 * 60;
-
 /** Maximum events in flight while a backlog is sent, to stay below the hub's rate limit. */
 const WINDOW = 8;
 
@@ -111,7 +108,7 @@ export function joinRoom(options: JoinOptions): Room {
       emit(self, "presence");
     },
     sit({ minutes }) {
-      if (!(minutes > 0 && minutes <= YEAR)) throw new TypeError(`bad minutes: ${minutes}`);
+      if (!(minutes > 0)) throw new TypeError(`bad minutes: ${minutes}`);
       const before = self.currentSit;
       const sit = follow(clock.now() + minutes * 60_000, false);
       before?.end();
@@ -195,6 +192,8 @@ export function joinRoom(options: JoinOptions): Room {
       wake();
     });
     on(document, "resume", wake);
+    // The system may end a frozen page, and its socket as if the visitor had left.
+    on(document, "freeze", () => self.currentSit && connection.reset(LOST));
     on(document, "visibilitychange", onVisibility);
     onVisibility();
   }
@@ -203,12 +202,10 @@ export function joinRoom(options: JoinOptions): Room {
     idleTimer.clear();
     if (!document.hidden) return wake();
     idleTimer.set(idleAfter, () => {
-      const { currentSit } = self;
-      // Something plays, or the hub does not know of the sit yet: looks again later.
-      if (playing.size || currentSit?.confirmed === false) return onVisibility();
+      // Something plays, or the visitor sits, here or on another device: looks again later.
+      if (playing.size || self.currentSit || self.state === "closed") return onVisibility();
       isIdle = true;
-      // With 1000 it would end the sit, of which this page may only have heard from another device.
-      connection.leave("waiting", currentSit ? LOST : LEFT);
+      connection.leave("waiting", LEFT);
     });
   }
 
@@ -221,6 +218,9 @@ export function joinRoom(options: JoinOptions): Room {
   // Messages
 
   function onMessage(message: HubMessage): void {
+    const behind = Math.round(clock.now()) - Date.now();
+    // Only when the device's clock was set, so that the states of a watch session keep their order.
+    if (Math.abs(behind - outbox.behind) > 1_000) outbox.behind = behind;
     switch (message.type) {
       case "ack":
         outbox.ack(message.upTo);
@@ -243,8 +243,6 @@ export function joinRoom(options: JoinOptions): Room {
   }
 
   function onWelcome(welcome: Welcome): void {
-    // Not for each event, so that the states of a watch session keep their order.
-    outbox.behind = Math.round(clock.now() - Date.now());
     const { currentSit } = self;
     // A sit before the first welcome counts by the device's clock.
     if (!self.vocabulary.length && currentSit) currentSit.until += outbox.behind;

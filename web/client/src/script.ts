@@ -19,7 +19,7 @@ function joinAndShow(): Room {
   const room = joinRoom({
     ...(dataset as { room: string }),
     // The hub serves this script at client/breathing-room.js.
-    hub: hub?.match(/[^\s,]+/g) ?? new URL("..", script.src).href,
+    hub: (hub?.match(/[^\s,]+/g) as [string] | null | undefined) ?? new URL("..", script.src).href,
   });
 
   function render(): void {
@@ -41,14 +41,14 @@ function joinAndShow(): Room {
 }
 
 /**
- * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language,
- * with the count for each `#`. Without them the count alone.
+ * The text for a count: `data-one`, `data-few`, `data-other` and the like by the plural rules of the element's language
+ * (`lang`, of it or around it; else English), with the count for each `#`. Without them the count alone.
  */
 function pluralText(element: HTMLElement, count: number): string {
   const { dataset } = element;
   let text: string | undefined;
   try {
-    text = dataset[new Intl.PluralRules(element.closest<HTMLElement>("[lang]")?.lang || undefined).select(count)];
+    text = dataset[new Intl.PluralRules(element.closest<HTMLElement>("[lang]")?.lang || "en").select(count)];
   } catch {
     // Not a language.
   }

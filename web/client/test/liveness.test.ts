@@ -87,11 +87,24 @@ test("a ping that came too fast is not taken for the next one that is answered",
   await vi.waitFor(() => expect(room.countsAge).toBeLessThan(10_000));
   const ahead = 3_600_000; // the device slept
   session.answer = () => ({ type: "pong", serverTime: Date.now() + ahead });
-  seconds(50);
+  vi.setSystemTime(Date.now() + 6_500);
   dispatchEvent(new Event("online"));
   await session.ping(2);
   await waitForState(room, "open");
   expect(Math.abs(room.hubNow() - Date.now() - ahead)).toBeLessThan(1_000);
+});
+
+test("the hub's clock does not step in a page that was awake", async () => {
+  const [room, session] = await enterWithClock();
+  const before = room.hubNow() - Date.now();
+  session.answer = () => ({ type: "pong", serverTime: Date.now() + 3_600_000 });
+  for (const wake of [() => dispatchEvent(new Event("online")), () => document.dispatchEvent(new Event("visibilitychange"))]) {
+    wake();
+    await waitForState(room, "open");
+    seconds(5);
+  }
+  await session.ping(2);
+  expect(room.hubNow() - Date.now() - before).toBeLessThan(50 * 12);
 });
 
 test("in a busy room the clock is compared every ten minutes, after a message", async () => {
@@ -241,15 +254,32 @@ describe("a page that is hidden for long", () => {
     expect(room.state).toBe("waiting");
   });
 
-  test("stays during a sit", async () => {
-    const [room] = await enterWithTimers();
-    const sit = room.sit({ minutes: 600 });
+  test.each([
+    ["that the hub has confirmed", "sit"],
+    ["of another device", "own-sit"],
+  ])("stays during a sit %s", async (_, type) => {
+    const [room, session] = await enterWithTimers();
+    if (type === "sit") room.sit({ minutes: 600 });
+    session.send({ type, until: Date.now() + 600 * 60_000 });
+    await vi.waitFor(() => expect(room.currentSit?.confirmed).toBe(true));
     setHidden(true);
     vi.advanceTimersByTime(3 * 3_600_000);
     expect(room.state).toBe("open");
-    sit.end();
+    room.currentSit!.end();
     vi.advanceTimersByTime(30 * 60_000);
     expect(room.state).toBe("waiting");
+    expect(await session.closed).toBe(1000);
+  });
+
+  test("stays closed if the hub has closed it for good", async () => {
+    const [room, session] = await enterWithTimers();
+    session.socket.close(1008, "rate-limit");
+    await waitForState(room, "closed");
+    setHidden(true);
+    vi.advanceTimersByTime(30 * 60_000);
+    setHidden(false);
+    expect(room.state).toBe("closed");
+    expect(hub.sessions).toHaveLength(1);
   });
 
   test("stays if it is visible in between", async () => {

@@ -356,6 +356,16 @@ describe("an event", () => {
     expect(beacons).toHaveLength(2);
   });
 
+  test("after the device's clock was set has the hub's time", async () => {
+    const [room, session] = await enter();
+    const now = Date.now();
+    vi.spyOn(Date, "now").mockImplementation(() => now - 8 * 86_400_000);
+    session.send({ type: "presence", present: 4, moods: {} });
+    await next(room, "presence");
+    room.pageView("/after");
+    expect(Math.abs(((await session.receive(1))[0]!.at as number) - now)).toBeLessThan(30_000);
+  });
+
   test("of a page that is gone is corrected too", async () => {
     const before = join();
     before.pageView("/before");

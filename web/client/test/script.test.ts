@@ -83,6 +83,19 @@ test("plural forms follow the language of the element", async () => {
   room!.leave();
 });
 
+test("without a language the plural forms are those of English, whatever the browser's is", async () => {
+  document.documentElement.removeAttribute("lang");
+  const rules = Intl.PluralRules;
+  vi.spyOn(Intl, "PluralRules").mockImplementation(function (language) {
+    return new rules(language ?? "ja");
+  } as typeof rules);
+  document.body.innerHTML = '<b data-breathing-room="present" data-one="# person" data-other="# people"></b>';
+  const { room } = await run({ room: "lobby" });
+  (await hub.session(1)).welcome({ present: 1 });
+  await shows("1 person");
+  room!.leave();
+});
+
 test("a language that is none shows the general form", async () => {
   document.body.innerHTML = '<b lang="e_" data-breathing-room="present" data-other="# here"></b>';
   const { room } = await run({ room: "lobby" });

@@ -11,6 +11,7 @@
 #![expect(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod cluster;
+mod docs;
 mod figure;
 mod load;
 mod log_away;

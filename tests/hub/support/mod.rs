@@ -5,6 +5,7 @@ pub mod contract;
 pub mod program;
 pub mod request;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -198,8 +199,20 @@ pub async fn rows(file: &std::path::Path, query: &str) -> Vec<Value> {
     rows.iter().map(value).collect()
 }
 
-/// Reports a skipped test on standard error directly, since libtest hides the output of a test that passes. With
-/// `CI=true` a skipped test fails.
+/// The metric names in a text, without the suffixes of histograms.
+pub fn metric_names(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text
+        .split(|c| !is_part(c))
+        .filter(|word| word.starts_with("breathing_room_") || word.starts_with("process_"));
+    words
+        .map(|word| {
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)
+        })
+        .collect()
+}
+
+/// Reports a skipped test. With `CI=true` a skipped test fails.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{test}: skipped: {why}\n").as_bytes());

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::program::ProgramOutput;
-use crate::support::{Program, rows};
+use crate::support::program::{Faults, ProgramOutput};
+use crate::support::{Program, TIMEOUT, give_away, owners, rows};
 
 const COUNT: &str = "SELECT count(*) FROM page_views";
 
@@ -34,21 +35,35 @@ fn names(folder: &Path) -> Vec<String> {
 async fn backup_during_writes_is_whole_and_restores() {
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("copies/backup.db");
+    let journal = backup.with_extension("db.part-journal");
     fs::create_dir(folder.path().join("copies")).unwrap();
     let hub = Program::start(folder.path(), &[]).await;
     post(&hub, 10).await;
+    let faults = Faults::in_folder(folder.path());
+    faults.set("held");
     let writes = async {
-        for _ in 0..20 {
+        let mut posted = 10;
+        while !journal.exists() {
             post(&hub, 5).await;
+            posted += 5;
         }
+        // SQLite has begun the copy, which waits for its disk.
+        post(&hub, 5).await;
+        assert!(journal.exists() && !backup.exists(), "the copy is not finished");
+        faults.set("");
+        posted + 5
     };
+    let url = format!("sqlite://{}/hub.db", folder.path().display());
+    let settings = [&faults.settings()[..], &[("DATABASE_URL", &url)]].concat();
     let arguments = ["backup", backup.to_str().unwrap()];
-    let (copied, ()) = tokio::join!(run(folder.path(), &arguments), writes);
+    let copy = Program::run(&arguments, &settings);
+    let (copied, posted) =
+        timeout(TIMEOUT, async { tokio::join!(copy, writes) }).await.expect("both in time");
     assert_eq!(copied.code, Some(0), "{copied:?}");
     assert_eq!(names(backup.parent().unwrap()), ["backup.db"]);
     assert_eq!(fs::metadata(&backup).unwrap().len().to_string(), copied.stdout.split(' ').nth(1).unwrap());
     let in_backup = rows(&backup, COUNT).await[0].as_u64().unwrap();
-    assert!((10..=110).contains(&in_backup) && in_backup % 5 == 0, "{in_backup}: whole transactions");
+    assert!((10..posted).contains(&in_backup) && in_backup % 5 == 0, "{in_backup}: whole transactions");
 
     let refused = run(folder.path(), &["restore", backup.to_str().unwrap()]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
@@ -59,7 +74,7 @@ async fn backup_during_writes_is_whole_and_restores() {
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(rows(&folder.path().join("hub.db"), COUNT).await, [in_backup]);
     let replaced = names(folder.path()).into_iter().find(|name| name.contains(".replaced-")).unwrap();
-    assert_eq!(rows(&folder.path().join(replaced), COUNT).await, [110]);
+    assert_eq!(rows(&folder.path().join(replaced), COUNT).await, [posted]);
 
     let hub = Program::start(folder.path(), &[]).await;
     post(&hub, 1).await;
@@ -96,4 +111,33 @@ async fn failed_backup_or_restore_changes_nothing() {
         assert!(output.stderr.contains(words), "{arguments:?}: {output:?}");
         assert_eq!((names(folder.path()), fs::read(at("hub.db")).unwrap()), before, "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn root_restores_a_file_that_belongs_to_the_owner_of_the_one_before_or_of_the_folder() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hub = Program::start(folder.path(), &[]).await;
+    post(&hub, 3).await;
+    let backup = elsewhere.path().join("backup.db");
+    let copied = run(folder.path(), &["backup", backup.to_str().unwrap()]).await;
+    assert_eq!(copied.code, Some(0), "{copied:?}");
+    hub.signal("TERM").await;
+    hub.wait().await;
+    let database = folder.path().join("hub.db");
+    if !give_away(folder.path(), 10_001) || !give_away(&database, 10_002) {
+        return;
+    }
+    let restore = async || {
+        let restored = run(folder.path(), &["restore", backup.to_str().unwrap()]).await;
+        assert_eq!(restored.code, Some(0), "{restored:?}");
+    };
+    restore().await;
+    assert!(owners(folder.path()).contains(&(10_002, database)), "{:?}", owners(folder.path()));
+
+    for (_, file) in owners(folder.path()) {
+        fs::remove_file(file).unwrap();
+    }
+    restore().await;
+    let owners = owners(folder.path());
+    assert!(owners.len() == 2 && owners.iter().all(|(user, _)| *user == 10_001), "with the lock: {owners:?}");
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::support::program::{ProgramOutput, Volume};
-use crate::support::{ADMIN_TOKEN, Hub, Program, Request, TIMEOUT, eventually, rows};
+use crate::support::{ADMIN_TOKEN, Hub, Program, Request, TIMEOUT, eventually, give_away, owners, rows};
 
 const COUNT: &str = "SELECT count(*) FROM page_views";
 
@@ -206,6 +206,23 @@ async fn node_that_joins_has_the_history_and_the_archives_and_check_says_whether
         names(new.path())
     );
     assert_eq!(run(new.path(), &["check", "--with", &from]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn root_joins_with_files_that_belong_to_the_owner_of_the_folder() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if !give_away(new.path(), 10_001) {
+        return;
+    }
+    import(old.path(), &[line("2024-01", "ann", "A title")]).await;
+    let hub = Program::start(old.path(), &[("RETENTION", "1month")]).await;
+    let request = hub.post("/maintain").header("authorization", &format!("Bearer {ADMIN_TOKEN}"));
+    request.send().await.expect(200);
+    let joined = run(new.path(), &["join", &format!("http://{}", hub.address)]).await;
+    assert_eq!(joined.code, Some(0), "{joined:?}");
+    let owners = owners(new.path());
+    // The database, its lock, the folder of archives, an archive and its checksum.
+    assert!(owners.len() == 5 && owners.iter().all(|(user, _)| *user == 10_001), "{owners:?}");
 }
 
 #[tokio::test]

@@ -201,10 +201,16 @@ async fn has_events(path: &Path) -> bool {
     count.await.map_or(true, |months| months > 0)
 }
 
-/// Replaces the files of the database at `path` with the complete file `part`. The files before get `suffix`.
+/// Replaces the files of the database at `path` with the complete file `part`, which gets their owner. The files before get
+/// `suffix`.
 fn replace(path: &Path, part: &Path, suffix: &str) -> Result<Option<PathBuf>, BackupError> {
     let old = with_suffix(path, suffix);
     let had_database = path.exists();
+    if had_database {
+        // Without one, the file has the owner of its folder.
+        let owner = File::open(part).and_then(|file| private::take_owner(&file, path));
+        owner.map_err(|source| BackupError::Write { path: part.to_path_buf(), source })?;
+    }
     for end in SUFFIXES {
         let file = with_suffix(path, end);
         if file.exists() {

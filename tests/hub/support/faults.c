@@ -1,5 +1,6 @@
 /* Disk faults for a hub that runs with this library in LD_PRELOAD. FAULTS names a file that contains the current fault:
-   "slow" makes each fsync take two seconds, "read-only" and "broken" make each write to a database fail. */
+   "slow" makes each fsync take two seconds, "held" makes it wait for another fault or none, "read-only" and "broken" make each
+   write to a database fail. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +31,10 @@ static int is_database(int fd) {
 }
 
 static int slow(const char *name, int fd) {
-    if (is_database(fd) && is("slow")) sleep(2);
+    if (is_database(fd)) {
+        if (is("slow")) sleep(2);
+        while (is("held")) usleep(1000);
+    }
     return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
 }
 

@@ -214,9 +214,33 @@ pub fn metric_names(text: &str) -> BTreeSet<&str> {
 
 /// Reports a skipped test. With `CI=true` a skipped test fails.
 pub fn skip(why: &str) {
+    report_skipped(why);
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped, which CI=true does not allow: {why}");
+}
+
+/// Reports a skipped test on standard error directly, since libtest hides the output of a test that passes.
+fn report_skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{test}: skipped: {why}\n").as_bytes());
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped, which CI=true does not allow: {why}");
+}
+
+/// Gives a file or folder to another user. Returns false without root, also with `CI=true`: the test is then skipped.
+pub fn give_away(path: &std::path::Path, user: u32) -> bool {
+    let given = std::os::unix::fs::chown(path, Some(user), Some(user));
+    given.inspect_err(|error| report_skipped(&format!("only root may give a file away ({error})"))).is_ok()
+}
+
+/// The users that own something in a folder, with the path of what they own.
+pub fn owners(folder: &std::path::Path) -> Vec<(u32, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let (path, file) = entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
+        found.push((std::os::unix::fs::MetadataExt::uid(&file), path.clone()));
+        if file.is_dir() {
+            found.extend(owners(&path));
+        }
+    }
+    found
 }
 
 /// Polls the condition until it is true.

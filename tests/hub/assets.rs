@@ -4,6 +4,8 @@
 
 use breathing_room::config::{Access, FrameAncestors};
 
+#[cfg(debug_assertions)]
+use crate::support::program::Volume;
 use crate::support::request::Response;
 use crate::support::{Hub, Request, skip};
 
@@ -128,4 +130,22 @@ async fn configured_frame_ancestors_apply_to_the_room_page_only() {
     assert!(policy.ends_with("frame-ancestors 'self' https://example.org"), "{policy}");
     let dashboard = page(hub.get("/")).await.unwrap();
     assert!(dashboard.header("content-security-policy").ends_with("frame-ancestors 'none'"));
+}
+
+/// Only a debug build reads the pages from a folder; other builds embed it.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn hub_that_was_built_without_its_pages_says_so_at_the_start() {
+    let Some(volume) = Volume::mount("1m") else { return };
+    if page(Hub::start().await.get("/")).await.is_none() {
+        return;
+    }
+    let says_so = async || {
+        let output = volume.run_hub(&[("DATABASE_URL", "none"), ("RUST_LOG", "warn")]).await;
+        assert_eq!(output.code, Some(1), "{output:?}");
+        output.stderr.contains("the hub was built without its pages")
+    };
+    assert!(!says_so().await);
+    volume.run(concat!("mount -t tmpfs none '", env!("CARGO_MANIFEST_DIR"), "/web/app/dist'"));
+    assert!(says_so().await);
 }

@@ -69,19 +69,23 @@ test-deploy: web program
 test-readme:
 	node tests/readme/run.mjs
 
+# A benchmark builds the hub with the features that its own dependencies turn on, so it has a folder of its own: what
+# target/release has is what `make release` has built.
+BENCH = cargo bench --locked --target-dir target/bench --features cluster,jemalloc --bench load --
+
 # Measures the hub beside the floor, as one table, in under five minutes; needs 20,000 open files.
 # Some scenarios: make bench ARGS='--only fan-out,churn --quick'. Growth: make bench ARGS=--grow.
 # Three hubs that NATS connects: make bench ARGS=--cluster
 # Beside small hubs on Node.js and on Bun, from npm, in under 15 minutes: make bench ARGS=--peers
 bench: web $(if $(findstring --peers,$(ARGS)),benches/peers/node_modules/.package-lock.json)
-	cargo bench --locked --features cluster,jemalloc --bench load -- $(ARGS)
+	$(BENCH) $(ARGS)
 
 benches/peers/node_modules/.package-lock.json: benches/peers/package-lock.json
 	cd benches/peers && npm ci
 
 # Measures the cost of running the hub and writes docs/cost.md, in under five minutes.
 cost: web
-	cargo bench --locked --features cluster,jemalloc --bench load -- --cost > docs/cost.md.new
+	$(BENCH) --cost > docs/cost.md.new
 	mv docs/cost.md.new docs/cost.md
 	cat docs/cost.md
 

@@ -1,6 +1,6 @@
 //! The load tool: measures the hub's CPU, memory and latency under the loads that it is built for.
 //!
-//! `make bench` runs all scenarios, `cargo bench --bench load -- --only fan-out,churn --quick` a part. The
+//! `make bench` runs all scenarios, `make bench ARGS="--only fan-out,churn --quick"` a part. The
 //! tool starts the hub, and the floor in turn with it, reads CPU time and memory from the kernel, and
 //! checks every result before it prints a figure; it exits with 1 where a result is wrong. It knows
 //! the hub from `docs/protocol.md` alone. This file has the command line and the order of the runs.
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
         [crowd, arguments @ ..] if crowd == "crowd" => cluster::run_crowd(arguments).map(|()| true),
         // `cargo test --all-targets` runs this program too.
         all if !all.iter().any(|argument| argument == BENCH) => {
-            print_line("This is the load tool. Run it with `make bench` or `cargo bench --bench load`.");
+            print_line("This is the load tool. Run it with `make bench`.");
             Ok(true)
         }
         all => {

@@ -15,7 +15,7 @@ use super::metrics::HttpMetrics;
 use super::settings::{Config, FrameAncestors, Mode};
 use crate::history::PropNames;
 use crate::history::archive::Archives;
-use crate::history::log::order::ErasureSender;
+use crate::history::log::erasure_request::ErasureSender;
 use crate::history::log::status::LogMonitor;
 use crate::history::stats::StatsCache;
 use crate::history::{Journal, Lifecycle, Store};

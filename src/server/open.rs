@@ -33,7 +33,7 @@ use crate::history::log::command::ErasureKey;
 use crate::history::log::erasures::Erasures;
 use crate::history::log::follow::Parts as LogParts;
 use crate::history::log::metrics::LogMetrics;
-use crate::history::log::order::ErasureSender;
+use crate::history::log::erasure_request::ErasureSender;
 use crate::history::log::replica::Replica;
 use crate::history::log::status::LogMonitor;
 use crate::history::normalize::referrer_host;

@@ -2,19 +2,19 @@
 //!
 //! [`Log`] is the interface to what stores it, [`message`] and [`command`] what it has, [`follow`] the task that reads it,
 //! [`replica`] what the flush task does with it, [`breaker`] whether it is used now, [`resend`] what is published again
-//! when the log has lost it, [`erasures`] who is erased, [`order`] how a request erases, [`clean`] the task that removes
+//! when the log has lost it, [`erasures`] who is erased, [`erasure_request`] how HTTP erases, [`clean`] the task that removes
 //! erased events from the log, and [`status`] what HTTP reads. A hub without a log has none of this.
 
 pub(crate) mod breaker;
 mod clean;
 pub(crate) mod command;
+pub(crate) mod erasure_request;
 pub(crate) mod erasures;
 pub(crate) mod follow;
 #[cfg(test)]
 mod memory;
 pub(crate) mod message;
 pub(crate) mod metrics;
-pub(crate) mod order;
 mod own;
 pub(crate) mod replica;
 mod resend;

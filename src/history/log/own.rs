@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::LogError;
-use super::order::Order;
+use super::erasure_request::ErasureRequest;
 use crate::history::event::Batch;
 use crate::history::store::OutboxMessage;
 
@@ -16,8 +16,8 @@ use crate::history::store::OutboxMessage;
 pub(super) struct OwnPart {
     /// The events.
     pub(super) batch: Batch,
-    /// The erasure.
-    pub(super) order: Option<Order>,
+    /// The request of the erasure.
+    pub(super) request: Option<ErasureRequest>,
     /// Where its message is.
     pub(super) place: Place,
 }

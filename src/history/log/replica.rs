@@ -23,10 +23,10 @@ use tracing::{info, warn};
 use super::breaker::{Breaker, BreakerState};
 use super::clean::Cleaner;
 use super::command::{Command, ErasedVisitor};
+use super::erasure_request::{self, ErasureRequest, ErasureSender, Reply};
 use super::erasures::LoggedErasure;
 use super::follow::{Content, Follower, Incoming, Parts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
-use super::order::{self, ErasureSender, Order, Reply};
 use super::own::{Answer, Oldest, OwnPart, Place, What};
 use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
@@ -56,7 +56,7 @@ pub(crate) struct Replica {
     /// Own events that are not committed, by the number of their message.
     own: BTreeMap<u64, OwnPart>,
     /// Erasures to publish.
-    orders: mpsc::Receiver<Order>,
+    requests: mpsc::Receiver<ErasureRequest>,
     /// Removes the events of erased visitors from the log.
     _cleaner: AbortOnDropHandle<()>,
     oldest: Oldest,
@@ -112,7 +112,7 @@ pub(crate) enum Step {
     /// A message was read.
     Incoming(Incoming),
     /// A visitor is to be erased on all nodes.
-    Order(Order),
+    Erasure(ErasureRequest),
 }
 
 impl Replica {
@@ -131,7 +131,7 @@ impl Replica {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let erasures = parts.erasures.clone();
         let monitor = LogMonitor::new(&status, erasures.clone());
-        let (sender, orders) = order::open(erasures.clone());
+        let (sender, requests) = erasure_request::open(erasures.clone());
         let cleaner = Cleaner {
             log: Arc::clone(&parts.log),
             store: parts.store.clone(),
@@ -142,7 +142,7 @@ impl Replica {
         let replica = Self {
             parts,
             status,
-            orders,
+            requests,
             _cleaner: cleaner,
             encoder,
             breaker: Breaker::new(),
@@ -170,7 +170,7 @@ impl Replica {
             _ = self.ticks.tick() => Step::Tick,
             Some(answer) = self.sending.next(), if !self.sending.is_empty() => Step::Answer(answer),
             Some(incoming) = self.incoming.recv(), if has_room => Step::Incoming(incoming),
-            Some(order) = self.orders.recv() => Step::Order(order),
+            Some(request) = self.requests.recv() => Step::Erasure(request),
         }
     }
 
@@ -191,8 +191,8 @@ impl Replica {
             }
             Step::Answer(answer) => self.answered(answer).await,
             Step::Incoming(incoming) => is_due = self.receive(incoming),
-            Step::Order(order) => {
-                self.erase(order);
+            Step::Erasure(request) => {
+                self.erase(request);
                 is_due = true;
             }
         }
@@ -282,15 +282,15 @@ impl Replica {
     }
 
     /// Makes a message of an erasure, which covers the events that follow.
-    fn erase(&mut self, order: Order) {
-        let (erasure, _) = &order;
+    fn erase(&mut self, request: ErasureRequest) {
+        let erasure = request.erasure;
         self.parts.erasures.note(erasure.visitor, erasure.until);
-        let encoded = self.encoder.command(&Command::Erase { visitors: vec![*erasure] });
-        self.add_own(encoded, Some(order));
+        let encoded = self.encoder.command(&Command::Erase { visitors: vec![erasure] });
+        self.add_own(encoded, Some(request));
     }
 
     /// Sends a message if the log is not away.
-    fn add_own(&mut self, Encoded { id, batch, message }: Encoded, order: Option<Order>) {
+    fn add_own(&mut self, Encoded { id, batch, message }: Encoded, request: Option<ErasureRequest>) {
         let place = if self.may_send() {
             if self.breaker.state() == BreakerState::Open {
                 self.breaker.begin_try();
@@ -300,7 +300,7 @@ impl Replica {
         } else {
             Place::Outbox(message)
         };
-        self.own.insert(id.number, OwnPart { batch, order, place });
+        self.own.insert(id.number, OwnPart { batch, request, place });
     }
 
     fn send(&self, what: What, id: String, message: Bytes) {
@@ -497,10 +497,10 @@ impl Replica {
             && let Some(first) = self.own.first_entry()
         {
             let number = *first.key();
-            let OwnPart { batch, order, place } = first.remove();
+            let OwnPart { batch, request, place } = first.remove();
             bytes += MESSAGE_BYTES + batch.bytes();
             slice.batch.append(batch);
-            if let Some((ErasedVisitor { visitor, until, .. }, reply)) = order {
+            if let Some(ErasureRequest { erasure: ErasedVisitor { visitor, until, .. }, reply }) = request {
                 slice.change.erasures.push(LoggedErasure { visitor, until, position: None });
                 let position = if let Place::Stored(position) = place { Some(position) } else { None };
                 slice.replies.push((reply, position));

@@ -16,7 +16,7 @@ use super::follow::Parts;
 use super::memory::MemoryLog;
 use super::message::{Body, decode};
 use super::metrics::LogMetrics;
-use super::order::ErasureSender;
+use super::erasure_request::ErasureSender;
 use super::replica::Replica;
 use super::status::{LogMonitor, LogProblem, LogStatus, Reading};
 use crate::address::Address;

@@ -139,7 +139,7 @@ impl ListPeriods {
         if let Some(count) = count {
             return Ok(List { rows, count });
         }
-        let query = sqlx::query_scalar(ALL).bind(&self.json).bind(scope.number()).bind(dimension.0);
+        let query = sqlx::query_scalar(ALL).bind(&self.json).bind(scope.id()).bind(dimension.0);
         let count = query.bind(json(excluded)?).fetch_one(connection).await?;
         Ok(List { rows, count })
     }
@@ -154,7 +154,7 @@ impl ListPeriods {
     ) -> Result<Option<Vec<Row>>, sqlx::Error> {
         let below = sum / SHARE / self.count.max(1);
         let statement = candidate_statement(dimension);
-        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&self.json).bind(scope.number());
+        let query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(&self.json).bind(scope.id());
         let found: String = query.bind(dimension.0).bind(below + 1).fetch_one(&mut *connection).await?;
         let mut candidates: Vec<DictionaryId> = serde_json::from_str(&found).map_err(decode_error)?;
         if candidates.len() > CANDIDATES {
@@ -177,7 +177,7 @@ impl ListPeriods {
         (scope, dimension): (ScopeId, Dimension),
         values: &str,
     ) -> Result<Vec<Row>, sqlx::Error> {
-        let query = sqlx::query_scalar(statement).bind(&self.json).bind(scope.number()).bind(dimension.0);
+        let query = sqlx::query_scalar(statement).bind(&self.json).bind(scope.id()).bind(dimension.0);
         let rows: String = query.bind(values).fetch_one(connection).await?;
         serde_json::from_str(&rows).map_err(decode_error)
     }

@@ -147,7 +147,7 @@ impl Figures {
         figures.pages = periods.list(connection, of, (views, Some(views)), &[]).await?;
         let of = (scope, Dimension::CONTENT);
         figures.contents = periods.list(connection, of, (watched_ms, Some(sessions)), &[]).await?;
-        let own = dictionary::numbers(connection, Dictionary::Texts, own_hosts).await?;
+        let own = dictionary::ids(connection, Dictionary::Texts, own_hosts).await?;
         // Some page views have no referrer: a fraction of all is about right.
         let of = (scope, Dimension::HOST);
         figures.referrers = periods.list(connection, of, (views / 4, None), &own).await?;
@@ -171,25 +171,25 @@ impl Figures {
         metrics: &HistoryMetrics,
     ) -> Result<(), sqlx::Error> {
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(series).bind(scope.number()).fetch_all(&mut *connection).await?
+        for row in sqlx::query(ACTIVITY).bind(series).bind(scope.id()).fetch_all(&mut *connection).await?
         {
             bucket(&mut self.sums, &row)?.add_activity(&row)?;
         }
         metrics.query("activity", started);
 
         let started = Instant::now();
-        for row in sqlx::query(PRESENCE).bind(series).bind(scope.number()).fetch_all(&mut *connection).await?
+        for row in sqlx::query(PRESENCE).bind(series).bind(scope.id()).fetch_all(&mut *connection).await?
         {
             bucket(&mut self.sums, &row)?.add_presence(&row)?;
         }
         metrics.query("presence", started);
 
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(before).bind(scope.number()).fetch_all(&mut *connection).await?
+        for row in sqlx::query(ACTIVITY).bind(before).bind(scope.id()).fetch_all(&mut *connection).await?
         {
             self.previous.add_activity(&row)?;
         }
-        for row in sqlx::query(PRESENCE).bind(before).bind(scope.number()).fetch_all(&mut *connection).await?
+        for row in sqlx::query(PRESENCE).bind(before).bind(scope.id()).fetch_all(&mut *connection).await?
         {
             self.previous.add_presence(&row)?;
         }

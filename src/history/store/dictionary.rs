@@ -133,7 +133,7 @@ pub(super) async fn intern(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
 ) -> Result<DictionaryIds, sqlx::Error> {
-    ids(connection, batches, true).await
+    ids_of_batches(connection, batches, true).await
 }
 
 /// Returns the dictionary ids of all texts of the events that have one.
@@ -141,10 +141,10 @@ pub(super) async fn find(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
 ) -> Result<DictionaryIds, sqlx::Error> {
-    ids(connection, batches, false).await
+    ids_of_batches(connection, batches, false).await
 }
 
-async fn ids(
+async fn ids_of_batches(
     connection: &mut SqliteConnection,
     batches: &[&Batch],
     may_add: bool,
@@ -177,7 +177,7 @@ async fn resolve(
     if may_add && !new.is_empty() {
         let next: DictionaryId = sqlx::query_scalar(dictionary.next()).fetch_one(&mut *connection).await?;
         sqlx::query(dictionary.add()).bind(json(&new)?).bind(next).execute(connection).await?;
-        ids.extend((next..).zip(&new).map(|(number, text)| (text.1.into(), number)));
+        ids.extend((next..).zip(&new).map(|(id, text)| (text.1.into(), id)));
     }
     Ok(ids)
 }
@@ -194,12 +194,12 @@ async fn look_up(
         sqlx::query_scalar(dictionary.find()).bind(json(texts)?).fetch_one(connection).await?;
     let found: Vec<DictionaryId> =
         serde_json::from_str(&found).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    let known = texts.iter().zip(found).filter(|(_, number)| *number > 0);
-    Ok(known.map(|(text, number)| (text.1.into(), number)).collect())
+    let known = texts.iter().zip(found).filter(|(_, id)| *id > 0);
+    Ok(known.map(|(text, id)| (text.1.into(), id)).collect())
 }
 
 /// Returns the id of a text.
-pub(in crate::history) async fn number(
+pub(in crate::history) async fn id(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
     text: &str,
@@ -214,7 +214,7 @@ pub(in crate::history) struct ScopeId(DictionaryId);
 
 impl ScopeId {
     /// The room's dictionary id, or that of all rooms.
-    pub(in crate::history) fn number(self) -> DictionaryId {
+    pub(in crate::history) fn id(self) -> DictionaryId {
         self.0
     }
 }
@@ -226,13 +226,13 @@ pub(in crate::history) async fn scope(
 ) -> Result<Option<ScopeId>, sqlx::Error> {
     let id = match scope {
         Scope::Hub => Some(ALL_ROOMS),
-        Scope::Room(room) => number(connection, Dictionary::Texts, room.as_str()).await?,
+        Scope::Room(room) => id(connection, Dictionary::Texts, room.as_str()).await?,
     };
     Ok(id.map(ScopeId))
 }
 
 /// Returns the ids of those texts that have one.
-pub(in crate::history) async fn numbers(
+pub(in crate::history) async fn ids(
     connection: &mut SqliteConnection,
     dictionary: Dictionary,
     texts: &[String],
@@ -244,9 +244,9 @@ pub(in crate::history) async fn numbers(
 /// Returns the text of an id.
 pub(in crate::history) async fn text(
     connection: &mut SqliteConnection,
-    number: DictionaryId,
+    id: DictionaryId,
 ) -> Result<Option<String>, sqlx::Error> {
-    let text = sqlx::query_scalar("SELECT text FROM texts WHERE number = ?1").bind(number);
+    let text = sqlx::query_scalar("SELECT text FROM texts WHERE number = ?1").bind(id);
     Ok(text.fetch_optional(connection).await?.flatten())
 }
 

@@ -85,7 +85,7 @@ impl Erasure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
     /// The visitor's dictionary id.
-    number: DictionaryId,
+    dictionary_id: DictionaryId,
     /// The erasure's id in the ledger.
     id: Uuid,
     visitor: VisitorId,
@@ -153,9 +153,9 @@ impl Store {
     ) -> Result<(), LifecycleError> {
         const HAS_BEGUN: &str = "SELECT count(*) FROM erasures WHERE number = ?1";
         let mut reader = self.read().await?;
-        let number = dictionary::number(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
-        let Some(number) = number else { return Ok(()) };
-        let has_begun: i64 = sqlx::query_scalar(HAS_BEGUN).bind(number).fetch_one(&mut *reader).await?;
+        let dictionary_id = dictionary::id(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
+        let Some(dictionary_id) = dictionary_id else { return Ok(()) };
+        let has_begun: i64 = sqlx::query_scalar(HAS_BEGUN).bind(dictionary_id).fetch_one(&mut *reader).await?;
         let months = months::all(&mut reader).await?;
         drop(reader);
         // Checked first: if an archive is missing, nothing is changed.
@@ -164,7 +164,7 @@ impl Store {
         }
         if has_begun == 0 {
             Ledger::read(archives).await?.add((id, visitor, at), None).await?;
-            let pending = Pending { number, id, visitor: visitor.clone(), until };
+            let pending = Pending { dictionary_id, id, visitor: visitor.clone(), until };
             let mut transaction = self.begin().await?;
             add_pending(&mut transaction, &pending).await?;
             transaction.commit().await?;
@@ -177,11 +177,11 @@ impl Store {
         let rows: Vec<(DictionaryId, String, String, Option<i64>)> =
             sqlx::query_as(PENDING).fetch_all(&mut *self.read().await?).await?;
         let decode = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(error);
-        let pending = rows.into_iter().map(|(number, id, visitor, until)| {
+        let pending = rows.into_iter().map(|(dictionary_id, id, visitor, until)| {
             let id = id.parse().map_err(|error| decode(Box::new(error)))?;
             let visitor = VisitorId::try_from(visitor).map_err(|error| decode(Box::new(error)))?;
             let until = until.and_then(|until| until.try_into().ok()).map(Time::from_millis);
-            Ok(Pending { number, id, visitor, until })
+            Ok(Pending { dictionary_id, id, visitor, until })
         });
         Ok(pending.collect::<Result<_, sqlx::Error>>()?)
     }
@@ -204,10 +204,10 @@ impl Store {
             let page: Vec<(DictionaryId, String)> = page.fetch_all(&mut *self.read().await?).await?;
             let Some((last, _)) = page.last() else { break };
             after = *last;
-            for (number, text) in page {
+            for (dictionary_id, text) in page {
                 let id = ledger.erasure_of(&text, |id| unknown.contains(id));
                 if let (Some(id), Ok(visitor)) = (id, VisitorId::try_from(text)) {
-                    found.push(Pending { number, id, visitor, until: None });
+                    found.push(Pending { dictionary_id, id, visitor, until: None });
                 }
             }
         }
@@ -257,7 +257,7 @@ impl Store {
 async fn add_pending(connection: &mut SqliteConnection, pending: &Pending) -> Result<(), sqlx::Error> {
     const ADD: &str =
         "INSERT OR IGNORE INTO erasures (number, id, visitor, until_at) VALUES (?1, ?2, ?3, ?4)";
-    let query = sqlx::query(ADD).bind(pending.number).bind(pending.id.to_string());
+    let query = sqlx::query(ADD).bind(pending.dictionary_id).bind(pending.id.to_string());
     let query = query.bind(pending.visitor.as_str()).bind(pending.until.map(|until| number(until.millis())));
     query.execute(connection).await?;
     Ok(())
@@ -307,7 +307,7 @@ impl Eraser<'_> {
 
     async fn is_visible(&self) -> Result<bool, LifecycleError> {
         const IS_VISIBLE: &str = "SELECT text IS NOT NULL FROM visitors WHERE number = ?1";
-        let visible = sqlx::query_scalar(IS_VISIBLE).bind(self.pending.number);
+        let visible = sqlx::query_scalar(IS_VISIBLE).bind(self.pending.dictionary_id);
         Ok(visible.fetch_optional(&mut *self.store.read().await?).await?.unwrap_or_default())
     }
 
@@ -323,9 +323,9 @@ impl Eraser<'_> {
     /// Rewrites an archive without the visitor's lines. The ledger and then the database record the new checksum before
     /// the rename, so that recovery after a crash can decide by the checksum.
     async fn erase_archive(&mut self, month: Month, archive: &Archive) -> Result<(), LifecycleError> {
-        let (path, number) = (self.archives.path(&archive.name), self.pending.number);
+        let (path, dictionary_id) = (self.archives.path(&archive.name), self.pending.dictionary_id);
         let visitors = months::archived_visitors(&mut *self.store.read().await?, month).await?;
-        if visitors.as_ref().is_some_and(|visitors| !visitors.contains(number)) {
+        if visitors.as_ref().is_some_and(|visitors| !visitors.contains(dictionary_id)) {
             return Ok(());
         }
         let (rows, found) = visitor_rows(path.clone(), &self.pending.visitor).await?;
@@ -345,7 +345,7 @@ impl Eraser<'_> {
         self.subtract(&mut transaction, &rows).await?;
         months::set_archive(&mut transaction, month, Some((&archive.name, &checksum))).await?;
         if let Some(mut visitors) = visitors {
-            visitors.remove(number);
+            visitors.remove(dictionary_id);
             months::set_archived_visitors(&mut transaction, month, &visitors).await?;
         }
         used_texts::set_sweep_due(&mut transaction).await?;
@@ -399,7 +399,7 @@ impl Eraser<'_> {
         let [_, _, bytes @ .., _, _, _, _, _, _, _, _] = Uuid::new_v4().into_bytes();
         let random = bytes.into_iter().fold(0_i64, |number, byte| number << 8 | i64::from(byte)) >> 1;
         let mut transaction = self.store.begin().await?;
-        sqlx::query(HIDE).bind(self.pending.number).bind(random).execute(&mut *transaction).await?;
+        sqlx::query(HIDE).bind(self.pending.dictionary_id).bind(random).execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -408,7 +408,7 @@ impl Eraser<'_> {
         self.store.convert(&BTreeSet::from([month])).await?;
         let mut size = SliceSize::rows();
         loop {
-            let mut page = Pages::of_visitor(month, size.get(), self.pending.number);
+            let mut page = Pages::of_visitor(month, size.get(), self.pending.dictionary_id);
             let Some(rows) = page.read(self.store).await? else { return Ok(()) };
             let mut transaction = self.store.begin().await?;
             let started = Instant::now();
@@ -476,7 +476,7 @@ impl Eraser<'_> {
             "DELETE FROM {table} WHERE visitor = ?1 AND (id, room) IN
                  (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?2))"
         );
-        let query = sqlx::query(AssertSqlSafe(delete)).bind(self.pending.number).bind(json(&keys)?);
+        let query = sqlx::query(AssertSqlSafe(delete)).bind(self.pending.dictionary_id).bind(json(&keys)?);
         Ok(query.execute(connection).await?.rows_affected())
     }
 
@@ -491,13 +491,13 @@ impl Eraser<'_> {
         month_sums::apply(connection, sums).await
     }
 
-    /// Ends the erasure: no row has the visitor's number any more.
+    /// Ends the erasure: no row has the visitor's dictionary id any more.
     async fn end(&self) -> Result<(), LifecycleError> {
         const UNLINK: &str = "UPDATE visitors SET hash = NULL WHERE number = ?1";
         const END: &str = "DELETE FROM erasures WHERE number = ?1";
         let mut transaction = self.store.begin().await?;
         for statement in [UNLINK, END] {
-            sqlx::query(statement).bind(self.pending.number).execute(&mut *transaction).await?;
+            sqlx::query(statement).bind(self.pending.dictionary_id).execute(&mut *transaction).await?;
         }
         set_applied(&mut transaction, self.pending.id).await?;
         delete_holds(&mut transaction, &self.pending.visitor).await?;

@@ -103,7 +103,7 @@ async fn has_page_views(
     const EXISTS: &str = "
         SELECT EXISTS (SELECT 1 FROM activity_rollups
                        WHERE level = 'day' AND room = ?1 AND at >= ?2 AND at < ?3 AND page_views > 0)";
-    let exists = sqlx::query_scalar(EXISTS).bind(scope.number()).bind(millis(Level::Day.floor(from)));
+    let exists = sqlx::query_scalar(EXISTS).bind(scope.id()).bind(millis(Level::Day.floor(from)));
     exists.bind(millis(to)).fetch_one(connection).await
 }
 
@@ -129,7 +129,7 @@ async fn page(
     let page = sqlx::query_as(AssertSqlSafe(statement)).bind(&last.0).bind(last.1).bind(last.2);
     let page = page.bind(ROWS_PER_PAGE).bind(millis(query.from)).bind(millis(query.to));
     let (last, props): (Option<String>, String) =
-        page.bind(query.scope.number()).fetch_one(&mut *connection).await?;
+        page.bind(query.scope.id()).fetch_one(&mut *connection).await?;
     let Some(last) = last else { return Ok(None) };
     let props: Vec<String> = serde_json::from_str(&props).map_err(decode_error)?;
     let values = props.iter().filter_map(|props| value_of(props, query.prop)).collect();

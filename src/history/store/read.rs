@@ -370,13 +370,13 @@ pub(super) async fn of_visitor(
     connection: &mut SqliteConnection,
     month: Month,
     kind: RowKind,
-    number: DictionaryId,
+    id: DictionaryId,
     after: Option<(Uuid, VisitorId, RoomId)>,
     limit: u32,
 ) -> Result<Batch, sqlx::Error> {
     let order = |visitor: VisitorId, room: RoomId| [visitor.as_str().to_owned(), room.as_str().to_owned()];
     let after = after.map(|(id, visitor, room)| (id, order(visitor, room)));
-    let page = Page { after, limit, visitor: Some(number) };
+    let page = Page { after, limit, visitor: Some(id) };
     Ok(match kind {
         RowKind::PageViews => PageViewEvent::batch(page.read(connection, month).await?),
         RowKind::WatchSessions => WatchEvent::batch(page.read(connection, month).await?),

@@ -93,11 +93,11 @@ impl Store {
         let (mut size, mut after) = (SliceSize::new(FIRST_ROWS, MOST_ROWS, LONG), [-1_i64, 0, 0, 0, 0]);
         loop {
             let started = Instant::now();
-            let page = after.iter().fold(sqlx::query_as(PAGE), |query, number| query.bind(*number));
+            let page = after.iter().fold(sqlx::query_as(PAGE), |query, id| query.bind(*id));
             let page = page.bind(size.get()).fetch_optional(&mut *self.read().await?).await?;
             let Some((level, at, room, dimension, value, rows, texts)) = page else { return Ok(()) };
             let (rows, texts): (u32, String) = (rows, texts);
-            used.extend(numbers(&texts)?);
+            used.extend(ids(&texts)?);
             if rows < size.get() {
                 return Ok(());
             }
@@ -160,7 +160,7 @@ impl Store {
             let (last, rows, texts): (Option<Vec<u8>>, u32, String) =
                 page.fetch_one(&mut *connection).await?;
             drop(connection);
-            used.extend(numbers(&texts)?);
+            used.extend(ids(&texts)?);
             if rows < size.get() {
                 return Ok(());
             }
@@ -226,9 +226,9 @@ async fn rooms(
     );
     let rooms: String =
         sqlx::query_scalar(AssertSqlSafe(statement)).bind(level.name()).fetch_one(connection).await?;
-    numbers(&rooms)
+    ids(&rooms)
 }
 
-fn numbers(json: &str) -> Result<Vec<DictionaryId>, sqlx::Error> {
+fn ids(json: &str) -> Result<Vec<DictionaryId>, sqlx::Error> {
     serde_json::from_str(json).map_err(super::codec::decode_error)
 }

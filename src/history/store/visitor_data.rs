@@ -183,14 +183,14 @@ impl Store {
         cursor: Option<DataCursor>,
     ) -> Result<PersonalData, LifecycleError> {
         let mut connection = self.read().await?;
-        let number = dictionary::number(&mut connection, Dictionary::Visitors, visitor.as_str()).await?;
-        let Some(number) = number else { return Ok(PersonalData::default()) };
+        let id = dictionary::id(&mut connection, Dictionary::Visitors, visitor.as_str()).await?;
+        let Some(id) = id else { return Ok(PersonalData::default()) };
         let mut next = match cursor {
             Some(cursor) => Some(cursor),
             None => month_after(&mut connection, None).await?,
         };
         drop(connection);
-        let (mut page, reader) = (Page::new(), Reader { store: self, archives, visitor, number });
+        let (mut page, reader) = (Page::new(), Reader { store: self, archives, visitor, id });
         while let Some(cursor) = next {
             next = reader.read(cursor, &mut page).await?;
             if page.is_full() {
@@ -205,7 +205,7 @@ struct Reader<'a> {
     store: &'a Store,
     archives: &'a Archives,
     visitor: &'a VisitorId,
-    number: DictionaryId,
+    id: DictionaryId,
 }
 
 impl Reader<'_> {
@@ -234,7 +234,7 @@ impl Reader<'_> {
             return Ok(Part::Lines(0));
         }
         let after = after.map(|(id, room)| (id, self.visitor.clone(), room));
-        let rows = read::of_visitor(&mut connection, month, kind, self.number, after, ROWS_PER_READ).await?;
+        let rows = read::of_visitor(&mut connection, month, kind, self.id, after, ROWS_PER_READ).await?;
         drop(connection);
         let mut last = None;
         let views = rows
@@ -272,7 +272,7 @@ impl Reader<'_> {
         };
         let visitors = months::archived_visitors(&mut connection, month).await?;
         drop(connection);
-        if visitors.is_some_and(|visitors| !visitors.contains(self.number)) {
+        if visitors.is_some_and(|visitors| !visitors.contains(self.id)) {
             return Ok(None);
         }
         let mut source = Source::open(self.archives.path(&archive.name)).await?;

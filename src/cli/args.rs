@@ -1,4 +1,4 @@
-//! Parsers of flags whose types have no `FromStr` with the right limits.
+//! Parsers of flags whose types have no `FromStr` with the right limits, and a default that two commands share.
 //!
 //! Each error is the rule only: clap adds the flag and the value.
 
@@ -8,6 +8,9 @@ use humantime::Duration as Span;
 
 use crate::protocol::ids::BadName;
 use crate::protocol::{RoomId, VisitorId};
+
+/// Where the hub listens by default.
+pub(super) const LISTEN: &str = "127.0.0.1:8080";
 
 pub(super) fn room(text: &str) -> Result<RoomId, BadName> {
     RoomId::try_from(text)

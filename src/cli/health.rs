@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use super::args::LISTEN;
 use super::output::print;
 use super::{CommandError, Outcome};
 
@@ -22,7 +23,7 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 #[derive(Debug, Args)]
 pub struct HealthSettings {
     /// Where the hub listens; 0.0.0.0 and [::] are asked on the loopback interface
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, env, value_name = "ADDRESS", default_value = LISTEN)]
     pub listen: SocketAddr,
 }
 

@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::args::{at_least_one, duration, interval, node};
+use super::args::{LISTEN, at_least_one, duration, interval, node};
 use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
 use crate::cluster::config::CLUSTER;
 use crate::config::Config;
@@ -37,7 +37,7 @@ use crate::{auth, cluster, history, http, panics, presence, session, transport};
 #[derive(Debug, Args)]
 pub struct ServeSettings {
     /// Address and port to listen on; port 0 is any free port
-    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, env, value_name = "ADDRESS", default_value = LISTEN)]
     pub listen: SocketAddr,
     /// The SQLite file; it and its folder are created if missing
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
@@ -166,7 +166,7 @@ pub struct ServeSettings {
     #[arg(long, env, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
     /// Sites that may show the room page in a frame: 'none', *, or 'self' and origins, separated by spaces
-    #[arg(long, env, value_name = "LIST", default_value = "'self'", value_parser = FrameAncestors::parse)]
+    #[arg(long, env, value_name = "LIST", default_value = FrameAncestors::DEFAULT, value_parser = FrameAncestors::parse)]
     pub frame_ancestors: FrameAncestors,
     /// Format of log lines
     #[arg(long, env, value_name = "FORMAT", default_value = "text")]

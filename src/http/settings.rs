@@ -61,13 +61,15 @@ pub struct Config {
 pub struct FrameAncestors(String);
 
 impl Default for FrameAncestors {
-    /// `'self'`: this hub's own pages.
     fn default() -> Self {
-        Self("'self'".to_owned())
+        Self(Self::DEFAULT.to_owned())
     }
 }
 
 impl FrameAncestors {
+    /// The default: this hub's own pages.
+    pub(crate) const DEFAULT: &str = "'self'";
+
     /// Parses `'none'`, `*`, or a list of `'self'` and origins, separated by spaces.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! `TCP_DEFER_ACCEPT` of `tcp(7)`: accepts a connection when its first bytes have arrived.
 //!
 //! A new connection then wakes the hub once instead of twice, which saves a twentieth of the CPU of joins and leaves
-//! (docs/benchmarks.md). The only file with `unsafe`: no library has a call for this option.
+//! (docs/decisions.md). The only file with `unsafe`: no library has a call for this option.
 #![expect(unsafe_code, reason = "see above")]
 
 use std::io;

@@ -47,8 +47,7 @@
 mod address;
 mod auth;
 #[cfg(feature = "cli")]
-pub mod cli;
-
+mod cli;
 mod cluster;
 pub mod config;
 mod derived_key;
@@ -66,6 +65,9 @@ mod sync;
 mod time;
 mod transport;
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use cli::main;
 pub use config::Config;
 pub use server::{ServeError, Server, serve};
 pub use transport::accept::listen;

@@ -1,4 +1,4 @@
-//! The program `breathing-room`. The library's `cli` does everything.
+//! The program `breathing-room`. The library's module `cli` does everything.
 
 use std::process::ExitCode;
 
@@ -9,5 +9,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    breathing_room::cli::main()
+    breathing_room::main()
 }

@@ -17,7 +17,7 @@ use crate::time::Clock;
 
 /// The settings of `backup`.
 #[derive(Debug, Args)]
-pub struct BackupSettings {
+pub(crate) struct BackupSettings {
     /// The new file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -31,7 +31,7 @@ pub struct BackupSettings {
 
 /// The settings of `restore`.
 #[derive(Debug, Args)]
-pub struct RestoreSettings {
+pub(crate) struct RestoreSettings {
     /// A file that `backup` wrote
     #[arg(value_name = "FILE")]
     pub file: PathBuf,

@@ -20,7 +20,7 @@ use crate::history::{self, Store};
 
 /// The settings of `check`.
 #[derive(Debug, Args)]
-pub struct CheckSettings {
+pub(crate) struct CheckSettings {
     /// The SQLite file
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,

@@ -30,7 +30,7 @@ const STDOUT: &str = "standard output";
 
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// JSON Lines: one object per line.
     Jsonl,
     /// CSV with a header.
@@ -49,7 +49,7 @@ impl Format {
 
 /// The settings of `export`. Times are like 2026-11-20, RFC 3339, or milliseconds.
 #[derive(Debug, Args)]
-pub struct ExportSettings {
+pub(crate) struct ExportSettings {
     /// The SQLite file
     #[arg(long, env, value_name = "URL", default_value = history::DATABASE_URL)]
     pub database_url: String,

@@ -21,7 +21,7 @@ const ANSWER_LIMIT: u64 = 64 * 1024;
 
 /// The settings of `health`.
 #[derive(Debug, Args)]
-pub struct HealthSettings {
+pub(crate) struct HealthSettings {
     /// Where the hub listens; 0.0.0.0 and [::] are asked on the loopback interface
     #[arg(long, env, value_name = "ADDRESS", default_value = LISTEN)]
     pub listen: SocketAddr,
@@ -36,7 +36,7 @@ struct Health {
 
 /// Why there is no health.
 #[derive(Debug, thiserror::Error)]
-pub enum HealthError {
+pub(crate) enum HealthError {
     /// There is no connection, it broke, or the time limit has passed.
     #[error("no hub answers at {0}: {1}")]
     Connection(SocketAddr, io::Error),

@@ -20,7 +20,7 @@ use crate::time::Clock;
 
 /// The settings of `join`.
 #[derive(Debug, Args)]
-pub struct JoinSettings {
+pub(crate) struct JoinSettings {
     /// A node that has the history, such as `http://node-a:8080`
     #[arg(value_name = "URL")]
     pub url: String,

@@ -51,7 +51,7 @@ use output::print_error;
 /// they change. It writes page views and watch sessions to SQLite in batches.
 #[derive(Debug, Parser)]
 #[command(name = "breathing-room", version, args_conflicts_with_subcommands = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command; `serve` by default.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -62,7 +62,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the hub (the default)
     Serve(Box<ServeSettings>),
     /// Ask a running hub for its health, for health checks of containers
@@ -86,7 +86,7 @@ pub enum Command {
 impl Cli {
     /// Returns the command, `serve` by default.
     #[must_use]
-    pub fn into_command(self) -> Command {
+    pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
 }
@@ -138,7 +138,7 @@ fn fail(line: &str, code: u8) -> ExitCode {
 
 /// The result of a command that finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// No problems.
     Success,
     /// A wrong figure, or a rejected row.
@@ -156,7 +156,7 @@ impl From<Outcome> for ExitCode {
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// The database is missing or cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -43,11 +43,12 @@ pub(super) struct OtherHub {
 
 /// Another hub does not answer as it should.
 #[derive(Debug, thiserror::Error)]
-pub enum OtherHubError {
+pub(crate) enum OtherHubError {
     /// The URL is not that of a hub.
     #[error("{0}: must be the URL of a hub, such as http://node-a:8080")]
     Url(String),
     /// The connection is not encrypted by this build.
+    #[cfg(not(feature = "cluster"))]
     #[error(
         "{0}: this build has no HTTPS; use http in a private network, or build it with the feature `cluster`"
     )]

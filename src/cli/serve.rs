@@ -35,7 +35,7 @@ use crate::{auth, cluster, history, http, panics, presence, session, transport};
 
 /// The settings. Each is a flag and an environment variable of the same name. Durations are like 30s or 5m.
 #[derive(Debug, Args)]
-pub struct ServeSettings {
+pub(crate) struct ServeSettings {
     /// Address and port to listen on; port 0 is any free port
     #[arg(long, env, value_name = "ADDRESS", default_value = LISTEN)]
     pub listen: SocketAddr,
@@ -178,7 +178,7 @@ pub struct ServeSettings {
 
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
+pub(crate) enum Switch {
     /// On.
     On,
     /// Off.
@@ -187,7 +187,7 @@ pub enum Switch {
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Text for people.
     Text,
     /// One JSON object per line.

@@ -15,7 +15,7 @@ use crate::time::{Clock, millis};
 
 /// The settings of `token`.
 #[derive(Debug, Args)]
-pub struct TokenSettings {
+pub(crate) struct TokenSettings {
     /// The visitor
     #[arg(long, value_name = "ID", value_parser = visitor)]
     pub visitor: VisitorId,

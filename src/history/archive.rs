@@ -25,7 +25,7 @@ const DRAFT: &str = ".new";
 
 /// An archive file is missing, damaged or cannot be accessed.
 #[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
+pub(crate) enum ArchiveError {
     /// The file does not exist.
     #[error("the archive {} is missing in {}", name(path), folder(path))]
     Missing {

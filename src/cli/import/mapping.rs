@@ -21,7 +21,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x4b1a_6d0e_93c2_4f57_8e21_7f6f_52d4_c0a
 
 /// The kinds of the old worker's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LegacyKind {
+pub(crate) enum LegacyKind {
     /// Page views.
     PageViews,
     /// Watch sessions.
@@ -81,14 +81,14 @@ impl Column {
 
 /// A column's name in a file, written `ours=theirs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnName {
+pub(crate) struct ColumnName {
     ours: Column,
     theirs: String,
 }
 
 /// A text is no `ours=theirs`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadColumnName {
+pub(crate) enum BadColumnName {
     /// It is not two names.
     #[error("must be like visitor=member: our name, and that in the file")]
     Format,

@@ -58,7 +58,7 @@ const BUSY_LIMIT: Duration = Duration::from_mins(2);
 
 /// The settings of `import`.
 #[derive(Debug, Args)]
-pub struct ImportSettings {
+pub(crate) struct ImportSettings {
     /// Files of JSON Lines, a JSON array or CSV, also compressed with gzip
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,

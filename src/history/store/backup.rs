@@ -25,7 +25,7 @@ const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A backup or a restore failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BackupError {
+pub(crate) enum BackupError {
     /// The database cannot be opened, or a hub is running on it.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -285,7 +285,7 @@ impl From<sqlx::Error> for ReadError {
 
 /// Maintenance, an erasure or a restore stopped early. All finished steps are consistent; a retry continues.
 #[derive(Debug, thiserror::Error)]
-pub enum LifecycleError {
+pub(crate) enum LifecycleError {
     /// SQLite failed.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use breathing_room::config::{Clock, TransportConfig};
 use breathing_room::internals::{
-    AcceptConfig, Acceptor, ApiError, Frame, Handshake, Incoming, Panics, Rejections, Socket, Sockets,
+    AcceptConfig, Acceptor, ApiError, Frame, Handshake, Panics, Rejections, Socket, SocketInput, Sockets,
     TransportMetrics, stall_limit, sweep,
 };
 use hyper::service::service_fn;
@@ -77,9 +77,9 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
 async fn echo(mut socket: Socket) {
     loop {
         let back = match poll_fn(|cx| socket.poll_next(cx)).await {
-            Incoming::Text(text) | Incoming::TooFast(text) => Frame::text(text),
-            Incoming::Binary(bytes) => Frame::binary(bytes),
-            Incoming::Ended(_) => break,
+            SocketInput::Text(text) | SocketInput::TooFast(text) => Frame::text(text),
+            SocketInput::Binary(bytes) => Frame::binary(bytes),
+            SocketInput::Ended(_) => break,
         };
         socket.writer().send(&back);
     }

@@ -112,7 +112,7 @@ pub mod internals {
     pub use crate::transport::accept::{AcceptConfig, Acceptor};
     pub use crate::transport::frame_tracker::FrameTracker;
     pub use crate::transport::metrics::TransportMetrics;
-    pub use crate::transport::socket::{Incoming, Socket};
+    pub use crate::transport::socket::{Socket, SocketInput};
     pub use crate::transport::sockets::Sockets;
     pub use crate::transport::sweep::{self, stall_limit};
     pub use crate::transport::upgrade::{Handshake, Upgraded};

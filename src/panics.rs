@@ -18,7 +18,7 @@ use tracing::error;
 /// What a panic ends: the label `scope` of `breathing_room_panics_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Scope {
+pub enum PanicScope {
     /// One socket.
     Session,
     /// One request, or one response that is computed for several requests.
@@ -30,7 +30,7 @@ pub enum Scope {
 /// The counters of panics of one hub. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Panics {
-    counters: Arc<[(Scope, Counter)]>,
+    counters: Arc<[(PanicScope, Counter)]>,
     stop: CancellationToken,
 }
 
@@ -40,13 +40,13 @@ impl Panics {
     pub fn register() -> Self {
         const PANICS: &str = "breathing_room_panics_total";
         describe_counter!(PANICS, "Panics, by what they ended");
-        let counters = Scope::VARIANTS.iter();
+        let counters = PanicScope::VARIANTS.iter();
         let counters = counters.map(|scope| (*scope, counter!(PANICS, "scope" => <&str>::from(scope))));
         Self { counters: counters.collect(), stop: CancellationToken::new() }
     }
 
     /// Counts a panic that was caught.
-    pub(crate) fn count(&self, scope: Scope) {
+    pub(crate) fn count(&self, scope: PanicScope) {
         self.counters
             .iter()
             .filter(|(counted, _)| *counted == scope)
@@ -56,7 +56,7 @@ impl Panics {
     /// Returns the output of `work`, or none if it panicked. Not an `async fn`, whose future would have `work` twice.
     pub(crate) fn catch<F: Future>(
         &self,
-        scope: Scope,
+        scope: PanicScope,
         work: F,
     ) -> impl Future<Output = Option<F::Output>> + use<F> {
         let panics = self.clone();
@@ -68,7 +68,7 @@ impl Panics {
     /// Spawns a task whose panic shuts the hub down.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.stop.clone();
-        tokio::spawn(self.catch(Scope::Task, task).map(move |done| {
+        tokio::spawn(self.catch(PanicScope::Task, task).map(move |done| {
             if done.is_none() {
                 stop.cancel();
             }
@@ -102,8 +102,8 @@ mod tests {
     #[tokio::test]
     async fn caught_panic_does_not_stop_the_hub() {
         let panics = Panics::register();
-        assert_eq!(panics.catch(Scope::Request, async { 1 }).await, Some(1));
-        assert_eq!(panics.catch(Scope::Request, async { panic!("a test") }).await, None::<()>);
+        assert_eq!(panics.catch(PanicScope::Request, async { 1 }).await, Some(1));
+        assert_eq!(panics.catch(PanicScope::Request, async { panic!("a test") }).await, None::<()>);
         assert!(!panics.stop.is_cancelled());
     }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use breathing_room::config::{Clock, TransportConfig};
 use breathing_room::internals::{
-    CloseCode, Frame, FrameTracker, Incoming, Panics, Rejections, Socket, Sockets, TransportMetrics, Upgraded,
+    CloseCode, Frame, FrameTracker, Panics, Rejections, Socket, SocketInput, Sockets, TransportMetrics,
+    Upgraded,
 };
 use bytes::Bytes;
 use socket2::SockRef;
@@ -143,10 +144,10 @@ async fn run_in_pieces(
 fn poll_transcript(socket: &mut Socket, transcript: &mut Transcript, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         match ready!(socket.poll_next(cx)) {
-            Incoming::Text(text) => transcript.texts.push(text.to_string()),
-            Incoming::Binary(_) => socket.writer().close(CloseCode::Unsupported),
-            Incoming::TooFast(_) => panic!("there is no limit"),
-            Incoming::Ended(_) => return Poll::Ready(()),
+            SocketInput::Text(text) => transcript.texts.push(text.to_string()),
+            SocketInput::Binary(_) => socket.writer().close(CloseCode::Unsupported),
+            SocketInput::TooFast(_) => panic!("there is no limit"),
+            SocketInput::Ended(_) => return Poll::Ready(()),
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn check(settings: CheckSettings) -> Result<Outcome, CommandErr
 
 /// The part of an answer to `GET /replica` that is compared.
 #[derive(Debug, Deserialize)]
-struct Replica {
+struct OtherMonths {
     months: Vec<OtherMonth>,
 }
 
@@ -83,7 +83,7 @@ struct OtherMonth {
 
 /// Compares the months with those of another hub, and prints each one that is not equal. Returns whether none differs.
 async fn compare(own: &[MonthSum], other: &OtherHub) -> Result<bool, CommandError> {
-    let Replica { months } = other.json("/replica").await?;
+    let OtherMonths { months } = other.json("/replica").await?;
     let months = months
         .into_iter()
         .filter_map(|OtherMonth { month, sum }| Some(MonthSum { month: month.parse().ok()?, sum }));

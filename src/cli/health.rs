@@ -29,7 +29,7 @@ pub(crate) struct HealthSettings {
 
 /// The parts of the answer that are printed.
 #[derive(Debug, Deserialize)]
-struct Health {
+struct HealthBody {
     status: String,
     reason: Option<String>,
 }
@@ -50,7 +50,7 @@ pub(crate) enum HealthError {
 pub(crate) fn health(settings: &HealthSettings) -> Result<Outcome, CommandError> {
     let hub = reachable(settings.listen);
     let answer = request(hub).map_err(|error| HealthError::Connection(hub, error))?;
-    let Health { status, reason } = parse(&answer).ok_or(HealthError::Answer(hub))?;
+    let HealthBody { status, reason } = parse(&answer).ok_or(HealthError::Answer(hub))?;
     let is_ok = status == "ok";
     print(reason.map_or(status.clone(), |reason| format!("{status}: {reason}")));
     Ok(if is_ok { Outcome::Success } else { Outcome::Problems })
@@ -76,7 +76,7 @@ fn request(hub: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn parse(answer: &str) -> Option<Health> {
+fn parse(answer: &str) -> Option<HealthBody> {
     let (_, body) = answer.split_once("\r\n\r\n")?;
     serde_json::from_str(body).ok()
 }

@@ -54,7 +54,7 @@ use output::print_error;
 pub(crate) struct Cli {
     /// The command; `serve` by default.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
     /// The settings of `serve`.
     #[command(flatten)]
     pub serve: ServeSettings,
@@ -62,7 +62,7 @@ pub(crate) struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run the hub (the default)
     Serve(Box<ServeSettings>),
     /// Ask a running hub for its health, for health checks of containers
@@ -86,8 +86,8 @@ pub(crate) enum Command {
 impl Cli {
     /// Returns the command, `serve` by default.
     #[must_use]
-    pub(crate) fn into_command(self) -> Command {
-        self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    pub(crate) fn into_command(self) -> CliCommand {
+        self.command.unwrap_or_else(|| CliCommand::Serve(Box::new(self.serve)))
     }
 }
 
@@ -107,18 +107,18 @@ pub fn main() -> ExitCode {
         }
     };
     match command {
-        Command::Serve(settings) => match serve::serve(*settings) {
+        CliCommand::Serve(settings) => match serve::serve(*settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("error: {error}"), 1),
         },
-        Command::Health(settings) => finish(ready(health::health(&settings))),
-        Command::Check(settings) => finish(check::check(settings)),
-        Command::Backup(settings) => finish(backup::backup(settings)),
-        Command::Restore(settings) => finish(backup::restore(settings, &Clock::system())),
-        Command::Join(settings) => finish(join::join(settings, &Clock::system())),
-        Command::Export(settings) => finish(export::export(settings)),
-        Command::Import(settings) => finish(import::import(settings)),
-        Command::Token(settings) => finish(ready(token::token(&settings, &Clock::system()))),
+        CliCommand::Health(settings) => finish(ready(health::health(&settings))),
+        CliCommand::Check(settings) => finish(check::check(settings)),
+        CliCommand::Backup(settings) => finish(backup::backup(settings)),
+        CliCommand::Restore(settings) => finish(backup::restore(settings, &Clock::system())),
+        CliCommand::Join(settings) => finish(join::join(settings, &Clock::system())),
+        CliCommand::Export(settings) => finish(export::export(settings)),
+        CliCommand::Import(settings) => finish(import::import(settings)),
+        CliCommand::Token(settings) => finish(ready(token::token(&settings, &Clock::system()))),
     }
 }
 

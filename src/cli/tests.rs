@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::export::{Format, RecordWriter};
 use super::import::{native, rows};
-use super::{Cli, Command, columns};
+use super::{Cli, CliCommand, columns};
 use crate::history::event::RoomSample;
 use crate::history::record::Record;
 use crate::protocol::{BoundedText, Props, RoomId, SafeInteger, Time, VisitorId, WatchState};
@@ -208,7 +208,7 @@ fn command_line_definition_is_valid() {
 fn serve_is_the_default_command() {
     for args in [vec!["breathing-room"], vec!["breathing-room", "serve"]] {
         let cli = Cli::try_parse_from(args.into_iter().chain(["--listen", "127.0.0.1:1"])).unwrap();
-        assert!(matches!(cli.into_command(), Command::Serve(settings) if settings.listen.port() == 1));
+        assert!(matches!(cli.into_command(), CliCommand::Serve(settings) if settings.listen.port() == 1));
     }
 }
 

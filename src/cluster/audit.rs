@@ -24,7 +24,7 @@ pub(crate) struct Audit {
 
 /// What one look gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct AuditResult {
     /// Sums of one position that were compared.
     pub comparisons: u64,
     /// Those of them that say that the files differ.
@@ -39,13 +39,13 @@ impl Audit {
         &mut self,
         own: Option<&RecordsAt>,
         peers: impl Iterator<Item = (&'a str, Option<&'a RecordsAt>)>,
-    ) -> Found {
+    ) -> AuditResult {
         if let Some(own) = own {
             self.own.retain(|known| !known.is_at(own));
             self.own.truncate(OWN_LIMIT - 1);
             self.own.push_front(own.clone());
         }
-        let (mut found, before) = (Found::default(), std::mem::take(&mut self.unequal));
+        let (mut found, before) = (AuditResult::default(), std::mem::take(&mut self.unequal));
         for (peer, records) in peers {
             let same = records.and_then(|records| self.own.iter().find(|own| own.is_at(records)));
             let mut unequal = before.get(peer).copied().unwrap_or_default();

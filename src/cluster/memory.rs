@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::config::Config;
-use super::transport::{Connect, Incoming, NoAnswer, Sent, Transport};
+use super::transport::{Connect, NoAnswer, NodeMessage, Sent, Transport};
 use crate::sync::lock;
 
 /// Says when a message from one node to another arrives: once after each of the delays. None of them is a lost message.
@@ -28,7 +28,7 @@ pub struct Network(Arc<Mutex<Inner>>);
 struct Inner {
     policy: Policy,
     /// The nodes of each name, of which there is more than one only by mistake.
-    nodes: BTreeMap<String, Vec<mpsc::Sender<Incoming>>>,
+    nodes: BTreeMap<String, Vec<mpsc::Sender<NodeMessage>>>,
 }
 
 impl fmt::Debug for Network {
@@ -48,7 +48,7 @@ impl Network {
     #[must_use]
     pub fn config(&self) -> Config {
         let network = self.clone();
-        let open = move |node: &str, incoming: mpsc::Sender<Incoming>| -> Arc<dyn Transport> {
+        let open = move |node: &str, incoming: mpsc::Sender<NodeMessage>| -> Arc<dyn Transport> {
             let mut inner = lock(&network.0);
             let namesakes = inner.nodes.entry(node.to_owned()).or_default();
             namesakes.retain(|namesake| !namesake.is_closed());
@@ -69,7 +69,7 @@ impl Network {
         let namesakes = inner.nodes.get(to).cloned().unwrap_or_default();
         for delay in (inner.policy)(from, to) {
             for incoming in &namesakes {
-                let message = Incoming::Published(message.clone());
+                let message = NodeMessage::Published(message.clone());
                 if delay.is_zero() {
                     let _ = incoming.try_send(message); // a full queue loses it
                 } else {
@@ -118,7 +118,7 @@ impl Transport for Port {
         async move {
             let incoming = incoming.ok_or(NoAnswer::Unreachable)?;
             let (answer, answered) = oneshot::channel();
-            incoming.try_send(Incoming::Request(message, answer)).map_err(|_| NoAnswer::Unreachable)?;
+            incoming.try_send(NodeMessage::Request(message, answer)).map_err(|_| NoAnswer::Unreachable)?;
             let answer = timeout(longest, answered).await.map_err(|_| NoAnswer::TimedOut)?;
             answer.map_err(|_| NoAnswer::TimedOut)
         }

@@ -37,7 +37,7 @@ use crate::panics::Panics;
 use crate::presence::{Coverage, NodeCounts};
 use crate::sync::lock;
 use sealed::SealingKey;
-use transport::{Incoming, Transport};
+use transport::{NodeMessage, Transport};
 
 /// What connects a node with the others.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct Connection {
 pub(crate) async fn connect(
     config: &Config,
     node: &str,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<NodeMessage>,
     panics: &Panics,
 ) -> Result<Connection, BadCluster> {
     match &config.connect {
@@ -66,7 +66,7 @@ pub(crate) async fn connect(
 async fn connect_to_nats(
     config: &Config,
     node: &str,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<NodeMessage>,
     panics: &Panics,
 ) -> Result<Connection, BadCluster> {
     let nats = nats::Nats::open(config, node, incoming, panics).await?;
@@ -78,7 +78,7 @@ async fn connect_to_nats(
 async fn connect_to_nats(
     _: &Config,
     _: &str,
-    _: mpsc::Sender<Incoming>,
+    _: mpsc::Sender<NodeMessage>,
     _: &Panics,
 ) -> Result<Connection, BadCluster> {
     std::future::ready(Err(BadCluster::NoFeature)).await

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use url::{Url, form_urlencoded};
 
 use super::config::{BadCluster, Config};
-use super::transport::{Incoming, NoAnswer, Sent, Transport};
+use super::transport::{NoAnswer, NodeMessage, Sent, Transport};
 use crate::history::log::Log;
 use crate::panics::Panics;
 use crate::sync::lock;
@@ -71,7 +71,7 @@ impl Nats {
     pub(super) async fn open(
         config: &Config,
         node: &str,
-        incoming: mpsc::Sender<Incoming>,
+        incoming: mpsc::Sender<NodeMessage>,
         panics: &Panics,
     ) -> Result<Arc<Self>, BadCluster> {
         let servers: Vec<ServerAddr> = config
@@ -261,7 +261,7 @@ async fn receive(
     nats: Arc<Nats>,
     mut published: Subscriber,
     mut asked: Subscriber,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<NodeMessage>,
 ) {
     let mut answers = FuturesUnordered::new();
     loop {
@@ -269,12 +269,12 @@ async fn receive(
             () = incoming.closed() => return,
             Some(Message { payload, .. }) = published.next() => {
                 // The peers notice what is missing.
-                let _ = incoming.try_send(Incoming::Published(payload));
+                let _ = incoming.try_send(NodeMessage::Published(payload));
             }
             Some(Message { payload, reply: Some(reply), .. }) = asked.next() => {
                 let (sender, answer) = oneshot::channel();
                 if answers.len() < REQUESTS_LIMIT
-                    && incoming.try_send(Incoming::Request(payload, sender)).is_ok()
+                    && incoming.try_send(NodeMessage::Request(payload, sender)).is_ok()
                 {
                     answers.push(async move { (reply, answer.await) });
                 }

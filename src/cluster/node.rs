@@ -18,8 +18,8 @@ use super::outgoing::Messages;
 use super::peers::{Action, Moment, Peers};
 use super::sealed::{Questions, Refused};
 use super::status::{ClusterStatus, NodeState, NodeStatus, OwnState, SILENCE_MS};
-use super::transport::{Incoming, Sent, Transport};
-use super::update::{Frame, LogReport, MOST_CHANGES, Update};
+use super::transport::{NodeMessage, Sent, Transport};
+use super::update::{LogReport, MOST_CHANGES, Update, UpdateContext};
 use super::{Cluster, visitors};
 use crate::history::log::status::{LogMonitor, RecordsAt};
 use crate::panics::Panics;
@@ -50,7 +50,7 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What the node task is made of.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct NodeParts {
     /// The handle that others have.
     pub cluster: Cluster,
     /// The name of this node.
@@ -62,7 +62,7 @@ pub(crate) struct Parts {
     /// The clock.
     pub clock: Clock,
     /// Messages of all nodes.
-    pub incoming: mpsc::Receiver<Incoming>,
+    pub incoming: mpsc::Receiver<NodeMessage>,
     /// Counters.
     pub metrics: ClusterMetrics,
     /// How long other nodes hold the visitors of this one after its goodbye.
@@ -89,7 +89,7 @@ impl Running {
 }
 
 /// Starts the node task.
-pub(crate) fn start(panics: &Panics, parts: Parts) -> Running {
+pub(crate) fn start(panics: &Panics, parts: NodeParts) -> Running {
     let (bye, said) = oneshot::channel();
     Running { bye, _task: AbortOnDropHandle::new(panics.spawn(run(parts, said))) }
 }
@@ -124,8 +124,9 @@ struct Node {
 }
 
 /// Runs the node until its goodbye, which it answers.
-async fn run(parts: Parts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
-    let Parts { cluster, node, incarnation, registry, clock, mut incoming, metrics, seat_hold, log } = parts;
+async fn run(parts: NodeParts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) {
+    let NodeParts { cluster, node, incarnation, registry, clock, mut incoming, metrics, seat_hold, log } =
+        parts;
     let started = clock.wall();
     let messages = Messages::new(node.clone(), incarnation, started, registry.vocabulary().clone());
     let peers = Peers::new(node.clone(), incarnation, millis(clock.elapsed()));
@@ -237,10 +238,10 @@ impl Node {
         }
     }
 
-    async fn receive(&mut self, incoming: Incoming) {
+    async fn receive(&mut self, incoming: NodeMessage) {
         let bytes = match incoming {
-            Incoming::Published(bytes) => bytes,
-            Incoming::Request(question, answer) => {
+            NodeMessage::Published(bytes) => bytes,
+            NodeMessage::Request(question, answer) => {
                 let Moment { now, wall } = self.moment();
                 match visitors::answer(&self.registry, &mut self.questions, &question, (now, wall)) {
                     // The other node may not wait any more.
@@ -251,8 +252,8 @@ impl Node {
             }
         };
         let moment = self.moment();
-        let frame = Frame { moods: self.registry.vocabulary(), now: moment.now, wall: moment.wall };
-        let update = match Update::decode(&bytes, frame) {
+        let context = UpdateContext { moods: self.registry.vocabulary(), now: moment.now, wall: moment.wall };
+        let update = match Update::decode(&bytes, context) {
             Ok(update) => update,
             Err(bad) => return self.note_unreadable(&bad.to_string()),
         };

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::peers::Moment;
-use super::update::{Body, Digest, Frame, Header, Heard, LogReport, MOST_CHANGES, Update};
+use super::update::{Body, Digest, Header, Heard, LogReport, MOST_CHANGES, Update, UpdateContext};
 use crate::history::log::status::LogStatus;
 use crate::presence::clustered::Outgoing;
 use crate::presence::share::{Change, ShareSum};
@@ -102,6 +102,6 @@ impl Messages {
             stamp: self.stamp,
             sent: wall,
         };
-        Update { from, body }.encode(Frame { moods: &self.moods, now, wall })
+        Update { from, body }.encode(UpdateContext { moods: &self.moods, now, wall })
     }
 }

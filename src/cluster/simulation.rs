@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::memory::Network;
 use super::metrics::ClusterMetrics;
-use super::node::{self, Parts, Running};
+use super::node::{self, NodeParts, Running};
 use super::sealed::SealingKey;
 use super::transport::INCOMING_LIMIT;
 use super::{Cluster, ClusterStatus, OwnState};
@@ -206,7 +206,7 @@ impl Simulation {
         let transport = connect.0(&name, sender);
         let status = ClusterStatus::at_start("test".to_owned(), name.clone());
         let cluster = Cluster::new(transport, SealingKey::derive("the-admins-token", "test"), status);
-        let parts = Parts {
+        let parts = NodeParts {
             cluster: cluster.clone(),
             node: name,
             incarnation: self.random.random(),

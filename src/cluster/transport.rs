@@ -25,7 +25,7 @@ pub(crate) enum Sent {
 
 /// A message from a node, this one included.
 #[derive(Debug)]
-pub(crate) enum Incoming {
+pub(crate) enum NodeMessage {
     /// A message that was [published](Transport::publish) to all nodes. A node gets its own too: that is how it knows
     /// that it is not alone.
     Published(Bytes),
@@ -47,7 +47,7 @@ pub(crate) enum NoAnswer {
 /// What carries messages between the nodes of one cluster.
 ///
 /// For NATS: `publish` goes to `{cluster}.presence.v1`, `request` to `{cluster}.ask.{node}`. A transport is opened with
-/// the sender of an [`Incoming`] channel of [`INCOMING_LIMIT`]: it uses `try_send`, and ends its tasks when the receiver
+/// the sender of an [`NodeMessage`] channel of [`INCOMING_LIMIT`]: it uses `try_send`, and ends its tasks when the receiver
 /// is gone. It connects in the background and goes on trying, so that opening does not need the network.
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Sends a message to all nodes, this one included. Never waits.
@@ -71,7 +71,7 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
 }
 
 /// Opens a transport of a node: gets the node's name and the sender of its incoming messages.
-pub(crate) type Open = dyn Fn(&str, mpsc::Sender<Incoming>) -> Arc<dyn Transport> + Send + Sync;
+pub(crate) type Open = dyn Fn(&str, mpsc::Sender<NodeMessage>) -> Arc<dyn Transport> + Send + Sync;
 
 /// Opens a transport instead of NATS. For tests.
 #[derive(Clone)]

@@ -151,7 +151,7 @@ pub(crate) struct Heard {
 
 /// What a message is read or written with: the moods of this node, and its clocks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame<'a> {
+pub(crate) struct UpdateContext<'a> {
     /// Moods travel by name. One that this node does not have is none.
     pub moods: &'a Vocabulary,
     /// The monotonic clock in ms.
@@ -162,8 +162,8 @@ pub(crate) struct Frame<'a> {
 
 impl Update {
     /// Writes the message.
-    pub(crate) fn encode(&self, frame: Frame<'_>) -> Bytes {
-        let mut out = Writer { bytes: vec![VERSION], frame };
+    pub(crate) fn encode(&self, context: UpdateContext<'_>) -> Bytes {
+        let mut out = Writer { bytes: vec![VERSION], context };
         let kind = match &self.body {
             Body::Delta(_) => 0,
             Body::Digest(_) => 1,
@@ -195,12 +195,12 @@ impl Update {
     }
 
     /// Reads a message.
-    pub(crate) fn decode(bytes: &[u8], frame: Frame<'_>) -> Result<Self, BadUpdate> {
+    pub(crate) fn decode(bytes: &[u8], context: UpdateContext<'_>) -> Result<Self, BadUpdate> {
         let (version, rest) = bytes.split_first().ok_or(BadUpdate::Broken)?;
         if !READABLE.contains(version) {
             return Err(BadUpdate::Version(*version));
         }
-        Reader { bytes: rest, frame }.update().ok_or(BadUpdate::Broken)
+        Reader { bytes: rest, context }.update().ok_or(BadUpdate::Broken)
     }
 }
 
@@ -210,9 +210,9 @@ impl Update {
 #[must_use]
 pub fn rewrite_update(bytes: &[u8]) -> Option<(Bytes, Bytes)> {
     let moods = Vocabulary::default();
-    let frame = Frame { moods: &moods, now: 1_000, wall: Time::from_millis(1_796_083_200_000) };
-    let once = Update::decode(bytes, frame).ok()?.encode(frame);
-    let twice = Update::decode(&once, frame).ok()?.encode(frame);
+    let context = UpdateContext { moods: &moods, now: 1_000, wall: Time::from_millis(1_796_083_200_000) };
+    let once = Update::decode(bytes, context).ok()?.encode(context);
+    let twice = Update::decode(&once, context).ok()?.encode(context);
     Some((once, twice))
 }
 
@@ -231,7 +231,7 @@ mod flag {
 
 struct Writer<'a> {
     bytes: Vec<u8>,
-    frame: Frame<'a>,
+    context: UpdateContext<'a>,
 }
 
 impl Writer<'_> {
@@ -289,7 +289,7 @@ impl Writer<'_> {
         let indexes: Vec<_> = changes
             .iter()
             .map(|change| {
-                let mood = change.entry.as_ref().and_then(|entry| self.frame.moods.name(entry.mood?));
+                let mood = change.entry.as_ref().and_then(|entry| self.context.moods.name(entry.mood?));
                 (rooms.index(change.room.as_str()), mood.map_or(0, |mood| moods.index(mood) + 1))
             })
             .collect();
@@ -336,7 +336,7 @@ impl Writer<'_> {
             Some(Away::Held(held)) => {
                 self.fixed(held.began.bits());
                 self.byte(reason_byte(held.reason));
-                self.number(held.until.saturating_sub(self.frame.now));
+                self.number(held.until.saturating_sub(self.context.now));
             }
             Some(Away::Gone(at)) => self.fixed(at.bits()),
         }
@@ -347,7 +347,7 @@ impl Writer<'_> {
         if let Some(SitRegister { at, sit }) = sit {
             self.fixed(at.bits());
             if let SitState::Running { until, shown } = sit {
-                self.number(until.saturating_sub(self.frame.now));
+                self.number(until.saturating_sub(self.context.now));
                 self.fixed(shown.millis());
             }
         }
@@ -397,7 +397,7 @@ fn reason_of(byte: u8) -> HoldReason {
 
 struct Reader<'a> {
     bytes: &'a [u8],
-    frame: Frame<'a>,
+    context: UpdateContext<'a>,
 }
 
 impl Reader<'_> {
@@ -451,7 +451,7 @@ impl Reader<'_> {
     }
 
     fn stamp(&mut self) -> Option<Stamp> {
-        self.fixed().map(|bits| Stamp::from_bits(bits).clamped(self.frame.wall))
+        self.fixed().map(|bits| Stamp::from_bits(bits).clamped(self.context.wall))
     }
 
     fn text(&mut self) -> Option<&str> {
@@ -510,7 +510,7 @@ impl Reader<'_> {
 
     fn changes(&mut self) -> Option<Vec<Change>> {
         let rooms = self.list(|reader| RoomId::try_from(reader.text()?).ok())?;
-        let moods = self.frame.moods;
+        let moods = self.context.moods;
         let moods = self.list(|reader| Some(moods.find(reader.text()?)))?;
         self.list(|reader| {
             let room = rooms.get(usize::try_from(reader.number()?).ok()?)?.clone();
@@ -558,7 +558,7 @@ impl Reader<'_> {
 
     /// A deadline, of which the message has the time that is left.
     fn until(&mut self) -> Option<u64> {
-        self.number().map(|left| self.frame.now.saturating_add(left))
+        self.number().map(|left| self.context.now.saturating_add(left))
     }
 }
 
@@ -662,17 +662,17 @@ mod tests {
         #[test]
         fn message_is_the_same_after_it_is_written_and_read(body in body()) {
             let moods = moods();
-            let frame = Frame { moods: &moods, now: 1_000, wall: wall() };
+            let context = UpdateContext { moods: &moods, now: 1_000, wall: wall() };
             let update = Update { from: header(), body };
-            let bytes = update.encode(frame);
-            prop_assert_eq!(Update::decode(&bytes, frame), Ok(update));
+            let bytes = update.encode(context);
+            prop_assert_eq!(Update::decode(&bytes, context), Ok(update));
             // Each shorter message is broken, and nothing panics.
             for length in 0..bytes.len() {
-                prop_assert!(Update::decode(&bytes[..length], frame).is_err());
+                prop_assert!(Update::decode(&bytes[..length], context).is_err());
             }
             // A later version may add fields.
             let longer = [&bytes[..], b"more"].concat();
-            prop_assert!(Update::decode(&longer, frame).is_ok());
+            prop_assert!(Update::decode(&longer, context).is_ok());
         }
     }
 
@@ -685,8 +685,9 @@ mod tests {
         let change =
             Change { room: RoomId::try_from("lobby").unwrap(), person: PersonKey(1), entry: Some(entry) };
         let update = Update { from: header(), body: Body::Delta(vec![change]) };
-        let bytes = update.encode(Frame { moods: &moods, now: 2_000, wall: wall() });
-        let read = Update::decode(&bytes, Frame { moods: &moods, now: 70_000, wall: wall() }).unwrap();
+        let bytes = update.encode(UpdateContext { moods: &moods, now: 2_000, wall: wall() });
+        let read =
+            Update::decode(&bytes, UpdateContext { moods: &moods, now: 70_000, wall: wall() }).unwrap();
         let Body::Delta(changes) = read.body else { panic!("a delta") };
         assert_eq!(changes[0].entry.as_ref().unwrap().held(), Some(held(73_000)));
     }
@@ -699,8 +700,8 @@ mod tests {
         let change =
             Change { room: RoomId::try_from("lobby").unwrap(), person: PersonKey(1), entry: Some(entry) };
         let update = Update { from: header(), body: Body::Delta(vec![change]) };
-        let bytes = update.encode(Frame { moods: &theirs, now: 0, wall: wall() });
-        let read = Update::decode(&bytes, Frame { moods: &ours, now: 0, wall: wall() }).unwrap();
+        let bytes = update.encode(UpdateContext { moods: &theirs, now: 0, wall: wall() });
+        let read = Update::decode(&bytes, UpdateContext { moods: &ours, now: 0, wall: wall() }).unwrap();
         let Body::Delta(changes) = read.body else { panic!("a delta") };
         let entry = changes[0].entry.as_ref().unwrap();
         assert_eq!((entry.mood, entry.mood_at), (None, Stamp::from_bits(9)));
@@ -709,14 +710,14 @@ mod tests {
     #[test]
     fn stamp_far_ahead_is_clamped_and_the_state_of_the_entry_stays_known() {
         let moods = moods();
-        let frame = Frame { moods: &moods, now: 0, wall: wall() };
+        let context = UpdateContext { moods: &moods, now: 0, wall: wall() };
         let far = Stamp::at(wall().plus(3_600_000));
         let mut entry = Entry::joined(far);
         (entry.mood, entry.mood_at) = (moods.find("calm"), far);
         let change =
             Change { room: RoomId::try_from("lobby").unwrap(), person: PersonKey(1), entry: Some(entry) };
-        let bytes = Update { from: header(), body: Body::Delta(vec![change]) }.encode(frame);
-        let Body::Delta(changes) = Update::decode(&bytes, frame).unwrap().body else { panic!("a delta") };
+        let bytes = Update { from: header(), body: Body::Delta(vec![change]) }.encode(context);
+        let Body::Delta(changes) = Update::decode(&bytes, context).unwrap().body else { panic!("a delta") };
         let entry = changes[0].entry.as_ref().unwrap();
         assert_eq!((entry.joined, entry.mood_at), (far.clamped(wall()), far.clamped(wall())));
         assert_eq!(entry.changed, far, "the sum of the share is that of the node");
@@ -725,8 +726,8 @@ mod tests {
     #[test]
     fn message_of_an_unknown_version_is_rejected_by_name() {
         let moods = moods();
-        let frame = Frame { moods: &moods, now: 0, wall: wall() };
-        assert_eq!(Update::decode(&[9, 1, 2], frame), Err(BadUpdate::Version(9)));
-        assert_eq!(Update::decode(&[], frame), Err(BadUpdate::Broken));
+        let context = UpdateContext { moods: &moods, now: 0, wall: wall() };
+        assert_eq!(Update::decode(&[9, 1, 2], context), Err(BadUpdate::Version(9)));
+        assert_eq!(Update::decode(&[], context), Err(BadUpdate::Broken));
     }
 }

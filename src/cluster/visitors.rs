@@ -48,7 +48,7 @@ pub(crate) struct RoomVisitor {
 
 /// Visitors of all nodes that answered, by visitor and node.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundVisitors {
     /// Each visitor with the node. A visitor on two nodes is here twice.
     pub visitors: Vec<(String, RoomVisitor)>,
     /// Whether there are more after these.
@@ -85,7 +85,12 @@ pub(crate) fn own(registry: &Registry, Question { room, after, limit }: &Questio
 }
 
 /// Asks all other nodes, and adds what this node knows. Takes at most a second.
-pub(crate) async fn find(cluster: &Cluster, registry: &Registry, question: &Question, wall: Time) -> Found {
+pub(crate) async fn find(
+    cluster: &Cluster,
+    registry: &Registry,
+    question: &Question,
+    wall: Time,
+) -> FoundVisitors {
     let (status, key) = (cluster.status(), cluster.sealing_key());
     let text = to_json(question);
     let others = status.nodes.iter().filter(|node| !node.is_self && node.state != NodeState::Left);
@@ -103,8 +108,8 @@ pub(crate) async fn find(cluster: &Cluster, registry: &Registry, question: &Ques
 }
 
 /// Merges the answers of nodes, of which each has its first visitors up to the limit.
-pub(crate) fn merge(answers: Vec<(String, Option<Vec<RoomVisitor>>)>, limit: usize) -> Found {
-    let mut found = Found::default();
+pub(crate) fn merge(answers: Vec<(String, Option<Vec<RoomVisitor>>)>, limit: usize) -> FoundVisitors {
+    let mut found = FoundVisitors::default();
     for (node, answer) in answers {
         match answer {
             Some(visitors) => found.visitors.extend(visitors.into_iter().map(|it| (node.clone(), it))),
@@ -141,7 +146,7 @@ mod tests {
         names.iter().map(visitor).collect()
     }
 
-    fn names(found: &Found) -> Vec<String> {
+    fn names(found: &FoundVisitors) -> Vec<String> {
         found.visitors.iter().map(|(node, it)| format!("{}@{node}", it.visitor)).collect()
     }
 
@@ -161,6 +166,6 @@ mod tests {
         assert_eq!((names(&page), page.has_more), (vec!["ann@a".to_owned(), "ann@z".to_owned()], true));
         assert_eq!(names(&merge(answers(), 3)), ["ann@a", "ann@z", "bob@z", "cid@z"]);
         assert!(merge(answers(), 4).has_more, "a node may have more than it was asked for");
-        assert_eq!(merge(Vec::new(), 4), Found::default());
+        assert_eq!(merge(Vec::new(), 4), FoundVisitors::default());
     }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::event::Batch;
 use super::journal::{FlushError, FlushRequest, JournalReceiver, Reply, TRANSACTION_BYTES};
-use super::log::replica::{Replica, Step};
+use super::log::replica::{LogStep, Replica};
 use super::status::{Epoch, Flushed};
 use super::store::{CommitError, Store};
 
@@ -29,7 +29,7 @@ enum Wake {
     /// A request came.
     Asked(FlushRequest),
     /// Something happened in the log.
-    Logged(Step),
+    Logged(LogStep),
     /// All senders are dropped.
     Closed,
 }
@@ -108,7 +108,7 @@ impl Flusher {
     }
 
     /// Does a step of the log. Returns whether a flush is due.
-    async fn log(&mut self, step: Step) -> bool {
+    async fn log(&mut self, step: LogStep) -> bool {
         match &mut self.replica {
             Some(replica) => replica.take(step, &self.receiver).await && self.failures == 0,
             None => false,
@@ -243,7 +243,7 @@ impl Flusher {
 }
 
 /// The next step of the log, if there is one.
-async fn next_step(replica: Option<&mut Replica>) -> Step {
+async fn next_step(replica: Option<&mut Replica>) -> LogStep {
     match replica {
         Some(replica) => replica.next().await,
         None => pending().await,

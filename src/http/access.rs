@@ -23,7 +23,7 @@ use crate::auth::admin::bearer;
 use crate::auth::{Access, AdminToken, BadToken, Claims, Tokens};
 use crate::protocol::{Time, VisitorId};
 use crate::time::Clock;
-use crate::transport::{LimitExceeded, Peer, Sockets, offered_token};
+use crate::transport::{LimitExceeded, PeerAddress, Sockets, offered_token};
 
 /// `Cache-Control` of answers that only the admin may see.
 pub(super) const PRIVATE: &str = "private, no-store";
@@ -76,7 +76,7 @@ impl AccessControl {
             }
             address
         });
-        let peer = extensions.get().map(|Peer(peer)| *peer);
+        let peer = extensions.get().map(|PeerAddress(peer)| *peer);
         // In a server of another program, axum has the peer.
         let connected = || extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         forwarded.or(peer).or_else(connected).unwrap_or(IpAddr::from([0; 4])).into()

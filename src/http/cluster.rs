@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::params::{Params, RoomPath};
 use super::state::{LiveState, OperateState};
 use crate::cluster::update::LogReport;
-use crate::cluster::visitors::{self, Found, MOST, Question, RoomVisitor};
+use crate::cluster::visitors::{self, FoundVisitors, MOST, Question, RoomVisitor};
 use crate::cluster::{NodeState, NodeStatus, OwnState};
 use crate::history::log::status::{LogMonitor, LogStatus};
 use crate::protocol::{RoomId, Time, VisitorId};
@@ -217,7 +217,7 @@ pub(crate) async fn room_visitors(
         let own = visitors::own(&context.registry, &question);
         visitors::merge(vec![(context.sample_ids.node().to_owned(), Some(own))], limit)
     };
-    let Found { visitors, has_more, missing } = found;
+    let FoundVisitors { visitors, has_more, missing } = found;
     let next = visitors.last().map(|(_, last)| last.visitor.clone()).filter(|_| has_more);
     let visitors = visitors.into_iter().map(|(node, RoomVisitor { visitor, mood, since, held })| {
         VisitorBody { visitor, mood, node, since, held }

@@ -63,15 +63,15 @@ impl PersonalDataGate {
 
 /// The bytes of an answer that keeps its place in the line until all of it has been sent.
 pub(super) fn body(json: Vec<u8>, place: Permit) -> Bytes {
-    struct Answer(Vec<u8>, #[expect(dead_code, reason = "held until the bytes are dropped")] Permit);
+    struct HeldBody(Vec<u8>, #[expect(dead_code, reason = "held until the bytes are dropped")] Permit);
 
-    impl AsRef<[u8]> for Answer {
+    impl AsRef<[u8]> for HeldBody {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
     }
 
-    Bytes::from_owner(Answer(json, place))
+    Bytes::from_owner(HeldBody(json, place))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::auth::Access;
 use crate::cluster::{Cluster, ClusterStatus, NodeState, OwnState};
 use crate::history::lifecycle::MaintenanceReport;
 use crate::history::log::breaker::BreakerState;
-use crate::history::log::status::{LogMonitor, LogProblem, LogStatus, Reading as LogReading};
+use crate::history::log::status::{LogMonitor, LogProblem, LogReading, LogStatus};
 use crate::history::status::{Flushed, JournalStatus};
 use crate::history::store::{DatabaseStatus, Fault, Migrated};
 use crate::presence::Snapshot;

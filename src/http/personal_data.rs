@@ -26,7 +26,7 @@ use crate::cluster::Cluster;
 use crate::history::lifecycle::MaintenanceError;
 use crate::history::log::command::ErasedVisitor;
 use crate::history::log::erasures::Erasures;
-use crate::history::store::{DataCursor, Erased, Erasure as StoredErasure, PersonalData};
+use crate::history::store::{DataCursor, Erased, Erasure, PersonalData};
 use crate::protocol::VisitorId;
 use crate::protocol::frame::to_json;
 use crate::quota::Permit;
@@ -55,7 +55,8 @@ struct ErasedCounts {
 /// The result of an erasure.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Erasure {
+#[schema(as = Erasure)]
+pub(crate) struct ErasureBody {
     erased: ErasedCounts,
     /// Present, and false, where a reader kept the write-ahead log open: the next maintenance truncates it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +119,7 @@ pub(crate) async fn erase(
     address: Address,
     path: Result<VisitorPath, ApiError>,
     headers: HeaderMap,
-) -> Result<Json<Erasure>, ApiError> {
+) -> Result<Json<ErasureBody>, ApiError> {
     let (visitor, _place, _turn) = admit(&state, &access, address, path, &headers).await?;
     // A hold would be saved once more.
     state.context.registry.release(&visitor);
@@ -127,19 +128,19 @@ pub(crate) async fn erase(
     state.context.journal.flush().await?;
     let at = state.context.clock.wall();
     let (stored, nodes) = match &state.erasures {
-        None => (state.lifecycle.erase(visitor, StoredErasure::of_all(at)).await?, None),
+        None => (state.lifecycle.erase(visitor, Erasure::of_all(at)).await?, None),
         Some(sender) => {
             let key = sender.erasures.key();
             let erasure = key.erasure(key.hash(visitor.as_str()), at);
             // If this fails, for instance since an archive is missing, no node erases anything.
-            let own = StoredErasure { id: erasure.seal, at, until: Some(at) };
+            let own = Erasure { id: erasure.seal, at, until: Some(at) };
             let stored = state.lifecycle.erase(visitor, own).await?;
             let position = sender.publish(erasure).await?;
             (stored, Some(nodes(&state, &sender.erasures, erasure, position).await))
         }
     };
     let wal_truncated = (!stored.wal_truncated).then_some(false);
-    Ok(Json(Erasure { erased: ErasedCounts { stored, queued }, wal_truncated, nodes }))
+    Ok(Json(ErasureBody { erased: ErasedCounts { stored, queued }, wal_truncated, nodes }))
 }
 
 /// Waits until all nodes have erased a visitor by the command at a position, but not for long. Without a position the

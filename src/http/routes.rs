@@ -19,7 +19,7 @@ use super::{
     assets, body, cluster, contract, events, operate, pages, personal_data, refusal, replica, rooms, stats,
     websocket,
 };
-use crate::panics::{Panics, Scope};
+use crate::panics::{PanicScope, Panics};
 use crate::protocol::{PageView, Watch};
 
 /// What the middleware has to know of a group of routes.
@@ -154,7 +154,7 @@ fn count(state: &MiddlewareState, route: Option<&MatchedPath>, response: Respons
 }
 
 async fn catch_panic(panics: &Panics, handler: impl Future<Output = Response>) -> Result<Response, ApiError> {
-    panics.catch(Scope::Request, handler).await.ok_or(ApiError::Panic)
+    panics.catch(PanicScope::Request, handler).await.ok_or(ApiError::Panic)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::room::Room;
 use super::share::{Change, ClusterKey, Entry, PersonKey, ShareSum, Slot};
 use super::stamp::{Stamp, StampClock};
 use super::state::{OccupancyChange, RoomState};
-use super::union::Step;
+use super::union::UnionStep;
 use crate::protocol::{RoomId, Time, VisitorId};
 use crate::time::{Clock, millis};
 
@@ -144,7 +144,7 @@ impl Clustered {
         visitor: &VisitorId,
         since: Option<Stamp>,
         (change, now): (OccupancyChange, Duration),
-    ) -> (OccupancyChange, Option<(PersonKey, Step)>) {
+    ) -> (OccupancyChange, Option<(PersonKey, UnionStep)>) {
         let (person, at) = (self.person(visitor), self.now(now));
         let mut change = change;
         let mut step = state.sync(visitor, person, since, &at);
@@ -188,7 +188,7 @@ impl Clustered {
     }
 
     /// Counts the rooms of a person. Returns whether they were in a room before, and are in one after.
-    pub(super) fn count(&mut self, person: PersonKey, step: &Step) {
+    pub(super) fn count(&mut self, person: PersonKey, step: &UnionStep) {
         match (step.before.counts, step.after.counts) {
             (false, true) => self.people.enter(person),
             (true, false) => self.people.leave(person),
@@ -220,7 +220,7 @@ impl Clustered {
     }
 
     /// Counts an entry of another node.
-    pub(super) fn applied(&mut self, slot: Slot, step: &Step) {
+    pub(super) fn applied(&mut self, slot: Slot, step: &UnionStep) {
         self.shares.entry(slot).or_default().sum.replace(step.old, step.new);
     }
 

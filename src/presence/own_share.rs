@@ -11,7 +11,7 @@ use super::hold::{PermittedSit, Sit};
 use super::share::{Away, Entry, HeldSince, PersonKey, SitRegister, SitState};
 use super::stamp::Stamp;
 use super::state::{OccupancyChange, RoomState};
-use super::union::Step;
+use super::union::UnionStep;
 use crate::protocol::VisitorId;
 
 /// How much, in ms, two readings of one deadline may differ.
@@ -49,7 +49,7 @@ impl RoomState {
         person: PersonKey,
         since: Option<Stamp>,
         now: &Now,
-    ) -> Option<Step> {
+    ) -> Option<UnionStep> {
         let hints = std::mem::take(&mut self.union.as_deref_mut()?.hints);
         let old = self.union.as_deref()?.own(person).map(|own| own.entry.clone());
         let (sessions, lasting, sit, mood) =

@@ -17,7 +17,7 @@ use super::room_map::RoomMap;
 use super::share::{Change, HeldSince, PersonKey, ShareSum, Slot};
 use super::stamp::Stamp;
 use super::state::{OccupancyChange, RoomState, Snapshot};
-use super::union::{RoomUnion, Step};
+use super::union::{RoomUnion, UnionStep};
 use crate::protocol::{RoomId, VisitorId};
 use crate::time::millis;
 
@@ -359,7 +359,7 @@ impl Table {
             }
             Some(_) => {
                 is_refused = true;
-                Step::default()
+                UnionStep::default()
             }
             None => union.remove(person, slot),
         });
@@ -446,10 +446,10 @@ impl Table {
         person: PersonKey,
         is_replay: bool,
         now: Duration,
-        update: impl FnOnce(&mut RoomUnion) -> Step,
+        update: impl FnOnce(&mut RoomUnion) -> UnionStep,
     ) {
         let (step, own) = room.update_elsewhere(now, is_replay, |state| {
-            let Some(union) = state.union.as_deref_mut() else { return (Step::default(), None) };
+            let Some(union) = state.union.as_deref_mut() else { return (UnionStep::default(), None) };
             let step = update(union);
             let own = union.own(person).filter(|own| own.entry.gone().is_none());
             (step, own.map(|own| own.visitor.clone()))
@@ -464,7 +464,7 @@ impl Table {
     }
 
     /// Counts a person who has entered or left a room.
-    fn count_person(&mut self, person: PersonKey, step: &Step, is_replay: bool, now: Duration) {
+    fn count_person(&mut self, person: PersonKey, step: &UnionStep, is_replay: bool, now: Duration) {
         if step.before.counts == step.after.counts {
             return;
         }

@@ -43,7 +43,7 @@ pub(super) struct Registers {
 
 /// What an update did to one person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Step {
+pub(crate) struct UnionStep {
     /// The person before.
     pub before: Standing,
     /// The person after.
@@ -54,7 +54,7 @@ pub(crate) struct Step {
     pub new: Option<u64>,
 }
 
-impl Step {
+impl UnionStep {
     /// Both, one after the other.
     pub(super) fn then(self, next: Self) -> Self {
         Self { before: self.before, old: self.old, ..next }
@@ -257,7 +257,12 @@ impl RoomUnion {
     }
 
     /// Stores this node's entry of a visitor; none forgets it.
-    pub(super) fn put_own(&mut self, person: PersonKey, visitor: &VisitorId, entry: Option<Entry>) -> Step {
+    pub(super) fn put_own(
+        &mut self,
+        person: PersonKey,
+        visitor: &VisitorId,
+        entry: Option<Entry>,
+    ) -> UnionStep {
         let hash = self.hash;
         self.change(person, Slot::default(), true, |union| {
             let new = entry.as_ref().map(|entry| entry.hash(hash, person));
@@ -271,7 +276,7 @@ impl RoomUnion {
 
     /// Stores an entry of another node, unless a newer state of it is stored. With `is_replay` the entry is part of a
     /// whole share, and begins no sits.
-    pub(crate) fn put(&mut self, person: PersonKey, entry: Entry, is_replay: bool) -> Step {
+    pub(crate) fn put(&mut self, person: PersonKey, entry: Entry, is_replay: bool) -> UnionStep {
         let (hash, slot) = (self.hash, entry.slot);
         self.change(person, slot, !is_replay, |union| {
             let new = Some(entry.hash(hash, person));
@@ -298,7 +303,7 @@ impl RoomUnion {
 
     /// Removes the entry that a share has forgotten. A hold that it has ended does not begin again: it is of a node that
     /// is not heard any more, and that the node of the entry has not known.
-    pub(crate) fn remove(&mut self, person: PersonKey, slot: Slot) -> Step {
+    pub(crate) fn remove(&mut self, person: PersonKey, slot: Slot) -> UnionStep {
         let hash = self.hash;
         self.change(person, slot, true, |union| {
             union.end_holds(person, slot);
@@ -347,7 +352,7 @@ impl RoomUnion {
 
     /// Turns an entry of a node that is not heard any more into a hold, until `until`. A hold with another reason than
     /// a restart keeps its deadline, and a sit holds longer.
-    pub(super) fn lose(&mut self, person: PersonKey, slot: Slot, lost: HeldSince) -> Step {
+    pub(super) fn lose(&mut self, person: PersonKey, slot: Slot, lost: HeldSince) -> UnionStep {
         self.change(person, slot, true, |union| {
             let entries = union.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
             if let Some(entry) = entries.iter_mut().find(|entry| entry.slot == slot) {
@@ -367,11 +372,11 @@ impl RoomUnion {
 
     /// Ends the entry of a node that is not heard any more, if its hold has ended, as the node would have done. Returns
     /// when it ends otherwise.
-    pub(super) fn sweep(&mut self, person: PersonKey, slot: Slot, now: u64) -> (Step, Option<u64>) {
-        let Some(entry) = self.entry_of(person, slot) else { return (Step::default(), None) };
+    pub(super) fn sweep(&mut self, person: PersonKey, slot: Slot, now: u64) -> (UnionStep, Option<u64>) {
+        let Some(entry) = self.entry_of(person, slot) else { return (UnionStep::default(), None) };
         let until = entry.held().map(|held| held.until).or_else(|| self.needed_until(entry, person));
         if let Some(until) = until.filter(|until| *until > now) {
-            return (Step::default(), Some(until));
+            return (UnionStep::default(), Some(until));
         }
         // The hold lasted until now: what a visitor here has taken over from it was of this visit. It is set again, right
         // after it was set before: what was set later on the node that is not heard still counts.
@@ -397,7 +402,7 @@ impl RoomUnion {
             }
             (None, None)
         });
-        (Step { before: first.before, ..self.remove(person, slot) }, None)
+        (UnionStep { before: first.before, ..self.remove(person, slot) }, None)
     }
 
     /// Calls `visit` for each person who counts.
@@ -455,7 +460,7 @@ impl RoomUnion {
         slot: Slot,
         begins_sits: bool,
         apply: impl FnOnce(&mut Self) -> (Option<u64>, Option<u64>),
-    ) -> Step {
+    ) -> UnionStep {
         let before = self.standing(person);
         let (old, new) = apply(self);
         let after = self.standing(person);
@@ -469,7 +474,7 @@ impl RoomUnion {
             self.sits.begun += u64::from(begins);
             self.sits.completed += u64::from(before.is_sitting() && self.has_completed(person));
         }
-        Step { before, after, old, new }
+        UnionStep { before, after, old, new }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::cluster::kept_samples::KeptSamples;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::node::Running;
 use crate::cluster::sealed::SealingKey;
-use crate::cluster::transport::{INCOMING_LIMIT, Incoming};
+use crate::cluster::transport::{INCOMING_LIMIT, NodeMessage};
 use crate::cluster::{self, Cluster, ClusterStatus, Connection, node};
 use crate::config::{Config, HttpConfig};
 use crate::history::archive::Archives;
@@ -30,10 +30,10 @@ use crate::history::capacity::JournalLimits;
 use crate::history::lifecycle::{self, LoggedErasures, MaintenanceWorker};
 use crate::history::log::Log;
 use crate::history::log::command::ErasureKey;
-use crate::history::log::erasures::Erasures;
-use crate::history::log::follow::Parts as LogParts;
-use crate::history::log::metrics::LogMetrics;
 use crate::history::log::erasure_request::ErasureSender;
+use crate::history::log::erasures::Erasures;
+use crate::history::log::follow::LogParts;
+use crate::history::log::metrics::LogMetrics;
 use crate::history::log::replica::Replica;
 use crate::history::log::status::LogMonitor;
 use crate::history::normalize::referrer_host;
@@ -268,7 +268,7 @@ async fn join_cluster(
     keys: Option<ClusterKeys>,
     registry: &Arc<Registry>,
     panics: &Panics,
-) -> Result<(Option<Cluster>, Option<OpenLog>, mpsc::Receiver<Incoming>), ServeError> {
+) -> Result<(Option<Cluster>, Option<OpenLog>, mpsc::Receiver<NodeMessage>), ServeError> {
     let (sender, incoming) = mpsc::channel(INCOMING_LIMIT);
     let Some(ClusterKeys { sealing, erasure, .. }) = keys else { return Ok((None, None, incoming)) };
     let Connection { transport, log } = cluster::connect(config, node, sender, panics).await?;
@@ -282,13 +282,13 @@ async fn join_cluster(
 /// Starts the node task, where there is a cluster.
 fn start_node(
     context: &SessionContext,
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: mpsc::Receiver<NodeMessage>,
     metrics: &Metrics,
     seat_hold: Duration,
     log: Option<LogMonitor>,
 ) -> Option<Running> {
     let cluster = context.cluster.clone()?;
-    let parts = node::Parts {
+    let parts = node::NodeParts {
         node: cluster.status().node,
         incarnation: rand::random(),
         cluster,

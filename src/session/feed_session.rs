@@ -5,14 +5,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use crate::panics::{Panics, Scope};
+use crate::panics::{PanicScope, Panics};
 use crate::presence::Feed;
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::{ClientMessage, CloseCode, ErrorCode, MessageError};
 use crate::rejections::Rejections;
 use crate::transport::FeedPermit;
-use crate::transport::socket::{Incoming, Socket};
+use crate::transport::socket::{Socket, SocketInput};
 
 /// Runs the session until its socket has ended, and then releases the permit.
 pub(crate) async fn run(
@@ -26,7 +26,7 @@ pub(crate) async fn run(
         let _subscription = feed.subscribe(socket.writer()).await;
         reject_all(&mut socket, &rejections).await;
     };
-    if panics.catch(Scope::Session, session).await.is_none() {
+    if panics.catch(PanicScope::Session, session).await.is_none() {
         socket.writer().close(CloseCode::Internal);
     }
     poll_fn(|cx| socket.poll_finish(cx)).await;
@@ -36,13 +36,13 @@ pub(crate) async fn run(
 async fn reject_all(socket: &mut Socket, rejections: &Rejections) {
     loop {
         let error = match poll_fn(|cx| socket.poll_next(cx)).await {
-            Incoming::Text(_) => read_only(),
-            Incoming::TooFast(text) => ClientMessage::too_fast(&text),
-            Incoming::Binary(_) => {
+            SocketInput::Text(_) => read_only(),
+            SocketInput::TooFast(text) => ClientMessage::too_fast(&text),
+            SocketInput::Binary(_) => {
                 socket.writer().close(CloseCode::Unsupported);
                 continue;
             }
-            Incoming::Ended(_) => return,
+            SocketInput::Ended(_) => return,
         };
         rejections.count_error(error.code);
         socket.writer().send(&Frame::json(&ServerMessage::from(&error)));

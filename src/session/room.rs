@@ -17,7 +17,7 @@ use super::events::Events;
 use crate::auth::BadToken;
 use crate::history::Epoch;
 use crate::history::event::Actor;
-use crate::panics::Scope;
+use crate::panics::PanicScope;
 use crate::presence::{HoldReason, Joined, Membership, SitOutcome};
 use crate::protocol::frame::Frame;
 use crate::protocol::message::ServerMessage;
@@ -26,7 +26,7 @@ use crate::protocol::{
     ClientMessage, CloseCode, ErrorCode, Features, MessageError, Mood, PING_AFTER_MS, PROTOCOL_VERSION,
     SessionId, Time,
 };
-use crate::transport::socket::{Incoming, Socket, SocketEnd};
+use crate::transport::socket::{Socket, SocketEnd, SocketInput};
 
 /// One socket in one room: a future that is ready when the session is over and its socket has ended.
 ///
@@ -120,7 +120,7 @@ impl RoomSession {
 
     /// Ends the session after a panic: like a lost connection for the room, and with 1011 on the socket.
     fn fail(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.context.panics.count(Scope::Session);
+        self.context.panics.count(PanicScope::Session);
         if self.membership.is_none() {
             return Poll::Ready(()); // the panic was in the socket's end: only dropping it is left
         }
@@ -137,10 +137,10 @@ impl RoomSession {
             return Poll::Ready(Wake::Committed(epoch));
         }
         self.socket.poll_next(cx).map(|incoming| match incoming {
-            Incoming::Text(text) => Wake::Message(text),
-            Incoming::TooFast(text) => Wake::TooFast(text),
-            Incoming::Binary(_) => Wake::Binary,
-            Incoming::Ended(end) => Wake::Ended(end),
+            SocketInput::Text(text) => Wake::Message(text),
+            SocketInput::TooFast(text) => Wake::TooFast(text),
+            SocketInput::Binary(_) => Wake::Binary,
+            SocketInput::Ended(end) => Wake::Ended(end),
         })
     }
 

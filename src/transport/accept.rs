@@ -30,7 +30,7 @@ use tracing::debug;
 use super::descriptors::{AcceptErrors, FULL_RESPONSE, TOO_MANY_RESPONSE, reject};
 use super::limits::LimitExceeded;
 use super::sockets::{ConnectionPermit, Sockets};
-use crate::panics::Scope;
+use crate::panics::PanicScope;
 use crate::rejections::Limit;
 use crate::transport::metrics::TransportMetrics;
 
@@ -59,7 +59,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The IP address of a request's connection: an extension of every request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub IpAddr);
+pub(crate) struct PeerAddress(pub IpAddr);
 
 /// Binds a listener with a backlog for a reconnect storm, in which all clients connect at once after a restart.
 ///
@@ -198,7 +198,7 @@ async fn accept(
             continue;
         };
         let connection = connection(http.clone(), stream, peer.ip(), service.clone(), stop.clone());
-        let connection = config.metrics.panics.catch(Scope::Request, connection);
+        let connection = config.metrics.panics.catch(PanicScope::Request, connection);
         drop(config.connections.spawn(connection.map(move |_| drop(permit))));
     }
 }
@@ -230,7 +230,7 @@ async fn connection(
 ) {
     let rejected = AtomicU32::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(PeerAddress(peer));
         service.call(request).map_ok(|response| close_after_many(&rejected, response))
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());

@@ -21,7 +21,7 @@ pub(crate) mod writer;
 
 use std::time::Duration;
 
-pub(crate) use accept::Peer;
+pub(crate) use accept::PeerAddress;
 pub(crate) use descriptors::Descriptors;
 pub(crate) use limits::{LimitExceeded, Limits};
 pub(crate) use socket::Socket;

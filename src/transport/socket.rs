@@ -22,7 +22,7 @@ use super::sockets::{SitLimit, SitPermit, SocketPermit};
 use super::upgrade::{Handshake, Upgraded};
 use super::writer::SocketWriter;
 use crate::address::Address;
-use crate::panics::Scope;
+use crate::panics::PanicScope;
 use crate::protocol::{CloseCode, LOST_ON_PURPOSE, Time};
 
 /// The size of a read, in bytes: several messages, so that many messages cost few reads. Tokio's cooperative budget
@@ -67,7 +67,7 @@ enum SocketState {
 
 /// What a session receives from its socket.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum SocketInput {
     /// A text message, within the limits.
     Text(Utf8Bytes),
     /// A text message over the rate limit, which the session answers with an error.
@@ -123,7 +123,7 @@ impl Socket {
         let (response, pending) = handshake.accept();
         let (sessions, tracker) = (sessions.clone(), sessions);
         let panics = permit.panics().clone();
-        let opening = panics.catch(Scope::Session, async move {
+        let opening = panics.catch(PanicScope::Session, async move {
             if let Some(connection) = pending.complete().await {
                 // In its own task, which is smaller than this one.
                 drop(sessions.spawn(session(Socket::new(connection, permit))));
@@ -171,7 +171,7 @@ impl Socket {
 
     /// Returns the next message, and drains the writer meanwhile. Backpressure: above the writer's high-water mark it
     /// reads nothing, so that answers to a peer that does not read cannot pile up.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<SocketInput> {
         loop {
             let message = match ready!(self.poll_message(cx)) {
                 Ok(message) => message,
@@ -180,7 +180,7 @@ impl Socket {
                         self.writer.close(code);
                     }
                     let code = self.writer.closed_with().or(code);
-                    return Poll::Ready(Incoming::Ended(code.map_or(SocketEnd::Lost, SocketEnd::of_hub)));
+                    return Poll::Ready(SocketInput::Ended(code.map_or(SocketEnd::Lost, SocketEnd::of_hub)));
                 }
             };
             // Control frames inside a fragmented message do not count as activity: a message has to end.
@@ -192,7 +192,7 @@ impl Socket {
                 // An answer to the hub's own close says nothing about the visitor.
                 let of_peer = || SocketEnd::of_peer(frame.map(|frame| frame.code));
                 let end = self.writer.closed_with().map_or_else(of_peer, SocketEnd::of_hub);
-                return Poll::Ready(Incoming::Ended(end));
+                return Poll::Ready(SocketInput::Ended(end));
             }
             // Pings and pongs count for the rate limit too.
             let decision = self.permit.check_message(&mut self.rate);
@@ -200,12 +200,12 @@ impl Socket {
                 (_, Decision::Close) => {
                     self.writer.close(CloseCode::Policy);
                     let code = self.writer.closed_with().unwrap_or(CloseCode::Policy);
-                    return Poll::Ready(Incoming::Ended(SocketEnd::of_hub(code)));
+                    return Poll::Ready(SocketInput::Ended(SocketEnd::of_hub(code)));
                 }
                 (Message::Text(_) | Message::Binary(_), _) if self.writer.has_closed() => {}
-                (Message::Binary(bytes), _) => return Poll::Ready(Incoming::Binary(bytes)),
-                (Message::Text(text), Decision::Allow) => return Poll::Ready(Incoming::Text(text)),
-                (Message::Text(text), Decision::Reject) => return Poll::Ready(Incoming::TooFast(text)),
+                (Message::Binary(bytes), _) => return Poll::Ready(SocketInput::Binary(bytes)),
+                (Message::Text(text), Decision::Allow) => return Poll::Ready(SocketInput::Text(text)),
+                (Message::Text(text), Decision::Reject) => return Poll::Ready(SocketInput::TooFast(text)),
                 // tungstenite answers pings; pongs only mark the peer as alive.
                 (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => {}
             }

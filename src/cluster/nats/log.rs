@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::history::log::{Entry, Log, LogError, LogReader, LogState};
+use crate::history::log::{Log, LogEntry, LogError, LogReader, LogState};
 use crate::protocol::Time;
 
 /// How long the log may take to answer.
@@ -331,7 +331,7 @@ impl Consumer {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Entry, LogError> {
+    async fn next(&mut self) -> Result<LogEntry, LogError> {
         loop {
             if self.expected == 0 {
                 self.pull().await?;
@@ -355,13 +355,13 @@ impl Consumer {
     }
 
     /// Checks that no delivery is missing before a message.
-    fn entry(&mut self, message: Message) -> Result<Entry, LogError> {
+    fn entry(&mut self, message: Message) -> Result<LogEntry, LogError> {
         let delivery = message.reply.as_deref().and_then(Delivery::parse).ok_or(LogError::BadAnswer)?;
         if delivery.number != self.delivered + 1 {
             return Err(LogError::Interrupted);
         }
         self.delivered = delivery.number;
-        Ok(Entry {
+        Ok(LogEntry {
             position: delivery.position,
             behind: delivery.pending,
             stored: Time::from_millis(delivery.nanos / 1_000_000),
@@ -371,7 +371,7 @@ impl Consumer {
 }
 
 impl LogReader for Consumer {
-    fn next(&mut self) -> BoxFuture<'_, Result<Entry, LogError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<LogEntry, LogError>> {
         Consumer::next(self).boxed()
     }
 }

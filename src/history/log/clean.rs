@@ -15,7 +15,7 @@ use super::erasures::Erasures;
 use super::follow::NEXT_LIMIT;
 use super::message::replacement;
 use super::status::LogStatus;
-use super::{Entry, Log, LogError};
+use super::{Log, LogEntry, LogError};
 use crate::history::store::{CommitError, Store};
 
 /// The pause before another try after a failure.
@@ -77,7 +77,7 @@ impl Cleaner {
         let mut reader = self.log.read(after).await?;
         // If the last messages are deleted, the next one may never come.
         while let Ok(entry) = timeout(NEXT_LIMIT, reader.next()).await {
-            let Entry { position, behind, message, .. } = entry?;
+            let LogEntry { position, behind, message, .. } = entry?;
             let is_kept = |visitor: &_, time| !self.erasures.covers(visitor, time);
             if let Some((id, rest)) = replacement(position, &message, is_kept) {
                 // The log must not take it for a repeat of the original.

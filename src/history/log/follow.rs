@@ -16,8 +16,8 @@ use super::erasures::Erasures;
 use super::message::{BadMessage, Body, Origin, decode, id_of, replaced};
 use super::metrics::LogMetrics;
 use super::start::{Start, StoredPosition, start};
-use super::status::{Lag, LogStatus, Reading};
-use super::{Entry, Log, LogError};
+use super::status::{Lag, LogReading, LogStatus};
+use super::{Log, LogEntry, LogError};
 use crate::history::event::Batch;
 use crate::history::store::{CommitError, LogRow, ReadError, Store};
 use crate::panics::Panics;
@@ -51,7 +51,7 @@ const RESEND_MS: u64 = 8 * 24 * 60 * 60 * 1_000;
 
 /// What the reading task passes on.
 #[derive(Debug)]
-pub(crate) enum Incoming {
+pub(crate) enum FollowerOutput {
     /// The next messages follow this position.
     Begin {
         /// The name of the log.
@@ -109,7 +109,7 @@ enum Interrupted {
 
 /// What the tasks of the log are made of.
 #[derive(Debug, Clone)]
-pub(crate) struct Parts {
+pub(crate) struct LogParts {
     /// What stores it.
     pub log: Arc<dyn Log>,
     /// The file.
@@ -127,10 +127,10 @@ pub(crate) struct Parts {
 /// The reading task.
 #[derive(Debug)]
 pub(super) struct Follower {
-    parts: Parts,
+    parts: LogParts,
     origin: Origin,
     status: watch::Sender<LogStatus>,
-    sender: mpsc::Sender<Incoming>,
+    sender: mpsc::Sender<FollowerOutput>,
     /// The last message that was passed on, and its log.
     last: Option<StoredPosition>,
     lag: Lag,
@@ -144,10 +144,10 @@ pub(super) struct Follower {
 impl Follower {
     /// A task that has read nothing yet, of a run with this origin.
     pub(super) fn new(
-        parts: Parts,
+        parts: LogParts,
         origin: Origin,
         status: watch::Sender<LogStatus>,
-        sender: mpsc::Sender<Incoming>,
+        sender: mpsc::Sender<FollowerOutput>,
     ) -> Self {
         let (last, lag, logged, gone) = (None, Lag::default(), None, None);
         Self { parts, origin, status, sender, last, lag, logged, retry: RETRY_MIN, gone }
@@ -209,13 +209,13 @@ impl Follower {
                 self.read(&log.name, 0, Some(Lost { since, is_new: true })).await
             }
             Start::Gone(_) => {
-                if self.status.borrow().reading != Reading::Gone {
+                if self.status.borrow().reading != LogReading::Gone {
                     error!(
                         first = log.first,
                         "the log does not reach back to this node's position: the file lacks events of other nodes. Replace it by a copy of another node's file"
                     );
                 }
-                self.set_reading(Reading::Gone);
+                self.set_reading(LogReading::Gone);
                 sleep(GONE_CHECK).await;
                 Ok(())
             }
@@ -235,7 +235,7 @@ impl Follower {
         while has_more {
             // If the last messages are deleted, the next one may never come.
             let Ok(entry) = timeout(NEXT_LIMIT, reader.next()).await else { break };
-            let Entry { behind, message, .. } = entry?;
+            let LogEntry { behind, message, .. } = entry?;
             found.extend(replaced(&message).into_iter().filter(|position| missing.contains(position)));
             has_more = behind > 0;
         }
@@ -247,22 +247,22 @@ impl Follower {
     /// Reads after a position, until an error.
     async fn read(&mut self, name: &str, after: u64, missing: Option<Lost>) -> Result<(), Interrupted> {
         // Before the log is asked: that may fail, and what is new is known only now.
-        self.pass_on(Incoming::Begin { log: name.into(), after, lost: missing }).await?;
+        self.pass_on(FollowerOutput::Begin { log: name.into(), after, lost: missing }).await?;
         let mut reader = self.parts.log.read(after).await?;
         // A log that was made again since it was looked at has other messages at these positions.
         if self.parts.log.state().await?.name != name {
             return Err(LogError::Interrupted.into());
         }
-        self.set_reading(Reading::Following);
+        self.set_reading(LogReading::Following);
         info!(after, "reading the log");
         (self.retry, self.logged) = (RETRY_MIN, None);
         let mut last = StoredPosition { log: name.to_owned(), position: after };
         self.last = Some(last.clone());
         loop {
-            let Entry { position, behind, stored, message } = reader.next().await?;
+            let LogEntry { position, behind, stored, message } = reader.next().await?;
             let lag_ms = self.lag.read(stored, behind, self.parts.clock.wall());
             let content = self.content(&message, position);
-            self.pass_on(Incoming::Message { position, behind, lag_ms, content }).await?;
+            self.pass_on(FollowerOutput::Message { position, behind, lag_ms, content }).await?;
             last.position = position;
             self.last = Some(last.clone());
         }
@@ -306,11 +306,11 @@ impl Follower {
         visitors
     }
 
-    async fn pass_on(&self, incoming: Incoming) -> Result<(), Interrupted> {
+    async fn pass_on(&self, incoming: FollowerOutput) -> Result<(), Interrupted> {
         self.sender.send(incoming).await.map_err(|_| Interrupted::Ended)
     }
 
-    fn set_reading(&self, reading: Reading) {
+    fn set_reading(&self, reading: LogReading) {
         self.status.send_modify(|status| status.reached(reading));
     }
 

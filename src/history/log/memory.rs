@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use super::{Entry, Log, LogError, LogReader, LogState};
+use super::{Log, LogEntry, LogError, LogReader, LogState};
 use crate::protocol::Time;
 
 /// A log. Clones share it.
@@ -135,7 +135,7 @@ struct MemoryReader {
 }
 
 impl LogReader for MemoryReader {
-    fn next(&mut self) -> BoxFuture<'_, Result<Entry, LogError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<LogEntry, LogError>> {
         async move {
             let (made, after) = (self.made, self.after);
             let is_over = |state: &State| state.is_away || state.made != made;
@@ -152,7 +152,7 @@ impl LogReader for MemoryReader {
             let behind = state.messages[index + 1..].iter().filter(|(_, message)| message.is_some()).count();
             let message = state.messages[index].1.clone().unwrap();
             self.after = index + 1;
-            Ok(Entry {
+            Ok(LogEntry {
                 position: self.after as u64,
                 behind: behind as u64,
                 stored: Time::from_millis(0),

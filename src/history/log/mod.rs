@@ -75,7 +75,7 @@ pub(crate) struct LogState {
 
 /// A message that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct LogEntry {
     /// Its position: positions rise, and are never used twice.
     pub position: u64,
     /// How many messages followed it when it was read.
@@ -105,7 +105,7 @@ pub(crate) trait Log: fmt::Debug + Send + Sync {
 /// Reads messages in their order, without a gap.
 pub(crate) trait LogReader: Send {
     /// Waits for the next message. Errors: a message may be missing from now on; read again from the last position.
-    fn next(&mut self) -> BoxFuture<'_, Result<Entry, LogError>>;
+    fn next(&mut self) -> BoxFuture<'_, Result<LogEntry, LogError>>;
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) enum Place {
 }
 
 /// What happened to a message that was sent.
-pub(crate) struct Answer {
+pub(crate) struct AppendResult {
     /// The message.
     pub(super) what: What,
     /// Its position.

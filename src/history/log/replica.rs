@@ -25,9 +25,9 @@ use super::clean::Cleaner;
 use super::command::{Command, ErasedVisitor};
 use super::erasure_request::{self, ErasureRequest, ErasureSender, Reply};
 use super::erasures::LoggedErasure;
-use super::follow::{Content, Follower, Incoming, Parts, WAITING};
+use super::follow::{Content, Follower, FollowerOutput, LogParts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
-use super::own::{Answer, Oldest, OwnPart, Place, What};
+use super::own::{AppendResult, Oldest, OwnPart, Place, What};
 use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
 use super::sums::sum_up;
@@ -47,12 +47,12 @@ const MESSAGE_BYTES: usize = 64;
 
 /// The part of the flush task that knows the log.
 pub(crate) struct Replica {
-    parts: Parts,
+    parts: LogParts,
     status: watch::Sender<LogStatus>,
     encoder: Encoder,
     breaker: Breaker,
     /// Messages under way, of `own` and of the outbox.
-    sending: FuturesUnordered<BoxFuture<'static, Answer>>,
+    sending: FuturesUnordered<BoxFuture<'static, AppendResult>>,
     /// Own events that are not committed, by the number of their message.
     own: BTreeMap<u64, OwnPart>,
     /// Erasures to publish.
@@ -60,7 +60,7 @@ pub(crate) struct Replica {
     /// Removes the events of erased visitors from the log.
     _cleaner: AbortOnDropHandle<()>,
     oldest: Oldest,
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: mpsc::Receiver<FollowerOutput>,
     follower: AbortOnDropHandle<()>,
     /// Sums up what the file has.
     _summing: AbortOnDropHandle<()>,
@@ -104,13 +104,13 @@ struct Slice {
 }
 
 /// Something that the flush task does between two flushes.
-pub(crate) enum Step {
+pub(crate) enum LogStep {
     /// Looks at what is pending.
     Tick,
     /// A message was answered.
-    Answer(Answer),
+    Appended(AppendResult),
     /// A message was read.
-    Incoming(Incoming),
+    Read(FollowerOutput),
     /// A visitor is to be erased on all nodes.
     Erasure(ErasureRequest),
 }
@@ -118,7 +118,7 @@ pub(crate) enum Step {
 impl Replica {
     /// Begins to read the log, and returns what reads the state.
     /// Errors: the position in the file cannot be read.
-    pub(crate) async fn open(parts: Parts) -> Result<(Self, LogMonitor, ErasureSender), ReadError> {
+    pub(crate) async fn open(parts: LogParts) -> Result<(Self, LogMonitor, ErasureSender), ReadError> {
         let (row, outbox) = (parts.store.log_row().await?, parts.store.outbox_len().await?);
         let (position, resend_from) = row.map(|row| (row.position, row.resend_from)).unzip();
         let is_resending = resend_from.flatten().is_some();
@@ -164,22 +164,22 @@ impl Replica {
     }
 
     /// Waits for the next step. It may be dropped at any time.
-    pub(crate) async fn next(&mut self) -> Step {
+    pub(crate) async fn next(&mut self) -> LogStep {
         let has_room = self.has_room();
         tokio::select! {
-            _ = self.ticks.tick() => Step::Tick,
-            Some(answer) = self.sending.next(), if !self.sending.is_empty() => Step::Answer(answer),
-            Some(incoming) = self.incoming.recv(), if has_room => Step::Incoming(incoming),
-            Some(request) = self.requests.recv() => Step::Erasure(request),
+            _ = self.ticks.tick() => LogStep::Tick,
+            Some(answer) = self.sending.next(), if !self.sending.is_empty() => LogStep::Appended(answer),
+            Some(incoming) = self.incoming.recv(), if has_room => LogStep::Read(incoming),
+            Some(request) = self.requests.recv() => LogStep::Erasure(request),
         }
     }
 
     /// Does a step. Returns whether a flush is due: so much was read, a visitor is erased, or events are to be published
     /// again.
-    pub(crate) async fn take(&mut self, step: Step, receiver: &JournalReceiver) -> bool {
+    pub(crate) async fn take(&mut self, step: LogStep, receiver: &JournalReceiver) -> bool {
         let mut is_due = false;
         match step {
-            Step::Tick => {
+            LogStep::Tick => {
                 while self.sending.len() < SENDING_LIMIT && self.may_send() {
                     let batch = receiver.take_part(PART_BYTES);
                     if batch.is_empty() {
@@ -189,9 +189,9 @@ impl Replica {
                 }
                 self.drain().await;
             }
-            Step::Answer(answer) => self.answered(answer).await,
-            Step::Incoming(incoming) => is_due = self.receive(incoming),
-            Step::Erasure(request) => {
+            LogStep::Appended(answer) => self.answered(answer).await,
+            LogStep::Read(incoming) => is_due = self.receive(incoming),
+            LogStep::Erasure(request) => {
                 self.erase(request);
                 is_due = true;
             }
@@ -306,11 +306,11 @@ impl Replica {
     fn send(&self, what: What, id: String, message: Bytes) {
         let started = Instant::now();
         let append = self.parts.log.append(id, message);
-        let answer = append.map(move |result| Answer { what, result, took: started.elapsed() });
+        let answer = append.map(move |result| AppendResult { what, result, took: started.elapsed() });
         self.sending.push(answer.boxed());
     }
 
-    async fn answered(&mut self, Answer { what, result, took }: Answer) {
+    async fn answered(&mut self, AppendResult { what, result, took }: AppendResult) {
         // A message that was read before its answer came, if any came, is known to be in the log.
         let is_read =
             matches!(what, What::Own(number) if !self.own.get(&number).is_some_and(OwnPart::is_sending));
@@ -400,9 +400,9 @@ impl Replica {
     }
 
     /// Notes what was read. Returns whether a visitor is erased.
-    fn receive(&mut self, incoming: Incoming) -> bool {
-        let Incoming::Message { position, behind, lag_ms, content } = incoming else {
-            if let Incoming::Begin { log, after, lost } = incoming {
+    fn receive(&mut self, incoming: FollowerOutput) -> bool {
+        let FollowerOutput::Message { position, behind, lag_ms, content } = incoming else {
+            if let FollowerOutput::Begin { log, after, lost } = incoming {
                 self.status.send_modify(|status| {
                     status.read = after;
                     status.is_resending |= lost.is_some();
@@ -570,10 +570,10 @@ impl Replica {
 
 /// Starts the reading task.
 fn follow(
-    parts: &Parts,
+    parts: &LogParts,
     encoder: &Encoder,
     status: &watch::Sender<LogStatus>,
-) -> (mpsc::Receiver<Incoming>, AbortOnDropHandle<()>) {
+) -> (mpsc::Receiver<FollowerOutput>, AbortOnDropHandle<()>) {
     let (sender, incoming) = mpsc::channel(WAITING);
     let follower = Follower::new(parts.clone(), encoder.origin(), status.clone(), sender);
     (incoming, AbortOnDropHandle::new(parts.panics.spawn(follower.run())))

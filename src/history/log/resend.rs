@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::Log;
 use super::command::{Command, MOST_ERASED};
 use super::erasures::Erasures;
-use super::follow::{Lost, Parts};
+use super::follow::{LogParts, Lost};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
 use super::status::LogStatus;
 use crate::history::calendar::Month;
@@ -78,7 +78,7 @@ impl Resends {
     pub(super) fn begin(
         &mut self,
         (log, from): LostLog,
-        parts: &Parts,
+        parts: &LogParts,
         origin: Origin,
         status: &watch::Sender<LogStatus>,
     ) {

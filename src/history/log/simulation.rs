@@ -25,11 +25,11 @@ use super::Log;
 use super::breaker::BreakerState;
 use super::command::ErasureKey;
 use super::erasures::Erasures;
-use super::follow::Parts;
+use super::follow::LogParts;
 use super::memory::MemoryLog;
 use super::metrics::LogMetrics;
 use super::replica::Replica;
-use super::status::{LogMonitor, Reading};
+use super::status::{LogMonitor, LogReading};
 use crate::address::Address;
 use crate::history::capacity::JournalLimits;
 use crate::history::event::{Actor, Batch, Event, PageViewEvent, WatchEvent, merged};
@@ -148,7 +148,7 @@ impl Simulation {
         let [finished, unfinished] = store.logged_erasures().await.unwrap();
         let erasures = Erasures::new(ErasureKey::derive("token", "c"), finished, unfinished);
         erasures.set_repeated(); // there is no ledger from which erasures could be missing
-        let parts = Parts {
+        let parts = LogParts {
             log: Arc::new(log),
             store: store.clone(),
             clock,
@@ -381,7 +381,7 @@ impl Simulation {
             let (status, row) = (node.log.status(), node.store.log_row().await.unwrap());
             let is_quiet = node.pending.is_empty()
                 && status.outbox == 0
-                && status.reading == Reading::Following
+                && status.reading == LogReading::Following
                 && status.breaker == BreakerState::Closed
                 && !status.is_resending
                 && row.as_ref().is_some_and(|row| {

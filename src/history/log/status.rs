@@ -22,7 +22,7 @@ const LAGGING_MS: u64 = 5_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
-pub(crate) enum Reading {
+pub(crate) enum LogReading {
     /// It does not: the log cannot be reached, or interrupted the reading.
     Away,
     /// It reads all messages.
@@ -37,7 +37,7 @@ pub(crate) enum Reading {
 #[schema(as = Log)]
 pub(crate) struct LogStatus {
     /// How it is read.
-    pub reading: Reading,
+    pub reading: LogReading,
     /// Whether messages go to it.
     pub breaker: BreakerState,
     /// The last message that is in the file.
@@ -104,7 +104,7 @@ impl LogStatus {
     /// The state before the first answer of the log.
     pub(crate) fn at_start(position: u64, outbox: u64, is_resending: bool) -> Self {
         Self {
-            reading: Reading::Away,
+            reading: LogReading::Away,
             breaker: BreakerState::Closed,
             position,
             erased: 0,
@@ -122,33 +122,33 @@ impl LogStatus {
     /// The worst problem.
     pub(crate) fn problem(&self) -> Option<LogProblem> {
         match self.reading {
-            Reading::Gone => Some(LogProblem::LogGone),
-            Reading::Away if self.error == Some(LogError::NoJetStream) => Some(LogProblem::NoJetStream),
-            Reading::Away => Some(LogProblem::LogAway),
-            Reading::Following if self.breaker != BreakerState::Closed => Some(LogProblem::LogAway),
-            Reading::Following if self.is_resending => Some(LogProblem::LogReset),
-            Reading::Following => self.lagging().map(|_| LogProblem::Lagging),
+            LogReading::Gone => Some(LogProblem::LogGone),
+            LogReading::Away if self.error == Some(LogError::NoJetStream) => Some(LogProblem::NoJetStream),
+            LogReading::Away => Some(LogProblem::LogAway),
+            LogReading::Following if self.breaker != BreakerState::Closed => Some(LogProblem::LogAway),
+            LogReading::Following if self.is_resending => Some(LogProblem::LogReset),
+            LogReading::Following => self.lagging().map(|_| LogProblem::Lagging),
         }
     }
 
     /// It is read, or known not to reach back.
-    pub(super) fn reached(&mut self, reading: Reading) {
+    pub(super) fn reached(&mut self, reading: LogReading) {
         (self.reading, self.error) = (reading, None);
     }
 
     /// Reading was interrupted, by the log or by the file.
     pub(super) fn interrupted(&mut self, error: Option<LogError>, is_away: bool) {
         if is_away {
-            self.reading = Reading::Away;
+            self.reading = LogReading::Away;
         }
-        if self.reading == Reading::Away {
+        if self.reading == LogReading::Away {
             self.error = error;
         }
     }
 
     /// It stored a message, or did not. What interrupts the reading is the better reason.
     pub(super) fn answered<T>(&mut self, result: &Result<T, LogError>) {
-        if self.reading == Reading::Following {
+        if self.reading == LogReading::Following {
             self.error = result.as_ref().err().cloned();
         }
     }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn worst_problem_is_reported() {
-        let healthy = LogStatus { reading: Reading::Following, ..LogStatus::at_start(0, 0, false) };
+        let healthy = LogStatus { reading: LogReading::Following, ..LogStatus::at_start(0, 0, false) };
         assert_eq!(healthy.problem(), None);
         let lagging = LogStatus { lag_ms: LAGGING_MS + 1, ..healthy.clone() };
         assert_eq!(lagging.problem(), Some(LogProblem::Lagging));
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(reset.problem(), Some(LogProblem::LogReset));
         let open = LogStatus { breaker: BreakerState::Open, ..reset };
         assert_eq!(open.problem(), Some(LogProblem::LogAway));
-        let gone = LogStatus { reading: Reading::Gone, ..open };
+        let gone = LogStatus { reading: LogReading::Gone, ..open };
         assert_eq!(gone.problem(), Some(LogProblem::LogGone));
         assert_eq!(LogStatus::at_start(0, 0, false).problem(), Some(LogProblem::LogAway));
     }
@@ -256,7 +256,7 @@ mod tests {
             (&status.error, status.problem()),
             (&Some(LogError::NoJetStream), Some(LogProblem::NoJetStream))
         );
-        status.reached(Reading::Following);
+        status.reached(LogReading::Following);
         assert_eq!(status.error, None);
         status.answered(&failed);
         assert_eq!(status.error, Some(LogError::TimedOut));
@@ -264,11 +264,11 @@ mod tests {
         assert_eq!(status.error, None);
         // A short interruption is none that an operator should see.
         status.interrupted(Some(LogError::Interrupted), false);
-        assert_eq!((&status.error, status.reading), (&None, Reading::Following));
+        assert_eq!((&status.error, status.reading), (&None, LogReading::Following));
         status.interrupted(Some(LogError::Unreachable), true);
         status.answered(&stored);
-        assert_eq!((&status.error, status.reading), (&Some(LogError::Unreachable), Reading::Away));
-        status.reached(Reading::Gone);
+        assert_eq!((&status.error, status.reading), (&Some(LogError::Unreachable), LogReading::Away));
+        status.reached(LogReading::Gone);
         assert_eq!(status.error, None);
         let text = serde_json::to_value(LogError::Refused("no".to_owned())).unwrap();
         assert_eq!(text, "the log refused: no");

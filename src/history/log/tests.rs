@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use super::breaker::BreakerState;
 use super::command::ErasureKey;
+use super::erasure_request::ErasureSender;
 use super::erasures::Erasures;
-use super::follow::Parts;
+use super::follow::LogParts;
 use super::memory::MemoryLog;
 use super::message::{Body, decode};
 use super::metrics::LogMetrics;
-use super::erasure_request::ErasureSender;
 use super::replica::Replica;
-use super::status::{LogMonitor, LogProblem, LogStatus, Reading};
+use super::status::{LogMonitor, LogProblem, LogReading, LogStatus};
 use crate::address::Address;
 use crate::history::archive::Archives;
 use crate::history::capacity::JournalLimits;
@@ -66,7 +66,7 @@ impl Node {
         let (journal, receiver) = journal::open(limits, clock.clone(), HistoryMetrics::register(&panics));
         let [finished, unfinished] = store.logged_erasures().await.unwrap();
         let erasures = Erasures::new(ErasureKey::derive("token", "c"), finished, unfinished);
-        let parts = Parts {
+        let parts = LogParts {
             log: Arc::new(log.clone()),
             store: store.clone(),
             clock: clock.clone(),
@@ -279,7 +279,7 @@ async fn node_does_not_read_a_log_that_does_not_reach_back() {
     a.view(2).await;
     log.forget(1);
     let b = Node::start(&log).await;
-    b.log.until(|status| status.reading == Reading::Gone).await;
+    b.log.until(|status| status.reading == LogReading::Gone).await;
     assert_eq!(b.log.status().problem(), Some(LogProblem::LogGone));
     // Its own events are in its file, and in the log for the others.
     b.view(3).await;

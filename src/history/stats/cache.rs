@@ -24,7 +24,7 @@ use crate::history::metrics::HistoryMetrics;
 use crate::history::scope::Scope;
 use crate::history::status::Epoch;
 use crate::history::store::{ReadError, Store};
-use crate::panics;
+use crate::panics::PanicScope;
 use crate::protocol::Time;
 use crate::time::Clock;
 
@@ -163,7 +163,7 @@ impl StatsCache {
             let requested: Vec<_> = requested.collect();
             for (query, entry) in requested {
                 if self.is_changed(&query, &entry) {
-                    self.0.metrics.panics.catch(panics::Scope::Request, self.refresh(&query)).await;
+                    self.0.metrics.panics.catch(PanicScope::Request, self.refresh(&query)).await;
                 }
             }
         }
@@ -175,9 +175,9 @@ impl StatsCache {
         query: &StatsQuery,
     ) -> JoinHandle<Option<Result<CachedResponse, Arc<ReadError>>>> {
         let (this, query) = (self.clone(), query.clone());
-        tokio::spawn(async move {
-            this.0.metrics.panics.catch(panics::Scope::Request, this.refresh(&query)).await
-        })
+        tokio::spawn(
+            async move { this.0.metrics.panics.catch(PanicScope::Request, this.refresh(&query)).await },
+        )
     }
 
     /// Computes an entry, or joins the computation that is in progress.

@@ -171,26 +171,22 @@ impl Figures {
         metrics: &HistoryMetrics,
     ) -> Result<(), sqlx::Error> {
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(series).bind(scope.id()).fetch_all(&mut *connection).await?
-        {
+        for row in sqlx::query(ACTIVITY).bind(series).bind(scope.id()).fetch_all(&mut *connection).await? {
             bucket(&mut self.sums, &row)?.add_activity(&row)?;
         }
         metrics.query("activity", started);
 
         let started = Instant::now();
-        for row in sqlx::query(PRESENCE).bind(series).bind(scope.id()).fetch_all(&mut *connection).await?
-        {
+        for row in sqlx::query(PRESENCE).bind(series).bind(scope.id()).fetch_all(&mut *connection).await? {
             bucket(&mut self.sums, &row)?.add_presence(&row)?;
         }
         metrics.query("presence", started);
 
         let started = Instant::now();
-        for row in sqlx::query(ACTIVITY).bind(before).bind(scope.id()).fetch_all(&mut *connection).await?
-        {
+        for row in sqlx::query(ACTIVITY).bind(before).bind(scope.id()).fetch_all(&mut *connection).await? {
             self.previous.add_activity(&row)?;
         }
-        for row in sqlx::query(PRESENCE).bind(before).bind(scope.id()).fetch_all(&mut *connection).await?
-        {
+        for row in sqlx::query(PRESENCE).bind(before).bind(scope.id()).fetch_all(&mut *connection).await? {
             self.previous.add_presence(&row)?;
         }
         metrics.query("previous", started);

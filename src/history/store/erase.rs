@@ -155,7 +155,8 @@ impl Store {
         let mut reader = self.read().await?;
         let dictionary_id = dictionary::id(&mut reader, Dictionary::Visitors, visitor.as_str()).await?;
         let Some(dictionary_id) = dictionary_id else { return Ok(()) };
-        let has_begun: i64 = sqlx::query_scalar(HAS_BEGUN).bind(dictionary_id).fetch_one(&mut *reader).await?;
+        let has_begun: i64 =
+            sqlx::query_scalar(HAS_BEGUN).bind(dictionary_id).fetch_one(&mut *reader).await?;
         let months = months::all(&mut reader).await?;
         drop(reader);
         // Checked first: if an archive is missing, nothing is changed.

@@ -305,13 +305,13 @@ impl DimensionRecount {
     }
 }
 
-type Found = (RollupKey, &'static str, String, String);
+type FoundDifference = (RollupKey, &'static str, String, String);
 
 fn compare_activity(
     key: RollupKey,
     stored: &ActivityRollup,
     recounted: &ActivityRollup,
-    found: &mut Vec<Found>,
+    found: &mut Vec<FoundDifference>,
 ) {
     let mut number = |part, stored: i64, recounted: i64| {
         if stored != recounted {
@@ -330,7 +330,7 @@ fn compare_presence(
     key: RollupKey,
     stored: &PresenceRollup,
     recounted: &PresenceRollup,
-    found: &mut Vec<Found>,
+    found: &mut Vec<FoundDifference>,
 ) {
     if stored != recounted {
         found.push((key, "presence", format!("{stored:?}"), format!("{recounted:?}")));

@@ -21,7 +21,7 @@ use crate::history::store::Migrated;
 use crate::http::cluster::{ClusterBody, VisitorsBody, VisitorsParams};
 use crate::http::events::{Committed, EVENTS_LIMIT, PostParams, Queued, Sender};
 use crate::http::operate::{FlushReport, Health, Memory};
-use crate::http::personal_data::{Data, DataParams, Erasure};
+use crate::http::personal_data::{Data, DataParams, ErasureBody};
 use crate::http::replica::{GZIP, ReplicaBody, SQLITE};
 use crate::http::rooms::RoomBody;
 use crate::http::stats::StatsParams;
@@ -172,7 +172,7 @@ fn history() -> Vec<Endpoint> {
         )
         .path_param::<VisitorId>("visitor")
         .security(Security::VisitorOrAdmin)
-        .response::<Erasure>(200, "What was erased. Zeros for an unknown visitor."),
+        .response::<ErasureBody>(200, "What was erased. Zeros for an unknown visitor."),
     ]
 }
 

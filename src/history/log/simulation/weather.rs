@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::history::log::memory::MemoryLog;
-use crate::history::log::{Entry, Log, LogError, LogReader, LogState};
+use crate::history::log::{Log, LogEntry, LogError, LogReader, LogState};
 use crate::sync::lock;
 
 /// How long a node waits for an answer.
@@ -160,7 +160,7 @@ struct FaultyReader {
 }
 
 impl LogReader for FaultyReader {
-    fn next(&mut self) -> BoxFuture<'_, Result<Entry, LogError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<LogEntry, LogError>> {
         async move {
             let node = self.faults.node;
             let mut weather = self.faults.weather.clone();

@@ -177,7 +177,7 @@ async fn node_that_was_away_erases_although_the_beginning_of_the_log_is_deleted(
     c.log.until(|status| status.position >= 7).await;
     log.forget(4);
     let d = Node::start(&log).await;
-    d.log.until(|status| status.reading == Reading::Gone).await;
+    d.log.until(|status| status.reading == LogReading::Gone).await;
 }
 
 #[tokio::test]

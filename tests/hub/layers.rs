@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use syn::{Attribute, Item, Meta, UseTree};
+use syn::visit::{self, Visit};
+use syn::{Attribute, ItemMod, ItemUse, Meta, UseTree, VisRestricted};
 
-/// Each part of `src/`, and the parts that it may import. A part stands below all that import it.
+/// Each part of `src/`, and the parts that it may import, which are all before it: `*` is all of these.
 const LAYERS: [(&str, &[&str]); 21] = [
     ("sync", &[]),
     ("private", &[]),
@@ -83,17 +84,12 @@ impl Source {
         self.path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs")
     }
 
-    /// The paths that the file imports outside of its tests, as far as they are of this crate.
+    /// The paths of this crate that the file names outside of its tests, in `use` and in code. What a macro gets is
+    /// not read.
     fn imports(&self) -> Vec<Vec<String>> {
-        let mut found = Vec::new();
-        for item in syn::parse_file(&self.text).unwrap().items {
-            if let Item::Use(import) = item
-                && !import.attrs.iter().any(is_test)
-            {
-                paths(&import.tree, &self.module(), &mut found);
-            }
-        }
-        found
+        let mut imports = Imports { module: self.module(), found: Vec::new() };
+        imports.visit_file(&syn::parse_file(&self.text).unwrap());
+        imports.found
     }
 
     /// The file's module path.
@@ -112,8 +108,60 @@ fn is_test(attribute: &Attribute) -> bool {
     matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string() == "test")
 }
 
-/// Expands a `use` to full paths from the crate's root; those of other crates are left out.
-fn paths(tree: &UseTree, module: &[String], found: &mut Vec<Vec<String>>) {
+/// Collects paths of this crate, from its root.
+struct Imports {
+    /// The module in which the paths stand.
+    module: Vec<String>,
+    found: Vec<Vec<String>>,
+}
+
+impl Imports {
+    /// Adds a path if it is of this crate.
+    fn add(&mut self, path: &[String]) {
+        let supers = path.iter().take_while(|step| *step == "super").count();
+        match path.first().map(String::as_str) {
+            Some("crate") => self.found.push(path[1..].to_vec()),
+            Some("self") => self.found.push([&self.module, &path[1..]].concat()),
+            Some("super") => {
+                self.found.push([&self.module[..self.module.len() - supers], &path[supers..]].concat());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Imports {
+    fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        if !item.attrs.iter().any(is_test) {
+            self.module.push(item.ident.to_string());
+            visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        if !item.attrs.iter().any(is_test) {
+            for path in paths(&item.tree) {
+                self.add(&path);
+            }
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        // `self` alone is a value.
+        if names.len() > 1 {
+            self.add(&names);
+        }
+        visit::visit_path(self, path);
+    }
+
+    /// `pub(in …)` imports nothing.
+    fn visit_vis_restricted(&mut self, _: &'ast VisRestricted) {}
+}
+
+/// The paths of a `use`.
+fn paths(tree: &UseTree) -> Vec<Vec<String>> {
     fn walk(tree: &UseTree, mut path: Vec<String>, found: &mut Vec<Vec<String>>) {
         match tree {
             UseTree::Path(step) => {
@@ -134,15 +182,7 @@ fn paths(tree: &UseTree, module: &[String], found: &mut Vec<Vec<String>>) {
     }
     let mut all = Vec::new();
     walk(tree, Vec::new(), &mut all);
-    for path in all {
-        let supers = path.iter().take_while(|step| *step == "super").count();
-        match path.first().map(String::as_str) {
-            Some("crate") => found.push(path[1..].to_vec()),
-            Some("self") => found.push([module, &path[1..]].concat()),
-            Some("super") => found.push([&module[..module.len() - supers], &path[supers..]].concat()),
-            _ => {}
-        }
-    }
+    all
 }
 
 fn sources() -> Vec<Source> {
@@ -174,13 +214,14 @@ pub fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 fn each_part_imports_only_parts_below_it() {
     for source in sources() {
         let (part, path) = (source.part(), source.path.display());
-        let (_, allowed) =
-            LAYERS.iter().find(|(layer, _)| *layer == part).unwrap_or_else(|| panic!("{path}: new part"));
+        let position = |part: &str| LAYERS.iter().position(|(layer, _)| *layer == part);
+        let own = position(part).unwrap_or_else(|| panic!("{path}: new part"));
+        let allowed = LAYERS[own].1;
         for import in source.imports() {
             let Some(imported) = import.first() else { continue };
-            let is_allowed =
-                imported == part || allowed.contains(&"*") || allowed.contains(&imported.as_str());
-            assert!(is_allowed, "{path} imports {}", import.join("::"));
+            let is_before = position(imported).is_some_and(|imported| imported < own);
+            let is_allowed = is_before && (allowed == ["*"] || allowed.contains(&imported.as_str()));
+            assert!(imported == part || is_allowed, "{path} imports {}", import.join("::"));
             if part == "session" && imported == "history" {
                 let known = import.get(1).is_some_and(|module| {
                     HISTORY_OF_SESSIONS.contains(&module.as_str())
@@ -207,9 +248,14 @@ fn no_files_import_each_other_in_a_circle() {
             }
         }
     }
+    // The longest beginning of a path that is a file, or that a folder's mod.rs hands on.
     let file_of = |import: &[String]| {
-        let import = handed_on.get(import).map_or(import, Vec::as_slice);
-        (0..=import.len()).rev().map(|length| import[..length].to_vec()).find(|path| modules.contains(path))
+        let beginnings = |path: &[String]| {
+            (0..=path.len()).rev().map(|length| path[..length].to_vec()).collect::<Vec<_>>()
+        };
+        let import =
+            beginnings(import).iter().find_map(|path| handed_on.get(path)).map_or(import, Vec::as_slice);
+        beginnings(import).into_iter().find(|path| modules.contains(path))
     };
     let mut imports: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
     for source in &sources {

@@ -74,7 +74,7 @@ fn print_table<'a>(points: impl Iterator<Item = &'a Point>) {
 fn measure(hub: &Subject, sockets: usize, rooms: usize) -> Outcome<Point> {
     crate::print_error(format_args!("{sockets} sockets in {rooms} rooms"));
     let server = hub.start(&[("PING_INTERVAL", &format!("{}s", PING.as_secs()))])?;
-    let empty = server.memory()?;
+    let empty = idle::memory_after_start(&server)?;
     let before = server.cpu()?;
     let mut swarm = idle::pages(&server)?;
     swarm.join_all(sockets, |index| Join {

@@ -16,7 +16,7 @@ pub(crate) const SOCKETS: usize = 10_000;
 pub(crate) const ROOMS: usize = 1_000;
 const ASK: &str = r#"{"type":"ping"}"#;
 const KEEPALIVE: &[u8] = br#"{"type":"keepalive""#;
-/// The pause between the last join and the first look at memory.
+/// The pause between the start or the last join, and a look at memory.
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(crate) static SCENARIO: Scenario = Scenario {
@@ -60,7 +60,7 @@ static CPU_QUICK: Figure = Figure {
 fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
     let (ping, quiet) = scale.of((25, 30), (5, 6));
     let server = subject.start(&[("PING_INTERVAL", &format!("{ping}s"))])?;
-    let empty = server.memory()?;
+    let empty = memory_after_start(&server)?;
     let mut swarm = pages(&server)?;
     swarm.join_all(SOCKETS, |index| Join {
         room: format!("room-{}", index % ROOMS),
@@ -71,6 +71,12 @@ fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
     let Idle { rss, pss, cpu } = watch(&server, &mut swarm, empty, Duration::from_secs(quiet), page_pings)?;
     swarm.agree(u32::try_from(SOCKETS / ROOMS)?)?;
     Ok(vec![RSS.value(rss), PSS.value(pss), scale.of(&CPU, &CPU_QUICK).value(cpu)])
+}
+
+/// The memory of a server that has done what it does after its start.
+pub(crate) fn memory_after_start(server: &Server) -> Outcome<Memory> {
+    std::thread::sleep(SETTLE);
+    server.memory()
 }
 
 /// A swarm whose clients ask for a message with each ping, as pages do.

@@ -74,6 +74,7 @@ fn run(subject: &Subject, scale: Scale) -> Outcome<Vec<Sample>> {
 }
 
 /// The memory of a server that has done what it does after its start.
+#[expect(clippy::disallowed_methods, reason = "the tool has no other tasks on this thread")]
 pub(crate) fn memory_after_start(server: &Server) -> Outcome<Memory> {
     std::thread::sleep(SETTLE);
     server.memory()

@@ -185,7 +185,19 @@ step("sqlite3 reads the history", async () => {
 });
 
 step("export, import, check and backup beside the running hub", async () => {
-  await bash(`${take("sh", "breathing-room export")}\ntest -s history.jsonl -a -s backup.db; rm history.jsonl backup.db`);
+  await bash(`${take("sh", "breathing-room export")}\ntest -s history.jsonl -a -s backup.db; rm history.jsonl`);
+  await hub.stop();
+});
+
+step("restore replaces the database of the stopped hub, and join fetches the one of a running hub", async () => {
+  const text = readFileSync(join(clone, "README.md"), "utf8");
+  check(["`restore backup.db`", "`breathing-room join URL`"].every((words) => text.includes(words)), "restore and join");
+  const program = "target/debug/breathing-room";
+  await bash(`${program} restore backup.db; rm backup.db`);
+  const token = "ADMIN_TOKEN=the-token-of-this-test";
+  hub = await start(`${token} make run`);
+  await bash(`export ${token} DATABASE_URL=sqlite://joined/hub.db
+    ${program} join ${HUB}; ${program} check --with ${HUB}; rm -r joined`);
   await hub.stop();
 });
 
@@ -224,7 +236,7 @@ step("every other command is skipped for a reason", async () => {
 });
 
 if (existsSync(clone)) {
-  await bash("git fetch --quiet origin && git reset --quiet --hard FETCH_HEAD && rm -rf data");
+  await bash("git fetch --quiet origin && git reset --quiet --hard FETCH_HEAD && rm -rf data joined backup.db");
 } else {
   const cloned = spawn("git", ["clone", "--quiet", "--no-local", root, clone], { stdio: "inherit", cwd: tmpdir() });
   check((await once(cloned, "close"))[0] === 0, "git clone");

@@ -158,6 +158,11 @@ test("token that ends while the page is frozen: the page is back with a new one"
   await phone.lock(page);
   const present = (): Promise<unknown> => hub.get("/rooms/lobby");
   await expect.poll(present, { timeout: 20_000 }).toMatchObject({ present: 0 });
+  // One that is made now ends later than the page's.
+  const authorization = `Bearer ${tokenFor("ann", -27, 60)}`;
+  const ask = async (): Promise<number> =>
+    (await fetch(`${hub.url}/rooms/lobby/socket`, { headers: { authorization } })).status;
+  await expect.poll(ask, { timeout: 20_000 }).toBe(401);
   await phone.unlock(page);
   await expect.poll(present, { timeout: 20_000 }).toMatchObject({ present: 1 });
 });

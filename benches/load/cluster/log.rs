@@ -170,8 +170,7 @@ impl Probe {
         Self { id, began: Instant::now(), seen: vec![None; files] }
     }
 
-    /// From the first file to the last one, in milliseconds, once all have it. The first one is not always that of the
-    /// node that got it, and then the lag is larger than its part.
+    /// From the file of the node that got it to the last one, in milliseconds, once all have it.
     fn lag(&self) -> Option<f64> {
         let seen = self.seen.iter().copied().collect::<Option<Vec<_>>>()?;
         Some(millis(seen.iter().max()?.saturating_duration_since(*seen.first()?)))

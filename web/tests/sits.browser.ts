@@ -1,7 +1,7 @@
 // Sits: visitors who stay present while their phones are locked.
 
 import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { type Stats, statsPath } from "../app/src/dashboard/stats";
 import { UNREACHABLE, User, launch } from "./support/user";
 import { EmbeddingSite } from "./support/embedding-site";
@@ -63,6 +63,7 @@ async function lockAndCut(page: Page): Promise<void> {
 
 /** How long (ms) the phone stays locked after what a test waits for. `FROZEN_FOR=180000` is as in real use. */
 const FROZEN_FOR = Number(process.env.FROZEN_FOR ?? 0);
+vi.setConfig({ testTimeout: 60_000 + 2 * FROZEN_FOR });
 
 async function restoreAndUnlock(page: Page): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, FROZEN_FOR));

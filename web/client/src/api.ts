@@ -108,7 +108,7 @@ export interface Room extends EventTarget {
   /** The running sit, also one that began before a reload or on another device; null without one. */
   readonly currentSit: Sit | null;
 
-  /** The hub's clock, in ms since the Unix epoch; this device's before the first welcome. Jumps only after a sleep. */
+  /** The hub's clock, in ms since the Unix epoch; this device's before the first welcome. Jumps only after a sleep or a lost connection. */
   hubNow(): number;
   setMood(mood: string | null): void;
   /** Begins a sit: this visitor stays present until its end, even if the phone locks. Replaces a running one. */

@@ -2,7 +2,7 @@
  * The hub's clock, estimated as NTP does from the `serverTime` of its messages: of several samples, the one with the
  * shortest round trip counts. It runs on the monotonic clock, so changes of the device's clock do not matter. Once it
  * runs it does not jump: a correction is spread over time. The exception is the first sample after a sleep, in which
- * the monotonic clock of many systems stands still.
+ * the monotonic clock of many systems stands still, or after a lost connection, which may be the only sign of a sleep.
  */
 
 /** Correction per ms: 50 ms a second. */
@@ -19,7 +19,7 @@ export interface HubClock {
   now(): number;
   /** Takes the hub's answer to what was sent at `sentAt` of the monotonic clock. Returns whether the clock is precise. */
   sample(serverTime: number, sentAt: number): boolean;
-  /** Notes that the page or the device has slept: the next sample steps the clock. */
+  /** Notes that the page or the device may have slept: the next sample steps the clock. */
   wake(): void;
 }
 

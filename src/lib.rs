@@ -51,6 +51,7 @@ mod cli;
 mod cluster;
 pub mod config;
 mod derived_key;
+mod error_page;
 mod history;
 mod http;
 mod panics;

@@ -5,14 +5,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, RETRY_AFTER, SEC_WEBSOCKET_VERSION, VARY, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::refusal::Refusal;
 use crate::auth::BadToken;
+use crate::error_page::{self, PageError, accepts_html, error_page};
 use crate::history::capacity::JournalFull;
 use crate::history::journal::FlushError;
 use crate::history::lifecycle::MaintenanceError;
@@ -261,10 +266,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
-        let refusal = Refusal { code, message: message.clone() };
+        let page = PageError { code, message: message.clone().into() };
         let body = ErrorBody { error: ErrorDetail { code, message } };
         let mut response = (status, Json(body)).into_response();
-        response.extensions_mut().insert(refusal);
+        response.extensions_mut().insert(page);
         response.headers_mut().extend(Self::headers(status));
         // Only with this 415: without the header, the media type is the reason (RFC 9110, section 12.5.3).
         if code == UNSUPPORTED_ENCODING {
@@ -272,4 +277,24 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// Answers with a page instead of JSON if the response is an error and the request a `GET` that accepts HTML. The status
+/// and the other headers stay.
+pub(super) async fn as_page(request: Request, next: Next) -> Response {
+    let accepted = request.headers().get_all(ACCEPT).iter().map(HeaderValue::as_bytes);
+    let wants_page = *request.method() == Method::GET && accepts_html(accepted);
+    let mut response = next.run(request).await;
+    let Some(error) = response.extensions_mut().remove::<PageError>() else { return response };
+    let status = response.status();
+    let headers = response.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Accept"));
+    if wants_page {
+        headers.remove(CONTENT_LENGTH);
+        for (name, value) in error_page::HEADERS {
+            headers.insert(name, value);
+        }
+        *response.body_mut() = Body::from(error_page(status, &error));
+    }
+    response
 }

@@ -22,7 +22,6 @@ pub(crate) mod operate;
 pub(crate) mod pages;
 mod params;
 pub(crate) mod personal_data;
-mod refusal;
 mod replica;
 pub(crate) mod rooms;
 pub(crate) mod routes;

@@ -13,11 +13,10 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::error::ApiError;
+use super::error::{ApiError, as_page};
 use super::state::{App, MiddlewareState};
 use super::{
-    assets, body, cluster, contract, events, operate, pages, personal_data, refusal, replica, rooms, stats,
-    websocket,
+    assets, body, cluster, contract, events, operate, pages, personal_data, replica, rooms, stats, websocket,
 };
 use crate::panics::{PanicScope, Panics};
 use crate::protocol::{PageView, Watch};
@@ -71,7 +70,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(checked(false))
         .merge(sockets)
         .merge(files)
-        .layer(from_fn(refusal::as_page))
+        .layer(from_fn(as_page))
         .with_state(app)
 }
 

@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 
-use super::descriptors::{AcceptErrors, FULL_RESPONSE, TOO_MANY_RESPONSE, reject};
+use super::descriptors::AcceptErrors;
 use super::limits::LimitExceeded;
+use super::rejection::{HEAD_LIMIT, Rejection};
 use super::sockets::{ConnectionPermit, Sockets};
 use crate::panics::PanicScope;
 use crate::rejections::Limit;
@@ -40,9 +41,6 @@ const BACKLOG: u32 = 4096;
 
 /// The time limit for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest request head, in bytes.
-const HEAD_LIMIT: usize = 16 * 1024;
 
 /// The kernel's send buffer of a socket, in bytes: small, so that a stalled peer uses little memory and is detected.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -179,6 +177,7 @@ async fn accept(
     stop: CancellationToken,
 ) {
     let mut errors = AcceptErrors::new(config.errors.clone());
+    let (too_many, full) = (Rejection::too_many(), Rejection::full());
     let http = http();
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -190,11 +189,11 @@ async fn accept(
         };
         if config.connections.len() + config.sockets.len() >= config.limit {
             config.metrics.rejections.count_limit(Limit::Descriptors);
-            reject(stream, FULL_RESPONSE);
+            full.send(stream);
             continue;
         }
         let Ok(permit) = config.permit(peer.ip()) else {
-            reject(stream, TOO_MANY_RESPONSE);
+            too_many.send(stream);
             continue;
         };
         let connection = connection(http.clone(), stream, peer.ip(), service.clone(), stop.clone());

@@ -3,12 +3,11 @@
 //! Every connection is an open file. Some are reserved for the database, so that any number of connections cannot stop
 //! the history, and some for requests, so that the hub can answer with 503 when its sockets are full.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use metrics::Counter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -24,18 +23,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The shortest time between two log lines about errors.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// The response to a connection over the limit of open files.
-pub(crate) const FULL_RESPONSE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\
-    Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
-    {\"error\":{\"code\":\"full\",\"message\":\"the hub is full: try again in a while\"}}";
-
-/// The response to a connection whose address has too many.
-pub(crate) const TOO_MANY_RESPONSE: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: 89\r\n\
-    Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\nRetry-After: 10\r\nConnection: close\r\n\r\n\
-    {\"error\":{\"code\":\"too-many\",\"message\":\"too many connections are open from your address\"}}";
 
 /// The process's limit of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +67,6 @@ impl Descriptors {
     pub fn sockets(self) -> usize {
         self.connections() - RESERVED_FOR_REQUESTS.min(self.0 / 4)
     }
-}
-
-/// Rejects a connection with this response, without waiting for its request.
-pub(crate) fn reject(stream: TcpStream, answer: &[u8]) {
-    let Ok(mut stream) = stream.into_std() else { return };
-    // With unread bytes the kernel sends a reset, and the peer loses the response.
-    let _ = stream.read(&mut [0; 4096]);
-    let _ = stream.write(answer);
 }
 
 /// The errors of accepting: counts them, logs them, and pauses after them.
@@ -136,18 +115,6 @@ mod tests {
         assert_eq!(split(1_024), (976, 896));
         assert_eq!(split(64), (32, 16));
         assert_eq!(split(0), (0, 0));
-    }
-
-    #[test]
-    fn ready_responses_have_the_right_content_length_and_code() {
-        for (answer, code) in [(FULL_RESPONSE, "full"), (TOO_MANY_RESPONSE, "too-many")] {
-            let answer = str::from_utf8(answer).unwrap();
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{}", body.len());
-            assert!(head.contains("\r\nAccess-Control-Allow-Origin: *\r\n"), "{head}");
-            let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(body["error"]["code"], code);
-        }
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ pub(crate) mod frame_tracker;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod rate;
+mod rejection;
 pub(crate) mod socket;
 pub(crate) mod sockets;
 pub mod sweep;

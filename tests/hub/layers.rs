@@ -9,17 +9,18 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, ItemMod, ItemUse, Meta, UseTree, VisRestricted};
 
 /// Each part of `src/`, and the parts that it may import, which are all before it: `*` is all of these.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("sync", &[]),
     ("private", &[]),
     ("panics", &[]),
     ("address", &[]),
     ("derived_key", &[]),
+    ("error_page", &[]),
     ("protocol", &[]),
     ("time", &["protocol"]),
     ("rejections", &["protocol"]),
     ("quota", &["address", "sync"]),
-    ("transport", &["address", "panics", "protocol", "rejections", "sync", "time"]),
+    ("transport", &["address", "error_page", "panics", "protocol", "rejections", "sync", "time"]),
     ("auth", &["protocol", "time", "transport"]),
     ("presence", &["derived_key", "panics", "protocol", "sync", "time", "transport"]),
     (

@@ -85,6 +85,10 @@ async fn connection_limit_per_address_does_not_affect_others() {
     let mut rejected = String::new();
     begin().await.read_to_string(&mut rejected).await.unwrap();
     assert!(rejected.starts_with("HTTP/1.1 429 ") && rejected.contains("too-many"), "{rejected}");
+    let page = hub.get("/").header("accept", "text/html").send().await;
+    assert_eq!(page.status, 429);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.text.contains("<p>too many connections are open from your address.</p>"), "{}", page.text);
     let elsewhere = TcpSocket::new_v4().unwrap();
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut elsewhere = elsewhere.connect(hub.address.parse().unwrap()).await.unwrap();

@@ -137,9 +137,10 @@ pub(crate) async fn run(commands: Commands, worker: MaintenanceWorker) {
 }
 
 async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
-    Box::pin(worker.continue_erasures()).await;
-    if let Some(logged) = &worker.logged {
-        logged.erasures.set_repeated();
+    match Box::pin(worker.continue_erasures()).await {
+        Ok(0) => {}
+        Ok(visitors) => info!(visitors, "finished the erasures of visitors: maintenance overwrites the rest"),
+        Err(error) => warn!(%error, "cannot finish the erasures of visitors: maintenance tries it again"),
     }
     let mut due = Instant::now() + FIRST_RUN;
     loop {
@@ -194,15 +195,14 @@ impl MaintenanceWorker {
         erased
     }
 
-    /// Continues the erasures that a stop interrupted, or that a database restored from a backup does not have.
-    async fn continue_erasures(&self) {
-        match self.store.continue_erasures(&self.archives, self.clock.wall()).await {
-            Ok(0) => {}
-            Ok(visitors) => {
-                info!(visitors, "finished the erasures of visitors: maintenance overwrites the rest");
-            }
-            Err(error) => warn!(%error, "cannot finish the erasures of visitors: maintenance tries it again"),
+    /// Continues the erasures that a stop interrupted, or that a database restored from a backup does not have. Only
+    /// afterwards, the node publishes what that database still had for the log. Returns how many visitors were erased.
+    async fn continue_erasures(&self) -> Result<u64, LifecycleError> {
+        let visitors = self.store.continue_erasures(&self.archives, self.clock.wall()).await?;
+        if let Some(logged) = &self.logged {
+            logged.erasures.set_repeated();
         }
+        Ok(visitors)
     }
 
     /// Executes a run: all steps that are due. A step that fails does not stop the others.
@@ -211,7 +211,7 @@ impl MaintenanceWorker {
         let (store, archives, now) = (&self.store, &self.archives, self.clock.wall());
         let report = MaintenanceReport::default();
         let mut run = Run { metrics: &self.metrics, started: Instant::now(), report };
-        if let Some(visitors) = run.step(Step::Erase, store.continue_erasures(archives, now)).await {
+        if let Some(visitors) = run.step(Step::Erase, self.continue_erasures()).await {
             run.count(Step::Erase, visitors);
         }
         if let Some(Some(visitors)) = run.step(Step::Erase, self.finish_logged()).await {

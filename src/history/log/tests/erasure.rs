@@ -1,9 +1,12 @@
 //! An erasure on one node is one on all nodes and in the log, also of nodes that were away, of late events, and after a
 //! crash.
 
+use std::fs;
+
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::history::lifecycle::MaintenanceStep;
 use crate::history::log::Log;
 use crate::history::log::command::Command;
 use crate::history::log::erasures::LoggedErasure;
@@ -271,6 +274,27 @@ async fn restored_node_repeats_the_erasures_of_its_ledger_before_it_empties_its_
     assert_eq!(logged(&log), [&[1], &own[..], &[3]].concat());
     expect_no_deletion(&log).await;
     assert_eq!(a.ids().await, [&[1, 3], &own[..]].concat());
+}
+
+#[tokio::test]
+async fn restored_node_whose_ledger_cannot_be_read_keeps_its_outbox_until_maintenance_repeats_it() {
+    let (log, at) = (MemoryLog::new(), now());
+    let folder = restored(&log, at).await;
+    let ledger = folder.path().join("archive/erasures.jsonl");
+    let aside = folder.path().join("aside");
+    fs::rename(&ledger, &aside).unwrap();
+    fs::create_dir(&ledger).unwrap();
+    let a = Node::start_in(folder, &log).await;
+    let report = a.lifecycle.maintain().await.unwrap();
+    assert_eq!(report.steps[&MaintenanceStep::Erase].failures.len(), 1, "{report:?}");
+    let own = go_on(&a).await;
+    assert_eq!((logged(&log), a.log.status().outbox), ([&[1], &own[..]].concat(), 2), "it waits");
+    fs::remove_dir(&ledger).unwrap();
+    fs::rename(&aside, &ledger).unwrap();
+    a.lifecycle.maintain().await.unwrap();
+    a.log.until(|status| status.outbox == 0).await;
+    assert_eq!(logged(&log), [&[1], &own[..], &[3]].concat());
+    expect_no_deletion(&log).await;
 }
 
 #[tokio::test]

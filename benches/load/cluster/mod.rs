@@ -29,6 +29,10 @@ const AGREE_FOR: Duration = Duration::from_mins(1);
 /// Visitors of one node whose changes and memory are measured on another.
 const REMOTE: usize = 15_000;
 const REMOTE_ROOMS: usize = 150;
+/// The first of them, after whom the node has its buffers: its memory is measured from there on.
+const FIRST_REMOTE: usize = 3_000;
+/// The allocator has returned unused pages after this time.
+const DECAY: Duration = Duration::from_secs(12);
 /// Members of one room over all nodes.
 const HALL: usize = 39_999;
 const FLIPS: usize = 15;
@@ -221,16 +225,11 @@ fn remote(hub: &Path) -> Outcome<[Line; 2]> {
     let (began, before) = (Instant::now(), there.cpu()?);
     std::thread::park_timeout(Duration::from_secs(5));
     let idle = there.cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
-    let empty = there.memory()?.rss;
     let mut swarm = Swarm::new(here.address)?;
-    swarm.join_all(REMOTE, |index| Join {
-        room: format!("room-{}", index % REMOTE_ROOMS),
-        visitor: format!("v{index}"),
-        mood: None,
-    })?;
-    swarm.agree(u32::try_from(REMOTE / REMOTE_ROOMS)?)?;
-    swarm.run_until(Instant::now() + Duration::from_secs(3))?;
-    let bytes = (there.memory()?.rss - empty) / REMOTE as f64;
+    join_rooms(&mut swarm, FIRST_REMOTE)?;
+    let first = there.memory()?.rss;
+    join_rooms(&mut swarm, REMOTE - FIRST_REMOTE)?;
+    let bytes = (there.memory()?.rss - first) / (REMOTE - FIRST_REMOTE) as f64;
     let (began, before) = (Instant::now(), there.cpu()?);
     for step in 0..2 * REMOTE {
         swarm.send(step % REMOTE, &mood(MOODS[step / REMOTE + step % 3]))?;
@@ -256,6 +255,18 @@ fn remote(hub: &Path) -> Outcome<[Line; 2]> {
             is_met: bytes <= 120.0,
         },
     ])
+}
+
+/// So many more visitors join the rooms in turn. Returns when all have the right count and the node's memory rests.
+fn join_rooms(swarm: &mut Swarm, count: usize) -> Outcome {
+    let before = swarm.counters.welcomed;
+    swarm.join_all(count, |index| Join {
+        room: format!("room-{}", (before + index) % REMOTE_ROOMS),
+        visitor: format!("v{}", before + index),
+        mood: None,
+    })?;
+    swarm.agree(u32::try_from((before + count) / REMOTE_ROOMS)?)?;
+    swarm.run_until(Instant::now() + DECAY)
 }
 
 /// One room over all nodes, and the same number of members of one node on a hub of its own.

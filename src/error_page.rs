@@ -54,12 +54,18 @@ pub(crate) fn error_page(status: StatusCode, error: &PageError) -> String {
         }
         _ => &error.message,
     };
-    let message = escape(message);
+    let message = escape(&sentence(message));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{title}</title>\n<main>\n<h1>{title}</h1>\n<p>{message}.</p>\n</main>\n</html>\n"
     )
+}
+
+/// A message begins in lower case, for logs and programs.
+fn sentence(message: &str) -> String {
+    let mut characters = message.chars();
+    characters.next().into_iter().flat_map(char::to_uppercase).chain(characters).collect()
 }
 
 fn escape(text: &str) -> String {
@@ -85,6 +91,13 @@ mod tests {
         let error = PageError { code: "bad-query", message: "<script>\"&".into() };
         let page = error_page(StatusCode::BAD_REQUEST, &error);
         assert!(page.contains("<p>&lt;script&gt;&quot;&amp;.</p>"), "{page}");
+    }
+
+    #[test]
+    fn page_begins_its_message_in_upper_case() {
+        let error = PageError { code: "full", message: "the hub is full".into() };
+        let page = error_page(StatusCode::SERVICE_UNAVAILABLE, &error);
+        assert!(page.contains("<p>The hub is full.</p>"), "{page}");
     }
 
     #[test]

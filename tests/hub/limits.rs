@@ -88,7 +88,7 @@ async fn connection_limit_per_address_does_not_affect_others() {
     let page = hub.get("/").header("accept", "text/html").send().await;
     assert_eq!(page.status, 429);
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    assert!(page.text.contains("<p>too many connections are open from your address.</p>"), "{}", page.text);
+    assert!(page.text.contains("<p>Too many connections are open from your address.</p>"), "{}", page.text);
     let elsewhere = TcpSocket::new_v4().unwrap();
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut elsewhere = elsewhere.connect(hub.address.parse().unwrap()).await.unwrap();

@@ -1,7 +1,7 @@
 //! The circuit breaker: whether messages go to the log now.
 //!
-//! One failure opens it. Some time later one message may try again (half-open): its success closes the breaker, and
-//! its failure doubles that time. Pure: the caller passes the monotonic time.
+//! One failure opens it. Some time later, or when a message of the log is read, one message may try again (half-open):
+//! its success closes the breaker, and its failure doubles that time. Pure: the caller passes the monotonic time.
 
 use std::time::Duration;
 
@@ -64,6 +64,13 @@ impl Breaker {
         *self = Self::new();
     }
 
+    /// A message of the log was read: the log may be back, so that a try is due.
+    pub(crate) fn was_read(&mut self, now: Duration) {
+        if self.state == BreakerState::Open {
+            self.retry_at = self.retry_at.min(now);
+        }
+    }
+
     /// A message was not stored in time. Messages that were sent before the breaker opened change nothing.
     pub(crate) fn failed(&mut self, now: Duration) {
         match self.state {
@@ -114,6 +121,20 @@ mod tests {
         breaker.succeeded();
         breaker.failed(now);
         assert!(!breaker.is_try_due(now) && breaker.is_try_due(now + seconds(1)));
+    }
+
+    #[test]
+    fn message_that_is_read_makes_a_try_due() {
+        let mut breaker = Breaker::new();
+        breaker.was_read(seconds(9));
+        breaker.failed(seconds(10));
+        breaker.was_read(seconds(10));
+        assert!(breaker.is_try_due(seconds(10)));
+        // It says nothing about the try that is under way.
+        breaker.begin_try();
+        breaker.was_read(seconds(11));
+        breaker.failed(seconds(12));
+        assert!(!breaker.is_try_due(seconds(13)) && breaker.is_try_due(seconds(14)));
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! Own messages: those that are not committed yet and the oldest one of the outbox, where each of them is, and what was
-//! sent.
+//! Own messages: those that are not committed yet and the oldest ones of the outbox, where each of them is, and what
+//! was sent.
 //!
 //! Plain data of the flush task.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::Instant;
 
-use super::LogError;
 use super::erasure_request::ErasureRequest;
+use super::{Log, LogError};
 use crate::history::event::Batch;
 use crate::history::store::OutboxMessage;
 
@@ -32,32 +35,50 @@ pub(super) enum Place {
     Outbox(Bytes),
 }
 
-/// What happened to a message that was sent.
+/// What happened to what was sent.
 pub(crate) struct AppendResult {
-    /// The message.
+    /// What was sent.
     pub(super) what: What,
-    /// Its position.
+    /// The position of the last message, or the first error.
     pub(super) result: Result<u64, LogError>,
     /// The time from sending it.
     pub(super) took: Duration,
 }
 
-/// A message that was sent.
+/// What was sent.
 pub(super) enum What {
     /// An own message by its number.
     Own(u64),
-    /// The oldest message of the outbox.
-    Outbox(OutboxMessage),
+    /// The oldest messages of the outbox: those that the log has, with their positions.
+    Outbox(Vec<(OutboxMessage, u64)>),
 }
 
-/// Where the oldest message of the outbox is.
+/// Where the oldest messages of the outbox are.
 pub(super) enum Oldest {
     /// In the outbox only.
     Waiting,
     /// Under way to the log.
     Sending,
-    /// In the log at this position, and still in the outbox.
-    Stored(OutboxMessage, u64),
+    /// In the log at these positions, and still in the outbox.
+    Stored(Vec<(OutboxMessage, u64)>),
+}
+
+/// Sends messages of the outbox in their order, without a wait between them, and then waits for all answers.
+pub(super) fn send_oldest(log: &dyn Log, messages: Vec<OutboxMessage>) -> BoxFuture<'static, AppendResult> {
+    let started = Instant::now();
+    let appends = messages.iter().map(|oldest| log.append(oldest.id.clone(), oldest.message.clone()));
+    let answers = join_all(appends);
+    let answer = answers.map(move |answers| {
+        let (mut stored, mut result) = (Vec::new(), Ok(0));
+        for (message, answer) in messages.into_iter().zip(answers) {
+            if let Ok(position) = answer {
+                stored.push((message, position));
+            }
+            result = result.and(answer);
+        }
+        AppendResult { what: What::Outbox(stored), result, took: started.elapsed() }
+    });
+    answer.boxed()
 }
 
 impl OwnPart {

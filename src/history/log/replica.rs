@@ -27,7 +27,7 @@ use super::erasure_request::{self, ErasureRequest, ErasureSender, Reply};
 use super::erasures::LoggedErasure;
 use super::follow::{Content, Follower, FollowerOutput, LogParts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
-use super::own::{AppendResult, Oldest, OwnPart, Place, What};
+use super::own::{AppendResult, Oldest, OwnPart, Place, What, send_oldest};
 use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
 use super::sums::sum_up;
@@ -41,6 +41,9 @@ const PUBLISH: Duration = Duration::from_millis(100);
 
 /// Messages that are sent and not answered yet. Further events wait in the journal.
 const SENDING_LIMIT: usize = 8;
+
+/// The most messages of the outbox that are sent without an answer between them. One at a time takes some 3 ms each.
+const OUTBOX_RUN: u32 = 64;
 
 /// What a message takes in memory besides its events, in bytes.
 const MESSAGE_BYTES: usize = 64;
@@ -295,7 +298,7 @@ impl Replica {
             if self.breaker.state() == BreakerState::Open {
                 self.breaker.begin_try();
             }
-            self.send(What::Own(id.number), id.to_string(), message.clone());
+            self.send(id.number, id.to_string(), message.clone());
             Place::Sending(message)
         } else {
             Place::Outbox(message)
@@ -303,8 +306,8 @@ impl Replica {
         self.own.insert(id.number, OwnPart { batch, request, place });
     }
 
-    fn send(&self, what: What, id: String, message: Bytes) {
-        let started = Instant::now();
+    fn send(&self, number: u64, id: String, message: Bytes) {
+        let (what, started) = (What::Own(number), Instant::now());
         let append = self.parts.log.append(id, message);
         let answer = append.map(move |result| AppendResult { what, result, took: started.elapsed() });
         self.sending.push(answer.boxed());
@@ -341,8 +344,8 @@ impl Replica {
                     };
                 }
             }
-            What::Outbox(message) => {
-                self.oldest = result.map_or(Oldest::Waiting, |position| Oldest::Stored(message, position));
+            What::Outbox(stored) => {
+                self.oldest = if stored.is_empty() { Oldest::Waiting } else { Oldest::Stored(stored) };
                 self.remove_oldest().await;
             }
         }
@@ -357,21 +360,21 @@ impl Replica {
         self.breaker.succeeded();
     }
 
-    /// Removes the oldest message of the outbox, if the log has it.
+    /// Removes those of the oldest messages of the outbox that the log has.
     async fn remove_oldest(&mut self) {
-        let Oldest::Stored(message, position) = &self.oldest else { return };
-        match self.parts.store.remove_from_outbox(message, *position).await {
+        let Oldest::Stored(stored) = &self.oldest else { return };
+        match self.parts.store.remove_from_outbox(stored).await {
             Ok(left) => {
                 self.status.send_modify(|status| status.outbox = left);
                 self.oldest = Oldest::Waiting;
             }
             Err(error) => {
-                warn!(%error, "cannot remove a message from the outbox: the next flush tries again");
+                warn!(%error, "cannot remove messages from the outbox: the next flush tries again");
             }
         }
     }
 
-    /// Sends the oldest message of the outbox, if it may be sent now.
+    /// Sends the oldest messages of the outbox, if they may be sent now: one where it is a try.
     async fn drain(&mut self) {
         let is_try = self.breaker.is_try_due(self.parts.clock.elapsed());
         let may_send = is_try || self.breaker.state() == BreakerState::Closed;
@@ -380,16 +383,15 @@ impl Replica {
         if !matches!(self.oldest, Oldest::Waiting) || self.outbox() == 0 || !may_send {
             return;
         }
-        match self.parts.store.oldest_in_outbox().await {
-            Ok(Some(oldest)) => {
+        match self.parts.store.oldest_in_outbox(if is_try { 1 } else { OUTBOX_RUN }).await {
+            Ok(oldest) if oldest.is_empty() => self.status.send_modify(|status| status.outbox = 0),
+            Ok(oldest) => {
                 if is_try {
                     self.breaker.begin_try();
                 }
                 self.oldest = Oldest::Sending;
-                let (id, message) = (oldest.id.clone(), oldest.message.clone());
-                self.send(What::Outbox(oldest), id, message);
+                self.sending.push(send_oldest(&*self.parts.log, oldest));
             }
-            Ok(None) => self.status.send_modify(|status| status.outbox = 0),
             // The next tick tries again.
             Err(error) => warn!(%error, "cannot read the outbox"),
         }
@@ -414,6 +416,7 @@ impl Replica {
             }
             return false;
         };
+        self.breaker.was_read(self.parts.clock.elapsed());
         let (mut batch, mut erasures) = (Batch::default(), Vec::new());
         match content {
             Content::Events(events) => batch = events,

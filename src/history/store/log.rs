@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::codec::number;
 use super::{CommitError, LifecycleError, ReadError, Store, erased_visitors, month_sums};
+use crate::history::journal::TRANSACTION_BYTES;
 use crate::history::log::erasures::LoggedErasure;
 use crate::history::log::message::without;
 use crate::history::log::status::RecordsAt;
@@ -149,31 +151,37 @@ impl Store {
         Ok(count.try_into().unwrap_or_default())
     }
 
-    /// Returns the oldest message of the outbox.
+    /// Returns the oldest messages of the outbox: so many at most, and not many more bytes than in a transaction.
     /// Errors: the database failed.
-    pub(crate) async fn oldest_in_outbox(&self) -> Result<Option<OutboxMessage>, ReadError> {
-        const OLDEST: &str = "SELECT number, id, message FROM outbox ORDER BY number LIMIT 1";
-        let row = sqlx::query(OLDEST).fetch_optional(&mut *self.read().await?).await?;
-        Ok(row.map(|row| OutboxMessage {
-            number: row.get(0),
-            id: row.get(1),
-            message: row.get::<Vec<u8>, _>(2).into(),
-        }))
+    pub(crate) async fn oldest_in_outbox(&self, most: u32) -> Result<Vec<OutboxMessage>, ReadError> {
+        const OLDEST: &str = "SELECT number, id, message FROM outbox ORDER BY number LIMIT ?1";
+        let mut connection = self.read().await?;
+        let mut rows = sqlx::query(OLDEST).bind(most).fetch(&mut *connection);
+        let (mut oldest, mut bytes) = (Vec::new(), 0);
+        while bytes < TRANSACTION_BYTES
+            && let Some(row) = rows.try_next().await?
+        {
+            let message: Bytes = row.get::<Vec<u8>, _>(2).into();
+            bytes += message.len();
+            oldest.push(OutboxMessage { number: row.get(0), id: row.get(1), message });
+        }
+        Ok(oldest)
     }
 
-    /// Removes a message from the outbox: the log has it at this position. Returns how many are left.
+    /// Removes messages from the outbox: the log has them at these positions. Returns how many are left.
     /// Errors: the database is locked, full, gone or damaged. It is unchanged.
     pub(crate) async fn remove_from_outbox(
         &self,
-        message: &OutboxMessage,
-        position: u64,
+        stored: &[(OutboxMessage, u64)],
     ) -> Result<u64, CommitError> {
-        let mut transaction = self.begin().await?;
-        set_own_position(&mut transaction, position).await?;
         // In a file that was replaced since, the number may be that of another message.
-        let query = sqlx::query("DELETE FROM outbox WHERE number = ?1 AND id = ?2").bind(message.number);
-        let query = query.bind(&message.id);
-        query.execute(&mut *transaction).await?;
+        const REMOVE: &str = "DELETE FROM outbox WHERE number = ?1 AND id = ?2";
+        let mut transaction = self.begin().await?;
+        for (message, position) in stored {
+            set_own_position(&mut transaction, *position).await?;
+            let query = sqlx::query(REMOVE).bind(message.number).bind(&message.id);
+            query.execute(&mut *transaction).await?;
+        }
         let left: i64 =
             sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
@@ -298,10 +306,10 @@ mod tests {
         let outbox = vec![("id".to_owned(), Bytes::new())];
         commit(LogChange { outbox, ..LogChange::default() }).await;
         assert_eq!(position().await, None);
-        let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
+        let oldest = store.oldest_in_outbox(9).await.unwrap().remove(0);
         let other = OutboxMessage { id: "of another file".to_owned(), ..oldest.clone() };
-        assert_eq!(store.remove_from_outbox(&other, 7).await.unwrap(), 1);
-        assert_eq!(store.remove_from_outbox(&oldest, 7).await.unwrap(), 0);
+        assert_eq!(store.remove_from_outbox(&[(other, 7)]).await.unwrap(), 1);
+        assert_eq!(store.remove_from_outbox(&[(oldest, 7)]).await.unwrap(), 0);
         assert_eq!(position().await, None, "it is in the log, and not read back");
         commit(LogChange { moved: to(6, 7), ..LogChange::default() }).await;
         assert_eq!(position().await, Some(7));
@@ -339,30 +347,30 @@ mod tests {
         let archives = Archives::new(Some(folder.path().join("archive")), &store.path());
         let ann = VisitorId::try_from("ann").unwrap();
         store.erase(&ann, &archives, Erasure::of_all(Time::from_millis(1))).await.unwrap();
-        let mut left = Vec::new();
-        while let Some(oldest) = store.oldest_in_outbox().await.unwrap() {
-            left.push(decode(&oldest.message).unwrap());
-            store.remove_from_outbox(&oldest, 1).await.unwrap();
-        }
+        let oldest = store.oldest_in_outbox(9).await.unwrap();
+        let left: Vec<_> = oldest.iter().map(|oldest| decode(&oldest.message).unwrap()).collect();
         assert_eq!(left, [view("bob", 2), view("bob", 3), Batch::default()].map(Body::Events));
     }
 
     #[tokio::test]
-    async fn outbox_is_read_in_the_order_of_commits() {
+    async fn outbox_is_read_in_the_order_of_commits_up_to_a_number_and_some_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        assert_eq!(store.oldest_in_outbox().await.unwrap(), None);
-        for ids in [vec!["a", "b"], vec!["c"]] {
-            let outbox = ids.into_iter().map(|id| (id.to_owned(), Bytes::from(id.to_owned()))).collect();
+        let oldest = async |most| store.oldest_in_outbox(most).await.unwrap();
+        assert_eq!(oldest(9).await, []);
+        let large = Bytes::from(vec![b'x'; TRANSACTION_BYTES]);
+        for messages in [vec![("a", "1".into()), ("b", "2".into())], vec![("c", large), ("d", "4".into())]] {
+            let outbox = messages.into_iter().map(|(id, message)| (id.to_owned(), message)).collect();
             let change = LogChange { outbox, ..LogChange::default() };
             store.commit_logged(&Batch::default(), &change).await.unwrap();
         }
-        for (id, left) in [("a", 2), ("b", 1), ("c", 0)] {
-            assert_eq!(store.outbox_len().await.unwrap(), left + 1);
-            let oldest = store.oldest_in_outbox().await.unwrap().unwrap();
-            assert_eq!((oldest.id.as_str(), &oldest.message[..]), (id, id.as_bytes()));
-            assert_eq!(store.remove_from_outbox(&oldest, 1).await.unwrap(), left);
-        }
-        assert_eq!(store.outbox_len().await.unwrap(), 0);
+        let ids =
+            |oldest: &[OutboxMessage]| oldest.iter().map(|oldest| oldest.id.clone()).collect::<String>();
+        let first = oldest(2).await;
+        assert_eq!((ids(&first), &first[1].message[..]), ("ab".to_owned(), &b"2"[..]));
+        assert_eq!(ids(&oldest(9).await), "abc", "the third has as many bytes as a transaction");
+        let stored: Vec<_> = first.into_iter().zip([7, 8]).collect();
+        assert_eq!(store.remove_from_outbox(&stored).await.unwrap(), 2);
+        assert_eq!((ids(&oldest(9).await), store.outbox_len().await.unwrap()), ("c".to_owned(), 2));
     }
 }

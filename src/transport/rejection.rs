@@ -55,7 +55,8 @@ impl Rejection {
         // With unread bytes the kernel sends a reset, and the peer loses the response.
         let mut head = [0; HEAD_LIMIT];
         let length = stream.read(&mut head).unwrap_or(0);
-        let response = if wants_page(&head[..length]) { &self.page } else { &self.json };
+        let head = head.get(..length).unwrap_or_default();
+        let response = if wants_page(head) { &self.page } else { &self.json };
         let _ = stream.write(response);
     }
 }

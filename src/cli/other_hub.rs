@@ -16,7 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use url::Url;
 
@@ -24,6 +25,10 @@ use crate::auth::Secret;
 
 /// The time limit of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest TCP segment, in bytes. One of loopback is as large as a hub's send buffer, and would wait for a delayed ACK
+/// each time: a snapshot arrived at 2 MB/s.
+const SEGMENT: u32 = 1_440;
 
 /// The time limit of an answer's head. A hub copies its database before it answers.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(30);
@@ -225,9 +230,19 @@ async fn connect(url: &Url) -> Result<TcpStream, OtherHubError> {
     tcp(url).await.map_err(|error| OtherHubError::Connection(url.clone(), error))
 }
 
+/// Connects with segments that are as small as on a network: see [`SEGMENT`].
 async fn tcp(url: &Url) -> io::Result<TcpStream> {
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await
+    let mut failed = io::ErrorKind::NotFound.into();
+    for address in lookup_host((host, url.port_or_known_default().unwrap_or(80))).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// HTTPS with the certificates that the system trusts.
@@ -287,5 +302,13 @@ mod tests {
         for bad in ["", "node-a:8080", "ws://node-a", "http://", "http://node-a/?x=1", "http://me@node-a"] {
             assert!(matches!(hub(bad), Err(OtherHubError::Url(_))), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn segments_are_small_also_over_loopback() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let stream = tcp(&url).await.unwrap();
+        assert!(SockRef::from(&stream).tcp_mss().unwrap() <= SEGMENT);
     }
 }

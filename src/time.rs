@@ -54,17 +54,23 @@ impl Clock {
         }
     }
 
-    /// Returns the wall time, which may jump: only for stored or displayed times.
+    /// Returns the wall time since the Unix epoch, which may jump, as precisely as the clock has it: to order what
+    /// happens within a millisecond.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the clock that all other code uses")]
-    pub fn wall(&self) -> Time {
+    pub fn since_epoch(&self) -> Duration {
         match &self.0 {
-            ClockSource::System { .. } => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Time::from_millis(millis(since))
+            ClockSource::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            ClockSource::Manual { started, elapsed_ms } => {
+                Duration::from_millis(started.plus(*elapsed_ms.borrow()).millis())
             }
-            ClockSource::Manual { started, elapsed_ms } => started.plus(*elapsed_ms.borrow()),
         }
+    }
+
+    /// Returns the wall time in whole milliseconds, which may jump: only for stored or displayed times.
+    #[must_use]
+    pub fn wall(&self) -> Time {
+        Time::from_millis(millis(self.since_epoch()))
     }
 
     /// Returns the monotonic time since the clock was created: for durations.

@@ -57,11 +57,14 @@ pub(super) struct Clustered {
     refused: u64,
 }
 
+/// A visitor who is gone.
 #[derive(Debug)]
-struct Gone {
+pub(super) struct Gone {
     due: Duration,
-    room: RoomId,
-    visitor: VisitorId,
+    pub room: RoomId,
+    pub visitor: VisitorId,
+    /// When they left. Who has come back and left again is remembered from then on.
+    at: Stamp,
 }
 
 /// The share of another node, as far as it is applied.
@@ -126,7 +129,7 @@ impl Clustered {
 
     /// The clocks of a step at `now`.
     pub(super) fn now(&mut self, now: Duration) -> Now {
-        let stamp = self.stamps.tick(self.wall.wall());
+        let stamp = self.stamps.tick(self.wall.since_epoch());
         Now { stamp, elapsed: millis(now), instant: Instant::now() }
     }
 
@@ -180,8 +183,8 @@ impl Clustered {
         now: Duration,
     ) {
         let entry = state.union.as_ref().and_then(|union| union.own(person)).map(|own| own.entry.clone());
-        if entry.as_ref().is_some_and(|entry| entry.gone().is_some()) {
-            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone() });
+        if let Some(at) = entry.as_ref().and_then(Entry::gone) {
+            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone(), at });
         }
         self.pending.insert((room.clone(), person), entry);
         self.changed.notify_one();
@@ -240,13 +243,13 @@ impl Clustered {
     pub(super) fn take(&mut self, people: usize, sockets: usize) -> Outgoing {
         let changes = std::mem::take(&mut self.pending).into_iter();
         let changes = changes.map(|((room, person), entry)| Change { room, person, entry });
-        let stamp = self.stamps.tick(self.wall.wall());
+        let stamp = self.stamps.tick(self.wall.since_epoch());
         Outgoing { changes: changes.collect(), sum: self.own, stamp, people, sockets }
     }
 
     /// The next visitor who is gone for long enough.
-    pub(super) fn pop_gone(&mut self, now: Duration) -> Option<(RoomId, VisitorId)> {
-        self.gone.pop_front_if(|gone| gone.due <= now).map(|Gone { room, visitor, .. }| (room, visitor))
+    pub(super) fn pop_gone(&mut self, now: Duration) -> Option<Gone> {
+        self.gone.pop_front_if(|gone| gone.due <= now)
     }
 
     /// Whether more visitors are remembered than is needed without a missing peer.
@@ -258,23 +261,22 @@ impl Clustered {
     pub(super) fn forget(
         &mut self,
         state: &mut RoomState,
-        room: &RoomId,
-        visitor: &VisitorId,
+        gone: Gone,
         may_forget: bool,
         now: Duration,
     ) {
-        let person = self.person(visitor);
+        let person = self.person(&gone.visitor);
         let Some(union) = state.union.as_deref_mut() else { return };
-        if union.own(person).is_none_or(|own| own.entry.gone().is_none()) {
+        if union.own(person).and_then(|own| own.entry.gone()) != Some(gone.at) {
             return; // back again
         }
         if may_forget && union.may_forget(person, millis(now)) {
-            let step = union.put_own(person, visitor, None);
+            let step = union.put_own(person, &gone.visitor, None);
             self.own.replace(step.old, step.new);
-            self.pending.insert((room.clone(), person), None);
+            self.pending.insert((gone.room, person), None);
             self.changed.notify_one();
         } else {
-            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone() });
+            self.gone.push_back(Gone { due: now + REMEMBER, ..gone });
         }
     }
 }

@@ -160,13 +160,13 @@ mod tests {
     use super::super::share::{Away, ClusterKey, Entry};
     use super::*;
     use crate::panics::Panics;
-    use crate::protocol::{RoomId, VisitorId};
+    use crate::protocol::{RoomId, Time, VisitorId};
     use crate::time::Clock;
 
-    fn registry() -> Arc<Registry> {
+    fn registry(config: Config, clock: Clock) -> Arc<Registry> {
         let key = ClusterKey::derive("the-admins-token", "test");
         let metrics = PresenceMetrics::register(&Panics::register());
-        Registry::open(Config::default(), Clock::system(), metrics, Some(key))
+        Registry::open(config, clock, metrics, Some(key))
     }
 
     fn joined(room: usize, person: u64, at: u64) -> Change {
@@ -181,12 +181,8 @@ mod tests {
 
     #[tokio::test]
     async fn entries_beyond_the_limit_of_memory_are_refused_and_counted() {
-        let registry = {
-            let config = Config { elsewhere_bytes: 1_200 + ROOM_BYTES, ..Config::default() };
-            let metrics = PresenceMetrics::register(&Panics::register());
-            let key = ClusterKey::derive("the-admins-token", "test");
-            Registry::open(config, Clock::system(), metrics, Some(key))
-        };
+        let config = Config { elsewhere_bytes: 1_200 + ROOM_BYTES, ..Config::default() };
+        let registry = registry(config, Clock::system());
         let changes = (0..30).map(|person| joined(1, person, 1)).collect();
         registry.apply_changes(Slot(1), changes, false).await;
         assert_eq!((registry.totals().visitors, registry.refused_entries()), (10, 20));
@@ -204,9 +200,7 @@ mod tests {
     #[tokio::test]
     async fn rooms_of_other_nodes_count_toward_the_limit_of_memory_and_go_with_their_visitors() {
         let config = Config { elsewhere_bytes: 10 * (ROOM_BYTES + ENTRY_BYTES), ..Config::default() };
-        let metrics = PresenceMetrics::register(&Panics::register());
-        let key = ClusterKey::derive("the-admins-token", "test");
-        let registry = Registry::open(config, Clock::system(), metrics, Some(key));
+        let registry = registry(config, Clock::system());
         registry.apply_changes(Slot(1), (0..30).map(|room| joined(room, 7, 1)).collect(), false).await;
         assert_eq!((registry.totals().rooms, registry.refused_entries()), (10, 20));
         // Their visitors leave, and are forgotten.
@@ -226,8 +220,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn visitor_who_came_back_and_left_is_forgotten_a_minute_after_the_last_leave() {
+        let clock = Clock::manual(Time::from_millis(1_800_000_000_000));
+        let registry = registry(Config::default(), clock.clone());
+        let hold = Hold::new(HoldReason::Grace, tokio::time::Instant::now(), Duration::from_hours(1));
+        let [lobby, hall] = ["lobby", "hall"].map(|room| RoomId::try_from(room).unwrap());
+        let ann = VisitorId::try_from("ann").unwrap();
+        let visit = |room| {
+            registry.add_held(room, &ann, None, hold, None).unwrap();
+            assert!(registry.expire_next(hold.deadline).is_continue());
+        };
+        let remembered = || {
+            registry.forget_gone(false);
+            let totals = lock(&registry.table).clustered.as_ref().unwrap().totals();
+            totals.shares.get(&Slot::default()).map_or(0, |share| share.entries)
+        };
+        visit(&lobby);
+        visit(&hall);
+        clock.advance(Duration::from_secs(40));
+        visit(&lobby);
+        assert_eq!(remembered(), 2);
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(remembered(), 1, "the lobby");
+        clock.advance(Duration::from_secs(39));
+        assert_eq!(remembered(), 1);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(remembered(), 0);
+    }
+
+    #[tokio::test]
     async fn audit_corrects_what_is_stored_of_other_nodes() {
-        let registry = registry();
+        let registry = registry(Config::default(), Clock::system());
         let (ann, lobby) = ("ann".to_owned(), RoomId::try_from("lobby").unwrap());
         let hold = Hold::new(HoldReason::Grace, tokio::time::Instant::now(), Duration::from_hours(1));
         registry.add_held(&lobby, &VisitorId::try_from(ann).unwrap(), None, hold, None).unwrap();
@@ -251,7 +274,7 @@ mod tests {
     async fn memory_and_time_of_remote_visitors() {
         const PERSONS: u64 = 300_000;
         const ROOMS: usize = 50_000;
-        let registry = registry();
+        let registry = registry(Config::default(), Clock::system());
         // The rooms first: 1,500 of 200.
         let rooms: Vec<_> = (0..1_500).map(|room| joined(room, 0, 1)).collect();
         registry.apply_changes(Slot(1), rooms, false).await;

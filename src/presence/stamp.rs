@@ -1,17 +1,24 @@
 //! Stamps: the hybrid logical clock by which nodes order what their visitors did.
 //!
-//! A stamp is the wall time of a node with a counter. It is later than every stamp that the node has seen, so that an
-//! effect is never before its cause, and close to wall time, so that of two moods the one that was set last holds. A node
-//! with a wrong clock drags others along by a minute at most.
+//! A stamp is the wall time of a node, in units of 2⁻¹⁶ ms. It is later than every stamp that the node has seen, so that
+//! an effect is never before its cause, and close to wall time, so that of two moods the one that was set last holds. A
+//! node with a wrong clock drags others along by a minute at most.
+//!
+//! Two nodes that have not heard of each other in between agree on the order as well as their clocks do.
+
+use std::time::Duration;
 
 use crate::protocol::Time;
+use crate::time::millis;
 
 /// How far ahead of this node's wall clock a stamp may be.
 pub(crate) const AHEAD_LIMIT_MS: u64 = 60_000;
 
-const COUNTER_BITS: u32 = 16;
+const FRACTION_BITS: u32 = 16;
 
-/// A moment in a cluster: 48 bits of wall milliseconds, and a counter of 16 bits.
+const NANOS_PER_MS: u32 = 1_000_000;
+
+/// A moment in a cluster: 48 bits of wall milliseconds, and 16 bits of their fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Stamp(u64);
 
@@ -21,7 +28,14 @@ impl Stamp {
 
     /// The first stamp of this wall time.
     pub(crate) fn at(time: Time) -> Self {
-        Self(time.millis() << COUNTER_BITS)
+        Self(time.millis() << FRACTION_BITS)
+    }
+
+    /// The stamp of this wall time since the Unix epoch.
+    fn of(since_epoch: Duration) -> Self {
+        let nanos = u64::from(since_epoch.subsec_nanos() % NANOS_PER_MS);
+        let fraction = (nanos << FRACTION_BITS) / u64::from(NANOS_PER_MS);
+        Self(Self::at(Time::from_millis(millis(since_epoch))).0 + fraction)
     }
 
     /// The stamp with these bits.
@@ -52,9 +66,9 @@ pub(crate) struct StampClock {
 }
 
 impl StampClock {
-    /// A new stamp, later than all before.
-    pub(crate) fn tick(&mut self, wall: Time) -> Stamp {
-        self.last = Stamp(self.last.0 + 1).max(Stamp::at(wall));
+    /// A new stamp at this wall time since the Unix epoch, later than all before.
+    pub(crate) fn tick(&mut self, since_epoch: Duration) -> Stamp {
+        self.last = self.last.next().max(Stamp::of(since_epoch));
         self.last
     }
 
@@ -72,35 +86,51 @@ mod tests {
         Time::from_millis(1_796_083_200_000)
     }
 
+    fn since_epoch(time: Time) -> Duration {
+        Duration::from_millis(time.millis())
+    }
+
     #[test]
     fn stamps_rise_although_the_wall_clock_stands_or_goes_back() {
         let mut clock = StampClock::default();
-        let first = clock.tick(noon());
-        let second = clock.tick(noon());
-        let third = clock.tick(noon().minus(5_000));
+        let first = clock.tick(since_epoch(noon()));
+        let second = clock.tick(since_epoch(noon()));
+        let third = clock.tick(since_epoch(noon().minus(5_000)));
         assert!(first < second && second < third);
         assert_eq!(first, Stamp::at(noon()));
         assert_eq!(
-            clock.tick(noon().plus(1)),
+            clock.tick(since_epoch(noon().plus(1))),
             Stamp::at(noon().plus(1)),
             "wall time again when it has caught up"
         );
     }
 
     #[test]
+    fn stamps_of_two_nodes_within_a_millisecond_are_in_the_order_of_their_clocks() {
+        let (mut busy, mut other) = (StampClock::default(), StampClock::default());
+        let at = |nanos| since_epoch(noon()) + Duration::from_nanos(nanos);
+        let mut last = busy.tick(at(300_000));
+        for _ in 0..100 {
+            last = busy.tick(at(300_000));
+        }
+        assert!(other.tick(at(310_000)) > last);
+        assert!(other.tick(at(999_999)) < Stamp::at(noon().plus(1)));
+    }
+
+    #[test]
     fn stamp_after_a_message_is_later_than_the_message() {
         let (mut ahead, mut behind) = (StampClock::default(), StampClock::default());
-        let theirs = ahead.tick(noon().plus(30_000));
-        assert!(behind.tick(noon()) < theirs);
+        let theirs = ahead.tick(since_epoch(noon().plus(30_000)));
+        assert!(behind.tick(since_epoch(noon())) < theirs);
         behind.observe(theirs, noon());
-        assert!(behind.tick(noon()) > theirs);
+        assert!(behind.tick(since_epoch(noon())) > theirs);
     }
 
     #[test]
     fn stamp_far_ahead_moves_the_clock_by_a_minute_at_most() {
         let mut clock = StampClock::default();
         clock.observe(Stamp::at(noon().plus(3_600_000)), noon());
-        let next = clock.tick(noon());
+        let next = clock.tick(since_epoch(noon()));
         assert!(
             next > Stamp::at(noon().plus(AHEAD_LIMIT_MS))
                 && next < Stamp::at(noon().plus(AHEAD_LIMIT_MS + 1))

@@ -422,13 +422,10 @@ impl Table {
         for _ in 0..FORGET_CHUNK {
             let Some(clustered) = self.clustered.as_deref_mut() else { return };
             let may_forget = !has_missing || clustered.remembers_too_many();
-            let Some((room, visitor)) = clustered.pop_gone(now) else { return };
-            let Some(room) = self.rooms.get(&room).or_else(|| self.bot_rooms.get(&room)).cloned() else {
-                continue;
-            };
-            room.update_elsewhere(now, false, |state| {
-                clustered.forget(state, room.id(), &visitor, may_forget, now);
-            });
+            let Some(gone) = clustered.pop_gone(now) else { return };
+            let room = self.rooms.get(&gone.room).or_else(|| self.bot_rooms.get(&gone.room)).cloned();
+            let Some(room) = room else { continue };
+            room.update_elsewhere(now, false, |state| clustered.forget(state, gone, may_forget, now));
             self.settle(&room, now);
         }
     }

@@ -140,6 +140,7 @@ async fn visitor_who_is_lost_on_one_node_and_back_on_another_is_no_change() {
     let mut member = a.join("lobby", "member").await;
     let mut ann = a.join_with_mood("lobby", "ann", "calm").await;
     member.expect_present(2).await;
+    expect_present(&b, "lobby", 2).await;
     for hop in 0..10 {
         let (from, to) = if hop % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let frames = member.presence_frames;

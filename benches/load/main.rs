@@ -79,9 +79,11 @@ struct Args {
     /// Print docs/cost.md, and nothing else
     #[arg(long, conflicts_with = "grow")]
     cost: bool,
-    /// Measure presence over three hubs and three NATS servers, and nothing else
-    #[arg(long, conflicts_with_all = ["grow", "cost", "hostile", "peers"])]
-    cluster: bool,
+    /// Measure three hubs on three NATS servers, and nothing else: all parts, or these
+    #[arg(long, num_args = 0.., value_delimiter = ',', value_name = "PARTS",
+          value_parser = PossibleValuesParser::new(cluster::PARTS.map(|(name, _)| name)),
+          conflicts_with_all = ["grow", "cost", "hostile", "peers"])]
+    cluster: Option<Vec<String>>,
     /// Measure honest members beside hostile peers, and nothing else
     #[arg(long, conflicts_with_all = ["grow", "cost"])]
     hostile: bool,
@@ -149,8 +151,8 @@ fn measure(args: &Args) -> Outcome<bool> {
     if args.grow {
         return growth::print(&args.hub).map(|()| true);
     }
-    if args.cluster {
-        return cluster::run(&args.hub);
+    if let Some(parts) = &args.cluster {
+        return cluster::run(&args.hub, parts);
     }
     if args.hostile {
         let (addresses, only) = (args.addresses.clone(), args.attacks.clone());

@@ -184,7 +184,12 @@ impl Clustered {
     ) {
         let entry = state.union.as_ref().and_then(|union| union.own(person)).map(|own| own.entry.clone());
         if let Some(at) = entry.as_ref().and_then(Entry::gone) {
-            self.gone.push_back(Gone { due: now + REMEMBER, room: room.clone(), visitor: visitor.clone(), at });
+            self.gone.push_back(Gone {
+                due: now + REMEMBER,
+                room: room.clone(),
+                visitor: visitor.clone(),
+                at,
+            });
         }
         self.pending.insert((room.clone(), person), entry);
         self.changed.notify_one();
@@ -258,13 +263,7 @@ impl Clustered {
     }
 
     /// Forgets a visitor who is gone, if that is allowed, or remembers them for as long again.
-    pub(super) fn forget(
-        &mut self,
-        state: &mut RoomState,
-        gone: Gone,
-        may_forget: bool,
-        now: Duration,
-    ) {
+    pub(super) fn forget(&mut self, state: &mut RoomState, gone: Gone, may_forget: bool, now: Duration) {
         let person = self.person(&gone.visitor);
         let Some(union) = state.union.as_deref_mut() else { return };
         if union.own(person).and_then(|own| own.entry.gone()) != Some(gone.at) {

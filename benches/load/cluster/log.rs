@@ -36,7 +36,7 @@ struct Measured {
     lags: Vec<f64>,
 }
 
-pub(super) fn log(hub: &std::path::Path) -> Outcome<[Line; 4]> {
+pub(super) fn log(hub: &std::path::Path) -> Outcome<Vec<Line>> {
     print_error("log: one node");
     let single = Subject::Hub(hub.to_owned()).start(&[("FLUSH_INTERVAL", FLUSH)])?;
     let one = measure(std::slice::from_ref(&single))?.cpu[0];
@@ -47,7 +47,7 @@ pub(super) fn log(hub: &std::path::Path) -> Outcome<[Line; 4]> {
     let published = publish_millis(&nodes.hubs[0])?;
     let (lag, middle) = (quantile(&lags, 0.99).unwrap_or(f64::NAN), median(&lags).unwrap_or(f64::NAN));
     let (own, others) = (cpu[0] / one, cpu[1].max(cpu[2]) / one);
-    Ok([
+    Ok(vec![
         Line {
             figure: "log: commit on one node to commit on the last one, 2,500 page views/s, flush interval 500 ms",
             value: format!("p99 {lag:.0} ms, median {middle:.0} ms ({} page views)", lags.len()),

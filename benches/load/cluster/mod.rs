@@ -42,20 +42,29 @@ const PAUSE: Duration = Duration::from_millis(2_500);
 const MEASURED: &str = "tired";
 const MOODS: [&str; 6] = ["calm", "gratitude", "joy", "love", "peace", "hope"];
 
-struct Line {
+/// A row of the table.
+pub(crate) struct Line {
     figure: &'static str,
     value: String,
     bar: &'static str,
     is_met: bool,
 }
 
-/// Measures all figures and prints them as a table. Returns whether all bars are met.
-pub(crate) fn run(hub: &Path) -> Outcome<bool> {
+/// Measures one part.
+type Part = fn(&Path) -> Outcome<Vec<Line>>;
+
+/// All parts, by name.
+pub(crate) const PARTS: [(&str, Part); 4] =
+    [("agree", agree), ("remote", remote), ("hall", hall), ("log", log::log)];
+
+/// Measures these parts, or all if there are none, and prints them as a table. Returns whether all bars are met.
+pub(crate) fn run(hub: &Path, parts: &[String]) -> Outcome<bool> {
     let mut lines = Vec::new();
-    lines.push(agree(hub)?);
-    lines.extend(remote(hub)?);
-    lines.extend(hall(hub)?);
-    lines.extend(log::log(hub)?);
+    for (_, part) in
+        PARTS.iter().filter(|(name, _)| parts.is_empty() || parts.iter().any(|part| part == name))
+    {
+        lines.extend(part(hub)?);
+    }
     print_line("| figure | value | bar | |\n| --- | --- | --- | --- |");
     for Line { figure, value, bar, is_met } in &lines {
         let verdict = if *is_met { "ok" } else { "MISSED" };
@@ -69,7 +78,7 @@ fn mood(mood: &str) -> String {
 }
 
 /// A change on one node to the last socket of the room on all nodes, beside many other changes.
-fn agree(hub: &Path) -> Outcome<Line> {
+fn agree(hub: &Path) -> Outcome<Vec<Line>> {
     print_error("agree");
     let nodes = Nodes::start(hub)?;
     let mut swarms = nodes.hubs.iter().map(|hub| Swarm::new(hub.address)).collect::<Outcome<Vec<_>>>()?;
@@ -120,12 +129,12 @@ fn agree(hub: &Path) -> Outcome<Line> {
     }
     let (p99, middle) =
         (quantile(&latencies, 0.99).unwrap_or(f64::NAN), median(&latencies).unwrap_or(f64::NAN));
-    Ok(Line {
+    Ok(vec![Line {
         figure: "agree: change to the last socket on all nodes, 900 people, 200 changes/s",
         value: format!("p99 {p99:.0} ms, median {middle:.0} ms ({} changes)", latencies.len()),
         bar: "p99 ≤ 250 ms",
         is_met: p99 <= 250.0,
-    })
+    }])
 }
 
 /// A room of which two members have different states.
@@ -218,7 +227,7 @@ fn mood_or_none(is_set: bool) -> String {
 }
 
 /// CPU and memory of a node for the visitors of another one.
-fn remote(hub: &Path) -> Outcome<[Line; 2]> {
+fn remote(hub: &Path) -> Outcome<Vec<Line>> {
     print_error("remote visitors");
     let nodes = Nodes::start(hub)?;
     let [here, there, ..] = nodes.hubs.as_slice() else { return Err("three nodes".into()) };
@@ -241,7 +250,7 @@ fn remote(hub: &Path) -> Outcome<[Line; 2]> {
     swarm.run_until(Instant::now() + Duration::from_secs(1))?;
     let took = began.elapsed().mul_f64(idle);
     let change = micros(there.cpu()?.saturating_sub(before + took)) / (2 * REMOTE) as f64;
-    Ok([
+    Ok(vec![
         Line {
             figure: "CPU of a hub for remote changes, per change",
             value: format!("{change:.1} µs"),
@@ -270,7 +279,7 @@ fn join_rooms(swarm: &mut Swarm, count: usize) -> Outcome {
 }
 
 /// One room over all nodes, and the same number of members of one node on a hub of its own.
-fn hall(hub: &Path) -> Outcome<[Line; 2]> {
+fn hall(hub: &Path) -> Outcome<Vec<Line>> {
     print_error("hall: one node");
     let single = Subject::Hub(hub.to_owned()).start(&[])?;
     let mut crowds = vec![Crowd::join(single.address, "c", HALL / 3)?];
@@ -285,7 +294,7 @@ fn hall(hub: &Path) -> Outcome<[Line; 2]> {
     }
     let (latencies, three) = flip(&mut crowds, &addresses, || nodes.cpu())?;
     let (worst, ratio) = (quantile(&latencies, 1.0).unwrap_or(f64::NAN), three / one);
-    Ok([
+    Ok(vec![
         Line {
             figure: "a room of 40,000 over three hubs: change to the last member",
             value: format!("{worst:.0} ms, median {:.0} ms", median(&latencies).unwrap_or(f64::NAN)),

@@ -329,7 +329,7 @@ impl Writer<'_> {
         self.byte(away | has_mood | sit_state);
         self.fixed(change.person.0);
         self.fixed(entry.changed.bits());
-        self.fixed(entry.joined.bits());
+        self.fixed(entry.last_joined().bits());
         self.fixed(entry.since.bits());
         match entry.away() {
             None => {}
@@ -520,8 +520,10 @@ impl Reader<'_> {
                 return Some(Change { room, person, entry: None });
             }
             let changed = Stamp::from_bits(reader.fixed()?);
+            let last_joined = reader.stamp()?;
             let mut entry = Entry::joined(reader.stamp()?);
-            (entry.changed, entry.since) = (changed, reader.stamp()?);
+            entry.set_last_joined(last_joined);
+            entry.changed = changed;
             let away = match flags & flag::AWAY {
                 flag::HELD => Some(Away::Held(HeldSince {
                     began: reader.stamp()?,
@@ -594,8 +596,9 @@ mod tests {
         let sit = proptest::option::of((stamp(), state));
         let mood = proptest::option::of((1..1_u64 << 48, proptest::option::of(0..3_usize)));
         (stamp(), stamp(), away, sit, mood).prop_map(|(joined, changed, away, sit, mood)| {
-            let mut entry = Entry::joined(Stamp::from_bits(joined));
-            (entry.changed, entry.since) = (Stamp::from_bits(changed), Stamp::from_bits(joined / 2));
+            let mut entry = Entry::joined(Stamp::from_bits(joined / 2));
+            entry.set_last_joined(Stamp::from_bits(joined));
+            entry.changed = Stamp::from_bits(changed);
             entry.set_away(away);
             entry.set_sit(sit.map(|(at, sit)| SitRegister { at: Stamp::from_bits(at), sit }));
             if let Some((at, mood)) = mood {
@@ -719,7 +722,7 @@ mod tests {
         let bytes = Update { from: header(), body: Body::Delta(vec![change]) }.encode(context);
         let Body::Delta(changes) = Update::decode(&bytes, context).unwrap().body else { panic!("a delta") };
         let entry = changes[0].entry.as_ref().unwrap();
-        assert_eq!((entry.joined, entry.mood_at), (far.clamped(wall()), far.clamped(wall())));
+        assert_eq!((entry.last_joined(), entry.mood_at), (far.clamped(wall()), far.clamped(wall())));
         assert_eq!(entry.changed, far, "the sum of the share is that of the node");
     }
 

@@ -63,7 +63,7 @@ impl RoomState {
             _ => return None,
         };
         if hints.joined {
-            entry.joined = now.stamp;
+            entry.set_last_joined(now.stamp);
         }
         if hints.mood || (since.is_some() && mood.is_some()) {
             (entry.mood, entry.mood_at) = (mood, began);

@@ -49,9 +49,7 @@ pub(crate) struct Slot(pub u16);
 /// One person in one room on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The last join of a session on the node: it ends earlier holds of other nodes.
-    pub joined: Stamp,
-    /// Since when the person is in the room on this node without a break.
+    /// Since when the person is in the room on this node without a break: the first join.
     pub since: Stamp,
     /// When the mood was set; never, where no mood was set since the join.
     pub mood_at: Stamp,
@@ -68,6 +66,8 @@ pub(crate) struct Entry {
 /// What only some persons have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct More {
+    /// The last join, if it is later than the first; else never.
+    joined: Stamp,
     away: Option<Away>,
     sit: Option<SitRegister>,
 }
@@ -120,15 +120,12 @@ pub(crate) enum SitState {
 impl Entry {
     /// A person who has just joined.
     pub(crate) fn joined(at: Stamp) -> Self {
-        Self {
-            joined: at,
-            since: at,
-            mood_at: Stamp::NEVER,
-            changed: at,
-            more: None,
-            mood: None,
-            slot: Slot::default(),
-        }
+        Self { since: at, mood_at: Stamp::NEVER, changed: at, more: None, mood: None, slot: Slot::default() }
+    }
+
+    /// The last join of a session on the node: it ends earlier holds of other nodes.
+    pub(crate) fn last_joined(&self) -> Stamp {
+        self.more.as_ref().map_or(self.since, |more| more.joined.max(self.since))
     }
 
     /// None for a person with a socket on the node.
@@ -163,6 +160,12 @@ impl Entry {
             SitState::Running { until, .. } => Some(until),
             SitState::Completed | SitState::Ended => None,
         }
+    }
+
+    /// Sets the last join of a session.
+    pub(crate) fn set_last_joined(&mut self, at: Stamp) {
+        let since = self.since;
+        self.change_more(|more| more.joined = if at > since { at } else { Stamp::NEVER });
     }
 
     /// Sets where the person is.
@@ -283,7 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn entry_without_hold_and_sit_takes_48_bytes() {
-        assert!(size_of::<Entry>() <= 48, "{}", size_of::<Entry>());
+    fn entry_takes_40_bytes_and_64_more_with_a_hold_or_a_sit() {
+        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+        assert!(size_of::<More>() <= 64, "{}", size_of::<More>());
     }
 }

@@ -327,7 +327,7 @@ impl RoomUnion {
         let others = self.elsewhere.get_mut(&person).map(Elsewhere::entries_mut).unwrap_or_default();
         for other in others.iter_mut().filter(|other| other.slot != slot) {
             if other.held().is_some_and(|held| ends(&entry, held)) {
-                other.set_away(Some(Away::Gone(entry.joined)));
+                other.set_away(Some(Away::Gone(entry.last_joined())));
             }
         }
     }
@@ -486,7 +486,7 @@ fn holds<'a>(mut entries: impl Iterator<Item = &'a Entry>, slot: Slot, held: Hel
 /// Whether an entry ends a hold of another node: by a later join, or a hold for a sit by a later leave, as on one node.
 fn ends(other: &Entry, held: HeldSince) -> bool {
     let ends_sit = || held.reason == HoldReason::Sit && other.gone().is_some_and(|gone| gone > held.began);
-    other.joined > held.began || ends_sit()
+    other.last_joined() > held.began || ends_sit()
 }
 
 /// What a person is.

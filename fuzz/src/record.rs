@@ -15,7 +15,7 @@ pub fn check(bytes: &[u8]) {
 /// Checks that all events of a batch are the same after they are written as lines and read again.
 pub fn check_round_trip(batch: &Batch) {
     let mut back = Batch::default();
-    for record in Record::of(batch) {
+    for record in Record::of(batch.clone()) {
         let line = serde_json::to_string(&record).expect("JSON");
         let read: Record = serde_json::from_str(&line).expect("a record");
         read.add_to(&mut back).expect("good properties");

@@ -142,11 +142,11 @@ async fn write<W: Write>(
     for month in months {
         let mut events = store.events(month);
         while let Some(batch) = events.next().await? {
-            for record in Record::of(&batch).filter(|record| filter.matches(record)) {
+            bar.inc(batch.len() as u64);
+            for record in Record::of(batch).filter(|record| filter.matches(record)) {
                 writer.write(&record).map_err(not_written)?;
                 written += 1;
             }
-            bar.inc(batch.len() as u64);
         }
     }
     writer.flush().map_err(not_written)?;

@@ -285,7 +285,7 @@ impl Draft {
     /// Appends events, one per line.
     /// Errors: the file cannot be written.
     pub(crate) async fn add(self, events: Batch) -> Result<Self, ArchiveError> {
-        self.write(move || Record::of(&events).map(|record| serde_json::to_string(&record)).collect()).await
+        self.write(move || Record::of(events).map(|record| serde_json::to_string(&record)).collect()).await
     }
 
     /// Appends lines.

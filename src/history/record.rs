@@ -104,10 +104,10 @@ pub enum Record {
 
 impl Record {
     /// Returns the records of a batch.
-    pub fn of(batch: &Batch) -> impl Iterator<Item = Self> {
-        let views = batch.page_views.iter().map(Self::from);
-        let watches = batch.watches.iter().map(Self::from);
-        views.chain(watches).chain(batch.samples.iter().map(Self::from))
+    pub fn of(batch: Batch) -> impl Iterator<Item = Self> {
+        let views = batch.page_views.into_iter().map(Self::from);
+        let watches = batch.watches.into_iter().map(Self::from);
+        views.chain(watches).chain(batch.samples.into_iter().map(Self::from))
     }
 
     /// Adds the record's event to a batch.
@@ -158,18 +158,18 @@ impl Record {
     }
 }
 
-impl From<&PageViewEvent> for Record {
-    fn from(event: &PageViewEvent) -> Self {
-        let PageViewEvent { actor, id, path, title, referrer, at, props } = event.clone();
+impl From<PageViewEvent> for Record {
+    fn from(event: PageViewEvent) -> Self {
+        let PageViewEvent { actor, id, path, title, referrer, at, props } = event;
         let Actor { room, visitor, is_bot } = actor;
         let props = props.as_ref().map(object);
         Self::PageView { id, room, visitor, is_bot, path, title, referrer, at, props }
     }
 }
 
-impl From<&WatchEvent> for Record {
-    fn from(event: &WatchEvent) -> Self {
-        let WatchEvent { actor, id, content, state, at, watched_ms, started_at, seen_at, .. } = event.clone();
+impl From<WatchEvent> for Record {
+    fn from(event: WatchEvent) -> Self {
+        let WatchEvent { actor, id, content, state, at, watched_ms, started_at, seen_at, .. } = event;
         let Actor { room, visitor, is_bot } = actor;
         let (position_at, position_ms) = event.position_ms.unzip();
         let (props_at, props) = event.props.as_ref().map(|(at, props)| (*at, object(props))).unzip();
@@ -193,9 +193,9 @@ impl From<&WatchEvent> for Record {
     }
 }
 
-impl From<&TotalSample> for Record {
-    fn from(total: &TotalSample) -> Self {
-        let TotalSample { id, at, nodes, hub, rooms } = total.clone();
+impl From<TotalSample> for Record {
+    fn from(total: TotalSample) -> Self {
+        let TotalSample { id, at, nodes, hub, rooms } = total;
         Self::Census { id, at, nodes, hub, rooms }
     }
 }

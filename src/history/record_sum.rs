@@ -134,12 +134,12 @@ impl<'a> SumDelta<'a> {
     }
 
     /// Adds the records of these events.
-    pub(crate) fn add(&mut self, events: &Batch) {
+    pub(crate) fn add(&mut self, events: Batch) {
         self.apply(events, RecordSum::add);
     }
 
     /// Removes the records of these events.
-    pub(crate) fn subtract(&mut self, events: &Batch) {
+    pub(crate) fn subtract(&mut self, events: Batch) {
         self.apply(events, RecordSum::subtract);
     }
 
@@ -148,19 +148,19 @@ impl<'a> SumDelta<'a> {
         self.months
     }
 
-    fn apply(&mut self, events: &Batch, change: fn(&mut RecordSum, RecordSum)) {
-        self.apply_kind(RecordKind::PageView, &events.page_views, change);
-        self.apply_kind(RecordKind::Watch, &events.watches, change);
-        self.apply_kind(RecordKind::Census, &events.samples, change);
+    fn apply(&mut self, events: Batch, change: fn(&mut RecordSum, RecordSum)) {
+        self.apply_kind(RecordKind::PageView, events.page_views, change);
+        self.apply_kind(RecordKind::Watch, events.watches, change);
+        self.apply_kind(RecordKind::Census, events.samples, change);
     }
 
     fn apply_kind<T: Mergeable>(
         &mut self,
         kind: RecordKind,
-        events: &[T],
+        events: Vec<T>,
         change: fn(&mut RecordSum, RecordSum),
     ) where
-        for<'e> Record: From<&'e T>,
+        Record: From<T>,
     {
         for event in events {
             let month = Month::of(event.time());
@@ -191,7 +191,7 @@ mod tests {
     fn sums(partly: &PartlySummed, lines: &[&str]) -> BTreeMap<Month, RecordSum> {
         let mut delta = SumDelta::new(partly);
         for line in lines {
-            delta.add(&parse_line(line).unwrap());
+            delta.add(parse_line(line).unwrap());
         }
         delta.months()
     }
@@ -220,8 +220,8 @@ mod tests {
             "a record that is there twice counts twice"
         );
         let mut delta = SumDelta::new(&none);
-        delta.add(&parse_line(VIEW).unwrap());
-        delta.subtract(&parse_line(VIEW).unwrap());
+        delta.add(parse_line(VIEW).unwrap());
+        delta.subtract(parse_line(VIEW).unwrap());
         assert!(delta.months().values().all(|sum| *sum == RecordSum::default()));
     }
 

@@ -196,7 +196,7 @@ impl Encoder {
 /// Returns a batch as JSON Lines.
 fn lines(batch: &Batch) -> Vec<u8> {
     let mut lines = Vec::with_capacity(PART_BYTES);
-    for record in Record::of(batch) {
+    for record in Record::of(batch.clone()) {
         // A record has no map with other keys than texts, and memory has no write errors.
         if serde_json::to_writer(&mut lines, &record).is_ok() {
             lines.push(b'\n');

@@ -222,15 +222,16 @@ async fn restore_rows(
     if let Some(old_key) = merge.old_key(&partitions) {
         return Ok(Err(old_key));
     }
-    let Merge { new, known, taken, merged, .. } = &merge;
-    let ids = dictionary::intern(connection, &[new, known, taken, merged]).await?;
+    let ids =
+        dictionary::intern(connection, &[&merge.new, &merge.known, &merge.taken, &merge.merged]).await?;
     merge.write(connection, &mut partitions, &ids).await?;
+    let Merge { new, known, taken, merged, .. } = merge;
     let mut delta = RollupDelta::default();
-    delta.subtract(known, &ids);
-    delta.subtract(taken, &ids);
-    delta.add(merged, &ids);
+    delta.subtract(&known, &ids);
+    delta.subtract(&taken, &ids);
+    delta.add(&merged, &ids);
     // A subtracted event may be the last appearance of a visitor whose rows are restored only now.
-    delta.add_visitors(new, &ids);
+    delta.add_visitors(&new, &ids);
     roll_up::apply(connection, &partitions, &delta).await?;
     let mut sums = SumDelta::new(&partitions.partly_summed);
     sums.subtract(known);

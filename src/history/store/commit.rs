@@ -62,18 +62,19 @@ pub(super) async fn store(
     delta.add(&merge.new, &ids);
     roll_up::apply(connection, &partitions, &delta).await?;
     let Merge { taken, merged, new, .. } = merge;
-    let mut sums = SumDelta::new(&partitions.partly_summed);
-    sums.subtract(&taken);
-    sums.add(&merged);
-    sums.add(&new);
-    month_sums::apply(connection, sums).await?;
-    Ok(Ok(Changes {
+    let changes = Changes {
         page_views: merged.page_views.len() + new.page_views.len(),
         watch_sessions: merged.watches.len() + new.watches.len(),
         samples: merged.samples.len() + new.samples.len(),
         rooms: rooms(&[&taken, &merged, &new]),
         days: delta.days(),
-    }))
+    };
+    let mut sums = SumDelta::new(&partitions.partly_summed);
+    sums.subtract(taken);
+    sums.add(merged);
+    sums.add(new);
+    month_sums::apply(connection, sums).await?;
+    Ok(Ok(changes))
 }
 
 /// What events are to the rows that are stored.

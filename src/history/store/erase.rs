@@ -488,7 +488,7 @@ impl Eraser<'_> {
         records.rename_visitors(|_| Some(self.pending.visitor.clone()));
         let partitions = Partitions::read(connection).await?;
         let mut sums = SumDelta::new(&partitions.partly_summed);
-        sums.subtract(&records);
+        sums.subtract(records);
         month_sums::apply(connection, sums).await
     }
 

@@ -131,7 +131,7 @@ impl Store {
             if events.is_empty() {
                 break;
             }
-            delta.add(&events.into_iter().collect());
+            delta.add(events.into_iter().collect());
         }
         if source.checksum() != archive.checksum {
             let (expected, found) = (archive.checksum.clone(), source.checksum());
@@ -162,7 +162,7 @@ async fn sum_slice(connection: &mut SqliteConnection, month: Month, rows: u32) -
         HiddenNames::read(connection).await?.restore(&mut events);
         let all = PartlySummed::new();
         let mut delta = SumDelta::new(&all);
-        delta.add(&events);
+        delta.add(events);
         apply(connection, delta).await?;
         next = next_id.map(|id| (kind, id)).or(next_kind.map(|kind| (kind, Uuid::nil())));
     }

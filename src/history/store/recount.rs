@@ -127,7 +127,7 @@ async fn recount_month(
             }
             delta.clear_dimensions();
             hidden.restore(&mut batch);
-            sums.add(&batch);
+            sums.add(batch);
         }
     }
     compare_sum(connection, month, sums, partitions, recount).await?;

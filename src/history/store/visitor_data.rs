@@ -146,7 +146,7 @@ impl Page {
 
     fn add(&mut self, event: Batch) {
         let bytes = |record: Record| serde_json::to_vec(&record).map_or(0, |json| json.len() + 1);
-        self.bytes += Record::of(&event).map(bytes).sum::<usize>();
+        self.bytes += Record::of(event.clone()).map(bytes).sum::<usize>();
         self.events.append(event);
     }
 
@@ -165,8 +165,8 @@ fn into_data(events: Batch, archives: Vec<Month>) -> PersonalData {
     views.sort_by_key(Mergeable::time);
     watches.sort_by_key(Mergeable::time);
     PersonalData {
-        page_views: views.iter().map(Record::from).collect(),
-        watch_sessions: watches.iter().map(Record::from).collect(),
+        page_views: views.into_iter().map(Record::from).collect(),
+        watch_sessions: watches.into_iter().map(Record::from).collect(),
         archives,
         next: None,
     }

@@ -252,7 +252,7 @@ impl File {
             answers.push(serde_json::to_string(&data).unwrap());
         }
         let export = self.events().await;
-        answers.extend(Record::of(&export).map(|record| serde_json::to_string(&record).unwrap()));
+        answers.extend(Record::of(export).map(|record| serde_json::to_string(&record).unwrap()));
         answers
     }
 

@@ -58,7 +58,7 @@ impl Clock {
     /// happens within a millisecond.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the clock that all other code uses")]
-    pub fn since_epoch(&self) -> Duration {
+    pub(crate) fn since_epoch(&self) -> Duration {
         match &self.0 {
             ClockSource::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             ClockSource::Manual { started, elapsed_ms } => {

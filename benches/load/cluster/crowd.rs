@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::swarm::{Join, Swarm};
+use crate::swarm::{Join, Swarm, skip_sources};
 use crate::{Outcome, guard};
 
 /// The room of all crowds.
 pub(crate) const ROOM: &str = "hall";
+
+/// More sockets than the parent has open at the same hub.
+const OF_PARENT: u32 = 1_000;
 
 /// The system's monotonic time in microseconds.
 pub(crate) fn now_micros() -> u64 {
@@ -69,6 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let [hub, name, members] = arguments else { return Err("crowd HUB NAME MEMBERS".into()) };
     crate::raise_open_files()?;
     let members: usize = members.parse()?;
+    skip_sources(OF_PARENT);
     let mut swarm = Swarm::new(hub.parse()?)?;
     swarm.join_all(members, |index| Join {
         room: ROOM.to_owned(),

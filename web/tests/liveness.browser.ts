@@ -60,7 +60,7 @@ test("page that is visible again and a paused hub: the count is dimmed with its 
   const { page } = await RoomPage.open(phone.user, hub.url);
   await phone.hide(page);
   const shown = await record(page);
-  hub.pause();
+  await hub.pause();
   await phone.show(page);
   await expect.poll(shown, { timeout: 20_000 }).toEqual([OPEN, CHECKING, LOST]);
   hub.resume();
@@ -136,7 +136,7 @@ test("dashboard of a paused hub: neither its numbers nor its health look alive",
   const page = await phone.user.open(hub.url);
   await page.getByText("The hub is healthy").waitFor();
   await phone.hide(page);
-  hub.pause();
+  await hub.pause();
   await phone.show(page);
   await page.getByText("The hub does not respond.", { exact: true }).waitFor();
   await page.locator("#live-users").filter({ hasText: "–" }).waitFor();

@@ -2,10 +2,11 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { DatabaseSync } from "@photostructure/sqlite";
 
@@ -68,9 +69,11 @@ export class Hub {
     await this.#stop("SIGKILL");
   }
 
-  /** Stops the process without ending it: its sockets stay open, and nothing answers. */
-  pause(): void {
-    this.#process?.kill("SIGSTOP");
+  /** Stops the process without ending it: its sockets stay open, and nothing answers. Waits until all threads stand still. */
+  async pause(): Promise<void> {
+    const { pid } = this.#process!;
+    this.#process!.kill("SIGSTOP");
+    while (!isStopped(`/proc/${pid}/task`)) await setTimeout(1);
   }
 
   /** Continues a paused process. */
@@ -135,5 +138,15 @@ export class Hub {
     } finally {
       database.close();
     }
+  }
+}
+
+/** Whether all threads are stopped by a signal. Systems without /proc do not say it. */
+function isStopped(threads: string): boolean {
+  const state = (thread: string): string => readFileSync(`${threads}/${thread}/stat`, "latin1").replace(/.*\) /s, "").charAt(0);
+  try {
+    return !existsSync(threads) || readdirSync(threads).every((thread) => state(thread) === "T");
+  } catch {
+    return false; // a thread has ended meanwhile
   }
 }

@@ -153,6 +153,9 @@ impl HoldStore {
         let restored = lock(&self.latest).clone();
         let to_saved = |occupant: Occupant| {
             let Occupant { room, visitor, mood, has_socket, hold, sit, sit_holds } = occupant;
+            // What is over may not have been ended yet: the database may have kept this waiting.
+            let hold = hold.filter(|hold| !hold.has_expired(now));
+            let sit = sit.filter(|sit| sit.deadline > now);
             let mood = mood.and_then(|mood| self.registry.vocabulary().name(mood)).map(str::to_owned);
             let first_stop = hold.and_then(|hold| restored.get(&hold.deadline).copied());
             // A visitor with a socket gets the whole seat hold when the hub stops. After a crash, only a sit holds them.

@@ -10,6 +10,9 @@ use uuid::Uuid;
 use crate::support::program::{Faults, ProgramOutput};
 use crate::support::{Program, TIMEOUT, give_away, owners, rows};
 
+/// The size of a page, in bytes.
+const PAGE: usize = 8_192;
+
 const COUNT: &str = "SELECT count(*) FROM page_views";
 
 async fn run(folder: &Path, arguments: &[&str]) -> ProgramOutput {
@@ -93,8 +96,8 @@ async fn failed_backup_or_restore_changes_nothing() {
     fs::write(at("other"), "not a database, but long enough to be read as one".repeat(20)).unwrap();
     fs::copy(at("hub.db"), at("damaged.db")).unwrap();
     let mut bytes = fs::read(at("damaged.db")).unwrap();
-    let page = bytes.len() / 2 / 4096 * 4096;
-    bytes[page..page + 4096].fill(0xaa);
+    let page = bytes.len() / 2 / PAGE * PAGE;
+    bytes[page..page + PAGE].fill(0xaa);
     fs::write(at("damaged.db"), bytes).unwrap();
     let before = (names(folder.path()), fs::read(at("hub.db")).unwrap());
     for (arguments, words) in [

@@ -16,6 +16,9 @@ use uuid::Uuid;
 use crate::support::program::{Faults, Volume};
 use crate::support::{Client, Hub, Program, eventually, open_database, rows};
 
+/// The size of a page, in bytes.
+const PAGE: u64 = 8_192;
+
 const OFTEN: (&str, &str) = ("FLUSH_INTERVAL", "50ms");
 
 const SMALL_QUEUE: (&str, &str) = ("QUEUE_LIMIT", "10");
@@ -298,9 +301,9 @@ async fn damaged_file_is_not_written_and_recovers_after_repair() {
 
 /// Overwrites all pages but the first with noise.
 fn damage_pages(file: &Path) {
-    let length = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
-    let noise = vec![0xa5; length - 4096];
-    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&noise, 4096).unwrap();
+    let length = fs::metadata(file).unwrap().len() - PAGE;
+    let noise = vec![0xa5; usize::try_from(length).unwrap()];
+    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&noise, PAGE).unwrap();
 }
 
 /// A database with some history of a stopped hub.
@@ -320,7 +323,7 @@ type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str, bool);
 async fn damaged_or_foreign_file_fails_startup_unchanged() {
     let cut = |file: &Path| {
         let length = fs::metadata(file).unwrap().len();
-        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2 / 4096 * 4096).unwrap();
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2 / PAGE * PAGE).unwrap();
     };
     let flip = |at: u64| {
         move |file: &Path| {
@@ -331,7 +334,7 @@ async fn damaged_or_foreign_file_fails_startup_unchanged() {
     // A page with rows: damage to a free one is none. All these databases have the same pages.
     let (_sample, file) = stopped().await;
     let page = rows(&file, "SELECT rootpage FROM sqlite_schema WHERE name = 'months'").await[0].as_u64();
-    let flip_page = flip((page.unwrap() - 1) * 4096);
+    let flip_page = flip((page.unwrap() - 1) * PAGE);
     let damages: [Damage; 6] = [
         (
             "words",
@@ -373,7 +376,7 @@ async fn empty_file_becomes_a_new_database() {
 
 /// A database with a damaged page in the middle of a month's page views, of a hub that stopped in order.
 async fn damaged_in_the_middle() -> TempDir {
-    const PAGE: &str = "
+    const MIDDLE: &str = "
         WITH leaf AS (
             SELECT pageno FROM dbstat WHERE name LIKE '%page_views_2%' AND pagetype = 'leaf' ORDER BY path
         )
@@ -387,7 +390,7 @@ async fn damaged_in_the_middle() -> TempDir {
     }
     let folder = hub.stop().await;
     let file = folder.path().join("hub.db");
-    let page = rows(&file, PAGE).await[0].as_u64().unwrap();
+    let page = rows(&file, MIDDLE).await[0].as_u64().unwrap();
     // The last connection to close copies the log into the file, and would repair the page. Of two that close at once
     // none is the last one, and the log stays until the next.
     let log = folder.path().join("hub.db-wal");
@@ -397,7 +400,7 @@ async fn damaged_in_the_middle() -> TempDir {
     };
     eventually(is_copied, "all connections are closed").await;
     let open = fs::OpenOptions::new().write(true).open(&file).unwrap();
-    open.write_all_at(&[0xff; 64], (page - 1) * 4096).unwrap();
+    open.write_all_at(&[0xff; 64], (page - 1) * PAGE).unwrap();
     folder
 }
 

@@ -116,6 +116,11 @@ impl Default for StoreOptions {
 /// indexes; with SQLite's default of 2 MiB it writes and reads them several times.
 const WRITER_CACHE: &str = "-32768";
 
+/// The page size of a new database, in bytes. A row of a table without rowids that is larger than about a quarter of a page
+/// takes another page of its own (<https://www.sqlite.org/fileformat2.html>, section 1.6). The largest page view takes
+/// 1.1 KB.
+const PAGE_BYTES: u32 = 8_192;
+
 /// The migrations that a call applied, and the schema's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Migrated {
@@ -172,6 +177,7 @@ impl Store {
         if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
             // Only for a new file: on an existing one these pragmas are writes, which another process's lock blocks.
             writer = writer
+                .page_size(PAGE_BYTES)
                 .auto_vacuum(SqliteAutoVacuum::Incremental)
                 .pragma("application_id", APPLICATION_ID.to_string());
         }

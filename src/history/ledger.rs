@@ -1,13 +1,13 @@
 //! The ledger of erasures: a file beside the archives, which a database restored from a backup lacks.
 //!
 //! Each line has a salted hash of the erased visitor's id, and may have an archive's checksum before and after. So a
-//! restored hub erases the visitor again, and accepts archives that were rewritten. Lines are only appended. Knows no
-//! database.
+//! restored hub erases the visitor again, and accepts archives that were rewritten. Lines are only appended; at the limit
+//! of bytes the older half is removed. Knows no database.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ use super::archive::{ArchiveError, Archives, blocking};
 use super::calendar::Month;
 use crate::private;
 use crate::protocol::{Time, VisitorId};
+
+/// The limit of the file, in bytes: some 60,000 erasures. Small in tests.
+const LIMIT: usize = if cfg!(test) { 2_000 } else { 16 << 20 };
 
 /// A line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,9 @@ struct Line {
     /// The archive that is rewritten.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     archive: Option<Rewritten>,
+    /// Whether older lines were removed before this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    after_removed: bool,
 }
 
 /// An archive's checksums before and after an erasure.
@@ -77,7 +83,8 @@ impl Ledger {
         Ok(Self { path, lines })
     }
 
-    /// Appends the erasure `id` of a visitor, or with an archive, that this erasure rewrites it, and syncs the file.
+    /// Appends the erasure `id` of a visitor, or with an archive, that this erasure rewrites it, and syncs the file. At
+    /// the limit, the older half of the lines is removed.
     /// Errors: the file cannot be written.
     pub(crate) async fn add(
         &self,
@@ -91,18 +98,14 @@ impl Ledger {
             from: from.to_owned(),
             to: to.to_owned(),
         });
-        let line = Line { id, at, visitor: hash(&salt, visitor.as_str()), salt, archive };
-        blocking(self.path.clone(), move |path| {
-            let folder = path.parent().unwrap_or(path);
-            private::create_folder(folder)?;
-            let is_cut = fs::read(path).is_ok_and(|bytes| !bytes.is_empty() && !bytes.ends_with(b"\n"));
-            let start = if is_cut { "\n" } else { "" };
-            let mut file = private::append(path)?;
-            file.write_all(format!("{start}{}\n", serde_json::to_string(&line)?).as_bytes())?;
-            file.sync_all()?;
-            fs::File::open(folder)?.sync_all()
-        })
-        .await
+        let visitor = hash(&salt, visitor.as_str());
+        let line = Line { id, at, visitor, salt, archive, after_removed: false };
+        blocking(self.path.clone(), move |path| append(path, &line)).await
+    }
+
+    /// The first erasure, where older ones were removed: a database without it may need those too.
+    pub(crate) fn first_after_removed(&self) -> Option<(Uuid, Time)> {
+        self.lines.first().filter(|line| line.after_removed).map(|line| (line.id, line.at))
     }
 
     /// The ids of all erasures.
@@ -141,6 +144,54 @@ impl Ledger {
     }
 }
 
+fn append(path: &Path, line: &Line) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    private::create_folder(folder)?;
+    let text = fs::read_to_string(path).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(String::new()),
+        _ => Err(error),
+    })?;
+    let line = format!("{}\n", serde_json::to_string(line)?);
+    if text.len() + line.len() > LIMIT {
+        replace(path, &(newer_half(&text)? + &line))?;
+    } else {
+        // A crash may have cut off the last line.
+        let start = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let mut file = private::append(path)?;
+        file.write_all(format!("{start}{line}").as_bytes())?;
+        file.sync_all()?;
+    }
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Returns the lines of the newer half, the first of which says that there were others.
+fn newer_half(text: &str) -> io::Result<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let (_, newer) = lines.split_at(lines.len() / 2);
+    let mut newer = newer.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let mut half = String::new();
+    if let Some(first) = newer.next() {
+        half += &format!("{}\n", serde_json::to_string(&Line { after_removed: true, ..first })?);
+    }
+    for line in newer {
+        half += &format!("{}\n", serde_json::to_string(&line)?);
+    }
+    Ok(half)
+}
+
+/// Replaces a file by one with this text.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = private::create_new(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
 fn hash(salt: &str, visitor: &str) -> String {
     let digest = Sha256::new().chain_update(salt).chain_update(visitor).finalize();
     format!("{:x}", Bytes::copy_from_slice(&digest))
@@ -148,8 +199,6 @@ fn hash(salt: &str, visitor: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[tokio::test]
@@ -185,5 +234,26 @@ mod tests {
             assert_eq!(ledger.explains(month, from, to), expected, "{from} {to}");
         }
         assert!(ledger.has_rewritten(month, "a") && !ledger.has_rewritten(month, "c"));
+    }
+
+    #[tokio::test]
+    async fn full_ledger_loses_its_older_half_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let archives = Archives::new(Some(folder.path().join("archive")), Path::new(""));
+        let at = |number: u128| Time::from_millis(1_700_000_000_000 + u64::try_from(number).unwrap());
+        let mut largest = 0;
+        for number in 1..=100 {
+            let visitor = VisitorId::try_from(format!("visitor-{number}")).unwrap();
+            let erasure = (Uuid::from_u128(number), &visitor, at(number));
+            Ledger::read(&archives).await.unwrap().add(erasure, None).await.unwrap();
+            largest = largest.max(fs::metadata(archives.ledger()).unwrap().len());
+        }
+        assert!((1_700..=LIMIT as u64).contains(&largest), "{largest}");
+        let ledger = Ledger::read(&archives).await.unwrap();
+        let ids: Vec<_> = ledger.ids().map(|id| id.as_u128()).collect();
+        assert!(ids.len() >= 4 && ids.last() == Some(&100) && ids.is_sorted(), "{ids:?}");
+        assert_eq!(ledger.first_after_removed(), Some((Uuid::from_u128(ids[0]), at(ids[0]))));
+        assert!(ledger.erasure_of("visitor-100", |_| true).is_some(), "the salt stays");
+        assert_eq!(fs::read_dir(folder.path().join("archive")).unwrap().count(), 1, "only the ledger");
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -26,7 +27,7 @@ use super::slices::SliceSize;
 use super::visitor_data::{visitor_event, visitor_rows};
 use super::{LifecycleError, Store, month_sums, roll_up, used_texts};
 use crate::history::archive::{ArchiveError, Archives, Draft, LINES, Source};
-use crate::history::calendar::Month;
+use crate::history::calendar::{Month, timestamp};
 use crate::history::event::{Actor, Batch};
 use crate::history::ledger::Ledger;
 use crate::history::record_sum::SumDelta;
@@ -195,6 +196,13 @@ impl Store {
         let ledger = Ledger::read(archives).await?;
         let known: Vec<String> = sqlx::query_scalar(KNOWN).fetch_all(&mut *self.read().await?).await?;
         let known: BTreeSet<Uuid> = known.iter().filter_map(|id| id.parse().ok()).collect();
+        if let Some((id, at)) = ledger.first_after_removed() {
+            if !known.contains(&id) {
+                let before = timestamp(at);
+                warn!(%before, "the database is older than the ledger of erasures: repeat the erasures before this time");
+            }
+            forget_applied(&mut *self.connection().await?, ledger.ids()).await?;
+        }
         let mut unknown: BTreeSet<Uuid> = ledger.ids().filter(|id| !known.contains(id)).collect();
         if unknown.is_empty() {
             return Ok(());
@@ -267,6 +275,17 @@ async fn add_pending(connection: &mut SqliteConnection, pending: &Pending) -> Re
 async fn set_applied(connection: &mut SqliteConnection, id: Uuid) -> Result<(), sqlx::Error> {
     const ADD: &str = "INSERT OR IGNORE INTO applied_erasures (id) VALUES (?1)";
     sqlx::query(ADD).bind(id.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets the applied erasures that the ledger has no longer.
+async fn forget_applied(
+    connection: &mut SqliteConnection,
+    ids: impl Iterator<Item = Uuid>,
+) -> Result<(), sqlx::Error> {
+    const FORGET: &str = "DELETE FROM applied_erasures WHERE id NOT IN (SELECT value FROM json_each(?1))";
+    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+    sqlx::query(FORGET).bind(json(&ids)?).execute(connection).await?;
     Ok(())
 }
 

@@ -48,6 +48,8 @@ pub enum Limit {
     Queue,
     /// Pending events of one address.
     AddressQueue,
+    /// Events a second of one address.
+    AddressEventRate,
     /// Watch clocks of the hub: one was evicted.
     WatchClocks,
     /// Bytes of live state: a page is not listed, or a watch session is not measured.

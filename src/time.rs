@@ -102,6 +102,14 @@ impl Clock {
     }
 }
 
+impl governor::clock::Clock for Clock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.elapsed()
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::system()

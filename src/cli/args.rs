@@ -2,10 +2,12 @@
 //!
 //! Each error is the rule only: clap adds the flag and the value.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use humantime::Duration as Span;
 
+use crate::history::capacity::RATE_MIN;
 use crate::protocol::ids::BadName;
 use crate::protocol::{RoomId, VisitorId};
 
@@ -48,6 +50,14 @@ pub(super) fn node(text: &str) -> Result<String, String> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
         _ => Err("must have 1 to 255 bytes".to_owned()),
+    }
+}
+
+/// An event rate of one address.
+pub(super) fn event_rate(text: &str) -> Result<NonZeroU32, String> {
+    match text.parse() {
+        Ok(rate) if rate >= RATE_MIN => Ok(rate),
+        _ => Err(format!("must be a whole number from {RATE_MIN} on")),
     }
 }
 

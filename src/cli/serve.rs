@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::args::{LISTEN, at_least_one, duration, interval, node};
+use super::args::{LISTEN, at_least_one, duration, event_rate, interval, node};
 use crate::auth::{Access, AllowedOrigins, PublicUrl, Secret};
 use crate::cluster::config::CLUSTER;
 use crate::config::Config;
@@ -136,6 +136,9 @@ pub(crate) struct ServeSettings {
     /// HTTP posts per second of one address; the burst is ten seconds' worth
     #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.posts)]
     pub address_post_rate: NonZeroU32,
+    /// Events per second of one address, over sockets and posts together, at least 10; the burst is 25 seconds' worth
+    #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.events, value_parser = event_rate)]
+    pub address_event_rate: NonZeroU32,
     /// Other HTTP requests per second of one address, except files and /health; the burst is ten seconds' worth
     #[arg(long, env, value_name = "RATE", default_value_t = Limits::DEFAULT.reads)]
     pub address_read_rate: NonZeroU32,
@@ -239,6 +242,7 @@ impl From<ServeSettings> for Config {
                     opened: settings.address_socket_rate,
                     live: settings.address_live_sockets,
                     posts: settings.address_post_rate,
+                    events: settings.address_event_rate,
                     reads: settings.address_read_rate,
                     messages: settings.message_rate,
                 }),

@@ -1,18 +1,32 @@
-//! The journal's capacity: limits of pending events and bytes, with a quota of both for each address.
+//! The journal's capacity: limits of pending events and bytes, with a quota of both for each address, and a rate.
 //!
-//! The quota keeps one address from filling the journal (see [`Quota`]). An epoch's reservations are released when it
-//! is committed. Pure, except for the quotas' locks.
+//! The quota keeps one address from filling the journal (see [`Quota`]), and the rate from keeping the writer busy. An
+//! epoch's reservations are released when it is committed. Pure, except for the locks of quotas and rates.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::AddAssign;
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
 
 use super::event::Batch;
 use crate::address::Address;
 use crate::quota::{Exhausted, Quota, Sharing};
 use crate::rejections::Limit;
+use crate::time::Clock;
 
 /// The hub's own measures may use this many times the limits.
 const MEASURED: u64 = 2;
+
+/// The burst of events of one address, in seconds of the rate: with the default, a class of 300 may send sixteen events
+/// each at once.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(25).unwrap();
+
+/// The smallest rate: its burst has room for two posts of 100 events.
+pub(crate) const RATE_MIN: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Limits of pending events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +37,8 @@ pub(crate) struct JournalLimits {
     pub bytes: usize,
     /// How addresses share both limits.
     pub sharing: Sharing,
+    /// Events a second of one address; none if rate limits are off. At least [`RATE_MIN`].
+    pub rate: Option<NonZeroU32>,
 }
 
 /// The journal has no room; nothing was appended.
@@ -34,6 +50,9 @@ pub enum JournalFull {
     /// The address's quota is full.
     #[error("too many events of your address wait to be written: send it again later")]
     Address,
+    /// The address sends events faster than its rate.
+    #[error("your address sends too many events: send it again later")]
+    Rate,
 }
 
 impl From<Exhausted> for JournalFull {
@@ -50,6 +69,7 @@ impl From<JournalFull> for Limit {
         match full {
             JournalFull::Queue => Self::Queue,
             JournalFull::Address => Self::AddressQueue,
+            JournalFull::Rate => Self::AddressEventRate,
         }
     }
 }
@@ -110,22 +130,32 @@ impl Reservations {
 pub(super) struct Capacity {
     events: Quota,
     bytes: Quota,
+    rate: Option<EventRate>,
 }
 
+/// How fast each address sends events (GCRA).
+type EventRate = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
+
 impl Capacity {
-    pub(super) fn new(limits: JournalLimits) -> Self {
+    pub(super) fn new(limits: JournalLimits, clock: &Clock) -> Self {
         let quota = |limit: usize| Quota::new(limit as u64, limits.sharing);
-        Self { events: quota(limits.events), bytes: quota(limits.bytes) }
+        let rate = limits.rate.map(|rate| {
+            let burst = rate.max(RATE_MIN).saturating_mul(BURST_SECONDS);
+            let quota = governor::Quota::per_second(rate).allow_burst(burst);
+            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
+        });
+        Self { events: quota(limits.events), bytes: quota(limits.bytes), rate }
     }
 
     /// Reserves `size` and adds it to `reservations`.
-    /// Errors: a limit or the address's quota is exceeded; nothing is reserved.
+    /// Errors: a limit, or the address's rate or quota is exceeded; nothing is reserved.
     pub(super) fn reserve(
         &self,
         reservations: &mut Reservations,
         address: Option<Address>,
         size: BatchSize,
     ) -> Result<(), JournalFull> {
+        self.check_rate(address, size.events)?;
         self.events.try_take(address, size.events)?;
         if let Err(exhausted) = self.bytes.try_take(address, size.bytes) {
             self.events.release(address, size.events);
@@ -133,6 +163,24 @@ impl Capacity {
         }
         reservations.add(address, size);
         Ok(())
+    }
+
+    /// Counts events of an address. The hub's own have no rate.
+    fn check_rate(&self, address: Option<Address>, events: u64) -> Result<(), JournalFull> {
+        let (Some(rate), Some(address)) = (&self.rate, address) else { return Ok(()) };
+        let Some(events) = u32::try_from(events).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        match rate.check_key_n(&address, events) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(JournalFull::Rate),
+        }
+    }
+
+    /// Drops the rates of addresses that have their whole burst again.
+    pub(super) fn remove_idle(&self) {
+        if let Some(rate) = &self.rate {
+            rate.retain_recent();
+            rate.shrink_to_fit();
+        }
     }
 
     /// Whether an address holds no more than every address may hold, whatever the others do.
@@ -202,7 +250,10 @@ mod tests {
 
     #[test]
     fn events_and_bytes_are_bounded_and_rejected_batches_reserve_nothing() {
-        let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::FirstCome });
+        let capacity = Capacity::new(
+            JournalLimits { events: 10, bytes: 100, sharing: Sharing::FirstCome, rate: None },
+            &Clock::system(),
+        );
         let mut reserved = Reservations::default();
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 101)), Err(JournalFull::Queue));
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(11, 1)), Err(JournalFull::Queue));
@@ -220,7 +271,10 @@ mod tests {
 
     #[test]
     fn addresses_have_a_quota_of_events_and_bytes_and_the_hub_has_none() {
-        let capacity = Capacity::new(JournalLimits { events: 800, bytes: 8_000, sharing: Sharing::Fair });
+        let capacity = Capacity::new(
+            JournalLimits { events: 800, bytes: 8_000, sharing: Sharing::Fair, rate: None },
+            &Clock::system(),
+        );
         let mut reserved = Reservations::default();
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(350, 1)), Ok(()));
         assert_eq!(capacity.reserve(&mut reserved, Some(address(1)), size(1, 1)), Err(JournalFull::Address));
@@ -235,7 +289,10 @@ mod tests {
 
     #[test]
     fn measures_of_the_hub_may_use_twice_the_limits() {
-        let capacity = Capacity::new(JournalLimits { events: 10, bytes: 100, sharing: Sharing::Fair });
+        let capacity = Capacity::new(
+            JournalLimits { events: 10, bytes: 100, sharing: Sharing::Fair, rate: None },
+            &Clock::system(),
+        );
         let mut reserved = Reservations::default();
         for _ in 0..20 {
             assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 1)), Ok(()));
@@ -243,5 +300,29 @@ mod tests {
         assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 1)), Err(JournalFull::Queue));
         capacity.release(&mut reserved);
         assert_eq!(capacity.reserve_measured(&mut reserved, size(1, 201)), Err(JournalFull::Queue));
+    }
+
+    #[test]
+    fn address_has_a_rate_of_events_with_a_burst_of_25_seconds() {
+        use crate::protocol::Time;
+
+        let clock = Clock::manual(Time::from_millis(0));
+        let rate = NonZeroU32::new(20);
+        let limits = JournalLimits { events: 10_000, bytes: 10_000, sharing: Sharing::Fair, rate };
+        let (capacity, mut reserved) = (Capacity::new(limits, &clock), Reservations::default());
+        let mut reserve = |holder, events| capacity.reserve(&mut reserved, holder, size(events, 1));
+        assert_eq!(reserve(Some(address(1)), 400), Ok(()));
+        assert_eq!(reserve(Some(address(1)), 100), Ok(()));
+        assert_eq!(reserve(Some(address(1)), 1), Err(JournalFull::Rate));
+        assert_eq!(reserve(Some(address(2)), 1), Ok(()), "another address");
+        assert_eq!(reserve(None, 300), Ok(()), "the hub");
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(reserve(Some(address(1)), 11), Err(JournalFull::Rate));
+        assert_eq!(reserve(Some(address(1)), 10), Ok(()));
+        let addresses = || capacity.rate.as_ref().map(RateLimiter::len);
+        assert_eq!(addresses(), Some(2));
+        clock.advance(Duration::from_secs(26));
+        capacity.remove_idle();
+        assert_eq!(addresses(), Some(0));
     }
 }

@@ -290,7 +290,8 @@ mod tests {
     async fn urgent_events_are_committed_before_large_epochs_of_others() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
+        let limits =
+            JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair, rate: None };
         let metrics = HistoryMetrics::register(&Panics::register());
         let (journal, receiver) = journal::open(limits, Clock::system(), metrics);
         // Several epochs, each of several transactions.

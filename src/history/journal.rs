@@ -165,7 +165,7 @@ pub(crate) fn open(
     let queue = Queue { epoch: Epoch::default().next(), ..Queue::default() };
     let (committed, _) = watch::channel(Epoch::default());
     let shared = Arc::new(Shared {
-        capacity: Capacity::new(limits),
+        capacity: Capacity::new(limits, &clock),
         clock,
         metrics,
         queue: Mutex::new(queue),
@@ -395,6 +395,7 @@ impl JournalReceiver {
     /// Takes the events of the oldest epoch, and closes it if it is open. They stay pending until
     /// [`committed`](Self::committed). Returns `None` if nothing is pending.
     pub(crate) fn take(&self) -> Option<(Epoch, Batch)> {
+        self.shared.capacity.remove_idle();
         let mut queue = lock(&self.shared.queue);
         if queue.closed.is_empty() {
             // Sessions also wait for an epoch of which all events were discarded.
@@ -433,6 +434,7 @@ impl JournalReceiver {
     /// Closes the open epoch, if anything is pending, and takes over all closed ones with their events that are not
     /// taken yet, and the urgent ones. [`committed`](Self::committed) with the returned epoch ends all of them.
     pub(crate) fn take_all(&self) -> Option<(Epoch, Batch)> {
+        self.shared.capacity.remove_idle();
         let mut queue = lock(&self.shared.queue);
         if queue.open_since.is_some() {
             queue.close();

@@ -166,7 +166,7 @@ pub enum ApiError {
     /// Too many requests for personal data are waiting.
     #[error("too many requests for personal data are waiting: try again in a moment")]
     Busy,
-    /// The event queue is full.
+    /// The event queue is full, or the address sends too many events.
     #[error(transparent)]
     QueueFull(#[from] JournalFull),
     /// The events are queued but not committed.

@@ -19,7 +19,8 @@ pub enum ErrorCode {
     UnknownMood,
     /// More messages than the rate limit allows. The message had no effect.
     TooFast,
-    /// The event queue is full. The message had no effect; send it again later.
+    /// The event queue is full, or the visitor's address sends too many events. The message had no effect; send it again
+    /// later.
     Overloaded,
     /// A limit of sits is reached, or a bot sent the message. It had no effect.
     SitRefused,

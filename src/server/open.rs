@@ -86,7 +86,9 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let key = keys.as_ref().map(|keys| keys.presence.clone());
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let (cluster, log, incoming) = join_cluster(&cluster, &session.node, keys, &registry, &panics).await?;
-    let history = History::open(history, &props, own_hosts(&http), sharing, &metrics, &clock, log).await?;
+    let rate = transport.limits.map(|limits| limits.events);
+    let journal = JournalLimits { events: history.queue_limit, bytes: history.queue_bytes, sharing, rate };
+    let history = History::open(history, &props, own_hosts(&http), journal, &metrics, &clock, log).await?;
 
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
@@ -332,7 +334,7 @@ impl History {
         config: history::Config,
         props: &[String],
         own_hosts: Vec<String>,
-        sharing: Sharing,
+        limits: JournalLimits,
         metrics: &Metrics,
         clock: &Clock,
         log: Option<OpenLog>,
@@ -362,7 +364,6 @@ impl History {
             logged,
         };
         let maintenance = panics.spawn(lifecycle::run(commands, worker));
-        let limits = JournalLimits { events: config.queue_limit, bytes: config.queue_bytes, sharing };
         let (journal, receiver) = journal::open(limits, clock.clone(), metrics.clone());
         let (replica, log) = log.map(|log| (log.replica, (log.monitor, log.sender))).unzip();
         let (log, erasures) = log.unzip();

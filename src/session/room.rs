@@ -314,7 +314,7 @@ mod tests {
     fn context(metrics: &TransportMetrics) -> Arc<SessionContext> {
         let TransportMetrics { rejections, panics, .. } = metrics.clone();
         let clock = Clock::system();
-        let limits = JournalLimits { events: 10, bytes: 10_000, sharing: Sharing::Fair };
+        let limits = JournalLimits { events: 10, bytes: 10_000, sharing: Sharing::Fair, rate: None };
         let registry = Registry::new(
             presence::Config::default(),
             clock.clone(),

@@ -31,6 +31,8 @@ pub struct Limits {
     pub live: NonZeroU32,
     /// HTTP posts a second of one address.
     pub posts: NonZeroU32,
+    /// Events a second of one address, over sockets and posts together: at least ten.
+    pub events: NonZeroU32,
     /// Other HTTP requests a second of one address.
     pub reads: NonZeroU32,
     /// Messages a second on one socket.
@@ -44,6 +46,7 @@ impl Limits {
         opened: NonZeroU32::new(100).unwrap(),
         live: NonZeroU32::new(50).unwrap(),
         posts: NonZeroU32::new(100).unwrap(),
+        events: NonZeroU32::new(200).unwrap(),
         reads: NonZeroU32::new(50).unwrap(),
         messages: NonZeroU32::new(20).unwrap(),
     };
@@ -207,14 +210,6 @@ impl Rates {
     }
 }
 
-impl governor::clock::Clock for Clock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.elapsed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -230,6 +225,7 @@ mod tests {
             opened: few(2),
             live: few(3),
             posts: few(1),
+            events: few(10),
             reads: few(1),
             messages: few(1),
         };

@@ -302,6 +302,37 @@ async fn client_ip_header_is_ignored_when_not_configured() {
 }
 
 #[tokio::test]
+async fn events_of_one_address_have_a_rate_over_sockets_and_posts_together() {
+    let clock = manual_clock();
+    let hub = hub_with_limits(&clock, |limits| limits.events = non_zero(10)).await;
+    let views = |count: usize| -> Value {
+        let view = |_| json!({ "id": Uuid::new_v4(), "path": "/", "visitor": "eve", "room": "lobby" });
+        (0..count).map(view).collect()
+    };
+    let post = async |address: &str, count| {
+        hub.post("/page-view").header(HEADER, address).json(&views(count)).send().await
+    };
+    let (first, second) = ("192.0.2.1", "192.0.2.2");
+    for count in [100, 100, 49] {
+        assert_eq!(post(first, count).await.status, 202);
+    }
+    let mut eve = Client::join_with_header((HEADER, first), &hub.address, "lobby", "visitor=eve").await;
+    eve.view_page(Uuid::new_v4(), "/").await;
+    eve.round_trip().await;
+    let refused = eve.view_page(Uuid::new_v4(), "/").await;
+    assert_eq!(eve.expect_error("overloaded").await["ref"], refused);
+    let response = post(first, 1).await;
+    response.expect_error(503, "overloaded");
+    assert_eq!(response.header("retry-after"), "5");
+    assert_eq!(post(second, 100).await.status, 202, "another address");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(post(first, 10).await.status, 202);
+    hub.flush().await;
+    assert_eq!(hub.rows("SELECT count(*) FROM page_views").await, [360]);
+    assert_eq!(limited_total(&hub, "address-event-rate").await, 2);
+}
+
+#[tokio::test]
 async fn message_flood_is_rejected_ten_times_and_then_closed() {
     let hub = hub_with_limits(&manual_clock(), |limits| limits.messages = non_zero(1)).await;
     let mut bob = hub.join("lobby", "bob").await;

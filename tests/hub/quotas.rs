@@ -1,7 +1,10 @@
 //! Quotas: how much of the shared queue and of the body budget one address may use.
 
+use std::num::NonZeroU32;
+
 use axum::http::HeaderName;
 use breathing_room::Config;
+use breathing_room::config::Limits;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 use tokio::io::AsyncWriteExt;
@@ -13,10 +16,13 @@ use crate::support::{Client, Hub, eventually, open_database};
 
 const HEADER: &str = "fly-client-ip";
 
-/// A hub behind a proxy, with the default limits except for this change. Another program has locked its database.
+/// A hub behind a proxy, with the default limits except for the rate of events and this change. Another program has locked its database.
 async fn locked_hub(change: impl FnOnce(&mut Config)) -> (Hub, SqliteConnection) {
     let hub = Hub::with(|config| {
         config.http.client_ip_header = Some(HeaderName::from_static(HEADER));
+        // The queue is full before the rate is reached.
+        let events = NonZeroU32::new(100_000).unwrap();
+        config.transport.limits = Some(Limits { events, ..Limits::DEFAULT });
         change(config);
     })
     .await;

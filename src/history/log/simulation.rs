@@ -142,7 +142,8 @@ impl Simulation {
         let store = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
         store.fail_commits(false).await;
         let (clock, panics) = (self.clock.clone(), Panics::register());
-        let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
+        let limits =
+            JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair, rate: None };
         let (journal, receiver) = journal::open(limits, clock.clone(), HistoryMetrics::register(&panics));
         let log = FaultyLog::new(self.log.clone(), self.weather.subscribe(), node, self.random.random());
         let [finished, unfinished] = store.logged_erasures().await.unwrap();

@@ -62,7 +62,8 @@ impl Node {
     ) -> Self {
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
         let (clock, panics) = (Clock::system(), Panics::register());
-        let limits = JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair };
+        let limits =
+            JournalLimits { events: 50_000, bytes: 64 * 1024 * 1024, sharing: Sharing::Fair, rate: None };
         let (journal, receiver) = journal::open(limits, clock.clone(), HistoryMetrics::register(&panics));
         let [finished, unfinished] = store.logged_erasures().await.unwrap();
         let erasures = Erasures::new(ErasureKey::derive("token", "c"), finished, unfinished);

@@ -43,8 +43,14 @@ const STALE_LIMIT: Duration = Duration::from_mins(5);
 /// How long a request waits for a newer entry after a commit changed the figures, if it does not ask for that commit.
 pub(crate) const CHANGED_WAIT: Duration = Duration::from_millis(250);
 
-/// Limit of entries. Each has about 10 KB.
-const ENTRIES_LIMIT: u64 = 1_000;
+/// Limit of the entries' memory, in bytes. An entry has about 10 KB; those of long series have more. Small in tests.
+const BYTES_LIMIT: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
+
+/// What an entry takes besides the body of its response, in bytes.
+const ENTRY_BYTES: usize = 512;
+
+/// Limit of computations in progress.
+const IN_FLIGHT_LIMIT: u64 = 1_000;
 
 /// The cache of stats. Clones share it.
 ///
@@ -109,10 +115,13 @@ impl StatsCache {
     /// An empty cache.
     pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics, own_hosts: Vec<String>) -> Self {
         let idle = PAST_FRESH_FOR + STALE_LIMIT;
-        let entries = Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_idle(idle).build();
+        let bytes = |_: &StatsQuery, entry: &Arc<CacheEntry>| {
+            u32::try_from(entry.response.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        let entries = Cache::builder().weigher(bytes).max_capacity(BYTES_LIMIT).time_to_idle(idle).build();
         // A request that is cancelled at the wrong moment leaves its computation here; the time to live removes it.
         let in_flight =
-            Cache::builder().max_capacity(ENTRIES_LIMIT).time_to_live(Duration::from_secs(1)).build();
+            Cache::builder().max_capacity(IN_FLIGHT_LIMIT).time_to_live(Duration::from_secs(1)).build();
         Self(Arc::new(Shared { store, clock, metrics, own_hosts, entries, in_flight }))
     }
 
@@ -216,7 +225,8 @@ impl StatsCache {
         let body = |cached| {
             // The lag is added to what is sent.
             let body = StatsResponse { result: &result, generated_at: now, cached, lag_ms: None };
-            Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
+            // Without the vector's spare capacity.
+            Bytes::from(serde_json::to_vec(&body).unwrap_or_default().into_boxed_slice())
         };
         let digest = Sha256::digest(serde_json::to_vec(&result).unwrap_or_default());
         let hash = u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default());
@@ -282,5 +292,23 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(paused);
         assert_eq!(views(&waiting.await.unwrap().unwrap()), 1);
+    }
+
+    #[tokio::test]
+    async fn entries_are_bounded_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let metrics = HistoryMetrics::register(&Panics::register());
+        let cache = StatsCache::new(store, Clock::system(), metrics, Vec::new());
+        let mut largest = 0;
+        for number in 0..40 {
+            let room = Scope::Room(format!("room-{number}").try_into().unwrap());
+            let response = cache.get(&StatsQuery::new(room, Range::Week), CHANGED_WAIT).await.unwrap();
+            largest = largest.max(response.body.len());
+            cache.0.entries.run_pending_tasks().await;
+            assert!(cache.0.entries.weighted_size() <= BYTES_LIMIT);
+        }
+        let count = cache.0.entries.entry_count();
+        assert!((1..40).contains(&count), "{count} entries of {largest} bytes");
     }
 }

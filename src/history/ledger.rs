@@ -171,10 +171,12 @@ fn newer_half(text: &str) -> io::Result<String> {
     let mut newer = newer.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let mut half = String::new();
     if let Some(first) = newer.next() {
-        half += &format!("{}\n", serde_json::to_string(&Line { after_removed: true, ..first })?);
+        half.push_str(&serde_json::to_string(&Line { after_removed: true, ..first })?);
+        half.push('\n');
     }
     for line in newer {
-        half += &format!("{}\n", serde_json::to_string(&line)?);
+        half.push_str(&serde_json::to_string(&line)?);
+        half.push('\n');
     }
     Ok(half)
 }

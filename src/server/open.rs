@@ -78,7 +78,6 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let metrics = Metrics::register();
     limit_sockets(&mut transport);
     let sharing = if transport.limits.is_some() { Sharing::Fair } else { Sharing::FirstCome };
-    let flush_interval = history.flush_interval;
     // A property that everyone may ask for has rollups, so that the cost of an answer is bounded.
     let props = http.public_props.and(&history.rollup_props);
     let TransportMetrics { rejections, panics, .. } = metrics.transport.clone();
@@ -86,9 +85,8 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
     let key = keys.as_ref().map(|keys| keys.presence.clone());
     let registry = Registry::open(presence.clone(), clock.clone(), metrics.presence.clone(), key);
     let (cluster, log, incoming) = join_cluster(&cluster, &session.node, keys, &registry, &panics).await?;
-    let rate = transport.limits.map(|limits| limits.events);
-    let journal = JournalLimits { events: history.queue_limit, bytes: history.queue_bytes, sharing, rate };
-    let history = History::open(history, &props, own_hosts(&http), journal, &metrics, &clock, log).await?;
+    let (limits, interval) = (journal_limits(&history, &transport, sharing), history.flush_interval);
+    let history = History::open(history, &props, own_hosts(&http), limits, &metrics, &clock, log).await?;
 
     let sockets = Sockets::new(&transport, clock.clone(), metrics.transport.clone());
     let holds = hold_store(&registry, &sockets, &history.store, &presence, &clock);
@@ -115,7 +113,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         saved_holds,
         metrics: metrics.http.clone(),
         ping_interval: transport.ping_interval,
-        flush_interval,
+        flush_interval: interval,
     };
     let background = AbortOnDropHandle::new(panics.spawn(background.run()));
     let node = start_node(&context, incoming, &metrics, presence.seat_hold, history.log.clone());
@@ -155,7 +153,7 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
             lifecycle: history.lifecycle,
             log: history.log,
             metrics: metrics.http,
-            overdue_ms: millis(flush_interval * 2 + OVERDUE_MARGIN),
+            overdue_ms: millis(interval * 2 + OVERDUE_MARGIN),
         }),
         pages: Arc::new(PagesState { frame_ancestors: http.frame_ancestors }),
     };
@@ -173,6 +171,15 @@ pub(super) async fn open(config: Config) -> Result<Server, ServeError> {
         stats_refresh,
         lock,
     })
+}
+
+fn journal_limits(
+    history: &history::Config,
+    transport: &transport::Config,
+    sharing: Sharing,
+) -> JournalLimits {
+    let rate = transport.limits.map(|limits| limits.events);
+    JournalLimits { events: history.queue_limit, bytes: history.queue_bytes, sharing, rate }
 }
 
 fn stats(

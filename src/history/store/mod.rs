@@ -112,9 +112,9 @@ impl Default for StoreOptions {
     }
 }
 
-/// Limit of the writer's page cache, in KiB as SQLite has it: 32 MiB. A commit of many new texts changes pages of large
+/// Limit of the writer's page cache, in KiB as SQLite has it: 16 MiB. A commit of many new texts changes pages of large
 /// indexes; with SQLite's default of 2 MiB it writes and reads them several times.
-const WRITER_CACHE: &str = "-32768";
+const WRITER_CACHE: &str = "-16384";
 
 /// The page size of a new database, in bytes. A row of a table without rowids that is larger than about a quarter of a page
 /// takes another page of its own (<https://www.sqlite.org/fileformat2.html>, section 1.6). The largest page view takes

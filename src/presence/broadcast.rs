@@ -24,12 +24,12 @@ use crate::transport::writer::SocketWriter;
 /// other task. Each yield wakes an idle worker: with 256, a broadcast to 2,000 takes 1.03 times the CPU, with 32 1.15 times.
 const CHUNK: usize = 512;
 
-/// Subscribers per chunk where other broadcasts began a moment ago: then no worker is idle, and members of small rooms wait
-/// for the chunks of large ones: beside a room of 10,000 that churns, their p99 is 0.4 ms instead of 1.2.
+/// Subscribers per chunk where other broadcasts are recent. Then no worker is idle, and small rooms wait for the chunks of
+/// large ones: beside a room of 10,000 that churns, a change in a room of ten takes 0.4 ms, p99, instead of 1.2.
 const SHARED_CHUNK: usize = 64;
 
-/// How long ago a moment ago is.
-const MOMENT: Duration = Duration::from_millis(50);
+/// A broadcast is recent for this long after it began.
+const RECENT: Duration = Duration::from_millis(50);
 
 /// When the last two broadcasts of this process began, which share its workers. Held for O(1).
 static LAST_TWO: Mutex<[Option<Instant>; 2]> = Mutex::new([None, None]);
@@ -148,10 +148,9 @@ impl Broadcast {
             .then(|| keys.filter_map(|key| Some(Arc::clone(&writers.get(key)?.writer))).collect())
     }
 
-    /// Whether no other broadcast began a moment ago.
+    /// Whether no other broadcast is recent.
     fn is_alone(&self) -> bool {
-        let others = lock(&LAST_TWO).into_iter().flatten().filter(|began| *began != self.began);
-        others.into_iter().all(|began| began.elapsed() >= MOMENT)
+        lock(&LAST_TWO).iter().flatten().all(|began| *began == self.began || began.elapsed() >= RECENT)
     }
 
     fn has_more(&self) -> bool {

@@ -410,6 +410,22 @@ async fn replace(file: File, backup: &Path) -> File {
 }
 
 #[tokio::test]
+async fn applied_erasures_are_forgotten_with_the_lines_that_a_full_ledger_loses() {
+    let file = File::new().await;
+    let archives = file.archives();
+    for number in 0..20 {
+        let visitor = format!("visitor-{number}");
+        file.store.commit(&of_visitor(&visitor, "2024-06-10T00:00:00Z", "common")).await.unwrap();
+        let visitor = VisitorId::try_from(visitor).unwrap();
+        file.store.erase(&visitor, &archives, Erasure::of_all(now())).await.unwrap();
+    }
+    maintain(&file.store, &archives, "2024-06-11T00:00:00Z").await;
+    let lines = fs::read_to_string(archives.path("erasures.jsonl")).unwrap().lines().count();
+    assert!((4..20).contains(&lines), "{lines}");
+    assert_eq!(file.numbers("SELECT count(*) FROM applied_erasures").await, [i64::try_from(lines).unwrap()]);
+}
+
+#[tokio::test]
 async fn restored_database_erases_again_and_accepts_archives_that_erasures_rewrote() {
     let file = File::new().await;
     let archives = file.archives();

@@ -45,6 +45,7 @@
 #![cfg_attr(feature = "internals", allow(private_bounds, private_interfaces))]
 
 mod address;
+mod address_rate;
 mod auth;
 #[cfg(feature = "cli")]
 mod cli;

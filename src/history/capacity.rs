@@ -6,14 +6,10 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::AddAssign;
-use std::time::Duration;
-
-use governor::RateLimiter;
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
 
 use super::event::Batch;
 use crate::address::Address;
+use crate::address_rate::AddressRate;
 use crate::quota::{Exhausted, Quota, Sharing};
 use crate::rejections::Limit;
 use crate::time::Clock;
@@ -130,20 +126,13 @@ impl Reservations {
 pub(super) struct Capacity {
     events: Quota,
     bytes: Quota,
-    rate: Option<EventRate>,
+    rate: Option<AddressRate>,
 }
-
-/// How fast each address sends events (GCRA).
-type EventRate = RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>;
 
 impl Capacity {
     pub(super) fn new(limits: JournalLimits, clock: &Clock) -> Self {
         let quota = |limit: usize| Quota::new(limit as u64, limits.sharing);
-        let rate = limits.rate.map(|rate| {
-            let burst = rate.max(RATE_MIN).saturating_mul(BURST_SECONDS);
-            let quota = governor::Quota::per_second(rate).allow_burst(burst);
-            RateLimiter::new(quota, HashMapStateStore::default(), clock.clone())
-        });
+        let rate = limits.rate.map(|rate| AddressRate::new(rate.max(RATE_MIN), BURST_SECONDS, clock));
         Self { events: quota(limits.events), bytes: quota(limits.bytes), rate }
     }
 
@@ -169,17 +158,13 @@ impl Capacity {
     fn check_rate(&self, address: Option<Address>, events: u64) -> Result<(), JournalFull> {
         let (Some(rate), Some(address)) = (&self.rate, address) else { return Ok(()) };
         let Some(events) = u32::try_from(events).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        match rate.check_key_n(&address, events) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(JournalFull::Rate),
-        }
+        if rate.allows(address, events) { Ok(()) } else { Err(JournalFull::Rate) }
     }
 
     /// Drops the rates of addresses that have their whole burst again.
     pub(super) fn remove_idle(&self) {
         if let Some(rate) = &self.rate {
-            rate.retain_recent();
-            rate.shrink_to_fit();
+            rate.remove_idle();
         }
     }
 
@@ -237,8 +222,10 @@ impl Capacity {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::*;
+    use crate::protocol::Time;
 
     fn size(events: u64, bytes: u64) -> BatchSize {
         BatchSize { events, bytes }
@@ -304,8 +291,6 @@ mod tests {
 
     #[test]
     fn address_has_a_rate_of_events_with_a_burst_of_25_seconds() {
-        use crate::protocol::Time;
-
         let clock = Clock::manual(Time::from_millis(0));
         let rate = NonZeroU32::new(20);
         let limits = JournalLimits { events: 10_000, bytes: 10_000, sharing: Sharing::Fair, rate };
@@ -319,7 +304,7 @@ mod tests {
         clock.advance(Duration::from_millis(500));
         assert_eq!(reserve(Some(address(1)), 11), Err(JournalFull::Rate));
         assert_eq!(reserve(Some(address(1)), 10), Ok(()));
-        let addresses = || capacity.rate.as_ref().map(RateLimiter::len);
+        let addresses = || capacity.rate.as_ref().map(AddressRate::len);
         assert_eq!(addresses(), Some(2));
         clock.advance(Duration::from_secs(26));
         capacity.remove_idle();

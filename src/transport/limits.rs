@@ -8,14 +8,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
-use std::time::Duration;
-
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
-use governor::{Quota, RateLimiter};
 
 use super::rate::BURST_SECONDS;
 use crate::address::Address;
+use crate::address_rate::AddressRate;
 use crate::rejections::Limit;
 use crate::sync::lock;
 use crate::time::Clock;
@@ -127,9 +123,8 @@ impl AddressLimiter {
 
     /// Drops the rates of addresses that have their whole burst again.
     pub(crate) fn remove_idle(&self) {
-        for Rates { limiter, .. } in [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures] {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
+        for rates in [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures] {
+            rates.rate.remove_idle();
         }
     }
 
@@ -139,7 +134,7 @@ impl AddressLimiter {
         let open =
             [&self.sockets, &self.sits, &self.live_sockets, &self.connections].map(OpenCounts::addresses);
         let rates = [&self.socket_requests, &self.posts, &self.reads, &self.admin_failures];
-        open.into_iter().chain(rates.map(|rates| rates.limiter.len())).max().unwrap_or_default()
+        open.into_iter().chain(rates.map(|rates| rates.rate.len())).max().unwrap_or_default()
     }
 }
 
@@ -194,25 +189,25 @@ impl OpenCounts {
 /// How fast each address sends requests of one kind (GCRA).
 #[derive(Debug)]
 pub(crate) struct Rates {
-    limiter: RateLimiter<Address, HashMapStateStore<Address>, Clock, NoOpMiddleware<Duration>>,
+    rate: AddressRate,
     exceeded: LimitExceeded,
 }
 
 impl Rates {
     fn new(rate: NonZeroU32, clock: &Clock, exceeded: LimitExceeded) -> Self {
-        let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
-        Self { limiter: RateLimiter::new(quota, HashMapStateStore::default(), clock.clone()), exceeded }
+        Self { rate: AddressRate::new(rate, BURST_SECONDS, clock), exceeded }
     }
 
     /// Counts a request.
     pub(crate) fn check(&self, address: Address) -> Result<(), LimitExceeded> {
-        self.limiter.check_key(&address).map_err(|_| self.exceeded)
+        if self.rate.allows(address, NonZeroU32::MIN) { Ok(()) } else { Err(self.exceeded) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::*;
     use crate::protocol::Time;

@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, ItemMod, ItemUse, Meta, UseTree, VisRestricted};
 
 /// Each part of `src/`, and the parts that it may import, which are all before it: `*` is all of these.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("sync", &[]),
     ("private", &[]),
     ("panics", &[]),
@@ -18,14 +18,29 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("error_page", &[]),
     ("protocol", &[]),
     ("time", &["protocol"]),
+    ("address_rate", &["address", "time"]),
     ("rejections", &["protocol"]),
     ("quota", &["address", "sync"]),
-    ("transport", &["address", "error_page", "panics", "protocol", "rejections", "sync", "time"]),
+    (
+        "transport",
+        &["address", "address_rate", "error_page", "panics", "protocol", "rejections", "sync", "time"],
+    ),
     ("auth", &["protocol", "time", "transport"]),
     ("presence", &["derived_key", "panics", "protocol", "sync", "time", "transport"]),
     (
         "history",
-        &["address", "derived_key", "panics", "private", "protocol", "quota", "rejections", "sync", "time"],
+        &[
+            "address",
+            "address_rate",
+            "derived_key",
+            "panics",
+            "private",
+            "protocol",
+            "quota",
+            "rejections",
+            "sync",
+            "time",
+        ],
     ),
     ("cluster", &["derived_key", "history", "panics", "presence", "protocol", "sync", "time", "transport"]),
     (

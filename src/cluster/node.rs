@@ -277,7 +277,7 @@ impl Node {
         if has_lost {
             self.show_status(); // not only with the next digest
         }
-        self.registry.forget_gone(self.peers.has_missing());
+        self.registry.forget_gone(self.peers.has_missing()).await;
         let may_answer = self.answered.is_none_or(|answered| answered.elapsed() >= ANSWER);
         if self.is_asked && may_answer {
             self.publish_share().await;

@@ -23,8 +23,12 @@ use crate::time::{Clock, millis};
 /// How long a node remembers at least that a visitor is gone: longer than a message with an earlier hold may take.
 const REMEMBER: Duration = Duration::from_mins(1);
 
-/// The most visitors who are gone that a node remembers beyond that.
-const MOST_REMEMBERED: usize = 131_072;
+/// The most memory of visitors who are gone, in bytes. Beyond it the first of them are forgotten at once: an earlier hold of
+/// such a visitor on another node then goes on until its deadline.
+pub(super) const GONE_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The memory of a visitor who is gone, in bytes, with the longest ids and without their room.
+pub(super) const GONE_BYTES: u64 = 1_024;
 
 /// The memory of an entry of another node, in bytes, without that of its room.
 pub(super) const ENTRY_BYTES: u64 = 120;
@@ -50,6 +54,8 @@ pub(super) struct Clustered {
     changed: Arc<Notify>,
     /// Visitors who are gone, in the order in which they may be forgotten.
     gone: VecDeque<Gone>,
+    /// Their memory, in bytes.
+    gone_bytes: u64,
     shares: HashMap<Slot, RemoteShare>,
     /// The most bytes of entries of other nodes.
     limit: u64,
@@ -65,6 +71,26 @@ pub(super) struct Gone {
     pub visitor: VisitorId,
     /// When they left. Who has come back and left again is remembered from then on.
     at: Stamp,
+    /// Whether they were the last visitor of this node in the room, which stays in memory for them.
+    was_last: bool,
+}
+
+impl Gone {
+    /// The memory, in bytes.
+    fn bytes(&self) -> u64 {
+        if self.was_last { GONE_BYTES + ROOM_BYTES } else { GONE_BYTES }
+    }
+}
+
+/// Whether a visitor who is gone is forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Forget {
+    /// They take too much memory.
+    Always,
+    /// Where no other node needs to know that they are gone.
+    IfUnused,
+    /// It is not known what other nodes need.
+    Never,
 }
 
 /// The share of another node, as far as it is applied.
@@ -101,6 +127,7 @@ impl Clustered {
             pending: HashMap::new(),
             changed: Arc::default(),
             gone: VecDeque::new(),
+            gone_bytes: 0,
             shares: HashMap::new(),
             limit,
             refused: 0,
@@ -184,11 +211,12 @@ impl Clustered {
     ) {
         let entry = state.union.as_ref().and_then(|union| union.own(person)).map(|own| own.entry.clone());
         if let Some(at) = entry.as_ref().and_then(Entry::gone) {
-            self.gone.push_back(Gone {
+            self.remember(Gone {
                 due: now + REMEMBER,
                 room: room.clone(),
                 visitor: visitor.clone(),
                 at,
+                was_last: state.visitors.is_empty(),
             });
         }
         self.pending.insert((room.clone(), person), entry);
@@ -252,30 +280,43 @@ impl Clustered {
         Outgoing { changes: changes.collect(), sum: self.own, stamp, people, sockets }
     }
 
-    /// The next visitor who is gone for long enough.
+    fn remember(&mut self, gone: Gone) {
+        self.gone_bytes += gone.bytes();
+        self.gone.push_back(gone);
+    }
+
+    /// The next visitor who is gone for long enough, or the first one while they take too much memory.
     pub(super) fn pop_gone(&mut self, now: Duration) -> Option<Gone> {
-        self.gone.pop_front_if(|gone| gone.due <= now)
+        let is_full = self.remembers_too_many();
+        let gone = self.gone.pop_front_if(|gone| is_full || gone.due <= now)?;
+        self.gone_bytes -= gone.bytes();
+        Some(gone)
     }
 
-    /// Whether more visitors are remembered than is needed without a missing peer.
+    /// Whether the visitors who are gone take too much memory.
     pub(super) fn remembers_too_many(&self) -> bool {
-        self.gone.len() >= MOST_REMEMBERED
+        self.gone_bytes > GONE_LIMIT
     }
 
-    /// Forgets a visitor who is gone, if that is allowed, or remembers them for as long again.
-    pub(super) fn forget(&mut self, state: &mut RoomState, gone: Gone, may_forget: bool, now: Duration) {
+    /// Forgets a visitor who is gone, or remembers them for as long again.
+    pub(super) fn forget(&mut self, state: &mut RoomState, gone: Gone, forget: Forget, now: Duration) {
         let person = self.person(&gone.visitor);
         let Some(union) = state.union.as_deref_mut() else { return };
         if union.own(person).and_then(|own| own.entry.gone()) != Some(gone.at) {
             return; // back again
         }
-        if may_forget && union.may_forget(person, millis(now)) {
+        let is_forgotten = match forget {
+            Forget::Always => true,
+            Forget::IfUnused => union.may_forget(person, millis(now)),
+            Forget::Never => false,
+        };
+        if is_forgotten {
             let step = union.put_own(person, &gone.visitor, None);
             self.own.replace(step.old, step.new);
             self.pending.insert((gone.room, person), None);
             self.changed.notify_one();
         } else {
-            self.gone.push_back(Gone { due: now + REMEMBER, ..gone });
+            self.remember(Gone { due: now + REMEMBER, ..gone });
         }
     }
 }

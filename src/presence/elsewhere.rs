@@ -114,9 +114,12 @@ impl Registry {
         self.drop_empty(slot);
     }
 
-    /// Forgets visitors who are gone for long enough. While a peer is missing, it is not known what it has seen of them.
-    pub(crate) fn forget_gone(&self, has_missing: bool) {
-        lock(&self.table).forget_gone(has_missing, self.now());
+    /// Forgets visitors who are gone for long enough, and the first ones while they take too much memory. While a peer is
+    /// missing, it is not known what it has seen of them.
+    pub(crate) async fn forget_gone(&self, has_missing: bool) {
+        while lock(&self.table).forget_gone(has_missing, self.now()) {
+            yield_now().await;
+        }
     }
 
     fn drop_empty(&self, slot: Slot) {
@@ -154,7 +157,7 @@ mod tests {
 
     use super::super::Config;
     use super::super::audit::audit;
-    use super::super::clustered::{ENTRY_BYTES, ROOM_BYTES};
+    use super::super::clustered::{ENTRY_BYTES, GONE_BYTES, GONE_LIMIT, ROOM_BYTES};
     use super::super::hold::{Hold, HoldReason};
     use super::super::metrics::{AuditedCount, PresenceMetrics};
     use super::super::share::{Away, ClusterKey, Entry};
@@ -220,6 +223,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn visitors_who_are_gone_are_forgotten_at_once_beyond_the_limit_of_memory() {
+        let registry = registry(Config::default(), Clock::manual(Time::from_millis(1_800_000_000_000)));
+        let hold = Hold::new(HoldReason::Grace, tokio::time::Instant::now(), Duration::from_hours(1));
+        let most = usize::try_from(GONE_LIMIT / (GONE_BYTES + ROOM_BYTES)).unwrap();
+        let visitor = VisitorId::try_from("ann").unwrap();
+        for room in 0..most + 100 {
+            let room = RoomId::try_from(format!("room-{room}").as_str()).unwrap();
+            registry.add_held(&room, &visitor, None, hold, None).unwrap();
+            assert!(registry.expire_next(hold.deadline).is_continue());
+        }
+        assert_eq!(rooms_in_memory(&registry), most + 100);
+        registry.forget_gone(true).await;
+        assert_eq!(rooms_in_memory(&registry), most, "also while a peer is missing");
+        assert!(
+            !lock(&registry.table).all_rooms().iter().any(|room| room.id().as_str() == "room-99"),
+            "the first ones"
+        );
+    }
+
+    #[tokio::test]
     async fn visitor_who_came_back_and_left_is_forgotten_a_minute_after_the_last_leave() {
         let clock = Clock::manual(Time::from_millis(1_800_000_000_000));
         let registry = registry(Config::default(), clock.clone());
@@ -230,8 +253,8 @@ mod tests {
             registry.add_held(room, &ann, None, hold, None).unwrap();
             assert!(registry.expire_next(hold.deadline).is_continue());
         };
-        let remembered = || {
-            registry.forget_gone(false);
+        let remembered = async || {
+            registry.forget_gone(false).await;
             let totals = lock(&registry.table).clustered.as_ref().unwrap().totals();
             totals.shares.get(&Slot::default()).map_or(0, |share| share.entries)
         };
@@ -239,13 +262,13 @@ mod tests {
         visit(&hall);
         clock.advance(Duration::from_secs(40));
         visit(&lobby);
-        assert_eq!(remembered(), 2);
+        assert_eq!(remembered().await, 2);
         clock.advance(Duration::from_secs(20));
-        assert_eq!(remembered(), 1, "the lobby");
+        assert_eq!(remembered().await, 1, "the lobby");
         clock.advance(Duration::from_secs(39));
-        assert_eq!(remembered(), 1);
+        assert_eq!(remembered().await, 1);
         clock.advance(Duration::from_secs(1));
-        assert_eq!(remembered(), 0);
+        assert_eq!(remembered().await, 0);
     }
 
     #[tokio::test]
@@ -308,5 +331,25 @@ mod tests {
             registry.apply_changes(Slot(1), changes.collect(), false).await;
         }
         eprintln!("{} B for each remote room", (resident_bytes() - before) / ROOMS as u64);
+    }
+
+    /// `cargo test --release --lib -- --ignored --nocapture gone` prints the figure.
+    #[tokio::test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stderr, reason = "it prints the figure")]
+    async fn memory_of_visitors_who_are_gone() {
+        const VISITORS: u64 = 50_000;
+        let registry = registry(Config::default(), Clock::system());
+        let hold = Hold::new(HoldReason::Grace, Instant::now().into(), Duration::from_hours(1));
+        let [lobby, long] = ["r", "v"].map(|letter| letter.repeat(100));
+        let lobby = RoomId::try_from(lobby.get(..64).unwrap()).unwrap();
+        let before = resident_bytes();
+        for number in 0..VISITORS {
+            let visitor = VisitorId::try_from(format!("{number}{long}").get(..64).unwrap()).unwrap();
+            registry.add_held(&lobby, &visitor, None, hold, None).unwrap();
+            assert!(registry.expire_next(hold.deadline).is_continue());
+            registry.take_outgoing().unwrap();
+        }
+        eprintln!("{} B for each visitor who is gone", (resident_bytes() - before) / VISITORS);
     }
 }

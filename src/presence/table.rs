@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounting::{Accounting, Present, Sample, Samples};
-use super::clustered::{Clustered, UnionTotals};
+use super::clustered::{Clustered, Forget, UnionTotals};
 use super::hold::HoldIndex;
 use super::room::Room;
 use super::room_map::RoomMap;
@@ -417,17 +417,23 @@ impl Table {
         self.settle(room, now);
     }
 
-    /// Forgets the visitors who are gone for long enough. While a peer is missing, it is not known what it has seen.
-    pub(super) fn forget_gone(&mut self, has_missing: bool, now: Duration) {
+    /// Forgets visitors who are gone for long enough, and the first ones while they take too much memory. While a peer is
+    /// missing, it is not known what it has seen of them. Returns whether there may be more.
+    pub(super) fn forget_gone(&mut self, has_missing: bool, now: Duration) -> bool {
         for _ in 0..FORGET_CHUNK {
-            let Some(clustered) = self.clustered.as_deref_mut() else { return };
-            let may_forget = !has_missing || clustered.remembers_too_many();
-            let Some(gone) = clustered.pop_gone(now) else { return };
+            let Some(clustered) = self.clustered.as_deref_mut() else { return false };
+            let forget = match (clustered.remembers_too_many(), has_missing) {
+                (true, _) => Forget::Always,
+                (false, false) => Forget::IfUnused,
+                (false, true) => Forget::Never,
+            };
+            let Some(gone) = clustered.pop_gone(now) else { return false };
             let room = self.rooms.get(&gone.room).or_else(|| self.bot_rooms.get(&gone.room)).cloned();
             let Some(room) = room else { continue };
-            room.update_elsewhere(now, false, |state| clustered.forget(state, gone, may_forget, now));
+            room.update_elsewhere(now, false, |state| clustered.forget(state, gone, forget, now));
             self.settle(&room, now);
         }
+        true
     }
 
     /// All rooms, those without visitors included, in no order.

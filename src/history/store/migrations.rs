@@ -6,7 +6,7 @@ use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType};
 
 /// Version, description and SQL. The file name is made of the first two.
-const FILES: [(i64, &str, &str); 11] = [
+const FILES: [(i64, &str, &str); 12] = [
     (1, "history", include_str!("../../../migrations/0001_history.sql")),
     (2, "rollups", include_str!("../../../migrations/0002_rollups.sql")),
     (3, "seats", include_str!("../../../migrations/0003_seats.sql")),
@@ -18,6 +18,7 @@ const FILES: [(i64, &str, &str); 11] = [
     (9, "log", include_str!("../../../migrations/0009_log.sql")),
     (10, "own_position", include_str!("../../../migrations/0010_own_position.sql")),
     (11, "erased_visitors", include_str!("../../../migrations/0011_erased_visitors.sql")),
+    (12, "text_hashes", include_str!("../../../migrations/0012_text_hashes.sql")),
 ];
 
 pub(super) fn all() -> Vec<Migration> {

@@ -11,7 +11,6 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use strum::VariantArray;
 use tokio::time::Instant;
 
-use super::codec::json;
 use super::dictionary;
 use super::partition::{Partitions, RowKind};
 use super::read::Pages;
@@ -183,10 +182,6 @@ impl Store {
     ) -> Result<u64, LifecycleError> {
         const TEXTS: &str = "
             SELECT number FROM texts WHERE number > ?1 AND number <= ?2 AND text IS NOT NULL ORDER BY number LIMIT ?3";
-        const OVERWRITE: &str = "
-            UPDATE texts SET hash = NULL, text = NULL
-            WHERE number IN (SELECT value FROM json_each(?1))
-              AND NOT EXISTS (SELECT 1 FROM used_texts WHERE used_texts.number = texts.number)";
         let (mut size, mut after, mut overwritten) = (SliceSize::rows(), 0, 0);
         loop {
             let texts = sqlx::query_scalar(TEXTS).bind(after).bind(last).bind(MOST_ROWS);
@@ -200,9 +195,8 @@ impl Store {
                 rest = later;
                 let mut transaction = self.begin().await?;
                 let started = Instant::now();
-                let done = sqlx::query(OVERWRITE).bind(json(slice)?).execute(&mut *transaction).await?;
+                overwritten += dictionary::overwrite_unused(&mut transaction, slice).await?;
                 transaction.commit().await?;
-                overwritten += done.rows_affected();
                 size.adapt(started.elapsed());
             }
         }

@@ -79,7 +79,8 @@ impl Nats {
             .iter()
             .map(|url| url.parse().map_err(|_| BadCluster::Url))
             .collect::<Result<_, _>>()?;
-        let client = options(config, node)?.connect(servers).await.map_err(|_| BadCluster::Url)?;
+        let client =
+            options(config, node, incoming.clone())?.connect(servers).await.map_err(|_| BadCluster::Url)?;
         let presence = Subject::from(format!("{}.presence.v1", config.name));
         let asked = Subject::from(format!("{}.ask.{node}", config.name));
         let published = client.subscribe(presence.clone()).await.map_err(|_| BadCluster::Name)?;
@@ -159,7 +160,11 @@ impl Transport for Nats {
     }
 }
 
-fn options(config: &Config, node: &str) -> Result<ConnectOptions, BadCluster> {
+fn options(
+    config: &Config,
+    node: &str,
+    incoming: mpsc::Sender<NodeMessage>,
+) -> Result<ConnectOptions, BadCluster> {
     let mut options = ConnectOptions::new();
     if let Some(path) = &config.credentials {
         let text = std::fs::read_to_string(path)
@@ -184,6 +189,9 @@ fn options(config: &Config, node: &str) -> Result<ConnectOptions, BadCluster> {
         .retry_on_initial_connect()
         .event_callback(move |event| {
             log.event(&event);
+            if matches!(event, Event::Connected) {
+                let _ = incoming.try_send(NodeMessage::Connected); // or the next digest comes within a second
+            }
             std::future::ready(())
         })
         .reconnect_to_server_callback(move |servers, _| {

@@ -114,6 +114,8 @@ struct Node {
     is_asked: bool,
     /// When the transport was asked to reconnect.
     reconnected: Option<Instant>,
+    /// Whether it has connected since the last tick.
+    has_connected: bool,
     logged: Option<Instant>,
     logged_namesake: Option<Instant>,
     gaps: u64,
@@ -148,6 +150,7 @@ async fn run(parts: NodeParts, mut bye: oneshot::Receiver<oneshot::Sender<()>>) 
         answered: None,
         is_asked: false,
         reconnected: None,
+        has_connected: false,
         logged: None,
         logged_namesake: None,
         gaps: 0,
@@ -241,6 +244,10 @@ impl Node {
     async fn receive(&mut self, incoming: NodeMessage) {
         let bytes = match incoming {
             NodeMessage::Published(bytes) => bytes,
+            NodeMessage::Connected => {
+                self.has_connected = true;
+                return;
+            }
             NodeMessage::Request(question, answer) => {
                 let Moment { now, wall } = self.moment();
                 match visitors::answer(&self.registry, &mut self.questions, &question, (now, wall)) {
@@ -276,6 +283,9 @@ impl Node {
         self.apply(actions).await;
         if has_lost {
             self.show_status(); // not only with the next digest
+        }
+        if std::mem::take(&mut self.has_connected) {
+            self.publish_digest(); // it shows the others what they have missed
         }
         self.registry.forget_gone(self.peers.has_missing()).await;
         let may_answer = self.answered.is_none_or(|answered| answered.elapsed() >= ANSWER);

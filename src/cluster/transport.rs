@@ -31,6 +31,8 @@ pub(crate) enum NodeMessage {
     Published(Bytes),
     /// A [request](Transport::request) to this node, and where its answer goes. Dropping the sender is no answer.
     Request(Bytes, oneshot::Sender<Bytes>),
+    /// The transport has connected, or has connected again: messages of before may be lost.
+    Connected,
 }
 
 /// Why a request has no answer.

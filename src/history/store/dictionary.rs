@@ -45,7 +45,7 @@ impl Dictionary {
         }
     }
 
-    /// Adds texts: their hashes and themselves, and the first number.
+    /// The statements that add texts: `?1` has their hashes and texts, `?2` is the first number.
     fn add(self) -> &'static [&'static str] {
         match self {
             Self::Texts => &[
@@ -81,7 +81,7 @@ impl Dictionary {
 /// Few in tests, so that there are many runs.
 const RUN: u64 = if cfg!(test) { 4 } else { 65_536 };
 
-/// A text and its hash, by which the index finds it.
+/// A text and its hash, by which it is found.
 #[derive(Debug, Serialize)]
 struct Hashed<'a>(i64, &'a str);
 
@@ -189,17 +189,17 @@ async fn resolve(
     may_add: bool,
 ) -> Result<HashMap<Box<str>, DictionaryId>, sqlx::Error> {
     let mut all: Vec<Hashed> = texts.into_iter().map(|text| Hashed::new(dictionary, text)).collect();
-    // In the order of the index, so that each of its pages is read once.
+    // In the order of the hashes, so that each page of their table is read once.
     all.sort_unstable_by_key(|text| text.0);
     let mut ids = look_up(connection, dictionary, &all).await?;
     let new: Vec<Hashed> = all.into_iter().filter(|text| !ids.contains_key(text.1)).collect();
     if may_add && !new.is_empty() {
         let next: DictionaryId = sqlx::query_scalar(dictionary.next()).fetch_one(&mut *connection).await?;
-        let (texts, run_of) = (json(&new)?, |id: u64| id / RUN);
+        let (texts, end) = (json(&new)?, u64::from(next) + new.len() as u64);
         for add in dictionary.add() {
             sqlx::query(*add).bind(&texts).bind(next).execute(&mut *connection).await?;
         }
-        if run_of(next.into()) != run_of(u64::from(next) + new.len() as u64) {
+        if u64::from(next) / RUN != end / RUN {
             for statement in dictionary.end_run() {
                 sqlx::query(*statement).execute(&mut *connection).await?;
             }

@@ -51,13 +51,16 @@ pub(super) async fn stored(
     sum.map_or(Ok(RecordSum::default()), |sum| RecordSum::from_bytes(&sum)).map_err(decode_error)
 }
 
-/// The sums of all months, in order.
+/// The sums of all months that have records, in order. A month whose last record has moved to another month, by a merge with
+/// an earlier one, has none: it is not there on a node that got both records at once.
 pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<MonthSum>, sqlx::Error> {
     let mut sums = Vec::new();
     for state in months::all(connection).await? {
         let is_known = state.has_record_sum && !(state.is_live && state.archive.is_some());
         let sum = if is_known { Some(stored(connection, state.month).await?) } else { None };
-        sums.push(MonthSum { month: state.month, sum });
+        if sum != Some(RecordSum::default()) {
+            sums.push(MonthSum { month: state.month, sum });
+        }
     }
     Ok(sums)
 }
@@ -75,7 +78,7 @@ async fn set_before(
 }
 
 impl Store {
-    /// Returns the sums of all months, in order.
+    /// Returns the sums of all months that have records, in order.
     /// Errors: the database failed.
     pub(crate) async fn month_sums(&self) -> Result<Vec<MonthSum>, ReadError> {
         Ok(all(&mut *self.read().await?).await?)

@@ -259,9 +259,7 @@ impl File {
     /// The sums of the records of all months that have records.
     pub(super) async fn sums(&self) -> Vec<(Month, RecordSum)> {
         let sums = self.store.month_sums().await.unwrap().into_iter();
-        let sums = sums.map(|month| (month.month, month.sum.expect("all records are summed up")));
-        // A month whose last record has moved to another month has no records.
-        sums.filter(|(_, sum)| *sum != RecordSum::default()).collect()
+        sums.map(|month| (month.month, month.sum.expect("all records are summed up"))).collect()
     }
 
     /// Archives all months, and returns the checksums of the files.

@@ -191,12 +191,12 @@ impl Follower {
         {
             decision = Start::After(after);
         }
+        if row.is_none() {
+            self.parts.store.set_log_row(&at_start(&log.name, None)).await?;
+        }
+        self.status.send_modify(|status| status.is_log_known = true);
         match decision {
             Start::After(after) => {
-                let row = row.filter(|row| row.log == log.name);
-                if row.is_none() {
-                    self.parts.store.set_log_row(&at_start(&log.name, None)).await?;
-                }
                 let missing = row.and_then(|row| row.resend_from).map(|since| Lost { since, is_new: false });
                 self.read(&log.name, after, missing).await
             }

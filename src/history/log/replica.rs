@@ -123,9 +123,11 @@ impl Replica {
     /// Errors: the position in the file cannot be read.
     pub(crate) async fn open(parts: LogParts) -> Result<(Self, LogMonitor, ErasureSender), ReadError> {
         let (row, outbox) = (parts.store.log_row().await?, parts.store.outbox_len().await?);
+        let is_log_known = row.is_some();
         let (position, resend_from) = row.map(|row| (row.position, row.resend_from)).unzip();
         let is_resending = resend_from.flatten().is_some();
         let at_start = LogStatus::at_start(position.unwrap_or_default(), outbox, is_resending);
+        let at_start = LogStatus { is_log_known, ..at_start };
         let status = watch::Sender::new(at_start);
         let encoder = Encoder::new(Origin::new());
         let (incoming, follower) = follow(&parts, &encoder, &status);
@@ -270,6 +272,7 @@ impl Replica {
     /// Whether an own message may be sent now. The oldest message of the outbox tries first whether the log is back.
     fn may_send(&self) -> bool {
         match self.breaker.state() {
+            _ if !self.is_log_known() => false,
             BreakerState::Closed => true,
             BreakerState::Open => self.outbox() == 0 && self.breaker.is_try_due(self.parts.clock.elapsed()),
             BreakerState::HalfOpen => false,
@@ -377,7 +380,7 @@ impl Replica {
     /// Sends the oldest messages of the outbox, if they may be sent now: one where it is a try.
     async fn drain(&mut self) {
         let is_try = self.breaker.is_try_due(self.parts.clock.elapsed());
-        let may_send = is_try || self.breaker.state() == BreakerState::Closed;
+        let may_send = self.is_log_known() && (is_try || self.breaker.state() == BreakerState::Closed);
         // The outbox of a file from a backup may have events of visitors who were erased since.
         let may_send = may_send && self.parts.erasures.is_repeated();
         if !matches!(self.oldest, Oldest::Waiting) || self.outbox() == 0 || !may_send {
@@ -395,6 +398,10 @@ impl Replica {
             // The next tick tries again.
             Err(error) => warn!(%error, "cannot read the outbox"),
         }
+    }
+
+    fn is_log_known(&self) -> bool {
+        self.status.borrow().is_log_known
     }
 
     fn outbox(&self) -> u64 {

@@ -57,6 +57,10 @@ pub(crate) struct LogStatus {
     /// Why it cannot be read, or does not store messages; none while both work.
     #[schema(value_type = Option<String>, required)]
     pub error: Option<LogError>,
+    /// Whether the file has the name of a log. Before that nothing is published: if that log were deleted, the next one would
+    /// be taken for the first.
+    #[serde(skip)]
+    pub is_log_known: bool,
     /// The start of the newest presence sample of another node that was read.
     #[serde(skip)]
     pub sampled: Option<Time>,
@@ -114,6 +118,7 @@ impl LogStatus {
             outbox,
             is_resending,
             error: None,
+            is_log_known: false,
             sampled: None,
             records: None,
         }

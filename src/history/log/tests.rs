@@ -234,6 +234,7 @@ async fn events_are_acked_while_the_log_is_away_and_reach_it_in_order_later() {
 async fn message_that_cannot_be_removed_from_the_outbox_is_not_sent_again() {
     let log = MemoryLog::new();
     let a = Node::start(&log).await;
+    a.log.until(|status| status.is_log_known).await;
     log.set_away(true);
     for id in 1..=2 {
         a.view(id).await;

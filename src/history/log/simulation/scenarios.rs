@@ -188,3 +188,42 @@ fn log_that_is_made_again_while_a_node_begins_to_read_is_noticed() {
         &empty_database(),
     );
 }
+
+#[test]
+fn log_that_is_deleted_before_a_node_has_its_name_loses_no_event() {
+    let empty = empty_database();
+    for seed in 0..20 {
+        in_simulation(
+            async |mut simulation| {
+                simulation.send(2);
+                simulation.pass(20).await;
+                simulation.log.delete();
+                simulation.settle().await;
+                assert_eq!(simulation.acked.len(), 1);
+            },
+            seed,
+            &empty,
+        );
+    }
+}
+
+#[test]
+fn new_node_to_which_the_log_does_not_reach_back_publishes_its_events() {
+    in_simulation(
+        async |mut simulation| {
+            simulation.kill(0).await;
+            simulation.send(1);
+            simulation.pass(6_000).await;
+            let messages = simulation.log.messages().len();
+            simulation.log.forget(messages);
+            simulation.start_with(0, 1_000).await;
+            simulation.send(0);
+            simulation.pass(6_000).await;
+            let status = simulation.nodes[0].as_ref().unwrap().log.status();
+            assert_eq!((status.reading, status.outbox), (LogReading::Gone, 0));
+            assert_eq!((simulation.acked.len(), simulation.log.messages().len()), (2, 2));
+        },
+        0,
+        &empty_database(),
+    );
+}

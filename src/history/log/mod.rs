@@ -1,9 +1,10 @@
 //! The log: the events of all nodes of a cluster, in one order, so that each node's file gets all of them.
 //!
 //! [`Log`] is the interface to what stores it, [`message`] and [`command`] what it has, [`follow`] the task that reads it,
-//! [`replica`] what the flush task does with it, [`breaker`] whether it is used now, [`resend`] what is published again
-//! when the log has lost it, [`erasures`] who is erased, [`erasure_request`] how HTTP erases, [`clean`] the task that removes
-//! erased events from the log, and [`status`] what HTTP reads. A hub without a log has none of this.
+//! [`replica`] what the flush task does with it, [`own`] and [`received`] which messages it has not committed yet,
+//! [`breaker`] whether it is used now, [`resend`] what is published again when the log has lost it, [`erasures`] who is
+//! erased, [`erasure_request`] how HTTP erases, [`clean`] the task that removes erased events from the log, and
+//! [`status`] what HTTP reads. A hub without a log has none of this.
 
 pub(crate) mod breaker;
 mod clean;
@@ -16,6 +17,7 @@ mod memory;
 pub(crate) mod message;
 pub(crate) mod metrics;
 mod own;
+mod received;
 pub(crate) mod replica;
 mod resend;
 #[cfg(test)]

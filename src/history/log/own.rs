@@ -15,6 +15,9 @@ use super::{Log, LogError};
 use crate::history::event::Batch;
 use crate::history::store::OutboxMessage;
 
+/// What a message takes in memory besides its events, in bytes.
+pub(super) const MESSAGE_BYTES: usize = 64;
+
 /// The events of one own message, or its erasure.
 pub(super) struct OwnPart {
     /// The events.

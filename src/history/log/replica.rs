@@ -6,7 +6,7 @@
 //! own messages when it reads them, because they are committed before the position that covers them. Commands go the
 //! same way as events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +27,15 @@ use super::erasure_request::{self, ErasureRequest, ErasureSender, Reply};
 use super::erasures::LoggedErasure;
 use super::follow::{Content, Follower, FollowerOutput, LogParts, WAITING};
 use super::message::{Encoded, Encoder, Origin, PART_BYTES};
-use super::own::{AppendResult, Oldest, OwnPart, Place, What, send_oldest};
+use super::own::{AppendResult, MESSAGE_BYTES, Oldest, OwnPart, Place, What, send_oldest};
+use super::received::{ReadMessage, Received};
 use super::resend::Resends;
 use super::status::{LogMonitor, LogStatus};
 use super::sums::sum_up;
 use crate::history::event::Batch;
 use crate::history::journal::{JournalReceiver, TRANSACTION_BYTES};
 use crate::history::status::{Epoch, Flushed};
-use crate::history::store::{CommitError, LogChange, Moved, ReadError};
+use crate::history::store::{CommitError, LogChange, ReadError};
 
 /// The time between two looks at what is pending.
 const PUBLISH: Duration = Duration::from_millis(100);
@@ -44,9 +45,6 @@ const SENDING_LIMIT: usize = 8;
 
 /// The most messages of the outbox that are sent without an answer between them. One at a time takes some 3 ms each.
 const OUTBOX_RUN: u32 = 64;
-
-/// What a message takes in memory besides its events, in bytes.
-const MESSAGE_BYTES: usize = 64;
 
 /// The part of the flush task that knows the log.
 pub(crate) struct Replica {
@@ -69,30 +67,12 @@ pub(crate) struct Replica {
     _summing: AbortOnDropHandle<()>,
     resends: Resends,
     /// Read messages that are not committed.
-    read: VecDeque<Read>,
-    /// Their memory.
-    read_bytes: usize,
-    /// The log, and the position before the first of them.
-    base: Option<(Arc<str>, u64)>,
+    received: Received,
     /// A transaction that failed.
     failed: Option<Slice>,
     /// The last epoch that is taken and not committed.
     closing: Option<Epoch>,
     ticks: Interval,
-}
-
-/// What was read, in the order of the log.
-enum Read {
-    /// The next messages follow this position.
-    Begin(Arc<str>, u64),
-    /// A message of another node; an own one has no events here.
-    Message {
-        position: u64,
-        batch: Batch,
-        erasures: Vec<ErasedVisitor>,
-        /// Whether it had events of a visitor who was erased before.
-        is_late: bool,
-    },
 }
 
 /// What one transaction commits.
@@ -158,9 +138,7 @@ impl Replica {
             follower,
             _summing: summing,
             resends: Resends::default(),
-            read: VecDeque::new(),
-            read_bytes: 0,
-            base: None,
+            received: Received::default(),
             failed: None,
             closing: None,
             ticks,
@@ -170,7 +148,7 @@ impl Replica {
 
     /// Waits for the next step. It may be dropped at any time.
     pub(crate) async fn next(&mut self) -> LogStep {
-        let has_room = self.has_room();
+        let has_room = self.received.has_room();
         tokio::select! {
             _ = self.ticks.tick() => LogStep::Tick,
             Some(answer) = self.sending.next(), if !self.sending.is_empty() => LogStep::Appended(answer),
@@ -202,7 +180,7 @@ impl Replica {
             }
         }
         self.show();
-        is_due || !self.has_room() || self.resends.is_due()
+        is_due || !self.received.has_room() || self.resends.is_due()
     }
 
     /// Publishes what is pending, waits for the answers, and commits it and what was read.
@@ -257,16 +235,12 @@ impl Replica {
 
     /// Waits for an answer, and meanwhile reads.
     async fn settle(&mut self) {
-        let has_room = self.has_room();
+        let has_room = self.received.has_room();
         tokio::select! {
             Some(answer) = self.sending.next() => self.answered(answer).await,
             Some(incoming) = self.incoming.recv(), if has_room => drop(self.receive(incoming)),
             else => {}
         }
-    }
-
-    fn has_room(&self) -> bool {
-        self.read_bytes < TRANSACTION_BYTES
     }
 
     /// Whether an own message may be sent now. The oldest message of the outbox tries first whether the log is back.
@@ -419,7 +393,7 @@ impl Replica {
                 if let Some(lost) = lost {
                     self.resends.note(&log, lost);
                 }
-                self.read.push_back(Read::Begin(log, after));
+                self.received.begin(log, after);
             }
             return false;
         };
@@ -442,7 +416,6 @@ impl Replica {
         for erasure in &erasures {
             self.parts.erasures.note(erasure.visitor, erasure.until);
         }
-        self.read_bytes += MESSAGE_BYTES + batch.bytes() + size_of_val(erasures.as_slice());
         let sampled = batch.samples.iter().map(|sample| sample.at).max();
         self.status.send_modify(|status| {
             status.sampled = status.sampled.max(sampled);
@@ -451,7 +424,7 @@ impl Replica {
             status.lag_messages = behind;
         });
         let is_erasure = !erasures.is_empty();
-        self.read.push_back(Read::Message { position, batch, erasures, is_late });
+        self.received.push(ReadMessage { position, batch, erasures, is_late });
         is_erasure
     }
 
@@ -528,43 +501,14 @@ impl Replica {
 
     /// The next events of other nodes, with the position after them.
     fn read_slice(&mut self) -> Option<Slice> {
-        let (mut slice, mut bytes, mut to) = (Slice::default(), 0, None);
-        while bytes < TRANSACTION_BYTES {
-            match self.read.pop_front() {
-                Some(Read::Message { position, batch, erasures, is_late }) => {
-                    bytes += MESSAGE_BYTES + batch.bytes() + size_of_val(erasures.as_slice());
-                    slice.batch.append(batch);
-                    slice.change.late = slice.change.late.or(is_late.then_some(position));
-                    let erasures = erasures.into_iter().map(|ErasedVisitor { visitor, until, .. }| {
-                        LoggedErasure { visitor, until, position: Some(position) }
-                    });
-                    slice.change.erasures.extend(erasures);
-                    to = Some(position);
-                }
-                Some(Read::Begin(log, after)) if to.is_none() => self.base = Some((log, after)),
-                Some(begin @ Read::Begin(..)) => {
-                    self.read.push_front(begin);
-                    break;
-                }
-                None => break,
-            }
-        }
-        self.read_bytes = self.read_bytes.saturating_sub(bytes);
-        let to = to?;
-        slice.change.moved = self.base.as_mut().map(|(log, from)| {
-            let moved = Moved { log: Arc::clone(log), from: *from, to };
-            *from = to;
-            moved
-        });
-        Some(slice)
+        self.received.take_slice().map(|(batch, change)| Slice { batch, change, ..Slice::default() })
     }
 
     /// Reads again from the position in the file, which was replaced: also what this run published.
     fn follow_again(&mut self) {
         warn!("the file does not have the expected position in the log: reading again from its own");
         self.encoder.renew();
-        self.read.clear();
-        (self.read_bytes, self.base) = (0, None);
+        self.received = Received::default();
         (self.incoming, self.follower) = follow(&self.parts, &self.encoder, &self.status);
     }
 
@@ -594,7 +538,7 @@ impl fmt::Debug for Replica {
         f.debug_struct("Replica")
             .field("breaker", &self.breaker)
             .field("own", &self.own.len())
-            .field("read", &self.read.len())
+            .field("received", &self.received.len())
             .field("follower", &self.follower)
             .finish_non_exhaustive()
     }

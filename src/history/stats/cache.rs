@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use moka::future::Cache;
+use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, Weighter};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -46,16 +47,17 @@ pub(crate) const CHANGED_WAIT: Duration = Duration::from_millis(250);
 /// Limit of the entries' memory, in bytes. An entry has about 10 KB; those of long series have more. Small in tests.
 const BYTES_LIMIT: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
 
-/// What an entry takes besides the body of its response, in bytes.
-const ENTRY_BYTES: usize = 512;
+/// How old an entry becomes.
+const AGE_LIMIT: Duration = PAST_FRESH_FOR.saturating_add(STALE_LIMIT);
 
-/// Limit of computations in progress.
-const IN_FLIGHT_LIMIT: u64 = 1_000;
+/// The estimate of entries, from which the library makes one shard. One of several shards holds no entry that is larger
+/// than its part of the limit.
+const ENTRIES: usize = 32;
 
 /// The cache of stats. Clones share it.
 ///
-/// moka gives single flight and eviction, but it does not serve an expired value while it computes a new one, and its time
-/// to live does not follow [`Clock`]. So entries have an age of their own, and computations in progress are a second cache.
+/// The library gives single flight and eviction, but serves no stale value while it computes a new one. So entries have
+/// an age, and computations in progress are a second cache.
 #[derive(Debug, Clone)]
 pub(crate) struct StatsCache(Arc<Shared>);
 
@@ -66,9 +68,21 @@ struct Shared {
     metrics: HistoryMetrics,
     /// The hosts of the hub's own pages, which are no referrers.
     own_hosts: Vec<String>,
-    entries: Cache<StatsQuery, Arc<CacheEntry>>,
-    /// Computations in progress, by query and version of the figures.
-    in_flight: Cache<(StatsQuery, u64), Arc<CacheEntry>>,
+    entries: Cache<StatsQuery, Arc<CacheEntry>, EntryBytes>,
+    /// Computations in progress, by query and version of the figures. It has room for no value: requests only join a
+    /// computation here.
+    in_flight: Cache<(StatsQuery, u64), Result<Arc<CacheEntry>, Arc<ReadError>>>,
+}
+
+/// The memory of an entry, in bytes.
+#[derive(Debug, Clone)]
+struct EntryBytes;
+
+impl Weighter<StatsQuery, Arc<CacheEntry>> for EntryBytes {
+    fn weight(&self, _: &StatsQuery, entry: &Arc<CacheEntry>) -> u64 {
+        const BESIDES_THE_BODY: usize = 512;
+        (entry.response.body.len() + BESIDES_THE_BODY) as u64
+    }
 }
 
 #[derive(Debug)]
@@ -114,14 +128,8 @@ pub(crate) struct StatsResponse<'a> {
 impl StatsCache {
     /// An empty cache.
     pub(crate) fn new(store: Store, clock: Clock, metrics: HistoryMetrics, own_hosts: Vec<String>) -> Self {
-        let idle = PAST_FRESH_FOR + STALE_LIMIT;
-        let bytes = |_: &StatsQuery, entry: &Arc<CacheEntry>| {
-            u32::try_from(entry.response.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
-        };
-        let entries = Cache::builder().weigher(bytes).max_capacity(BYTES_LIMIT).time_to_idle(idle).build();
-        // A request that is cancelled at the wrong moment leaves its computation here; the time to live removes it.
-        let in_flight =
-            Cache::builder().max_capacity(IN_FLIGHT_LIMIT).time_to_live(Duration::from_secs(1)).build();
+        let entries = Cache::with_weighter(ENTRIES, BYTES_LIMIT, EntryBytes);
+        let in_flight = Cache::with_weighter(0, 0, UnitWeighter);
         Self(Arc::new(Shared { store, clock, metrics, own_hosts, entries, in_flight }))
     }
 
@@ -133,12 +141,8 @@ impl StatsCache {
         wait: Duration,
     ) -> Result<CachedResponse, Arc<ReadError>> {
         let metrics = &self.0.metrics;
-        let entry = self
-            .0
-            .entries
-            .get(query)
-            .await
-            .filter(|entry| self.age(entry) < STALE_LIMIT.max(entry.fresh_for));
+        let entry =
+            self.0.entries.get(query).filter(|entry| self.age(entry) < STALE_LIMIT.max(entry.fresh_for));
         let Some(entry) = entry else {
             metrics.stats_misses.increment(1);
             return self.refresh(query).await;
@@ -167,6 +171,7 @@ impl StatsCache {
             drop(self.refresh(&StatsQuery::new(Scope::Hub, range)).await);
         }
         while committed.changed().await.is_ok() {
+            self.0.entries.retain(|_, entry| self.age(entry) < AGE_LIMIT);
             let requested =
                 self.0.entries.iter().filter(|(_, entry)| entry.was_requested.load(Ordering::Relaxed));
             let requested: Vec<_> = requested.collect();
@@ -189,31 +194,41 @@ impl StatsCache {
         )
     }
 
-    /// Computes an entry, or joins the computation that is in progress.
+    /// Computes an entry, or joins the computation that is in progress. The request that computes it gets the uncached
+    /// body, and those that join the cached one.
     async fn refresh(&self, query: &StatsQuery) -> Result<CachedResponse, Arc<ReadError>> {
         let key = (query.clone(), self.0.store.version());
-        let mut body = None;
-        let computation = self.0.in_flight.try_get_with(key.clone(), async {
-            // Another computation may have ended since the caller looked.
-            let entry = self.0.entries.get(query).await.filter(|entry| self.is_fresh(query, entry));
-            if let Some(entry) = entry {
-                return Ok(entry);
+        let computation = match self.0.in_flight.get_value_or_guard_async(&key).await {
+            Ok(joined) => return joined.map(|entry| entry.response.clone()),
+            Err(computation) => computation,
+        };
+        let computed = self.compute_unless_fresh(query).await.map_err(Arc::new);
+        let (shared, response) = match computed {
+            Ok((entry, body)) => {
+                let etag = entry.response.etag.clone();
+                (Ok(entry), Ok(CachedResponse { body, etag }))
             }
-            let (entry, uncached) = self.compute(query).await.inspect_err(|error| {
-                if !matches!(error, ReadError::Archived { .. }) {
-                    self.0.metrics.stats_errors.increment(1);
-                    warn!(%error, "cannot compute stats: an entry that is in the cache stays");
-                }
-            })?;
-            self.0.entries.insert(query.clone(), Arc::clone(&entry)).await;
-            body = Some(uncached);
-            Ok(entry)
-        });
-        let entry = computation.await;
-        self.0.in_flight.invalidate(&key).await;
-        let response = entry?.response.clone();
-        // The request that ran the computation gets the uncached body, and those that joined it the cached one.
-        Ok(CachedResponse { body: body.unwrap_or(response.body), etag: response.etag })
+            Err(error) => (Err(Arc::clone(&error)), Err(error)),
+        };
+        // It reaches those that wait for it, and is not kept.
+        let _ = computation.insert(shared);
+        response
+    }
+
+    /// Computes an entry and keeps it. Another computation may have ended since the caller looked: then it has that one.
+    async fn compute_unless_fresh(&self, query: &StatsQuery) -> Result<(Arc<CacheEntry>, Bytes), ReadError> {
+        if let Some(entry) = self.0.entries.get(query).filter(|entry| self.is_fresh(query, entry)) {
+            let body = entry.response.body.clone();
+            return Ok((entry, body));
+        }
+        let (entry, uncached) = self.compute(query).await.inspect_err(|error| {
+            if !matches!(error, ReadError::Archived { .. }) {
+                self.0.metrics.stats_errors.increment(1);
+                warn!(%error, "cannot compute stats: an entry that is in the cache stays");
+            }
+        })?;
+        self.0.entries.insert(query.clone(), Arc::clone(&entry));
+        Ok((entry, uncached))
     }
 
     /// Computes an entry, and the uncached body of its response.
@@ -295,6 +310,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn requests_at_once_share_one_computation_and_nothing_of_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
+        let metrics = HistoryMetrics::register(&Panics::register());
+        let cache = StatsCache::new(store.clone(), Clock::system(), metrics, Vec::new());
+        let query = StatsQuery::new(Scope::Hub, Range::Day);
+        let paused = store.pause_reads().await;
+        let mut cancelled = Box::pin(cache.get(&query, CHANGED_WAIT));
+        let mut waiting: Vec<_> = (0..10).map(|_| Box::pin(cache.get(&query, CHANGED_WAIT))).collect();
+        assert!(futures_util::poll!(cancelled.as_mut()).is_pending());
+        for request in &mut waiting {
+            assert!(futures_util::poll!(request.as_mut()).is_pending());
+        }
+        drop((cancelled, paused));
+        let responses = futures_util::future::try_join_all(waiting).await.unwrap();
+        let is_cached =
+            |response: &CachedResponse| response.body.windows(13).any(|part| part == b"\"cached\":true");
+        let cached = responses.iter().filter(|response| is_cached(response)).count();
+        assert_eq!(cached, 9, "one of those that wait computes it after the first one has left");
+        assert_eq!((cache.0.in_flight.len(), cache.0.entries.len()), (0, 1));
+    }
+
+    #[tokio::test]
     async fn entries_are_bounded_in_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
@@ -305,10 +343,9 @@ mod tests {
             let room = Scope::Room(format!("room-{number}").try_into().unwrap());
             let response = cache.get(&StatsQuery::new(room, Range::Week), CHANGED_WAIT).await.unwrap();
             largest = largest.max(response.body.len());
-            cache.0.entries.run_pending_tasks().await;
-            assert!(cache.0.entries.weighted_size() <= BYTES_LIMIT);
+            assert!(cache.0.entries.weight() <= BYTES_LIMIT);
         }
-        let count = cache.0.entries.entry_count();
+        let count = cache.0.entries.len();
         assert!((1..40).contains(&count), "{count} entries of {largest} bytes");
     }
 }

@@ -39,7 +39,7 @@ use crate::transport::metrics::TransportMetrics;
 /// (`net.core.somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;
 
-/// The time limit for the first bytes of a connection, and for the head of a request.
+/// The time limit for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The kernel's send buffer of a socket, in bytes: small, so that a stalled peer uses little memory and is detected.
@@ -219,15 +219,6 @@ fn close_after_many(rejected: &AtomicU32, mut response: Response) -> Response {
     response
 }
 
-/// Waits for the first bytes of a connection. Returns false if it has none in time, or before `stop`.
-async fn has_first_bytes(stream: &TcpStream, stop: &CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        ready = timeout(HEADER_TIMEOUT, stream.readable()) => matches!(ready, Ok(Ok(()))),
-        () = stop.cancelled() => false,
-    }
-}
-
 /// Serves one connection until it ends or becomes a socket. After `stop`, only its running request is answered.
 async fn connection(
     http: http1::Builder,
@@ -236,10 +227,6 @@ async fn connection(
     service: impl ConnectionService,
     stop: CancellationToken,
 ) {
-    // hyper allocates 16 KiB for a connection at once.
-    if !has_first_bytes(&stream, &stop).await {
-        return;
-    }
     let rejected = AtomicU32::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
@@ -270,7 +257,7 @@ mod tests {
     use axum::response::IntoResponse;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::yield_now;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::super::{Config, Handshake, Socket};
     use super::*;
@@ -343,32 +330,6 @@ mod tests {
         sleep(Duration::from_millis(200)).await;
         assert_eq!(sockets.len(), 0);
         drop(peer);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silent_connection_ends_after_five_seconds_and_at_a_shutdown() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let service = service_fn(|_: Request<Incoming>| ready(Ok(StatusCode::OK.into_response())));
-        for shutdown_after in [None, Some(Duration::from_secs(2))] {
-            let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (stream, address) = listener.accept().await.unwrap();
-            let (started, stop) = (Instant::now(), CancellationToken::new());
-            let served = connection(http(), stream, address.ip(), service, stop.clone());
-            let shutdown = async {
-                match shutdown_after {
-                    Some(time) => sleep(time).await,
-                    None => pending().await,
-                }
-                stop.cancel();
-                pending::<()>().await;
-            };
-            tokio::select! {
-                () = served => {}
-                () = shutdown => {}
-            }
-            assert_eq!(started.elapsed().as_secs(), shutdown_after.unwrap_or(HEADER_TIMEOUT).as_secs());
-            drop(peer);
-        }
     }
 
     #[tokio::test]

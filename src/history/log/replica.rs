@@ -107,8 +107,7 @@ impl Replica {
         let (position, resend_from) = row.map(|row| (row.position, row.resend_from)).unzip();
         let is_resending = resend_from.flatten().is_some();
         let at_start = LogStatus::at_start(position.unwrap_or_default(), outbox, is_resending);
-        let at_start = LogStatus { is_log_known, ..at_start };
-        let status = watch::Sender::new(at_start);
+        let status = watch::Sender::new(LogStatus { is_log_known, ..at_start });
         let encoder = Encoder::new(Origin::new());
         let (incoming, follower) = follow(&parts, &encoder, &status);
         let summing = AbortOnDropHandle::new(parts.panics.spawn(sum_up(parts.store.clone(), status.clone())));

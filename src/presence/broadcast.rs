@@ -123,7 +123,7 @@ impl Subscribers {
         let broadcast = Arc::new(Broadcast { writers, next, seq, state: state.clone() });
         let chunks = self.len().div_ceil(CHUNK);
         let workers = Handle::current().metrics().num_workers();
-        // On two cores: all workers beside other rooms, 1.6 times their p99; half of them when alone, 1.25 times its own.
+        // On two cores, all workers would cost other rooms 1.6 times their p99, and half of them this one 1.25 times its own.
         let tasks = if is_alone { workers } else { workers / 2 };
         let mut others = JoinSet::new();
         for _ in 1..chunks.min(tasks) {

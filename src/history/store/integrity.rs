@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::Store;
 use super::error::result_code;
+use super::readers::BackgroundReader;
 
 /// How long a rest is, for each unit of work before it.
 const REST: u32 = 3;
@@ -55,9 +56,9 @@ impl Store {
     async fn find_damage(&self) -> Option<String> {
         let started = Instant::now();
         let mut delay = RETRY_MIN;
-        let tables = loop {
+        let (tables, mut reader) = loop {
             match self.tables().await {
-                Ok(tables) => break tables,
+                Ok((tables, reader)) => break (tables, Some(reader)),
                 Err(error) => {
                     warn!(%error, "cannot check the database file: the next try is later");
                     delay = wait(delay).await;
@@ -65,7 +66,7 @@ impl Store {
             }
         };
         for table in &tables {
-            if let Some(damage) = self.find_damage_of(table).await {
+            if let Some(damage) = self.find_damage_of(table, &mut reader).await {
                 return Some(damage);
             }
         }
@@ -73,20 +74,21 @@ impl Store {
         None
     }
 
-    /// The tables, the schema's own first.
-    async fn tables(&self) -> Result<Vec<String>, sqlx::Error> {
+    /// The tables, the schema's own first, and the connection that found them.
+    async fn tables(&self) -> Result<(Vec<String>, BackgroundReader), sqlx::Error> {
         const TABLES: &str = "
             SELECT 'sqlite_schema' UNION ALL
             SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0";
-        let mut connection = self.readers.read_in_background(0).await?;
-        sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await
+        let mut reader = self.readers.open_background().await?;
+        let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *reader.read(0).await?).await?;
+        Ok((tables, reader))
     }
 
     /// Checks a table until that succeeds.
-    async fn find_damage_of(&self, table: &str) -> Option<String> {
+    async fn find_damage_of(&self, table: &str, reader: &mut Option<BackgroundReader>) -> Option<String> {
         let (mut delay, mut rest) = (RETRY_MIN, REST);
         loop {
-            match self.quick_check(table, rest).await {
+            match self.quick_check(table, rest, reader).await {
                 Ok(result) => return (result != "ok").then(|| result.replace('\n', " ")),
                 Err(error) => match result_code(&error) {
                     Some(11 | 26) => return Some(format!("{table}: {error}")),
@@ -101,10 +103,22 @@ impl Store {
         }
     }
 
-    async fn quick_check(&self, table: &str, rest: u32) -> Result<String, sqlx::Error> {
-        let mut connection = self.readers.read_in_background(rest).await?;
+    /// Checks a table with this connection, or a new one. It is closed after an error, so that none is open until the
+    /// next try.
+    async fn quick_check(
+        &self,
+        table: &str,
+        rest: u32,
+        reader: &mut Option<BackgroundReader>,
+    ) -> Result<String, sqlx::Error> {
+        let mut open = match reader.take() {
+            Some(open) => open,
+            None => self.readers.open_background().await?,
+        };
         let check = format!("PRAGMA quick_check('{}')", table.replace('\'', "''"));
-        sqlx::query_scalar(AssertSqlSafe(check)).fetch_one(&mut *connection).await
+        let result = sqlx::query_scalar(AssertSqlSafe(check)).fetch_one(&mut *open.read(rest).await?).await?;
+        *reader = Some(open);
+        Ok(result)
     }
 }
 
@@ -141,7 +155,7 @@ mod tests {
     async fn table_that_is_dropped_meanwhile_is_no_damage() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        assert!(store.tables().await.unwrap().contains(&"months".to_owned()));
-        assert_eq!(store.find_damage_of("dropped").await, None);
+        assert!(store.tables().await.unwrap().0.contains(&"months".to_owned()));
+        assert_eq!(store.find_damage_of("dropped", &mut None).await, None);
     }
 }

@@ -64,35 +64,14 @@ impl Readers {
             !(is_late || is_over.load(Ordering::Relaxed) || gate.interrupts())
         };
         connection.lock_handle().await?.set_progress_handler(STEPS, may_go_on);
-        let connection = Connection::Pooled(connection);
         Ok(ReadConnection { connection, _over: over, _permit: permit })
     }
 
-    /// Returns a connection for one long read beside the others. After each unit of work it rests for `rest` of them, and
-    /// it is interrupted as soon as a pause is requested.
-    /// Errors: the file cannot be opened, or the gate is closed for too long.
-    pub(super) async fn read_in_background(&self, rest: u32) -> Result<ReadConnection, sqlx::Error> {
-        let mut connection = self.pool.connect_options().connect().await?;
-        let permit = self.gate.enter().await?;
-        let over = Over::default();
-        let (is_over, gate) = (Arc::clone(&over.0), self.gate.clone());
-        let may_go_on = move || !(is_over.load(Ordering::Relaxed) || gate.is_closing());
-        let mut began = Instant::now();
-        let pace = move || {
-            let worked = began.elapsed();
-            if worked >= WORK {
-                let rested = Instant::now();
-                let left = || (worked * rest).saturating_sub(rested.elapsed());
-                while !left().is_zero() && may_go_on() {
-                    nap(left().min(NAP));
-                }
-                began = Instant::now();
-            }
-            may_go_on()
-        };
-        connection.lock_handle().await?.set_progress_handler(STEPS, pace);
-        let connection = Connection::Own(connection);
-        Ok(ReadConnection { connection, _over: over, _permit: permit })
+    /// Opens a connection of its own, for long reads beside the others.
+    /// Errors: the file cannot be opened.
+    pub(super) async fn open_background(&self) -> Result<BackgroundReader, sqlx::Error> {
+        let connection = self.pool.connect_options().connect().await?;
+        Ok(BackgroundReader { connection, gate: self.gate.clone() })
     }
 
     /// Closes the connections that are not in use. They keep what SQLite shares among the connections to one file, and
@@ -113,6 +92,43 @@ impl Readers {
     }
 }
 
+/// A connection for long reads, one after the other.
+#[derive(Debug)]
+pub(super) struct BackgroundReader {
+    connection: SqliteConnection,
+    gate: ReadGate,
+}
+
+impl BackgroundReader {
+    /// Begins a read. After each unit of work it rests for `rest` of them, and it is interrupted as soon as a pause is
+    /// requested.
+    /// Errors: the gate is closed for too long.
+    pub(super) async fn read(
+        &mut self,
+        rest: u32,
+    ) -> Result<ReadConnection<&mut SqliteConnection>, sqlx::Error> {
+        let permit = self.gate.enter().await?;
+        let over = Over::default();
+        let (is_over, gate) = (Arc::clone(&over.0), self.gate.clone());
+        let may_go_on = move || !(is_over.load(Ordering::Relaxed) || gate.is_closing());
+        let mut began = Instant::now();
+        let pace = move || {
+            let worked = began.elapsed();
+            if worked >= WORK {
+                let rested = Instant::now();
+                let left = || (worked * rest).saturating_sub(rested.elapsed());
+                while !left().is_zero() && may_go_on() {
+                    nap(left().min(NAP));
+                }
+                began = Instant::now();
+            }
+            may_go_on()
+        };
+        self.connection.lock_handle().await?.set_progress_handler(STEPS, pace);
+        Ok(ReadConnection { connection: &mut self.connection, _over: over, _permit: permit })
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "on the connection's own thread, which has no tasks")]
 fn nap(time: Duration) {
     std::thread::sleep(time);
@@ -120,36 +136,24 @@ fn nap(time: Duration) {
 
 /// A connection that has passed the gate. It should have one short transaction.
 #[derive(Debug)]
-pub(in crate::history) struct ReadConnection {
+pub(in crate::history) struct ReadConnection<C = PoolConnection<Sqlite>> {
     // Dropped in this order: the statement ends, then its transaction, and then a pause may begin.
     _over: Over,
-    connection: Connection,
+    connection: C,
     _permit: OwnedRwLockReadGuard<()>,
 }
 
-#[derive(Debug)]
-enum Connection {
-    Pooled(PoolConnection<Sqlite>),
-    Own(SqliteConnection),
-}
-
-impl Deref for ReadConnection {
+impl<C: Deref<Target = SqliteConnection>> Deref for ReadConnection<C> {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        match &self.connection {
-            Connection::Pooled(connection) => connection,
-            Connection::Own(connection) => connection,
-        }
+        &self.connection
     }
 }
 
-impl DerefMut for ReadConnection {
+impl<C: DerefMut<Target = SqliteConnection>> DerefMut for ReadConnection<C> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        match &mut self.connection {
-            Connection::Pooled(connection) => connection,
-            Connection::Own(connection) => connection,
-        }
+        &mut self.connection
     }
 }
 
@@ -297,9 +301,17 @@ mod tests {
     #[tokio::test]
     async fn background_read_makes_way_for_a_pause() {
         let (_folder, readers) = limited(None).await;
-        let mut connection = readers.read_in_background(1_000).await.unwrap();
-        let running = tokio::spawn(async move { is_interrupted(&mut connection).await });
-        assert!(readers.gate().pause().await.is_some());
-        assert!(running.await.unwrap());
+        let mut reader = readers.open_background().await.unwrap();
+        let mut connection = reader.read(1_000).await.unwrap();
+        let (pause, is_interrupted) = tokio::join!(readers.gate().pause(), async {
+            let is_interrupted = is_interrupted(&mut connection).await;
+            drop(connection);
+            is_interrupted
+        });
+        assert!(pause.is_some() && is_interrupted);
+        drop(pause);
+        let mut connection = reader.read(0).await.unwrap();
+        let months = sqlx::query_scalar("SELECT count(*) FROM months").fetch_one(&mut *connection).await;
+        assert_eq!(months.ok(), Some(0));
     }
 }

@@ -56,15 +56,16 @@ impl Store {
     async fn find_damage(&self) -> Option<String> {
         let started = Instant::now();
         let mut delay = RETRY_MIN;
-        let (tables, mut reader) = loop {
+        let tables = loop {
             match self.tables().await {
-                Ok((tables, reader)) => break (tables, Some(reader)),
+                Ok(tables) => break tables,
                 Err(error) => {
                     warn!(%error, "cannot check the database file: the next try is later");
                     delay = wait(delay).await;
                 }
             }
         };
+        let mut reader = None;
         for table in &tables {
             if let Some(damage) = self.find_damage_of(table, &mut reader).await {
                 return Some(damage);
@@ -74,14 +75,12 @@ impl Store {
         None
     }
 
-    /// The tables, the schema's own first, and the connection that found them.
-    async fn tables(&self) -> Result<(Vec<String>, BackgroundReader), sqlx::Error> {
+    /// The tables, the schema's own first.
+    async fn tables(&self) -> Result<Vec<String>, sqlx::Error> {
         const TABLES: &str = "
             SELECT 'sqlite_schema' UNION ALL
             SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0";
-        let mut reader = self.readers.open_background().await?;
-        let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *reader.read(0).await?).await?;
-        Ok((tables, reader))
+        sqlx::query_scalar(TABLES).fetch_all(&mut *self.read().await?).await
     }
 
     /// Checks a table until that succeeds.
@@ -103,8 +102,7 @@ impl Store {
         }
     }
 
-    /// Checks a table with this connection, or a new one. It is closed after an error, so that none is open until the
-    /// next try.
+    /// Checks a table with this connection, or opens one. After an error it is closed, and not kept until the next try.
     async fn quick_check(
         &self,
         table: &str,
@@ -155,7 +153,7 @@ mod tests {
     async fn table_that_is_dropped_meanwhile_is_no_damage() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&format!("sqlite://{}/a.db", folder.path().display())).await.unwrap();
-        assert!(store.tables().await.unwrap().0.contains(&"months".to_owned()));
+        assert!(store.tables().await.unwrap().contains(&"months".to_owned()));
         assert_eq!(store.find_damage_of("dropped", &mut None).await, None);
     }
 }

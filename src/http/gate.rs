@@ -1,14 +1,14 @@
-//! Serializes what reads or erases all data of a visitor: one request at a time.
+//! Serializes what reads or erases all data of a visitor: one request at a time, and a rest after each.
 //!
 //! Such a request may take long. The others wait in a bounded line with a quota per address, so that the dashboard keeps its
-//! database readers.
+//! database readers, and the flush the writer.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::ApiError;
 use crate::address::Address;
@@ -21,6 +21,12 @@ const LINE: u64 = 8;
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the gate rests, for each unit of time that a request took: all of them together use a quarter of a core.
+const REST: u32 = 3;
+
+/// The longest rest: less than the timeout, so that the next in the line has its turn.
+const LONGEST_REST: Duration = Duration::from_secs(4);
+
 /// Time between two flushes for such requests.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -29,6 +35,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct PersonalDataGate {
     line: Arc<Quota>,
     turn: Semaphore,
+    /// The end of the rest. Held for O(1).
+    rests_until: Mutex<Instant>,
     /// The time of the last flush. Held for one comparison.
     flushed: Mutex<Option<Instant>>,
 }
@@ -36,7 +44,8 @@ pub(crate) struct PersonalDataGate {
 impl PersonalDataGate {
     /// An open gate.
     pub(crate) fn new(sharing: Sharing) -> Self {
-        Self { line: Arc::new(Quota::new(LINE, sharing)), turn: Semaphore::new(1), flushed: Mutex::default() }
+        let (line, turn) = (Arc::new(Quota::new(LINE, sharing)), Semaphore::new(1));
+        Self { line, turn, rests_until: Mutex::new(Instant::now()), flushed: Mutex::default() }
     }
 
     /// Whether a request may flush: the last one that did is some seconds ago. Counts as a flush.
@@ -51,13 +60,34 @@ impl PersonalDataGate {
 
     /// Waits for the turn of a request from this address. Returns its place in the line, and the turn.
     /// Errors: the line is full, or the turn did not come in time.
-    pub(crate) async fn pass(&self, address: Address) -> Result<(Permit, SemaphorePermit<'_>), ApiError> {
+    pub(crate) async fn pass(&self, address: Address) -> Result<(Permit, Turn<'_>), ApiError> {
         let place = self.line.try_acquire(address, 1).map_err(|_| ApiError::Busy)?;
-        match timeout(TURN_TIMEOUT, self.turn.acquire()).await {
-            Ok(Ok(turn)) => Ok((place, turn)),
+        let turn = async {
+            let turn = self.turn.acquire().await;
+            let rests_until = *lock(&self.rests_until);
+            sleep_until(rests_until).await;
+            turn
+        };
+        match timeout(TURN_TIMEOUT, turn).await {
+            Ok(Ok(permit)) => Ok((place, Turn { gate: self, began: Instant::now(), _permit: permit })),
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(ApiError::Busy),
         }
+    }
+}
+
+/// The turn of a request. When it is dropped, the gate rests.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    gate: &'a PersonalDataGate,
+    began: Instant,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let rest = (self.began.elapsed() * REST).min(LONGEST_REST);
+        *lock(&self.gate.rests_until) = Instant::now() + rest;
     }
 }
 
@@ -94,6 +124,26 @@ mod tests {
         assert!(gate.may_flush() && !gate.may_flush());
         advance(FLUSH_INTERVAL).await;
         assert!(gate.may_flush() && !gate.may_flush());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gate_rests_three_times_as_long_as_a_request_took_up_to_four_seconds() {
+        let gate = PersonalDataGate::new(Sharing::Fair);
+        for (took, rest) in [(20, 60), (2_000, 4_000)].map(|(took, rest)| (millis(took), millis(rest))) {
+            let (_place, turn) = gate.pass(address(1)).await.unwrap();
+            advance(took).await;
+            drop(turn);
+            let mut next = Box::pin(gate.pass(address(2)));
+            assert!(poll!(&mut next).is_pending());
+            advance(rest.saturating_sub(millis(1))).await;
+            assert!(poll!(&mut next).is_pending());
+            advance(millis(1)).await;
+            next.await.unwrap();
+        }
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,6 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use utoipa::{IntoParams, ToSchema};
 
@@ -58,7 +57,8 @@ struct ErasedCounts {
 #[schema(as = Erasure)]
 pub(crate) struct ErasureBody {
     erased: ErasedCounts,
-    /// Present, and false, where a reader kept the write-ahead log open: the next maintenance truncates it.
+    /// Present, and false, where copies may be left in the database's files: it was overwritten lately for other erasures,
+    /// or a reader kept the write-ahead log open. The hub overwrites them later.
     #[serde(skip_serializing_if = "Option::is_none")]
     wal_truncated: Option<bool>,
     /// In a cluster with a log: the nodes that have erased the visitor.
@@ -177,7 +177,7 @@ async fn admit<'a>(
     address: Address,
     path: Result<VisitorPath, ApiError>,
     headers: &HeaderMap,
-) -> Result<(VisitorId, Permit, SemaphorePermit<'a>), ApiError> {
+) -> Result<(VisitorId, Permit, gate::Turn<'a>), ApiError> {
     let requester = access.requester(headers, address)?;
     let VisitorPath(visitor) = path?;
     requester.may_access(&visitor)?;

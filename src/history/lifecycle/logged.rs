@@ -37,7 +37,7 @@ impl MaintenanceWorker {
     }
 
     /// Finishes the erasures of the log, and forgets old ones. Returns how many visitors were found.
-    /// Errors: of the first erasure that failed. The others are finished.
+    /// Errors: of the first erasure that failed, and the others are finished; or the copies cannot be overwritten, and none is.
     pub(super) async fn finish_logged(&self) -> Result<Option<u64>, LifecycleError> {
         let Some(logged) = &self.logged else { return Ok(None) };
         let erasures = &logged.erasures;
@@ -46,10 +46,22 @@ impl MaintenanceWorker {
         if !unfinished.is_empty() {
             let hashes: BTreeSet<_> = unfinished.iter().map(|erasure| erasure.visitor).collect();
             let found = self.store.visitors_with(&hashes, |visitor| erasures.key().hash(visitor)).await?;
-            for erasure in &unfinished {
+            let mut deleted = Vec::new();
+            for erasure in unfinished {
                 let visitor = found.get(&erasure.visitor);
                 count += u64::from(visitor.is_some());
-                result = result.and(self.finish_one(logged, erasure, visitor).await);
+                match self.delete_logged(logged, &erasure, visitor).await {
+                    Ok(()) => deleted.push(erasure),
+                    Err(error) => result = result.and(Err(error)),
+                }
+            }
+            // Once for all of them.
+            if count > 0 {
+                self.store.overwrite_erased().await?;
+            }
+            for erasure in &deleted {
+                self.store.finish_logged_erasure(erasure).await?;
+                erasures.finish(erasure);
             }
         }
         let before = self.clock.wall().minus(KEEP_MS);
@@ -58,7 +70,7 @@ impl MaintenanceWorker {
         result.map(|()| Some(count))
     }
 
-    async fn finish_one(
+    async fn delete_logged(
         &self,
         LoggedErasures { erasures, release }: &LoggedErasures,
         logged: &LoggedErasure,
@@ -68,13 +80,11 @@ impl MaintenanceWorker {
             release(visitor);
             let id = erasures.key().erasure(logged.visitor, logged.until).seal;
             let erasure = Erasure { id, at: self.clock.wall(), until: Some(logged.until) };
-            let erased = self.store.erase(visitor, &self.archives, erasure).await?;
+            let erased = self.store.delete_visitor(visitor, &self.archives, erasure).await?;
             if !erased.is_nothing() {
                 info!(?erased, "erased a visitor that the log has erased");
             }
         }
-        self.store.finish_logged_erasure(logged).await?;
-        erasures.finish(logged);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! It runs every hour and on request, and processes a plan step by step. Erasures run on the same task, so that no other
 //! work changes tables and archives meanwhile. Each step may be interrupted, so the task is simply dropped at shutdown.
 
+mod erase;
 mod logged;
 pub(crate) mod plan;
 pub(crate) mod steps;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub(crate) use logged::LoggedErasures;
 pub(crate) use plan::{Retention, quarters_from};
 pub(crate) use steps::{MaintenanceReport, MaintenanceStep};
 
+use self::erase::Overwriting;
 use self::plan::MaintenancePlan;
 use super::archive::Archives;
 use super::metrics::LifecycleMetrics;
@@ -108,6 +110,8 @@ enum Wake {
     Erase(Request),
     /// The log has erased visitors.
     Logged,
+    /// Erasures have left copies, and the rest is over.
+    Overwrite,
     /// All senders are dropped.
     Closed,
 }
@@ -142,14 +146,15 @@ async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
         Ok(visitors) => info!(visitors, "finished the erasures of visitors: maintenance overwrites the rest"),
         Err(error) => warn!(%error, "cannot finish the erasures of visitors: maintenance tries it again"),
     }
-    let mut due = Instant::now() + FIRST_RUN;
+    let (mut due, mut overwriting) = (Instant::now() + FIRST_RUN, Overwriting::new());
     loop {
         // A failed send means that the requester has left.
-        match commands.next(due, worker.logged.as_ref()).await {
+        match commands.next(due, worker.logged.as_ref(), &overwriting).await {
             Wake::Erase((visitor, erasure, reply)) => {
-                drop(reply.send(Box::pin(worker.erase(&visitor, erasure)).await));
+                drop(reply.send(Box::pin(worker.erase(&visitor, erasure, &mut overwriting)).await));
             }
             Wake::Logged => Box::pin(worker.erase_logged()).await,
+            Wake::Overwrite => Box::pin(worker.overwrite_due(&mut overwriting)).await,
             Wake::Closed => return,
             wake @ (Wake::Due | Wake::Maintain(_)) => {
                 let report = Box::pin(worker.maintain()).await;
@@ -167,7 +172,12 @@ async fn serve(mut commands: Commands, worker: MaintenanceWorker) {
 }
 
 impl Commands {
-    async fn next(&mut self, due: Instant, logged: Option<&LoggedErasures>) -> Wake {
+    async fn next(
+        &mut self,
+        due: Instant,
+        logged: Option<&LoggedErasures>,
+        overwriting: &Overwriting,
+    ) -> Wake {
         let logged = async {
             match logged {
                 Some(logged) => logged.erasures.due().await,
@@ -176,6 +186,7 @@ impl Commands {
         };
         tokio::select! {
             () = logged => Wake::Logged,
+            () = overwriting.due() => Wake::Overwrite,
             reply = self.maintenance.recv() => reply.map_or(Wake::Closed, Wake::Maintain),
             erasure = self.erasures.recv() => erasure.map_or(Wake::Closed, Wake::Erase),
             () = sleep_until(due) => Wake::Due,
@@ -184,17 +195,6 @@ impl Commands {
 }
 
 impl MaintenanceWorker {
-    async fn erase(&self, visitor: &VisitorId, erasure: Erasure) -> Result<Erased, LifecycleError> {
-        let erased = self.store.erase(visitor, &self.archives, erasure).await;
-        match &erased {
-            // Debug level, so that erasures of unknown ids do not fill the log.
-            Ok(erased) if erased.is_nothing() => debug!("erased a visitor without stored data"),
-            Ok(erased) => info!(?erased, "erased a visitor"),
-            Err(error) => warn!(%error, "cannot erase a visitor: send the request again"),
-        }
-        erased
-    }
-
     /// Continues the erasures that a stop interrupted, or that a database restored from a backup does not have. Only
     /// afterwards, the node publishes what that database still had for the log. Returns how many visitors were erased.
     async fn continue_erasures(&self) -> Result<u64, LifecycleError> {

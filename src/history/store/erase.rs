@@ -4,7 +4,7 @@
 //! to delete are a closed set. The table of erasures has the visitor's id until they are gone, so that a retry or
 //! maintenance continues; the ledger beside the archives has its hash, for a database restored from a backup. At the end,
 //! tables that may have copies of deleted properties are rewritten, texts that nothing uses are overwritten, and free
-//! pages and the write-ahead log, which may have copies, are returned to the disk.
+//! pages and the write-ahead log, which may have copies, are returned to the disk: once for all erasures before.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub(crate) struct Erased {
     pub rollups: usize,
     /// Deleted lines of archives.
     pub archives: Vec<MonthRows>,
-    /// Whether the write-ahead log has no copy left. If not, the next maintenance run truncates it.
+    /// Whether neither the file nor the write-ahead log has a copy left. If not, the worker overwrites it later.
     #[serde(skip)]
     pub wal_truncated: bool,
 }
@@ -95,9 +95,10 @@ struct Pending {
 }
 
 impl Store {
-    /// Erases a visitor. Does nothing for an unknown visitor.
+    /// Deletes a visitor's rows, lines of archives and dictionary entry. Does nothing for an unknown visitor. Copies may be
+    /// left until [`overwrite_erased`](Self::overwrite_erased).
     /// Errors: the database or a file operation failed, or an archive is missing. A retry continues.
-    pub(crate) async fn erase(
+    pub(crate) async fn delete_visitor(
         &self,
         visitor: &VisitorId,
         archives: &Archives,
@@ -107,12 +108,31 @@ impl Store {
         self.begin_erasure(visitor, archives, erasure).await?;
         let mut pending = self.pending_erasures().await?;
         pending.retain(|pending| pending.visitor == *visitor);
-        let mut erased = self.erase_pending(pending, archives, erasure.at).await?;
+        let erased = self.erase_pending(pending, archives, erasure.at).await?;
         delete_holds(&mut *self.connection().await?, visitor).await?;
         self.erase_from_outbox(visitor, erasure.until).await?;
+        Ok(erased)
+    }
+
+    /// Overwrites the copies that deletions have left in the file, and returns free pages to the disk. Returns whether the
+    /// write-ahead log has no copy left either.
+    /// Errors: the database failed. A retry continues.
+    pub(crate) async fn overwrite_erased(&self) -> Result<bool, LifecycleError> {
         self.remove_leftovers().await?;
         self.vacuum().await?;
-        erased.wal_truncated = self.truncate_log().await?;
+        self.truncate_log().await
+    }
+
+    /// Deletes a visitor and overwrites the copies.
+    #[cfg(test)]
+    pub(in crate::history) async fn erase(
+        &self,
+        visitor: &VisitorId,
+        archives: &Archives,
+        erasure: Erasure,
+    ) -> Result<Erased, LifecycleError> {
+        let mut erased = self.delete_visitor(visitor, archives, erasure).await?;
+        erased.wal_truncated = self.overwrite_erased().await?;
         Ok(erased)
     }
 

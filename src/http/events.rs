@@ -138,8 +138,8 @@ pub(crate) async fn post<T: Report>(
 ) -> Result<Response, ApiError> {
     let claims = access.claims(&headers)?;
     let durable = params?.0.is_durable()?;
-    let text = read_body(&state, address, &headers, body).await?;
     let is_bot = bots::is_bot(&headers);
+    let text = read_body(&state, address, headers, body).await?;
     let ahead = Cell::new(0);
     let event = |actor: Actor, report: T, at| {
         if let Some(claims) = &claims {
@@ -175,7 +175,7 @@ pub(crate) async fn post<T: Report>(
 async fn read_body(
     state: &EventsState,
     address: Address,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<String, ApiError> {
     if let Some(kind) = headers.get(CONTENT_TYPE) {
@@ -185,7 +185,9 @@ async fn read_body(
             return Err(ApiError::MediaType);
         }
     }
-    let is_gzip = is_gzip(headers)?;
+    let is_gzip = is_gzip(&headers)?;
+    // Headers are slices of hyper's read buffer. While they live, reading the body takes another one, of 8 KiB.
+    drop(headers);
     let bytes = state.bodies.read(address, body).await.inspect_err(|error| match error {
         ApiError::BodiesOverBudget(Exhausted::Total) => {
             state.context.rejections.count_limit(Limit::BytesInFlight);

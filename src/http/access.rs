@@ -97,6 +97,17 @@ impl AccessControl {
         }
     }
 
+    /// Waits for the turn of a request among those of all addresses. The admin's requests and `/health` do not wait.
+    pub(crate) fn turn<B>(&self, request: &Request<B>, route: &str) -> impl Future<Output = ()> + use<'_, B> {
+        let waits = route != HEALTH && !self.admin_token.matches(request.headers());
+        let address = waits.then(|| self.address(request.headers(), request.extensions()));
+        async move {
+            if let Some(address) = address {
+                self.sockets.turn(address).await;
+            }
+        }
+    }
+
     /// Admits the admin.
     /// Errors: the request does not bring the admin token, or its address has failed too often.
     pub(crate) fn admit_admin(&self, headers: &HeaderMap, address: Address) -> Result<Admin, ApiError> {

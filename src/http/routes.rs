@@ -99,6 +99,7 @@ async fn answer(State(group): State<Group>, request: Request, next: Next) -> Res
             if !opens_sockets {
                 access.check_rate(&request, name(route.as_ref()))?;
             }
+            access.turn(&request, name(route.as_ref())).await;
             match origin.preflight(&request) {
                 Some(preflight) => Ok(preflight),
                 None => catch_panic(state.metrics.panics(), next.run(request)).await,

@@ -9,6 +9,7 @@ pub(crate) mod accept;
 #[cfg(target_os = "linux")]
 mod defer;
 pub(crate) mod descriptors;
+mod fair_queue;
 pub(crate) mod frame_tracker;
 pub(crate) mod limits;
 pub(crate) mod metrics;

@@ -228,6 +228,7 @@ impl Socket {
             }
             if self.reader.as_ref().is_none_or(|reader| !reader.has_more) {
                 ready!(self.writer.stream().poll_read_ready(cx)).map_err(|_| None)?;
+                ready!(self.permit.poll_turn(cx));
             }
             let new_reader = || Reader::new(&[], self.permit.message_limit());
             let reader = self.reader.get_or_insert_with(new_reader);

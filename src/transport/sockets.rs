@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::Config;
+use super::fair_queue::{FairQueue, Place, RequestTurn};
 use super::limits::{AddressLimiter, LimitExceeded};
 use super::metrics::TransportMetrics;
 use super::rate::{Decision, RateLimit, RateLimiter, ReadSize};
@@ -65,8 +67,9 @@ pub struct Sockets {
     sits: Arc<Semaphore>,
     limit: usize,
     message_limit: usize,
-    /// None if rate limits are off, like `rate_limit`.
+    /// None if rate limits are off, like the next two.
     addresses: Option<AddressLimiter>,
+    fair_queue: Option<Arc<FairQueue>>,
     rate_limit: Option<RateLimit>,
     clock: Clock,
     metrics: TransportMetrics,
@@ -117,6 +120,7 @@ pub struct SocketPermit {
     sockets: Arc<Sockets>,
     address: Address,
     key: Option<usize>,
+    place: Place,
 }
 
 impl Sockets {
@@ -130,6 +134,7 @@ impl Sockets {
             limit,
             message_limit: config.message_limit,
             addresses: config.limits.as_ref().map(|limits| AddressLimiter::new(limits, &clock)),
+            fair_queue: config.limits.map(|_| FairQueue::new(&clock, metrics.panics.clone())),
             rate_limit: config.limits.map(|limits| RateLimit::new(limits.messages, config.message_limit)),
             clock,
             metrics,
@@ -158,7 +163,7 @@ impl Sockets {
             AdmitError::LimitExceeded(limit) => self.count_rejection(*limit),
             AdmitError::Restarting => {}
         })?;
-        Ok(SocketPermit { sockets: Arc::clone(self), address, key: None })
+        Ok(SocketPermit { sockets: Arc::clone(self), address, key: None, place: Place::default() })
     }
 
     fn try_acquire(&self, address: Address) -> Result<(), AdmitError> {
@@ -171,6 +176,13 @@ impl Sockets {
         }
         permit.forget(); // released when the `SocketPermit` is dropped
         Ok(())
+    }
+
+    /// Waits until a request from this address may be handled, which is at once unless the address sends much.
+    pub(crate) async fn turn(&self, address: Address) {
+        if let Some(queue) = &self.fair_queue {
+            RequestTurn::new(queue, address).await;
+        }
     }
 
     /// Admits a post from this address.
@@ -294,6 +306,9 @@ impl Sockets {
         if let Some(addresses) = &self.addresses {
             addresses.remove_idle();
         }
+        if let Some(queue) = &self.fair_queue {
+            queue.remove_idle();
+        }
         if logged.elapsed() >= LOG_EVERY {
             *logged = Instant::now();
             let count = self.rejected_addresses.swap(0, Ordering::Relaxed);
@@ -377,6 +392,12 @@ impl SocketPermit {
         self.sockets.message_limit
     }
 
+    /// Ready when the peer's next read may be handled, which is at once unless its address sends much.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let queue = self.sockets.fair_queue.as_ref();
+        queue.map_or(Poll::Ready(()), |queue| queue.poll_turn(self.address, &mut self.place, cx))
+    }
+
     /// Counts a message, and returns what to do with it.
     pub(crate) fn check_message(&self, rate: &mut RateLimiter) -> Decision {
         let Sockets { rate_limit, clock, metrics, .. } = &*self.sockets;
@@ -433,6 +454,9 @@ impl Drop for SocketPermit {
     fn drop(&mut self) {
         let open = self.key.and_then(|key| lock(&self.sockets.open).try_remove(key));
         drop(open); // after the lock: it is often the last reference to the connection, and closes it
+        if let Some(queue) = &self.sockets.fair_queue {
+            queue.leave(&mut self.place);
+        }
         if let Some(addresses) = &self.sockets.addresses {
             addresses.sockets.remove(self.address);
         }

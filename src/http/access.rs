@@ -82,30 +82,32 @@ impl AccessControl {
         forwarded.or(peer).or_else(connected).unwrap_or(IpAddr::from([0; 4])).into()
     }
 
-    /// Counts a request that opens no socket against the rates of its address. The admin's requests and `/health` are
-    /// not limited.
+    /// Counts a request against the rates of its address. One that opens a socket counts against another rate, in its handler.
+    /// Returns the address whose turn the request waits for: none for the admin's requests and `/health`, which are not
+    /// limited.
     /// Errors: the address is over a rate.
-    pub(crate) fn check_rate<B>(&self, request: &Request<B>, route: &str) -> Result<(), LimitExceeded> {
+    pub(crate) fn check_rate<B>(
+        &self,
+        request: &Request<B>,
+        route: &str,
+        opens_sockets: bool,
+    ) -> Result<Option<Address>, LimitExceeded> {
         if self.admin_token.matches(request.headers()) {
-            return Ok(());
+            return Ok(None);
         }
         let address = self.address(request.headers(), request.extensions());
         match *request.method() {
-            Method::POST => self.sockets.admit_post(address),
-            _ if route == HEALTH => Ok(()),
-            _ => self.sockets.admit_read(address),
+            _ if opens_sockets => {}
+            Method::POST => self.sockets.admit_post(address)?,
+            _ if route == HEALTH => return Ok(None),
+            _ => self.sockets.admit_read(address)?,
         }
+        Ok(Some(address))
     }
 
-    /// Waits for the turn of a request among those of all addresses. The admin's requests and `/health` do not wait.
-    pub(crate) fn turn<B>(&self, request: &Request<B>, route: &str) -> impl Future<Output = ()> + use<'_, B> {
-        let waits = route != HEALTH && !self.admin_token.matches(request.headers());
-        let address = waits.then(|| self.address(request.headers(), request.extensions()));
-        async move {
-            if let Some(address) = address {
-                self.sockets.turn(address).await;
-            }
-        }
+    /// Waits for the turn of a request from this address among those of all addresses.
+    pub(crate) async fn turn(&self, address: Address) {
+        self.sockets.turn(address).await;
     }
 
     /// Admits the admin.

@@ -95,11 +95,9 @@ async fn answer(State(group): State<Group>, request: Request, next: Next) -> Res
             check_host(&request)?;
             origin.result()?;
             check_mode(&state, route.as_ref())?;
-            // A request for a socket counts against another rate, in its handler.
-            if !opens_sockets {
-                access.check_rate(&request, name(route.as_ref()))?;
+            if let Some(address) = access.check_rate(&request, name(route.as_ref()), opens_sockets)? {
+                access.turn(address).await;
             }
-            access.turn(&request, name(route.as_ref())).await;
             match origin.preflight(&request) {
                 Some(preflight) => Ok(preflight),
                 None => catch_panic(state.metrics.panics(), next.run(request)).await,

@@ -29,6 +29,9 @@ const IMMEDIATE: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// How many are woken between two yields.
 const AT_ONCE: usize = 4;
 
+/// The most places, those of what has left included: 1 MiB. Beyond it, nothing waits.
+const PLACES: usize = 65_536;
+
 /// What waits, of all addresses.
 #[derive(Debug)]
 pub(super) struct FairQueue {
@@ -38,7 +41,7 @@ pub(super) struct FairQueue {
     queue: Mutex<Queue>,
 }
 
-/// First in, first out. A socket or a request has one place at most, so that the limit of connections bounds them.
+/// First in, first out. A socket or a request has one place at most.
 #[derive(Debug, Default)]
 struct Queue {
     /// `None` for what has left.
@@ -71,7 +74,9 @@ impl FairQueue {
             return Poll::Ready(());
         }
         let mut queue = lock(&self.queue);
+        let is_full = queue.waiting.len() >= PLACES;
         match place.0.map(|number| queue.waker(number)) {
+            None if is_full => Poll::Ready(()),
             None => {
                 place.0 = Some(queue.push(cx.waker().clone()));
                 if !replace(&mut queue.is_running, true) {
@@ -245,6 +250,16 @@ mod tests {
         assert_eq!(*lock(&handled), (0..3 * AT_ONCE).collect::<Vec<_>>());
         assert!(most_at_once <= 2 * AT_ONCE, "{most_at_once} without a yield in between");
         until_empty(&queue).await;
+    }
+
+    #[tokio::test]
+    async fn queue_with_all_places_taken_lets_requests_pass() {
+        let queue = queue();
+        exhaust(&queue, address(1));
+        lock(&queue.queue).waiting.resize_with(PLACES, || None);
+        assert_eq!(RequestTurn::new(&queue, address(1)).now_or_never(), Some(()));
+        lock(&queue.queue).waiting.pop_back();
+        assert_eq!(RequestTurn::new(&queue, address(1)).now_or_never(), None);
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use crate::history::calendar::Month;
 /// The kinds of rows with properties.
 const KINDS: [RowKind; 2] = [RowKind::PageViews, RowKind::WatchSessions];
 
+/// Sorts behind all ids, which have 16 bytes.
+const ABOVE_ALL: [u8; 17] = [0xff; 17];
+
 /// The triggers that change the copy with the table.
 const TRIGGERS: [&str; 3] = ["insert", "update", "delete"];
 
@@ -43,17 +46,15 @@ impl Store {
     async fn copy(&self, table: &str) -> Result<(), LifecycleError> {
         // All rows of one id are in one slice.
         let last = format!("SELECT id FROM {table} WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2");
-        let copy = format!(
-            "INSERT OR IGNORE INTO {table}_copy SELECT * FROM {table} WHERE id > ?1 AND (?2 IS NULL OR id <= ?2)
-             ORDER BY id"
-        );
+        let copy = copy_slice(table);
         let (mut size, mut after) = (SliceSize::rows(), Vec::new());
         loop {
             let mut transaction = self.begin().await?;
             let started = Instant::now();
             let last = sqlx::query_scalar(AssertSqlSafe(last.as_str())).bind(&after).bind(size.get());
             let last: Option<Vec<u8>> = last.fetch_optional(&mut *transaction).await?;
-            let slice = sqlx::query(AssertSqlSafe(copy.as_str())).bind(&after).bind(&last);
+            let upto = last.as_deref().unwrap_or(&ABOVE_ALL);
+            let slice = sqlx::query(AssertSqlSafe(copy.as_str())).bind(&after).bind(upto);
             slice.execute(&mut *transaction).await?;
             transaction.commit().await?;
             let Some(last) = last else { return Ok(()) };
@@ -62,6 +63,12 @@ impl Store {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Copies the rows with ids behind `?1`, up to `?2`. Both are bounds of one search by the primary key: with a condition that
+/// is true without an end, SQLite would read each slice up to the end of the table.
+fn copy_slice(table: &str) -> String {
+    format!("INSERT OR IGNORE INTO {table}_copy SELECT * FROM {table} WHERE id > ?1 AND id <= ?2 ORDER BY id")
 }
 
 /// Creates the empty copy of a table, and the triggers that change it with the table.
@@ -120,4 +127,24 @@ async fn replace(connection: &mut SqliteConnection, month: Month) -> Result<(), 
     Partitions::read(connection).await?.make_views(connection).await?;
     sqlx::query(REWRITTEN).bind(month.to_string()).execute(connection).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn slice_is_found_by_one_search_with_a_start_and_an_end() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for table in ["t", "t_copy"] {
+            let create = format!("CREATE TABLE {table} (id BLOB, n, PRIMARY KEY (id, n)) WITHOUT ROWID");
+            sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.unwrap();
+        }
+        let explain = format!("EXPLAIN QUERY PLAN {}", copy_slice("t"));
+        let plan = sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        assert_eq!(plan, ["SEARCH t USING PRIMARY KEY (id>? AND id<?)"]);
+    }
 }

@@ -129,7 +129,8 @@ impl Subscribers {
         let is_alone = lock(&LAST_TWO).note(Arc::as_ptr(&self.0).addr(), Instant::now());
         let (writers, next) = (Arc::clone(&self.0), AtomicUsize::new(0));
         let broadcast = Arc::new(Broadcast { writers, next, seq, state: state.clone() });
-        let chunks = self.len().div_ceil(CHUNK);
+        // Rounded down: a second task in a room of 1,000 costs churn 1.05 times the CPU.
+        let chunks = self.len() / CHUNK;
         let workers = Handle::current().metrics().num_workers();
         // On two cores, all workers would cost other rooms 1.6 times their p99, and half of them this one 1.25 times its own.
         let tasks = if is_alone { workers } else { workers / 2 };

@@ -53,8 +53,8 @@ impl Store {
             let started = Instant::now();
             let last = sqlx::query_scalar(AssertSqlSafe(last.as_str())).bind(&after).bind(size.get());
             let last: Option<Vec<u8>> = last.fetch_optional(&mut *transaction).await?;
-            let upto = last.as_deref().unwrap_or(&ABOVE_ALL);
-            let slice = sqlx::query(AssertSqlSafe(copy.as_str())).bind(&after).bind(upto);
+            let end = last.as_deref().unwrap_or(&ABOVE_ALL);
+            let slice = sqlx::query(AssertSqlSafe(copy.as_str())).bind(&after).bind(end);
             slice.execute(&mut *transaction).await?;
             transaction.commit().await?;
             let Some(last) = last else { return Ok(()) };
